@@ -1,0 +1,32 @@
+"""Errors that a user reads: each message is one sentence with what, where, the limit and the remedy.
+
+Everything that bad input can cause derives from :class:`DualTrackError`; the command line turns it into exit code 2.
+"""
+
+
+class DualTrackError(Exception):
+    """Base of every error whose message is written for the user."""
+
+
+class InputError(DualTrackError, ValueError):
+    """A file, an array or an option that cannot be used as it is."""
+
+
+class CheckpointError(InputError):
+    """A weights file that is damaged, unsafe or of another network."""
+
+
+class MissingDependencyError(DualTrackError, ImportError):
+    """An optional package is needed; the message names the package and how to get it."""
+
+
+class OutputError(DualTrackError, OSError):
+    """A result that could not be written; what stood there before is untouched."""
+
+
+class OutOfMemoryError(DualTrackError, MemoryError):
+    """The device has too little memory even for the smallest piece of work; the message names a way out."""
+
+
+class Cancelled(DualTrackError):
+    """The caller asked to stop; nothing half-written is left behind."""

@@ -1,0 +1,172 @@
+"""The sweep: a clip of 2D ultrasound frames with what is known about them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from DualTrackCore.errors import InputError
+from DualTrackCore.trajectory import Trajectory
+
+
+@runtime_checkable
+class FrameSource(Protocol):
+    """Frames that are read when they are asked for. A numpy array is one; so is an open HDF5 data set."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+    def __getitem__(self, key: slice) -> np.ndarray:
+        """Frames of the slice as [n, H, W] uint8."""
+
+
+@dataclass(frozen=True, eq=False)
+class Sweep:
+    """Frames of one sweep, their physical size, times and tracking; immutable.
+
+    Attributes:
+        frames: [N, H, W] uint8, rows along the beam (MF orientation: first row near the probe, first column at the
+            marked side); an array or a :class:`FrameSource`. H = W = 0 for a recording of tracking alone.
+        spacing_mm: (across columns, down rows) in mm, or None where unknown.
+        timestamps_s: [N] float64 seconds, or None where unknown.
+        frame_valid: [N] bool; false where the source marks the image itself as missing.
+        tracked: the trajectory that a tracker measured, or None.
+        skew_deg: departure of the pixel axes from a right angle; non-zero only for a measured affine calibration.
+        provenance: source file, format, what was converted: plain values, written into reports.
+    """
+
+    frames: np.ndarray | FrameSource
+    spacing_mm: tuple[float, float] | None = None
+    timestamps_s: np.ndarray | None = None
+    frame_valid: np.ndarray | None = None
+    tracked: Trajectory | None = None
+    skew_deg: float = 0.0
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.frames, FrameSource) or len(self.frames.shape) != 3:
+            raise InputError(f"Frames have shape {getattr(self.frames, 'shape', None)}; expected [frames, rows, columns].")
+        if self.frames.dtype != np.uint8:
+            raise InputError(f"Frames are {self.frames.dtype}; a sweep holds 8-bit grey frames (uint8): convert them first.")
+        count = self.frames.shape[0]
+        if count == 0:
+            raise InputError("The sweep has no frames.")
+        object.__setattr__(self, "spacing_mm", validated_spacing(self.spacing_mm))
+        object.__setattr__(self, "timestamps_s", _per_frame(self.timestamps_s, count, np.float64, "timestamps"))
+        valid = np.ones(count, bool) if self.frame_valid is None else self.frame_valid
+        object.__setattr__(self, "frame_valid", _per_frame(valid, count, bool, "frame validity flags"))
+        if self.tracked is not None and len(self.tracked) != count:
+            raise InputError(f"The sweep has {count} frames and {len(self.tracked)} tracked poses; the numbers must be equal.")
+        if not abs(self.skew_deg) < 45:
+            raise InputError(f"The pixel axes are {self.skew_deg} degrees off a right angle; the limit is 45.")
+        object.__setattr__(self, "provenance", MappingProxyType(dict(self.provenance)))
+
+    def __len__(self) -> int:
+        return self.frames.shape[0]
+
+    @property
+    def frame_size(self) -> tuple[int, int]:
+        """(H, W) in pixels."""
+        return self.frames.shape[1], self.frames.shape[2]
+
+    @property
+    def has_images(self) -> bool:
+        """Whether there are pixels at all: recordings of tracking alone have none."""
+        return 0 not in self.frame_size
+
+    @property
+    def duration_s(self) -> float | None:
+        """Time from the first to the last frame, s; None where times are unknown."""
+        return None if self.timestamps_s is None else float(self.timestamps_s[-1] - self.timestamps_s[0])
+
+    @property
+    def frame_rate_hz(self) -> float | None:
+        """Frames a second from the median time step; None where times are unknown or do not advance."""
+        if self.timestamps_s is None or len(self) < 2:
+            return None
+        step = float(np.median(np.diff(self.timestamps_s)))
+        return 1.0 / step if step > 0 else None
+
+    @property
+    def image_from_pixel(self) -> np.ndarray:
+        """[4, 4] float64: pixel (column, row, 0, 1) to image mm, origin at the image centre.
+
+        Raises:
+            InputError: the spacing is unknown.
+        """
+        self.require_spacing()
+        height, width = self.frame_size
+        skew = np.deg2rad(self.skew_deg)
+        matrix = np.eye(4)
+        matrix[:2, 0] = self.spacing_mm[0], 0.0
+        matrix[:2, 1] = self.spacing_mm[1] * np.sin(skew), self.spacing_mm[1] * np.cos(skew)
+        matrix[:2, 3] = -matrix[:2, :2] @ [(width - 1) / 2, (height - 1) / 2]
+        return matrix
+
+    def require_spacing(self) -> tuple[float, float]:
+        """The spacing, or an :class:`InputError` that says how to give it."""
+        if self.spacing_mm is None:
+            raise InputError(
+                "The pixel spacing of this sweep is unknown, and millimetres cannot be estimated without it; "
+                "give it in mm (spacing_mm=..., --spacing) or give a calibration (calibration=..., --calibration)."
+            )
+        return self.spacing_mm
+
+    def require_images(self) -> None:
+        """Raise :class:`InputError` for a recording of tracking alone."""
+        if not self.has_images:
+            raise InputError("The sweep holds tracking but no images; choose a recording with frames.")
+
+    def window(self, start: int, stop: int) -> np.ndarray:
+        """Frames start to stop - 1 as an array [n, H, W] uint8, read now."""
+        return np.asarray(self.frames[start:stop])
+
+    def windows(self, size: int) -> Iterator[tuple[int, np.ndarray]]:
+        """All frames in pieces of at most `size`: (index of the first, [n, H, W] uint8)."""
+        for start in range(0, len(self), size):
+            yield start, self.window(start, min(start + size, len(self)))
+
+    def slice(self, start: int, stop: int) -> Sweep:
+        """Frames start to stop - 1 as a sweep of their own; frames are read into memory."""
+        tracked = None if self.tracked is None else self.tracked.slice(start, stop)
+        times = None if self.timestamps_s is None else self.timestamps_s[start:stop]
+        return replace(
+            self,
+            frames=self.window(start, stop),
+            timestamps_s=times,
+            frame_valid=self.frame_valid[start:stop],
+            tracked=tracked,
+        )
+
+
+def validated_spacing(spacing_mm: object) -> tuple[float, float] | None:
+    """A pixel spacing as two floats: one number stands for square pixels, None for unknown.
+
+    Raises:
+        InputError: not one or two finite numbers above 0 and at most 10 mm.
+    """
+    if spacing_mm is None:
+        return None
+    try:
+        values = np.broadcast_to(np.asarray(spacing_mm, dtype=np.float64), (2,))
+    except (TypeError, ValueError):
+        raise InputError(f"The pixel spacing {spacing_mm!r} is not one or two numbers in mm.") from None
+    if not (np.isfinite(values).all() and (values > 0).all() and (values <= 10).all()):
+        raise InputError(f"The pixel spacing {spacing_mm!r} is out of range; it must lie above 0 and at most 10 mm.")
+    return float(values[0]), float(values[1])
+
+
+def _per_frame(values: object, count: int, dtype: type, what: str) -> np.ndarray | None:
+    if values is None:
+        return None
+    array = np.array(values, dtype=dtype)
+    if array.shape != (count,):
+        raise InputError(f"The sweep has {count} frames and {array.size} {what}; the numbers must be equal.")
+    if dtype is not bool and not np.isfinite(array).all():
+        raise InputError(f"The {what} of frame {int(np.flatnonzero(~np.isfinite(array))[0])} are not finite.")
+    array.flags.writeable = False
+    return array

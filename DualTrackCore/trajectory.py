@@ -1,0 +1,231 @@
+"""Trajectories of a probe and the pose algebra behind them.
+
+Frames of reference: *image* has its origin at the image centre, x to the right, y down the beam, z = x cross y, in mm.
+*frame0* is the image frame of the first frame. `poses[i]` maps image coordinates of frame i to frame0; relative pose i
+maps image coordinates of frame i + 1 to those of frame i, so that `poses[i + 1] = poses[i] @ relative[i]`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from DualTrackCore.errors import InputError
+
+#: Largest departure from orthonormality accepted of a pose: old tracked files carry six digits and worse.
+RIGID_TOLERANCE = 1e-2
+
+
+def matrices_from_parameters(parameters: np.ndarray) -> np.ndarray:
+    """Rigid 4x4 matrices of six-parameter motions.
+
+    Args:
+        parameters: [..., 6] = (tx, ty, tz) in mm, then rotations about x, y, z in degrees; rotations are about fixed
+            axes, x first: R = Rz Ry Rx.
+
+    Returns:
+        [..., 4, 4] float64.
+    """
+    parameters = np.asarray(parameters, dtype=np.float64)
+    if parameters.shape[-1:] != (6,):
+        raise InputError(f"Motion parameters have shape {parameters.shape}; the last axis must be 6.")
+    cx, cy, cz = np.moveaxis(np.cos(np.deg2rad(parameters[..., 3:])), -1, 0)
+    sx, sy, sz = np.moveaxis(np.sin(np.deg2rad(parameters[..., 3:])), -1, 0)
+    matrices = np.zeros((*parameters.shape[:-1], 4, 4))
+    matrices[..., 0, 0], matrices[..., 0, 1] = cz * cy, cz * sy * sx - sz * cx
+    matrices[..., 0, 2] = cz * sy * cx + sz * sx
+    matrices[..., 1, 0], matrices[..., 1, 1] = sz * cy, sz * sy * sx + cz * cx
+    matrices[..., 1, 2] = sz * sy * cx - cz * sx
+    matrices[..., 2, 0], matrices[..., 2, 1], matrices[..., 2, 2] = -sy, cy * sx, cy * cx
+    matrices[..., :3, 3] = parameters[..., :3]
+    matrices[..., 3, 3] = 1.0
+    return matrices
+
+
+def parameters_from_matrices(matrices: np.ndarray) -> np.ndarray:
+    """Six-parameter motions of rigid 4x4 matrices: the inverse of :func:`matrices_from_parameters`.
+
+    At gimbal lock (rotation about y of 90 degrees) the rotation about z is set to zero.
+
+    Args:
+        matrices: [..., 4, 4], rigid.
+
+    Returns:
+        [..., 6] float64, mm and degrees, rotation about y in -90 to 90.
+    """
+    matrices = np.asarray(matrices, dtype=np.float64)
+    rotation = matrices[..., :3, :3]
+    horizontal = np.hypot(rotation[..., 0, 0], rotation[..., 1, 0])
+    locked = horizontal < 1e-9
+    angles = np.stack(
+        [
+            np.where(
+                locked,
+                np.arctan2(-rotation[..., 1, 2], rotation[..., 1, 1]),
+                np.arctan2(rotation[..., 2, 1], rotation[..., 2, 2]),
+            ),
+            np.arctan2(-rotation[..., 2, 0], horizontal),
+            np.where(locked, 0.0, np.arctan2(rotation[..., 1, 0], rotation[..., 0, 0])),
+        ],
+        axis=-1,
+    )
+    return np.concatenate([matrices[..., :3, 3], np.rad2deg(angles)], axis=-1)
+
+
+def invert_rigid(matrices: np.ndarray) -> np.ndarray:
+    """Inverse of rigid 4x4 matrices [..., 4, 4] by transposition, exact to rounding."""
+    matrices = np.asarray(matrices, dtype=np.float64)
+    inverse = np.zeros_like(matrices)
+    rotation = np.swapaxes(matrices[..., :3, :3], -1, -2)
+    inverse[..., :3, :3] = rotation
+    inverse[..., :3, 3] = -(rotation @ matrices[..., :3, 3, None])[..., 0]
+    inverse[..., 3, 3] = 1.0
+    return inverse
+
+
+def accumulate(relative: np.ndarray) -> np.ndarray:
+    """Poses in frame0 from relative poses, in float64.
+
+    Args:
+        relative: [N - 1, 4, 4]; relative[i] maps frame i + 1 to frame i.
+
+    Returns:
+        [N, 4, 4] float64, the first the identity.
+    """
+    relative = np.asarray(relative, dtype=np.float64)
+    poses = np.empty((len(relative) + 1, 4, 4))
+    poses[0] = np.eye(4)
+    for i, step in enumerate(relative):
+        poses[i + 1] = poses[i] @ step
+    return poses
+
+
+@dataclass(frozen=True, eq=False)
+class Trajectory:
+    """Where each frame of a sweep lies.
+
+    Attributes:
+        poses: [N, 4, 4] float64, frame0_from_image, rigid, mm. Where `valid` is false the matrix is what the source
+            held and means nothing.
+        valid: [N] bool. The first valid frame defines frame0.
+        reference_from_frame0: [4, 4] float64 or None: places the trajectory in the world of the tracker it came from.
+        provenance: where the poses come from: plain values, written into reports.
+    """
+
+    poses: np.ndarray
+    valid: np.ndarray | None = None
+    reference_from_frame0: np.ndarray | None = None
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        poses = np.array(self.poses, dtype=np.float64)
+        if poses.ndim != 3 or poses.shape[1:] != (4, 4):
+            raise InputError(f"Poses have shape {poses.shape}; expected [frames, 4, 4].")
+        valid = np.ones(len(poses), bool) if self.valid is None else np.array(self.valid, dtype=bool)
+        if valid.shape != (len(poses),):
+            raise InputError(f"{len(poses)} poses came with {valid.size} validity flags; the numbers must be equal.")
+        _require_rigid(poses, valid)
+        reference = self.reference_from_frame0
+        if reference is not None:
+            reference = np.array(reference, dtype=np.float64)
+            if reference.shape != (4, 4) or not np.isfinite(reference).all():
+                raise InputError("reference_from_frame0 must be a finite 4x4 matrix.")
+            reference.flags.writeable = False
+        for array in (poses, valid):
+            array.flags.writeable = False
+        object.__setattr__(self, "poses", poses)
+        object.__setattr__(self, "valid", valid)
+        object.__setattr__(self, "reference_from_frame0", reference)
+        object.__setattr__(self, "provenance", MappingProxyType(dict(self.provenance)))
+
+    def __len__(self) -> int:
+        return len(self.poses)
+
+    @classmethod
+    def from_parameters(cls, parameters: np.ndarray, provenance: Mapping[str, Any] | None = None) -> Trajectory:
+        """Trajectory of N frames from N - 1 relative motions [N - 1, 6] (mm, degrees), accumulated in float64."""
+        parameters = np.asarray(parameters, dtype=np.float64)
+        if parameters.ndim != 2:
+            raise InputError(f"Relative motions have shape {parameters.shape}; expected [frames - 1, 6].")
+        if not np.isfinite(parameters).all():
+            first = int(np.flatnonzero(~np.isfinite(parameters).all(axis=1))[0])
+            raise InputError(f"The motion from frame {first} to frame {first + 1} is not a finite number.")
+        return cls(accumulate(matrices_from_parameters(parameters)), provenance=provenance or {})
+
+    @classmethod
+    def from_reference(
+        cls,
+        reference_from_image: np.ndarray,
+        valid: np.ndarray | None = None,
+        provenance: Mapping[str, Any] | None = None,
+    ) -> Trajectory:
+        """Trajectory from rigid poses in a tracker's world.
+
+        Args:
+            reference_from_image: [N, 4, 4] rigid, image (centre, mm) to reference (mm).
+            valid: [N] bool; invalid poses are carried along unread.
+        """
+        world = np.asarray(reference_from_image, dtype=np.float64)
+        if world.ndim != 3 or world.shape[1:] != (4, 4):
+            raise InputError(f"Poses have shape {world.shape}; expected [frames, 4, 4].")
+        valid = np.ones(len(world), bool) if valid is None else np.asarray(valid, dtype=bool)
+        _require_rigid(world, valid)
+        first = int(np.argmax(valid)) if valid.any() else None
+        origin = np.eye(4) if first is None else world[first]
+        poses = np.where(valid[:, None, None], np.linalg.inv(origin) @ np.nan_to_num(world), world)
+        if first is not None:
+            poses[first] = np.eye(4)
+        return cls(poses, valid, origin, provenance or {})
+
+    @property
+    def relative(self) -> np.ndarray:
+        """[N - 1, 4, 4] float64: entry i maps image coordinates of frame i + 1 to frame i; NaN where either is invalid."""
+        poses = np.where(self.valid[:, None, None], self.poses, np.nan)
+        return invert_rigid(poses[:-1]) @ poses[1:]
+
+    @property
+    def parameters(self) -> np.ndarray:
+        """[N - 1, 6] float64: the relative poses as mm and degrees; NaN where a pose is invalid."""
+        return parameters_from_matrices(self.relative)
+
+    @property
+    def centres_mm(self) -> np.ndarray:
+        """[N, 3] float64: image centres in frame0, mm; NaN where a pose is invalid."""
+        return np.where(self.valid[:, None], self.poses[:, :3, 3], np.nan)
+
+    @property
+    def path_length_mm(self) -> float:
+        """Length of the path of the image centre over the valid frames, mm."""
+        centres = self.centres_mm[self.valid]
+        return float(np.linalg.norm(np.diff(centres, axis=0), axis=1).sum())
+
+    def slice(self, start: int, stop: int) -> Trajectory:
+        """Frames start to stop - 1, re-expressed so that the first valid one of them is frame0."""
+        world = np.eye(4) if self.reference_from_frame0 is None else self.reference_from_frame0
+        part = Trajectory.from_reference(self.poses[start:stop], self.valid[start:stop], self.provenance)
+        reference = None if self.reference_from_frame0 is None else world @ part.reference_from_frame0
+        return replace(part, reference_from_frame0=reference)
+
+
+def _require_rigid(poses: np.ndarray, valid: np.ndarray) -> None:
+    if valid.shape != poses.shape[:1]:
+        raise InputError(f"{len(poses)} poses came with {valid.size} validity flags; the numbers must be equal.")
+    finite = np.isfinite(poses).all(axis=(1, 2))
+    bad = np.flatnonzero(valid & ~finite)
+    if len(bad):
+        raise InputError(f"The pose of frame {bad[0]} is not finite; mark such frames invalid or remove them.")
+    checked = np.where((valid & finite)[:, None, None], np.nan_to_num(poses), np.eye(4))
+    rotation = checked[:, :3, :3]
+    error = np.abs(np.swapaxes(rotation, 1, 2) @ rotation - np.eye(3)).max(axis=(1, 2), initial=0.0)
+    error = np.maximum(error, np.abs(checked[:, 3] - [0, 0, 0, 1]).max(axis=1, initial=0.0))
+    error = np.where(np.linalg.det(rotation) < 0, np.inf, error)
+    bad = np.flatnonzero(error > RIGID_TOLERANCE)
+    if len(bad):
+        raise InputError(
+            f"The pose of frame {bad[0]} is not a rigid motion (it departs by {error[bad[0]]:.3g}, "
+            f"the limit is {RIGID_TOLERANCE}); scaling belongs into the calibration."
+        )
