@@ -1,0 +1,36 @@
+# Everything runs in .venv, which is made on first use and again when its lists of packages change.
+
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.DEFAULT_GOAL := test
+.PHONY: demo test test-all bench lint clean
+
+demo: $(STAMP)
+	$(BIN)/dualtrack demo -o demo
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -m "not slow" --cov=DualTrackCore
+
+test-all: $(STAMP)
+	$(BIN)/python -m pytest --cov=DualTrackCore
+
+bench: $(STAMP)
+	$(BIN)/python -m pytest Testing/Benchmarks -o python_files="bench_*.py" -s
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+clean:
+	rm -rf .venv build dist demo out *.egg-info htmlcov .coverage
+	rm -rf .pytest_cache .ruff_cache .import_linter_cache .hypothesis .benchmarks
+	find DualTrackCore DualTrackSlicer Testing -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The byte code of torch alone takes half a minute to compile; Python compiles what is imported anyway.
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt -e ".[test,lint]"
+	touch $@
