@@ -1,0 +1,169 @@
+"""The Slicer extension as a build and as a module, as far as it can be checked without the application."""
+
+import ast
+import importlib.util
+import json
+import re
+import shutil
+import sys
+import types
+import unittest
+from pathlib import Path
+
+import pytest
+from fake_slicer import configure
+
+import DualTrackCore
+
+ROOT = Path(__file__).resolve().parents[2]
+MODULE = ROOT / "DualTrackSlicer" / "DualTrackSlicer.py"
+BUNDLED = {"qt", "ctk", "vtk", "slicer", "numpy", "DualTrackCore", "DualTrackSlicerLib"}
+
+
+@pytest.fixture(scope="module")
+def configured(tmp_path_factory):
+    cmake = shutil.which("cmake")
+    if cmake is None or shutil.which("c++") is None:
+        pytest.skip("Configuring the extension needs cmake and a C++ compiler, and this machine lacks one.")
+    return configure(cmake, ROOT, tmp_path_factory.mktemp("extension"))
+
+
+def shipped_files(folder: str) -> tuple[list[str], list[str]]:
+    """(Python files, other files) of a folder, relative to it, without what builds leave behind."""
+    root = ROOT / folder
+    files = [path.relative_to(root) for path in root.rglob("*") if path.is_file()]
+    kept = [str(path) for path in files if "__pycache__" not in path.parts and path.name != "CMakeLists.txt"]
+    return sorted(f for f in kept if f.endswith(".py")), sorted(f for f in kept if not f.endswith(".py"))
+
+
+def test_the_extension_configures_with_cmake(configured):
+    assert configured.returncode == 0, configured.output
+    assert configured.rows[-1][:2] == ["cpack", "done"]
+
+
+@pytest.mark.parametrize("folder", ["DualTrackCore", "DualTrackSlicer"])
+def test_every_file_of_a_shipped_folder_is_listed_for_cmake(configured, folder):
+    scripts, resources = shipped_files(folder)
+    assert configured.values("scripts", folder) == scripts
+    assert configured.values("resources", folder) == resources
+
+
+def test_the_core_ships_as_a_package_and_the_module_at_the_top(configured):
+    assert configured.values("module", "DualTrackCore") == ["TRUE"]
+    assert configured.values("module", "DualTrackSlicer") == ["FALSE"]
+
+
+def test_the_self_test_is_registered(configured):
+    assert ["unittest", "DualTrackSlicer.py"] in [row[:2] for row in configured.rows]
+
+
+def test_the_extension_depends_on_the_pytorch_extension_and_the_index_entry_agrees(configured):
+    assert configured.values("extension", "DEPENDS") == ["PyTorch"]
+    entry = json.loads((ROOT / "DualTrack.json").read_text())
+    assert entry["build_dependencies"] == configured.values("extension", "DEPENDS")
+    assert [entry["category"]] == configured.values("extension", "CATEGORY")
+
+
+def test_a_listed_file_that_does_not_exist_stops_the_configuration(configured, tmp_path):
+    source = tmp_path / "source"
+    for name in ("CMakeLists.txt", "DualTrackCore", "DualTrackSlicer", "Testing"):
+        original = ROOT / name
+        if original.is_dir():
+            shutil.copytree(original, source / name, ignore=shutil.ignore_patterns("__pycache__", "*.npz"))
+        else:
+            source.mkdir()
+            shutil.copy(original, source / name)
+    (source / "DualTrackCore" / "sweep.py").unlink()
+    broken = configure(shutil.which("cmake"), source, tmp_path / "work")
+    assert broken.returncode != 0
+    assert "does not exist: sweep.py" in broken.output
+
+
+def test_the_index_entry_has_only_keys_of_its_schema():
+    entry = json.loads((ROOT / "DualTrack.json").read_text())
+    kinds = {"category": str, "scm_url": str, "scm_revision": str, "build_subdirectory": str, "$schema": str}
+    kinds |= {"scm_type": str, "build_dependencies": list, "enabled": bool, "tier": int}
+    assert {"$schema", "category", "scm_url"} <= entry.keys() <= kinds.keys()
+    assert all(isinstance(value, kinds[key]) for key, value in entry.items())
+    assert entry["$schema"].endswith("slicer-extension-catalog-entry-schema-v1.0.1.json#")
+    assert entry["tier"] in (1, 3, 5)
+    assert entry["scm_type"] in ("git", "local")
+
+
+@pytest.mark.parametrize(
+    ("icon", "side"), [("DualTrack.png", 256), ("DualTrackSlicer/Resources/Icons/DualTrackSlicer.png", 128)]
+)
+def test_an_icon_is_a_png_of_its_size(icon, side):
+    data = (ROOT / icon).read_bytes()
+    assert data[:8] == b"\x89PNG\r\n\x1a\n"
+    assert int.from_bytes(data[16:20], "big") == int.from_bytes(data[20:24], "big") == side
+
+
+def test_the_module_imports_nothing_that_slicer_does_not_bundle():
+    tree = ast.parse(MODULE.read_text())
+    names = set()
+    for node in tree.body:
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names.add(node.module.split(".")[0])
+    assert names - set(sys.stdlib_module_names) <= BUNDLED
+
+
+def test_the_module_file_is_short():
+    assert len(MODULE.read_text().splitlines()) < 120
+
+
+@pytest.fixture
+def module(monkeypatch):
+    """The module file, imported with stand-ins for the four base classes, the translators and qt."""
+    bases = types.ModuleType("slicer.ScriptedLoadableModule")
+    bases.ScriptedLoadableModule = type("ScriptedLoadableModule", (), {"__init__": lambda self, parent: None})
+    bases.ScriptedLoadableModuleLogic = type("ScriptedLoadableModuleLogic", (), {})
+    bases.ScriptedLoadableModuleTest = type("ScriptedLoadableModuleTest", (unittest.TestCase,), {})
+    bases.ScriptedLoadableModuleWidget = type("ScriptedLoadableModuleWidget", (), {})
+    translation = types.ModuleType("slicer.i18n")
+    translation.tr = lambda text: text
+    translation.translate = lambda context, text: text
+    stand_ins = {
+        "slicer": types.ModuleType("slicer"),
+        "slicer.i18n": translation,
+        "qt": types.ModuleType("qt"),
+    }
+    for name, stand_in in {**stand_ins, "slicer.ScriptedLoadableModule": bases}.items():
+        monkeypatch.setitem(sys.modules, name, stand_in)
+    spec = importlib.util.spec_from_file_location("DualTrackSlicer", MODULE)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_self_tests_of_the_module_pass(module):
+    suite = unittest.defaultTestLoader.loadTestsFromTestCase(module.DualTrackSlicerTest)
+    result = unittest.TestResult()
+    suite.run(result)
+    assert result.testsRun >= 3
+    assert not result.failures + result.errors
+
+
+def test_the_module_describes_itself(module):
+    parent = types.SimpleNamespace()
+    module.DualTrackSlicer(parent)
+    assert parent.title == "DualTrack"
+    assert parent.categories == ["Ultrasound"]
+    assert "research use only" in parent.helpText
+    assert "2509.09530" in parent.acknowledgementText
+
+
+def test_the_page_names_the_core_version_and_the_missing_packages(module, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "timm" else object())
+    summary = module.DualTrackSlicerLogic().installationSummary()
+    assert DualTrackCore.__version__ in summary
+    assert re.search(r"also needs timm\.", summary)
+
+
+def test_the_console_example_uses_public_names_only(module):
+    imported = [
+        node for node in ast.walk(ast.parse(module.CONSOLE_EXAMPLE)) if isinstance(node, ast.ImportFrom)
+    ]
+    assert {alias.name for node in imported for alias in node.names} <= set(DualTrackCore.__all__)
