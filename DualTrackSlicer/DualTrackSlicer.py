@@ -1,4 +1,4 @@
-"""The DualTrack module of 3D Slicer: what Slicer lists, a page on what is installed, self-tests of the core."""
+"""The DualTrack module of 3D Slicer: its listing, a page on what is installed, self-tests of the core."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ class DualTrackSlicer(ScriptedLoadableModule):
         parent.dependencies = []
         parent.contributors = ["The DualTrack for 3D Slicer contributors"]
         parent.helpText = _(
-            "Sensorless freehand 3D ultrasound: a network estimates the probe trajectory from a plain 2D clip, and "
-            "the frames are compounded into a volume. For research use only, not for diagnosis."
+            "Sensorless freehand 3D ultrasound: a network estimates the probe trajectory from a plain 2D "
+            "clip, and the frames are compounded into a volume. For research use only, not for diagnosis."
         )
         parent.acknowledgementText = _(
             "The network follows the DualTrack paper (Wilson et al. 2025, arXiv 2509.09530). This module is "

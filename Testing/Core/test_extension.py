@@ -163,7 +163,5 @@ def test_the_page_names_the_core_version_and_the_missing_packages(module, monkey
 
 
 def test_the_console_example_uses_public_names_only(module):
-    imported = [
-        node for node in ast.walk(ast.parse(module.CONSOLE_EXAMPLE)) if isinstance(node, ast.ImportFrom)
-    ]
+    imported = [node for node in ast.walk(ast.parse(module.CONSOLE_EXAMPLE)) if isinstance(node, ast.ImportFrom)]
     assert {alias.name for node in imported for alias in node.names} <= set(DualTrackCore.__all__)

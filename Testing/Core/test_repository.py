@@ -66,9 +66,7 @@ def test_a_public_name_can_be_imported_and_is_documented(name):
 @pytest.mark.parametrize("path", package_sources(), ids=lambda path: str(path.relative_to(ROOT)))
 def test_a_public_class_or_function_has_a_docstring(path):
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    public = [
-        node for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name[0] != "_"
-    ]
+    public = [node for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name[0] != "_"]
     bare = [node.name for node in public if ast.get_docstring(node) is None]
     assert not bare
     assert ast.get_docstring(tree) or not path.read_text().strip(), "the file does not say what it is for"
@@ -77,9 +75,7 @@ def test_a_public_class_or_function_has_a_docstring(path):
 def test_importing_the_core_loads_none_of_its_heavy_libraries():
     heavy = ["torch", "torchvision", "timm", "SimpleITK", "h5py", "pydicom", "matplotlib", "av"]
     code = f"import sys, DualTrackCore; print([name for name in {heavy} if name in sys.modules])"
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == "[]"
 
 
