@@ -1,0 +1,7 @@
+"""The dual-encoder network, its checkpoints, model cards and the model zoo."""
+
+from DualTrackCore.network.card import ModelCard
+from DualTrackCore.network.dualtrack import DualTrack
+from DualTrackCore.network.model import Model, load_model
+
+__all__ = ["DualTrack", "Model", "ModelCard", "load_model"]

@@ -1,0 +1,128 @@
+"""The model card: what a set of weights expects, where it comes from, and what error to expect of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from DualTrackCore.errors import CheckpointError
+from DualTrackCore.files import replacing
+
+#: Pixel spacing that the millimetres of the published weights are baked in at, mm (columns, rows).
+PUBLISHED_SPACING_MM = (0.22938919, 0.22097969)
+#: Frame size of the published weights, pixels (rows, columns).
+PUBLISHED_FRAME_SIZE = (480, 640)
+#: Frames a second of the data that the published weights were trained on.
+PUBLISHED_FRAME_RATE_HZ = 20.0
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """Facts about a set of weights; the defaults are those of unknown weights of the published network.
+
+    Attributes:
+        name: short name, as in `load_model(name)`.
+        title: one line for a list.
+        version: version of the weights.
+        trained: whether the weights come from training; random weights give motions that mean nothing.
+        architecture: arguments of :class:`~DualTrackCore.network.dualtrack.DualTrack`.
+        spacing_mm: pixel spacing (columns, rows) that the millimetres are tied to.
+        frame_size: (rows, columns) of the training frames at that spacing.
+        frame_rate_hz: frame rate of the training sweeps, or None.
+        global_mean, global_std: the whole-frame image is normalised as (grey / 255 - mean) / std.
+        training_data: one sentence.
+        licence, licence_url: of the weights.
+        expected_error: one sentence, with the metric and the data it was measured on.
+    """
+
+    name: str = "unknown"
+    title: str = "Weights without a model card"
+    version: str = "unknown"
+    trained: bool = True
+    architecture: Mapping[str, Any] = field(default_factory=dict)
+    spacing_mm: tuple[float, float] = PUBLISHED_SPACING_MM
+    frame_size: tuple[int, int] = PUBLISHED_FRAME_SIZE
+    frame_rate_hz: float | None = PUBLISHED_FRAME_RATE_HZ
+    global_mean: float = 0.0
+    global_std: float = 1.0
+    training_data: str = "unknown"
+    licence: str = "unknown"
+    licence_url: str = ""
+    expected_error: str = "unknown"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "architecture", MappingProxyType(dict(self.architecture)))
+        object.__setattr__(self, "spacing_mm", tuple(float(s) for s in self.spacing_mm))
+        object.__setattr__(self, "frame_size", tuple(int(s) for s in self.frame_size))
+        if len(self.spacing_mm) != 2 or not all(math.isfinite(s) and s > 0 for s in self.spacing_mm):
+            raise CheckpointError(
+                f"The model card gives the spacing {self.spacing_mm}; expected two numbers above 0 mm."
+            )
+        if len(self.frame_size) != 2 or min(self.frame_size) < 1:
+            raise CheckpointError(f"The model card gives the frame size {self.frame_size}; expected rows and columns.")
+        if not (math.isfinite(self.global_mean) and math.isfinite(self.global_std) and self.global_std > 0):
+            raise CheckpointError("The model card's global_mean and global_std must be finite, global_std above 0.")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, as written to JSON."""
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        values["architecture"] = dict(self.architecture)
+        return values
+
+    def to_json(self) -> str:
+        """The card as JSON text."""
+        return json.dumps(self.as_dict(), indent=2, ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str, where: str) -> ModelCard:
+        """Read a card.
+
+        Args:
+            text: JSON.
+            where: name of the source for error messages.
+
+        Raises:
+            CheckpointError: not JSON, an unknown field, or a value of the wrong kind.
+        """
+        try:
+            values = json.loads(text)
+        except ValueError as error:
+            raise CheckpointError(f"The model card {where} is not JSON: {error}.") from None
+        known = {f.name for f in dataclasses.fields(cls)}
+        if not isinstance(values, dict):
+            raise CheckpointError(f"The model card {where} must be a JSON object with fields such as spacing_mm.")
+        if unknown := sorted(set(values) - known):
+            raise CheckpointError(f"The model card {where} has unknown fields: {', '.join(unknown)}.")
+        try:
+            return cls(**values)
+        except (TypeError, ValueError) as error:
+            if isinstance(error, CheckpointError):
+                raise
+            raise CheckpointError(f"The model card {where} has a value of the wrong kind: {error}.") from None
+
+
+def card_path(weights: Path) -> Path:
+    """Where the card of a weights file lies: the same name with the suffix .json."""
+    return weights.with_suffix(".json")
+
+
+def read_card_beside(weights: Path) -> ModelCard | None:
+    """The card beside a weights file, or None where there is none."""
+    path = card_path(weights)
+    if not path.is_file():
+        return None
+    return ModelCard.from_json(path.read_text(encoding="utf-8"), path.name)
+
+
+def write_card_beside(card: ModelCard, weights: Path) -> Path:
+    """Write the card beside a weights file; returns its path."""
+    path = card_path(weights)
+    with replacing(path) as temporary:
+        temporary.write_text(card.to_json() + "\n", encoding="utf-8")
+    return path

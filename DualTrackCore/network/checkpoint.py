@@ -1,0 +1,169 @@
+"""Weights files: reading them as tensors only, checking them against the network, writing them.
+
+A file can never run code: pickles are read with `weights_only=True`, safetensors hold nothing but tensors and text.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from DualTrackCore.errors import CheckpointError
+from DualTrackCore.files import replacing
+from DualTrackCore.network.card import ModelCard
+from DualTrackCore.network.dualtrack import UNUSED_HEADS, DualTrack
+
+#: Key of the model card in a safetensors file's metadata.
+CARD_KEY = "dualtrack_card"
+POSITION_KEY = "global_encoder.pos_emb.weight"
+_DISTANCE_SUFFIX = ".distance_embedding.weight"
+_COMPILED_PREFIX = "_orig_mod."
+
+
+def read_weights(path: Path) -> tuple[dict[str, Tensor], ModelCard | None]:
+    """Tensors of a .safetensors or PyTorch file, and the card inside it if there is one.
+
+    Both published layouts are understood: a plain state dict, and a training checkpoint with the weights under `model`.
+    The prefix that torch.compile adds is removed.
+
+    Raises:
+        CheckpointError: no such file, damaged, not a weights file, or holding anything but tensors.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"There is no weights file {path}; `dualtrack models list` shows what is installed.")
+    with path.open("rb") as file:
+        head = file.read(9)
+    # A safetensors file starts with the length of its JSON header; a zip (PyTorch) with PK, an old pickle with 0x80.
+    is_safetensors = len(head) == 9 and head[8:9] == b"{"
+    tensors, card = _read_safetensors(path) if is_safetensors else (_read_pickle(path), None)
+    return {key.removeprefix(_COMPILED_PREFIX): value for key, value in tensors.items()}, card
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], ModelCard | None]:
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            text = (file.metadata() or {}).get(CARD_KEY)
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f"The weights file {path.name} is damaged or cut short ({error}); fetch it again."
+        ) from None
+    return tensors, None if text is None else ModelCard.from_json(text, f"inside {path.name}")
+
+
+def _read_pickle(path: Path) -> dict[str, Tensor]:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if "weights_only" in str(error) or "WeightsUnpickler" in str(error):
+            raise CheckpointError(
+                f"The weights file {path.name} holds more than tensors and was not opened, because such a file can run "
+                "code; save its state dict alone, with torch.save(model.state_dict(), ...) or as safetensors."
+            ) from None
+        raise CheckpointError(f"{path.name} is not a weights file: it is neither safetensors nor PyTorch.") from None
+    except Exception as error:  # damaged files raise anything from EOFError to RuntimeError
+        raise CheckpointError(
+            f"The weights file {path.name} is damaged or cut short ({type(error).__name__}); fetch it again."
+        ) from None
+    if isinstance(content, Mapping) and isinstance(content.get("model"), Mapping):
+        content = content["model"]
+    if not isinstance(content, Mapping) or not content:
+        raise CheckpointError(f"{path.name} holds no state dict; expected tensors by name, or those under `model`.")
+    if wrong := [str(key) for key, value in content.items() if not isinstance(value, Tensor)]:
+        raise CheckpointError(f"{path.name} is not a state dict: {_some(wrong)} hold no tensors.")
+    return dict(content)
+
+
+def positions_of(tensors: Mapping[str, Tensor]) -> int | None:
+    """Most frames at a time that the weights were made for, read off the position table; None without one."""
+    table = tensors.get(POSITION_KEY)
+    return None if table is None or table.ndim != 2 else table.shape[0]
+
+
+def extend_positions(tensors: Mapping[str, Tensor], positions: int) -> dict[str, Tensor]:
+    """Weights for more frames at a time, with unchanged output on sweeps that fitted before.
+
+    Distance tables stay centred on distance 0 and position rows keep their index; the new entries are zero, and a model
+    must be fine-tuned before they mean anything.
+
+    Raises:
+        CheckpointError: no position table, or one that is already longer.
+    """
+    old = positions_of(tensors)
+    if old is None or old > positions:
+        raise CheckpointError(f"Weights for {old} positions cannot be extended to {positions}.")
+    extended = dict(tensors)
+    for key, table in tensors.items():
+        if key == POSITION_KEY:
+            extended[key] = torch.cat([table, table.new_zeros(positions - old, table.shape[1])])
+        elif key.endswith(_DISTANCE_SUFFIX):
+            margin = table.new_zeros(positions - old, table.shape[1])
+            extended[key] = torch.cat([margin, table, margin])
+    return extended
+
+
+def load_weights(network: DualTrack, tensors: Mapping[str, Tensor], where: str) -> None:
+    """Put weights into the network, strictly.
+
+    Every tensor that the poses depend on must be there with its exact shape and finite values, and nothing unknown may
+    be there. The unused heads of training stages may be missing or of any shape; they are then set to zero.
+
+    Raises:
+        CheckpointError: names the keys that are missing, unknown, of another shape, or not finite.
+    """
+    expected = network.state_dict()
+    is_used = {key: not key.startswith(UNUSED_HEADS) for key in {*expected, *tensors}}
+    missing = [k for k in expected if k not in tensors and is_used[k] and not k.endswith("num_batches_tracked")]
+    unknown = [k for k in tensors if k not in expected and is_used[k]]
+    both = [k for k in expected if k in tensors and is_used[k]]
+    shapes = [
+        f"{k} {tuple(tensors[k].shape)} instead of {tuple(expected[k].shape)}"
+        for k in both
+        if tensors[k].shape != expected[k].shape
+    ]
+    problems = [
+        f"{len(keys)} {what} ({_some(keys)})"
+        for keys, what in ((missing, "missing"), (unknown, "unknown"), (shapes, "of another shape"))
+        if keys
+    ]
+    if problems:
+        raise CheckpointError(f"{where} is not a checkpoint of this network: tensors {'; '.join(problems)}.")
+    if broken := [k for k in both if not torch.isfinite(tensors[k]).all()]:
+        raise CheckpointError(f"{where} holds numbers that are not finite in {_some(broken)}; fetch it again.")
+    usable = {k: tensors[k] for k in both}
+    for key, value in expected.items():
+        if not is_used[key]:
+            given = tensors.get(key)
+            usable[key] = given if given is not None and given.shape == value.shape else torch.zeros_like(value)
+    network.load_state_dict(usable, strict=False)
+
+
+def save_model(network: DualTrack, card: ModelCard, path: str | Path) -> Path:
+    """Write weights and card into one safetensors file, atomically; returns its path."""
+    path = Path(path)
+    tensors = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
+    with replacing(path) as temporary:
+        save_file(tensors, str(temporary), metadata={CARD_KEY: card.to_json()})
+    return path
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _some(keys: list[str], most: int = 3) -> str:
+    shown = ", ".join(re.sub(r"\s+", " ", key) for key in keys[:most])
+    return shown if len(keys) <= most else f"{shown}, ..."

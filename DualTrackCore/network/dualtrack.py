@@ -1,0 +1,247 @@
+"""DualTrack (arXiv 2509.09530): local and global encoders, fusion transformer, pose head.
+
+    local images  - Trunk (3D) - SpatialTransformer - temporal BERT - linear -----.
+                                                                                  fusion BERT - head - relative poses
+    global images - backbone (2D, every 16th frame) - linear + position - BERT ---'
+
+Modules nest so that the state dict has the published names; the levels called `module` and `backbone` are theirs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from DualTrackCore.errors import InputError
+from DualTrackCore.network.transformer import BertEncoder, SpatialTransformer
+from DualTrackCore.network.trunk import TRUNK_STRIDE, Trunk
+
+#: Name of the global backbone that the published weights use; every other name is timm's.
+PUBLISHED_BACKBONE = "dualtrack-resnet18"
+#: Heads of training stages: in the state dict, never in the way from images to poses.
+UNUSED_HEADS = (
+    "local_encoder.0.backbone.module.fc.",
+    "local_encoder.0.temporal_encoder.fc.",
+    "global_encoder.fc.",
+)
+
+
+class Scope(nn.Module):
+    """Modules under names of their own: levels of the published state dict that compute nothing."""
+
+    def __init__(self, **children: nn.Module) -> None:
+        super().__init__()
+        for name, child in children.items():
+            self.add_module(name, child)
+
+
+class LocalEncoder(nn.Module):
+    """Speckle over time: a 3D trunk on a crop of every frame, a ViT over each feature map, a BERT over the sweep."""
+
+    def __init__(self, trunk: Trunk, vit: SpatialTransformer, temporal: BertEncoder, hidden: int) -> None:
+        super().__init__()
+        cnn = Scope(module=Scope(backbone=trunk))
+        self.backbone = Scope(module=Scope(backbone=cnn, vit=vit, fc=nn.Linear(hidden, 6)))
+        self.temporal_encoder = Scope(encoder=temporal, fc=nn.Linear(hidden, 6))
+
+    @property
+    def trunk(self) -> Trunk:
+        """The 3D convolutional trunk."""
+        return self.backbone.module.backbone.module.backbone
+
+    @property
+    def spatial(self) -> SpatialTransformer:
+        """The ViT over a frame's feature map."""
+        return self.backbone.module.vit
+
+    @property
+    def temporal(self) -> BertEncoder:
+        """The BERT over the frames of the sweep."""
+        return self.temporal_encoder.encoder
+
+    def frame_features(self, maps: Tensor) -> Tensor:
+        """Trunk output [B, C, N, h, w] to class tokens [B, N, hidden]."""
+        frames = maps.transpose(1, 2)
+        return self.spatial(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Crops [B, N, crop, crop] in 0 to 1 to class tokens [B, N, hidden], before the temporal encoder."""
+        return self.frame_features(self.trunk(images[:, None]))
+
+
+class PooledTrunk(nn.Module):
+    """The published global backbone: the 2D trunk, averaged over positions."""
+
+    def __init__(self, trunk: Trunk) -> None:
+        super().__init__()
+        self.backbone = trunk
+
+    def forward(self, images: Tensor) -> Tensor:
+        """[n, 1, H, W] to [n, width]."""
+        return self.backbone(images[:, :, None]).mean(dim=(2, 3, 4))
+
+
+class GlobalEncoder(nn.Module):
+    """Anatomy over the sweep: an image backbone on every 16th frame and a BERT over those frames."""
+
+    def __init__(self, backbone: nn.Module, features: int, bert: BertEncoder, hidden: int, positions: int) -> None:
+        super().__init__()
+        self.backbone = nn.Sequential(backbone)
+        self.proj = nn.Linear(features, hidden)
+        self.pos_emb = nn.Embedding(positions, hidden)
+        self.bert = bert
+        self.fc = nn.Linear(hidden, 6)
+
+    def image_features(self, images: Tensor) -> Tensor:
+        """Whole-frame images [B, K, S, S] to pooled features [B, K, F]."""
+        return self.backbone(images.flatten(0, 1)[:, None]).unflatten(0, images.shape[:2])
+
+    def forward(self, features: Tensor, frame_index: Tensor) -> Tensor:
+        """Pooled features [B, K, F] of frames `frame_index` [K] (index in the sweep) to context [B, K, hidden]."""
+        return self.bert(self.proj(features) + self.pos_emb(frame_index))
+
+
+class DualTrack(nn.Module):
+    """The network. Defaults are the published size; smaller models pass smaller numbers.
+
+    Args:
+        crop_size: pixels a side of the local crop; a multiple of 32.
+        global_size: pixels a side of the resized whole frame.
+        global_every: the global encoder sees frames 0, global_every, 2 global_every, ...
+        positions: most frames at a time (size of the position and distance tables).
+        local_widths, local_stem, local_blocks: channels of the four stages, of the stem, basic blocks a stage.
+        local_hidden, local_heads, local_mlp: width, heads and MLP width of the spatial and temporal transformers.
+        spatial_layers, temporal_layers: layers of the two.
+        global_backbone: "dualtrack-resnet18" or the name of a timm model, built without weights.
+        global_widths, global_stem, global_blocks: as for the local trunk; for "dualtrack-resnet18" only.
+        hidden, heads, mlp, global_layers, fusion_layers: the global and fusion transformers.
+        dropout: in training, in the temporal, global and fusion transformers.
+    """
+
+    def __init__(
+        self,
+        *,
+        crop_size: int = 256,
+        global_size: int = 224,
+        global_every: int = 16,
+        positions: int = 1024,
+        local_widths: Sequence[int] = (64, 128, 256, 512),
+        local_stem: int = 45,
+        local_blocks: int = 2,
+        local_hidden: int = 64,
+        local_heads: int = 4,
+        local_mlp: int = 32,
+        spatial_layers: int = 4,
+        temporal_layers: int = 4,
+        global_backbone: str = PUBLISHED_BACKBONE,
+        global_widths: Sequence[int] = (64, 128, 256, 512),
+        global_stem: int = 45,
+        global_blocks: int = 2,
+        hidden: int = 512,
+        heads: int = 8,
+        mlp: int = 1024,
+        global_layers: int = 8,
+        fusion_layers: int = 12,
+        dropout: float = 0.1,
+    ) -> None:
+        super().__init__()
+        if crop_size % (2 * TRUNK_STRIDE):
+            raise InputError(f"The crop size is {crop_size}; it must be a multiple of {2 * TRUNK_STRIDE} pixels.")
+        self.crop_size, self.global_size, self.global_every = crop_size, global_size, global_every
+        self.positions = positions
+        trunk = Trunk(local_widths, local_stem, local_blocks, temporal=True)
+        vit = SpatialTransformer(
+            trunk.width, crop_size // TRUNK_STRIDE, local_hidden, spatial_layers, local_heads, local_mlp
+        )
+        temporal = BertEncoder(temporal_layers, local_hidden, local_heads, local_mlp, dropout, positions)
+        self.local_encoder = nn.Sequential(
+            LocalEncoder(trunk, vit, temporal, local_hidden), nn.Linear(local_hidden, hidden, bias=False)
+        )
+        if global_backbone == PUBLISHED_BACKBONE:
+            backbone = PooledTrunk(Trunk(global_widths, global_stem, global_blocks, temporal=False))
+            features = global_widths[-1]
+        else:
+            backbone, features = timm_backbone(global_backbone, global_size)
+        self.global_encoder = GlobalEncoder(
+            backbone, features, BertEncoder(global_layers, hidden, heads, mlp, dropout), hidden, positions
+        )
+        self.fusion_module = Scope(
+            module=BertEncoder(fusion_layers, hidden, heads, mlp, dropout, positions, cross=True)
+        )
+        self.head = Scope(fc=nn.Linear(hidden, 6))
+
+    @property
+    def local(self) -> LocalEncoder:
+        """The local encoder without its last linear layer."""
+        return self.local_encoder[0]
+
+    def global_frames(self, count: int) -> range:
+        """Indices of the frames that the global encoder sees in a sweep of `count` frames."""
+        return range(0, count, self.global_every)
+
+    def poses_from_features(self, local_features: Tensor, global_features: Tensor) -> Tensor:
+        """The transformers over the sweep.
+
+        Args:
+            local_features: class tokens of all frames, [B, N, local_hidden].
+            global_features: pooled backbone features of frames :meth:`global_frames`, [B, K, F].
+
+        Returns:
+            Relative poses [B, N - 1, 6]: mm and degrees, frame i + 1 in frame i.
+
+        Raises:
+            InputError: more frames than positions, or features that do not belong together.
+        """
+        frames = local_features.shape[1]
+        if frames > self.positions:
+            raise InputError(f"{frames} frames at a time are more than the {self.positions} that the weights have.")
+        index = torch.arange(0, frames, self.global_every, device=local_features.device)
+        if len(index) != global_features.shape[1]:
+            raise InputError(
+                f"{frames} frames need {len(index)} global features; {global_features.shape[1]} were given."
+            )
+        queries = self.local_encoder[1](self.local.temporal(local_features))
+        context = self.global_encoder(global_features, index)
+        return self.head.fc(self.fusion_module.module(queries, context))[:, 1:]
+
+    def forward(self, local_images: Tensor, global_images: Tensor) -> Tensor:
+        """Whole sequences at once.
+
+        Args:
+            local_images: crops [B, N, crop_size, crop_size], grey value / 255.
+            global_images: resized frames [B, K, global_size, global_size] of :meth:`global_frames`, normalised as the
+                model card says.
+
+        Returns:
+            Relative poses [B, N - 1, 6], mm and degrees.
+        """
+        return self.poses_from_features(self.local(local_images), self.global_encoder.image_features(global_images))
+
+
+def timm_backbone(name: str, image_size: int) -> tuple[nn.Module, int]:
+    """A timm model as one-channel feature extractor with random weights, and the length of its pooled output.
+
+    Raises:
+        InputError: timm has no model of that name, or it cannot take that image size.
+    """
+    import timm
+
+    if not timm.is_model(name):
+        near = ", ".join(timm.list_models(f"*{name.split('_')[0]}*")[:5]) or "see timm.list_models()"
+        raise InputError(f"There is no timm model named {name!r}; near it: {near}.")
+    options: dict[str, Any] = {"pretrained": False, "num_classes": 0, "in_chans": 1}
+    config = timm.get_pretrained_cfg(name)
+    if config is not None and config.fixed_input_size:
+        options["img_size"] = image_size
+    try:
+        backbone = timm.create_model(name, **options)
+        with torch.inference_mode():  # what timm calls num_features is not the output's length for every family
+            features = backbone.eval()(torch.zeros(1, 1, image_size, image_size)).shape[-1]
+        return backbone.train(), features
+    except (TypeError, RuntimeError, AssertionError) as error:
+        raise InputError(
+            f"The timm model {name!r} cannot be built for {image_size}-pixel grey images: {error}."
+        ) from error

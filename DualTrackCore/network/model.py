@@ -1,0 +1,105 @@
+"""A model ready for use: network, weights, card; and `load_model`, which finds and checks them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from DualTrackCore.errors import CheckpointError, InputError
+from DualTrackCore.network.card import ModelCard, read_card_beside
+from DualTrackCore.network.checkpoint import (
+    extend_positions,
+    file_sha256,
+    load_weights,
+    positions_of,
+    read_weights,
+)
+from DualTrackCore.network.dualtrack import DualTrack
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A network with its weights loaded, in evaluation mode, and its card.
+
+    Attributes:
+        network: on the CPU until tracking moves it.
+        card: what the weights expect.
+        sha256: of the weights file; None for a network made in memory.
+    """
+
+    network: DualTrack
+    card: ModelCard
+    sha256: str | None = None
+
+    def __post_init__(self) -> None:
+        self.network.eval()
+
+    def provenance(self) -> dict[str, Any]:
+        """Plain values for a report."""
+        return {
+            "model": self.card.name,
+            "model_title": self.card.title,
+            "model_version": self.card.version,
+            "model_trained": self.card.trained,
+            "model_training_data": self.card.training_data,
+            "model_expected_error": self.card.expected_error,
+            "model_licence": self.card.licence,
+            "weights_sha256": self.sha256,
+        }
+
+
+def load_model(
+    name_or_path: str | Path, *, card: ModelCard | str | Path | None = None, positions: int | None = None
+) -> Model:
+    """Load a model by the name of an installed one or from a weights file.
+
+    Args:
+        name_or_path: a name of `dualtrack models list`, or a .safetensors or PyTorch file.
+        card: the card or its JSON file; by default the one inside the file, else the one beside it, else that of
+            unknown weights of the published network.
+        positions: extend the tables to this many frames at a time (exact for sweeps that fitted before).
+
+    Raises:
+        CheckpointError: not installed, damaged, unsafe, or of another network.
+    """
+    path, named_card = _find(name_or_path)
+    tensors, inner_card = read_weights(path)
+    if isinstance(card, str | Path):
+        card = _read_card(Path(card))
+    card = card or inner_card or read_card_beside(path) or named_card or ModelCard(name=path.stem)
+    card = replace(card, architecture={**card.architecture, "positions": positions_of(tensors) or 1024})
+    if positions is not None:
+        tensors = extend_positions(tensors, positions)
+        card = replace(card, architecture={**card.architecture, "positions": positions})
+    network = build_network(card)
+    load_weights(network, tensors, path.name)
+    return Model(network, card, file_sha256(path))
+
+
+def build_network(card: ModelCard) -> DualTrack:
+    """The network that a card describes, with random weights.
+
+    Raises:
+        CheckpointError: the card's architecture has an argument that the network does not know.
+    """
+    try:
+        return DualTrack(**card.architecture)
+    except TypeError as error:
+        raise CheckpointError(f"The model card {card.name!r} describes no network of this version: {error}.") from None
+
+
+def _read_card(path: Path) -> ModelCard:
+    try:
+        return ModelCard.from_json(path.read_text(encoding="utf-8"), path.name)
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"The model card {path} cannot be read: {error}.") from None
+
+
+def _find(name_or_path: str | Path) -> tuple[Path, ModelCard | None]:
+    path = Path(name_or_path)
+    if path.is_file():
+        return path, None
+    from DualTrackCore.network.zoo import installed_path
+
+    return installed_path(str(name_or_path))

@@ -1,0 +1,222 @@
+"""Transformers of the network: the BERT layers over time, and the small ViT over a frame's feature map.
+
+All LayerNorms use eps 1e-12 and GELU is the exact one; both differences are visible in the poses. Dropout acts in
+training only. Layer names are those of the published state dicts.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+LAYER_NORM_EPS = 1e-12
+#: Query rows for which relative scores exist at a time: bounds attention memory to block x frames a head.
+QUERY_BLOCK = 256
+
+
+def split_heads(x: Tensor, heads: int) -> Tensor:
+    """[B, N, C] to [B, heads, N, C / heads]; heads are contiguous slices of channels."""
+    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+class RelativeAttention(nn.Module):
+    """Multi-head attention whose scores may carry a learnt term for the distance between query and key.
+
+    score[l, r] = (q[l] . k[r] + q[l] . E[l - r + positions - 1]) / sqrt(head size), with one table E a layer, shared by
+    its heads ("relative_key"; Shaw et al. 2018). Without `positions` the second term is absent.
+    """
+
+    def __init__(self, hidden: int, heads: int, dropout: float, positions: int | None = None) -> None:
+        super().__init__()
+        self.heads, self.dropout, self.positions = heads, dropout, positions
+        self.query, self.key, self.value = (nn.Linear(hidden, hidden) for _ in range(3))
+        if positions is not None:
+            self.distance_embedding = nn.Embedding(2 * positions - 1, hidden // heads)
+
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+        """Queries from x [B, N, C], keys and values from context [B, K, C]; returns [B, N, C]."""
+        q, k, v = (
+            split_heads(layer(source), self.heads)
+            for layer, source in ((self.query, x), (self.key, context), (self.value, context))
+        )
+        drop = self.dropout if self.training else 0.0
+        if self.positions is None:
+            return F.scaled_dot_product_attention(q, k, v, dropout_p=drop).transpose(1, 2).flatten(2)
+        blocks = [
+            F.scaled_dot_product_attention(
+                rows, k, v, attn_mask=self._distance_scores(rows, start, k.shape[2]), dropout_p=drop
+            )
+            for start, rows in zip(range(0, q.shape[2], QUERY_BLOCK), q.split(QUERY_BLOCK, dim=2), strict=True)
+        ]
+        return torch.cat(blocks, dim=2).transpose(1, 2).flatten(2)
+
+    def _distance_scores(self, rows: Tensor, start: int, keys: int) -> Tensor:
+        """[B, heads, n, keys]: the distance term of query rows start, start + 1, ..., already divided by sqrt(d).
+
+        The rows are multiplied with the n + keys - 1 table entries they can meet, in order of rising key; row i then
+        needs the entries from n - 1 - i on, which a stride one shorter than the row gives without copying.
+        """
+        n, dim = rows.shape[2:]
+        first = start - (keys - 1) + self.positions - 1
+        table = self.distance_embedding.weight[first : first + n + keys - 1].flip(0)
+        scores = (rows @ (table.to(rows.dtype) / dim**0.5).T).contiguous()
+        width = n + keys - 1
+        batch, heads = scores.shape[:2]
+        strides = (heads * n * width, n * width, width - 1, 1)
+        return scores.as_strided((batch, heads, n, keys), strides, scores.storage_offset() + n - 1)
+
+
+class _Output(nn.Module):
+    """Linear layer, dropout, residual, LayerNorm."""
+
+    def __init__(self, inputs: int, hidden: int, dropout: float) -> None:
+        super().__init__()
+        self.dense = nn.Linear(inputs, hidden)
+        self.LayerNorm = nn.LayerNorm(hidden, eps=LAYER_NORM_EPS)
+        self.dropout = dropout
+
+    def forward(self, x: Tensor, residual: Tensor) -> Tensor:
+        return self.LayerNorm(residual + F.dropout(self.dense(x), self.dropout, self.training))
+
+
+class _Attention(nn.Module):
+    """Attention with its output layer."""
+
+    def __init__(self, hidden: int, heads: int, dropout: float, positions: int | None) -> None:
+        super().__init__()
+        self.self = RelativeAttention(hidden, heads, dropout, positions)
+        self.output = _Output(hidden, hidden, dropout)
+
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+        return self.output(self.self(x, context), x)
+
+
+class _Dense(nn.Module):
+    """A linear layer under the name `dense`."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.dense = nn.Linear(inputs, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.dense(x)
+
+
+class BertLayer(nn.Module):
+    """Post-norm transformer layer: self-attention, optional cross-attention to a context, MLP. No mask of any kind."""
+
+    def __init__(
+        self,
+        hidden: int,
+        heads: int,
+        mlp: int,
+        dropout: float,
+        positions: int | None = None,
+        cross: bool = False,
+    ) -> None:
+        super().__init__()
+        self.attention = _Attention(hidden, heads, dropout, positions)
+        self.crossattention = _Attention(hidden, heads, dropout, None) if cross else None
+        self.intermediate = _Dense(hidden, mlp)
+        self.output = _Output(mlp, hidden, dropout)
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """x [B, N, C], context [B, K, C] for layers with cross-attention; returns [B, N, C]."""
+        x = self.attention(x, x)
+        if self.crossattention is not None:
+            x = self.crossattention(x, context)
+        return self.output(F.gelu(self.intermediate(x)), x)
+
+
+class BertEncoder(nn.Module):
+    """A stack of :class:`BertLayer`; no embedding, no final norm, no pooler."""
+
+    def __init__(
+        self,
+        layers: int,
+        hidden: int,
+        heads: int,
+        mlp: int,
+        dropout: float,
+        positions: int | None = None,
+        cross: bool = False,
+    ) -> None:
+        super().__init__()
+        self.layer = nn.ModuleList(BertLayer(hidden, heads, mlp, dropout, positions, cross) for _ in range(layers))
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """x [B, N, C] to [B, N, C]."""
+        for layer in self.layer:
+            x = layer(x, context)
+        return x
+
+
+class _ViTSelfAttention(nn.Module):
+    def __init__(self, hidden: int, heads: int) -> None:
+        super().__init__()
+        self.attention = RelativeAttention(hidden, heads, dropout=0.0)
+        self.output = _Dense(hidden, hidden)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.output(self.attention(x, x))
+
+
+class _ViTLayer(nn.Module):
+    """Pre-norm transformer layer."""
+
+    def __init__(self, hidden: int, heads: int, mlp: int) -> None:
+        super().__init__()
+        self.attention = _ViTSelfAttention(hidden, heads)
+        self.intermediate = _Dense(hidden, mlp)
+        self.output = _Dense(mlp, hidden)
+        self.layernorm_before = nn.LayerNorm(hidden, eps=LAYER_NORM_EPS)
+        self.layernorm_after = nn.LayerNorm(hidden, eps=LAYER_NORM_EPS)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.attention(self.layernorm_before(x))
+        return x + self.output(F.gelu(self.intermediate(self.layernorm_after(x))))
+
+
+class _PatchProjection(nn.Module):
+    def __init__(self, inputs: int, hidden: int, patch: int) -> None:
+        super().__init__()
+        self.projection = nn.Conv2d(inputs, hidden, patch, stride=patch)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.projection(x).flatten(2).transpose(1, 2)
+
+
+class _Embeddings(nn.Module):
+    def __init__(self, inputs: int, grid: int, hidden: int, patch: int) -> None:
+        super().__init__()
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, hidden))
+        self.position_embeddings = nn.Parameter(torch.randn(1, (grid // patch) ** 2 + 1, hidden) * 0.02)
+        self.patch_embeddings = _PatchProjection(inputs, hidden, patch)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.patch_embeddings(x)
+        return torch.cat([self.cls_token.expand(len(tokens), -1, -1), tokens], dim=1) + self.position_embeddings
+
+
+class SpatialTransformer(nn.Module):
+    """ViT over one frame's feature map; its class token is the frame's local feature.
+
+    Args:
+        inputs: channels of the feature map.
+        grid: rows (and columns) of the feature map.
+    """
+
+    def __init__(self, inputs: int, grid: int, hidden: int, layers: int, heads: int, mlp: int, patch: int = 2) -> None:
+        super().__init__()
+        self.embeddings = _Embeddings(inputs, grid, hidden, patch)
+        self.encoder = nn.Module()
+        self.encoder.layer = nn.ModuleList(_ViTLayer(hidden, heads, mlp) for _ in range(layers))
+        self.layernorm = nn.LayerNorm(hidden, eps=LAYER_NORM_EPS)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Feature maps [n, inputs, grid, grid] to class tokens [n, hidden]."""
+        x = self.embeddings(x)
+        for layer in self.encoder.layer:
+            x = layer(x)
+        return self.layernorm(x[:, 0])

@@ -1,0 +1,217 @@
+"""Weights files: layouts, strictness, safety, cards."""
+
+import os
+import pickle
+
+import pytest
+import torch
+from oracle import TINY, tiny_model
+
+from DualTrackCore.errors import CheckpointError, InputError, OutputError
+from DualTrackCore.network import DualTrack, ModelCard, load_model
+from DualTrackCore.network.checkpoint import extend_positions, load_weights, read_weights, save_model
+from DualTrackCore.network.model import build_network
+
+
+@pytest.fixture
+def model():
+    return tiny_model()
+
+
+@pytest.fixture
+def state(model):
+    return {key: value.clone() for key, value in model.network.state_dict().items()}
+
+
+def outputs(network: DualTrack, frames: int = 20) -> torch.Tensor:
+    torch.manual_seed(1)
+    with torch.inference_mode():
+        return network.eval()(torch.rand(1, frames, 64, 64), torch.rand(1, -(-frames // 16), 48, 48))
+
+
+@pytest.mark.parametrize("layout", ["plain", "training", "compiled", "compiled training"])
+def test_every_published_layout_loads_to_the_same_output(tmp_path, model, state, layout):
+    if "compiled" in layout:
+        state = {f"_orig_mod.{key}": value for key, value in state.items()}
+    content = (
+        {"model": state, "optimizer": {"step": 3}, "epoch": 7, "best_score": 4.9} if "training" in layout else state
+    )
+    torch.save(content, tmp_path / "weights.pt")
+    loaded = load_model(tmp_path / "weights.pt", card=model.card)
+    assert torch.equal(outputs(loaded.network), outputs(model.network))
+
+
+def test_safetensors_carry_weights_and_card_and_come_back_exactly(tmp_path, model):
+    path = save_model(model.network, model.card, tmp_path / "tiny.safetensors")
+    loaded = load_model(path)
+    assert loaded.card.as_dict() == model.card.as_dict() | {"architecture": {**TINY, "positions": 64}}
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(loaded.network.state_dict().values(), model.network.state_dict().values(), strict=True)
+    )
+    assert len(loaded.sha256) == 64
+
+
+def test_a_card_beside_the_weights_is_read(tmp_path, model, state):
+    torch.save(state, tmp_path / "weights.pt")
+    (tmp_path / "weights.json").write_text(ModelCard(name="beside", architecture=TINY, global_mean=0.5).to_json())
+    card = load_model(tmp_path / "weights.pt").card
+    assert (card.name, card.global_mean) == ("beside", 0.5)
+
+
+def test_weights_without_a_card_get_the_published_geometry_and_no_normalisation(tmp_path, state):
+    torch.save(state, tmp_path / "mine.pt")
+    with pytest.raises(CheckpointError, match="not a checkpoint of this network"):
+        load_model(tmp_path / "mine.pt")  # the tiny shapes are not the published ones
+    card = ModelCard()
+    assert (card.spacing_mm, card.frame_size, card.global_mean, card.global_std) == (
+        (0.22938919, 0.22097969),
+        (480, 640),
+        0.0,
+        1.0,
+    )
+
+
+def test_the_number_of_positions_is_read_off_the_tensors(tmp_path):
+    model = tiny_model(positions=96)
+    torch.save(model.network.state_dict(), tmp_path / "weights.pt")
+    assert load_model(tmp_path / "weights.pt", card=ModelCard(architecture=TINY)).network.positions == 96
+
+
+def test_longer_tables_leave_sweeps_that_fitted_before_unchanged(tmp_path, model, state):
+    torch.save(state, tmp_path / "weights.pt")
+    longer = load_model(tmp_path / "weights.pt", card=model.card, positions=200)
+    assert longer.network.positions == 200
+    torch.testing.assert_close(outputs(longer.network, 64), outputs(model.network, 64), atol=1e-6, rtol=1e-5)
+
+
+def test_tables_are_never_shortened(state):
+    with pytest.raises(CheckpointError, match="64 positions cannot be extended to 32"):
+        extend_positions(state, 32)
+
+
+def test_unused_heads_may_be_missing_or_of_any_shape(model, state):
+    state["global_encoder.fc.weight"] = torch.ones(12, 32)
+    del state["local_encoder.0.temporal_encoder.fc.bias"]
+    network = DualTrack(**TINY)
+    load_weights(network, state, "weights.pt")
+    assert torch.equal(outputs(network), outputs(model.network))
+    assert not network.global_encoder.fc.weight.any()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "sentence"),
+    [
+        (lambda s: s.pop("head.fc.weight"), r"tensors 1 missing \(head\.fc\.weight\)"),
+        (lambda s: s.update(strange=torch.ones(1)), r"1 unknown \(strange\)"),
+        (
+            lambda s: s.update({"head.fc.bias": torch.ones(7)}),
+            r"1 of another shape \(head\.fc\.bias \(7,\) instead of \(6,\)\)",
+        ),
+        (lambda s: s["head.fc.bias"].fill_(float("nan")), r"not finite in head\.fc\.bias"),
+    ],
+)
+def test_a_mismatch_is_one_sentence_that_names_the_keys(state, spoil, sentence):
+    spoil(state)
+    with pytest.raises(CheckpointError, match=sentence) as caught:
+        load_weights(DualTrack(**TINY), state, "weights.pt")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_foreign_prefix_loads_nothing_and_says_so(state):
+    with pytest.raises(CheckpointError, match=r"missing .*unknown \(backbone\."):
+        load_weights(DualTrack(**TINY), {f"backbone.{k}": v for k, v in state.items()}, "weights.pt")
+
+
+class RunsCode:
+    def __init__(self, target):
+        self.target = target
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.target),)
+
+
+@pytest.mark.parametrize("legacy", [True, False])
+def test_a_pickle_that_would_run_code_is_refused_and_runs_nothing(tmp_path, state, legacy):
+    content = {**state, "extra": RunsCode(tmp_path / "proof")}
+    torch.save(content, tmp_path / "evil.pt", _use_new_zipfile_serialization=not legacy)
+    with pytest.raises(CheckpointError, match="holds more than tensors and was not opened"):
+        load_model(tmp_path / "evil.pt", card=ModelCard(architecture=TINY))
+    assert not (tmp_path / "proof").exists()
+
+
+def test_a_bare_malicious_pickle_is_refused_and_runs_nothing(tmp_path):
+    (tmp_path / "evil.pt").write_bytes(pickle.dumps(RunsCode(tmp_path / "proof")))
+    with pytest.raises(CheckpointError, match=r"evil\.pt"):
+        read_weights(tmp_path / "evil.pt")
+    assert not (tmp_path / "proof").exists()
+
+
+@pytest.mark.parametrize("suffix", ["pt", "safetensors"])
+@pytest.mark.parametrize("kept", [0.0, 0.0001, 0.3, 0.9, 0.9999])
+def test_a_truncated_checkpoint_is_refused(tmp_path, model, suffix, kept):
+    path = tmp_path / f"weights.{suffix}"
+    if suffix == "pt":
+        torch.save(model.network.state_dict(), path)
+    else:
+        save_model(model.network, model.card, path)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * kept)])
+    with pytest.raises(CheckpointError, match="weights"):
+        load_model(path, card=model.card)
+
+
+@pytest.mark.parametrize("content", [b"hello, this is text", b"{}", b"\x89PNG\r\n\x1a\n" + bytes(100)])
+def test_a_file_that_is_no_checkpoint_is_refused(tmp_path, content):
+    (tmp_path / "weights.pt").write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"weights\.pt"):
+        read_weights(tmp_path / "weights.pt")
+
+
+@pytest.mark.parametrize("content", [{}, {"a": 1.0}, [torch.ones(2)], torch.ones(2), {"model": {"a": "b"}}])
+def test_tensors_without_names_are_refused(tmp_path, content):
+    torch.save(content, tmp_path / "weights.pt")
+    with pytest.raises(CheckpointError, match="state dict"):
+        read_weights(tmp_path / "weights.pt")
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("not json", "is not JSON"),
+        ("[1]", "must be a JSON object"),
+        ('{"colour": 1}', "unknown fields: colour"),
+        ('{"spacing_mm": [0, 1]}', "expected two numbers above 0"),
+        ('{"spacing_mm": 3}', "wrong kind"),
+        ('{"frame_size": [480]}', "rows and columns"),
+        ('{"global_std": 0}', "global_std above 0"),
+    ],
+)
+def test_a_wrong_card_is_refused_with_its_reason(text, sentence):
+    with pytest.raises(CheckpointError, match=sentence):
+        ModelCard.from_json(text, "card.json")
+
+
+def test_a_card_with_unknown_architecture_arguments_is_refused():
+    with pytest.raises(CheckpointError, match="describes no network of this version"):
+        build_network(ModelCard(name="future", architecture={"wings": 2}))
+
+
+def test_a_missing_card_file_is_named(tmp_path, state):
+    torch.save(state, tmp_path / "weights.pt")
+    with pytest.raises(InputError, match=r"nowhere\.json cannot be read"):
+        load_model(tmp_path / "weights.pt", card=tmp_path / "nowhere.json")
+
+
+def test_a_failed_save_leaves_the_old_file_alone(tmp_path, model, monkeypatch):
+    path = save_model(model.network, model.card, tmp_path / "tiny.safetensors")
+    before = path.read_bytes()
+
+    def full_disk(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("DualTrackCore.network.checkpoint.save_file", full_disk)
+    with pytest.raises(OutputError, match="No space left"):
+        save_model(model.network, model.card, path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]

@@ -1,0 +1,97 @@
+"""The network's parts, with small random weights."""
+
+import numpy as np
+import pytest
+import torch
+from oracle import TINY, tiny_model
+
+from DualTrackCore.errors import InputError
+from DualTrackCore.network import DualTrack
+from DualTrackCore.network.transformer import QUERY_BLOCK, RelativeAttention
+
+
+def explicit_attention(layer: RelativeAttention, x: torch.Tensor) -> torch.Tensor:
+    """The formula of the specification, entry by entry, in float64."""
+    q, k, v = (
+        m(x).double().unflatten(-1, (layer.heads, -1)).transpose(1, 2) for m in (layer.query, layer.key, layer.value)
+    )
+    n, d = q.shape[2:]
+    distance = torch.arange(n)[:, None] - torch.arange(n)[None, :] + layer.positions - 1
+    relative = torch.einsum("bhld,lrd->bhlr", q, layer.distance_embedding.weight.double()[distance])
+    weights = torch.softmax((q @ k.transpose(-1, -2) + relative) / d**0.5, dim=-1)
+    return (weights @ v).transpose(1, 2).flatten(2)
+
+
+@pytest.mark.parametrize("frames", [1, 5, QUERY_BLOCK, QUERY_BLOCK + 3])
+def test_blocked_relative_attention_equals_the_formula(frames):
+    torch.manual_seed(0)
+    layer = RelativeAttention(16, 2, 0.0, positions=QUERY_BLOCK + 3)
+    x = torch.randn(2, frames, 16)
+    torch.testing.assert_close(layer(x, x).double(), explicit_attention(layer, x), atol=2e-6, rtol=1e-5)
+
+
+def test_relative_attention_passes_gradients_to_its_table():
+    layer = RelativeAttention(8, 2, 0.0, positions=4)
+    layer(torch.randn(1, 4, 8), torch.randn(1, 4, 8)).sum().backward()
+    assert (layer.distance_embedding.weight.grad.abs().sum(dim=1) > 0).all()
+
+
+def test_a_batch_gives_what_its_members_give_alone():
+    network = tiny_model().network
+    local, whole = torch.rand(2, 20, 64, 64), torch.rand(2, 2, 48, 48)
+    with torch.inference_mode():
+        together = network(local, whole)
+        alone = torch.cat([network(local[i : i + 1], whole[i : i + 1]) for i in range(2)])
+    assert together.shape == (2, 19, 6)
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-4)
+
+
+def test_both_encoders_reach_the_poses():
+    network = tiny_model().network
+    local, whole = torch.rand(1, 20, 64, 64), torch.rand(1, 2, 48, 48)
+    with torch.inference_mode():
+        base, other_local, other_whole = network(local, whole), network(local.flip(1), whole), network(local, 1 - whole)
+    assert (base - other_local).abs().max() > 1e-4
+    assert (base - other_whole).abs().max() > 1e-6
+
+
+@pytest.mark.parametrize("backbone", ["vit_tiny_patch16_224", "mobilenetv3_small_050"])
+def test_a_timm_model_serves_as_global_backbone(backbone):
+    torch.manual_seed(0)
+    network = DualTrack(**TINY, global_backbone=backbone).eval()
+    with torch.inference_mode():
+        poses = network(torch.rand(1, 17, 64, 64), torch.rand(1, 2, 48, 48))
+    assert poses.shape == (1, 16, 6)
+    assert torch.isfinite(poses).all()
+    assert any(key.startswith("global_encoder.backbone.0.") for key in network.state_dict())
+
+
+def test_an_unknown_timm_model_is_refused_with_names_near_it():
+    with pytest.raises(InputError, match=r"no timm model named 'resnet_of_tomorrow'; near it: .*resnet"):
+        DualTrack(**TINY, global_backbone="resnet_of_tomorrow")
+
+
+def test_more_frames_than_positions_are_refused():
+    with pytest.raises(InputError, match="65 frames at a time are more than the 64"):
+        tiny_model().network.poses_from_features(torch.zeros(1, 65, 16), torch.zeros(1, 5, 8))
+
+
+def test_a_crop_that_the_trunk_cannot_halve_is_refused():
+    with pytest.raises(InputError, match="multiple of 32"):
+        DualTrack(**{**TINY, "crop_size": 48})
+
+
+def test_one_frame_gives_no_motion_at_all():
+    with torch.inference_mode():
+        assert tiny_model().network(torch.rand(1, 1, 64, 64), torch.rand(1, 1, 48, 48)).shape == (1, 0, 6)
+
+
+def test_the_trunk_reaches_17_frames_to_either_side():
+    assert DualTrack(**TINY).local.trunk.reach_frames == 17
+    trunk = tiny_model().network.local.trunk
+    frames = torch.rand(1, 1, 40, 32, 32)
+    changed = frames.clone()
+    changed[:, :, 0] = 0
+    with torch.inference_mode():
+        difference = (trunk(frames) - trunk(changed)).abs().amax(dim=(0, 1, 3, 4)).numpy()
+    assert np.flatnonzero(difference).max() == 17
