@@ -1,0 +1,91 @@
+"""Choosing where and how precisely the network runs."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Literal
+
+import torch
+
+from DualTrackCore.errors import InputError
+from DualTrackCore.network.dualtrack import DualTrack
+
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+#: Frames at a time on the CPU and on Apple's GPU: long enough to keep the cores busy, short enough for a laptop.
+_DEFAULT_CHUNK = 16
+#: Activation bytes that one frame needs at the published size (256-pixel crop, 64 channels in stage 1).
+_PUBLISHED_FRAME_BYTES = 48e6
+
+
+def choose_device(device: str | torch.device = "auto") -> torch.device:
+    """The device by name; "auto" takes CUDA, then Apple's MPS, then the CPU.
+
+    Raises:
+        InputError: a device that this machine or this torch does not have.
+    """
+    if str(device) == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError:
+        raise InputError(f"There is no device {str(device)!r}; use auto, cpu, cuda, cuda:0, ... or mps.") from None
+    is_missing = (chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count()) or (
+        chosen.type == "mps" and not torch.backends.mps.is_available()
+    )
+    if is_missing or chosen.type not in ("cpu", "cuda", "mps"):
+        raise InputError(f"The device {str(device)!r} is not available on this machine; use auto or cpu.")
+    return chosen
+
+
+def choose_precision(precision: Precision, device: torch.device) -> str:
+    """ "fp32", "bf16" or "fp16"; "auto" is fp16 on CUDA and fp32 elsewhere.
+
+    Half precision acts in the convolutional trunks, where nearly all of the time goes; the transformers, whose sums over
+    the whole sweep lose most from rounding, always run in fp32.
+
+    Raises:
+        InputError: an unknown name, or fp16 on the CPU, where its range is not safe to rely on.
+    """
+    if precision == "auto":
+        return "fp16" if device.type == "cuda" else "fp32"
+    if precision not in _DTYPES:
+        raise InputError(f"There is no precision {precision!r}; use auto, fp32, bf16 or fp16.")
+    if precision == "fp16" and device.type == "cpu":
+        raise InputError("fp16 is not supported on the CPU; use fp32 or bf16.")
+    return precision
+
+
+def half_precision(precision: str, device: torch.device) -> contextlib.AbstractContextManager:
+    """The context in which the convolutional trunks run."""
+    if precision == "fp32":
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, dtype=_DTYPES[precision])
+
+
+def choose_chunk(chunk_frames: int | str, network: DualTrack, device: torch.device) -> int:
+    """Frames that go through the trunk at a time; "auto" is 16, or on CUDA what a third of the free memory takes.
+
+    Raises:
+        InputError: not "auto" and not a whole number of at least 1.
+    """
+    if chunk_frames == "auto":
+        if device.type != "cuda":
+            return _DEFAULT_CHUNK
+        free, _ = torch.cuda.mem_get_info(device)
+        width = network.local.trunk.stem[3].out_channels
+        frame_bytes = _PUBLISHED_FRAME_BYTES * (network.crop_size / 256) ** 2 * width / 64
+        return int(min(max(free / 3 / frame_bytes, 4), 128))
+    if isinstance(chunk_frames, bool) or not isinstance(chunk_frames, int) or chunk_frames < 1:
+        raise InputError(f"chunk_frames is {chunk_frames!r}; it must be 'auto' or a whole number of at least 1.")
+    return chunk_frames
+
+
+def release_memory(device: torch.device) -> None:
+    """Give cached device memory back."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()

@@ -1,0 +1,187 @@
+"""Sweep in, trajectory out: the network run in bounded memory.
+
+Frames are read once, in chunks. Each chunk goes through the local trunk as a stream (nothing recomputed, nothing kept
+but compact features) and, where it holds frames that the global encoder sees, through the global backbone. Attention
+then runs over the features of the whole sweep.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from datetime import datetime, timezone
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from DualTrackCore.errors import InputError, OutOfMemoryError
+from DualTrackCore.network.model import Model
+from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter
+from DualTrackCore.sweep import Sweep
+from DualTrackCore.tracking.device import (
+    Precision,
+    choose_chunk,
+    choose_device,
+    choose_precision,
+    half_precision,
+    release_memory,
+)
+from DualTrackCore.tracking.preprocessing import Preprocessor
+from DualTrackCore.tracking.scope import scope_warnings
+from DualTrackCore.tracking.streaming import StreamingTrunk
+from DualTrackCore.tracking.windows import poses_in_windows
+from DualTrackCore.trajectory import Trajectory
+from DualTrackCore.version import __version__
+
+
+class TrackingWarning(UserWarning):
+    """The trajectory is less reliable than usual; the message says why."""
+
+
+@dataclass(frozen=True)
+class _Run:
+    """Where and how one trajectory is computed."""
+
+    model: Model
+    device: torch.device
+    precision: str
+    preprocessor: Preprocessor
+
+
+def estimate_trajectory(
+    sweep: Sweep,
+    model: Model,
+    *,
+    device: str | torch.device = "auto",
+    precision: Precision = "auto",
+    chunk_frames: int | str = "auto",
+    progress: ProgressCallback | None = None,
+    cancelled: CancelledCallback | None = None,
+) -> Trajectory:
+    """Estimate where each frame of a sweep lies, from the images alone.
+
+    Args:
+        sweep: at least two frames, spacing known; its tracking is not looked at.
+        model: from :func:`~DualTrackCore.network.load_model`.
+        device: "auto" (CUDA, MPS, CPU in this order) or a torch device.
+        precision: of the convolutional trunks: "auto" (fp16 on CUDA, fp32 elsewhere), "fp32", "bf16", "fp16".
+        chunk_frames: frames through the trunk at a time; the result does not depend on it beyond rounding. Halved and
+            tried again when the device runs out of memory.
+        progress: told of stage "network" (frames) and "attention" (windows).
+        cancelled: asked between chunks.
+
+    Returns:
+        Trajectory of all frames, frame0_from_image in mm, accumulated in float64; its provenance holds the model, the
+        device, the settings used and a list of warnings.
+
+    Raises:
+        InputError: no images, fewer than two frames, unknown spacing, an option out of range.
+        OutOfMemoryError: one frame at a time is still too much for the device.
+        Cancelled: the caller asked to stop.
+    """
+    sweep.require_images()
+    if len(sweep) < 2:
+        raise InputError("The sweep has one frame; a trajectory needs at least two.")
+    run = _prepare(sweep, model, device, precision)
+    chunk = choose_chunk(chunk_frames, model.network, run.device)
+    reporter = Reporter(progress, cancelled)
+    network = model.network.to(run.device).eval()
+    try:
+        with torch.inference_mode():
+            local_features, global_features, chunk = _features(run, sweep, chunk, reporter)
+            parameters = poses_in_windows(
+                network,
+                local_features,
+                global_features,
+                lambda done, total: reporter.report("attention", done, total),
+            ).numpy()
+    except torch.OutOfMemoryError:
+        raise _out_of_memory(run.device) from None
+    finally:
+        network.to("cpu")
+        release_memory(run.device)
+    messages = scope_warnings(sweep, model, run.preprocessor)
+    for message in messages:
+        warnings.warn(message, TrackingWarning, stacklevel=2)
+    return Trajectory.from_parameters(parameters, _provenance(run, chunk, messages))
+
+
+def _prepare(sweep: Sweep, model: Model, device: str | torch.device, precision: Precision) -> _Run:
+    chosen = choose_device(device)
+    network, card = model.network, model.card
+    preprocessor = Preprocessor(
+        sweep.frame_size,
+        sweep.require_spacing(),
+        card.spacing_mm,
+        network.crop_size,
+        network.global_size,
+        card.global_mean,
+        card.global_std,
+    )
+    return _Run(model, chosen, choose_precision(precision, chosen), preprocessor)
+
+
+def _features(run: _Run, sweep: Sweep, chunk: int, reporter: Reporter) -> tuple[Tensor, Tensor, int]:
+    """Class tokens [N, C] of all frames, pooled features [K, F] of every 16th, and the chunk length that fitted."""
+    network, frames = run.model.network, len(sweep)
+    stream = StreamingTrunk(network.local.trunk)
+    local_parts, global_parts = [], []
+    start = 0
+    reporter.report("network", 0, frames)
+    while start < frames:
+        stop = min(start + chunk, frames)
+        try:
+            images = torch.from_numpy(np.ascontiguousarray(sweep.window(start, stop))).to(run.device)
+            local, whole = _chunk_features(run, stream, images, start, stop == frames)
+        except torch.OutOfMemoryError:
+            if chunk == 1:
+                raise
+            chunk = chunk // 2
+            release_memory(run.device)
+            continue
+        local_parts.append(local)
+        global_parts.extend(whole)
+        start = stop
+        reporter.report("network", start, frames)
+    return torch.cat(local_parts), torch.cat(global_parts), chunk
+
+
+def _chunk_features(
+    run: _Run, stream: StreamingTrunk, images: Tensor, start: int, last: bool
+) -> tuple[Tensor, list[Tensor]]:
+    """Local features that have become complete, and global features of the frames of this chunk that need them."""
+    network = run.model.network
+    seen = images[-start % network.global_every :: network.global_every]
+    whole = []
+    with half_precision(run.precision, run.device):
+        if len(seen):
+            whole.append(network.global_encoder.image_features(run.preprocessor.whole(seen)[None])[0].float())
+        # The stream comes last: once it has taken the frames, nothing in this chunk can fail any more but the ViT.
+        maps = stream.push(run.preprocessor.local(images), last).float()
+    local = network.local.spatial(maps) if len(maps) else maps.new_empty(0, _feature_width(network.local.spatial))
+    return local, whole
+
+
+def _feature_width(spatial: torch.nn.Module) -> int:
+    return spatial.layernorm.normalized_shape[0]
+
+
+def _out_of_memory(device: torch.device) -> OutOfMemoryError:
+    remedy = "close other programs" if device.type == "cpu" else "close other programs or use device='cpu'"
+    return OutOfMemoryError(f"{device} has too little memory even for one frame at a time; {remedy}.")
+
+
+def _provenance(run: _Run, chunk: int, messages: list[str]) -> dict[str, object]:
+    return {
+        **run.model.provenance(),
+        "device": str(run.device),
+        "precision": run.precision,
+        "chunk_frames": chunk,
+        "model_spacing_mm": list(run.model.card.spacing_mm),
+        "resampled": run.preprocessor.resamples,
+        "warnings": messages,
+        "dualtrack_version": __version__,
+        "torch_version": torch.__version__,
+        "estimated_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }

@@ -1,0 +1,119 @@
+"""From 8-bit frames to what the network sees: the local crop and the resized whole frame.
+
+At the model's own pixel spacing this is exactly the published preprocessing; a sweep of another spacing is resampled to
+the model's first, about the image centre, so that a pixel means the same millimetres as in training.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+#: Spacings that agree to this fraction count as equal: over 640 columns the difference is below a pixel.
+SPACING_TOLERANCE = 1e-3
+
+
+def crop_margins(size: int, crop: int) -> tuple[int, int, int]:
+    """Where a crop of `crop` pixels lies on an axis of `size` pixels: (zeros before, zeros after, first pixel).
+
+    A short axis is padded, the odd pixel at its end. A long one is cropped about its centre, the offset rounded half to
+    even, as the published preprocessing does.
+    """
+    before, after = max(crop - size, 0) // 2, (max(crop - size, 0) + 1) // 2
+    return before, after, round((size + before + after - crop) / 2)
+
+
+def resampling_matrix(inputs: int, scale: float) -> np.ndarray:
+    """Weights that resample an axis about its centre, by triangle interpolation widened against aliasing.
+
+    Args:
+        inputs: pixels of the axis.
+        scale: input pixels per output pixel.
+
+    Returns:
+        [round(inputs / scale), inputs] float32; rows sum to one.
+    """
+    outputs = max(1, round(inputs / scale))
+    reach = max(scale, 1.0)
+    centres = inputs / 2 + (np.arange(outputs) + 0.5 - outputs / 2) * scale
+    distance = np.abs(np.arange(inputs) + 0.5 - np.clip(centres, 0.5, inputs - 0.5)[:, None])
+    weights = np.maximum(0.0, 1.0 - distance / reach)
+    return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+class Preprocessor:
+    """Prepares the frames of one sweep for one model.
+
+    Args:
+        frame_size: (rows, columns) of the sweep.
+        spacing_mm: pixel spacing of the sweep, (columns, rows).
+        model_spacing_mm: pixel spacing that the model was trained at.
+        crop_size: pixels a side of the local crop.
+        global_size: pixels a side of the resized whole frame.
+        global_mean, global_std: normalisation of the resized frame.
+    """
+
+    def __init__(
+        self,
+        frame_size: tuple[int, int],
+        spacing_mm: tuple[float, float],
+        model_spacing_mm: tuple[float, float],
+        crop_size: int,
+        global_size: int,
+        global_mean: float = 0.0,
+        global_std: float = 1.0,
+    ) -> None:
+        scales = [model / own for own, model in zip(spacing_mm, model_spacing_mm, strict=True)]
+        self.resamples = any(not math.isclose(scale, 1.0, rel_tol=SPACING_TOLERANCE) for scale in scales)
+        self.global_size, self.global_mean, self.global_std = global_size, global_mean, global_std
+        self._crop_size = crop_size
+        self._columns = self._rows = None
+        if self.resamples:
+            self._columns = torch.from_numpy(resampling_matrix(frame_size[1], scales[0]))
+            self._rows = torch.from_numpy(resampling_matrix(frame_size[0], scales[1]))
+            frame_size = (len(self._rows), len(self._columns))
+        #: (rows, columns) of the sweep at the model's spacing.
+        self.model_frame_size = frame_size
+        self._row_margins, self._column_margins = (crop_margins(size, crop_size) for size in frame_size)
+
+    @property
+    def pads(self) -> bool:
+        """Whether the frames are smaller than the crop, so that the network sees black borders."""
+        return min(self.model_frame_size) < self._crop_size
+
+    def local(self, frames: Tensor) -> Tensor:
+        """Crops [n, crop, crop] float32 in 0 to 1 of frames [n, H, W] uint8."""
+        (top, bottom, row), (left, right, column) = self._row_margins, self._column_margins
+        height = min(self._crop_size, self.model_frame_size[0])
+        width = min(self._crop_size, self.model_frame_size[1])
+        rows, columns = slice(row, row + height), slice(column, column + width)
+        if self.resamples:
+            crops = self._resample(frames, rows, columns)
+        else:
+            crops = unit_grey(frames[:, rows, columns])
+        return F.pad(crops, (left, right, top, bottom))
+
+    def whole(self, frames: Tensor) -> Tensor:
+        """Whole frames resized to [n, global_size, global_size] float32, normalised, of frames [n, H, W] uint8."""
+        images = self._resample(frames, slice(None), slice(None)) if self.resamples else unit_grey(frames)
+        size = (self.global_size, self.global_size)
+        images = F.interpolate(images[:, None], size=size, mode="bilinear", align_corners=False, antialias=True)[:, 0]
+        if self.global_mean == 0.0 and self.global_std == 1.0:
+            return images
+        return (images - self.global_mean) / self.global_std
+
+    def _resample(self, frames: Tensor, rows: slice, columns: slice) -> Tensor:
+        row_weights = self._rows[rows].to(frames.device)
+        column_weights = self._columns[columns].to(frames.device)
+        return row_weights @ (unit_grey(frames) @ column_weights.T)
+
+
+def unit_grey(frames: Tensor) -> Tensor:
+    """Grey value / 255 in float32, one exact division a pixel."""
+    # The divisor is a tensor on the device: CUDA turns division by a plain number into multiplication by its rounded
+    # reciprocal, which differs in the last bit.
+    return frames.to(torch.float32) / torch.full((), 255.0, device=frames.device)
