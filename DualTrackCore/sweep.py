@@ -49,9 +49,13 @@ class Sweep:
 
     def __post_init__(self) -> None:
         if not isinstance(self.frames, FrameSource) or len(self.frames.shape) != 3:
-            raise InputError(f"Frames have shape {getattr(self.frames, 'shape', None)}; expected [frames, rows, columns].")
+            raise InputError(
+                f"Frames have shape {getattr(self.frames, 'shape', None)}; expected [frames, rows, columns]."
+            )
         if self.frames.dtype != np.uint8:
-            raise InputError(f"Frames are {self.frames.dtype}; a sweep holds 8-bit grey frames (uint8): convert them first.")
+            raise InputError(
+                f"Frames are {self.frames.dtype}; a sweep holds 8-bit grey frames (uint8): convert them first."
+            )
         count = self.frames.shape[0]
         if count == 0:
             raise InputError("The sweep has no frames.")
@@ -60,7 +64,9 @@ class Sweep:
         valid = np.ones(count, bool) if self.frame_valid is None else self.frame_valid
         object.__setattr__(self, "frame_valid", _per_frame(valid, count, bool, "frame validity flags"))
         if self.tracked is not None and len(self.tracked) != count:
-            raise InputError(f"The sweep has {count} frames and {len(self.tracked)} tracked poses; the numbers must be equal.")
+            raise InputError(
+                f"The sweep has {count} frames and {len(self.tracked)} tracked poses; the numbers must be equal."
+            )
         if not abs(self.skew_deg) < 45:
             raise InputError(f"The pixel axes are {self.skew_deg} degrees off a right angle; the limit is 45.")
         object.__setattr__(self, "provenance", MappingProxyType(dict(self.provenance)))
