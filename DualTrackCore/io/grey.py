@@ -16,11 +16,11 @@ _VALUES_A_PIECE = 1 << 24
 def to_grey_uint8(frames: np.ndarray, *, colour_axis: int | None) -> tuple[np.ndarray, list[str]]:
     """Grey frames of 8 bits, and the sentences that say what was converted.
 
-    Colour becomes 0.299 R + 0.587 G + 0.114 B, rounded; an alpha channel is dropped. Values that are not uint8 are
-    scaled linearly so that the smallest becomes 0 and the largest 255, over all frames together.
+    Colour becomes 0.299 R + 0.587 G + 0.114 B, rounded; an alpha channel is dropped. Other than uint8 is
+    scaled linearly so that the smallest value becomes 0 and the largest 255, over all frames together.
 
     Args:
-        frames: [N, H, W], or with one more axis of 1 (grey), 2 (grey, alpha), 3 (red, green, blue) or 4 (and alpha)
+        frames: [N, H, W], or with one more axis of 1 (grey), 2 (grey, alpha), 3 (RGB) or 4 (RGB, alpha)
             entries; booleans, integers or floats.
         colour_axis: which axis that is; None where there is none.
 
@@ -28,18 +28,14 @@ def to_grey_uint8(frames: np.ndarray, *, colour_axis: int | None) -> tuple[np.nd
         [N, H, W] uint8 (`frames` itself where nothing had to be done), and the notes.
 
     Raises:
-        InputError: another number of axes or channels, no frames, values that are not real numbers or not finite.
+        InputError: another number of axes or channels, no frames, values that are not real finite numbers.
     """
     frames = np.asarray(frames)
     notes: list[str] = []
     if frames.dtype.kind not in "biuf":
-        raise InputError(
-            f"The pixels are {frames.dtype}; grey or colour frames must hold whole or real numbers."
-        )
+        raise InputError(f"The pixels are {frames.dtype}; grey or colour frames must hold whole or real numbers.")
     if frames.ndim != (3 if colour_axis is None else 4):
-        raise InputError(
-            f"The frames have shape {frames.shape}; expected frames, rows, columns and at most one colour axis."
-        )
+        raise InputError(f"The frames have shape {frames.shape}; expected frames, rows, columns and perhaps colour.")
     if 0 in frames.shape:
         raise InputError(f"The frames have shape {frames.shape}; there are no pixels in them.")
     if frames.dtype.kind == "f" and not _all_finite(frames):
