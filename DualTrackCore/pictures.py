@@ -1,0 +1,387 @@
+"""Preview pictures: slices of a volume, the trajectory in 3D, and the motion from frame to frame.
+
+All are PNG files about 1600 pixels wide, drawn without a display. They need matplotlib (the extra `report`).
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from DualTrackCore.errors import MissingDependencyError
+from DualTrackCore.files import replacing
+from DualTrackCore.sweep import Sweep
+from DualTrackCore.trajectory import Trajectory
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from DualTrackCore.reconstruction import Reconstruction, VoxelGrid
+
+DPI = 100
+WIDTH_INCHES = 16.0
+#: Colour of voxels that no frame crossed, RGB 0 to 255: not black, because black is what a frame may have seen.
+UNSEEN_RGB = (36, 40, 80)
+_DARK, _LIGHT, _FAINT = "#101216", "#e8eaf0", "#8a90a0"
+_INK, _GREY, _BLUE = "#20242c", "#9aa0ac", "#1f6fb4"
+#: Most frame outlines in the picture of a trajectory.
+_OUTLINES = 28
+
+_FRAME0_AXES = ("x lateral", "y depth", "z elevational")
+_GRID_AXES = ("grid x", "grid y", "grid z")
+_MOTIONS = (
+    ("x lateral", "mm a frame"),
+    ("y depth", "mm a frame"),
+    ("z elevational", "mm a frame"),
+    ("rotation about x", "degrees a frame"),
+    ("rotation about y", "degrees a frame"),
+    ("rotation about z", "degrees a frame"),
+)
+
+
+def write_slices(reconstruction: Reconstruction, path: str | os.PathLike) -> Path:
+    """Three orthogonal slices through the middle of what was seen, and the maximum projection along depth.
+
+    Voxels that no frame crossed have a tint of their own. The scale bars are exact; the thin lines show where the other
+    slices lie.
+
+    Args:
+        reconstruction: volume and coverage [nz, ny, nx] and their grid.
+        path: PNG file to write, replaced as a whole.
+
+    Returns:
+        The path.
+
+    Raises:
+        MissingDependencyError: matplotlib is not installed.
+        OutputError: the file cannot be written.
+    """
+    volume, grid = reconstruction.volume, reconstruction.grid
+    seen = np.asarray(reconstruction.coverage) > 0
+    names, extent = _axis_names(grid), np.asarray(grid.size) * grid.spacing_mm
+    centre = seen_centre(seen)
+    at_mm = (np.asarray(centre) + 0.5) * grid.spacing_mm
+    # Panels as (across, down) axes: the frame; along the sweep; seen from the probe, as a slice and as a projection.
+    from_probe = (2, 0) if extent[2] > extent[0] else (0, 2)
+    panels = ((0, 1), (2, 1), from_probe, from_probe)
+    figure = _new_figure(_slices_height(extent, panels), _DARK)
+    for number, (across, down) in enumerate(panels):
+        through = 3 - across - down
+        axes = figure.add_subplot(2, 2, number + 1)
+        if number < 3:
+            grey, known = (_plane(array, through, centre[through]) for array in (volume, seen))
+            position = f"{names[through]} = {_voxel_mm(grid, centre)[through]:.1f} mm"
+            title, lines = f"slice at {position}", (at_mm[across], at_mm[down])
+        else:
+            # Unseen voxels hold 0, so the plain maximum is the maximum over what was seen.
+            grey, known = volume.max(axis=2 - through), seen.any(axis=2 - through)
+            title, lines = f"maximum along {names[through]}", None
+        _draw_plane(axes, _oriented(grey, across, down), _oriented(known, across, down), extent[[across, down]], lines)
+        _label_plane(axes, title, names[across], names[down])
+    _title_slices(figure, grid, float(seen.mean()))
+    return _save(figure, path)
+
+
+def write_trajectory(
+    trajectory: Trajectory, sweep: Sweep, path: str | os.PathLike, truth: Trajectory | None = None
+) -> Path:
+    """The path of the image centre in frame0, with outlines of some frames, coloured from the first to the last frame.
+
+    Depth points down; the axes have one scale and are right-handed, so a mirrored sweep looks mirrored.
+
+    Args:
+        trajectory: poses to draw; invalid ones are left out.
+        sweep: gives the size of the outlines; without images or spacing only the path is drawn.
+        path: PNG file to write, replaced as a whole.
+        truth: tracked poses in the same frame0, drawn as a grey line.
+
+    Returns:
+        The path.
+
+    Raises:
+        MissingDependencyError: matplotlib is not installed.
+        OutputError: the file cannot be written.
+    """
+    figure = _new_figure(10.5, "white")
+    axes = figure.add_subplot(projection="3d", computed_zorder=False)
+    axes.set_position((0.0, 0.0, 0.86, 0.93))
+    frames = np.flatnonzero(trajectory.valid)
+    colours = _time_colours(len(trajectory))
+    outlines = list(_outlines(trajectory, sweep, frames))
+    points = [trajectory.centres_mm[frames], *(corners for _, corners in outlines)]
+    if truth is not None:
+        points.append(truth.centres_mm[truth.valid])
+        axes.plot(*_plotted(truth.centres_mm).T, color=_GREY, lw=3.0, zorder=1, label="tracked")
+    _draw_outlines(axes, outlines, colours)
+    _draw_path(axes, trajectory.centres_mm, colours)
+    _equal_axes(axes, np.concatenate(points))
+    _time_bar(figure, len(trajectory), sweep.duration_s)
+    counted = len(frames) if len(frames) == len(trajectory) else f"{len(frames)} of {len(trajectory)}"
+    title = f"{counted} frames, path of {trajectory.path_length_mm:.1f} mm"
+    if truth is not None:
+        title += f"; grey: tracked, {truth.path_length_mm:.1f} mm"
+    figure.text(0.03, 0.955, title, color=_INK, fontsize=19, weight="bold")
+    return _save(figure, path)
+
+
+def write_motion(
+    trajectory: Trajectory,
+    path: str | os.PathLike,
+    truth: Trajectory | None = None,
+    timestamps_s: np.ndarray | None = None,
+) -> Path:
+    """The six components of the motion from each frame to the next, each with its mean as a thin line.
+
+    Args:
+        trajectory: poses of N frames; motions from or to an invalid pose are gaps.
+        path: PNG file to write, replaced as a whole.
+        truth: tracked poses of the same frames, drawn in grey.
+        timestamps_s: [N] seconds for the axis across; frame numbers without.
+
+    Returns:
+        The path.
+
+    Raises:
+        MissingDependencyError: matplotlib is not installed.
+        OutputError: the file cannot be written.
+    """
+    figure = _new_figure(8.5, "white")
+    across, unit = np.arange(1, len(trajectory)), "frame"
+    if timestamps_s is not None:
+        across, unit = np.asarray(timestamps_s)[1:] - timestamps_s[0], "time, s"
+    motions = trajectory.parameters
+    true_motions = None if truth is None else truth.parameters
+    for component, (name, motion_unit) in enumerate(_MOTIONS):
+        axes = figure.add_subplot(2, 3, component + 1)
+        if true_motions is not None:
+            axes.plot(across, true_motions[:, component], color=_GREY, lw=2.2, label="tracked")
+        axes.plot(across, motions[:, component], color=_BLUE, lw=1.0, label="this trajectory")
+        values = motions[np.isfinite(motions[:, component]), component]
+        mean = f"mean {_signed(values.mean())}" if len(values) else "no valid motion"
+        if len(values):
+            axes.axhline(values.mean(), color=_INK, lw=0.8, ls=(0, (6, 4)))
+        axes.set_title(name, loc="left", color=_INK, fontsize=14, weight="bold")
+        axes.set_title(mean, loc="right", color=_INK, fontsize=12)
+        _style_plot(axes, unit if component >= 3 else "", motion_unit if component % 3 == 0 else "")
+    if truth is not None:
+        axes.legend(frameon=False, fontsize=12, loc="upper right")
+    title = f"Motion from frame to frame, {len(trajectory)} frames"
+    figure.text(0.05, 0.95, title, color=_INK, fontsize=19, weight="bold")
+    figure.subplots_adjust(left=0.06, right=0.985, top=0.87, bottom=0.085, wspace=0.2, hspace=0.3)
+    return _save(figure, path)
+
+
+def scale_bar_mm(extent_mm: float) -> float:
+    """Length of the scale bar for a picture `extent_mm` wide: the longest of 1, 2, 5 x 10^n that is at most a third."""
+    power = 10.0 ** math.floor(math.log10(extent_mm / 3))
+    return max(step * power for step in (1, 2, 5) if step * power <= extent_mm / 3 * (1 + 1e-9))
+
+
+def seen_centre(seen: np.ndarray) -> tuple[int, int, int]:
+    """Voxel (i, j, k) in the middle of what was seen: on each axis the median; the centre if none."""
+    centre = []
+    for axis in (2, 1, 0):
+        profile = np.count_nonzero(seen, axis=tuple(a for a in range(3) if a != axis))
+        total = profile.sum()
+        middle = int(np.searchsorted(np.cumsum(profile), (total + 1) // 2)) if total else seen.shape[axis] // 2
+        centre.append(middle)
+    return centre[0], centre[1], centre[2]
+
+
+def tinted(grey: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Grey values [h, w] uint8 as [h, w, 3] uint8, with the unseen tint where `known` [h, w] is false."""
+    return np.where(known[..., None], grey[..., None], np.array(UNSEEN_RGB, np.uint8)).astype(np.uint8)
+
+
+def _new_figure(height_inches: float, colour: str) -> Figure:
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingDependencyError(
+            'Pictures need matplotlib, which is not installed; get it with pip install "dualtrack[report]".'
+        ) from error
+    figure = Figure(figsize=(WIDTH_INCHES, height_inches), dpi=DPI, facecolor=colour)
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _save(figure: Figure, path: str | os.PathLike) -> Path:
+    path = Path(path)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=DPI, facecolor=figure.get_facecolor())
+    return path
+
+
+def _axis_names(grid: VoxelGrid) -> tuple[str, str, str]:
+    """The anatomy of the axes is known only where they are those of frame0."""
+    in_frame0 = getattr(grid, "reference_from_frame0", None) is None and np.allclose(grid.axes, np.eye(3), atol=1e-3)
+    return _FRAME0_AXES if in_frame0 else _GRID_AXES
+
+
+def _voxel_mm(grid: VoxelGrid, voxel: tuple[int, int, int]) -> np.ndarray:
+    """Distance of a voxel from the origin of the frame along each grid axis, mm."""
+    return np.asarray(grid.axes).T @ np.asarray(grid.origin_mm) + np.asarray(voxel) * grid.spacing_mm
+
+
+def _plane(array: np.ndarray, through: int, index: int) -> np.ndarray:
+    return np.take(array, index, axis=2 - through)
+
+
+def _oriented(plane: np.ndarray, across: int, down: int) -> np.ndarray:
+    """A plane as [down, across]; planes of a [nz, ny, nx] array have the higher axis first."""
+    return plane.T if across > down else plane
+
+
+def _slices_height(extent_mm: np.ndarray, panels: tuple[tuple[int, int], ...]) -> float:
+    """Height of the figure, inches, so that the panels of a row fill its height or its width."""
+    panel_width = WIDTH_INCHES * 0.46
+    ratios = [extent_mm[down] / extent_mm[across] for across, down in panels]
+    rows = [min(max(ratios[i], ratios[i + 1]) * panel_width, 6.2) for i in (0, 2)]
+    return sum(max(row, 1.8) for row in rows) + 2.6
+
+
+def _draw_plane(
+    axes: Axes, grey: np.ndarray, known: np.ndarray, extent_mm: np.ndarray, lines: tuple[float, float] | None
+) -> None:
+    width, height = float(extent_mm[0]), float(extent_mm[1])
+    axes.imshow(tinted(grey, known), extent=(0, width, height, 0), interpolation="antialiased")
+    if lines is not None:
+        axes.axvline(lines[0], color=_LIGHT, lw=0.7, alpha=0.35)
+        axes.axhline(lines[1], color=_LIGHT, lw=0.7, alpha=0.35)
+    bar = scale_bar_mm(width)
+    margin = 0.03 * max(width, height)
+    across, down = (margin, margin + bar), (height - margin, height - margin)
+    axes.plot(across, down, color="black", lw=6.5, solid_capstyle="butt", alpha=0.6)
+    axes.plot(across, down, color="white", lw=3.5, solid_capstyle="butt", gid="scale bar")
+    text = axes.text(margin + bar / 2, height - 1.4 * margin, f"{bar:g} mm", color="white", fontsize=12)
+    text.set(ha="center", va="bottom")
+    text.set_path_effects([_outline_effect()])
+
+
+def _outline_effect() -> Any:
+    from matplotlib.patheffects import withStroke
+
+    return withStroke(linewidth=2.5, foreground=(0, 0, 0, 0.7))
+
+
+def _label_plane(axes: Axes, title: str, across: str, down: str) -> None:
+    axes.set_title(title, color=_LIGHT, fontsize=14, loc="left", pad=8)
+    axes.set_xlabel(f"{across} →", color=_FAINT, fontsize=12)
+    axes.set_ylabel(f"← {down}", color=_FAINT, fontsize=12)
+    axes.set(xticks=[], yticks=[], facecolor=_DARK, anchor="NW")
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+
+
+def _title_slices(figure: Figure, grid: VoxelGrid, seen_part: float) -> None:
+    height = figure.get_figheight()
+    size = " × ".join(str(n) for n in grid.size)
+    spacing = " × ".join(f"{value:.3g}" for value in grid.spacing_mm)
+    title = f"{size} voxels of {spacing} mm"
+    top = 1 - 0.55 / height
+    figure.text(0.035, top, title, color=_LIGHT, fontsize=19, weight="bold", va="center")
+    if seen_part < 1:
+        legend = f"■  not seen by any frame ({1 - seen_part:.0%} of the grid)"
+        text = figure.text(0.965, top, legend, color=[min(1, v * 2.3 / 255) for v in UNSEEN_RGB], fontsize=14)
+        text.set(va="center", ha="right")
+    space = {"wspace": 0.08, "hspace": 0.28}
+    figure.subplots_adjust(left=0.035, right=0.975, top=1 - 1.25 / height, bottom=0.5 / height, **space)
+
+
+def _time_colours(count: int) -> np.ndarray:
+    """[count, 4] RGBA from the first frame to the last; the pale end of the map is left out on white."""
+    from matplotlib import colormaps
+
+    return colormaps["plasma"](np.linspace(0.0, 0.87, count))
+
+
+def _outlines(trajectory: Trajectory, sweep: Sweep, frames: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """(frame, closed outline [5, 3] mm in frame0) of evenly spaced frames, the first and the last among them."""
+    if not sweep.has_images or sweep.spacing_mm is None or len(frames) == 0:
+        return
+    height, width = sweep.frame_size
+    corners = np.array([[0, 0], [width - 1, 0], [width - 1, height - 1], [0, height - 1], [0, 0]])
+    image = sweep.image_from_pixel @ np.column_stack([corners, np.zeros(5), np.ones(5)]).T
+    chosen = np.unique(np.linspace(0, len(frames) - 1, min(_OUTLINES, len(frames))).round().astype(int))
+    for frame in frames[chosen]:
+        yield int(frame), (trajectory.poses[frame] @ image)[:3].T
+
+
+def _plotted(points_mm: np.ndarray) -> np.ndarray:
+    """frame0 points [..., 3] as the (x, y, z) of the plot: along the sweep, across it, and up.
+
+    Two axes change their sign, which is a rotation: nothing is mirrored.
+    """
+    return points_mm[..., [2, 0, 1]] * [1.0, -1.0, -1.0]
+
+
+def _draw_outlines(axes: Any, outlines: list[tuple[int, np.ndarray]], colours: np.ndarray) -> None:
+    for number, (frame, corners) in enumerate(outlines):
+        is_end = number in (0, len(outlines) - 1)
+        axes.plot(*_plotted(corners).T, color=colours[frame], lw=2.0 if is_end else 1.0, alpha=1.0 if is_end else 0.55)
+
+
+def _draw_path(axes: Any, centres_mm: np.ndarray, colours: np.ndarray) -> None:
+    from mpl_toolkits.mplot3d.art3d import Line3DCollection
+
+    points = _plotted(centres_mm)
+    steps = np.stack([points[:-1], points[1:]], axis=1)
+    whole = np.isfinite(steps).all(axis=(1, 2))
+    axes.add_collection3d(
+        Line3DCollection(steps[whole], colors=colours[:-1][whole], linewidths=3.5, zorder=3), autolim=False
+    )
+    first = points[np.isfinite(points).all(axis=1)][:1]
+    axes.scatter(*first.T, s=70, color=colours[0], edgecolor="white", zorder=4, depthshade=False)
+
+
+def _equal_axes(axes: Any, points_mm: np.ndarray) -> None:
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    points = _plotted(points_mm) if len(points_mm) else np.zeros((1, 3))
+    low, high = points.min(axis=0), points.max(axis=0)
+    half = np.maximum(high - low, 0.15 * (high - low).max() + 1e-3) * 0.53
+    middle = (low + high) / 2
+    for axis, centre, reach, sign, name in zip("xyz", middle, half, (1, -1, -1), (2, 0, 1), strict=True):
+        getattr(axes, f"set_{axis}lim")(centre - reach, centre + reach)
+        ticks = getattr(axes, f"{axis}axis")
+        ticks.set_major_locator(MaxNLocator(max(2, int(6 * reach / half.max()))))
+        ticks.set_major_formatter(FuncFormatter(lambda value, _, sign=sign: f"{sign * value + 0.0:g}"))
+        ticks.set_pane_color((0.965, 0.968, 0.975))
+        getattr(axes, f"set_{axis}label")(f"{_FRAME0_AXES[name]}, mm", color=_INK, fontsize=13, labelpad=12)
+    axes.tick_params(labelsize=11, colors=_INK)
+    axes.set_box_aspect(half, zoom=1.12)
+    axes.view_init(elev=22, azim=-58)
+
+
+def _time_bar(figure: Figure, count: int, duration_s: float | None) -> None:
+    axes = figure.add_axes((0.9, 0.2, 0.018, 0.6))
+    axes.imshow(_time_colours(256)[:, None, :], aspect="auto", extent=(0, 1, count - 1, 0))
+    axes.set(xticks=[])
+    axes.yaxis.tick_right()
+    axes.tick_params(labelsize=11, colors=_INK)
+    label = "frame" if duration_s is None else f"frame ({duration_s:.1f} s)"
+    axes.set_title(label, fontsize=13, color=_INK, pad=10)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+
+
+def _style_plot(axes: Axes, across: str, down: str) -> None:
+    axes.set_xlabel(across, color=_INK, fontsize=12)
+    axes.set_ylabel(down, color=_INK, fontsize=12)
+    axes.tick_params(labelsize=11, colors=_INK)
+    axes.grid(color="#e4e7ec", lw=0.8)
+    axes.margins(x=0.01)
+    axes.set_axisbelow(True)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.3f}".replace("-", "−")

@@ -1,0 +1,225 @@
+import io
+import itertools
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from DualTrackCore import pictures
+from DualTrackCore.errors import MissingDependencyError, OutputError
+from DualTrackCore.sweep import Sweep
+from DualTrackCore.trajectory import Trajectory
+
+matplotlib_image = pytest.importorskip("matplotlib.image", reason="Pictures need matplotlib, which is not installed.")
+
+
+def read_png(path):
+    assert path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    return (matplotlib_image.imread(path)[..., :3] * 255).round().astype(np.uint8)
+
+
+def count_colour(picture, rgb, tolerance=3):
+    return int((np.abs(picture.astype(int) - rgb).max(axis=-1) <= tolerance).sum())
+
+
+@pytest.fixture
+def reconstruction():
+    """A bright ball in a seen box of black inside an unseen margin; 60 x 40 x 100 voxels of unequal size."""
+    k, j, i = np.mgrid[:100, :40, :60]
+    volume = np.where((i - 30) ** 2 + (j - 20) ** 2 + (k - 50) ** 2 < 100, 200, 0).astype(np.uint8)
+    coverage = np.zeros(volume.shape, np.float32)
+    coverage[20:80, 5:35, 10:50] = 1.0
+    grid = SimpleNamespace(origin_mm=np.array([-9.0, -10, 0]), spacing_mm=(0.3, 0.5, 0.4), size=(60, 40, 100))
+    grid.axes = np.eye(3)
+    return SimpleNamespace(volume=volume, coverage=coverage, grid=grid)
+
+
+@pytest.fixture
+def trajectory():
+    return Trajectory.from_parameters(np.tile([0.05, 0.0, 0.3, 0.1, 0.2, 0.0], (59, 1)))
+
+
+@pytest.fixture
+def sweep():
+    return Sweep(np.zeros((60, 48, 64), np.uint8), (0.5, 0.5), timestamps_s=np.arange(60) / 20)
+
+
+def test_slices_are_a_wide_picture_with_ball_black_and_unseen_in_their_own_colours(reconstruction, tmp_path):
+    picture = read_png(pictures.write_slices(reconstruction, tmp_path / "slices.png"))
+    assert picture.shape[1] == 1600
+    assert 600 < picture.shape[0] < 2000
+    for rgb in ((200, 200, 200), (0, 0, 0), pictures.UNSEEN_RGB):
+        assert count_colour(picture, rgb) > 10_000
+
+
+def test_a_volume_seen_everywhere_shows_no_unseen_tint(reconstruction, tmp_path):
+    reconstruction.coverage[:] = 1
+    picture = read_png(pictures.write_slices(reconstruction, tmp_path / "slices.png"))
+    assert count_colour(picture, pictures.UNSEEN_RGB) == 0
+
+
+def test_a_volume_that_no_frame_crossed_is_all_tint_and_no_error(reconstruction, tmp_path):
+    reconstruction.coverage[:] = 0
+    picture = read_png(pictures.write_slices(reconstruction, tmp_path / "slices.png"))
+    assert count_colour(picture, (200, 200, 200)) < 200
+
+
+@pytest.mark.parametrize(("axis", "shape"), list(itertools.product((0, 1, 2), [(1, 40, 60)])))
+def test_a_volume_one_voxel_thin_can_be_drawn(axis, shape, tmp_path):
+    shape = tuple(np.roll(shape, axis))
+    grid = SimpleNamespace(origin_mm=np.zeros(3), spacing_mm=(0.3, 0.3, 0.3), size=shape[::-1], axes=np.eye(3))
+    thin = SimpleNamespace(volume=np.full(shape, 90, np.uint8), coverage=np.ones(shape), grid=grid)
+    assert read_png(pictures.write_slices(thin, tmp_path / "slices.png")).shape[1] == 1600
+
+
+def drawn(monkeypatch, write, *arguments, **options):
+    """The figure that a writer would have saved, laid out."""
+    figures = []
+    monkeypatch.setattr(pictures, "_save", lambda figure, path: figures.append(figure))
+    write(*arguments, "unused.png", **options)
+    figures[0].savefig(io.BytesIO())
+    return figures[0]
+
+
+def test_the_scale_bar_has_its_stated_length_in_the_picture(reconstruction, monkeypatch):
+    figure = drawn(monkeypatch, pictures.write_slices, reconstruction)
+    expected_widths = [18.0, 40.0, 40.0, 40.0]
+    for axes, width in zip(figure.axes, expected_widths, strict=True):
+        (bar,) = [line for line in axes.lines if line.get_gid() == "scale bar"]
+        stated = float(next(text.get_text() for text in axes.texts if "mm" in text.get_text()).removesuffix(" mm"))
+        pixels = np.ptp(axes.transData.transform(np.column_stack(bar.get_data()))[:, 0])
+        assert pixels / axes.get_window_extent().width == pytest.approx(stated / width, rel=1e-6)
+
+
+def test_pixels_of_the_slices_are_as_long_across_as_down(reconstruction, monkeypatch):
+    figure = drawn(monkeypatch, pictures.write_slices, reconstruction)
+    for axes in figure.axes:
+        zero, right, down = axes.transData.transform([(0, 0), (1, 0), (0, 1)])
+        assert abs(right[0] - zero[0]) == pytest.approx(abs(down[1] - zero[1]), rel=1e-6)
+        assert down[1] < zero[1]
+
+
+@pytest.mark.parametrize("spacing_z", [0.1, 0.9])
+def test_each_panel_shows_its_own_plane_the_right_way_up(spacing_z, monkeypatch):
+    volume = np.random.default_rng(0).integers(0, 255, (40, 30, 50), dtype=np.uint8)
+    grid = SimpleNamespace(origin_mm=np.zeros(3), spacing_mm=(0.3, 0.3, spacing_z), size=(50, 30, 40), axes=np.eye(3))
+    full = SimpleNamespace(volume=volume, coverage=np.ones(volume.shape), grid=grid)
+    i, j, k = pictures.seen_centre(full.coverage > 0)
+    figure = drawn(monkeypatch, pictures.write_slices, full)
+    from_probe = volume[:, j, :], volume.max(axis=1)
+    if spacing_z > 0.3:
+        from_probe = [plane.T for plane in from_probe]
+    for axes, plane in zip(figure.axes, (volume[k], volume[:, :, i].T, *from_probe), strict=True):
+        np.testing.assert_array_equal(axes.images[0].get_array()[..., 0], plane)
+
+
+def test_slices_name_anatomical_axes_only_on_a_grid_along_frame0(reconstruction, monkeypatch):
+    figure = drawn(monkeypatch, pictures.write_slices, reconstruction)
+    assert [axes.get_xlabel() for axes in figure.axes] == ["x lateral →", *["z elevational →"] * 3]
+    assert "z elevational = 19.6 mm" in figure.axes[0].get_title(loc="left")
+    reconstruction.grid.axes = np.array([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]])
+    figure = drawn(monkeypatch, pictures.write_slices, reconstruction)
+    assert figure.axes[0].get_xlabel() == "grid x →"
+
+
+@pytest.mark.parametrize(
+    ("extent", "bar"), [(40, 10), (60, 20), (149, 20), (150, 50), (3.1, 1), (0.9, 0.2), (1000, 200)]
+)
+def test_the_scale_bar_is_a_round_length_of_at_most_a_third(extent, bar):
+    assert pictures.scale_bar_mm(extent) == pytest.approx(bar)
+
+
+def test_the_seen_centre_is_in_the_middle_of_what_was_seen():
+    seen = np.zeros((10, 20, 30), bool)
+    seen[2:5, 10:13, 20:29] = True
+    assert pictures.seen_centre(seen) == (24, 11, 3)
+    assert pictures.seen_centre(np.zeros((10, 20, 30), bool)) == (15, 10, 5)
+
+
+def test_tinting_keeps_what_was_seen_and_marks_what_was_not():
+    grey, known = np.array([[0, 255]], np.uint8), np.array([[True, False]])
+    np.testing.assert_array_equal(pictures.tinted(grey, known), [[(0, 0, 0), pictures.UNSEEN_RGB]])
+
+
+def test_a_trajectory_is_drawn_with_outlines_and_truth(trajectory, sweep, tmp_path):
+    bare = read_png(pictures.write_trajectory(trajectory, sweep, tmp_path / "bare.png"))
+    assert bare.shape[1] == 1600
+    assert (bare != 255).any(axis=-1).mean() > 0.1
+    truth = Trajectory.from_parameters(trajectory.parameters * 1.3)
+    with_truth = read_png(pictures.write_trajectory(trajectory, sweep, tmp_path / "truth.png", truth=truth))
+    assert (bare != with_truth).any()
+
+
+def test_outlines_have_the_size_and_place_of_their_frames(trajectory, sweep):
+    outlines = list(pictures._outlines(trajectory, sweep, np.arange(60)))
+    assert [outlines[0][0], outlines[-1][0]] == [0, 59]
+    np.testing.assert_allclose(outlines[0][1][[0, 2]], [[-15.75, -11.75, 0], [15.75, 11.75, 0]])
+    frame, corners = outlines[-1]
+    np.testing.assert_allclose(corners[:4].mean(axis=0), trajectory.centres_mm[frame], atol=1e-9)
+    np.testing.assert_allclose(np.linalg.norm(corners[1] - corners[0]), 31.5)
+
+
+def test_the_plot_of_a_trajectory_does_not_mirror_it():
+    plotted = pictures._plotted(np.eye(3))
+    assert np.linalg.det(plotted) == pytest.approx(1.0)
+    assert plotted[1, 2] == -1.0, "depth must point down"
+
+
+def test_invalid_poses_are_left_out_of_the_path(trajectory, sweep, monkeypatch):
+    valid = np.ones(60, bool)
+    valid[20:30] = False
+    figure = drawn(monkeypatch, pictures.write_trajectory, Trajectory(trajectory.poses, valid), sweep)
+    (path,) = figure.axes[0].collections[:1]
+    assert len(path._segments3d) == 59 - 11
+    assert "50 of 60 frames" in figure.texts[0].get_text()
+
+
+@pytest.mark.parametrize("valid", [np.zeros(60, bool), np.eye(1, 60, dtype=bool)[0]])
+def test_a_trajectory_with_hardly_a_valid_pose_still_gives_pictures(trajectory, sweep, valid, tmp_path):
+    hardly = Trajectory(trajectory.poses, valid)
+    read_png(pictures.write_trajectory(hardly, sweep, tmp_path / "trajectory.png"))
+    read_png(pictures.write_motion(hardly, tmp_path / "motion.png"))
+
+
+def test_a_recording_of_tracking_alone_gets_a_path_without_outlines(trajectory, tmp_path):
+    empty = Sweep(np.zeros((60, 0, 0), np.uint8))
+    read_png(pictures.write_trajectory(trajectory, empty, tmp_path / "trajectory.png"))
+
+
+def test_motion_shows_the_six_components_over_time_with_their_means(trajectory, sweep, monkeypatch):
+    options = {"truth": trajectory, "timestamps_s": sweep.timestamps_s}
+    figure = drawn(monkeypatch, pictures.write_motion, trajectory, **options)
+    assert len(figure.axes) == 6
+    for component, axes in enumerate(figure.axes):
+        truth, shown, mean = axes.lines
+        np.testing.assert_allclose(shown.get_ydata(), trajectory.parameters[:, component])
+        np.testing.assert_allclose(truth.get_ydata(), trajectory.parameters[:, component])
+        np.testing.assert_allclose(shown.get_xdata(), sweep.timestamps_s[1:])
+        np.testing.assert_allclose(mean.get_ydata()[0], trajectory.parameters[:, component].mean())
+
+
+def test_motion_is_a_wide_picture(trajectory, tmp_path):
+    picture = read_png(pictures.write_motion(trajectory, tmp_path / "motion.png"))
+    assert picture.shape[:2] == (850, 1600)
+    assert (picture != 255).any(axis=-1).mean() > 0.02
+
+
+def test_a_missing_matplotlib_names_what_to_install(trajectory, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(MissingDependencyError, match=r'pip install "dualtrack\[report\]"'):
+        pictures.write_motion(trajectory, tmp_path / "motion.png")
+
+
+def test_a_folder_that_cannot_be_written_is_named(trajectory, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match=r"motion\.png"):
+        pictures.write_motion(trajectory, tmp_path / "file" / "motion.png")
+
+
+def test_drawing_leaves_the_global_state_of_matplotlib_alone(trajectory, tmp_path):
+    import matplotlib
+
+    before = dict(matplotlib.rcParams)
+    pictures.write_motion(trajectory, tmp_path / "motion.png")
+    assert dict(matplotlib.rcParams) == before
