@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,3 +35,32 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+@contextlib.contextmanager
+def staged_folder(folder: str | os.PathLike) -> Iterator[Path]:
+    """Give an empty temporary folder beside `folder`; on success move what it holds into `folder`, file by file.
+
+    Files of the same names are replaced, others in `folder` stay; on any failure nothing in `folder` changes. The
+    temporary folder is made at once, so a place that cannot be written is found before the work begins.
+
+    Raises:
+        OutputError: the place cannot be written, or the disk is full.
+    """
+    folder = Path(folder)
+    staging = folder.with_name(f".{secrets.token_hex(4)}-{folder.name}")
+    try:
+        if folder.exists() and not folder.is_dir():
+            raise OutputError(f"Cannot write into {folder}: it is a file; choose another folder.")
+        staging.mkdir(parents=True)
+        yield staging
+        folder.mkdir(exist_ok=True)
+        for path in sorted(staging.iterdir()):
+            os.replace(path, folder / path.name)
+    except OutputError:
+        raise
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OutputError(f"Cannot write into {folder}: {reason}; choose another folder or free some space.") from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)

@@ -1,0 +1,83 @@
+"""`dualtrack models`: list, fetch, verify, import."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from pathlib import Path
+
+from DualTrackCore.cli.console import Console, columns
+from DualTrackCore.network import zoo
+
+
+def list_models(options: Namespace, console: Console) -> None:
+    """Published models and installed ones."""
+    installed = {model.name: model for model in zoo.installed()}
+    published = {entry.name: entry for entry in zoo.catalogue()}
+    for name in sorted({*installed, *published}):
+        entry, model = published.get(name), installed.get(name)
+        console.say(f"{name}: {'installed' if model else 'not installed'}")
+        if entry is not None:
+            console.say(
+                columns(
+                    [
+                        ("what", f"{entry.title}. {entry.description}"),
+                        ("expected error", entry.card.expected_error),
+                        ("trained on", entry.card.training_data),
+                        ("size", entry.size_text),
+                        ("licence", f"{entry.licence} ({entry.licence_url})"),
+                        ("from", entry.url),
+                    ]
+                )
+            )
+        if model is not None:
+            console.say(columns([("file", str(model.path)), ("SHA-256", model.sha256 or "not recorded")]))
+    console.say(f"\nModels are kept in {zoo.models_folder()}.")
+    console.result(
+        {
+            "folder": str(zoo.models_folder()),
+            "published": [
+                {"name": e.name, "url": e.url, "size_bytes": e.size_bytes, "card": e.card.as_dict()}
+                for e in published.values()
+            ],
+            "installed": [{"name": m.name, "path": str(m.path), "sha256": m.sha256} for m in installed.values()],
+        }
+    )
+
+
+def fetch(options: Namespace, console: Console) -> None:
+    """Download published weights, after the user has seen size and licence and agreed."""
+    entry = zoo.find_entry(options.name)
+    console.say(f"{entry.title}: {entry.size_text} from {entry.url}")
+    console.say(f"Licence of the weights: {entry.licence} ({entry.licence_url}); non-commercial use only.")
+    consent = options.yes or console.confirm("Do you agree to this licence and want to download the file?")
+    path = zoo.fetch(entry, consent=consent, check=_loads_as(entry.name), progress=console.progress)
+    console.say(f"Installed {entry.name} as {path}.")
+    console.result({"name": entry.name, "path": str(path)})
+
+
+def verify(options: Namespace, console: Console) -> None:
+    """Compare an installed model with its checksum, and load it."""
+    model = zoo.verify(options.name)
+    _loads_as(options.name)(model.path)
+    console.say(f"{model.name} is undamaged and loads: {model.path} (SHA-256 {model.sha256}).")
+    console.result({"name": model.name, "path": str(model.path), "sha256": model.sha256, "intact": True})
+
+
+def import_model(options: Namespace, console: Console) -> None:
+    """Install a local weights file."""
+    path = zoo.import_file(options.name, options.file, check=_loads_as(options.name))
+    console.say(f"Installed {options.name} as {path}.")
+    console.result({"name": options.name, "path": str(path)})
+
+
+def _loads_as(name: str) -> zoo.Check:
+    """A check that loads a file as the model of that name, strictly."""
+
+    def check(path: Path) -> None:
+        from DualTrackCore.network.card import read_card_beside
+        from DualTrackCore.network.model import load_model
+
+        cards = {entry.name: entry.card for entry in zoo.catalogue()}
+        load_model(path, card=cards.get(name) or read_card_beside(path))
+
+    return check

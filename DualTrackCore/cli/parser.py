@@ -1,0 +1,167 @@
+"""Options of the `dualtrack` command. Nothing heavy is imported here, so that --help is instant."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from importlib import import_module
+
+from DualTrackCore.version import __version__
+
+NOTICE = "Research use only; not for diagnosis. Millimetres are estimates."
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser; `options.command` is called with the options and a console."""
+    parser = argparse.ArgumentParser(
+        prog="dualtrack",
+        description="Sensorless freehand 3D ultrasound: from a plain 2D clip to the probe's trajectory and a volume.",
+        epilog=NOTICE,
+    )
+    parser.add_argument("--version", action="version", version=f"dualtrack {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _add_info(commands)
+    _add_run(commands)
+    _add_track(commands)
+    _add_reconstruct(commands)
+    _add_convert(commands)
+    _add_models(commands)
+    _add_demo(commands)
+    return parser
+
+
+def _command(commands: argparse._SubParsersAction, name: str, function: str, text: str) -> argparse.ArgumentParser:
+    """A command whose code is imported when it runs; `function` is "module:name" in DualTrackCore.cli."""
+    parser = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".", epilog=NOTICE)
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of sentences")
+    parser.add_argument("--quiet", action="store_true", help="show no progress bars")
+    parser.set_defaults(command=_lazily(function))
+    return parser
+
+
+def _lazily(function: str) -> Callable[..., None]:
+    module, name = function.split(":")
+
+    def run(*arguments: object) -> None:
+        getattr(import_module(f"DualTrackCore.cli.{module}"), name)(*arguments)
+
+    return run
+
+
+def _add_sweep(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("sweep", metavar="SWEEP", help="file or folder of frames")
+    parser.add_argument(
+        "--calibration", metavar="FILE", help="image-to-probe calibration: PLUS XML, 4x4 text, or calib_matrix.csv"
+    )
+    parser.add_argument(
+        "--spacing", metavar="MM", type=_numbers(1, 2), help="pixel spacing in mm: one number, or columns,rows"
+    )
+
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", metavar="M", required=True, help="name of an installed model, or a weights file")
+    parser.add_argument("--card", metavar="FILE", help="model card (JSON) of a weights file that has none")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:0, ..., mps (default: %(default)s)")
+    parser.add_argument("--precision", default="auto", choices=["auto", "fp32", "bf16", "fp16"])
+    parser.add_argument(
+        "--chunk", metavar="N", type=int, default="auto", help="frames through the network at a time (default: auto)"
+    )
+
+
+def _add_volume(parser: argparse.ArgumentParser) -> None:
+    volume = parser.add_argument_group("volume")
+    volume.add_argument(
+        "--voxel", metavar="MM", type=_numbers(1, 3), help="voxel size in mm: one number, or x,y,z (default: chosen)"
+    )
+    volume.add_argument("--interpolation", default="linear", choices=["linear", "nearest"])
+    volume.add_argument("--compounding", default="mean", choices=["mean", "maximum", "latest"])
+    volume.add_argument("--hole-filling", default="none", choices=["none", "gaussian", "distance", "nearest", "stick"])
+    volume.add_argument("--axes", default="frame0", choices=["frame0", "principal"], help="of the volume")
+    volume.add_argument(
+        "--frame", default="frame0", choices=["frame0", "reference"], help="frame of reference of the volume"
+    )
+    volume.add_argument("--clip", metavar="X,Y,W,H", type=_numbers(4, 4, int), help="use this rectangle of each frame")
+    volume.add_argument("--fan", choices=["none", "auto"], default="none", help="auto: find the image area by itself")
+    volume.add_argument("--reject-below", metavar="GREY", type=int, default=0, help="leave darker pixels out")
+    volume.add_argument("--no-pictures", action="store_true", help="write no preview pictures")
+
+
+def _add_info(commands: argparse._SubParsersAction) -> None:
+    parser = _command(commands, "info", "sweeps:info", "say what a sweep holds")
+    _add_sweep(parser)
+
+
+def _add_run(commands: argparse._SubParsersAction) -> None:
+    parser = _command(
+        commands, "run", "sweeps:run", "estimate the trajectory of a sweep and reconstruct its volume, with a report"
+    )
+    _add_sweep(parser)
+    _add_model(parser)
+    parser.add_argument("-o", "--output", metavar="DIR", required=True, help="folder for the results")
+    _add_volume(parser)
+
+
+def _add_track(commands: argparse._SubParsersAction) -> None:
+    parser = _command(commands, "track", "sweeps:track", "estimate the trajectory of a sweep")
+    _add_sweep(parser)
+    _add_model(parser)
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="FILE",
+        required=True,
+        help="trajectory .csv, or the sweep with its poses: .igs.mha, ...",
+    )
+
+
+def _add_reconstruct(commands: argparse._SubParsersAction) -> None:
+    parser = _command(commands, "reconstruct", "sweeps:reconstruct", "reconstruct a volume from poses that are known")
+    _add_sweep(parser)
+    parser.add_argument(
+        "--poses", metavar="tracked|FILE", default="tracked", help="the sweep's own tracking, or a trajectory .csv"
+    )
+    parser.add_argument("-o", "--output", metavar="DIR", required=True, help="folder for the results")
+    _add_volume(parser)
+
+
+def _add_convert(commands: argparse._SubParsersAction) -> None:
+    parser = _command(commands, "convert", "sweeps:convert", "write a sweep in another format")
+    _add_sweep(parser)
+    parser.add_argument("output", metavar="OUTPUT", help=".igs.mha, .seq.nrrd or .h5")
+    parser.add_argument("--poses", metavar="tracked|FILE", default="tracked", help="poses to write along")
+
+
+def _add_models(commands: argparse._SubParsersAction) -> None:
+    text = "list, fetch, verify and import models"
+    group = commands.add_parser("models", help=text, description=text[0].upper() + text[1:] + ".", epilog=NOTICE)
+    actions = group.add_subparsers(title="actions", metavar="ACTION", required=True)
+    _command(actions, "list", "models:list_models", "list published and installed models")
+    fetch = _command(actions, "fetch", "models:fetch", "download published weights after showing size and licence")
+    fetch.add_argument("name", metavar="NAME")
+    fetch.add_argument("--yes", action="store_true", help="agree to the licence without being asked")
+    verify = _command(actions, "verify", "models:verify", "check that an installed model is undamaged and loads")
+    verify.add_argument("name", metavar="NAME")
+    import_ = _command(actions, "import", "models:import_model", "install weights from a local file")
+    import_.add_argument("name", metavar="NAME")
+    import_.add_argument("file", metavar="FILE")
+
+
+def _add_demo(commands: argparse._SubParsersAction) -> None:
+    parser = _command(
+        commands, "demo", "demo:demo", "make a small synthetic tracked sweep and reconstruct it from its tracked poses"
+    )
+    parser.add_argument("-o", "--output", metavar="DIR", required=True, help="folder for the results")
+
+
+def _numbers(least: int, most: int, kind: type = float) -> Callable[[str], tuple]:
+    def parse(text: str) -> tuple:
+        try:
+            values = tuple(kind(part) for part in text.replace("x", ",").split(","))
+        except ValueError:
+            values = ()
+        if not least <= len(values) <= most:
+            count = str(least) if least == most else f"{least} to {most}"
+            raise argparse.ArgumentTypeError(f"{text!r} is not {count} numbers separated by commas")
+        return values
+
+    return parse

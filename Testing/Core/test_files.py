@@ -1,0 +1,65 @@
+"""Outputs appear whole or not at all."""
+
+import os
+
+import pytest
+
+from DualTrackCore.errors import InputError, OutputError
+from DualTrackCore.files import replacing, staged_folder
+
+
+def test_a_finished_file_replaces_the_old_one(tmp_path):
+    path = tmp_path / "new" / "a.igs.mha"
+    for text in ("old", "new"):
+        with replacing(path) as temporary:
+            assert temporary.name.endswith("-a.igs.mha")
+            temporary.write_text(text)
+    assert path.read_text() == "new"
+    assert os.listdir(path.parent) == ["a.igs.mha"]
+
+
+@pytest.mark.parametrize("error", [InputError("no"), KeyboardInterrupt(), OSError(28, "No space left on device")])
+def test_an_interrupted_file_leaves_the_old_one(tmp_path, error):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with pytest.raises(OutputError if isinstance(error, OSError) else type(error)), replacing(path) as temporary:
+        temporary.write_text("half")
+        raise error
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_a_folder_gets_all_files_and_keeps_others(tmp_path):
+    folder = tmp_path / "out"
+    folder.mkdir()
+    (folder / "mine.txt").write_text("mine")
+    (folder / "a.txt").write_text("old")
+    with staged_folder(folder) as staging:
+        (staging / "a.txt").write_text("new")
+        (staging / "b.txt").write_text("b")
+    assert {path.name: path.read_text() for path in folder.iterdir()} == {
+        "a.txt": "new",
+        "b.txt": "b",
+        "mine.txt": "mine",
+    }
+    assert os.listdir(tmp_path) == ["out"]
+
+
+@pytest.mark.parametrize("error", [InputError("no"), KeyboardInterrupt(), OSError(28, "No space left on device")])
+def test_an_interrupted_folder_changes_nothing(tmp_path, error):
+    folder = tmp_path / "out"
+    expected = OutputError if isinstance(error, OSError) else type(error)
+    with pytest.raises(expected), staged_folder(folder) as staging:
+        (staging / "a.txt").write_text("half")
+        raise error
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_place_that_cannot_be_written_is_a_sentence(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(OutputError, match="choose another folder"), replacing(tmp_path / "file" / "a.txt"):
+        pass
+    with pytest.raises(OutputError, match="it is a file"), staged_folder(tmp_path / "file"):
+        pass
+    with pytest.raises(OutputError, match="Cannot write into"), staged_folder(tmp_path / "file" / "out"):
+        pass

@@ -1,0 +1,86 @@
+"""The sweep: what it accepts and what it derives."""
+
+import numpy as np
+import pytest
+
+from DualTrackCore.errors import InputError
+from DualTrackCore.sweep import Sweep
+from DualTrackCore.trajectory import Trajectory
+
+FRAMES = np.arange(5 * 4 * 6, dtype=np.uint8).reshape(5, 4, 6)
+
+
+def test_image_coordinates_have_their_origin_at_the_image_centre():
+    image_from_pixel = Sweep(FRAMES, (0.5, 0.25)).image_from_pixel
+    np.testing.assert_allclose(image_from_pixel @ [2.5, 1.5, 0, 1], [0, 0, 0, 1], atol=1e-15)
+    np.testing.assert_allclose(image_from_pixel @ [0, 0, 0, 1], [-1.25, -0.375, 0, 1])
+
+
+def test_skewed_pixel_axes_keep_their_lengths_and_the_angle_between_them():
+    axes = Sweep(FRAMES, (0.5, 0.25), skew_deg=10).image_from_pixel[:2, :2]
+    np.testing.assert_allclose(np.linalg.norm(axes, axis=0), [0.5, 0.25])
+    np.testing.assert_allclose(axes[:, 0] @ axes[:, 1] / 0.125, np.sin(np.deg2rad(10)))
+
+
+def test_one_number_is_the_spacing_of_square_pixels():
+    assert Sweep(FRAMES, 0.2).spacing_mm == (0.2, 0.2)
+
+
+def test_duration_and_rate_come_from_the_timestamps():
+    sweep = Sweep(FRAMES, timestamps_s=[0.0, 0.1, 0.2, 0.3, 0.9])
+    assert sweep.duration_s == 0.9
+    assert sweep.frame_rate_hz == pytest.approx(10)
+    assert Sweep(FRAMES).duration_s is None
+    assert Sweep(FRAMES, timestamps_s=np.zeros(5)).frame_rate_hz is None
+
+
+def test_windows_cover_all_frames_in_order():
+    pieces = list(Sweep(FRAMES).windows(2))
+    assert [start for start, _ in pieces] == [0, 2, 4]
+    np.testing.assert_array_equal(np.concatenate([frames for _, frames in pieces]), FRAMES)
+
+
+def test_a_slice_takes_everything_of_its_frames_along():
+    poses = np.tile(np.eye(4), (5, 1, 1))
+    poses[:, 2, 3] = np.arange(5)
+    whole = Sweep(FRAMES, 0.2, np.arange(5.0), np.arange(5) != 3, Trajectory.from_reference(poses))
+    part = whole.slice(2, 5)
+    np.testing.assert_array_equal(part.frames, FRAMES[2:])
+    np.testing.assert_array_equal(part.timestamps_s, [2, 3, 4])
+    np.testing.assert_array_equal(part.frame_valid, [True, False, True])
+    np.testing.assert_allclose(part.tracked.centres_mm[:, 2], [0, 1, 2])
+
+
+def test_a_recording_of_tracking_alone_is_a_sweep_without_images():
+    sweep = Sweep(np.zeros((3, 0, 0), np.uint8))
+    assert not sweep.has_images
+    with pytest.raises(InputError, match="tracking but no images"):
+        sweep.require_images()
+
+
+@pytest.mark.parametrize(
+    ("frames", "changes", "sentence"),
+    [
+        (FRAMES[0], {}, r"expected \[frames, rows, columns\]"),
+        ("frames", {}, r"expected \[frames, rows, columns\]"),
+        (FRAMES.astype(np.uint16), {}, "8-bit grey frames"),
+        (FRAMES[:0], {}, "no frames"),
+        (FRAMES, {"spacing_mm": 0}, "above 0 and at most 10 mm"),
+        (FRAMES, {"spacing_mm": (0.1, np.nan)}, "above 0 and at most 10 mm"),
+        (FRAMES, {"spacing_mm": (1, 2, 3)}, "not one or two numbers"),
+        (FRAMES, {"spacing_mm": "wide"}, "not one or two numbers"),
+        (FRAMES, {"timestamps_s": [0.0, 1.0]}, "5 frames and 2 timestamps"),
+        (FRAMES, {"timestamps_s": [0, 1, np.nan, 3, 4]}, "timestamps of frame 2 are not finite"),
+        (FRAMES, {"frame_valid": [True]}, "5 frames and 1 frame validity flags"),
+        (FRAMES, {"tracked": Trajectory.from_parameters(np.zeros((2, 6)))}, "5 frames and 3 tracked poses"),
+        (FRAMES, {"skew_deg": 60}, "the limit is 45"),
+    ],
+)
+def test_a_sweep_that_is_none_is_refused_with_its_reason(frames, changes, sentence):
+    with pytest.raises(InputError, match=sentence):
+        Sweep(frames, **changes)
+
+
+def test_an_unknown_spacing_is_refused_where_it_is_needed_with_the_remedy():
+    with pytest.raises(InputError, match="--spacing"):
+        _ = Sweep(FRAMES).image_from_pixel
