@@ -1,0 +1,178 @@
+"""Calibration: where the pixels of a frame lie in the coordinates of the tracked probe.
+
+A calibration is an affine map `probe_from_pixel` [4, 4]: pixel (column, row, 0, 1) to mm, origin at the
+centre of the first pixel. Its first two columns carry the pixel size, and measured ones are not quite
+orthogonal. The core splits such a map into a pixel size, a skew and a rigid pose, and loses nothing on the
+image plane by it.
+"""
+
+from __future__ import annotations
+
+import re
+from os import PathLike
+from pathlib import Path
+from typing import NamedTuple
+from xml.etree import ElementTree
+
+import numpy as np
+
+from DualTrackCore.errors import InputError
+from DualTrackCore.sweep import validated_spacing
+
+#: Largest size of a calibration file: PLUS configurations have some kilobytes.
+_MAX_BYTES = 16 * 1024 * 1024
+
+
+class AffineSplit(NamedTuple):
+    """The parts of `x_from_pixel`: `x_from_image @ sweep.image_from_pixel` equals it on the image plane.
+
+    Attributes:
+        spacing_mm: [..., 2] length of the pixel axes, (across columns, down rows).
+        skew_deg: [...] departure of the pixel axes from a right angle, as in `Sweep.skew_deg`.
+        x_from_image: [..., 4, 4] rigid, image (centre, mm) to X (mm).
+    """
+
+    spacing_mm: np.ndarray
+    skew_deg: np.ndarray
+    x_from_image: np.ndarray
+
+
+def split_affine(x_from_pixel: np.ndarray, frame_size: tuple[int, int]) -> AffineSplit:
+    """Split affine maps from pixels into pixel size, skew and a rigid pose of the image.
+
+    The image x axis is the first column, normalised; y lies in the plane of both columns, orthogonal to x;
+    z = x cross y. The third column of the input, which no pixel of a frame uses, is ignored.
+
+    Args:
+        x_from_pixel: [..., 4, 4], pixel (column, row, 0, 1) to X in mm, with two independent first columns.
+        frame_size: (H, W) in pixels; the image origin is at ((W - 1) / 2, (H - 1) / 2).
+    """
+    x_from_pixel = np.asarray(x_from_pixel, dtype=np.float64)
+    columns = x_from_pixel[..., :3, :2]
+    spacing_mm = np.linalg.norm(columns, axis=-2)
+    cosine = (columns[..., 0] * columns[..., 1]).sum(axis=-1) / spacing_mm.prod(axis=-1)
+    skew_deg = np.rad2deg(np.arcsin(np.clip(cosine, -1.0, 1.0)))
+    return AffineSplit(spacing_mm, skew_deg, image_pose(x_from_pixel, spacing_mm, skew_deg, frame_size))
+
+
+def image_pose(
+    x_from_pixel: np.ndarray,
+    spacing_mm: np.ndarray,
+    skew_deg: np.ndarray | float,
+    frame_size: tuple[int, int],
+) -> np.ndarray:
+    """Poses of the image for affine maps from pixels whose pixel size and skew are settled.
+
+    On the image plane `pose @ sweep.image_from_pixel` equals `x_from_pixel` exactly, so where the given size
+    and skew are not those of the map, the pose is not rigid by as much.
+
+    Args:
+        x_from_pixel: [..., 4, 4], pixel to X in mm.
+        spacing_mm: [2] or [..., 2], mm.
+        skew_deg: degrees.
+        frame_size: (H, W) in pixels.
+
+    Returns:
+        [..., 4, 4] x_from_image; its third column is the unit vector along x cross y.
+    """
+    spacing_mm, skew = np.asarray(spacing_mm, dtype=np.float64), np.deg2rad(np.asarray(skew_deg))[..., None]
+    height, width = frame_size
+    across, down, origin = np.moveaxis(np.asarray(x_from_pixel, dtype=np.float64)[..., :3, (0, 1, 3)], -1, 0)
+    x = across / spacing_mm[..., :1]
+    y = (down / spacing_mm[..., 1:] - np.sin(skew) * x) / np.cos(skew)
+    z = np.cross(x, y)
+    pose = np.zeros(np.shape(x_from_pixel))
+    pose[..., :3, 0], pose[..., :3, 1] = x, y
+    pose[..., :3, 2] = z / np.linalg.norm(z, axis=-1, keepdims=True)
+    pose[..., :3, 3] = origin + across * ((width - 1) / 2) + down * ((height - 1) / 2)
+    pose[..., 3, 3] = 1.0
+    return pose
+
+
+def read_calibration(source: str | PathLike | np.ndarray) -> np.ndarray:
+    """The calibration of a file or an array.
+
+    Files: a PLUS configuration (XML with a `Transform From="Image" To="Probe"` at any depth) or a text file
+    with the 16 numbers of the matrix row by row, between blanks or commas, with `#` comments; brackets and
+    `;` are ignored.
+
+    Args:
+        source: path, or a [4, 4] array.
+
+    Returns:
+        [4, 4] float64 probe_from_pixel, pixel (column, row, 0, 1) to mm.
+
+    Raises:
+        InputError: the file cannot be read, holds no calibration, or the matrix cannot be one.
+    """
+    if isinstance(source, (str, PathLike)):
+        path = Path(source)
+        text = _calibration_text(path)
+        parse = _matrix_from_xml if text.lstrip().startswith("<") else _matrix_from_text
+        return validated_calibration(parse(text, path), str(path))
+    try:
+        matrix = np.array(source, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise InputError("The calibration is neither a path nor a 4x4 array of numbers.") from None
+    return validated_calibration(matrix, "The given array")
+
+
+def validated_calibration(matrix: np.ndarray, source: str) -> np.ndarray:
+    """`matrix` itself if it can be a calibration; `source` names it in the message of the :class:`InputError`."""
+    if matrix.shape != (4, 4):
+        raise InputError(f"{source}: the calibration has shape {matrix.shape}; expected a 4x4 matrix.")
+    if not np.isfinite(matrix).all():
+        raise InputError(f"{source}: the calibration holds numbers that are not finite.")
+    if np.abs(matrix[3] - [0, 0, 0, 1]).max() > 1e-9:
+        raise InputError(f"{source}: the last row of the calibration is not 0 0 0 1; give the matrix row by row.")
+    spacing_mm = np.linalg.norm(matrix[:3, :2], axis=0)
+    if not spacing_mm.all() or np.linalg.norm(np.cross(*(matrix[:3, :2] / spacing_mm).T)) < np.sqrt(0.5):
+        raise InputError(f"{source}: the first two columns of the calibration do not span an image plane.")
+    validated_spacing(spacing_mm)
+    return matrix
+
+
+def _calibration_text(path: Path) -> str:
+    try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise InputError(f"{path} has more than {_MAX_BYTES >> 20} MiB and cannot be a calibration.")
+        return path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise InputError(f"Cannot read the calibration {path}: {error.strerror or error}.") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{path} is not text; a calibration is a PLUS XML file or a 4x4 text file.") from None
+
+
+def _matrix_from_xml(text: str, path: Path) -> np.ndarray:
+    if "<!DOCTYPE" in text or "<!ENTITY" in text:
+        raise InputError(f"{path} declares a document type, which no PLUS configuration does; it is not read.")
+    try:
+        transforms = list(ElementTree.fromstring(text).iter("Transform"))
+    except (ElementTree.ParseError, ValueError) as error:
+        raise InputError(f"{path} is not well-formed XML ({error}); choose the PLUS configuration again.") from None
+    found = [t for t in transforms if (t.get("From"), t.get("To")) == ("Image", "Probe")]
+    if not found:
+        names = sorted({f"{t.get('From')} to {t.get('To')}" for t in transforms}) or ["no transform"]
+        raise InputError(f"{path} holds no transform from Image to Probe (found: {', '.join(names)}).")
+    matrices = [_numbers(t.get("Matrix", ""), path) for t in found]
+    if any(not np.array_equal(matrix, matrices[0]) for matrix in matrices):
+        raise InputError(f"{path} holds {len(found)} different transforms from Image to Probe; keep one.")
+    return matrices[0]
+
+
+def _matrix_from_text(text: str, path: Path) -> np.ndarray:
+    lines = [line.split("#", 1)[0] for line in text.splitlines()]
+    return _numbers(" ".join(lines), path)
+
+
+def _numbers(text: str, path: Path) -> np.ndarray:
+    words = re.sub(r"[\[\](),;]", " ", text).split()
+    try:
+        values = [float(word) for word in words]
+    except ValueError:
+        raise InputError(
+            f"The calibration in {path} holds words that are not numbers; expected a 4x4 matrix."
+        ) from None
+    if len(values) != 16:
+        raise InputError(f"The calibration in {path} has {len(values)} numbers; a 4x4 matrix has 16, row by row.")
+    return np.array(values).reshape(4, 4)

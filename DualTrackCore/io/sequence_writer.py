@@ -1,0 +1,206 @@
+"""Writing sequence metafiles that this project, PLUS, SlicerIGSIO, Slicer and SimpleITK read.
+
+Pixels are compressed window by window straight into the file, so a sweep is never held whole.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from DualTrackCore.errors import InputError
+from DualTrackCore.files import replacing
+from DualTrackCore.io.payload import GZIP, ZLIB
+from DualTrackCore.io.sequence_file import SKEW_FIELD, SPACING_FIELD
+from DualTrackCore.progress import Reporter
+from DualTrackCore.sweep import Sweep
+from DualTrackCore.trajectory import Trajectory
+
+#: Frames compressed at a time.
+_WINDOW_FRAMES = 16
+
+#: Ultrasound speckle gains 1 % from the slower levels.
+_COMPRESSION_LEVEL = 3
+
+#: Digits kept free for the size that is known only after compression.
+_SIZE_DIGITS = 20
+
+
+def write_metafile(sweep: Sweep, path: Path, trajectory: Trajectory | None, reporter: Reporter) -> None:
+    """Write a MetaImage sequence metafile.
+
+    Args:
+        sweep: N frames; a recording of tracking alone is written with frames of 0 x 0 pixels.
+        path: the file; it appears complete or not at all.
+        trajectory: N poses, written as ImageToReference (pixel to mm) with statuses; None for none.
+        reporter: told about every window of frames.
+
+    Raises:
+        InputError: poses of a sweep whose pixel spacing is unknown.
+        OutputError: the file cannot be written.
+    """
+    fields = _frame_fields(sweep, trajectory, " = ", "ImageStatus")
+    with replacing(path) as temporary, temporary.open("wb") as stream:
+        size_position = None
+        for line in _metafile_header(sweep):
+            if line.startswith("CompressedDataSize"):
+                size_position = stream.tell() + len("CompressedDataSize = ")
+            _write_line(stream, line)
+        for line in fields:
+            _write_line(stream, line)
+        _write_line(stream, "ElementDataFile = LOCAL")
+        if size_position is not None:
+            size = _write_compressed(sweep, stream, ZLIB, reporter)
+            stream.seek(size_position)
+            stream.write(str(size).ljust(_SIZE_DIGITS).encode())
+
+
+def write_nrrd(sweep: Sweep, path: Path, trajectory: Trajectory | None, reporter: Reporter) -> None:
+    """Write an NRRD sequence metafile with the four axes (columns, rows, 1, frames) that Slicer asks for.
+
+    Arguments and errors are those of :func:`write_metafile`; the format has no way to hold tracking without images.
+    """
+    if not sweep.has_images:
+        raise InputError("NRRD cannot hold tracking without images; write an .igs.mha file.")
+    fields = _frame_fields(sweep, trajectory, ":=", "Status")
+    unit, indices = _index_values(sweep)
+    with replacing(path) as temporary, temporary.open("wb") as stream:
+        for line in _nrrd_header(sweep, unit):
+            _write_line(stream, line)
+        for line in fields:
+            _write_line(stream, line)
+        # Readers with a limited line length stop at a long line, so nothing that they need comes after it.
+        _write_line(stream, "axis 3 index type:=numeric")
+        _write_line(stream, "axis 3 index values:=" + " ".join(indices))
+        _write_line(stream, "")
+        _write_compressed(sweep, stream, GZIP, reporter)
+
+
+def _metafile_header(sweep: Sweep) -> list[str]:
+    height, width = sweep.frame_size
+    spacing = sweep.spacing_mm or (1.0, 1.0)
+    size_line = [f"CompressedDataSize = {' ' * _SIZE_DIGITS}"] if sweep.has_images else []
+    return [
+        "ObjectType = Image",
+        "NDims = 3",
+        "AnatomicalOrientation = RAI",
+        "BinaryData = True",
+        "BinaryDataByteOrderMSB = False",
+        "CenterOfRotation = 0 0 0",
+        f"CompressedData = {sweep.has_images}",
+        *size_line,
+        f"DimSize = {width} {height} {len(sweep)}",
+        f"ElementSpacing = {_text(spacing[0])} {_text(spacing[1])} 1",
+        "ElementType = MET_UCHAR",
+        "Kinds = domain domain list",
+        "Offset = 0 0 0",
+        "TransformMatrix = 1 0 0 0 1 0 0 0 1",
+        "UltrasoundImageOrientation = MFA",
+        "UltrasoundImageType = BRIGHTNESS",
+        *_size_fields(sweep, " = "),
+    ]
+
+
+def _nrrd_header(sweep: Sweep, unit: str) -> list[str]:
+    height, width = sweep.frame_size
+    across, down = map(_text, sweep.spacing_mm or (1.0, 1.0))
+    return [
+        "NRRD0004",
+        "type: uint8",
+        "dimension: 4",
+        "space: left-posterior-superior",
+        f"sizes: {width} {height} 1 {len(sweep)}",
+        f"space directions: ({across},0,0) (0,{down},0) (0,0,1) none",
+        "kinds: domain domain domain list",
+        f'labels: "" "" "" "{"time" if unit else "frame"}"',
+        f'units: "" "" "" "{unit}"',
+        "endian: little",
+        "encoding: gzip",
+        "space origin: (0,0,0)",
+        "ultrasound image orientation:=MFA",
+        "ultrasound image type:=BRIGHTNESS",
+        "DataNodeClassName:=vtkMRMLScalarVolumeNode",
+        *_size_fields(sweep, ":="),
+    ]
+
+
+def _size_fields(sweep: Sweep, separator: str) -> list[str]:
+    """The pixel size in fields of our own: 1 x 1 mm means unknown in the fields of the formats, and skew has none."""
+    if sweep.spacing_mm is None:
+        return []
+    spacing = f"{SPACING_FIELD}{separator}{_text(sweep.spacing_mm[0])} {_text(sweep.spacing_mm[1])}"
+    return [spacing, f"{SKEW_FIELD}{separator}{_text(sweep.skew_deg)}"]
+
+
+def _frame_fields(sweep: Sweep, trajectory: Trajectory | None, separator: str, status_name: str) -> Iterator[str]:
+    """The lines of all frames; what the sweep lacks is refused before the first one is asked for."""
+    world_from_pixel = None if trajectory is None else _world_from_pixel(sweep, trajectory)
+    return _field_lines(sweep, trajectory, world_from_pixel, separator, status_name)
+
+
+def _field_lines(
+    sweep: Sweep,
+    trajectory: Trajectory | None,
+    world_from_pixel: np.ndarray | None,
+    separator: str,
+    status_name: str,
+) -> Iterator[str]:
+    for frame, image_valid in enumerate(sweep.frame_valid):
+        prefix = f"Seq_Frame{frame:04d}_"
+        if world_from_pixel is not None:
+            matrix = " ".join(map(_text, world_from_pixel[frame].ravel()))
+            status = "OK" if trajectory.valid[frame] else "INVALID"
+            yield f"{prefix}ImageToReferenceTransform{separator}{matrix}"
+            yield f"{prefix}ImageToReferenceTransformStatus{separator}{status}"
+        if sweep.timestamps_s is not None:
+            yield f"{prefix}Timestamp{separator}{_text(sweep.timestamps_s[frame])}"
+        yield f"{prefix}{status_name}{separator}{'OK' if image_valid else 'INVALID'}"
+
+
+def _world_from_pixel(sweep: Sweep, trajectory: Trajectory) -> np.ndarray:
+    """[N, 4, 4] pixel to reference, mm. Invalid poses repeat the one before them, as some readers ignore the status."""
+    if sweep.spacing_mm is None:
+        raise InputError(
+            "Poses are written as maps from pixels to mm, and the pixel spacing of this sweep is unknown; "
+            "load it with spacing_mm=... or calibration=..., or write the trajectory as .csv."
+        )
+    reference = np.eye(4) if trajectory.reference_from_frame0 is None else trajectory.reference_from_frame0
+    good = np.flatnonzero(trajectory.valid)
+    if len(good) == 0:
+        return np.broadcast_to(sweep.image_from_pixel, (len(sweep), 4, 4))
+    latest = good[np.maximum(np.searchsorted(good, np.arange(len(sweep)), side="right") - 1, 0)]
+    return reference @ trajectory.poses[latest] @ sweep.image_from_pixel
+
+
+def _index_values(sweep: Sweep) -> tuple[str, list[str]]:
+    """Unit and values of the frame axis: times where Slicer can tell them apart, else frame numbers."""
+    times = sweep.timestamps_s
+    # Slicer rounds an index to 0.001 and lets a second frame with the same index replace the first.
+    if times is not None and (np.diff(np.round(times, 3)) > 0).all():
+        return "s", [_text(time) for time in times]
+    return "", [str(frame) for frame in range(len(sweep))]
+
+
+def _write_compressed(sweep: Sweep, stream: BinaryIO, container: int, reporter: Reporter) -> int:
+    """Append all frames as one compressed stream, and return its length in bytes."""
+    engine = zlib.compressobj(_COMPRESSION_LEVEL, zlib.DEFLATED, container)
+    size = 0
+    for start, frames in sweep.windows(_WINDOW_FRAMES):
+        reporter.report("Writing frames", start, len(sweep))
+        size += stream.write(engine.compress(np.ascontiguousarray(frames)))
+    size += stream.write(engine.flush())
+    reporter.report("Writing frames", len(sweep), len(sweep))
+    return size
+
+
+def _write_line(stream: BinaryIO, line: str) -> None:
+    stream.write(line.encode() + b"\n")
+
+
+def _text(value: float) -> str:
+    # Adding zero turns -0 into 0.
+    return f"{value + 0.0:.17g}"
