@@ -1,0 +1,193 @@
+"""Sweeps in HDF5: the DualTrack layout, read and written here, and the TUS-REC layout.
+
+The DualTrack layout has `images` [N, H, W] uint8; `tracking` [N, 4, 4], image (mm) to world; `spacing`
+(across, down, 1) in mm; `dimensions` (W, H, 1); `pixel_to_image` [4, 4], whose origin is the image centre.
+Files written here may also have `timestamps` [N] in seconds and `frame_valid` [N].
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from DualTrackCore.errors import InputError, OutputError
+from DualTrackCore.files import replacing
+from DualTrackCore.io.calibration import split_affine
+from DualTrackCore.io.hdf5_frames import Hdf5Frames, opened, read_table
+from DualTrackCore.io.spacing import PixelSize, choose_pixel_size
+from DualTrackCore.io.tracked_poses import trajectory_from_tracker
+from DualTrackCore.io.tus_rec import read_tus_rec
+from DualTrackCore.progress import Reporter
+from DualTrackCore.sweep import Sweep, validated_spacing
+from DualTrackCore.trajectory import Trajectory
+
+FORMAT = "DualTrack HDF5"
+
+_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+
+#: HDF5 files may begin with a block of the user's, whose size is one of these.
+_OFFSETS = (0, 512, 1024, 2048)
+
+_WINDOW_FRAMES = 16
+
+#: `pixel_to_image` may differ by this much, in mm, from what the spacing and the image centre say.
+_ORIGIN_TOLERANCE_MM = 1e-3
+
+
+def recognises(path: Path, head: bytes) -> bool:
+    """Whether the file is HDF5."""
+    return any(head[offset:].startswith(_SIGNATURE) for offset in _OFFSETS)
+
+
+def read(path: Path, *, calibration: Path | np.ndarray | None, spacing_mm: tuple[float, float] | None) -> Sweep:
+    """The sweep of a DualTrack or TUS-REC file; frames stay in the file until they are asked for.
+
+    Raises:
+        InputError: a damaged file, another layout, frames and poses of different number, or a calibration for
+            a file that has one.
+    """
+    path = Path(path)
+    with opened(path) as file:
+        names = set(file)
+    if "images" in names:
+        return _read_dualtrack(path, calibration, spacing_mm)
+    if "frames" in names:
+        return read_tus_rec(path, calibration=calibration, spacing_mm=spacing_mm)
+    if "tforms" in names:
+        raise InputError(f"{path.name} holds tracked poses but no frames; open the file under frames instead.")
+    listed = ", ".join(sorted(names)[:8]) or "nothing"
+    raise InputError(f"{path.name} holds neither images nor frames (it holds {listed}), so it is no sweep.")
+
+
+def _read_dualtrack(path: Path, calibration: Path | np.ndarray | None, spacing_mm: tuple[float, float] | None) -> Sweep:
+    frames = Hdf5Frames(path, "images")
+    count, height, width = frames.shape
+    with opened(path) as file:
+        world_from_image = read_table(file, "tracking", (None, 4, 4))
+        spacing = read_table(file, "spacing", (None,))
+        dimensions = read_table(file, "dimensions", (None,))
+        image_from_pixel = read_table(file, "pixel_to_image", (4, 4))
+        timestamps = read_table(file, "timestamps", (None,))
+        frame_valid = read_table(file, "frame_valid", (None,))
+    if calibration is not None and world_from_image is not None:
+        raise InputError(f"The tracking of {path.name} is calibrated already; leave the calibration out.")
+    if dimensions is not None and list(dimensions[:2]) != [width, height]:
+        told = " x ".join(f"{n:g}" for n in dimensions[:2])
+        raise InputError(f"{path.name} says {told} pixels and holds images of {width} x {height}.")
+    for name, values in (("poses", world_from_image), ("timestamps", timestamps), ("flags", frame_valid)):
+        if values is not None and len(values) != count:
+            raise InputError(f"{path.name} has {count} frames and {len(values)} {name}; the numbers must be equal.")
+    if timestamps is not None and not np.isfinite(timestamps).all():
+        raise InputError(f"{path.name} has timestamps that are not finite numbers; correct or remove them.")
+    in_file, skew_deg, own_from_file, notes = _pixels(path, spacing, image_from_pixel, (height, width))
+    size = choose_pixel_size(in_file, calibration, spacing_mm)
+    notes += size.notes
+    tracked = None
+    if world_from_image is not None:
+        poses = world_from_image if own_from_file is None else world_from_image @ own_from_file
+        tracked, pose_notes = trajectory_from_tracker(poses, {"source": path.name})
+        notes += pose_notes
+    return Sweep(
+        frames,
+        size.spacing_mm,
+        timestamps_s=timestamps,
+        frame_valid=None if frame_valid is None else frame_valid != 0,
+        tracked=tracked,
+        skew_deg=skew_deg if size.calibration is None else size.skew_deg,
+        provenance=_provenance(path, size, notes),
+    )
+
+
+def _provenance(path: Path, size: PixelSize, notes: list[str]) -> dict[str, object]:
+    return {
+        "source": path.name,
+        "format": FORMAT,
+        "conversions": notes,
+        "spacing_source": size.source,
+        "calibration": size.calibration,
+    }
+
+
+def _pixels(
+    path: Path, spacing: np.ndarray | None, file_from_pixel: np.ndarray | None, frame_size: tuple[int, int]
+) -> tuple[tuple[float, float] | None, float, np.ndarray | None, list[str]]:
+    """Spacing, skew, the rigid map from this package's image frame to the file's (None if equal), and notes."""
+    notes: list[str] = []
+    in_file = None
+    if spacing is not None:
+        if len(spacing) < 2 or not np.isfinite(spacing[:2]).all() or (spacing[:2] <= 0).any():
+            notes.append("The pixel spacing in the file is no positive number; it counts as unknown.")
+        else:
+            in_file = validated_spacing(spacing[:2])
+    if file_from_pixel is None:
+        return in_file, 0.0, None, notes
+    if not np.isfinite(file_from_pixel).all() or not np.linalg.norm(file_from_pixel[:3, :2], axis=0).all():
+        raise InputError(f"{path.name} holds a pixel_to_image that maps no pixels; correct or remove it.")
+    split = split_affine(file_from_pixel, frame_size)
+    mapped = validated_spacing(split.spacing_mm)
+    if in_file is None:
+        in_file = mapped
+    elif (np.abs(np.divide(mapped, in_file) - 1) > 1e-3).any():
+        raise InputError(
+            f"The spacing {in_file[0]:.6g} x {in_file[1]:.6g} mm of {path.name} contradicts its pixel_to_image "
+            f"({mapped[0]:.6g} x {mapped[1]:.6g} mm); correct one of the two."
+        )
+    if np.abs(split.x_from_image - np.eye(4)).max() <= _ORIGIN_TOLERANCE_MM:
+        return in_file, float(split.skew_deg), None, notes
+    notes.append("Moved the image origin of the tracking to the image centre, as pixel_to_image says.")
+    return in_file, float(split.skew_deg), split.x_from_image, notes
+
+
+def write(sweep: Sweep, path: Path, trajectory: Trajectory | None, reporter: Reporter) -> None:
+    """Write the DualTrack layout; what the sweep does not know is left out.
+
+    Args:
+        trajectory: written as `tracking`; None for the one the sweep came with. Invalid poses become NaN.
+
+    Raises:
+        InputError: no images, or another number of poses than frames.
+        OutputError: the file cannot be written; what stood there before is untouched.
+        Cancelled: the caller asked to stop.
+    """
+    sweep.require_images()
+    trajectory = sweep.tracked if trajectory is None else trajectory
+    if trajectory is not None and len(trajectory) != len(sweep):
+        raise InputError(
+            f"The sweep has {len(sweep)} frames and the trajectory {len(trajectory)} poses; the numbers must be equal."
+        )
+    with replacing(path) as temporary:
+        try:
+            _write_file(sweep, temporary, trajectory, reporter)
+        except RuntimeError as error:  # how HDF5 reports that it could not write on closing
+            raise OutputError(f"Cannot write {path}: {error}; choose another folder.") from error
+
+
+def _write_file(sweep: Sweep, path: Path, trajectory: Trajectory | None, reporter: Reporter) -> None:
+    import h5py
+
+    height, width = sweep.frame_size
+    with h5py.File(path, "w") as file:
+        # One frame a piece, so that any frame can be read without its neighbours.
+        images = file.create_dataset(
+            "images",
+            (len(sweep), height, width),
+            np.uint8,
+            chunks=(1, height, width),
+            compression="gzip",
+            compression_opts=1,
+        )
+        for start, window in sweep.windows(_WINDOW_FRAMES):
+            reporter.report("Writing frames", start, len(sweep))
+            images[start : start + len(window)] = window
+        file["dimensions"] = np.array([width, height, 1])
+        file["frame_valid"] = sweep.frame_valid.astype(np.uint8)
+        if sweep.spacing_mm is not None:
+            file["spacing"] = np.array([*sweep.spacing_mm, 1.0])
+            file["pixel_to_image"] = sweep.image_from_pixel
+        if sweep.timestamps_s is not None:
+            file["timestamps"] = sweep.timestamps_s
+        if trajectory is not None:
+            world = np.eye(4) if trajectory.reference_from_frame0 is None else trajectory.reference_from_frame0
+            file["tracking"] = np.where(trajectory.valid[:, None, None], world @ trajectory.poses, np.nan)
+    reporter.report("Writing frames", len(sweep), len(sweep))

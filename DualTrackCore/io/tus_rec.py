@@ -1,0 +1,140 @@
+"""Sweeps of the TUS-REC challenges: frames and tool poses in HDF5, calibration in a CSV file.
+
+A frame maps to the tracker's camera by `tforms[i] @ tool_from_mm`, where `tool_from_mm` is rigid and takes
+millimetres counted from the centre of the top-left pixel; those come from pixels by two scale factors. The
+CSV file has a header line, the four rows of the scaling, a header line, and the four rows of `tool_from_mm`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from DualTrackCore.errors import InputError
+from DualTrackCore.io.calibration import read_calibration, split_affine
+from DualTrackCore.io.hdf5_frames import Hdf5Frames, opened, read_table
+from DualTrackCore.io.spacing import calibration_name, require_agreement
+from DualTrackCore.io.tracked_poses import rigid, trajectory_from_tracker
+from DualTrackCore.sweep import Sweep, validated_spacing
+
+FORMAT = "TUS-REC HDF5"
+
+CALIBRATION_NAME = "calib_matrix.csv"
+
+#: How many folders above that of a sweep are searched for the calibration.
+_FOLDERS_ABOVE = 3
+
+_MAX_CALIBRATION_BYTES = 1 << 16
+
+
+def read_tus_rec(path: Path, *, calibration: Path | np.ndarray | None, spacing_mm: tuple[float, float] | None) -> Sweep:
+    """The sweep of a file with `frames`, its poses in the same file or in the sibling under `transfs`.
+
+    The calibration is `calibration` (the CSV file, or whatever else :func:`read_calibration` reads as the map
+    from pixels to the tool), else `calib_matrix.csv` beside the sweep or up to three folders above. Without one
+    the poses have no meaning for the image, so the sweep is untracked.
+
+    Raises:
+        InputError: damaged files, another number of poses than frames, or a spacing that contradicts the
+            calibration.
+    """
+    frames = Hdf5Frames(path, "frames")
+    tool_poses, poses_from = _camera_from_tool(path)
+    if tool_poses is not None and len(tool_poses) != frames.shape[0]:
+        raise InputError(
+            f"{path.name} has {frames.shape[0]} frames and {poses_from} {len(tool_poses)} poses; "
+            "the numbers must be equal."
+        )
+    notes = [] if poses_from in (None, path.name) else [f"Read the poses from {poses_from}."]
+    provenance = {"source": path.name, "format": FORMAT, "conversions": notes, "calibration": None}
+    calibration = _calibration_near(path) if calibration is None else calibration
+    if calibration is None:
+        notes.append(f"Found no {CALIBRATION_NAME}: the pixel spacing and the tracking cannot be known.")
+        provenance["spacing_source"] = "unknown" if spacing_mm is None else "user"
+        return Sweep(frames, spacing_mm, provenance=provenance)
+    split = split_affine(_tool_from_pixel(calibration), frames.shape[1:])
+    spacing = validated_spacing(split.spacing_mm)
+    name = calibration_name(calibration)
+    require_agreement(spacing, spacing_mm)
+    provenance |= {"calibration": name, "spacing_source": "calibration"}
+    tracked = None
+    if tool_poses is None:
+        notes.append("Found no tool poses: the sweep is untracked.")
+    else:
+        tracked, pose_notes = trajectory_from_tracker(tool_poses @ split.x_from_image, {"source": poses_from})
+        notes += pose_notes
+    return Sweep(frames, spacing, tracked=tracked, skew_deg=float(split.skew_deg), provenance=provenance)
+
+
+def read_calib_matrix(path: Path) -> np.ndarray:
+    """[4, 4] float64 tool_from_pixel, pixel (column, row, 0, 1) to mm, of a `calib_matrix.csv`.
+
+    Raises:
+        InputError: not two 4x4 matrices, a scaling that is more than two factors, or a second part that is not
+            rigid.
+    """
+    rows = _number_rows(path)
+    if len(rows) != 8:
+        raise InputError(f"{path.name} has {len(rows)} rows of 4 numbers; a TUS-REC calibration has 8.")
+    mm_from_pixel, tool_from_mm = np.array(rows[:4]), np.array(rows[4:])
+    scales = np.diag(mm_from_pixel)
+    if not np.array_equal(mm_from_pixel, np.diag(scales)) or scales[3] != 1:
+        raise InputError(f"{path.name} does not begin with the scale factors from pixels to millimetres.")
+    if validated_spacing(scales[:2]) is None or not rigid(tool_from_mm[None]).all():
+        raise InputError(f"The second matrix of {path.name} is not a rigid motion from image to tool.")
+    return tool_from_mm @ mm_from_pixel
+
+
+def _number_rows(path: Path) -> list[list[float]]:
+    try:
+        if path.stat().st_size > _MAX_CALIBRATION_BYTES:
+            raise InputError(f"{path.name} is too large for a calibration of 8 rows of 4 numbers.")
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"The calibration {path.name} cannot be read ({error}).") from None
+    rows = []
+    for line in text.splitlines():
+        try:
+            values = [float(word) for word in line.split(",") if word.strip()]
+        except ValueError:
+            continue  # a header line
+        if values:
+            rows.append(values)
+    if any(len(row) != 4 or not np.isfinite(row).all() for row in rows):
+        raise InputError(f"{path.name} has a row that is not 4 finite numbers.")
+    return rows
+
+
+def _tool_from_pixel(calibration: Path | np.ndarray) -> np.ndarray:
+    if isinstance(calibration, np.ndarray) or Path(calibration).suffix.lower() != ".csv":
+        return read_calibration(calibration)
+    return read_calib_matrix(Path(calibration))
+
+
+def _calibration_near(path: Path) -> Path | None:
+    folders = [path.parent, *path.parent.parents][: _FOLDERS_ABOVE + 1]
+    return next((f / CALIBRATION_NAME for f in folders if (f / CALIBRATION_NAME).is_file()), None)
+
+
+def _camera_from_tool(path: Path) -> tuple[np.ndarray | None, str | None]:
+    """[N, 4, 4] tool poses and the name of the file they were found in."""
+    with opened(path) as file:
+        poses = read_table(file, "tforms", (None, 4, 4))
+    if poses is not None:
+        return poses, path.name
+    sibling = _poses_sibling(path)
+    if sibling is None or not sibling.is_file():
+        return None, None
+    with opened(sibling) as file:
+        poses = read_table(file, "tforms", (None, 4, 4))
+    return poses, None if poses is None else f"transfs/{sibling.name}"
+
+
+def _poses_sibling(path: Path) -> Path | None:
+    """`.../transfs/050/x.h5` for `.../frames/050/x.h5`; None for a file that is not under `frames`."""
+    parts = list(path.parts)
+    for i in range(len(parts) - 2, -1, -1):
+        if parts[i] == "frames":
+            return Path(*parts[:i], "transfs", *parts[i + 1 :])
+    return None
