@@ -48,11 +48,11 @@ _MOTIONS = (
 def write_slices(reconstruction: Reconstruction, path: str | os.PathLike) -> Path:
     """Three orthogonal slices through the middle of what was seen, and the maximum projection along depth.
 
-    Voxels that no frame crossed have a tint of their own. The scale bars are exact; the thin lines show where the other
-    slices lie.
+    Voxels that have no value, because no frame crossed them and none was filled in, have a tint. The scale bars are
+    exact; the thin lines show where the other slices lie.
 
     Args:
-        reconstruction: volume and coverage [nz, ny, nx] and their grid.
+        reconstruction: volume, coverage and filled voxels [nz, ny, nx] and their grid.
         path: PNG file to write, replaced as a whole.
 
     Returns:
@@ -63,28 +63,30 @@ def write_slices(reconstruction: Reconstruction, path: str | os.PathLike) -> Pat
         OutputError: the file cannot be written.
     """
     volume, grid = reconstruction.volume, reconstruction.grid
-    seen = np.asarray(reconstruction.coverage) > 0
+    seen = (reconstruction.coverage > 0) | reconstruction.filled
     names, extent = _axis_names(grid), np.asarray(grid.size) * grid.spacing_mm
     centre = seen_centre(seen)
     at_mm = (np.asarray(centre) + 0.5) * grid.spacing_mm
     # Panels as (across, down) axes: the frame; along the sweep; seen from the probe, as a slice and as a projection.
     from_probe = (2, 0) if extent[2] > extent[0] else (0, 2)
     panels = ((0, 1), (2, 1), from_probe, from_probe)
-    figure = _new_figure(_slices_height(extent, panels), _DARK)
+    rows = _row_heights(extent, panels)
+    figure = _new_figure(sum(rows) + 2.6, _DARK)
+    layout = figure.add_gridspec(2, 2, height_ratios=rows)
     for number, (across, down) in enumerate(panels):
         through = 3 - across - down
-        axes = figure.add_subplot(2, 2, number + 1)
+        axes = figure.add_subplot(layout[number // 2, number % 2])
         if number < 3:
             grey, known = (_plane(array, through, centre[through]) for array in (volume, seen))
             position = f"{names[through]} = {_voxel_mm(grid, centre)[through]:.1f} mm"
             title, lines = f"slice at {position}", (at_mm[across], at_mm[down])
         else:
-            # Unseen voxels hold 0, so the plain maximum is the maximum over what was seen.
+            # Voxels without a value hold 0, so the plain maximum is the maximum over those with one.
             grey, known = volume.max(axis=2 - through), seen.any(axis=2 - through)
             title, lines = f"maximum along {names[through]}", None
         _draw_plane(axes, _oriented(grey, across, down), _oriented(known, across, down), extent[[across, down]], lines)
         _label_plane(axes, title, names[across], names[down])
-    _title_slices(figure, grid, float(seen.mean()))
+    _title_slices(figure, grid, float(seen.mean()), float(reconstruction.filled.mean()))
     return _save(figure, path)
 
 
@@ -110,7 +112,7 @@ def write_trajectory(
     """
     figure = _new_figure(10.5, "white")
     axes = figure.add_subplot(projection="3d", computed_zorder=False)
-    axes.set_position((0.0, 0.0, 0.86, 0.93))
+    axes.set_position((0.0, 0.02, 0.86, 0.93))
     frames = np.flatnonzero(trajectory.valid)
     colours = _time_colours(len(trajectory))
     outlines = list(_outlines(trajectory, sweep, frames))
@@ -239,12 +241,11 @@ def _oriented(plane: np.ndarray, across: int, down: int) -> np.ndarray:
     return plane.T if across > down else plane
 
 
-def _slices_height(extent_mm: np.ndarray, panels: tuple[tuple[int, int], ...]) -> float:
-    """Height of the figure, inches, so that the panels of a row fill its height or its width."""
+def _row_heights(extent_mm: np.ndarray, panels: tuple[tuple[int, int], ...]) -> list[float]:
+    """Height of the two rows of panels, inches, so that the larger panel of a row fills its width or 6.2 inches."""
     panel_width = WIDTH_INCHES * 0.46
     ratios = [extent_mm[down] / extent_mm[across] for across, down in panels]
-    rows = [min(max(ratios[i], ratios[i + 1]) * panel_width, 6.2) for i in (0, 2)]
-    return sum(max(row, 1.8) for row in rows) + 2.6
+    return [min(max(ratios[i], ratios[i + 1], 0.2) * panel_width, 6.2) for i in (0, 2)]
 
 
 def _draw_plane(
@@ -280,19 +281,21 @@ def _label_plane(axes: Axes, title: str, across: str, down: str) -> None:
         spine.set_visible(False)
 
 
-def _title_slices(figure: Figure, grid: VoxelGrid, seen_part: float) -> None:
+def _title_slices(figure: Figure, grid: VoxelGrid, seen_part: float, filled_part: float) -> None:
     height = figure.get_figheight()
     size = " × ".join(str(n) for n in grid.size)
     spacing = " × ".join(f"{value:.3g}" for value in grid.spacing_mm)
-    title = f"{size} voxels of {spacing} mm"
+    filled = f", {filled_part:.1%} filled in" if filled_part else ""
+    title = f"{size} voxels of {spacing} mm{filled}"
     top = 1 - 0.55 / height
     figure.text(0.035, top, title, color=_LIGHT, fontsize=19, weight="bold", va="center")
     if seen_part < 1:
-        legend = f"■  not seen by any frame ({1 - seen_part:.0%} of the grid)"
+        legend = f"■  nothing seen ({1 - seen_part:.0%} of the grid)"
         text = figure.text(0.965, top, legend, color=[min(1, v * 2.3 / 255) for v in UNSEEN_RGB], fontsize=14)
         text.set(va="center", ha="right")
-    space = {"wspace": 0.08, "hspace": 0.28}
-    figure.subplots_adjust(left=0.035, right=0.975, top=1 - 1.25 / height, bottom=0.5 / height, **space)
+    # hspace is in units of the mean row: always 0.9 inch.
+    space = {"wspace": 0.08, "hspace": 0.9 / ((height - 2.6) / 2)}
+    figure.subplots_adjust(left=0.035, right=0.975, top=1 - 1.2 / height, bottom=0.5 / height, **space)
 
 
 def _time_colours(count: int) -> np.ndarray:
@@ -356,14 +359,17 @@ def _equal_axes(axes: Any, points_mm: np.ndarray) -> None:
         ticks.set_pane_color((0.965, 0.968, 0.975))
         getattr(axes, f"set_{axis}label")(f"{_FRAME0_AXES[name]}, mm", color=_INK, fontsize=13, labelpad=12)
     axes.tick_params(labelsize=11, colors=_INK)
-    axes.set_box_aspect(half, zoom=1.12)
+    axes.set_box_aspect(half, zoom=0.95)
     axes.view_init(elev=22, azim=-58)
 
 
 def _time_bar(figure: Figure, count: int, duration_s: float | None) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     axes = figure.add_axes((0.9, 0.2, 0.018, 0.6))
     axes.imshow(_time_colours(256)[:, None, :], aspect="auto", extent=(0, 1, count - 1, 0))
     axes.set(xticks=[])
+    axes.yaxis.set_major_locator(MaxNLocator(6, integer=True))
     axes.yaxis.tick_right()
     axes.tick_params(labelsize=11, colors=_INK)
     label = "frame" if duration_s is None else f"frame ({duration_s:.1f} s)"

@@ -15,7 +15,7 @@ from slicer.ScriptedLoadableModule import (
     ScriptedLoadableModuleWidget,
 )
 
-from DualTrackCore import Sweep, Trajectory, __version__
+from DualTrackCore import Sweep, Trajectory, __version__, plan_grid
 
 CONSOLE_EXAMPLE = """\
 from DualTrackCore import load_sweep, plan_grid, reconstruct_volume
@@ -66,16 +66,16 @@ class DualTrackSlicerLogic(ScriptedLoadableModuleLogic):
     """What the page shows, without the page."""
 
     def missingPackages(self) -> list[str]:
-        """Packages that the network needs and Slicer's Python does not have."""
+        """Packages that the core needs and Slicer's Python does not have."""
         needed = ("torch", "timm", "h5py", "safetensors")
         return [name for name in needed if importlib.util.find_spec(name) is None]
 
     def installationSummary(self) -> str:
-        """One paragraph: the version of the core, and what is missing before the network can run."""
+        """One paragraph: the version of the core, and what is missing before it can do all its work."""
         summary = _("DualTrack core {version} is installed.").format(version=__version__)
         missing = self.missingPackages()
         if missing:
-            sentence = _("Estimating a trajectory also needs {packages}.")
+            sentence = _("Trajectories and volumes also need {packages}.")
             summary += " " + sentence.format(packages=", ".join(missing))
         return summary + " " + _("Tracked sweeps are reconstructed from the Python console:")
 
@@ -99,3 +99,10 @@ class DualTrackSlicerTest(ScriptedLoadableModuleTest):
         sweep = Sweep(np.zeros((2, 5, 7), np.uint8), spacing_mm=(0.2, 0.1))
         np.testing.assert_allclose(sweep.image_from_pixel @ [3, 2, 0, 1], [0, 0, 0, 1], atol=1e-12)
         np.testing.assert_allclose(sweep.image_from_pixel @ [0, 0, 0, 1], [-0.6, -0.2, 0, 1], atol=1e-12)
+
+    def test_the_grid_of_a_straight_sweep_holds_its_frames(self) -> None:
+        """Ten millimetres of motion and a frame of 30 x 20 pixels of 0.5 mm give a grid of at least that size."""
+        sweep = Sweep(np.zeros((41, 20, 30), np.uint8), spacing_mm=0.5)
+        trajectory = Trajectory.from_parameters(np.tile([0.0, 0.0, 0.25, 0.0, 0.0, 0.0], (40, 1)))
+        grid = plan_grid(sweep, trajectory, spacing_mm=0.5)
+        self.assertEqual(grid.size, (30, 20, 21))  # noqa: PT009 - a unittest case

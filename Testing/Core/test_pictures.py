@@ -23,6 +23,10 @@ def count_colour(picture, rgb, tolerance=3):
     return int((np.abs(picture.astype(int) - rgb).max(axis=-1) <= tolerance).sum())
 
 
+def made(volume, coverage, grid):
+    return SimpleNamespace(volume=volume, coverage=coverage, filled=np.zeros(volume.shape, bool), grid=grid)
+
+
 @pytest.fixture
 def reconstruction():
     """A bright ball in a seen box of black inside an unseen margin; 60 x 40 x 100 voxels of unequal size."""
@@ -32,7 +36,7 @@ def reconstruction():
     coverage[20:80, 5:35, 10:50] = 1.0
     grid = SimpleNamespace(origin_mm=np.array([-9.0, -10, 0]), spacing_mm=(0.3, 0.5, 0.4), size=(60, 40, 100))
     grid.axes = np.eye(3)
-    return SimpleNamespace(volume=volume, coverage=coverage, grid=grid)
+    return made(volume, coverage, grid)
 
 
 @pytest.fixture
@@ -59,6 +63,13 @@ def test_a_volume_seen_everywhere_shows_no_unseen_tint(reconstruction, tmp_path)
     assert count_colour(picture, pictures.UNSEEN_RGB) == 0
 
 
+def test_filled_voxels_show_their_value_and_are_counted_in_the_title(reconstruction, monkeypatch):
+    reconstruction.filled[:] = reconstruction.coverage == 0
+    figure = drawn(monkeypatch, pictures.write_slices, reconstruction)
+    assert "70.0% filled in" in figure.texts[0].get_text()
+    assert all((axes.images[0].get_array()[..., 2] != pictures.UNSEEN_RGB[2]).all() for axes in figure.axes)
+
+
 def test_a_volume_that_no_frame_crossed_is_all_tint_and_no_error(reconstruction, tmp_path):
     reconstruction.coverage[:] = 0
     picture = read_png(pictures.write_slices(reconstruction, tmp_path / "slices.png"))
@@ -69,7 +80,7 @@ def test_a_volume_that_no_frame_crossed_is_all_tint_and_no_error(reconstruction,
 def test_a_volume_one_voxel_thin_can_be_drawn(axis, shape, tmp_path):
     shape = tuple(np.roll(shape, axis))
     grid = SimpleNamespace(origin_mm=np.zeros(3), spacing_mm=(0.3, 0.3, 0.3), size=shape[::-1], axes=np.eye(3))
-    thin = SimpleNamespace(volume=np.full(shape, 90, np.uint8), coverage=np.ones(shape), grid=grid)
+    thin = made(np.full(shape, 90, np.uint8), np.ones(shape), grid)
     assert read_png(pictures.write_slices(thin, tmp_path / "slices.png")).shape[1] == 1600
 
 
@@ -104,7 +115,7 @@ def test_pixels_of_the_slices_are_as_long_across_as_down(reconstruction, monkeyp
 def test_each_panel_shows_its_own_plane_the_right_way_up(spacing_z, monkeypatch):
     volume = np.random.default_rng(0).integers(0, 255, (40, 30, 50), dtype=np.uint8)
     grid = SimpleNamespace(origin_mm=np.zeros(3), spacing_mm=(0.3, 0.3, spacing_z), size=(50, 30, 40), axes=np.eye(3))
-    full = SimpleNamespace(volume=volume, coverage=np.ones(volume.shape), grid=grid)
+    full = made(volume, np.ones(volume.shape), grid)
     i, j, k = pictures.seen_centre(full.coverage > 0)
     figure = drawn(monkeypatch, pictures.write_slices, full)
     from_probe = volume[:, j, :], volume.max(axis=1)

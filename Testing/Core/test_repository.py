@@ -31,18 +31,24 @@ def committed_texts() -> list[Path]:
 
 
 def test_no_source_file_is_over_400_lines():
-    long = {str(path): n for path in package_sources() if (n := len(path.read_text().splitlines())) > 400}
+    long = {
+        str(path): n for path in package_sources() if (n := len(path.read_text(encoding="utf-8").splitlines())) > 400
+    }
     assert not long
 
 
-def test_no_function_is_over_50_lines():
+def code_lines(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """Lines of the statements of a function; its signature and docstring are prose that may be as long as it needs."""
+    body = function.body[1:] if ast.get_docstring(function) else function.body
+    return function.end_lineno - body[0].lineno + 1 if body else 0
+
+
+def test_no_function_has_over_50_lines_of_code():
     long = []
     for path in package_sources():
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                lines = node.end_lineno - node.lineno + 1
-                if lines > 50:
-                    long.append(f"{path.relative_to(ROOT)}:{node.lineno} {node.name} has {lines} lines")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and code_lines(node) > 50:
+                long.append(f"{path.relative_to(ROOT)}:{node.lineno} {node.name} has {code_lines(node)} lines")
     assert not long
 
 
