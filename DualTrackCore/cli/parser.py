@@ -64,7 +64,11 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:0, ..., mps (default: %(default)s)")
     parser.add_argument("--precision", default="auto", choices=["auto", "fp32", "bf16", "fp16"])
     parser.add_argument(
-        "--chunk", metavar="N", type=int, default="auto", help="frames through the network at a time (default: auto)"
+        "--chunk",
+        metavar="N",
+        type=_count_or_auto,
+        default="auto",
+        help="frames through the network at a time (default: auto)",
     )
 
 
@@ -151,6 +155,15 @@ def _add_demo(commands: argparse._SubParsersAction) -> None:
         commands, "demo", "demo:demo", "make a small synthetic tracked sweep and reconstruct it from its tracked poses"
     )
     parser.add_argument("-o", "--output", metavar="DIR", required=True, help="folder for the results")
+
+
+def _count_or_auto(text: str) -> int | str:
+    if text == "auto":
+        return text
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither 'auto' nor a whole number") from None
 
 
 def _numbers(least: int, most: int, kind: type = float) -> Callable[[str], tuple]:

@@ -41,9 +41,13 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], ModelCard | None]:
         raise CheckpointError(f"There is no weights file {path}; `dualtrack models list` shows what is installed.")
     with path.open("rb") as file:
         head = file.read(9)
-    # A safetensors file starts with the length of its JSON header; a zip (PyTorch) with PK, an old pickle with 0x80.
-    is_safetensors = len(head) == 9 and head[8:9] == b"{"
-    tensors, card = _read_safetensors(path) if is_safetensors else (_read_pickle(path), None)
+    # A safetensors file starts with the length of its JSON header, a PyTorch file as a zip or, the old ones, a pickle.
+    if head[8:9] == b"{":
+        tensors, card = _read_safetensors(path)
+    elif head.startswith((b"PK\x03\x04", b"\x80")):
+        tensors, card = _read_pickle(path), None
+    else:
+        raise CheckpointError(f"{path.name} is not a weights file: it is neither safetensors nor PyTorch.")
     return {key.removeprefix(_COMPILED_PREFIX): value for key, value in tensors.items()}, card
 
 
@@ -62,13 +66,11 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], ModelCard | None]:
 def _read_pickle(path: Path) -> dict[str, Tensor]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if "weights_only" in str(error) or "WeightsUnpickler" in str(error):
-            raise CheckpointError(
-                f"The weights file {path.name} holds more than tensors and was not opened, because such a file can run "
-                "code; save its state dict alone, with torch.save(model.state_dict(), ...) or as safetensors."
-            ) from None
-        raise CheckpointError(f"{path.name} is not a weights file: it is neither safetensors nor PyTorch.") from None
+    except pickle.UnpicklingError:
+        raise CheckpointError(
+            f"The weights file {path.name} holds more than tensors and was not opened, because such a file can run "
+            "code; save its state dict alone, with torch.save(model.state_dict(), ...) or as safetensors."
+        ) from None
     except Exception as error:  # damaged files raise anything from EOFError to RuntimeError
         raise CheckpointError(
             f"The weights file {path.name} is damaged or cut short ({type(error).__name__}); fetch it again."
