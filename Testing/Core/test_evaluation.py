@@ -19,7 +19,7 @@ def sweep_with(tracked, size=(7, 5), spacing=SPACING):
 
 
 def random_trajectory(rng, count, valid=None):
-    trajectory = Trajectory.from_parameters(rng.normal(size=(count - 1, 6)) + [0, 0, 1, 0, 0, 0])
+    trajectory = Trajectory.from_parameters(rng.normal([0, 0, 1, 0, 0, 0], 1, (count - 1, 6)))
     return trajectory if valid is None else Trajectory(trajectory.poses, valid)
 
 
