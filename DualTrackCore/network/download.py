@@ -71,6 +71,8 @@ def download(url: str, part: Path, *, remedy: str, reporter: Reporter, opener: O
         raise
     except DownloadError as error:
         raise DownloadError(f"{error} {remedy}") from error.__cause__
+    except urllib.error.HTTPError as error:
+        raise DownloadError(f"{url} could not be fetched (the server answered {error.code}). {remedy}") from error
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", None) or error
         raise DownloadError(f"{url} could not be fetched ({reason}). {remedy}") from error

@@ -194,7 +194,7 @@ def test_a_web_page_is_not_taken_for_a_model(server, entry, tmp_path):
 
 def test_an_error_of_the_server_names_the_way_without_network(server, entry, tmp_path):
     server.status = 404
-    with pytest.raises(DownloadError, match=rf"404.*`dualtrack models import {entry.name} FILE`"):
+    with pytest.raises(DownloadError, match=rf"answered 404.*`dualtrack models import {entry.name} FILE`"):
         fetch(entry, tmp_path)
 
 
