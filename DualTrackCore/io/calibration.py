@@ -128,7 +128,10 @@ def validated_calibration(matrix: np.ndarray, source: str) -> np.ndarray:
     spacing_mm = np.linalg.norm(matrix[:3, :2], axis=0)
     if not spacing_mm.all() or np.linalg.norm(np.cross(*(matrix[:3, :2] / spacing_mm).T)) < np.sqrt(0.5):
         raise InputError(f"{source}: the first two columns of the calibration do not span an image plane.")
-    validated_spacing(spacing_mm)
+    try:
+        validated_spacing(tuple(map(float, spacing_mm)))
+    except InputError as error:
+        raise InputError(f"{source}: {error}") from None
     return matrix
 
 

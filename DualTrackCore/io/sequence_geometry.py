@@ -99,7 +99,7 @@ def _measured(
     if chain.probe_from_pixel is not None:
         matrix = validated_calibration(chain.probe_from_pixel, f"{source}, ImageToProbe")
         split = split_affine(matrix, frame_size)
-        return PixelSize(validated_spacing(split.spacing_mm), float(split.skew_deg))
+        return PixelSize(validated_spacing(tuple(split.spacing_mm.tolist())), float(split.skew_deg))
     if chain.world_from_pixel is None or not chain.world_from_pixel.valid.any():
         return None
     matrices = chain.world_from_pixel.matrices[chain.world_from_pixel.valid]
@@ -107,7 +107,7 @@ def _measured(
     if not plausible.any():
         raise InputError(f"{source}: the transforms of the image give its pixels no size; no pose can be used.")
     split = split_affine(matrices[plausible], frame_size)
-    spacing = validated_spacing(np.median(split.spacing_mm, axis=0))
+    spacing = validated_spacing(tuple(np.median(split.spacing_mm, axis=0).tolist()))
     skew = float(np.median(split.skew_deg))
     if stated is None:
         return PixelSize(spacing, skew)
