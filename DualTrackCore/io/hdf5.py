@@ -164,10 +164,10 @@ def write(sweep: Sweep, path: Path, trajectory: Trajectory | None, reporter: Rep
 
 
 def _write_file(sweep: Sweep, path: Path, trajectory: Trajectory | None, reporter: Reporter) -> None:
-    import h5py
+    from DualTrackCore.io.hdf5_sink import written
 
     height, width = sweep.frame_size
-    with h5py.File(path, "w") as file:
+    with written(path) as file:
         # One frame a piece, so that any frame can be read without its neighbours.
         images = file.create_dataset(
             "images",

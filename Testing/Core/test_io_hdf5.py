@@ -2,6 +2,8 @@
 
 import pickle
 import shutil
+import subprocess
+import sys
 
 import h5py
 import numpy as np
@@ -139,6 +141,36 @@ def test_a_cancelled_or_failed_write_leaves_what_was_there(tmp_path):
     assert target.read_bytes() == b"before"
     with pytest.raises(OutputError, match="Cannot write"):
         hdf5.write(sweep, tmp_path / "a.h5" / "below-a-file.h5", None, Reporter())
+
+
+FULL_DISK = """
+import resource, signal, sys
+from pathlib import Path
+import numpy as np
+from DualTrackCore.errors import OutputError
+from DualTrackCore.io import hdf5
+from DualTrackCore.progress import Reporter
+from DualTrackCore.sweep import Sweep
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)
+frames = np.random.default_rng(0).integers(0, 256, (40, 100, 100), dtype=np.uint8)
+try:
+    hdf5.write(Sweep(frames), Path(sys.argv[1]), None, Reporter())
+except OutputError as error:
+    sys.exit(f"OutputError: {error}")
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits on file sizes are a matter of POSIX systems")
+@pytest.mark.parametrize("room", [100, 3000, 200_000, 399_000])
+def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path, room):
+    command = [sys.executable, "-c", FULL_DISK, str(tmp_path / "a.h5"), str(room)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.stderr.strip().startswith("OutputError: Cannot write")
+    assert done.stderr.strip().count("\n") == 0
+    assert done.returncode == 1
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_only_the_asked_frames_are_read(tmp_path, monkeypatch):
