@@ -154,6 +154,7 @@ def save_model(network: DualTrack, card: ModelCard, path: str | Path) -> Path:
     tensors = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
     with replacing(path) as temporary:
         save_file(tensors, str(temporary), metadata={CARD_KEY: card.to_json()})
+        temporary.chmod(0o644)  # safetensors makes files that only their owner can read
     return path
 
 

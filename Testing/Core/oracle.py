@@ -1,6 +1,7 @@
 """The reference weights, sweeps and outputs in Testing/Data/oracle, and small models for quick tests."""
 
 import importlib.util
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import torch
 
 from DualTrackCore.network import DualTrack, Model, ModelCard
 from DualTrackCore.network.card import PUBLISHED_SPACING_MM
-from DualTrackCore.network.checkpoint import load_weights
+from DualTrackCore.network.checkpoint import load_weights, save_model
 from DualTrackCore.sweep import Sweep
 
 ORACLE = Path(__file__).resolve().parents[1] / "Data" / "oracle"
@@ -53,7 +54,16 @@ def published_model() -> Model:
     """The published network with the reference weights of seed 1."""
     network = DualTrack()
     load_weights(network, oracle_weights(), "the reference weights")
-    return Model(network, ModelCard(name="oracle", trained=False))
+    card = ModelCard(
+        name="oracle",
+        title="Reference weights by recipe, seed 1",
+        version="1",
+        trained=False,
+        training_data="none: numbers by recipe",
+        licence="none",
+        expected_error="meaningless",
+    )
+    return Model(network, card)
 
 
 def golden(name: str) -> dict[str, np.ndarray]:
@@ -86,3 +96,9 @@ def noise_sweep(frames: int, height: int = 96, width: int = 128, **changes) -> S
     """A sweep of random grey values at the published spacing."""
     pixels = np.random.default_rng(frames).integers(0, 256, (frames, height, width), dtype=np.uint8)
     return Sweep(pixels, **{"spacing_mm": PUBLISHED_SPACING_MM, **changes})
+
+
+if __name__ == "__main__":
+    # python Testing/Core/oracle.py FILE.safetensors: the published network with untrained reference weights.
+    reference = published_model()
+    save_model(reference.network, reference.card, sys.argv[1])
