@@ -1,0 +1,158 @@
+"""The voxel grid of a volume: where it lies, how fine it is, what it costs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from DualTrackCore.errors import InputError
+from DualTrackCore.reconstruction.memory import format_bytes
+
+#: Peak of the arrays of a reconstruction, bytes a voxel: 8 accumulator + 4 coverage + 1 grey value + 1 filled flag.
+BYTES_A_VOXEL = 14
+#: Largest departure of the axes from orthonormality: six-digit matrices from files pass.
+AXES_TOLERANCE = 1e-5
+
+
+@dataclass(frozen=True, eq=False)
+class VoxelGrid:
+    """A regular grid of voxels.
+
+    The grid lies in *its* frame of reference: frame0, or the tracker's reference world when `reference_from_frame0`
+    is given. "mm" in the names below means millimetres in that frame; a voxel index is (i, j, k) along the three axes
+    and an array of the grid has the shape [nz, ny, nx].
+
+    Attributes:
+        origin_mm: [3] float64, centre of voxel (0, 0, 0), mm in the frame of the grid.
+        spacing_mm: distance of neighbouring voxel centres along the three axes, mm.
+        size: (nx, ny, nz) voxels.
+        axes: [3, 3] float64, columns are the directions of the grid axes; orthonormal and right-handed.
+        reference_from_frame0: [4, 4] float64 for a grid in the reference world, None for a grid in frame0.
+        note: what planning had to change, a sentence for the user, or empty.
+    """
+
+    origin_mm: np.ndarray
+    spacing_mm: tuple[float, float, float]
+    size: tuple[int, int, int]
+    axes: np.ndarray | None = None
+    reference_from_frame0: np.ndarray | None = None
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        axes = np.eye(3) if self.axes is None else self.axes
+        object.__setattr__(self, "origin_mm", _finite_array(self.origin_mm, (3,), "grid origin"))
+        object.__setattr__(self, "spacing_mm", validated_voxel_spacing(self.spacing_mm))
+        object.__setattr__(self, "size", _validated_size(self.size))
+        object.__setattr__(self, "axes", _validated_axes(axes))
+        if self.reference_from_frame0 is not None:
+            matrix = _finite_array(self.reference_from_frame0, (4, 4), "reference_from_frame0")
+            object.__setattr__(self, "reference_from_frame0", matrix)
+
+    @property
+    def frame(self) -> str:
+        """Name of the frame of reference that the grid lies in: "frame0" or "reference"."""
+        return "frame0" if self.reference_from_frame0 is None else "reference"
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(nz, ny, nx), the shape of an array of this grid."""
+        return self.size[2], self.size[1], self.size[0]
+
+    @property
+    def voxels(self) -> int:
+        """Number of voxels."""
+        return self.size[0] * self.size[1] * self.size[2]
+
+    @property
+    def bytes_needed(self) -> int:
+        """Peak memory of the arrays of a reconstruction on this grid, bytes, for the most demanding compounding.
+
+        Blocks of pixels on their way add some tens of megabytes, whatever the grid.
+        """
+        return self.voxels * BYTES_A_VOXEL
+
+    @property
+    def mm_from_voxel(self) -> np.ndarray:
+        """[4, 4] float64: voxel index (i, j, k, 1) to mm in the frame of the grid."""
+        matrix = np.eye(4)
+        matrix[:3, :3] = self.axes * np.asarray(self.spacing_mm)
+        matrix[:3, 3] = self.origin_mm
+        return matrix
+
+    @property
+    def voxel_from_mm(self) -> np.ndarray:
+        """[4, 4] float64: mm in the frame of the grid to (fractional) voxel index."""
+        matrix = np.eye(4)
+        matrix[:3, :3] = np.linalg.inv(self.axes) / np.asarray(self.spacing_mm)[:, None]
+        matrix[:3, 3] = -matrix[:3, :3] @ self.origin_mm
+        return matrix
+
+    @property
+    def frame0_from_voxel(self) -> np.ndarray:
+        """[4, 4] float64: voxel index to frame0 mm, whichever frame the grid lies in."""
+        if self.reference_from_frame0 is None:
+            return self.mm_from_voxel
+        return np.linalg.inv(self.reference_from_frame0) @ self.mm_from_voxel
+
+    @property
+    def voxel_from_frame0(self) -> np.ndarray:
+        """[4, 4] float64: frame0 mm to (fractional) voxel index, whichever frame the grid lies in."""
+        if self.reference_from_frame0 is None:
+            return self.voxel_from_mm
+        return self.voxel_from_mm @ self.reference_from_frame0
+
+    def describe(self) -> str:
+        """One sentence: size, spacing, extent, memory, and what planning changed."""
+        size = " x ".join(map(str, self.size))
+        spacing = " x ".join(f"{value:.3g}" for value in self.spacing_mm)
+        extent = " x ".join(f"{n * value:.3g}" for n, value in zip(self.size, self.spacing_mm, strict=True))
+        note = f"; {self.note}" if self.note else ""
+        return (
+            f"{size} voxels of {spacing} mm ({extent} mm) in {self.frame}, "
+            f"about {format_bytes(self.bytes_needed)} of memory{note}."
+        )
+
+
+def validated_voxel_spacing(spacing_mm: object) -> tuple[float, float, float]:
+    """A voxel spacing as three floats; one number stands for cubic voxels.
+
+    Raises:
+        InputError: not one or three finite numbers above 0.
+    """
+    try:
+        values = np.broadcast_to(np.asarray(spacing_mm, dtype=np.float64), (3,))
+    except (TypeError, ValueError):
+        raise InputError(f"The voxel spacing {spacing_mm!r} is not one or three numbers in mm.") from None
+    if not (np.isfinite(values).all() and (values > 0).all()):
+        raise InputError(f"The voxel spacing {spacing_mm!r} is out of range; it must be finite and above 0 mm.")
+    return float(values[0]), float(values[1]), float(values[2])
+
+
+def _finite_array(values: object, shape: tuple[int, ...], what: str) -> np.ndarray:
+    try:
+        array = np.array(values, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise InputError(f"The {what} is not an array of numbers.") from None
+    if array.shape != shape or not np.isfinite(array).all():
+        raise InputError(f"The {what} has shape {array.shape}; expected {shape} finite numbers.")
+    array.flags.writeable = False
+    return array
+
+
+def _validated_size(size: object) -> tuple[int, int, int]:
+    values = np.asarray(size)
+    if values.shape != (3,) or not np.issubdtype(values.dtype, np.integer) or (values < 1).any():
+        raise InputError(f"The grid size {size!r} is not three whole numbers of at least 1.")
+    return int(values[0]), int(values[1]), int(values[2])
+
+
+def _validated_axes(axes: object) -> np.ndarray:
+    array = _finite_array(axes, (3, 3), "matrix of grid axes")
+    error = np.abs(array.T @ array - np.eye(3)).max()
+    if error > AXES_TOLERANCE or np.linalg.det(array) < 0:
+        raise InputError(
+            f"The grid axes are not a rotation (they depart by {error:.3g}, the limit is {AXES_TOLERANCE}, "
+            "and a mirrored set is refused too)."
+        )
+    return array

@@ -1,0 +1,165 @@
+"""Which pixels of a frame hold ultrasound: the clip rectangle and the fan of a curvilinear probe."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from DualTrackCore.errors import InputError
+
+
+@dataclass(frozen=True)
+class Rectangle:
+    """Columns `left` to `right` and rows `top` to `bottom` of a frame, both ends included, in pixels."""
+
+    left: int
+    top: int
+    right: int
+    bottom: int
+
+    @property
+    def corners(self) -> np.ndarray:
+        """[4, 4] float64: homogeneous pixel coordinates (column, row, 0, 1) of the corner pixels' centres."""
+        return np.array(
+            [[u, v, 0.0, 1.0] for v in (self.top, self.bottom) for u in (self.left, self.right)], dtype=np.float64
+        )
+
+    def intersect(self, other: Rectangle) -> Rectangle:
+        """The part common to both.
+
+        Raises:
+            InputError: there is none.
+        """
+        common = Rectangle(
+            max(self.left, other.left),
+            max(self.top, other.top),
+            min(self.right, other.right),
+            min(self.bottom, other.bottom),
+        )
+        if common.left > common.right or common.top > common.bottom:
+            raise InputError(
+                f"The clip rectangle (columns {self.left}-{self.right}, rows {self.top}-{self.bottom}) and the image "
+                f"area (columns {other.left}-{other.right}, rows {other.top}-{other.bottom}) do not meet."
+            )
+        return common
+
+
+@dataclass(frozen=True)
+class Fan:
+    """The sector that a curvilinear or phased-array probe shows, as PLUS configurations describe it.
+
+    Attributes:
+        origin_pixel: (column, row) where the beams meet; may lie outside the frame.
+        angles_deg: smallest and largest angle from straight down, positive to the right, within -90 to 90.
+        radii_pixel: distances from the origin at which the image starts and stops, in pixels (columns).
+        aspect: height of a pixel over its width; rows are multiplied by it before distances and angles are taken.
+            PLUS configurations take pixels as square.
+    """
+
+    origin_pixel: tuple[float, float]
+    angles_deg: tuple[float, float]
+    radii_pixel: tuple[float, float]
+    aspect: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("origin_pixel", "angles_deg", "radii_pixel"):
+            object.__setattr__(self, name, _pair(getattr(self, name), f"fan's {name}"))
+        low, high = self.angles_deg
+        if not -90 < low < high < 90:
+            raise InputError(f"The fan angles {low:g} to {high:g} degrees must rise and lie between -90 and 90.")
+        start, stop = self.radii_pixel
+        if not 0 <= start < stop:
+            raise InputError(f"The fan radii {start:g} to {stop:g} pixels must rise from 0 or more.")
+        if not 0.1 <= self.aspect <= 10:
+            raise InputError(f"The fan's pixel aspect {self.aspect:g} is out of range; it must lie in 0.1 to 10.")
+
+    def mask(self, frame_size: tuple[int, int]) -> np.ndarray:
+        """[H, W] bool: the pixels whose centres lie in the sector, its border included."""
+        height, width = frame_size
+        right = np.arange(width) - self.origin_pixel[0]
+        down = (np.arange(height)[:, None] - self.origin_pixel[1]) * self.aspect
+        low, high = np.tan(np.deg2rad(self.angles_deg))
+        distance = np.hypot(right, down)
+        inside = (down >= 0) & (right >= low * down) & (right <= high * down)
+        return inside & (distance >= self.radii_pixel[0]) & (distance <= self.radii_pixel[1])
+
+
+@dataclass(frozen=True, eq=False)
+class PixelSelection:
+    """The pixels of a frame that go into the volume.
+
+    Attributes:
+        rectangle: the smallest rectangle that holds them.
+        keep: [rows, columns] bool within the rectangle, or None where all of it is kept.
+    """
+
+    rectangle: Rectangle
+    keep: np.ndarray | None = None
+
+    @property
+    def pixels(self) -> int:
+        """Number of pixels."""
+        box = self.rectangle
+        whole = (box.right - box.left + 1) * (box.bottom - box.top + 1)
+        return whole if self.keep is None else int(self.keep.sum())
+
+
+def clip_rectangle(clip: object, frame_size: tuple[int, int]) -> Rectangle:
+    """The rectangle of `clip` = (x, y, width, height) pixels in a frame of (H, W) pixels; None is the whole frame.
+
+    As in PLUS, the upper bound x + width is included, and what lies beyond the frame is cut off.
+
+    Raises:
+        InputError: not four finite whole numbers, no extent, or nothing of it lies in the frame.
+    """
+    height, width = frame_size
+    if clip is None:
+        return Rectangle(0, 0, width - 1, height - 1)
+    try:
+        values = np.asarray(clip, dtype=np.float64)
+    except (TypeError, ValueError):
+        values = np.empty(0)
+    if values.shape != (4,) or not np.isfinite(values).all() or (values != np.round(values)).any():
+        raise InputError(f"The clip rectangle {clip!r} is not four whole numbers: x, y, width, height in pixels.")
+    x, y, columns, rows = (int(value) for value in values)
+    if columns < 1 or rows < 1:
+        raise InputError(f"The clip rectangle {clip!r} has no extent; its width and height must be at least 1 pixel.")
+    if x < 0 or y < 0 or x >= width or y >= height:
+        raise InputError(
+            f"The clip rectangle {clip!r} starts outside the frame of {width} x {height} pixels; "
+            f"x must lie in 0 to {width - 1} and y in 0 to {height - 1}."
+        )
+    return Rectangle(x, y, min(width - 1, x + columns), min(height - 1, y + rows))
+
+
+def select_pixels(frame_size: tuple[int, int], clip: object = None, fan: Fan | None = None) -> PixelSelection:
+    """The pixels inside both the clip rectangle and the fan.
+
+    Raises:
+        InputError: the clip rectangle is unusable, or no pixel is left.
+    """
+    rectangle = clip_rectangle(clip, frame_size)
+    if fan is None:
+        return PixelSelection(rectangle)
+    mask = fan.mask(frame_size)
+    mask[: rectangle.top] = mask[rectangle.bottom + 1 :] = False
+    mask[:, : rectangle.left] = mask[:, rectangle.right + 1 :] = False
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if len(rows) == 0:
+        raise InputError(
+            f"No pixel of the {frame_size[1]} x {frame_size[0]} frame lies in both the clip rectangle and {fan}."
+        )
+    box = Rectangle(int(columns[0]), int(rows[0]), int(columns[-1]), int(rows[-1]))
+    keep = mask[box.top : box.bottom + 1, box.left : box.right + 1]
+    return PixelSelection(box, None if keep.all() else keep)
+
+
+def _pair(values: object, what: str) -> tuple[float, float]:
+    try:
+        array = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError):
+        array = np.empty(0)
+    if array.shape != (2,) or not np.isfinite(array).all():
+        raise InputError(f"The {what} {values!r} is not two finite numbers.")
+    return float(array[0]), float(array[1])

@@ -1,0 +1,194 @@
+"""Choosing the voxel grid of a sweep before anything is allocated."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import permutations
+from typing import Literal
+
+import numpy as np
+
+from DualTrackCore.errors import InputError
+from DualTrackCore.reconstruction.detect import resolved_area
+from DualTrackCore.reconstruction.grid import BYTES_A_VOXEL, VoxelGrid, validated_voxel_spacing
+from DualTrackCore.reconstruction.mask import Fan, select_pixels
+from DualTrackCore.reconstruction.memory import default_memory_limit, format_bytes
+from DualTrackCore.reconstruction.placement import corner_points_mm, median_step_mm, usable_frames
+from DualTrackCore.sweep import Sweep
+from DualTrackCore.trajectory import Trajectory
+
+#: Automatic spacing makes no larger volumes than this, whatever the memory: 512 voxels cubed.
+AUTOMATIC_VOXELS = 512**3
+
+
+def plan_grid(
+    sweep: Sweep,
+    trajectory: Trajectory,
+    *,
+    spacing_mm: Literal["auto"] | float | tuple[float, float, float] = "auto",
+    axes: Literal["frame0", "principal"] = "frame0",
+    frame: Literal["frame0", "reference"] = "frame0",
+    region: tuple[object, object] | None = None,
+    clip: tuple[int, int, int, int] | None = None,
+    fan: Fan | Literal["auto"] | None = None,
+    max_bytes: int | None = None,
+) -> VoxelGrid:
+    """The grid that holds every selected pixel of the frames with an image and a pose.
+
+    The extent is that of IGSIO since 2024: the origin is the componentwise minimum of the corner pixels' centres, and
+    an axis has round(extent / spacing) + 1 voxels.
+
+    Automatic spacing is the geometric mean of the longer pixel side and the median step between frames, never finer
+    than the longer pixel side: a dense sweep keeps its in-plane detail, and a sparse one loses some of it for smaller
+    gaps. It is rounded up to 0.01 mm, and coarsened until the volume fits `max_bytes` and 512 cubed voxels; the note
+    of the grid says when that happened. A given spacing is never changed.
+
+    Args:
+        sweep: frames with known spacing.
+        trajectory: one pose a frame; frames whose pose or image is invalid are left out.
+        spacing_mm: "auto", or the side of a cubic voxel, or (x, y, z), mm.
+        axes: "frame0" leaves the axes parallel to those of `frame`; "principal" turns them to the principal axes of
+            the sweep where that makes the box smaller, as it does for oblique sweeps.
+        frame: "frame0", or "reference" for a volume in the world of the tracker.
+        region: ((x, y, z) minimum, (x, y, z) maximum), mm in `frame`: only this box is reconstructed. With principal
+            axes it is the box around the region along those axes.
+        clip: (x, y, width, height) in pixels; None is the whole frame.
+        fan: the sector of a curvilinear probe, "auto" to find the image area from the frames, or None.
+        max_bytes: most memory that the reconstruction may take; None is half of what is available.
+
+    Raises:
+        InputError: nothing can be placed, the region misses the sweep, or the volume would be too large; the last
+            message names the spacing that fits.
+    """
+    usable = usable_frames(sweep, trajectory)
+    clip, fan = resolved_area(sweep, clip, fan)
+    selection = select_pixels(sweep.frame_size, clip, fan)
+    limit = _validated_limit(max_bytes)
+    reference_from_frame0 = _reference(trajectory, frame)
+    corners = corner_points_mm(sweep, trajectory, usable, selection.rectangle)
+    step_mm = median_step_mm(corners)
+    if reference_from_frame0 is not None:
+        corners = corners @ reference_from_frame0[:3, :3].T + reference_from_frame0[:3, 3]
+    rotation = _rotation(corners, axes)
+    low, high = _restricted(corners.reshape(-1, 3) @ rotation, region, rotation)
+    if isinstance(spacing_mm, str):
+        if spacing_mm != "auto":
+            raise InputError(f"The voxel spacing {spacing_mm!r} is neither a number in mm nor 'auto'.")
+        spacing, note = _automatic_spacing(sweep.require_spacing(), step_mm, high - low, limit)
+    else:
+        spacing, note = validated_voxel_spacing(spacing_mm), ""
+        _require_fit(spacing, high - low, limit)
+    size = tuple(int(count) for count in _size(high - low, spacing))
+    return replace(
+        VoxelGrid(rotation @ low, spacing, size, rotation, reference_from_frame0),
+        note=note,
+    )
+
+
+def _validated_limit(max_bytes: int | None) -> float:
+    limit = default_memory_limit() if max_bytes is None else max_bytes
+    if not limit >= BYTES_A_VOXEL:
+        raise InputError(f"The memory limit of {limit} bytes is below the {BYTES_A_VOXEL} bytes of one voxel.")
+    return float(limit)
+
+
+def _reference(trajectory: Trajectory, frame: str) -> np.ndarray | None:
+    if frame == "frame0":
+        return None
+    if frame != "reference":
+        raise InputError(f"The frame {frame!r} of the grid is unknown; choose 'frame0' or 'reference'.")
+    if trajectory.reference_from_frame0 is None:
+        raise InputError(
+            "The trajectory was not measured by a tracker and has no reference world; choose the frame 'frame0'."
+        )
+    return trajectory.reference_from_frame0
+
+
+def _rotation(corners_mm: np.ndarray, axes: str) -> np.ndarray:
+    if axes == "frame0":
+        return np.eye(3)
+    if axes != "principal":
+        raise InputError(f"The axes {axes!r} of the grid are unknown; choose 'frame0' or 'principal'.")
+    points = corners_mm.reshape(-1, 3)
+    vectors = np.linalg.eigh(np.cov(points, rowvar=False))[1]
+    # Order and signs are free: the choice closest to the identity keeps x, y, z where a reader expects them.
+    order = max(permutations(range(3)), key=lambda p: sum(abs(vectors[i, p[i]]) for i in range(3)))
+    vectors = vectors[:, order]
+    vectors = vectors * np.where(np.diag(vectors) < 0, -1.0, 1.0)
+    if np.linalg.det(vectors) < 0:
+        vectors[:, np.argmin(np.diag(vectors))] *= -1
+    # Equal variances leave the directions to chance, and then the box may even grow.
+    smaller = np.prod(np.ptp(points @ vectors, axis=0)) < np.prod(np.ptp(points, axis=0))
+    return vectors if smaller else np.eye(3)
+
+
+def _restricted(points_mm: np.ndarray, region: object, rotation: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Minimum and maximum of the points (along the grid axes), cut to the region (given along the frame's axes)."""
+    low, high = points_mm.min(axis=0), points_mm.max(axis=0)
+    if region is None:
+        return low, high
+    try:
+        box = np.asarray(region, dtype=np.float64)
+    except (TypeError, ValueError):
+        box = np.empty(0)
+    if box.shape != (2, 3) or not np.isfinite(box).all() or (box[0] > box[1]).any():
+        raise InputError(
+            f"The region {region!r} is not a box: give the smallest and the largest x, y, z in mm, smallest first."
+        )
+    corners = np.array([[x, y, z] for x in box[:, 0] for y in box[:, 1] for z in box[:, 2]]) @ rotation
+    cut_low, cut_high = np.maximum(low, corners.min(axis=0)), np.minimum(high, corners.max(axis=0))
+    if (cut_low > cut_high).any():
+        raise InputError(
+            f"The region {_box_text(box[0], box[1])} lies outside the sweep, which covers {_box_text(low, high)} "
+            "along the axes of the grid."
+        )
+    return cut_low, cut_high
+
+
+def _box_text(low: np.ndarray, high: np.ndarray) -> str:
+    return ", ".join(f"{axis} {a:.4g} to {b:.4g}" for axis, a, b in zip("xyz", low, high, strict=True)) + " mm"
+
+
+def _size(extent_mm: np.ndarray, spacing_mm: tuple[float, float, float]) -> np.ndarray:
+    # As floats: the counts of an absurdly fine spacing must not overflow before they are refused.
+    return np.floor(extent_mm / np.asarray(spacing_mm) + 0.5) + 1
+
+
+def _bytes(extent_mm: np.ndarray, spacing_mm: tuple[float, float, float]) -> float:
+    return float(np.prod(_size(extent_mm, spacing_mm))) * BYTES_A_VOXEL
+
+
+def _automatic_spacing(
+    pixel_mm: tuple[float, float], step_mm: float, extent_mm: np.ndarray, limit: float
+) -> tuple[tuple[float, float, float], str]:
+    wanted = np.ceil(max(max(pixel_mm), np.sqrt(max(pixel_mm) * step_mm)) * 100 - 1e-6) / 100
+    allowed = min(limit, AUTOMATIC_VOXELS * BYTES_A_VOXEL)
+    spacing = _fitting((wanted,) * 3, extent_mm, allowed)
+    if spacing[0] == wanted:
+        return spacing, ""
+    return spacing, (
+        f"coarsened from the {wanted:.3g} mm that suit the sweep, "
+        f"so that the volume stays below {format_bytes(allowed)}"
+    )
+
+
+def _require_fit(spacing_mm: tuple[float, float, float], extent_mm: np.ndarray, limit: float) -> None:
+    needed = _bytes(extent_mm, spacing_mm)
+    if needed <= limit:
+        return
+    fitting = " x ".join(f"{value:.3g}" for value in _fitting(spacing_mm, extent_mm, limit))
+    size = " x ".join(f"{count:.0f}" for count in _size(extent_mm, spacing_mm))
+    raise InputError(
+        f"A volume of {size} voxels needs {format_bytes(needed)} of memory, and the limit is {format_bytes(limit)}; "
+        f"a spacing of {fitting} mm would fit, or restrict the region."
+    )
+
+
+def _fitting(spacing_mm: tuple[float, float, float], extent_mm: np.ndarray, limit: float) -> tuple[float, float, float]:
+    """The spacing, coarsened by one factor and to three digits until the volume fits."""
+    spacing = np.asarray(spacing_mm, dtype=np.float64)
+    while (needed := _bytes(extent_mm, tuple(spacing))) > limit:
+        spacing = spacing * max(1.005, (needed / limit) ** (1 / 3) * 0.999)
+        digits = 10.0 ** (np.floor(np.log10(spacing)) - 2)
+        spacing = np.ceil(spacing / digits - 1e-9) * digits
+    return float(spacing[0]), float(spacing[1]), float(spacing[2])

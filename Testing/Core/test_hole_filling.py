@@ -1,0 +1,176 @@
+"""Holes are filled from what was seen, and from nothing else."""
+
+import numpy as np
+import pytest
+
+from DualTrackCore.errors import Cancelled, InputError
+from DualTrackCore.progress import Reporter
+from DualTrackCore.reconstruction import HoleFilling, holes
+from DualTrackCore.reconstruction.holes import fill_holes, validated_hole_filling
+from DualTrackCore.reconstruction.sticks import DIRECTIONS
+
+METHODS = ("gaussian", "distance", "nearest", "stick")
+
+
+def block(seed=0, missing=0.3, size=9):
+    random = np.random.default_rng(seed)
+    seen = random.random((size, size, size)) > missing
+    return random.integers(1, 255, seen.shape).astype(np.uint8) * seen, seen
+
+
+def known_around(volume, seen, k, j, i, half):
+    for z in range(max(0, k - half), min(volume.shape[0], k + half + 1)):
+        for y in range(max(0, j - half), min(volume.shape[1], j + half + 1)):
+            for x in range(max(0, i - half), min(volume.shape[2], i + half + 1)):
+                if seen[z, y, x]:
+                    yield float(volume[z, y, x]), np.sqrt((z - k) ** 2 + (y - j) ** 2 + (x - i) ** 2)
+
+
+def by_kernel(filling, volume, seen, *home):
+    known = list(known_around(volume, seen, *home, filling.size // 2))
+    if len(known) <= filling.min_known_ratio * filling.size**3:
+        return None
+    values, distances = np.array(known).T
+    if filling.method == "gaussian":
+        weights = np.exp(-(distances**2) / (2 * filling.stdev_voxels**2))
+    else:
+        weights = 1 / distances
+    return int((weights * values).sum() / weights.sum() + 1e-3)
+
+
+def by_nearest(filling, volume, seen, *home):
+    for half in range(1, filling.size // 2 + 1):
+        known = [value for value, _ in known_around(volume, seen, *home, half)]
+        if known:
+            return int(np.mean(known) + 1e-3) if len(known) > filling.min_known_ratio * filling.size**3 else None
+    return None
+
+
+def by_stick(filling, volume, seen, k, j, i):
+    def walk(direction, sign, limit):
+        for step in range(1, limit + 1):
+            at = (k + sign * step * direction[2], j + sign * step * direction[1], i + sign * step * direction[0])
+            if min(at) < 0 or (np.array(at) >= volume.shape).any():
+                return 0, 0
+            if seen[at]:
+                return step, int(volume[at])
+        return 0, 0
+
+    found = []
+    for direction in DIRECTIONS:
+        f, ahead = walk(direction, 1, filling.stick_length - 1)
+        b, behind = walk(direction, -1, filling.stick_length - 1 - f) if f else (0, 0)
+        if b:
+            value = ((b + 1) * ahead + f * behind) // (f + b + 1)
+            found.append((1 / ((f + b + 1) * np.linalg.norm(direction)), value))
+    if not found:
+        return None
+    worst = sorted((score for score, _ in found), reverse=True)[: filling.sticks][-1]
+    best = [(score, value) for score, value in found if score >= worst - 1e-9]
+    return int(sum(s * v for s, v in best) / sum(s for s, _ in best) + 1e-6)
+
+
+PLAIN = {"gaussian": by_kernel, "distance": by_kernel, "nearest": by_nearest, "stick": by_stick}
+
+
+@pytest.mark.parametrize("missing", [0.3, 0.9])
+@pytest.mark.parametrize(
+    "filling",
+    [
+        HoleFilling("gaussian"),
+        HoleFilling("gaussian", size=3, stdev_voxels=1.5, min_known_ratio=0.05),
+        HoleFilling("distance", min_known_ratio=0.02),
+        HoleFilling("nearest"),
+        HoleFilling("nearest", min_known_ratio=0.03),
+        HoleFilling("stick"),
+        HoleFilling("stick", stick_length=5, sticks=3),
+    ],
+    ids=str,
+)
+def test_each_method_gives_what_its_formula_gives_voxel_by_voxel(filling, missing):
+    volume, seen = block(missing=missing)
+    result, filled = fill_holes(volume, seen, [filling])
+    for home in zip(*np.nonzero(~seen), strict=True):
+        expected = PLAIN[filling.method](filling, volume, seen, *home)
+        assert filled[home] == (expected is not None)
+        assert int(result[home]) == (expected or 0)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_was_seen_is_never_changed_even_where_it_is_black(method):
+    volume, seen = block()
+    volume[4] = 0
+    seen[4] = True
+    result, filled = fill_holes(volume, seen, [HoleFilling(method)])
+    np.testing.assert_array_equal(result[seen], volume[seen])
+    assert not filled[seen].any()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_holes_in_an_even_volume_get_its_grey_value(method):
+    seen = block()[1]
+    result, filled = fill_holes(np.where(seen, 100, 0).astype(np.uint8), seen, [HoleFilling(method)])
+    assert filled.any()
+    assert set(np.unique(result[filled])) == {100}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_slabs_give_what_the_whole_volume_gives(method, monkeypatch):
+    volume, seen = block(missing=0.7, size=12)
+    whole = fill_holes(volume, seen, [HoleFilling(method, min_known_ratio=0.05)])
+    monkeypatch.setattr(holes, "SLAB_VOXELS", 2 * 12 * 12)
+    pieces = fill_holes(volume, seen, [HoleFilling(method, min_known_ratio=0.05)])
+    np.testing.assert_array_equal(pieces[0], whole[0])
+    np.testing.assert_array_equal(pieces[1], whole[1])
+
+
+def test_a_second_method_fills_only_what_the_first_could_not():
+    volume, seen = block(missing=0.85)
+    first, by_first = fill_holes(volume, seen, [HoleFilling("gaussian", min_known_ratio=0.15)])
+    both, by_both = fill_holes(volume, seen, [HoleFilling("gaussian", min_known_ratio=0.15), HoleFilling("nearest")])
+    np.testing.assert_array_equal(both[by_first], first[by_first])
+    assert 0 < by_first.sum() < by_both.sum()
+
+
+def test_an_empty_volume_stays_empty():
+    empty = np.zeros((4, 5, 6), np.uint8)
+    for method in METHODS:
+        result, filled = fill_holes(empty, empty > 0, [HoleFilling(method)])
+        assert not result.any()
+        assert not filled.any()
+
+
+def test_filling_reports_slabs_and_can_be_cancelled():
+    volume, seen = block()
+    reports = []
+    fill_holes(volume, seen, [HoleFilling("stick")], Reporter(reports.append))
+    assert (reports[-1].done, reports[-1].total) == (9, 9)
+    with pytest.raises(Cancelled):
+        fill_holes(volume, seen, [HoleFilling("stick")], Reporter(cancelled=lambda: True))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"method": "magic"},
+        {"size": 4},
+        {"size": 1},
+        {"stdev_voxels": 0},
+        {"stdev_voxels": float("nan")},
+        {"min_known_ratio": 1},
+        {"stick_length": 2},
+        {"sticks": 0},
+        {"sticks": 14},
+    ],
+)
+def test_unusable_parameters_are_refused(values):
+    with pytest.raises(InputError):
+        HoleFilling(**{"method": "gaussian", **values})
+
+
+def test_names_and_objects_and_lists_are_accepted_as_hole_filling():
+    assert validated_hole_filling("none") == ()
+    assert validated_hole_filling("stick") == (HoleFilling("stick"),)
+    assert validated_hole_filling([HoleFilling("stick"), HoleFilling("nearest")])[1].method == "nearest"
+    with pytest.raises(InputError, match="'none' or one of"):
+        validated_hole_filling(3)
