@@ -22,8 +22,10 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
         OutputError: the folder cannot be written, or the disk is full.
     """
     path = Path(path)
+    parents: list[Path] = []
     temporary = path.with_name(f".{secrets.token_hex(4)}-{path.name}")
     try:
+        parents = _missing_parents(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         os.replace(temporary, path)
@@ -35,11 +37,12 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
+        _remove_empty(parents)
 
 
 @contextlib.contextmanager
 def staged_folder(folder: str | os.PathLike) -> Iterator[Path]:
-    """Give an empty temporary folder beside `folder`; on success move what it holds into `folder`, file by file.
+    """Give an empty temporary folder beside or in `folder`; on success move what it holds there, file by file.
 
     Files of the same names are replaced, others in `folder` stay; on any failure nothing in `folder` changes. The
     temporary folder is made at once, so a place that cannot be written is found before the work begins.
@@ -48,8 +51,11 @@ def staged_folder(folder: str | os.PathLike) -> Iterator[Path]:
         OutputError: the place cannot be written, or the disk is full.
     """
     folder = Path(folder)
-    staging = folder.with_name(f".{secrets.token_hex(4)}-{folder.name}")
+    parents: list[Path] = []
+    # Inside a folder that exists: the one above it may be closed to writing, and "." has no name beside which to stage.
+    staging = (folder if os.path.isdir(folder) else folder.parent) / f".{secrets.token_hex(4)}-{folder.name}"
     try:
+        parents = _missing_parents(folder)
         if folder.exists() and not folder.is_dir():
             raise OutputError(f"Cannot write into {folder}: it is a file; choose another folder.")
         staging.mkdir(parents=True)
@@ -64,3 +70,16 @@ def staged_folder(folder: str | os.PathLike) -> Iterator[Path]:
         raise OutputError(f"Cannot write into {folder}: {reason}; choose another folder or free some space.") from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+        _remove_empty(parents)
+
+
+def _missing_parents(path: Path) -> list[Path]:
+    """Folders above `path` that do not exist yet, the nearest first."""
+    return [parent for parent in path.parents if not parent.exists()]
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    """Remove those of the folders that hold nothing: they were made for an output that did not come about."""
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            folder.rmdir()

@@ -22,9 +22,14 @@ def test_a_finished_file_replaces_the_old_one(tmp_path):
 def test_an_interrupted_file_leaves_the_old_one(tmp_path, error):
     path = tmp_path / "a.txt"
     path.write_text("old")
-    with pytest.raises(OutputError if isinstance(error, OSError) else type(error)), replacing(path) as temporary:
-        temporary.write_text("half")
-        raise error
+
+    def interrupted():
+        with replacing(path) as temporary:
+            temporary.write_text("half")
+            raise error
+
+    with pytest.raises(OutputError if isinstance(error, OSError) else type(error)):
+        interrupted()
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["a.txt"]
 
@@ -48,10 +53,14 @@ def test_a_folder_gets_all_files_and_keeps_others(tmp_path):
 @pytest.mark.parametrize("error", [InputError("no"), KeyboardInterrupt(), OSError(28, "No space left on device")])
 def test_an_interrupted_folder_changes_nothing(tmp_path, error):
     folder = tmp_path / "out"
-    expected = OutputError if isinstance(error, OSError) else type(error)
-    with pytest.raises(expected), staged_folder(folder) as staging:
-        (staging / "a.txt").write_text("half")
-        raise error
+
+    def interrupted():
+        with staged_folder(folder) as staging:
+            (staging / "a.txt").write_text("half")
+            raise error
+
+    with pytest.raises(OutputError if isinstance(error, OSError) else type(error)):
+        interrupted()
     assert os.listdir(tmp_path) == []
 
 
@@ -63,3 +72,19 @@ def test_a_place_that_cannot_be_written_is_a_sentence(tmp_path):
         pass
     with pytest.raises(OutputError, match="Cannot write into"), staged_folder(tmp_path / "file" / "out"):
         pass
+
+
+def test_folders_made_for_an_output_go_when_it_does_not_come_about(tmp_path):
+    with pytest.raises(InputError), replacing(tmp_path / "a" / "b" / "file.txt"):
+        raise InputError("no")
+    with pytest.raises(InputError), staged_folder(tmp_path / "a" / "b" / "out"):
+        raise InputError("no")
+    assert os.listdir(tmp_path) == []
+
+
+def test_the_current_folder_can_take_results(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with staged_folder(".") as staging:
+        (staging / "a.txt").write_text("a")
+        assert staging.resolve().parent == tmp_path.resolve()
+    assert os.listdir(tmp_path) == ["a.txt"]
