@@ -183,7 +183,7 @@ class Trajectory:
 
     @property
     def relative(self) -> np.ndarray:
-        """[N - 1, 4, 4] float64: entry i maps image coordinates of frame i + 1 to frame i; NaN where either is invalid."""
+        """[N - 1, 4, 4] float64: entry i maps image coordinates of frame i + 1 to frame i; NaN if either is invalid."""
         poses = np.where(self.valid[:, None, None], self.poses, np.nan)
         return invert_rigid(poses[:-1]) @ poses[1:]
 

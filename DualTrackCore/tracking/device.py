@@ -43,8 +43,8 @@ def choose_device(device: str | torch.device = "auto") -> torch.device:
 def choose_precision(precision: Precision, device: torch.device) -> str:
     """ "fp32", "bf16" or "fp16"; "auto" is fp16 on CUDA and fp32 elsewhere.
 
-    Half precision acts in the convolutional trunks, where nearly all of the time goes; the transformers, whose sums over
-    the whole sweep lose most from rounding, always run in fp32.
+    Half precision acts in the convolutional trunks, where nearly all of the time goes; the transformers, whose sums
+    over the whole sweep lose most from rounding, always run in fp32.
 
     Raises:
         InputError: an unknown name, or fp16 on the CPU, where its range is not safe to rely on.

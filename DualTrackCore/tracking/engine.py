@@ -86,8 +86,9 @@ def estimate_trajectory(
     run = _prepare(sweep, model, device, precision)
     chunk = choose_chunk(chunk_frames, model.network, run.device)
     reporter = Reporter(progress, cancelled)
-    network = model.network.to(run.device).eval()
+    network = model.network.eval()
     try:
+        network.to(run.device)
         with torch.inference_mode():
             local_features, global_features, chunk = _features(run, sweep, chunk, reporter)
             parameters = poses_in_windows(
@@ -125,7 +126,7 @@ def _prepare(sweep: Sweep, model: Model, device: str | torch.device, precision: 
 def _features(run: _Run, sweep: Sweep, chunk: int, reporter: Reporter) -> tuple[Tensor, Tensor, int]:
     """Class tokens [N, C] of all frames, pooled features [K, F] of every 16th, and the chunk length that fitted."""
     network, frames = run.model.network, len(sweep)
-    stream = StreamingTrunk(network.local.trunk)
+    stream = StreamingTrunk(network.local.trunk, lambda maps: _class_tokens(run, maps))
     local_parts, global_parts = [], []
     start = 0
     reporter.report("network", 0, frames)
@@ -157,10 +158,15 @@ def _chunk_features(
     with half_precision(run.precision, run.device):
         if len(seen):
             whole.append(network.global_encoder.image_features(run.preprocessor.whole(seen)[None])[0].float())
-        # The stream comes last: once it has taken the frames, nothing in this chunk can fail any more but the ViT.
-        maps = stream.push(run.preprocessor.local(images), last).float()
-    local = network.local.spatial(maps) if len(maps) else maps.new_empty(0, _feature_width(network.local.spatial))
-    return local, whole
+        # The stream comes last: once it has taken the frames, nothing in this chunk can fail any more.
+        return stream.push(run.preprocessor.local(images), last), whole
+
+
+def _class_tokens(run: _Run, maps: Tensor) -> Tensor:
+    """Class tokens [m, C] of feature maps [m, width, h, w], in full precision; m may be 0."""
+    spatial = run.model.network.local.spatial
+    with torch.autocast(run.device.type, enabled=False):
+        return spatial(maps.float()) if len(maps) else maps.new_empty((0, _feature_width(spatial)), dtype=torch.float32)
 
 
 def _feature_width(spatial: torch.nn.Module) -> int:

@@ -44,7 +44,8 @@ def scope_warnings(sweep: Sweep, model: Model, preprocessor: Preprocessor) -> li
     if missing := int(np.count_nonzero(~sweep.frame_valid)):
         messages.append(f"{missing} of {frames} frames hold no image; the motion around them is unreliable.")
     if abs(sweep.skew_deg) > 1:
-        messages.append(f"The pixel axes are {abs(sweep.skew_deg):.1f} degrees off a right angle; the model assumes none.")
+        skew = f"{abs(sweep.skew_deg):.1f} degrees"
+        messages.append(f"The pixel axes are {skew} off a right angle; the model assumes a right angle.")
     return messages
 
 

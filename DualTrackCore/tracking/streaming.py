@@ -7,6 +7,8 @@ the frames it depends on have been pushed: 17 frames behind the newest one for t
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -17,10 +19,14 @@ class StreamingTrunk:
     """Push frames in pieces of any length, get feature maps in order.
 
     A push either happens as a whole or, if it raises (out of memory), not at all: it can be repeated with fewer frames.
+
+    Args:
+        trunk: in evaluation mode.
+        consume: what is done with the feature maps [m, width, h, w] of a push; a failure of it undoes the push as well.
     """
 
-    def __init__(self, trunk: Trunk) -> None:
-        self._trunk = trunk
+    def __init__(self, trunk: Trunk, consume: Callable[[Tensor], Tensor] | None = None) -> None:
+        self._trunk, self._consume = trunk, consume
         self._kept: dict[str, Tensor] = {}
 
     def push(self, images: Tensor, last: bool = False) -> Tensor:
@@ -31,14 +37,17 @@ class StreamingTrunk:
             last: whether the sweep ends with these frames; the remaining maps are then returned as well.
 
         Returns:
-            Feature maps [m, width, h, w] of the frames that have become complete, in order; m may be 0.
+            Feature maps [m, width, h, w] of the frames that have become complete, in order (m may be 0), or what
+            `consume` makes of them.
         """
         step = _Step(self._kept, last)
         x = step.run("stem", self._trunk.stem, images[None, None])
         for index, block in enumerate(self._trunk.blocks):
             x = step.block(str(index), block, x)
+        maps = x[0].transpose(0, 1)
+        result = maps if self._consume is None else self._consume(maps)
         self._kept = step.kept
-        return x[0].transpose(0, 1)
+        return result
 
 
 class _Step:

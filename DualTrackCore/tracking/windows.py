@@ -53,8 +53,8 @@ def poses_in_windows(
             network.poses_from_features(
                 local_features[None, start:stop], global_features[None, start // every : -(-stop // every)]
             )[0]
+            .cpu()  # first: Apple's GPUs have no float64
             .double()
-            .cpu()
         )
         index = torch.arange(1, len(part) + 1, dtype=torch.float64)[:, None]
         ramp = torch.minimum(index, len(part) + 1 - index) if len(starts) > 1 else torch.ones_like(index)

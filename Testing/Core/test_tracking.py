@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -106,7 +107,7 @@ def test_windows_cover_the_sweep_and_overlap_by_a_quarter(frames, positions):
     assert starts[0] == 0
     assert starts[-1] + positions >= frames
     assert all(start % 16 == 0 and start < frames - 1 for start in starts)
-    assert all(b - a <= positions * 3 / 4 for a, b in zip(starts, starts[1:], strict=False))
+    assert all(b - a <= positions * 3 / 4 for a, b in pairwise(starts))
 
 
 @pytest.mark.parametrize(("limit", "expected_chunk"), [(5, 4), (1, 1)])
@@ -123,6 +124,33 @@ def test_out_of_memory_halves_the_chunk_and_gives_the_same_result(model, monkeyp
     trajectory = estimate_trajectory(noise_sweep(40), model)
     assert trajectory.provenance["chunk_frames"] == expected_chunk
     np.testing.assert_allclose(trajectory.parameters, reference.parameters, atol=1e-4)
+
+
+def test_running_out_of_memory_behind_the_trunk_counts_no_frame_twice(model, monkeypatch):
+    reference = estimate_trajectory(noise_sweep(40), model)
+    spatial = model.network.local.spatial
+    original, calls = spatial.forward, []
+
+    def sometimes_full(maps):
+        calls.append(len(maps))
+        if len(calls) == 2:
+            raise torch.OutOfMemoryError("fake")
+        return original(maps)
+
+    monkeypatch.setattr(spatial, "forward", sometimes_full)
+    trajectory = estimate_trajectory(noise_sweep(40), model, chunk_frames=8)
+    assert trajectory.provenance["chunk_frames"] == 4
+    np.testing.assert_allclose(trajectory.parameters, reference.parameters, atol=1e-4)
+
+
+def test_a_device_without_room_for_the_weights_is_a_sentence(model, monkeypatch):
+    def no_memory(device):
+        if device != "cpu":
+            raise torch.OutOfMemoryError("fake")
+
+    monkeypatch.setattr(model.network, "to", no_memory)
+    with pytest.raises(OutOfMemoryError, match="too little memory"):
+        estimate_trajectory(noise_sweep(4), model)
 
 
 def test_a_device_too_small_for_one_frame_is_a_sentence(model, monkeypatch):
