@@ -101,7 +101,7 @@ class ModelCard:
             raise CheckpointError(f"The model card {where} has unknown fields: {', '.join(unknown)}.")
         try:
             return cls(**values)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             if isinstance(error, CheckpointError):
                 raise
             raise CheckpointError(f"The model card {where} has a value of the wrong kind: {error}.") from None
@@ -115,9 +115,20 @@ def card_path(weights: Path) -> Path:
 def read_card_beside(weights: Path) -> ModelCard | None:
     """The card beside a weights file, or None where there is none."""
     path = card_path(weights)
-    if not path.is_file():
-        return None
-    return ModelCard.from_json(path.read_text(encoding="utf-8"), path.name)
+    return read_card(path) if path.is_file() else None
+
+
+def read_card(path: Path) -> ModelCard:
+    """The card in a JSON file.
+
+    Raises:
+        CheckpointError: the file cannot be read, or is no card.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"The model card {path} cannot be read: {error}.") from None
+    return ModelCard.from_json(text, path.name)
 
 
 def write_card_beside(card: ModelCard, weights: Path) -> Path:

@@ -23,6 +23,8 @@ from DualTrackCore.network.dualtrack import UNUSED_HEADS, DualTrack
 
 #: Key of the model card in a safetensors file's metadata.
 CARD_KEY = "dualtrack_card"
+#: Longest position table that weights are extended to: almost an hour at 20 frames a second.
+MAX_POSITIONS = 1 << 16
 POSITION_KEY = "global_encoder.pos_emb.weight"
 _DISTANCE_SUFFIX = ".distance_embedding.weight"
 _COMPILED_PREFIX = "_orig_mod."
@@ -97,9 +99,11 @@ def extend_positions(tensors: Mapping[str, Tensor], positions: int) -> dict[str,
     must be fine-tuned before they mean anything.
 
     Raises:
-        CheckpointError: no position table, or one that is already longer.
+        CheckpointError: no position table, one that is already longer, or no sensible number of positions.
     """
     old = positions_of(tensors)
+    if not isinstance(positions, int) or positions > MAX_POSITIONS:
+        raise CheckpointError(f"positions is {positions!r}; it must be a whole number of at most {MAX_POSITIONS}.")
     if old is None or old > positions:
         raise CheckpointError(f"Weights for {old} positions cannot be extended to {positions}.")
     extended = dict(tensors)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from DualTrackCore.errors import CheckpointError, InputError
-from DualTrackCore.network.card import ModelCard, read_card_beside
+from DualTrackCore.errors import CheckpointError, DualTrackError
+from DualTrackCore.network.card import ModelCard, read_card, read_card_beside
 from DualTrackCore.network.checkpoint import (
     extend_positions,
     file_sha256,
@@ -66,7 +67,7 @@ def load_model(
     path, named_card = _find(name_or_path)
     tensors, inner_card = read_weights(path)
     if isinstance(card, str | Path):
-        card = _read_card(Path(card))
+        card = read_card(Path(card))
     card = card or inner_card or read_card_beside(path) or named_card or ModelCard(name=path.stem)
     card = replace(card, architecture={**card.architecture, "positions": positions_of(tensors) or 1024})
     if positions is not None:
@@ -81,25 +82,19 @@ def build_network(card: ModelCard) -> DualTrack:
     """The network that a card describes, with random weights.
 
     Raises:
-        CheckpointError: the card's architecture has an argument that the network does not know.
+        CheckpointError: the card's architecture has an argument that the network does not know, or an impossible value.
     """
     try:
         return DualTrack(**card.architecture)
-    except TypeError as error:
+    except (TypeError, ValueError, ArithmeticError, RuntimeError, MemoryError) as error:
+        if isinstance(error, DualTrackError):
+            raise
         raise CheckpointError(f"The model card {card.name!r} describes no network of this version: {error}.") from None
 
 
-def _read_card(path: Path) -> ModelCard:
-    try:
-        return ModelCard.from_json(path.read_text(encoding="utf-8"), path.name)
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"The model card {path} cannot be read: {error}.") from None
-
-
 def _find(name_or_path: str | Path) -> tuple[Path, ModelCard | None]:
-    path = Path(name_or_path)
-    if path.is_file():
-        return path, None
+    if os.path.isfile(name_or_path):  # unlike Path.is_file it takes names that no file can have
+        return Path(name_or_path), None
     from DualTrackCore.network.zoo import installed_path
 
     return installed_path(str(name_or_path))

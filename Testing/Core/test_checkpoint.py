@@ -90,6 +90,12 @@ def test_tables_are_never_shortened(state):
         extend_positions(state, 32)
 
 
+@pytest.mark.parametrize("positions", [10**9, 100.5, "200"])
+def test_an_absurd_number_of_positions_allocates_nothing(state, positions):
+    with pytest.raises(CheckpointError, match="whole number of at most"):
+        extend_positions(state, positions)
+
+
 def test_unused_heads_may_be_missing_or_of_any_shape(model, state):
     state["global_encoder.fc.weight"] = torch.ones(12, 32)
     del state["local_encoder.0.temporal_encoder.fc.bias"]
@@ -184,6 +190,7 @@ def test_tensors_without_names_are_refused(tmp_path, content):
         ('{"spacing_mm": [0, 1]}', "expected two numbers above 0"),
         ('{"spacing_mm": 3}', "wrong kind"),
         ('{"frame_size": [480]}', "rows and columns"),
+        ('{"frame_size": [1e400, 640]}', "wrong kind"),
         ('{"global_std": 0}', "global_std above 0"),
     ],
 )
@@ -192,9 +199,22 @@ def test_a_wrong_card_is_refused_with_its_reason(text, sentence):
         ModelCard.from_json(text, "card.json")
 
 
-def test_a_card_with_unknown_architecture_arguments_is_refused():
+@pytest.mark.parametrize("architecture", [{"wings": 2}, {"hidden": "wide"}, {"heads": 0}, {"hidden": 10**12}])
+def test_a_card_that_describes_no_network_is_refused(architecture):
     with pytest.raises(CheckpointError, match="describes no network of this version"):
-        build_network(ModelCard(name="future", architecture={"wings": 2}))
+        build_network(ModelCard(name="future", architecture=architecture))
+
+
+def test_a_card_beside_the_weights_that_is_no_text_is_named(tmp_path, state):
+    torch.save(state, tmp_path / "weights.pt")
+    (tmp_path / "weights.json").write_bytes(b"\xff\xfe")
+    with pytest.raises(CheckpointError, match=r"weights\.json cannot be read"):
+        load_model(tmp_path / "weights.pt")
+
+
+def test_a_name_that_no_file_can_have_is_refused_like_any_unknown_one():
+    with pytest.raises(CheckpointError, match="no file and no model"):
+        load_model("a" * 5000)
 
 
 def test_a_missing_card_file_is_named(tmp_path, state):
