@@ -137,7 +137,7 @@ def _info_rows(sweep: Sweep) -> list[tuple[str, str]]:
         rate = "" if sweep.frame_rate_hz is None else f", {sweep.frame_rate_hz:.3g} frames/s"
         rows.append(("duration", f"{sweep.duration_s:.3g} s{rate}"))
     if sweep.tracked is None:
-        rows.append(("tracking", "none"))
+        rows.append(("tracking", str(sweep.provenance.get("tracking") or "none")))
     else:
         valid = int(sweep.tracked.valid.sum())
         rows.append(("tracking", f"{valid} of {len(sweep)} frames, path {sweep.tracked.path_length_mm:.1f} mm"))

@@ -17,7 +17,7 @@ from DualTrackCore.cli import main
 from DualTrackCore.cli.results import _plain
 from DualTrackCore.io import load_sweep, read_trajectory_csv, save_sweep
 from DualTrackCore.network.checkpoint import save_model
-from DualTrackCore.simulation import synthetic_sweep
+from DualTrackCore.simulation import rendered, simulated_sweep
 from DualTrackCore.sweep import Sweep
 
 RESULTS = {
@@ -36,7 +36,7 @@ RESULTS = {
 def folder(tmp_path_factory):
     """A tracked sweep, the same without tracking, and a small untrained model."""
     folder = tmp_path_factory.mktemp("cli")
-    sweep = synthetic_sweep(frames=20, frame_size=(60, 80), spacing_mm=0.4)
+    sweep = rendered(simulated_sweep(0, frames=20, frame_size=(60, 80), spacing_mm=0.4))
     save_sweep(sweep, folder / "tracked.igs.mha")
     save_sweep(Sweep(sweep.frames, 0.4, sweep.timestamps_s), folder / "plain.h5")
     model = tiny_model()
@@ -65,6 +65,12 @@ def test_info_says_what_a_sweep_holds(dualtrack, folder):
     assert "20 of 80 x 60 pixels" in out
     assert "0.4 x 0.4 mm" in out
     assert "20 of 20 frames, path" in out
+
+
+def test_info_says_why_tracking_cannot_be_used(dualtrack):
+    code, out, _ = dualtrack("info", shared_path("data/seq/SpinePhantomFreehand.igs.mha"))
+    assert code == 0
+    assert "a calibration (Image to Probe) is needed" in out
 
 
 def test_info_for_machines_is_one_json_object(dualtrack, folder):
@@ -143,7 +149,7 @@ def test_convert_writes_every_format_with_poses(dualtrack, folder, tmp_path, nam
     assert converted.spacing_mm == pytest.approx(original.spacing_mm)
 
 
-def test_demo_reconstructs_a_synthetic_sweep_and_says_that_nothing_was_estimated(dualtrack, tmp_path):
+def test_demo_reconstructs_a_simulated_sweep_and_says_that_nothing_was_estimated(dualtrack, tmp_path):
     code, out, _ = dualtrack("demo", "-o", tmp_path / "demo")
     assert code == 0
     assert "nothing is estimated here" in out
@@ -233,8 +239,10 @@ def test_ctrl_c_ends_cleanly_and_leaves_nothing(folder, tmp_path):
     sweep = Sweep(np.random.default_rng(0).integers(0, 255, (600, 300, 300), dtype=np.uint8), 0.2)
     save_sweep(sweep, tmp_path / "long.h5")
     process = subprocess.Popen(
-        [sys.executable, "-m", "DualTrackCore.cli", "run", str(tmp_path / "long.h5")]
-        + ["--model", str(folder / "tiny.safetensors"), "-o", str(tmp_path / "out"), "--voxel", "0.5"],
+        [
+            *(sys.executable, "-m", "DualTrackCore.cli", "run", str(tmp_path / "long.h5")),
+            *("--model", str(folder / "tiny.safetensors"), "-o", str(tmp_path / "out"), "--voxel", "0.5"),
+        ],
         stderr=subprocess.PIPE,
         text=True,
     )
