@@ -1,0 +1,156 @@
+"""How a hand moves a probe: the families of the TUS-REC scans, with tremor, changes of speed and pauses.
+
+The contact point of the probe follows a path along the skin. In the perpendicular families the image plane stands
+across the path (steps are elevational), in the parallel ones along it (steps are lateral); C and S bend the path, and
+the probe follows the bend in part. `rotation` turns the probe about its beam axis, `tilt` rocks it about its face.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import numpy as np
+
+from DualTrackCore.errors import InputError
+from DualTrackCore.trajectory import Trajectory, invert_rigid, matrices_from_parameters
+
+Family = Literal[
+    "Per_L_DtP",
+    "Per_L_PtD",
+    "Per_C_DtP",
+    "Per_C_PtD",
+    "Per_S_DtP",
+    "Per_S_PtD",
+    "Par_L_DtP",
+    "Par_L_PtD",
+    "Par_C_DtP",
+    "Par_C_PtD",
+    "Par_S_DtP",
+    "Par_S_PtD",
+    "rotation",
+    "tilt",
+]
+#: Names as in TUS-REC without the arm: orientation, shape, direction (distal to proximal is positive here).
+FAMILIES: tuple[str, ...] = get_args(Family)
+
+#: Standard deviation from frame to frame that the hand adds to the path, mm and degrees.
+_TREMOR_STEP = np.array([0.045, 0.040, 0.045, 0.045, 0.030, 0.045])
+#: Band of the tremor, Hz; slower changes are drawn as wander.
+_TREMOR_BAND_HZ = (0.4, 8.0)
+#: Slow wander of the pose, standard deviation in mm and degrees, below the band of the tremor.
+_WANDER = np.array([0.8, 0.5, 0.8, 1.5, 1.2, 1.5])
+_WANDER_BAND_HZ = (0.0, 0.25)
+
+
+def probe_trajectory(
+    family: str,
+    frames: int,
+    seed: int,
+    *,
+    face_to_centre_mm: float = 20.0,
+    step_mm: float | None = None,
+    frame_rate_hz: float = 20.0,
+) -> Trajectory:
+    """A freehand path.
+
+    Over all families the steps from frame to frame spread as in the public data: standard deviations near .280, .053,
+    .254 mm and .058, .043, .059 degrees.
+
+    Args:
+        family: one of :data:`FAMILIES`.
+        frames: number of frames.
+        seed: equal seeds give equal paths.
+        face_to_centre_mm: distance of the image centre below the probe's face, about which the hand turns.
+        step_mm: mean step along the path; None draws one, mostly between .1 and .5 mm.
+        frame_rate_hz: frames a second; sets how fast tremor is against the frames.
+
+    Raises:
+        InputError: the family is unknown, or a number is out of its range.
+    """
+    if family not in FAMILIES:
+        raise InputError(f"The family {family!r} is unknown; choose one of {', '.join(FAMILIES)}.")
+    if frames < 1:
+        raise InputError(f"A trajectory of {frames} frames was asked for; the least is 1.")
+    if step_mm is not None and not 0 <= step_mm <= 5:
+        raise InputError(f"The mean step is {step_mm} mm a frame; it must lie between 0 and 5.")
+    random = np.random.default_rng([seed, FAMILIES.index(family), 0x3A7D])
+    if step_mm is None:
+        step_mm = float(np.clip(random.normal(0.36, 0.11), 0.08, 0.65))
+    speed = _speed(random, frames, frame_rate_hz)
+    pose = _steady(random, family, step_mm, speed)
+    pose[:, :6] += _band_noise(random, frames, frame_rate_hz, _WANDER_BAND_HZ) * _WANDER
+    tremor = _band_noise(random, frames, frame_rate_hz, _TREMOR_BAND_HZ)
+    pose[:, :6] += tremor * (_TREMOR_STEP / np.maximum(np.diff(tremor, axis=0).std(axis=0), 1e-9) if frames > 2 else 0)
+    return _at_centre(pose, face_to_centre_mm, family, seed)
+
+
+def _at_centre(pose: np.ndarray, face_to_centre_mm: float, family: str, seed: int) -> Trajectory:
+    """Poses of the face [frames, 6] (mm, degrees) as poses of the image centre in frame0."""
+    face = matrices_from_parameters(pose)
+    centre_from_face = np.eye(4)
+    centre_from_face[1, 3] = face_to_centre_mm
+    world = face @ centre_from_face
+    poses = invert_rigid(world[0]) @ world
+    poses[0] = np.eye(4)
+    provenance = {"source": "simulation", "family": family, "seed": seed}
+    return Trajectory(poses, provenance=provenance)
+
+
+def _steady(random: np.random.Generator, family: str, step_mm: float, speed: np.ndarray) -> np.ndarray:
+    """Intended pose of the face, [frames, 6]: contact point in mm and rotations about x, y, z in degrees."""
+    frames, pose = len(speed), np.zeros((len(speed), 6))
+    travelled = np.concatenate([[0.0], np.cumsum(speed[1:])])
+    progress = travelled / max(travelled[-1], 1e-9)
+    if family in ("rotation", "tilt"):
+        axis = 4 if family == "rotation" else 3
+        extent = min(random.uniform(25, 50), 0.25 * frames) * random.choice([-1, 1])
+        turns = random.uniform(0.5, 1.5)
+        pose[:, axis] = extent * (0.5 - 0.5 * np.cos(np.pi * turns * progress))
+        pose[:, random.choice([0, 2])] = random.choice([-1, 1]) * 0.2 * step_mm * travelled
+        return pose
+    orientation, shape, direction = family.split("_")
+    bend = np.deg2rad(random.uniform(20, 45)) * random.choice([-1, 1])
+    heading = {"L": np.zeros(frames), "C": bend * (2 * progress - 1), "S": bend * np.sin(2 * np.pi * progress)}[shape]
+    heading = heading + np.deg2rad(random.normal(0, 4))
+    sign = 1 if direction == "DtP" else -1
+    along = np.concatenate([[0.0], np.cumsum(step_mm * speed[1:] * np.cos(heading[1:]))]) * sign
+    aside = np.concatenate([[0.0], np.cumsum(step_mm * speed[1:] * np.sin(heading[1:]))]) * sign
+    pose[:, 2 if orientation == "Per" else 0] = along
+    pose[:, 0 if orientation == "Per" else 2] = aside
+    follow = random.uniform(0.1, 0.5) * (1 if orientation == "Per" else -1)
+    pose[:, 4] = np.rad2deg(follow * heading)
+    # The skin is not flat: the contact point rises and sinks slowly along the way.
+    pose[:, 1] = random.uniform(0, 2) * np.sin(random.uniform(1, 4) * np.pi * progress + random.uniform(0, 6.3))
+    return pose
+
+
+def _speed(random: np.random.Generator, frames: int, frame_rate_hz: float) -> np.ndarray:
+    """Speed of every frame as a multiple of the mean: slow changes, and now and then a pause of up to a second."""
+    slow = _band_noise(random, frames, frame_rate_hz, (0.0, 0.4), components=1)[:, 0]
+    speed = np.exp(0.25 * slow)
+    time = np.arange(frames) / frame_rate_hz
+    for _ in range(random.poisson(time[-1] / 15 if frames > 1 else 0)):
+        middle, half = random.uniform(0, time[-1]), random.uniform(0.15, 0.5)
+        speed *= 1 - np.clip((half + 0.15 - np.abs(time - middle)) / 0.15, 0, 1)
+    return speed / max(speed.mean(), 0.2)
+
+
+def _band_noise(
+    random: np.random.Generator,
+    frames: int,
+    frame_rate_hz: float,
+    band_hz: tuple[float, float],
+    components: int = 6,
+) -> np.ndarray:
+    """Gaussian noise of standard deviation 1 with its power in a band, [frames, components].
+
+    It is cut out of a longer stretch, so that its end does not join its beginning.
+    """
+    length = 2 * frames + int(8 * frame_rate_hz)
+    spectrum = np.fft.rfft(random.normal(size=(length, components)), axis=0)
+    frequency = np.fft.rfftfreq(length, 1 / frame_rate_hz)
+    kept = (frequency >= band_hz[0]) & (frequency <= band_hz[1])
+    kept[0] = False
+    spectrum[~kept] = 0
+    noise = np.fft.irfft(spectrum, length, axis=0)
+    return noise[:frames] / np.maximum(noise.std(axis=0), 1e-12)

@@ -1,0 +1,149 @@
+"""The simulated probe: the width of its beam at every depth, and how it turns echoes into grey values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from DualTrackCore.errors import InputError
+
+#: mm per microsecond in soft tissue.
+SPEED_OF_SOUND = 1.54
+#: Ratio of the full width at half maximum of a Gaussian to its standard deviation.
+FULL_WIDTH = 2.3548
+#: Two-way elevational standard deviation at the lens focus, mm x MHz, of a lens 5 mm high focused at 18 mm
+#: (Marion and Vray 2009).
+_FOCAL_WIDTH, _REFERENCE_F_NUMBER = 2.09, 18.0 / 5.0
+#: Growth of that standard deviation per mm away from the focus, as a part of lens height over focal length.
+_WIDENING = 0.204
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A transducer and the receiver behind it.
+
+    Widths are standard deviations of the two-way amplitude profile, mm: with them the intensity correlation of fully
+    developed speckle falls as exp(-d^2 / (2 sigma^2)) over a distance d.
+
+    Attributes:
+        frequency_mhz: centre frequency.
+        geometry: "linear": parallel beams; "curvilinear": a fan of beams from an arc of `radius_mm`.
+        elements, pitch_mm: number of elements and distance between two; their product is the width of a linear probe.
+        radius_mm, field_angle_deg: of the arc of a curvilinear probe; unused by a linear one.
+        lens_focus_mm, lens_height_mm: elevational focal length and aperture.
+        f_number, transmit_focus_mm: of the lateral beam; `lateral_widening` is its growth in mm per mm off the focus.
+        pulse_cycles: length of the pulse in wavelengths.
+        tgc_db_cm_mhz, tgc_limit_db: attenuation that time-gain compensation makes up for, and the most that it adds.
+        dynamic_range_db, top_db: range shown as 0 to 255, and the level shown as 255 in dB over reference tissue.
+        noise_db: electronic noise before time-gain compensation, in dB over reference tissue.
+        frame_rate_hz: frames a second.
+
+    Raises:
+        InputError: a number is out of its range.
+    """
+
+    frequency_mhz: float = 7.5
+    geometry: Literal["linear", "curvilinear"] = "linear"
+    elements: int = 192
+    pitch_mm: float = 0.3
+    radius_mm: float = 60.0
+    field_angle_deg: float = 60.0
+    lens_focus_mm: float = 18.0
+    lens_height_mm: float = 5.0
+    f_number: float = 2.5
+    transmit_focus_mm: float = 20.0
+    lateral_widening: float = 0.008
+    pulse_cycles: float = 3.5
+    tgc_db_cm_mhz: float = 0.5
+    tgc_limit_db: float = 60.0
+    dynamic_range_db: float = 60.0
+    top_db: float = 18.0
+    noise_db: float = -85.0
+    frame_rate_hz: float = 20.0
+
+    def __post_init__(self) -> None:
+        if self.geometry not in ("linear", "curvilinear"):
+            raise InputError(f"The probe geometry {self.geometry!r} is unknown; choose linear or curvilinear.")
+        for name, (low, high) in _LIMITS.items():
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise InputError(f"The probe's {name} is {value}; it must lie between {low} and {high}.")
+
+    @classmethod
+    def drawn(cls, random: np.random.Generator, geometry: str = "linear", **fixed: float) -> Probe:
+        """A probe with plausible numbers drawn at random; those in `fixed` are kept."""
+        curved = geometry == "curvilinear"
+        frequency = random.uniform(2.5, 5.0) if curved else random.uniform(5.0, 10.0)
+        drawn = {
+            "frequency_mhz": frequency,
+            "lens_focus_mm": random.uniform(40, 60) if curved else random.uniform(15, 25),
+            "lens_height_mm": random.uniform(10, 13) if curved else random.uniform(4, 6),
+            "transmit_focus_mm": random.uniform(40, 70) if curved else random.uniform(12, 28),
+            "f_number": random.uniform(2.2, 3.5),
+            "pulse_cycles": random.uniform(3.0, 5.0),
+            "lateral_widening": random.uniform(0.006, 0.02),
+            "tgc_db_cm_mhz": random.uniform(0.42, 0.55),
+            "dynamic_range_db": random.uniform(48, 66),
+            "top_db": random.uniform(14, 26),
+            "noise_db": random.uniform(-95, -72),
+        }
+        return cls(geometry=geometry, **{**drawn, **{k: v for k, v in fixed.items() if v is not None}})
+
+    @property
+    def axial_sigma_mm(self) -> float:
+        """Standard deviation of the two-way pulse along the beam, mm."""
+        return self.pulse_cycles * SPEED_OF_SOUND / self.frequency_mhz / 2 / FULL_WIDTH
+
+    @property
+    def focal_elevational_sigma_mm(self) -> float:
+        """Elevational standard deviation at the lens focus, mm; .42, .27, .21 at 5, 7.6, 10 MHz by default."""
+        f_number = self.lens_focus_mm / self.lens_height_mm
+        return _FOCAL_WIDTH / self.frequency_mhz * f_number / _REFERENCE_F_NUMBER
+
+    @property
+    def focal_lateral_sigma_mm(self) -> float:
+        """Lateral standard deviation at the transmit focus, mm: half-amplitude width of wavelength x f-number."""
+        return SPEED_OF_SOUND / self.frequency_mhz * self.f_number / FULL_WIDTH
+
+    def elevational_sigma_mm(self, depth_mm: np.ndarray | float) -> np.ndarray:
+        """Elevational standard deviation at depths below the probe's face, mm: a hyperbola about the lens focus."""
+        slope = _WIDENING * self.lens_height_mm / self.lens_focus_mm
+        return np.hypot(self.focal_elevational_sigma_mm, slope * (np.asarray(depth_mm) - self.lens_focus_mm))
+
+    def lateral_sigma_mm(self, depth_mm: np.ndarray | float) -> np.ndarray:
+        """Lateral standard deviation at depths below the probe's face, mm."""
+        return np.hypot(
+            self.focal_lateral_sigma_mm, self.lateral_widening * (np.asarray(depth_mm) - self.transmit_focus_mm)
+        )
+
+    def gain_db(self, depth_mm: np.ndarray) -> np.ndarray:
+        """Time-gain compensation at depths below the probe's face, dB."""
+        return np.minimum(2 * self.frequency_mhz * self.tgc_db_cm_mhz * np.asarray(depth_mm) / 10, self.tgc_limit_db)
+
+    def grey(self, level_db: np.ndarray) -> np.ndarray:
+        """Grey values uint8 of echo levels in dB over reference tissue, after time-gain compensation."""
+        grey = 255 + (level_db - self.top_db) * (255 / self.dynamic_range_db)
+        return np.clip(np.rint(grey), 0, 255).astype(np.uint8)
+
+
+_LIMITS = {
+    "frequency_mhz": (1.0, 20.0),
+    "elements": (16, 1024),
+    "pitch_mm": (0.05, 1.0),
+    "radius_mm": (5.0, 200.0),
+    "field_angle_deg": (10.0, 150.0),
+    "lens_focus_mm": (5.0, 150.0),
+    "lens_height_mm": (1.0, 30.0),
+    "f_number": (0.8, 8.0),
+    "transmit_focus_mm": (2.0, 300.0),
+    "lateral_widening": (0.0, 0.1),
+    "pulse_cycles": (1.0, 10.0),
+    "tgc_db_cm_mhz": (0.0, 2.0),
+    "tgc_limit_db": (0.0, 120.0),
+    "dynamic_range_db": (20.0, 120.0),
+    "top_db": (-60.0, 60.0),
+    "noise_db": (-300.0, 0.0),
+    "frame_rate_hz": (1.0, 500.0),
+}
