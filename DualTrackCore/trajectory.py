@@ -182,6 +182,12 @@ class Trajectory:
         return cls(poses, valid, origin, provenance or {})
 
     @property
+    def estimated_by(self) -> str | None:
+        """The model that estimated the poses from the images; None for measured or simulated ones."""
+        model = self.provenance.get("model")
+        return None if model is None else str(model)
+
+    @property
     def relative(self) -> np.ndarray:
         """[N - 1, 4, 4] float64: entry i maps image coordinates of frame i + 1 to frame i; NaN if either is invalid."""
         poses = np.where(self.valid[:, None, None], self.poses, np.nan)

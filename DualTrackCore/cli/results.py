@@ -28,15 +28,17 @@ def write_results(
 ) -> None:
     """Reconstruct the volume and write everything into `staging`; messages name `target`, where it ends up."""
     reconstruction = _reconstruct(sweep, trajectory, options, console)
-    is_estimate = trajectory is not sweep.tracked
+    # Poses that a file got from an earlier estimate are nothing to measure an estimate by.
+    measured = None if sweep.tracked is None or sweep.tracked.estimated_by is not None else sweep.tracked
+    truth = None if trajectory is measured else measured
     evaluation = None
-    if is_estimate and sweep.tracked is not None and (sweep.tracked.valid & trajectory.valid).sum() >= 2:
+    if truth is not None and (truth.valid & trajectory.valid).sum() >= 2:
         evaluation = evaluate(trajectory, sweep, progress=console.progress)
     write_trajectory_csv(trajectory, staging / "trajectory.csv", sweep.timestamps_s)
     save_sweep(sweep, staging / "sweep.igs.mha", trajectory=trajectory, progress=console.progress)
     reconstruction.write(staging / "volume.nrrd")
     reconstruction.write(staging / "coverage.nrrd", "coverage")
-    notes = [] if options.no_pictures else _write_pictures(staging, sweep, trajectory, reconstruction, is_estimate)
+    notes = [] if options.no_pictures else _write_pictures(staging, sweep, trajectory, reconstruction, truth)
     report = _report(sweep, trajectory, reconstruction, evaluation, notes)
     report["files"] = sorted([path.name for path in staging.iterdir()] + ["report.json"])
     text = json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False)
@@ -76,11 +78,10 @@ def _reconstruct(sweep: Sweep, trajectory: Trajectory, options: Namespace, conso
 
 
 def _write_pictures(
-    staging: Path, sweep: Sweep, trajectory: Trajectory, reconstruction: Reconstruction, is_estimate: bool
+    staging: Path, sweep: Sweep, trajectory: Trajectory, reconstruction: Reconstruction, truth: Trajectory | None
 ) -> list[str]:
     from DualTrackCore import pictures
 
-    truth = sweep.tracked if is_estimate else None
     try:
         pictures.write_slices(reconstruction, staging / "slices.png")
         pictures.write_trajectory(trajectory, sweep, staging / "trajectory.png", truth=truth)

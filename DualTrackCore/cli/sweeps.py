@@ -140,5 +140,6 @@ def _info_rows(sweep: Sweep) -> list[tuple[str, str]]:
         rows.append(("tracking", str(sweep.provenance.get("tracking") or "none")))
     else:
         valid = int(sweep.tracked.valid.sum())
-        rows.append(("tracking", f"{valid} of {len(sweep)} frames, path {sweep.tracked.path_length_mm:.1f} mm"))
+        what = "tracking" if sweep.tracked.estimated_by is None else "estimated poses"
+        rows.append((what, f"{valid} of {len(sweep)} frames, path {sweep.tracked.path_length_mm:.1f} mm"))
     return rows

@@ -16,7 +16,7 @@ from DualTrackCore.files import replacing
 from DualTrackCore.io.calibration import split_affine
 from DualTrackCore.io.hdf5_frames import Hdf5Frames, opened, read_table
 from DualTrackCore.io.spacing import PixelSize, choose_pixel_size
-from DualTrackCore.io.tracked_poses import trajectory_from_tracker
+from DualTrackCore.io.tracked_poses import marked_as_estimate, trajectory_from_tracker
 from DualTrackCore.io.tus_rec import read_tus_rec
 from DualTrackCore.progress import Reporter
 from DualTrackCore.sweep import Sweep, validated_spacing
@@ -30,6 +30,9 @@ _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _OFFSETS = (0, 512, 1024, 2048)
 
 _WINDOW_FRAMES = 16
+
+#: Attribute of `tracking` that names the model, where the poses were estimated and not measured.
+_ESTIMATED_BY = "estimated_by"
 
 #: `pixel_to_image` may differ by this much, in mm, from what the spacing and the image centre say.
 _ORIGIN_TOLERANCE_MM = 1e-3
@@ -65,6 +68,7 @@ def _read_dualtrack(path: Path, calibration: Path | np.ndarray | None, spacing_m
     count, height, width = frames.shape
     with opened(path) as file:
         world_from_image = read_table(file, "tracking", (None, 4, 4))
+        model = None if world_from_image is None else file["tracking"].attrs.get(_ESTIMATED_BY)
         spacing = read_table(file, "spacing", (None,))
         dimensions = read_table(file, "dimensions", (None,))
         image_from_pixel = read_table(file, "pixel_to_image", (4, 4))
@@ -87,7 +91,8 @@ def _read_dualtrack(path: Path, calibration: Path | np.ndarray | None, spacing_m
     if world_from_image is not None:
         poses = world_from_image if own_from_file is None else world_from_image @ own_from_file
         tracked, pose_notes = trajectory_from_tracker(poses, {"source": path.name})
-        notes += pose_notes
+        tracked, estimate_notes = marked_as_estimate(tracked, model)
+        notes += pose_notes + estimate_notes
     return Sweep(
         frames,
         size.spacing_mm,
@@ -190,4 +195,6 @@ def _write_file(sweep: Sweep, path: Path, trajectory: Trajectory | None, reporte
         if trajectory is not None:
             world = np.eye(4) if trajectory.reference_from_frame0 is None else trajectory.reference_from_frame0
             file["tracking"] = np.where(trajectory.valid[:, None, None], world @ trajectory.poses, np.nan)
+            if trajectory.estimated_by is not None:
+                file["tracking"].attrs[_ESTIMATED_BY] = trajectory.estimated_by
     reporter.report("Writing frames", len(sweep), len(sweep))

@@ -19,10 +19,12 @@ from DualTrackCore.io.payload import Payload
 from DualTrackCore.io.sequence_fields import FrameFields
 from DualTrackCore.io.sequence_geometry import place_frames
 from DualTrackCore.io.spacing import PixelSize, calibration_name
+from DualTrackCore.io.tracked_poses import marked_as_estimate
 from DualTrackCore.sweep import Sweep
 
 #: Header fields in which this project keeps what the formats have no place for.
 SPACING_FIELD, SKEW_FIELD = "DualTrackSpacingMm", "DualTrackSkewDeg"
+ESTIMATED_FIELD = "DualTrackPosesEstimatedBy"
 
 #: More frames than any recording has: at 100 a second this is almost three hours.
 MAX_FRAMES = 1_000_000
@@ -106,6 +108,7 @@ def sweep_from_sequence(
     stated = _stated_size(sequence, axes, orientation, notes)
     matrix = None if calibration is None else read_calibration(calibration)
     placed = place_frames(sequence.fields, frames.shape, matrix, stated, spacing_mm, source)
+    tracked, pose_notes = marked_as_estimate(placed.tracked, sequence.header.get(ESTIMATED_FIELD))
     times, time_notes = sequence.fields.times(count)
     if times is None and sequence.index_times_s is not None and len(sequence.index_times_s) == count:
         times = sequence.index_times_s
@@ -114,11 +117,11 @@ def sweep_from_sequence(
         spacing_mm=placed.size.spacing_mm,
         timestamps_s=times,
         frame_valid=sequence.fields.image_ok(count),
-        tracked=placed.tracked,
+        tracked=tracked,
         skew_deg=placed.size.skew_deg,
         provenance={
             **_provenance(sequence, orientation, calibration),
-            "conversions": [*notes, *_gaps(sequence.fields, count), *time_notes, *placed.notes],
+            "conversions": [*notes, *_gaps(sequence.fields, count), *time_notes, *placed.notes, *pose_notes],
             "spacing_source": placed.size.source,
             "tracking": placed.tracking,
         },

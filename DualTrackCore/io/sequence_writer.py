@@ -15,7 +15,7 @@ import numpy as np
 from DualTrackCore.errors import InputError
 from DualTrackCore.files import replacing
 from DualTrackCore.io.payload import GZIP, ZLIB
-from DualTrackCore.io.sequence_file import SKEW_FIELD, SPACING_FIELD
+from DualTrackCore.io.sequence_file import ESTIMATED_FIELD, SKEW_FIELD, SPACING_FIELD
 from DualTrackCore.progress import Reporter
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.trajectory import Trajectory
@@ -46,7 +46,7 @@ def write_metafile(sweep: Sweep, path: Path, trajectory: Trajectory | None, repo
     fields = _frame_fields(sweep, trajectory, " = ", "ImageStatus")
     with replacing(path) as temporary, temporary.open("wb") as stream:
         size_position = None
-        for line in _metafile_header(sweep):
+        for line in _metafile_header(sweep) + _estimate_field(trajectory, " = "):
             if line.startswith("CompressedDataSize"):
                 size_position = stream.tell() + len("CompressedDataSize = ")
             _write_line(stream, line)
@@ -69,7 +69,7 @@ def write_nrrd(sweep: Sweep, path: Path, trajectory: Trajectory | None, reporter
     fields = _frame_fields(sweep, trajectory, ":=", "Status")
     unit, indices = _index_values(sweep)
     with replacing(path) as temporary, temporary.open("wb") as stream:
-        for line in _nrrd_header(sweep, unit):
+        for line in _nrrd_header(sweep, unit) + _estimate_field(trajectory, ":="):
             _write_line(stream, line)
         for line in fields:
             _write_line(stream, line)
@@ -134,6 +134,13 @@ def _size_fields(sweep: Sweep, separator: str) -> list[str]:
         return []
     spacing = f"{SPACING_FIELD}{separator}{_text(sweep.spacing_mm[0])} {_text(sweep.spacing_mm[1])}"
     return [spacing, f"{SKEW_FIELD}{separator}{_text(sweep.skew_deg)}"]
+
+
+def _estimate_field(trajectory: Trajectory | None, separator: str) -> list[str]:
+    """The model that estimated the poses, so that nobody takes them for measured ones later."""
+    if trajectory is None or trajectory.estimated_by is None:
+        return []
+    return [f"{ESTIMATED_FIELD}{separator}{' '.join(trajectory.estimated_by.split())[:200]}"]
 
 
 def _frame_fields(sweep: Sweep, trajectory: Trajectory | None, separator: str, status_name: str) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,19 @@ def trajectory_from_tracker(
         reasons = f"{int((~finite).sum())} not finite, {int((finite & ~valid).sum())} not rigid"
         notes.append(f"Marked {int((~valid).sum())} of {len(world)} poses invalid ({reasons}).")
     return Trajectory.from_reference(world, valid, provenance), notes
+
+
+def marked_as_estimate(trajectory: Trajectory | None, model: object) -> tuple[Trajectory | None, list[str]]:
+    """The trajectory with the model that a file names as the source of its poses, and the sentence that says so.
+
+    Args:
+        trajectory: as read; None for a file without poses.
+        model: what the file says; None for poses that were measured.
+    """
+    if trajectory is None or model is None:
+        return trajectory, []
+    marked = replace(trajectory, provenance={**trajectory.provenance, "model": str(model)[:200]})
+    return marked, [f"The poses were estimated from the images by {marked.estimated_by}, not measured by a tracker."]
 
 
 def rigid(poses: np.ndarray) -> np.ndarray:

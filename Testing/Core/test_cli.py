@@ -124,6 +124,19 @@ def test_estimated_poses_can_be_reconstructed_later(dualtrack, folder, tmp_path)
     assert json.loads(out)["volume"]["frames_used"] == 20
 
 
+@pytest.mark.parametrize("name", ["estimate.igs.mha", "estimate.seq.nrrd", "estimate.h5"])
+def test_an_estimate_is_never_taken_for_tracking_when_it_is_read_again(dualtrack, folder, tmp_path, name):
+    model = folder / "tiny.safetensors"
+    dualtrack("track", folder / "plain.h5", "--model", model, "-o", tmp_path / name)
+    _, out, _ = dualtrack("info", tmp_path / name)
+    assert "estimated poses" in out
+    assert "not measured by a tracker" in out
+    options = ("--model", model, "-o", tmp_path / "out", "--no-pictures", "--voxel", "1", "--json")
+    code, out, _ = dualtrack("run", tmp_path / name, *options)
+    assert code == 0
+    assert json.loads(out)["evaluation"] is None
+
+
 def test_reconstruct_obeys_its_options(dualtrack, folder, tmp_path):
     code, out, _ = dualtrack(
         *("reconstruct", folder / "tracked.igs.mha", "-o", tmp_path, "--no-pictures", "--json"),
