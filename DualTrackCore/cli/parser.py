@@ -26,6 +26,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_reconstruct(commands)
     _add_convert(commands)
     _add_models(commands)
+    _add_simulate(commands)
     _add_demo(commands)
     return parser
 
@@ -150,9 +151,25 @@ def _add_models(commands: argparse._SubParsersAction) -> None:
     import_.add_argument("file", metavar="FILE")
 
 
+def _add_simulate(commands: argparse._SubParsersAction) -> None:
+    parser = _command(commands, "simulate", "simulate:simulate", "simulate a freehand sweep with its true poses")
+    parser.add_argument("-o", "--output", metavar="FILE", required=True, help=".igs.mha, .seq.nrrd or .h5")
+    parser.add_argument("--seed", metavar="N", type=int, default=0, help="another number, another sweep (default: 0)")
+    parser.add_argument("--frames", metavar="N", type=int, help="number of frames (default: drawn from 200 to 600)")
+    parser.add_argument("--family", metavar="NAME", help="path: Per_L_DtP, Par_S_PtD, rotation, ... (default: drawn)")
+    parser.add_argument("--geometry", choices=["linear", "curvilinear"], default="linear", help="of the probe")
+    parser.add_argument("--frequency", metavar="MHZ", type=float, help="of the probe (default: drawn)")
+    parser.add_argument(
+        "--size", metavar="W,H", type=_numbers(2, 2, int), default=(320, 240), help="of a frame (default: 320,240)"
+    )
+    parser.add_argument(
+        "--spacing", metavar="MM", type=_numbers(1, 2), default=(0.2,), help="of the pixels (default: 0.2)"
+    )
+
+
 def _add_demo(commands: argparse._SubParsersAction) -> None:
     parser = _command(
-        commands, "demo", "demo:demo", "make a small synthetic tracked sweep and reconstruct it from its tracked poses"
+        commands, "demo", "demo:demo", "simulate a small tracked sweep and reconstruct it from its tracked poses"
     )
     parser.add_argument("-o", "--output", metavar="DIR", required=True, help="folder for the results")
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+_Array = np.ndarray
 #: Step and end of the table of layers, mm.
 _TABLE_STEP_MM, _TABLE_END_MM = 0.1, 320.0
 #: Side of the periodic texture volume in samples, and a sample in mm along, across, and in depth.
@@ -106,7 +107,7 @@ class Anatomy:
         self._put_bone(echo, attenuation, along, across, depth)
         return echo, attenuation
 
-    def _put_vessels(self, echo, attenuation, along, across, depth) -> None:  # noqa: ANN001
+    def _put_vessels(self, echo: _Array, attenuation: _Array, along: _Array, across: _Array, depth: _Array) -> None:
         distance, wall_db = None, 0.0
         box = [(float(place.min()), float(place.max())) for place in (along, across, depth)]
         for tube in self._tubes:
@@ -123,7 +124,7 @@ class Anatomy:
         echo -= (42 + echo) * inside
         attenuation += (_FLUID_ATTENUATION - attenuation) * inside
 
-    def _put_balls(self, echo, attenuation, along, across, depth) -> None:  # noqa: ANN001
+    def _put_balls(self, echo: _Array, attenuation: _Array, along: _Array, across: _Array, depth: _Array) -> None:
         low, high = along.min(), along.max()
         for ball in self._balls:
             (u, v, d), (a, b, c) = ball.centre, ball.radii
@@ -134,7 +135,7 @@ class Anatomy:
             echo += (ball.echo_db - echo) * inside if ball.echo_db < -20 else ball.echo_db * inside
             attenuation += (ball.attenuation - attenuation) * inside
 
-    def _put_bone(self, echo, attenuation, along, across, depth) -> None:  # noqa: ANN001
+    def _put_bone(self, echo: _Array, attenuation: _Array, along: _Array, across: _Array, depth: _Array) -> None:
         for v, d, slope_v, slope_d, radius, amplitude, frequency, phase in self._bone:
             sway = amplitude * np.sin(frequency * along + phase)
             aside, rise = across - v - slope_v * along - sway, (depth - d - slope_d * along) * 1.15

@@ -34,12 +34,12 @@ Family = Literal[
 FAMILIES: tuple[str, ...] = get_args(Family)
 
 #: Standard deviation from frame to frame that the hand adds to the path, mm and degrees.
-_TREMOR_STEP = np.array([0.045, 0.040, 0.045, 0.045, 0.030, 0.045])
+_TREMOR_STEP = np.array([0.045, 0.042, 0.045, 0.045, 0.029, 0.045])
 #: Band of the tremor, Hz; slower changes are drawn as wander.
 _TREMOR_BAND_HZ = (0.4, 8.0)
 #: Slow wander of the pose, standard deviation in mm and degrees, below the band of the tremor.
-_WANDER = np.array([0.8, 0.5, 0.8, 1.5, 1.2, 1.5])
-_WANDER_BAND_HZ = (0.0, 0.25)
+_WANDER = np.array([0.8, 0.5, 0.8, 1.2, 0.6, 1.2])
+_WANDER_BAND_HZ = (0.0, 0.15)
 
 
 def probe_trajectory(
@@ -103,7 +103,7 @@ def _steady(random: np.random.Generator, family: str, step_mm: float, speed: np.
     progress = travelled / max(travelled[-1], 1e-9)
     if family in ("rotation", "tilt"):
         axis = 4 if family == "rotation" else 3
-        extent = min(random.uniform(25, 50), 0.25 * frames) * random.choice([-1, 1])
+        extent = min(random.uniform(15, 35), 0.1 * frames) * random.choice([-1, 1])
         turns = random.uniform(0.5, 1.5)
         pose[:, axis] = extent * (0.5 - 0.5 * np.cos(np.pi * turns * progress))
         pose[:, random.choice([0, 2])] = random.choice([-1, 1]) * 0.2 * step_mm * travelled
@@ -117,7 +117,7 @@ def _steady(random: np.random.Generator, family: str, step_mm: float, speed: np.
     aside = np.concatenate([[0.0], np.cumsum(step_mm * speed[1:] * np.sin(heading[1:]))]) * sign
     pose[:, 2 if orientation == "Per" else 0] = along
     pose[:, 0 if orientation == "Per" else 2] = aside
-    follow = random.uniform(0.1, 0.5) * (1 if orientation == "Per" else -1)
+    follow = random.uniform(0.05, 0.2) * (1 if orientation == "Per" else -1)
     pose[:, 4] = np.rad2deg(follow * heading)
     # The skin is not flat: the contact point rises and sinks slowly along the way.
     pose[:, 1] = random.uniform(0, 2) * np.sin(random.uniform(1, 4) * np.pi * progress + random.uniform(0, 6.3))

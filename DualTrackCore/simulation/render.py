@@ -26,7 +26,7 @@ from DualTrackCore.simulation.speckle import (
 #: The anatomy is computed on a grid about as coarse as this, mm (across beams, along them), and interpolated.
 _TISSUE_STEP_MM = (0.8, 0.4)
 #: Samples computed at a time: small enough for the cache of a processor core.
-_BLOCK_SAMPLES = 12_000
+_BLOCK_SAMPLES = 20_000
 #: Length of the table of electronic noise; prime, so that frames rarely begin at the same place.
 _NOISE_SAMPLES = 1_000_003
 _SMALLEST = 1e-12
