@@ -26,6 +26,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_reconstruct(commands)
     _add_convert(commands)
     _add_models(commands)
+    _add_train(commands)
     _add_simulate(commands)
     _add_demo(commands)
     return parser
@@ -149,6 +150,16 @@ def _add_models(commands: argparse._SubParsersAction) -> None:
     import_ = _command(actions, "import", "models:import_model", "install weights from a local file")
     import_.add_argument("name", metavar="NAME")
     import_.add_argument("file", metavar="FILE")
+
+
+def _add_train(commands: argparse._SubParsersAction) -> None:
+    parser = _command(commands, "train", "train:train", "train one stage of a model from a recipe")
+    parser.add_argument("recipe", metavar="RECIPE", help="YAML file, or one that ships: mini/local1, paper/fusion, ...")
+    parser.add_argument(
+        "--set", metavar="KEY=VALUE", action="append", help="change a setting of the recipe: optimiser.lr=0.001"
+    )
+    parser.add_argument("--runs", metavar="DIR", default="runs", help="folder of all runs (default: %(default)s)")
+    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint of an interrupted run")
 
 
 def _add_simulate(commands: argparse._SubParsersAction) -> None:

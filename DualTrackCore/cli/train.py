@@ -1,0 +1,37 @@
+"""`dualtrack train`: one stage of training from a recipe."""
+
+from __future__ import annotations
+
+import sys
+from argparse import Namespace
+
+from DualTrackCore.cli.console import Console, columns
+from DualTrackCore.training import load_recipe
+
+
+def train(options: Namespace, console: Console) -> None:
+    """Train the stage that the recipe describes."""
+    from DualTrackCore.training import train as train_stage
+
+    recipe = load_recipe(options.recipe, options.set or ())
+    terminal = sys.stderr.isatty() and not options.quiet
+    if recipe.devices * recipe.nodes == 1:
+        console.say(f"Training stage {recipe.stage}; results go to {options.runs}/{recipe.output}.")
+
+    def say(line: str) -> None:
+        console.say(line)
+        sys.stdout.flush()  # a log file must show the line now, not when the buffer is full
+
+    result = train_stage(
+        recipe, runs=options.runs, resume=options.resume, say=say, bars=terminal, progress=console.progress
+    )
+    console.say(
+        columns(
+            [
+                ("weights", str(result.weights)),
+                ("items seen", str(result.items)),
+                ("wall time", f"{result.seconds:.0f} s"),
+            ]
+        )
+    )
+    console.result({"weights": str(result.weights), "items": result.items, "seconds": result.seconds})

@@ -1,0 +1,115 @@
+"""The Lightning module: loss, optimiser, schedule and validation of one stage."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import lightning
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from DualTrackCore.network import DualTrack
+from DualTrackCore.training.items import Item
+from DualTrackCore.training.metrics import ValidationSums
+from DualTrackCore.training.recipe import Recipe
+from DualTrackCore.training.tasks import build_task
+
+
+class LightningTask(lightning.LightningModule):
+    """One stage of training.
+
+    Args:
+        recipe: the stage and its settings.
+        network: with its initial weights; trained in place.
+        target_mean, target_std: [6] what the head's output is multiplied by and shifted to, mm and degrees. A head that
+            was trained before is re-expressed in these units, so its predictions stay what they were.
+    """
+
+    def __init__(self, recipe: Recipe, network: DualTrack, target_mean: Tensor, target_std: Tensor) -> None:
+        super().__init__()
+        self.recipe = recipe
+        self.task = build_task(network, recipe)
+        self.register_buffer("target_mean", target_mean.float())
+        self.register_buffer("target_std", target_std.float())
+        if self.task.continues:
+            unfold_scale(self.task.head, self.target_mean, self.target_std)
+        self._sums = ValidationSums()
+
+    def forward(self, batch: Item) -> Tensor:
+        """Relative motions [B, n - 1, 6], mm and degrees."""
+        return self.task(batch).float() * self.target_std + self.target_mean
+
+    def loss(self, batch: Item) -> Tensor:
+        """Mean squared error in the head's units over the motions that are known."""
+        wanted = (batch["targets"] - self.target_mean) / self.target_std
+        squares = (self.task(batch).float() - wanted).square().mean(dim=-1)
+        mask = batch["mask"]
+        return (squares * mask).sum() / mask.sum().clamp(min=1)
+
+    def on_train_batch_start(self, batch: Item, batch_index: int) -> None:
+        """Make dropout a function of seed, epoch, batch and process, so that a resumed run repeats it."""
+        del batch
+        state = np.random.SeedSequence([self.recipe.seed, self.current_epoch, batch_index, self.global_rank])
+        torch.manual_seed(int(state.generate_state(1)[0]))
+
+    def training_step(self, batch: Item, batch_index: int) -> Tensor:
+        del batch_index
+        loss = self.loss(batch)
+        self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(batch["frames"]), sync_dist=True)
+        return loss
+
+    def on_validation_epoch_start(self) -> None:
+        self._sums = ValidationSums()
+
+    def validation_step(self, batch: Item, batch_index: int) -> None:
+        del batch_index
+        predicted = self(batch).double().cpu().numpy()
+        mask = batch["mask"].cpu().numpy()
+        true = np.where(mask[..., None], batch["targets"].double().cpu().numpy(), np.nan)
+        for row, frames in enumerate(batch["frames"].tolist()):
+            points = batch["points"][row].cpu().numpy()
+            scale = self.target_std.double().cpu().numpy()
+            self._sums.add(predicted[row, : frames - 1], true[row, : frames - 1], points, scale)
+
+    def on_validation_epoch_end(self) -> None:
+        sums = self._sums.to_tensor().to(self.device if self.device.type != "mps" else "cpu")
+        if self.trainer.world_size > 1:
+            sums = self.trainer.strategy.reduce(sums, reduce_op="sum")
+        for name, value in ValidationSums.from_tensor(sums).figures().items():
+            self.log(f"val_{name}", value, rank_zero_only=False)
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        settings = self.recipe.optimiser
+        optimiser = torch.optim.AdamW(
+            [p for p in self.task.parameters() if p.requires_grad],
+            lr=settings.lr,
+            betas=settings.betas,
+            weight_decay=settings.weight_decay,
+        )
+        total = int(self.trainer.estimated_stepping_batches)
+        warm_up = total * self.recipe.warmup_epochs // self.recipe.epochs
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: rate_factor(step, warm_up, total))
+        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def rate_factor(step: int, warm_up: int, total: int) -> float:
+    """Learning rate of a step as a part of the highest: a line up over `warm_up` steps, then a cosine to zero."""
+    if step < warm_up:
+        return (step + 1) / warm_up
+    return 0.5 * (1 + math.cos(math.pi * min((step - warm_up) / max(total - warm_up, 1), 1.0)))
+
+
+def fold_scale(head: nn.Linear, mean: Tensor, std: Tensor) -> None:
+    """Change a head of standardised outputs into one of mm and degrees."""
+    with torch.no_grad():
+        head.weight.mul_(std[:, None])
+        head.bias.mul_(std).add_(mean)
+
+
+def unfold_scale(head: nn.Linear, mean: Tensor, std: Tensor) -> None:
+    """The inverse of :func:`fold_scale`."""
+    with torch.no_grad():
+        head.weight.div_(std[:, None])
+        head.bias.sub_(mean).div_(std)
