@@ -115,23 +115,29 @@ def read_fields(
         [rows, columns] complex64.
     """
     whole = np.floor(places)
-    fx, fy, fz = places - whole
-    x, y, z = whole.astype(np.int64)
-    xs = (x & (SIDE - 1), (x + 1) & (SIDE - 1))
-    ys = ((y & (SIDE - 1)) * SIDE, ((y + 1) & (SIDE - 1)) * SIDE)
+    fx, fy, fz = (places - whole).astype(np.complex64)
+    low = whole.astype(np.int32) & (SIDE - 1)
+    high = (low + 1) & (SIDE - 1)
+    xs, ys = (low[0], high[0]), (low[1] * SIDE, high[1] * SIDE)
     first = level.astype(np.int64)[:, None] * SIDE**3
-    zs = ((z & (SIDE - 1)) * SIDE**2 + first, ((z + 1) & (SIDE - 1)) * SIDE**2 + first)
-    flat, result = fields.reshape(-1), np.zeros(x.shape, np.complex64)
-    narrow, wide = narrow.astype(np.float32)[:, None], wide.astype(np.float32)[:, None]
-    for zi, wz in ((zs[0], 1 - fz), (zs[1], fz)):
-        for yi, wy in ((ys[0], 1 - fy), (ys[1], fy)):
-            row, weight = zi + yi, wz * wy
-            for xi, wx in ((xs[0], 1 - fx), (xs[1], fx)):
-                index, share = row + xi, weight * wx
-                value = flat.take(index)
-                value *= narrow
-                index += SIDE**3
-                value += flat.take(index) * wide
-                value *= share
-                result += value
+    slices = [first + end[2] * SIDE**2 for end in (low, high)]
+    flat = fields.reshape(-1)  # every index is in range; mode="clip" only spares numpy a buffer
+
+    def lerp(near: np.ndarray, far: np.ndarray, share: np.ndarray) -> np.ndarray:
+        """Between two arrays that may be overwritten: products of large arrays are made in place, for speed."""
+        far -= near
+        far *= share
+        near += far
+        return near
+
+    def read(offset: int) -> np.ndarray:
+        planes = []
+        for base in slices:
+            rows = [base + (y + offset) for y in ys]
+            lines = [lerp(*(flat.take(row + x, mode="clip") for x in xs), fx) for row in rows]
+            planes.append(lerp(*lines, fy))
+        return lerp(*planes, fz)
+
+    result = read(0) * narrow.astype(np.float32)[:, None]
+    result += read(SIDE**3) * wide.astype(np.float32)[:, None]
     return result
