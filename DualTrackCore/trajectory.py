@@ -111,7 +111,7 @@ class Trajectory:
     Attributes:
         poses: [N, 4, 4] float64, frame0_from_image, rigid, mm. Where `valid` is false the matrix is what the source
             held and means nothing.
-        valid: [N] bool. The first valid frame defines frame0.
+        valid: [N] bool. All constructors here make the first valid frame frame0; poses given by hand may differ.
         reference_from_frame0: [4, 4] float64 or None: places the trajectory in the world of the tracker it came from.
         provenance: where the poses come from: plain values, written into reports.
     """
@@ -122,7 +122,10 @@ class Trajectory:
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        poses = np.array(self.poses, dtype=np.float64)
+        try:
+            poses = np.array(self.poses, dtype=np.float64)
+        except (TypeError, ValueError):
+            raise InputError("Poses must be an array of numbers, [frames, 4, 4].") from None
         if poses.ndim != 3 or poses.shape[1:] != (4, 4):
             raise InputError(f"Poses have shape {poses.shape}; expected [frames, 4, 4].")
         valid = np.ones(len(poses), bool) if self.valid is None else np.array(self.valid, dtype=bool)
@@ -132,8 +135,9 @@ class Trajectory:
         reference = self.reference_from_frame0
         if reference is not None:
             reference = np.array(reference, dtype=np.float64)
-            if reference.shape != (4, 4) or not np.isfinite(reference).all():
-                raise InputError("reference_from_frame0 must be a finite 4x4 matrix.")
+            if reference.shape != (4, 4):
+                raise InputError(f"reference_from_frame0 has shape {reference.shape}; expected a 4x4 matrix.")
+            _require_rigid(reference[None], np.ones(1, bool), "reference_from_frame0")
             reference.flags.writeable = False
         for array in (poses, valid):
             array.flags.writeable = False
@@ -217,13 +221,15 @@ class Trajectory:
         return replace(part, reference_from_frame0=reference)
 
 
-def _require_rigid(poses: np.ndarray, valid: np.ndarray) -> None:
+def _require_rigid(poses: np.ndarray, valid: np.ndarray, name: str = "") -> None:
     if valid.shape != poses.shape[:1]:
         raise InputError(f"{len(poses)} poses came with {valid.size} validity flags; the numbers must be equal.")
     finite = np.isfinite(poses).all(axis=(1, 2))
     bad = np.flatnonzero(valid & ~finite)
     if len(bad):
-        raise InputError(f"The pose of frame {bad[0]} is not finite; mark such frames invalid or remove them.")
+        raise InputError(
+            f"{name or f'The pose of frame {bad[0]}'} is not finite; mark such frames invalid or remove them."
+        )
     checked = np.where((valid & finite)[:, None, None], np.nan_to_num(poses), np.eye(4))
     rotation = checked[:, :3, :3]
     error = np.abs(np.swapaxes(rotation, 1, 2) @ rotation - np.eye(3)).max(axis=(1, 2), initial=0.0)
@@ -232,6 +238,6 @@ def _require_rigid(poses: np.ndarray, valid: np.ndarray) -> None:
     bad = np.flatnonzero(error > RIGID_TOLERANCE)
     if len(bad):
         raise InputError(
-            f"The pose of frame {bad[0]} is not a rigid motion (it departs by {error[bad[0]]:.3g}, "
+            f"{name or f'The pose of frame {bad[0]}'} is not a rigid motion (it departs by {error[bad[0]]:.3g}, "
             f"the limit is {RIGID_TOLERANCE}); scaling belongs into the calibration."
         )

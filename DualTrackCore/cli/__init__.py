@@ -5,8 +5,12 @@ Exit codes: 0 done; 1 cancelled or a fault of the program; 2 input, options or p
 
 from __future__ import annotations
 
+import contextlib
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+import traceback
+from collections.abc import Iterator, Sequence
 
 from DualTrackCore.cli.console import Console
 from DualTrackCore.cli.parser import build_parser
@@ -24,10 +28,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
-    options = build_parser().parse_args(arguments)
-    console = Console(json_output=options.json, quiet=options.quiet)
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    console = Console(json_output="--json" in arguments, quiet="--quiet" in arguments)
     try:
-        with console.warnings_as_sentences():
+        with console.warnings_as_sentences(), _termination_as_interrupt():
+            options = build_parser().parse_args(arguments)
             options.command(options, console)
     except (Cancelled, KeyboardInterrupt) as error:
         console.fail(str(error) if isinstance(error, Cancelled) else "Cancelled; nothing was written.")
@@ -38,6 +43,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output has gone; Python would complain about it once more at exit
         return FAILED
+    except Exception as error:
+        traceback.print_exc()
+        console.fail(f"A fault of the program: {error}; please report it with the lines above.")
+        return FAILED
     finally:
         console.close()
     return DONE
+
+
+@contextlib.contextmanager
+def _termination_as_interrupt() -> Iterator[None]:
+    """Let a polite end of the process (SIGTERM) clean up as Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may say what signals do
+        return
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -74,10 +74,8 @@ def _loads_as(name: str) -> zoo.Check:
     """A check that loads a file as the model of that name, strictly."""
 
     def check(path: Path) -> None:
-        from DualTrackCore.network.card import read_card_beside
-        from DualTrackCore.network.model import load_model
+        from DualTrackCore.network.model import load_file
 
-        cards = {entry.name: entry.card for entry in zoo.catalogue()}
-        load_model(path, card=cards.get(name) or read_card_beside(path))
+        load_file(path, fallback={entry.name: entry.card for entry in zoo.catalogue()}.get(name))
 
     return check

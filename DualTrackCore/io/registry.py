@@ -43,6 +43,8 @@ def load_sweep(
         InputError: nothing there, no known format, damaged content, contradicting sizes.
         MissingDependencyError: the format needs an optional package.
     """
+    if not str(path):
+        raise InputError("The name of the sweep is empty; give a file or a folder.")
     path = Path(path)
     if isinstance(calibration, (str, PathLike)):
         calibration = _existing(Path(calibration), "calibration")

@@ -9,6 +9,7 @@ import hashlib
 import pickle
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -68,10 +69,12 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], ModelCard | None]:
 def _read_pickle(path: Path) -> dict[str, Tensor]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
+    except pickle.UnpicklingError as error:
+        refused = re.search(r"GLOBAL (\S+)", str(error))
+        named = f" ({refused[1]})" if refused else ""
         raise CheckpointError(
-            f"The weights file {path.name} holds more than tensors and was not opened, because such a file can run "
-            "code; save its state dict alone, with torch.save(model.state_dict(), ...) or as safetensors."
+            f"The weights file {path.name} holds more than tensors{named} and was not opened, because such a file can "
+            "run code; whoever made it can save its state dict alone: torch.save(checkpoint['model'], ...)."
         ) from None
     except Exception as error:  # damaged files raise anything from EOFError to RuntimeError
         raise CheckpointError(
@@ -153,8 +156,12 @@ def load_weights(network: DualTrack, tensors: Mapping[str, Tensor], where: str) 
 
 
 def save_model(network: DualTrack, card: ModelCard, path: str | Path) -> Path:
-    """Write weights and card into one safetensors file, atomically; returns its path."""
+    """Write weights and card into one safetensors file, atomically; returns its path.
+
+    The card's architecture is replaced by that of the network, so that the file can always be loaded again.
+    """
     path = Path(path)
+    card = replace(card, architecture=network.arguments)
     tensors = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
     with replacing(path) as temporary:
         save_file(tensors, str(temporary), metadata={CARD_KEY: card.to_json()})

@@ -147,7 +147,12 @@ class DualTrack(nn.Module):
         fusion_layers: int = 12,
         dropout: float = 0.1,
     ) -> None:
+        arguments = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         super().__init__()
+        #: What the network was built with, as plain values: the `architecture` of its model card.
+        self.arguments = {
+            k: list(v) if isinstance(v, Sequence) and not isinstance(v, str) else v for k, v in arguments.items()
+        }
         if crop_size % (2 * TRUNK_STRIDE):
             raise InputError(f"The crop size is {crop_size}; it must be a multiple of {2 * TRUNK_STRIDE} pixels.")
         self.crop_size, self.global_size, self.global_every = crop_size, global_size, global_every

@@ -65,10 +65,21 @@ def load_model(
         CheckpointError: not installed, damaged, unsafe, or of another network.
     """
     path, named_card = _find(name_or_path)
+    return load_file(path, card=card, fallback=named_card, positions=positions)
+
+
+def load_file(
+    path: Path,
+    *,
+    card: ModelCard | str | Path | None = None,
+    fallback: ModelCard | None = None,
+    positions: int | None = None,
+) -> Model:
+    """:func:`load_model` of a file; `fallback` is the card where none is given, inside or beside the file."""
     tensors, inner_card = read_weights(path)
     if isinstance(card, str | Path):
         card = read_card(Path(card))
-    card = card or inner_card or read_card_beside(path) or named_card or ModelCard(name=path.stem)
+    card = card or inner_card or read_card_beside(path) or fallback or ModelCard(name=path.stem)
     card = replace(card, architecture={**card.architecture, "positions": positions_of(tensors) or 1024})
     if positions is not None:
         tensors = extend_positions(tensors, positions)

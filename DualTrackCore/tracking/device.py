@@ -83,6 +83,14 @@ def choose_chunk(chunk_frames: int | str, network: DualTrack, device: torch.devi
     return chunk_frames
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether torch failed for want of memory; on the CPU and on MPS it says so in a plain RuntimeError."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
+
+
 def release_memory(device: torch.device) -> None:
     """Give cached device memory back."""
     if device.type == "cuda":

@@ -25,6 +25,7 @@ from DualTrackCore.tracking.device import (
     choose_device,
     choose_precision,
     half_precision,
+    is_out_of_memory,
     release_memory,
 )
 from DualTrackCore.tracking.preprocessing import Preprocessor
@@ -97,7 +98,9 @@ def estimate_trajectory(
                 global_features,
                 lambda done, total: reporter.report("attention", done, total),
             ).numpy()
-    except torch.OutOfMemoryError:
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
         raise _out_of_memory(run.device) from None
     finally:
         network.to("cpu")
@@ -135,8 +138,8 @@ def _features(run: _Run, sweep: Sweep, chunk: int, reporter: Reporter) -> tuple[
         try:
             images = torch.from_numpy(np.ascontiguousarray(sweep.window(start, stop))).to(run.device)
             local, whole = _chunk_features(run, stream, images, start, stop == frames)
-        except torch.OutOfMemoryError:
-            if chunk == 1:
+        except (RuntimeError, MemoryError) as error:
+            if chunk == 1 or not is_out_of_memory(error):
                 raise
             chunk = chunk // 2
             release_memory(run.device)
@@ -175,7 +178,7 @@ def _feature_width(spatial: torch.nn.Module) -> int:
 
 def _out_of_memory(device: torch.device) -> OutOfMemoryError:
     remedy = "close other programs" if device.type == "cpu" else "close other programs or use device='cpu'"
-    return OutOfMemoryError(f"{device} has too little memory even for one frame at a time; {remedy}.")
+    return OutOfMemoryError(f"{device} has too little memory for this sweep, even one frame at a time; {remedy}.")
 
 
 def _provenance(run: _Run, chunk: int, messages: list[str]) -> dict[str, object]:

@@ -44,7 +44,7 @@ def test_every_published_layout_loads_to_the_same_output(tmp_path, model, state,
 def test_safetensors_carry_weights_and_card_and_come_back_exactly(tmp_path, model):
     path = save_model(model.network, model.card, tmp_path / "tiny.safetensors")
     loaded = load_model(path)
-    assert loaded.card.as_dict() == model.card.as_dict() | {"architecture": {**TINY, "positions": 64}}
+    assert loaded.card.as_dict() == model.card.as_dict() | {"architecture": model.network.arguments}
     assert all(
         torch.equal(a, b)
         for a, b in zip(loaded.network.state_dict().values(), model.network.state_dict().values(), strict=True)
@@ -141,7 +141,7 @@ class RunsCode:
 def test_a_pickle_that_would_run_code_is_refused_and_runs_nothing(tmp_path, state, legacy):
     content = {**state, "extra": RunsCode(tmp_path / "proof")}
     torch.save(content, tmp_path / "evil.pt", _use_new_zipfile_serialization=not legacy)
-    with pytest.raises(CheckpointError, match="holds more than tensors and was not opened"):
+    with pytest.raises(CheckpointError, match=r"holds more than tensors( \(\S*mkdir\))? and was not opened"):
         load_model(tmp_path / "evil.pt", card=ModelCard(architecture=TINY))
     assert not (tmp_path / "proof").exists()
 

@@ -291,3 +291,31 @@ def test_the_vertebra_sweep_is_reconstructed_from_its_tracking(dualtrack, tmp_pa
     assert report["trajectory"]["path_length_mm"] == pytest.approx(33.6, abs=0.05)
     volume = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "volume.nrrd")))
     assert volume.max() > 200
+
+
+def test_a_termination_signal_cleans_up_as_ctrl_c_does(folder, tmp_path):
+    script = (
+        "import os, signal, sys\nfrom DualTrackCore import files\nfrom DualTrackCore.cli import main, sweeps\n"
+        "sweeps._estimate = lambda *_: os.kill(os.getpid(), signal.SIGTERM)\nsys.exit(main(sys.argv[1:]))\n"
+    )
+    arguments = ["run", folder / "plain.h5", "--model", "any", "-o", tmp_path / "out"]
+    done = subprocess.run(
+        [sys.executable, "-c", script, *map(str, arguments)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "Cancelled" in done.stderr
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_fault_of_the_program_is_told_apart_from_bad_input(dualtrack, folder, monkeypatch):
+    monkeypatch.setattr("DualTrackCore.cli.sweeps.sweep_facts", lambda _: 1 / 0)
+    code, out, err = dualtrack("info", folder / "plain.h5", "--json")
+    assert code == 1
+    assert "division by zero" in json.loads(out)["error"]
+    assert "Traceback" in err
+
+
+def test_wrong_arguments_for_machines_are_json_too(dualtrack):
+    code, out, _ = dualtrack("info", "x", "--spacing", "wide", "--json")
+    assert code == 2
+    assert "'wide' is not 1 to 2 numbers" in json.loads(out)["error"]

@@ -12,7 +12,7 @@ from oracle import noise_sweep, tiny_model
 from DualTrackCore.errors import Cancelled, InputError, OutOfMemoryError
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.tracking import TrackingWarning, estimate_trajectory
-from DualTrackCore.tracking.device import choose_chunk, choose_device, choose_precision
+from DualTrackCore.tracking.device import choose_chunk, choose_device, choose_precision, is_out_of_memory
 from DualTrackCore.tracking.preprocessing import Preprocessor
 from DualTrackCore.tracking.streaming import StreamingTrunk
 from DualTrackCore.tracking.windows import window_starts
@@ -158,7 +158,7 @@ def test_a_device_too_small_for_one_frame_is_a_sentence(model, monkeypatch):
         raise torch.OutOfMemoryError("fake")
 
     monkeypatch.setattr(StreamingTrunk, "push", no_memory)
-    with pytest.raises(OutOfMemoryError, match="too little memory even for one frame at a time"):
+    with pytest.raises(OutOfMemoryError, match="too little memory for this sweep, even one frame at a time"):
         estimate_trajectory(noise_sweep(4), model)
 
 
@@ -251,3 +251,27 @@ def test_on_cuda_the_chunk_follows_the_free_memory(model, monkeypatch):
             choose_chunk("auto", tiny_model(local_widths=[64, 6, 8, 8], crop_size=256).network, torch.device("cuda"))
         )
     assert chunks == [4, 27, 128]
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (torch.OutOfMemoryError("x"), True),
+        (MemoryError(), True),
+        (
+            RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+            True,
+        ),
+        (RuntimeError("MPS backend out of memory (MPS allocated: 1 GB)"), True),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+        (ValueError("out of memory"), False),
+    ],
+)
+def test_every_backend_is_understood_when_it_runs_out_of_memory(error, expected):
+    assert is_out_of_memory(error) is expected
+
+
+def test_a_real_allocation_failure_on_the_cpu_is_recognised():
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(1 << 60, dtype=torch.uint8)
+    assert is_out_of_memory(caught.value)
