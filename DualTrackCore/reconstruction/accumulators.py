@@ -22,8 +22,9 @@ LEAST_MEAN_WEIGHT = 1.0 / 512.0
 #: Nearest insertion, mean: the sum of grey values fills the lower bits of an int64, the number of pixels the upper
 #: ones, which leaves room for 2^27 pixels in one voxel.
 COUNT_SHIFT = 36
-#: Voxels that are finished at a time, so that no second set of full arrays is needed.
-FINISH_VOXELS = 1 << 22
+#: Voxels that are finished at a time: small enough for the cache, and for torch to leave its thread pool alone, whose
+#: barriers cost far more than they save when the cores are busy.
+FINISH_VOXELS = 1 << 15
 
 
 class Accumulator(Protocol):

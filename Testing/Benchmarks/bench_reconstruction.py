@@ -45,8 +45,9 @@ def numpy_mean(sweep: Sweep, trajectory: Trajectory, grid: VoxelGrid, linear: bo
             np.add.at(total, index, values[inside])
             np.add.at(weight, index, 1.0)
             continue
-        inside = ((positions >= 0) & (positions <= size - 1)).all(axis=0)
-        positions, values = positions[:, inside], values[inside]
+        # The grid begins and ends at the outermost pixels, which rounding may put just outside.
+        inside = ((positions >= -1e-6) & (positions <= size - 1 + 1e-6)).all(axis=0)
+        positions, values = np.clip(positions[:, inside], 0, size - 1), values[inside]
         cell = np.minimum(np.floor(positions).astype(np.int64), size - 2)
         part = positions - cell
         for corner in np.ndindex(2, 2, 2):
