@@ -99,7 +99,8 @@ def _reference(trajectory: Trajectory, frame: str) -> np.ndarray | None:
         raise InputError(f"The frame {frame!r} of the grid is unknown; choose 'frame0' or 'reference'.")
     if trajectory.reference_from_frame0 is None:
         raise InputError(
-            "The trajectory has no reference world, because no tracker measured it or it came from a .csv; choose the frame 'frame0'."
+            "The trajectory has no reference world, because no tracker measured it or it came from a .csv; "
+            "choose the frame 'frame0'."
         )
     return trajectory.reference_from_frame0
 
