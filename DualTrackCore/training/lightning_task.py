@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from DualTrackCore.network import DualTrack
+from DualTrackCore.network.trunk import Trunk
 from DualTrackCore.training.items import Item
 from DualTrackCore.training.metrics import ValidationSums
 from DualTrackCore.training.recipe import Recipe
@@ -31,6 +32,9 @@ class LightningTask(lightning.LightningModule):
         super().__init__()
         self.recipe = recipe
         self.task = build_task(network, recipe)
+        for module in self.task.modules():
+            if isinstance(module, Trunk):  # its 3D convolutions are about twice as fast on CPUs with channels last
+                module.to(memory_format=torch.channels_last_3d)
         self.register_buffer("target_mean", target_mean.float())
         self.register_buffer("target_std", target_std.float())
         if self.task.continues:
