@@ -46,7 +46,7 @@ _MOTIONS = (
 
 
 def write_slices(reconstruction: Reconstruction, path: str | os.PathLike) -> Path:
-    """Three orthogonal slices through the middle of what was seen, and the maximum projection along depth.
+    """Three orthogonal slices through the middle of what was seen, and the maximum projection along the sweep.
 
     Voxels that have no value, because no frame crossed them and none was filled in, have a tint. The scale bars are
     exact; the thin lines show where the other slices lie.
@@ -67,9 +67,10 @@ def write_slices(reconstruction: Reconstruction, path: str | os.PathLike) -> Pat
     names, extent = _axis_names(grid), np.asarray(grid.size) * grid.spacing_mm
     centre = seen_centre(seen)
     at_mm = (np.asarray(centre) + 0.5) * grid.spacing_mm
-    # Panels as (across, down) axes: the frame; along the sweep; seen from the probe, as a slice and as a projection.
+    # Panels as (across, down) axes: the frame; along the sweep; seen from the probe; all frames on one another. A
+    # projection along depth would show nothing but the bright skin line.
     from_probe = (2, 0) if extent[2] > extent[0] else (0, 2)
-    panels = ((0, 1), (2, 1), from_probe, from_probe)
+    panels = ((0, 1), (2, 1), from_probe, (0, 1))
     rows = _row_heights(extent, panels)
     figure = _new_figure(sum(rows) + 2.6, _DARK)
     layout = figure.add_gridspec(2, 2, height_ratios=rows)

@@ -95,7 +95,7 @@ def drawn(monkeypatch, write, *arguments, **options):
 
 def test_the_scale_bar_has_its_stated_length_in_the_picture(reconstruction, monkeypatch):
     figure = drawn(monkeypatch, pictures.write_slices, reconstruction)
-    expected_widths = [18.0, 40.0, 40.0, 40.0]
+    expected_widths = [18.0, 40.0, 40.0, 18.0]
     for axes, width in zip(figure.axes, expected_widths, strict=True):
         (bar,) = [line for line in axes.lines if line.get_gid() == "scale bar"]
         stated = float(next(text.get_text() for text in axes.texts if "mm" in text.get_text()).removesuffix(" mm"))
@@ -118,16 +118,15 @@ def test_each_panel_shows_its_own_plane_the_right_way_up(spacing_z, monkeypatch)
     full = made(volume, np.ones(volume.shape), grid)
     i, j, k = pictures.seen_centre(full.coverage > 0)
     figure = drawn(monkeypatch, pictures.write_slices, full)
-    from_probe = volume[:, j, :], volume.max(axis=1)
-    if spacing_z > 0.3:
-        from_probe = [plane.T for plane in from_probe]
-    for axes, plane in zip(figure.axes, (volume[k], volume[:, :, i].T, *from_probe), strict=True):
+    from_probe = volume[:, j, :].T if spacing_z > 0.3 else volume[:, j, :]
+    planes = (volume[k], volume[:, :, i].T, from_probe, volume.max(axis=0))
+    for axes, plane in zip(figure.axes, planes, strict=True):
         np.testing.assert_array_equal(axes.images[0].get_array()[..., 0], plane)
 
 
 def test_slices_name_anatomical_axes_only_on_a_grid_along_frame0(reconstruction, monkeypatch):
     figure = drawn(monkeypatch, pictures.write_slices, reconstruction)
-    assert [axes.get_xlabel() for axes in figure.axes] == ["x lateral →", *["z elevational →"] * 3]
+    assert [axes.get_xlabel() for axes in figure.axes] == ["x lateral →", *["z elevational →"] * 2, "x lateral →"]
     assert "z elevational = 19.6 mm" in figure.axes[0].get_title(loc="left")
     reconstruction.grid.axes = np.array([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]])
     figure = drawn(monkeypatch, pictures.write_slices, reconstruction)
