@@ -19,7 +19,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from torch import Tensor
 
-from DualTrackCore.errors import InputError
+from DualTrackCore.errors import CheckpointError, InputError
 from DualTrackCore.files import replacing
 from DualTrackCore.network import ModelCard
 from DualTrackCore.network.checkpoint import save_model
@@ -78,6 +78,7 @@ def train(
     Raises:
         InputError: the recipe's data or weights are missing or do not fit, the folder holds another run, or there is
             nothing to resume.
+        CheckpointError: the checkpoint is damaged or holds more than tensors.
     """
     runs = Path(runs)
     output = runs / recipe.output
@@ -159,6 +160,7 @@ def _prepare_output(recipe: Recipe, output: Path, resume: bool) -> Path | None:
         if not last.is_file():
             raise InputError(f"{output} holds no checkpoint of an interrupted run; start it without --resume.")
         _require_same(recipe, settings)
+        _require_tensors(last)
         return last
     if rank_zero_only.rank == 0:
         if last.is_file():
@@ -166,6 +168,16 @@ def _prepare_output(recipe: Recipe, output: Path, resume: bool) -> Path | None:
         with replacing(settings) as temporary:
             temporary.write_text(json.dumps(_flat(recipe), indent=2) + "\n", encoding="utf-8")
     return None
+
+
+def _require_tensors(checkpoint: Path) -> None:
+    try:
+        torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:  # damaged files raise anything from EOFError to RuntimeError
+        raise CheckpointError(
+            f"The checkpoint {checkpoint} is damaged, or holds more than tensors and was not opened "
+            f"({type(error).__name__}); start the stage anew."
+        ) from None
 
 
 def _require_same(recipe: Recipe, settings: Path) -> None:

@@ -326,3 +326,11 @@ def test_a_sweep_shorter_than_the_window_is_refused_by_name():
     recipe = tiny_recipe("local1", sampling={"window": 25})
     with pytest.raises(InputError, match=r"The sweep 0 has 24 frames, fewer than sampling\.window"):
         items_of(recipe, sweep_set(1), tiny_model().network)
+
+
+def test_the_stored_tokens_of_the_large_data_set_take_what_the_documentation_says():
+    frames = 226_000_000_000 // (480 * 640)
+    assert frames == pytest.approx(736_000, rel=1e-3)
+    assert stored_bytes(frames, 64, 1) == pytest.approx(0.75e9, rel=0.01)
+    assert stored_bytes(frames, 64, 8) == pytest.approx(6.0e9, rel=0.01)
+    assert stored_bytes(frames, 64, 8, "float16") == pytest.approx(3.0e9, rel=0.01)
