@@ -19,6 +19,7 @@ from DualTrackCore.io import load_sweep, read_trajectory_csv, save_sweep
 from DualTrackCore.network.checkpoint import save_model
 from DualTrackCore.simulation import rendered, simulated_sweep
 from DualTrackCore.sweep import Sweep
+from DualTrackCore.trajectory import Trajectory
 
 RESULTS = {
     "coverage.nrrd",
@@ -39,6 +40,10 @@ def folder(tmp_path_factory):
     sweep = rendered(simulated_sweep(0, frames=20, frame_size=(60, 80), spacing_mm=0.4))
     save_sweep(sweep, folder / "tracked.igs.mha")
     save_sweep(Sweep(sweep.frames, 0.4, sweep.timestamps_s), folder / "plain.h5")
+    save_sweep(Sweep(sweep.window(0, 1), 0.4), folder / "single.h5")
+    invalid = Trajectory(sweep.tracked.poses, np.zeros(20, bool))
+    save_sweep(Sweep(sweep.frames, 0.4, tracked=invalid), folder / "invalid.igs.mha")
+    save_sweep(Sweep(sweep.frames), folder / "unknown.h5")
     model = tiny_model()
     save_model(model.network, model.card, folder / "tiny.safetensors")
     return folder
@@ -206,6 +211,9 @@ def test_nothing_is_fetched_without_a_yes(dualtrack, tmp_path, monkeypatch):
         (["run", "{tracked}", "--model", "{tiny}", "-o", "{tracked}"], "it is a file"),
         (["run", "{tracked}", "--model", "{tiny}", "-o", "{out}", "--device", "cuda:99"], "not available"),
         (["track", "{tracked}", "--model", "{tiny}", "-o", "{out}.txt"], "no trajectory file"),
+        (["run", "{single}", "--model", "{tiny}", "-o", "{out}"], "one frame; a trajectory needs at least two"),
+        (["run", "{unknown}", "--model", "{tiny}", "-o", "{out}"], "pixel spacing of this sweep is unknown"),
+        (["reconstruct", "{invalid}", "-o", "{out}"], "pose"),
         (["reconstruct", "{plain}", "-o", "{out}"], "no tracking"),
         (["reconstruct", "{tracked}", "-o", "{out}", "--voxel", "0.0001"], "spacing"),
         (["reconstruct", "{tracked}", "-o", "{out}", "--poses", "{nowhere}"], "nowhere"),
@@ -221,6 +229,9 @@ def test_bad_input_is_one_sentence_and_exit_code_2(dualtrack, folder, tmp_path, 
         "tracked": folder / "tracked.igs.mha",
         "plain": folder / "plain.h5",
         "tiny": folder / "tiny.safetensors",
+        "single": folder / "single.h5",
+        "unknown": folder / "unknown.h5",
+        "invalid": folder / "invalid.igs.mha",
         "nowhere": folder / "nowhere",
         "out": tmp_path / "out",
     }
