@@ -5,15 +5,25 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from importlib import import_module
+from typing import NoReturn
 
+from DualTrackCore.errors import InputError
 from DualTrackCore.version import __version__
 
 NOTICE = "Research use only; not for diagnosis. Millimetres are estimates."
 
 
+class _Parser(argparse.ArgumentParser):
+    """Wrong arguments end as every other bad input does."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise instead of printing and leaving."""
+        raise InputError(f"{message[0].upper()}{message[1:]}; see `{self.prog} --help`.")
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The parser; `options.command` is called with the options and a console."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="dualtrack",
         description="Sensorless freehand 3D ultrasound: from a plain 2D clip to the probe's trajectory and a volume.",
         epilog=NOTICE,
@@ -81,7 +91,12 @@ def _add_volume(parser: argparse.ArgumentParser) -> None:
     )
     volume.add_argument("--interpolation", default="linear", choices=["linear", "nearest"])
     volume.add_argument("--compounding", default="mean", choices=["mean", "maximum", "latest"])
-    volume.add_argument("--hole-filling", default="none", choices=["none", "gaussian", "distance", "nearest", "stick"])
+    volume.add_argument(
+        "--hole-filling",
+        default="stick",
+        choices=["none", "gaussian", "distance", "nearest", "stick"],
+        help="of voxels that nothing reached; stick fills only between seen ones (default: %(default)s)",
+    )
     volume.add_argument("--axes", default="frame0", choices=["frame0", "principal"], help="of the volume")
     volume.add_argument(
         "--frame", default="frame0", choices=["frame0", "reference"], help="frame of reference of the volume"
