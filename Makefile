@@ -17,7 +17,7 @@ test-all: $(STAMP)
 	$(BIN)/python -m pytest --cov=DualTrackCore
 
 bench: $(STAMP)
-	$(BIN)/python -m pytest Testing/Benchmarks -o python_files="bench_*.py" -s
+	set -e; for script in Testing/Benchmarks/bench_*.py; do $(BIN)/python $$script; done
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
