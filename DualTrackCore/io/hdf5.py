@@ -100,18 +100,8 @@ def _read_dualtrack(path: Path, calibration: Path | np.ndarray | None, spacing_m
         frame_valid=None if frame_valid is None else frame_valid != 0,
         tracked=tracked,
         skew_deg=skew_deg if size.calibration is None else size.skew_deg,
-        provenance=_provenance(path, size, notes),
+        provenance=size.provenance(path, FORMAT, notes),
     )
-
-
-def _provenance(path: Path, size: PixelSize, notes: list[str]) -> dict[str, object]:
-    return {
-        "source": path.name,
-        "format": FORMAT,
-        "conversions": notes,
-        "spacing_source": size.source,
-        "calibration": size.calibration,
-    }
 
 
 def _pixels(

@@ -59,13 +59,7 @@ def read(path: Path, *, calibration: Path | np.ndarray | None, spacing_mm: tuple
         frames,
         size.spacing_mm,
         skew_deg=size.skew_deg,
-        provenance={
-            "source": path.name,
-            "format": FORMAT,
-            "conversions": notes + size.notes,
-            "spacing_source": size.source,
-            "calibration": size.calibration,
-        },
+        provenance=size.provenance(path, FORMAT, notes + size.notes),
     )
 
 

@@ -35,6 +35,16 @@ class PixelSize:
     calibration: str | None = None
     notes: list[str] = field(default_factory=list)
 
+    def provenance(self, path: Path, format_name: str, conversions: list[str]) -> dict[str, object]:
+        """What a reader says of its sweep: the file, its format, what was converted, where the pixel size is from."""
+        return {
+            "source": path.name,
+            "format": format_name,
+            "conversions": conversions,
+            "spacing_source": self.source,
+            "calibration": self.calibration,
+        }
+
 
 def choose_pixel_size(
     from_file: Spacing | None, calibration: Path | np.ndarray | None, from_user: Spacing | None

@@ -112,13 +112,7 @@ def read(path: Path, *, calibration: Path | np.ndarray | None, spacing_mm: tuple
         size.spacing_mm,
         timestamps_s=timestamps,
         skew_deg=size.skew_deg,
-        provenance={
-            "source": path.name,
-            "format": FORMAT,
-            "conversions": [*notes, *time_notes, *size.notes],
-            "spacing_source": size.source,
-            "calibration": size.calibration,
-        },
+        provenance=size.provenance(path, FORMAT, [*notes, *time_notes, *size.notes]),
     )
 
 
