@@ -15,7 +15,7 @@ from DualTrackCore.errors import InputError, OutputError
 from DualTrackCore.files import replacing
 from DualTrackCore.io.calibration import split_affine
 from DualTrackCore.io.hdf5_frames import Hdf5Frames, opened, read_table
-from DualTrackCore.io.spacing import PixelSize, choose_pixel_size
+from DualTrackCore.io.spacing import choose_pixel_size
 from DualTrackCore.io.tracked_poses import marked_as_estimate, trajectory_from_tracker
 from DualTrackCore.io.tus_rec import read_tus_rec
 from DualTrackCore.progress import Reporter
