@@ -1,6 +1,10 @@
 """Fixtures that several core tests share."""
 
+import os
 import sys
+
+# On a busy machine, threads that spin while they wait cost several times the work itself; must precede torch.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import pytest
 import torch
