@@ -173,7 +173,8 @@ def write_motion(
         axes.set_title(mean, loc="right", color=_INK, fontsize=12)
         _style_plot(axes, unit if component >= 3 else "", motion_unit if component % 3 == 0 else "")
     if truth is not None:
-        axes.legend(frameon=False, fontsize=12, loc="upper right")
+        # Above the panels, where it covers no curve.
+        figure.legend(*axes.get_legend_handles_labels(), frameon=False, fontsize=13, ncols=2, loc="upper right")
     title = f"Motion from frame to frame, {len(trajectory)} frames"
     figure.text(0.05, 0.95, title, color=_INK, fontsize=19, weight="bold")
     figure.subplots_adjust(left=0.06, right=0.985, top=0.87, bottom=0.085, wspace=0.2, hspace=0.3)
