@@ -57,6 +57,14 @@ class ModelCard:
     expected_error: str = "unknown"
 
     def __post_init__(self) -> None:
+        for name in ("name", "title", "version", "training_data", "licence", "licence_url", "expected_error"):
+            if not isinstance(getattr(self, name), str):
+                raise CheckpointError(f"The model card gives {getattr(self, name)!r} as {name}; expected text.")
+        if not isinstance(self.trained, bool):
+            raise CheckpointError(f"The model card gives {self.trained!r} as trained; expected true or false.")
+        rate = self.frame_rate_hz
+        if rate is not None and not (isinstance(rate, int | float) and math.isfinite(rate) and rate > 0):
+            raise CheckpointError(f"The model card gives the frame rate {rate!r}; expected a number above 0, or null.")
         object.__setattr__(self, "architecture", MappingProxyType(dict(self.architecture)))
         object.__setattr__(self, "spacing_mm", tuple(float(s) for s in self.spacing_mm))
         object.__setattr__(self, "frame_size", tuple(int(s) for s in self.frame_size))

@@ -192,6 +192,9 @@ def test_tensors_without_names_are_refused(tmp_path, content):
         ('{"frame_size": [480]}', "rows and columns"),
         ('{"frame_size": [1e400, 640]}', "wrong kind"),
         ('{"global_std": 0}', "global_std above 0"),
+        ('{"trained": "yes"}', "expected true or false"),
+        ('{"name": 5}', "expected text"),
+        ('{"frame_rate_hz": -1}', "expected a number above 0, or null"),
     ],
 )
 def test_a_wrong_card_is_refused_with_its_reason(text, sentence):
