@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import sys
@@ -22,12 +23,10 @@ def available_memory_bytes() -> int:
     """Physical memory available now, bytes; all installed memory on systems that do not tell what is free."""
     if sys.platform == "win32":
         return _available_on_windows()
-    try:
+    with contextlib.suppress(OSError, ValueError, IndexError):  # only Linux has the file
         for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
             if line.startswith("MemAvailable:"):
                 return int(line.split()[1]) * 1024
-    except (OSError, ValueError, IndexError):
-        pass
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, OSError, ValueError):

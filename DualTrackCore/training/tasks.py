@@ -7,6 +7,7 @@ of frame i + 1 in frame i, read off the output at frame i + 1, as in the finishe
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 
 import torch
@@ -19,7 +20,7 @@ from DualTrackCore.training.items import Item
 from DualTrackCore.training.recipe import Recipe
 
 
-class Task(nn.Module):
+class Task(nn.Module, ABC):
     """Base of the stages' tasks.
 
     Attributes:
@@ -36,14 +37,14 @@ class Task(nn.Module):
         self.chunk_frames = recipe.sampling.chunk_frames
 
     @property
+    @abstractmethod
     def head(self) -> nn.Linear:
         """The last layer of this stage."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def trained(self) -> list[nn.Module]:
         """Modules whose parameters change."""
-        raise NotImplementedError
 
     @property
     def still(self) -> list[nn.Module]:
@@ -66,9 +67,9 @@ class Task(nn.Module):
             module.eval()
         return self
 
+    @abstractmethod
     def outputs(self, batch: Item) -> Tensor:
         """[B, n - 1, 6] in the head's units, for items of equal length."""
-        raise NotImplementedError
 
     def forward(self, batch: Item) -> Tensor:
         """[B, n - 1, 6] in the head's units; items of different length go through one by one, padding never does."""

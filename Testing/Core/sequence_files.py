@@ -6,6 +6,7 @@ import gzip
 import zlib
 
 import numpy as np
+from shared_files import shared_path
 
 META = {
     "ObjectType": "Image",
@@ -83,3 +84,18 @@ def pose(tx, ty, tz, rx=0.0, ry=0.0, rz=0.0):
     matrix = rotation(2, rz) @ rotation(1, ry) @ rotation(0, rx)
     matrix[:3, 3] = tx, ty, tz
     return matrix
+
+
+def config(name):
+    return shared_path(f"data/config/PlusDeviceSet_{name}.xml")
+
+
+def world_from_pixel(sweep):
+    """Where the trajectory puts pixels, without the column that no pixel uses."""
+    reference = sweep.tracked.reference_from_frame0
+    reference = np.eye(4) if reference is None else reference
+    return (reference @ sweep.tracked.poses @ sweep.image_from_pixel)[..., (0, 1, 3)]
+
+
+#: Three poses of a probe.
+PROBES = [pose(1, 2, 3, 5, 6, 7), pose(2, 2, 4, 6, 6, 8), pose(3, 1, 5, 7, 7, 9)]

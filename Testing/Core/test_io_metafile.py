@@ -1,17 +1,12 @@
 """MetaImage sequence metafiles: every variant that recordings come in, and what is written back."""
 
-import os
-
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from sequence_files import metafile, pixels, pose, text
+from sequence_files import PROBES, config, metafile, pixels, pose, text, world_from_pixel
 from shared_files import shared_path
 
-from DualTrackCore import Sweep, Trajectory, load_sweep, save_sweep
-from DualTrackCore.errors import Cancelled, InputError
-from DualTrackCore.trajectory import matrices_from_parameters
+from DualTrackCore import load_sweep
+from DualTrackCore.errors import InputError
 
 CALIBRATION = pose(10, -5, 3, 20, 30, 40) @ np.diag([0.08, 0.07, 0.075, 1.0])
 
@@ -43,17 +38,6 @@ TRACKED = [
 ]
 
 
-def config(name):
-    return shared_path(f"data/config/PlusDeviceSet_{name}.xml")
-
-
-def world_from_pixel(sweep):
-    """Where the trajectory puts pixels, without the column that no pixel uses."""
-    reference = sweep.tracked.reference_from_frame0
-    reference = np.eye(4) if reference is None else reference
-    return (reference @ sweep.tracked.poses @ sweep.image_from_pixel)[..., (0, 1, 3)]
-
-
 def tracked_fields(probe_poses, reference_poses=None, status="OK"):
     fields = []
     for i, probe in enumerate(probe_poses):
@@ -65,7 +49,6 @@ def tracked_fields(probe_poses, reference_poses=None, status="OK"):
     return fields
 
 
-PROBES = [pose(1, 2, 3, 5, 6, 7), pose(2, 2, 4, 6, 6, 8), pose(3, 1, 5, 7, 7, 9)]
 REFERENCES = [pose(-9, 8, 7, 50, -20, 10), pose(-9, 8, 7.1, 50, -20, 10), pose(-9, 8, 7, 51, -20, 10)]
 
 
@@ -347,150 +330,3 @@ def test_a_given_spacing_must_agree_with_the_calibration(tmp_path):
     )
     with pytest.raises(InputError, match="contradicts"):
         load_sweep(path, calibration=CALIBRATION, spacing_mm=(0.08, 0.08))
-
-
-def example_sweep(count=5, skew_deg=0.0, spacing_mm=(0.2, 0.1), reference=None, seed=0, valid=None):
-    rng = np.random.default_rng(seed)
-    poses = matrices_from_parameters(rng.uniform(-30, 30, (count, 6)))
-    return Sweep(
-        rng.integers(0, 256, (count, 6, 7), dtype=np.uint8),
-        spacing_mm,
-        100 + np.cumsum(rng.uniform(0.01, 0.1, count)),
-        rng.random(count) < 0.8,
-        Trajectory(poses, valid, reference) if spacing_mm else None,
-        skew_deg,
-    )
-
-
-def assert_same_sweep(one, other):
-    np.testing.assert_array_equal(one.frames, other.frames)
-    np.testing.assert_array_equal(one.timestamps_s, other.timestamps_s)
-    np.testing.assert_array_equal(one.frame_valid, other.frame_valid)
-    assert one.spacing_mm == other.spacing_mm
-    assert one.skew_deg == other.skew_deg
-    assert (one.tracked is None) == (other.tracked is None)
-    if one.tracked is not None:
-        np.testing.assert_array_equal(one.tracked.valid, other.tracked.valid)
-        good = one.tracked.valid
-        np.testing.assert_allclose(world_from_pixel(one)[good], world_from_pixel(other)[good], rtol=0, atol=1e-11)
-
-
-@settings(max_examples=25, deadline=None)
-@given(
-    count=st.integers(1, 6),
-    skew=st.floats(-5, 5),
-    spacing=st.tuples(st.floats(0.01, 9), st.floats(0.01, 9)),
-    placed=st.booleans(),
-    form=st.sampled_from(["a.igs.mha", "a.seq.nrrd"]),
-    seed=st.integers(0, 2**31),
-    data=st.data(),
-)
-def test_whatever_is_written_is_read_back_the_same(tmp_path_factory, count, skew, spacing, placed, form, seed, data):
-    path = tmp_path_factory.mktemp("trip") / form
-    valid = data.draw(st.lists(st.booleans(), min_size=count, max_size=count))
-    reference = pose(100, 200, -300, 10, 20, 30) if placed else None
-    sweep = example_sweep(count, skew, spacing, reference, seed, valid)
-    save_sweep(sweep, path)
-    assert_same_sweep(load_sweep(path), sweep)
-
-
-@pytest.mark.parametrize("form", ["a.igs.mha", "a.seq.nrrd"])
-@pytest.mark.parametrize("spacing", [None, (1.0, 1.0), (0.1, 0.3)])
-def test_a_sweep_without_tracking_is_read_back_the_same(tmp_path, form, spacing):
-    sweep = Sweep(pixels(3, 4, 5), spacing)
-    save_sweep(sweep, tmp_path / form)
-    again = load_sweep(tmp_path / form)
-    assert again.spacing_mm == spacing
-    assert again.tracked is None
-    assert again.timestamps_s is None
-    np.testing.assert_array_equal(again.frames, sweep.frames)
-
-
-@pytest.mark.parametrize("form", ["spine.igs.mha", "spine.seq.nrrd"])
-def test_a_real_recording_survives_writing_with_its_skew(tmp_path, form):
-    sweep = load_sweep(
-        shared_path("data/seq/SpinePhantomFreehand.igs.mha"),
-        calibration=config("SpinePhantomFreehandReconstructionOnly"),
-    )
-    save_sweep(sweep, tmp_path / form)
-    assert_same_sweep(load_sweep(tmp_path / form), sweep)
-
-
-def test_tracking_without_images_survives_writing(tmp_path):
-    sweep = Sweep(np.zeros((3, 0, 0), np.uint8), (0.2, 0.2), tracked=Trajectory(np.array(PROBES)))
-    save_sweep(sweep, tmp_path / "a.igs.mha")
-    again = load_sweep(tmp_path / "a.igs.mha")
-    assert again.frames.shape == (3, 0, 0)
-    np.testing.assert_allclose(world_from_pixel(again), world_from_pixel(sweep), atol=1e-12)
-
-
-def test_a_predicted_trajectory_goes_before_the_tracked_one(tmp_path):
-    sweep = example_sweep(3)
-    predicted = Trajectory(np.array([np.eye(4), pose(0, 0, 1), pose(0, 0, 2)]))
-    save_sweep(sweep, tmp_path / "a.igs.mha", trajectory=predicted)
-    again = load_sweep(tmp_path / "a.igs.mha")
-    np.testing.assert_allclose(again.tracked.poses, predicted.poses, atol=1e-12)
-
-
-def test_lines_are_short_enough_for_readers_with_a_limit(tmp_path):
-    save_sweep(example_sweep(200), tmp_path / "a.igs.mha")
-    header = (tmp_path / "a.igs.mha").read_bytes().split(b"ElementDataFile = LOCAL\n")[0]
-    assert max(map(len, header.split(b"\n"))) < 999
-    save_sweep(example_sweep(200), tmp_path / "a.seq.nrrd")
-    lines = (tmp_path / "a.seq.nrrd").read_bytes().split(b"\n\n")[0].split(b"\n")
-    assert lines[-1].startswith(b"axis 3 index values:=")
-    assert max(map(len, lines[:-1])) < 999
-
-
-def test_invalid_poses_repeat_the_last_good_one_for_readers_that_ignore_the_status(tmp_path):
-    sweep = example_sweep(4, valid=[False, True, False, True])
-    save_sweep(sweep, tmp_path / "a.igs.mha")
-    lines = (tmp_path / "a.igs.mha").read_bytes().split(b"\n")
-    matrices = [line.split(b" = ")[1] for line in lines if b"ReferenceTransform =" in line]
-    assert matrices[0] == matrices[1] == matrices[2] != matrices[3]
-
-
-def test_simpleitk_reads_what_is_written(tmp_path):
-    import SimpleITK as sitk
-
-    sweep = example_sweep(4)
-    save_sweep(sweep, tmp_path / "a.igs.mha")
-    image = sitk.ReadImage(str(tmp_path / "a.igs.mha"))
-    np.testing.assert_array_equal(sitk.GetArrayFromImage(image), sweep.frames)
-    assert image.GetSpacing() == (0.2, 0.1, 1.0)
-    written = np.array(image.GetMetaData("Seq_Frame0002_ImageToReferenceTransform").split(), float).reshape(4, 4)
-    np.testing.assert_array_equal(written, sweep.tracked.poses[2] @ sweep.image_from_pixel)
-    assert image.GetMetaData("Seq_Frame0002_ImageToReferenceTransformStatus") == "OK"
-
-
-def test_slicer_reads_the_poses_that_are_written(tmp_path):
-    slicer = pytest.importorskip("slicer")
-    sweep = example_sweep(4)
-    save_sweep(sweep, tmp_path / "a.igs.mha")
-    scene = slicer.vtkMRMLScene()
-    node = scene.AddNewNodeByClass("vtkMRMLSequenceNode")
-    storage = slicer.vtkMRMLLinearTransformSequenceStorageNode()
-    storage.SetFileName(str(tmp_path / "a.igs.mha"))
-    assert storage.ReadData(node)
-    assert node.GetNumberOfDataNodes() == 4
-    matrix = node.GetNthDataNode(3).GetMatrixTransformToParent()
-    read = np.array([[matrix.GetElement(i, j) for j in range(4)] for i in range(4)])
-    np.testing.assert_allclose(read, sweep.tracked.poses[3] @ sweep.image_from_pixel, atol=1e-5)
-
-
-def test_poses_without_a_spacing_are_refused_and_leave_no_file(tmp_path):
-    sweep = Sweep(pixels(3, 4, 5))
-    with pytest.raises(InputError, match="spacing"):
-        save_sweep(sweep, tmp_path / "a.igs.mha", trajectory=Trajectory(np.array(PROBES)))
-    assert os.listdir(tmp_path) == []
-
-
-def test_cancelling_leaves_what_stood_there_before(tmp_path):
-    path = tmp_path / "a.igs.mha"
-    path.write_bytes(b"before")
-    reports = []
-    with pytest.raises(Cancelled):
-        save_sweep(example_sweep(40), path, progress=reports.append, cancelled=lambda: len(reports) >= 1)
-    assert path.read_bytes() == b"before"
-    assert os.listdir(tmp_path) == ["a.igs.mha"]
-    assert reports[0].total == 40
