@@ -78,23 +78,36 @@ class Preprocessor:
             frame_size = (len(self._rows), len(self._columns))
         #: (rows, columns) of the sweep at the model's spacing.
         self.model_frame_size = frame_size
-        self._row_margins, self._column_margins = (crop_margins(size, crop_size) for size in frame_size)
+        self._margins = [crop_margins(size, crop_size) for size in frame_size]
 
     @property
     def pads(self) -> bool:
         """Whether the frames are smaller than the crop, so that the network sees black borders."""
         return min(self.model_frame_size) < self._crop_size
 
+    @property
+    def shift_limits(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Least and greatest shift of the crop from its central place that stays in the image, rows and columns."""
+        return tuple(
+            (-first, max(size - self._crop_size, 0) - first)
+            for (_, _, first), size in zip(self._margins, self.model_frame_size, strict=True)
+        )
+
     def local(self, frames: Tensor) -> Tensor:
         """Crops [n, crop, crop] float32 in 0 to 1 of frames [n, H, W] uint8."""
-        (top, bottom, row), (left, right, column) = self._row_margins, self._column_margins
-        height = min(self._crop_size, self.model_frame_size[0])
-        width = min(self._crop_size, self.model_frame_size[1])
-        rows, columns = slice(row, row + height), slice(column, column + width)
-        if self.resamples:
-            crops = self._resample(frames, rows, columns)
-        else:
-            crops = unit_grey(frames[:, rows, columns])
+        return as_grey(self.crops(frames))
+
+    def crops(self, frames: Tensor, shift: tuple[int, int] = (0, 0)) -> Tensor:
+        """Crops [n, crop, crop] of frames [n, H, W] uint8, moved by `shift` (rows, columns) from the central place.
+
+        They are uint8 still where nothing is resampled, else float32 in 0 to 1: :func:`as_grey` makes both float32.
+        """
+        rows, columns = (
+            slice(first + offset, first + offset + min(self._crop_size, size))
+            for (_, _, first), size, offset in zip(self._margins, self.model_frame_size, shift, strict=True)
+        )
+        crops = self._resample(frames, rows, columns) if self.resamples else frames[:, rows, columns]
+        (top, bottom, _), (left, right, _) = self._margins
         return F.pad(crops, (left, right, top, bottom))
 
     def whole(self, frames: Tensor) -> Tensor:
@@ -117,3 +130,8 @@ def unit_grey(frames: Tensor) -> Tensor:
     # The divisor is a tensor on the device: CUDA turns division by a plain number into multiplication by its rounded
     # reciprocal, which differs in the last bit.
     return frames.to(torch.float32) / torch.full((), 255.0, device=frames.device)
+
+
+def as_grey(images: Tensor) -> Tensor:
+    """uint8 images as :func:`unit_grey` has them; float images as they are."""
+    return unit_grey(images) if images.dtype == torch.uint8 else images

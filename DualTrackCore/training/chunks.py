@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from DualTrackCore.network.dualtrack import LocalEncoder
-from DualTrackCore.training.images import as_grey
+from DualTrackCore.tracking.preprocessing import as_grey
 
 
 def trunk_in_chunks(

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from DualTrackCore.network import DualTrack
+from DualTrackCore.tracking.preprocessing import as_grey
 from DualTrackCore.training.chunks import trunk_in_chunks
-from DualTrackCore.training.images import as_grey
 from DualTrackCore.training.items import Item
 from DualTrackCore.training.recipe import Recipe
 
