@@ -1,7 +1,8 @@
 """Procedural anatomy of a limb: layers and fascia, branching vessels, a bone, cysts; smooth functions of the place.
 
-Coordinates: `along` the limb, `across` it, and `depth` below the skin, mm. Echo levels are dB over reference tissue;
-attenuation is dB/cm/MHz one way. What lies in the shadow of a bone or behind a cyst follows from the attenuation.
+Coordinates: `along` the limb from proximal to distal, `across` it, and `depth` below the skin, mm. Arteries branch and
+the limb gets thinner in the distal direction. Echo levels are dB over reference tissue; attenuation is dB/cm/MHz one
+way. What lies in the shadow of a bone or behind a cyst follows from the attenuation.
 """
 
 from __future__ import annotations
@@ -16,6 +17,10 @@ _TABLE_STEP_MM, _TABLE_END_MM = 0.1, 320.0
 #: Side of the periodic texture volume in samples, and a sample in mm along, across, and in depth.
 _TEXTURE_SIDE = 32
 _TEXTURE_SAMPLE_MM = np.array([4.0, 1.3, 0.8], np.float32)
+#: How fast the limb gets thinner: part of its width a mm; a forearm loses a third over 120 mm.
+_TAPER_PER_MM = (0.002, 0.006)
+#: Least and greatest width of the limb as a part of that at its middle.
+_WIDTH_LIMITS = (0.35, 2.5)
 _TISSUE_ATTENUATION, _FLUID_ATTENUATION, _BONE_ATTENUATION = 0.5, 0.08, 14.0
 
 
@@ -77,6 +82,7 @@ class Anatomy:
 
     def __init__(self, seed: int, scale_mm: float = 40.0, reach_mm: float = 200.0) -> None:
         random = np.random.default_rng([seed, 0xA7A7])
+        self._taper = np.float32(np.random.default_rng([seed, 0x7A9E]).uniform(*_TAPER_PER_MM))
         self._layers_db = _layer_table(random, scale_mm)
         self._texture = _texture(random)
         self._texture_db = random.uniform(2.5, 5.0)
@@ -94,6 +100,9 @@ class Anatomy:
         Returns:
             Echo level in dB over reference tissue and attenuation in dB/cm/MHz, float32 of that shape.
         """
+        # The limb is drawn as a cylinder; a tapering one is the same seen through a scale that changes along it.
+        width = np.clip(1 - self._taper * along, *_WIDTH_LIMITS)
+        across, depth = across / width, depth / width
         bend = np.zeros_like(depth)
         for amplitude, ku, kv, phase in self._waves:
             bend += amplitude * np.sin(ku * along + kv * across + phase)

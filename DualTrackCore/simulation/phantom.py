@@ -22,7 +22,7 @@ class Phantom:
         seed: of the anatomy and of where in the speckle it lies.
         speckle_seed: of the speckle itself, which takes seconds to make and about 100 MB; None: `seed`.
         scale_mm: depth that the structures should fill.
-        heading_deg: direction of the limb along the skin: 0 along z, 90 along x.
+        heading_deg: direction of the limb along the skin, from proximal to distal: 0 along z, 90 along x.
         homogeneous: speckle of one echo level and attenuation everywhere, without anatomy: to measure the beam.
 
     Raises:

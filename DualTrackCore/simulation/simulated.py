@@ -125,7 +125,8 @@ def simulated_sweep(
     probe = drawn_probe if probe is None else probe
     depth = (frame_size[0] - 1) * spacing[1]
     trajectory = probe_trajectory(family, count, seed, face_to_centre_mm=depth / 2, frame_rate_hz=probe.frame_rate_hz)
-    heading = random.normal(0, 10) + (90 if family.startswith("Par") else 0)
+    # A positive step leads from distal to proximal, and the phantom's heading the other way.
+    heading = random.normal(0, 10) + (-90 if family.startswith("Par") else 180)
     phantom = Phantom(seed, speckle_seed, float(np.clip(depth, 10, 200)), heading, homogeneous)
     provenance = {
         "source": "simulation",
