@@ -36,7 +36,8 @@ class Sweep:
         frame_valid: [N] bool; false where the source marks the image itself as missing.
         tracked: the trajectory that a tracker measured, or None.
         skew_deg: departure of the pixel axes from a right angle; non-zero only for a measured affine calibration.
-        provenance: source file, format, what was converted: plain values, written into reports.
+        provenance: source file, format, what was converted: plain values, written into reports. Frames that come from
+            the simulation have `simulated: True` here.
     """
 
     frames: np.ndarray | FrameSource
@@ -83,6 +84,11 @@ class Sweep:
     def has_images(self) -> bool:
         """Whether there are pixels at all: recordings of tracking alone have none."""
         return 0 not in self.frame_size
+
+    @property
+    def is_simulated(self) -> bool:
+        """Whether the frames come from the simulation; true only where the provenance says so expressly."""
+        return self.provenance.get("simulated") is True
 
     @property
     def duration_s(self) -> float | None:

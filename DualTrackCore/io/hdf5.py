@@ -34,6 +34,9 @@ _WINDOW_FRAMES = 16
 #: Attribute of `tracking` that names the model, where the poses were estimated and not measured.
 _ESTIMATED_BY = "estimated_by"
 
+#: Attribute of `images` that is true where the frames come from the simulation.
+_SIMULATED = "simulated"
+
 #: `pixel_to_image` may differ by this much, in mm, from what the spacing and the image centre say.
 _ORIGIN_TOLERANCE_MM = 1e-3
 
@@ -67,6 +70,7 @@ def _read_dualtrack(path: Path, calibration: Path | np.ndarray | None, spacing_m
     frames = Hdf5Frames(path, "images")
     count, height, width = frames.shape
     with opened(path) as file:
+        simulated = {"simulated": True} if _is_true(file["images"].attrs.get(_SIMULATED)) else {}
         world_from_image = read_table(file, "tracking", (None, 4, 4))
         model = None if world_from_image is None else file["tracking"].attrs.get(_ESTIMATED_BY)
         spacing = read_table(file, "spacing", (None,))
@@ -100,8 +104,13 @@ def _read_dualtrack(path: Path, calibration: Path | np.ndarray | None, spacing_m
         frame_valid=None if frame_valid is None else frame_valid != 0,
         tracked=tracked,
         skew_deg=skew_deg if size.calibration is None else size.skew_deg,
-        provenance=size.provenance(path, FORMAT, notes),
+        provenance=size.provenance(path, FORMAT, notes) | simulated,
     )
+
+
+def _is_true(value: object) -> bool:
+    """Whether an attribute is the truth value true, and not a number, a text or an array that could stand for it."""
+    return isinstance(value, bool | np.bool_) and bool(value)
 
 
 def _pixels(
@@ -172,6 +181,8 @@ def _write_file(sweep: Sweep, path: Path, trajectory: Trajectory | None, reporte
             compression="gzip",
             compression_opts=1,
         )
+        if sweep.is_simulated:
+            images.attrs[_SIMULATED] = True
         for start, window in sweep.windows(_WINDOW_FRAMES):
             reporter.report("Writing frames", start, len(sweep))
             images[start : start + len(window)] = window

@@ -25,6 +25,8 @@ from DualTrackCore.sweep import Sweep
 #: Header fields in which this project keeps what the formats have no place for.
 SPACING_FIELD, SKEW_FIELD = "DualTrackSpacingMm", "DualTrackSkewDeg"
 ESTIMATED_FIELD = "DualTrackPosesEstimatedBy"
+#: Header field of frames from the simulation, and its one value; anything else counts as recorded.
+SIMULATED_FIELD, SIMULATED_VALUE = "DualTrackSimulatedFrames", "True"
 
 #: More frames than any recording has: at 100 a second this is almost three hours.
 MAX_FRAMES = 1_000_000
@@ -124,6 +126,7 @@ def sweep_from_sequence(
             "conversions": [*notes, *_gaps(sequence.fields, count), *time_notes, *placed.notes, *pose_notes],
             "spacing_source": placed.size.source,
             "tracking": placed.tracking,
+            **({"simulated": True} if sequence.header.get(SIMULATED_FIELD) == SIMULATED_VALUE else {}),
         },
     )
 

@@ -15,7 +15,13 @@ import numpy as np
 from DualTrackCore.errors import InputError
 from DualTrackCore.files import replacing
 from DualTrackCore.io.payload import GZIP, ZLIB
-from DualTrackCore.io.sequence_file import ESTIMATED_FIELD, SKEW_FIELD, SPACING_FIELD
+from DualTrackCore.io.sequence_file import (
+    ESTIMATED_FIELD,
+    SIMULATED_FIELD,
+    SIMULATED_VALUE,
+    SKEW_FIELD,
+    SPACING_FIELD,
+)
 from DualTrackCore.progress import Reporter
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.trajectory import Trajectory
@@ -101,7 +107,7 @@ def _metafile_header(sweep: Sweep) -> list[str]:
         "TransformMatrix = 1 0 0 0 1 0 0 0 1",
         "UltrasoundImageOrientation = MFA",
         "UltrasoundImageType = BRIGHTNESS",
-        *_size_fields(sweep, " = "),
+        *_own_fields(sweep, " = "),
     ]
 
 
@@ -124,16 +130,17 @@ def _nrrd_header(sweep: Sweep, unit: str) -> list[str]:
         "ultrasound image orientation:=MFA",
         "ultrasound image type:=BRIGHTNESS",
         "DataNodeClassName:=vtkMRMLScalarVolumeNode",
-        *_size_fields(sweep, ":="),
+        *_own_fields(sweep, ":="),
     ]
 
 
-def _size_fields(sweep: Sweep, separator: str) -> list[str]:
-    """The pixel size in fields of our own: 1 x 1 mm means unknown in the fields of the formats, and skew has none."""
+def _own_fields(sweep: Sweep, separator: str) -> list[str]:
+    """What the formats have no field for: that frames are simulated, skew, and spacing, whose 1 x 1 mm mean unknown."""
+    simulated = [f"{SIMULATED_FIELD}{separator}{SIMULATED_VALUE}"] if sweep.is_simulated else []
     if sweep.spacing_mm is None:
-        return []
+        return simulated
     spacing = f"{SPACING_FIELD}{separator}{_text(sweep.spacing_mm[0])} {_text(sweep.spacing_mm[1])}"
-    return [spacing, f"{SKEW_FIELD}{separator}{_text(sweep.skew_deg)}"]
+    return [*simulated, spacing, f"{SKEW_FIELD}{separator}{_text(sweep.skew_deg)}"]
 
 
 def _estimate_field(trajectory: Trajectory | None, separator: str) -> list[str]:

@@ -31,6 +31,7 @@ class ModelCard:
         title: one line for a list.
         version: version of the weights.
         trained: whether the weights come from training; random weights give motions that mean nothing.
+        simulated_only: whether the training saw nothing but simulated sweeps.
         architecture: arguments of :class:`~DualTrackCore.network.dualtrack.DualTrack`.
         spacing_mm: pixel spacing (columns, rows) that the millimetres are tied to.
         frame_size: (rows, columns) of the training frames at that spacing.
@@ -45,6 +46,7 @@ class ModelCard:
     title: str = "Weights without a model card"
     version: str = "unknown"
     trained: bool = True
+    simulated_only: bool = False
     architecture: Mapping[str, Any] = field(default_factory=dict)
     spacing_mm: tuple[float, float] = PUBLISHED_SPACING_MM
     frame_size: tuple[int, int] = PUBLISHED_FRAME_SIZE
@@ -60,8 +62,11 @@ class ModelCard:
         for name in ("name", "title", "version", "training_data", "licence", "licence_url", "expected_error"):
             if not isinstance(getattr(self, name), str):
                 raise CheckpointError(f"The model card gives {getattr(self, name)!r} as {name}; expected text.")
-        if not isinstance(self.trained, bool):
-            raise CheckpointError(f"The model card gives {self.trained!r} as trained; expected true or false.")
+        for name in ("trained", "simulated_only"):
+            if not isinstance(getattr(self, name), bool):
+                raise CheckpointError(
+                    f"The model card gives {getattr(self, name)!r} as {name}; expected true or false."
+                )
         rate = self.frame_rate_hz
         if rate is not None and not (isinstance(rate, int | float) and math.isfinite(rate) and rate > 0):
             raise CheckpointError(f"The model card gives the frame rate {rate!r}; expected a number above 0, or null.")

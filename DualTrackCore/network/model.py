@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from DualTrackCore.errors import CheckpointError, DualTrackError
+from DualTrackCore.files import file_sha256
 from DualTrackCore.network.card import ModelCard, read_card, read_card_beside
 from DualTrackCore.network.checkpoint import (
     extend_positions,
-    file_sha256,
     load_weights,
     positions_of,
     read_weights,
@@ -43,6 +43,7 @@ class Model:
             "model_title": self.card.title,
             "model_version": self.card.version,
             "model_trained": self.card.trained,
+            "model_simulated_only": self.card.simulated_only,
             "model_training_data": self.card.training_data,
             "model_expected_error": self.card.expected_error,
             "model_licence": self.card.licence,

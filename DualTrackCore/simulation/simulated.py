@@ -131,6 +131,7 @@ def simulated_sweep(
     provenance = {
         "source": "simulation",
         "format": "simulated sweep",
+        "simulated": True,
         "seed": seed,
         "family": family,
         "probe": asdict(probe),

@@ -21,6 +21,11 @@ def scope_warnings(sweep: Sweep, model: Model, preprocessor: Preprocessor) -> li
         messages.append(
             "The weights are untrained: the trajectory means nothing and only shows that the software runs."
         )
+    if card.simulated_only and not sweep.is_simulated:
+        messages.append(
+            f"The model {card.name} has only ever seen simulated sweeps; on this sweep its motion is a guess. Fetch "
+            "published weights: dualtrack models fetch dualtrack-tusrec2024."
+        )
     if frames > network.positions:
         messages.append(
             f"The sweep has {frames} frames, more than the {network.positions} that the model takes at a time: it was "
