@@ -1,8 +1,9 @@
-"""Writing files so that a reader sees the old content or the whole new one, never a part."""
+"""Writing files so that a reader sees the old content or the whole new one, never a part; and their checksums."""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import secrets
 import shutil
@@ -71,6 +72,15 @@ def staged_folder(folder: str | os.PathLike) -> Iterator[Path]:
     finally:
         shutil.rmtree(staging, ignore_errors=True)
         _remove_empty(parents)
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def _missing_parents(path: Path) -> list[Path]:

@@ -5,7 +5,6 @@ A file can never run code: pickles are read with `weights_only=True`, safetensor
 
 from __future__ import annotations
 
-import hashlib
 import pickle
 import re
 from collections.abc import Mapping
@@ -167,15 +166,6 @@ def save_model(network: DualTrack, card: ModelCard, path: str | Path) -> Path:
         save_file(tensors, str(temporary), metadata={CARD_KEY: card.to_json()})
         temporary.chmod(0o644)  # safetensors makes files that only their owner can read
     return path
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _some(keys: list[str], most: int = 3) -> str:

@@ -16,9 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from DualTrackCore.errors import CheckpointError, InputError, OutputError
-from DualTrackCore.files import replacing
+from DualTrackCore.files import file_sha256, replacing
 from DualTrackCore.network.card import ModelCard, card_path, read_card_beside, write_card_beside
-from DualTrackCore.network.checkpoint import file_sha256
 from DualTrackCore.network.download import Opener, download, forget, size_text
 from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter
 
