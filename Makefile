@@ -5,10 +5,15 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := test
-.PHONY: demo test test-all bench lint clean
+.PHONY: demo sample test test-all bench lint clean
 
 demo: $(STAMP)
 	$(BIN)/dualtrack demo -o demo
+
+# The sweep of the demo, as it is committed.
+sample: $(STAMP)
+	$(BIN)/dualtrack $$($(BIN)/python -c "from DualTrackCore.sample import COMMAND; print(COMMAND)") \
+		-o DualTrackCore/data/sample.igs.mha
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -m "not slow" --cov=DualTrackCore

@@ -6,31 +6,17 @@ from argparse import Namespace
 from pathlib import Path
 
 from DualTrackCore.cli.console import Console, columns
+from DualTrackCore.errors import CheckpointError
 from DualTrackCore.network import zoo
+from DualTrackCore.network.shipped import DEFAULT_MODEL
 
 
 def list_models(options: Namespace, console: Console) -> None:
-    """Published models and installed ones."""
+    """Models that ship, published ones and installed ones."""
     installed = {model.name: model for model in zoo.installed()}
     published = {entry.name: entry for entry in zoo.catalogue()}
     for name in sorted({*installed, *published}):
-        entry, model = published.get(name), installed.get(name)
-        console.say(f"{name}: {'installed' if model else 'not installed'}")
-        if entry is not None:
-            console.say(
-                columns(
-                    [
-                        ("what", f"{entry.title}. {entry.description}"),
-                        ("expected error", entry.card.expected_error),
-                        ("trained on", entry.card.training_data),
-                        ("size", entry.size_text),
-                        ("licence", f"{entry.licence} ({entry.licence_url})"),
-                        ("from", entry.url),
-                    ]
-                )
-            )
-        if model is not None:
-            console.say(columns([("file", str(model.path)), ("SHA-256", model.sha256 or "not recorded")]))
+        _say_model(name, published.get(name), installed.get(name), console)
     console.say(f"\nModels are kept in {zoo.models_folder()}.")
     console.result(
         {
@@ -39,9 +25,42 @@ def list_models(options: Namespace, console: Console) -> None:
                 {"name": e.name, "url": e.url, "size_bytes": e.size_bytes, "card": e.card.as_dict()}
                 for e in published.values()
             ],
-            "installed": [{"name": m.name, "path": str(m.path), "sha256": m.sha256} for m in installed.values()],
+            "installed": [
+                {"name": m.name, "path": str(m.path), "sha256": m.sha256, "ships": m.ships} for m in installed.values()
+            ],
         }
     )
+
+
+def _say_model(name: str, entry: zoo.ModelEntry | None, model: zoo.InstalledModel | None, console: Console) -> None:
+    state = "not installed" if model is None else "ships with the package" if model.ships else "installed"
+    console.say(f"{name}: {state}{', the default' if name == DEFAULT_MODEL else ''}")
+    rows = []
+    if entry is not None:
+        rows = [
+            ("what", f"{entry.title}. {entry.description}"),
+            ("expected error", entry.card.expected_error),
+            ("trained on", entry.card.training_data),
+            ("size", entry.size_text),
+            ("licence", f"{entry.licence} ({entry.licence_url})"),
+            ("from", entry.url),
+        ]
+    elif model is not None:
+        rows = _card_rows(model)
+    if model is not None:
+        rows += [("file", str(model.path)), ("SHA-256", model.sha256 or "not recorded")]
+    console.say(columns(rows))
+
+
+def _card_rows(model: zoo.InstalledModel) -> list[tuple[str, str]]:
+    try:
+        card = zoo.installed_card(model)
+    except CheckpointError as error:
+        return [("card", str(error))]
+    if card is None:
+        return []
+    what = [("what", card.title), ("expected error", card.expected_error), ("trained on", card.training_data)]
+    return [*what, ("licence", card.licence)]
 
 
 def fetch(options: Namespace, console: Console) -> None:

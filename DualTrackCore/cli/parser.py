@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import NoReturn
 
 from DualTrackCore.errors import InputError
+from DualTrackCore.network.shipped import DEFAULT_MODEL
 from DualTrackCore.version import __version__
 
 NOTICE = "Research use only; not for diagnosis. Millimetres are estimates."
@@ -71,7 +72,12 @@ def _add_sweep(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", metavar="M", required=True, help="name of an installed model, or a weights file")
+    parser.add_argument(
+        "--model",
+        metavar="M",
+        default=DEFAULT_MODEL,
+        help="name of a model that ships or is installed, or a weights file (default: %(default)s)",
+    )
     parser.add_argument("--card", metavar="FILE", help="model card (JSON) of a weights file that has none")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:0, ..., mps (default: %(default)s)")
     parser.add_argument("--precision", default="auto", choices=["auto", "fp32", "bf16", "fp16"])
@@ -195,7 +201,7 @@ def _add_simulate(commands: argparse._SubParsersAction) -> None:
 
 def _add_demo(commands: argparse._SubParsersAction) -> None:
     parser = _command(
-        commands, "demo", "demo:demo", "simulate a small tracked sweep and reconstruct it from its tracked poses"
+        commands, "demo", "demo:demo", "track and reconstruct the sample sweep, and measure it against its true poses"
     )
     parser.add_argument("-o", "--output", metavar="DIR", required=True, help="folder for the results")
 

@@ -14,6 +14,10 @@ from typing import Any
 from DualTrackCore.errors import CheckpointError
 from DualTrackCore.files import replacing
 
+#: Key of the card in a safetensors file's metadata.
+CARD_KEY = "dualtrack_card"
+#: Longer safetensors headers than this belong to no weights of this network.
+_MAX_HEADER_BYTES = 1 << 24
 #: Pixel spacing that the millimetres of the published weights are baked in at, mm (columns, rows).
 PUBLISHED_SPACING_MM = (0.22938919, 0.22097969)
 #: Frame size of the published weights, pixels (rows, columns).
@@ -129,6 +133,24 @@ def read_card_beside(weights: Path) -> ModelCard | None:
     """The card beside a weights file, or None where there is none."""
     path = card_path(weights)
     return read_card(path) if path.is_file() else None
+
+
+def read_card_inside(weights: Path) -> ModelCard | None:
+    """The card inside a safetensors file, read without torch; None for another file or one without a card.
+
+    Raises:
+        CheckpointError: the card in the file is none.
+    """
+    try:
+        with weights.open("rb") as file:
+            # Eight bytes give the length of the JSON header that follows them.
+            length = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(length)) if length <= _MAX_HEADER_BYTES else None
+    except (OSError, ValueError):
+        return None
+    metadata = header.get("__metadata__") if isinstance(header, dict) else None
+    text = metadata.get(CARD_KEY) if isinstance(metadata, dict) else None
+    return ModelCard.from_json(text, weights.name) if isinstance(text, str) else None
 
 
 def read_card(path: Path) -> ModelCard:

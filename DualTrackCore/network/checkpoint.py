@@ -18,11 +18,9 @@ from torch import Tensor
 
 from DualTrackCore.errors import CheckpointError
 from DualTrackCore.files import replacing
-from DualTrackCore.network.card import ModelCard
+from DualTrackCore.network.card import CARD_KEY, ModelCard
 from DualTrackCore.network.dualtrack import UNUSED_HEADS, DualTrack
 
-#: Key of the model card in a safetensors file's metadata.
-CARD_KEY = "dualtrack_card"
 #: Longest position table that weights are extended to: almost an hour at 20 frames a second.
 MAX_POSITIONS = 1 << 16
 POSITION_KEY = "global_encoder.pos_emb.weight"

@@ -17,6 +17,7 @@ from DualTrackCore.network.checkpoint import (
     read_weights,
 )
 from DualTrackCore.network.dualtrack import DualTrack
+from DualTrackCore.network.shipped import DEFAULT_MODEL
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,12 +53,16 @@ class Model:
 
 
 def load_model(
-    name_or_path: str | Path, *, card: ModelCard | str | Path | None = None, positions: int | None = None
+    name_or_path: str | Path = DEFAULT_MODEL,
+    *,
+    card: ModelCard | str | Path | None = None,
+    positions: int | None = None,
 ) -> Model:
-    """Load a model by the name of an installed one or from a weights file.
+    """Load a model by the name of one that ships or is installed, or from a weights file.
 
     Args:
-        name_or_path: a name of `dualtrack models list`, or a .safetensors or PyTorch file.
+        name_or_path: a name of `dualtrack models list`, or a .safetensors or PyTorch file; without it the small model
+            that ships with the package, which was trained on simulated sweeps only.
         card: the card or its JSON file; by default the one inside the file, else the one beside it, else that of
             unknown weights of the published network.
         positions: extend the tables to this many frames at a time (exact for sweeps that fitted before).

@@ -1,4 +1,4 @@
-"""The model zoo: the published weights that are known, the folder of installed ones, and how they get there.
+"""The model zoo: the published weights that are known, those that ship or are installed, and how they get there.
 
 The makers of the published weights give no checksum. A file is therefore checked by loading it strictly (the `check`
 that callers pass), and its SHA-256 is recorded beside it when it arrives, so that :func:`verify` sees later damage.
@@ -17,8 +17,15 @@ from pathlib import Path
 
 from DualTrackCore.errors import CheckpointError, InputError, OutputError
 from DualTrackCore.files import file_sha256, replacing
-from DualTrackCore.network.card import ModelCard, card_path, read_card_beside, write_card_beside
+from DualTrackCore.network.card import (
+    ModelCard,
+    card_path,
+    read_card_beside,
+    read_card_inside,
+    write_card_beside,
+)
 from DualTrackCore.network.download import Opener, download, forget, size_text
+from DualTrackCore.network.shipped import SHIPPED_MODELS, shipped_folder
 from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter
 
 #: Environment variable that names the folder of installed models.
@@ -77,12 +84,21 @@ class ModelEntry:
 
 @dataclass(frozen=True)
 class InstalledModel:
-    """A weights file in the models folder; `sha256` is the one recorded when it arrived, or None without a record."""
+    """A weights file that ships with the package or lies in the models folder.
+
+    Attributes:
+        name: as in `load_model(name)`.
+        path: of the weights.
+        size_bytes: of the file.
+        sha256: recorded when the file arrived, or shipped beside it; None without a record.
+        ships: whether it is part of the package.
+    """
 
     name: str
     path: Path
     size_bytes: int
     sha256: str | None
+    ships: bool = False
 
 
 def catalogue() -> tuple[ModelEntry, ...]:
@@ -152,14 +168,19 @@ def models_folder() -> Path:
 
 
 def installed(folder: Path | None = None) -> list[InstalledModel]:
-    """The models in the folder, by name; empty where there is no folder."""
+    """The models that ship with the package and those in the folder, by name."""
     folder = folder or models_folder()
     found = [path for path in folder.glob("*") if path.suffix in SUFFIXES and _NAME.fullmatch(path.stem)]
-    return [InstalledModel(p.stem, p, p.stat().st_size, _recorded_sha256(p)) for p in sorted(found)]
+    own = [path for path in found if path.stem not in SHIPPED_MODELS]
+    shipped = [path for path in map(_shipped_path, SHIPPED_MODELS) if path.is_file()]
+    return [
+        InstalledModel(p.stem, p, p.stat().st_size, _recorded_sha256(p), ships=p in shipped)
+        for p in sorted([*own, *shipped], key=lambda p: p.name)
+    ]
 
 
 def installed_path(name: str, folder: Path | None = None) -> tuple[Path, ModelCard | None]:
-    """Weights file of an installed model, and the card that the catalogue has for it.
+    """Weights file of a model that ships or is installed, and the card that the catalogue has for it.
 
     Raises:
         CheckpointError: not installed; says how to get it.
@@ -168,11 +189,26 @@ def installed_path(name: str, folder: Path | None = None) -> tuple[Path, ModelCa
     for model in installed(folder):
         if model.name == name:
             return model.path, cards.get(name)
+    if name in SHIPPED_MODELS:
+        raise CheckpointError(
+            f"The model {name} ships with DualTrack, but this installation lacks its file {_shipped_path(name)}; "
+            "install DualTrack again, or name another model."
+        )
     if name in cards:
         how = f"`dualtrack models fetch {name}` downloads it, `dualtrack models import {name} FILE` takes a file"
         raise CheckpointError(f"The model {name} is not installed: {how}.")
     known = ", ".join(sorted({*cards, *(model.name for model in installed(folder))}))
     raise CheckpointError(f"There is no file and no model {name!r}; models are {known}.")
+
+
+def installed_card(model: InstalledModel) -> ModelCard | None:
+    """The card of a model: inside its file, else beside it, else the catalogue's; None where there is none.
+
+    Raises:
+        CheckpointError: the card cannot be read.
+    """
+    own = read_card_inside(model.path) or read_card_beside(model.path)
+    return own or next((entry.card for entry in catalogue() if entry.name == model.name), None)
 
 
 def fetch(
@@ -258,6 +294,8 @@ def import_file(entry_or_name: ModelEntry | str, path: str | Path, *, check: Che
         raise InputError(f"There is no weights file {path} to import.")
     if not _NAME.fullmatch(name):
         raise InputError(f"{name!r} cannot name a model; use lower-case letters, digits, '.', '_' and '-', at most 64.")
+    if name in SHIPPED_MODELS:
+        raise InputError(f"{name} is the name of a model that ships with DualTrack; import {path.name} under another.")
     entry = next((e for e in catalogue() if e.name == name), None)
     check(path)
     card = read_card_beside(path) or (None if entry is None else entry.card)
@@ -286,11 +324,20 @@ def verify(name: str, folder: Path | None = None) -> InstalledModel:
     stated = next((entry.sha256 for entry in catalogue() if entry.name == name), None)
     expected = stated or _recorded_sha256(path)
     if expected is None:
-        raise CheckpointError(f"No checksum was recorded for {path}; import the file again to record one.")
+        raise CheckpointError(f"No checksum was recorded for {path}; {_repair(name, 'import the file again')}.")
     digest = file_sha256(path)
     if digest != expected:
-        raise CheckpointError(f"{path} has changed since it was installed (SHA-256 differs); fetch or import it again.")
-    return InstalledModel(name, path, path.stat().st_size, digest)
+        remedy = _repair(name, "fetch or import it again")
+        raise CheckpointError(f"{path} has changed since it was installed (SHA-256 differs); {remedy}.")
+    return InstalledModel(name, path, path.stat().st_size, digest, ships=name in SHIPPED_MODELS)
+
+
+def _shipped_path(name: str) -> Path:
+    return shipped_folder() / f"{name}.safetensors"
+
+
+def _repair(name: str, otherwise: str) -> str:
+    return "install DualTrack again" if name in SHIPPED_MODELS else otherwise
 
 
 def _undamaged(name: str, folder: Path) -> Path | None:

@@ -18,6 +18,13 @@ SHA256 = hashlib.sha256(CONTENT).hexdigest()
 Usage = namedtuple("Usage", "total used free")
 
 
+@pytest.fixture(autouse=True)
+def nothing_ships(monkeypatch, tmp_path_factory):
+    """Let these tests see installed models only."""
+    folder = tmp_path_factory.mktemp("nothing")
+    monkeypatch.setattr(zoo, "shipped_folder", lambda: folder)
+
+
 @pytest.fixture
 def server():
     with serving(FileServer(CONTENT)) as running:
