@@ -8,6 +8,9 @@ import pytest
 
 from DualTrackCore import pictures
 from DualTrackCore.errors import MissingDependencyError, OutputError
+from DualTrackCore.pictures import drawing
+from DualTrackCore.pictures.slices import seen_centre
+from DualTrackCore.pictures.trajectory import _outlines, _plotted
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.trajectory import Trajectory
 
@@ -53,21 +56,21 @@ def test_slices_are_a_wide_picture_with_ball_black_and_unseen_in_their_own_colou
     picture = read_png(pictures.write_slices(reconstruction, tmp_path / "slices.png"))
     assert picture.shape[1] == 1600
     assert 600 < picture.shape[0] < 2000
-    for rgb in ((200, 200, 200), (0, 0, 0), pictures.UNSEEN_RGB):
+    for rgb in ((200, 200, 200), (0, 0, 0), drawing.UNSEEN_RGB):
         assert count_colour(picture, rgb) > 10_000
 
 
 def test_a_volume_seen_everywhere_shows_no_unseen_tint(reconstruction, tmp_path):
     reconstruction.coverage[:] = 1
     picture = read_png(pictures.write_slices(reconstruction, tmp_path / "slices.png"))
-    assert count_colour(picture, pictures.UNSEEN_RGB) == 0
+    assert count_colour(picture, drawing.UNSEEN_RGB) == 0
 
 
 def test_filled_voxels_show_their_value_and_are_counted_in_the_title(reconstruction, monkeypatch):
     reconstruction.filled[:] = reconstruction.coverage == 0
     figure = drawn(monkeypatch, pictures.write_slices, reconstruction)
     assert "70.0% filled in" in figure.texts[0].get_text()
-    assert all((axes.images[0].get_array()[..., 2] != pictures.UNSEEN_RGB[2]).all() for axes in figure.axes)
+    assert all((axes.images[0].get_array()[..., 2] != drawing.UNSEEN_RGB[2]).all() for axes in figure.axes)
 
 
 def test_a_volume_that_no_frame_crossed_is_all_tint_and_no_error(reconstruction, tmp_path):
@@ -87,7 +90,7 @@ def test_a_volume_one_voxel_thin_can_be_drawn(axis, shape, tmp_path):
 def drawn(monkeypatch, write, *arguments, **options):
     """The figure that a writer would have saved, laid out."""
     figures = []
-    monkeypatch.setattr(pictures, "_save", lambda figure, path: figures.append(figure))
+    monkeypatch.setattr(drawing, "save", lambda figure, path: figures.append(figure))
     write(*arguments, "unused.png", **options)
     figures[0].savefig(io.BytesIO())
     return figures[0]
@@ -116,7 +119,7 @@ def test_each_panel_shows_its_own_plane_the_right_way_up(spacing_z, monkeypatch)
     volume = np.random.default_rng(0).integers(0, 255, (40, 30, 50), dtype=np.uint8)
     grid = SimpleNamespace(origin_mm=np.zeros(3), spacing_mm=(0.3, 0.3, spacing_z), size=(50, 30, 40), axes=np.eye(3))
     full = made(volume, np.ones(volume.shape), grid)
-    i, j, k = pictures.seen_centre(full.coverage > 0)
+    i, j, k = seen_centre(full.coverage > 0)
     figure = drawn(monkeypatch, pictures.write_slices, full)
     from_probe = volume[:, j, :].T if spacing_z > 0.3 else volume[:, j, :]
     planes = (volume[k], volume[:, :, i].T, from_probe, volume.max(axis=0))
@@ -137,19 +140,19 @@ def test_slices_name_anatomical_axes_only_on_a_grid_along_frame0(reconstruction,
     ("extent", "bar"), [(40, 10), (60, 20), (149, 20), (150, 50), (3.1, 1), (0.9, 0.2), (1000, 200)]
 )
 def test_the_scale_bar_is_a_round_length_of_at_most_a_third(extent, bar):
-    assert pictures.scale_bar_mm(extent) == pytest.approx(bar)
+    assert drawing.scale_bar_mm(extent) == pytest.approx(bar)
 
 
 def test_the_seen_centre_is_in_the_middle_of_what_was_seen():
     seen = np.zeros((10, 20, 30), bool)
     seen[2:5, 10:13, 20:29] = True
-    assert pictures.seen_centre(seen) == (24, 11, 3)
-    assert pictures.seen_centre(np.zeros((10, 20, 30), bool)) == (15, 10, 5)
+    assert seen_centre(seen) == (24, 11, 3)
+    assert seen_centre(np.zeros((10, 20, 30), bool)) == (15, 10, 5)
 
 
 def test_tinting_keeps_what_was_seen_and_marks_what_was_not():
     grey, known = np.array([[0, 255]], np.uint8), np.array([[True, False]])
-    np.testing.assert_array_equal(pictures.tinted(grey, known), [[(0, 0, 0), pictures.UNSEEN_RGB]])
+    np.testing.assert_array_equal(drawing.tinted(grey, known), [[(0, 0, 0), drawing.UNSEEN_RGB]])
 
 
 def test_a_trajectory_is_drawn_with_outlines_and_truth(trajectory, sweep, tmp_path):
@@ -162,7 +165,7 @@ def test_a_trajectory_is_drawn_with_outlines_and_truth(trajectory, sweep, tmp_pa
 
 
 def test_outlines_have_the_size_and_place_of_their_frames(trajectory, sweep):
-    outlines = list(pictures._outlines(trajectory, sweep, np.arange(60)))
+    outlines = list(_outlines(trajectory, sweep, np.arange(60)))
     assert [outlines[0][0], outlines[-1][0]] == [0, 59]
     np.testing.assert_allclose(outlines[0][1][[0, 2]], [[-15.75, -11.75, 0], [15.75, 11.75, 0]])
     frame, corners = outlines[-1]
@@ -171,7 +174,7 @@ def test_outlines_have_the_size_and_place_of_their_frames(trajectory, sweep):
 
 
 def test_the_plot_of_a_trajectory_does_not_mirror_it():
-    plotted = pictures._plotted(np.eye(3))
+    plotted = _plotted(np.eye(3))
     assert np.linalg.det(plotted) == pytest.approx(1.0)
     assert plotted[1, 2] == -1.0, "depth must point down"
 

@@ -1,0 +1,147 @@
+"""An estimate beside the truth: the same slices of both volumes, both paths, and how the error grows."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from DualTrackCore.evaluation import Evaluation
+from DualTrackCore.pictures import drawing
+from DualTrackCore.pictures.slices import seen_centre
+from DualTrackCore.trajectory import Trajectory
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from DualTrackCore.reconstruction import Reconstruction, VoxelGrid
+
+#: Height of the row of curves, and room for titles above and axes below a row of slices, inches.
+_CURVES_INCHES, _GAP_INCHES, _MARGIN_INCHES = 3.6, 0.75, 0.6
+_WIDEST_ROW = 5.5
+
+
+def write_comparison(
+    estimated: Reconstruction,
+    true: Reconstruction,
+    trajectory: Trajectory,
+    truth: Trajectory,
+    evaluation: Evaluation,
+    path: str | os.PathLike,
+) -> Path:
+    """Volumes from estimated and from true poses side by side, both paths, and the error over the frames.
+
+    The slices lie at the same places of frame0 and have the same scale: one along the sweep through the beam axis, one
+    seen from the probe at the middle depth.
+
+    Args:
+        estimated, true: volumes of one sweep whose grids have the axes of frame0.
+        trajectory, truth: the poses that they were made with, in one frame0.
+        evaluation: of `trajectory` against `truth`.
+        path: PNG file to write, replaced as a whole.
+
+    Returns:
+        The path.
+
+    Raises:
+        MissingDependencyError: matplotlib is not installed.
+        OutputError: the file cannot be written.
+    """
+    low, high = _common_box(estimated.grid, true.grid)
+    at_mm = _middle_mm(true)
+    size = high - low
+    width = (drawing.WIDTH_INCHES - 2.2) / 2
+    # (axis through which the slice is taken, axis down); the sweep's axis z runs across.
+    rows = [(0, 1), (1, 0)]
+    heights = [min(width * size[down] / size[2], _WIDEST_ROW) for _, down in rows]
+    total = sum(heights) + _CURVES_INCHES + 3 * _GAP_INCHES + 2 * _MARGIN_INCHES
+    figure = drawing.new_figure(total, "white")
+    top = total - _MARGIN_INCHES
+    for (through, down), height in zip(rows, heights, strict=True):
+        top -= _GAP_INCHES
+        for column, (volume, name) in enumerate(((estimated, "estimated"), (true, "true"))):
+            axes = _placed(figure, 0.9 + column * (width + 0.7), top - height, width, height)
+            _draw_slice(axes, volume, through, down, at_mm, (low, high))
+            title = f"{name} poses, {drawing.FRAME0_AXES[through]} = {at_mm[through]:.1f} mm"
+            axes.set_title(title, loc="left", color=drawing.INK, fontsize=14, weight="bold")
+        top -= height
+    top -= 1.5 * _GAP_INCHES
+    _draw_paths(_placed(figure, 0.9, top - _CURVES_INCHES + 0.3, width, _CURVES_INCHES - 0.5), trajectory, truth)
+    error_axes = _placed(figure, 1.6 + width, top - _CURVES_INCHES + 0.3, width, _CURVES_INCHES - 0.5)
+    _draw_errors(error_axes, evaluation)
+    title = "The same frames, placed by estimated and by true poses"
+    figure.text(0.9 / drawing.WIDTH_INCHES, 1 - 0.5 / total, title, color=drawing.INK, fontsize=19, weight="bold")
+    return drawing.save(figure, path)
+
+
+def _placed(figure: Figure, left: float, bottom: float, width: float, height: float) -> Axes:
+    """Axes at a place in inches."""
+    across, up = drawing.WIDTH_INCHES, figure.get_figheight()
+    return figure.add_axes((left / across, bottom / up, width / across, height / up))
+
+
+def _common_box(*grids: VoxelGrid) -> tuple[np.ndarray, np.ndarray]:
+    """Corners of the box around all grids, mm in frame0."""
+    lows = [np.asarray(grid.origin_mm) - np.asarray(grid.spacing_mm) / 2 for grid in grids]
+    highs = [low + np.asarray(grid.size) * grid.spacing_mm for low, grid in zip(lows, grids, strict=True)]
+    return np.min(lows, axis=0), np.max(highs, axis=0)
+
+
+def _middle_mm(reconstruction: Reconstruction) -> np.ndarray:
+    """Middle of what was seen, mm in frame0."""
+    grid = reconstruction.grid
+    return np.asarray(grid.origin_mm) + np.asarray(seen_centre(reconstruction.coverage > 0)) * grid.spacing_mm
+
+
+def _draw_slice(
+    axes: Axes,
+    reconstruction: Reconstruction,
+    through: int,
+    down: int,
+    at_mm: np.ndarray,
+    box: tuple[np.ndarray, np.ndarray],
+) -> None:
+    grid, (low, high) = reconstruction.grid, box
+    origin, spacing = np.asarray(grid.origin_mm), np.asarray(grid.spacing_mm)
+    index = int(np.clip(round((at_mm[through] - origin[through]) / spacing[through]), 0, grid.size[through] - 1))
+    known = (reconstruction.coverage > 0) | reconstruction.filled
+    # Volumes are [z, y, x]: without one of x and y, a plane is [z, down].
+    grey, seen = (np.take(array, index, axis=2 - through).T for array in (reconstruction.volume, known))
+    first, last = origin - spacing / 2, origin + (np.asarray(grid.size) - 0.5) * spacing
+    extent = (first[2], last[2], last[down], first[down])
+    axes.imshow(drawing.tinted(grey, seen), extent=extent, interpolation="antialiased")
+    axes.set(xlim=(low[2], high[2]), ylim=(high[down], low[down]))
+    axes.set_facecolor([value / 255 for value in drawing.UNSEEN_RGB])
+    axes.set_xlabel(f"{drawing.FRAME0_AXES[2]}, mm", color=drawing.INK, fontsize=12)
+    axes.set_ylabel(f"{drawing.FRAME0_AXES[down]}, mm", color=drawing.INK, fontsize=12)
+    axes.tick_params(labelsize=11, colors=drawing.INK)
+
+
+def _draw_paths(axes: Axes, trajectory: Trajectory, truth: Trajectory) -> None:
+    """Both paths of the image centre, seen from the probe: one scale for both axes."""
+    for poses, colour, width, name in (
+        (truth, drawing.GREY, 4.0, "true path"),
+        (trajectory, drawing.BLUE, 1.8, "estimated path"),
+    ):
+        centres = poses.centres_mm[poses.valid]
+        axes.plot(centres[:, 2], centres[:, 0], color=colour, lw=width, label=name, solid_capstyle="round")
+        axes.plot(*centres[-1:, [2, 0]].T, "o", color=colour, ms=7)
+    drawing.style_plot(axes, f"{drawing.FRAME0_AXES[2]}, mm", f"{drawing.FRAME0_AXES[0]}, mm")
+    axes.margins(0.06, 0.25)
+    axes.set_aspect("equal", adjustable="datalim")
+    axes.invert_yaxis()
+    axes.legend(frameon=False, fontsize=12, ncols=2, loc="lower right", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.2)
+    axes.set_title("Paths seen from the probe", loc="left", color=drawing.INK, fontsize=14, weight="bold")
+
+
+def _draw_errors(axes: Axes, evaluation: Evaluation) -> None:
+    frames = np.arange(evaluation.frames)
+    axes.plot(frames, evaluation.global_error_mm, color=drawing.BLUE, lw=1.8, label="mean of all pixels")
+    axes.plot(frames, evaluation.drift_mm, color=drawing.INK, lw=1.2, ls=(0, (5, 3)), label="image centre")
+    drawing.style_plot(axes, "frame", "mm")
+    axes.set_ylim(bottom=0)
+    axes.legend(frameon=False, fontsize=12, ncols=2, loc="lower right", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.2)
+    axes.set_title("Distance from the truth", loc="left", color=drawing.INK, fontsize=14, weight="bold")

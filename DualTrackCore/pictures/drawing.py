@@ -1,0 +1,75 @@
+"""What all pictures share: size, colours, scale bars, and how a figure becomes a file."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from DualTrackCore.errors import MissingDependencyError
+from DualTrackCore.files import replacing
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+DPI = 100
+WIDTH_INCHES = 16.0
+#: Colour of voxels that no frame crossed, RGB 0 to 255: not black, because black is what a frame may have seen.
+UNSEEN_RGB = (36, 40, 80)
+#: Ground, text and fine lines of dark pictures; text, tracked and estimated curves of white ones.
+DARK, LIGHT, FAINT = "#101216", "#e8eaf0", "#8a90a0"
+INK, GREY, BLUE = "#20242c", "#9aa0ac", "#1f6fb4"
+#: Names of the axes of frame0.
+FRAME0_AXES = ("x lateral", "y depth", "z elevational")
+
+
+def new_figure(height_inches: float, colour: str) -> Figure:
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingDependencyError(
+            'Pictures need matplotlib, which is not installed; get it with pip install "dualtrack[report]".'
+        ) from error
+    figure = Figure(figsize=(WIDTH_INCHES, height_inches), dpi=DPI, facecolor=colour)
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def save(figure: Figure, path: str | os.PathLike) -> Path:
+    path = Path(path)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=DPI, facecolor=figure.get_facecolor())
+    return path
+
+
+def scale_bar_mm(extent_mm: float) -> float:
+    """Length of the scale bar for a picture `extent_mm` wide: the longest of 1, 2, 5 x 10^n that is at most a third."""
+    power = 10.0 ** math.floor(math.log10(extent_mm / 3))
+    return max(step * power for step in (1, 2, 5) if step * power <= extent_mm / 3 * (1 + 1e-9))
+
+
+def tinted(grey: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Grey values [h, w] uint8 as [h, w, 3] uint8, with the unseen tint where `known` [h, w] is false."""
+    return np.where(known[..., None], grey[..., None], np.array(UNSEEN_RGB, np.uint8)).astype(np.uint8)
+
+
+def outline_effect() -> Any:
+    from matplotlib.patheffects import withStroke
+
+    return withStroke(linewidth=2.5, foreground=(0, 0, 0, 0.7))
+
+
+def style_plot(axes: Axes, across: str, down: str) -> None:
+    axes.set_xlabel(across, color=INK, fontsize=12)
+    axes.set_ylabel(down, color=INK, fontsize=12)
+    axes.tick_params(labelsize=11, colors=INK)
+    axes.grid(color="#e4e7ec", lw=0.8)
+    axes.margins(x=0.01)
+    axes.set_axisbelow(True)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
