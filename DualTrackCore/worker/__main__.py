@@ -1,0 +1,48 @@
+"""`python -m DualTrackCore.worker`: the process that a client starts."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import faulthandler
+import os
+import sys
+from pathlib import Path
+from typing import BinaryIO
+
+from DualTrackCore.worker.serve import serve
+
+
+def main() -> None:
+    """Speak the protocol on standard input and output; everything that is printed goes to standard error."""
+    parser = argparse.ArgumentParser(
+        prog="python -m DualTrackCore.worker", description="Compute for DualTrackCore.worker_client, which starts it."
+    )
+    parser.add_argument("--folder", type=Path, help="folder of the client, removed when the client has gone")
+    options = parser.parse_args()
+    if sys.stdin is None or sys.stdin.isatty():
+        parser.error("this process is started by DualTrackCore.worker_client and does not talk to people")
+    faulthandler.enable()
+    _offer_to_die_first()
+    requests, answers = _private_streams()
+    serve(requests, answers, options.folder)
+
+
+def _private_streams() -> tuple[BinaryIO, BinaryIO]:
+    """Standard input and output for the protocol alone; libraries that print or ask reach the log and nothing."""
+    requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    os.dup2(2, 1)
+    return requests, answers
+
+
+def _offer_to_die_first() -> None:
+    """Where memory runs out, Linux is to end this process and not the application that holds the user's scene."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("500", encoding="ascii")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,145 @@
+"""The folder of one job: the frames on their way to the worker, the result on its way back.
+
+Arrays are plain .npy files that the other side maps instead of reading; everything else is JSON or a small .npz.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from DualTrackCore.files import staged_folder
+from DualTrackCore.jobs import JobResult, plain_values
+from DualTrackCore.progress import Reporter
+from DualTrackCore.reconstruction.grid import VoxelGrid
+from DualTrackCore.sweep import Sweep
+from DualTrackCore.trajectory import Trajectory
+
+#: Frames written at once, so that a cancelled job stops soon.
+WINDOW_FRAMES = 32
+
+_TRAJECTORY_ARRAYS = ("poses", "valid", "reference_from_frame0")
+
+
+def write_sweep(folder: Path, sweep: Sweep, start: int, stop: int, reporter: Reporter) -> None:
+    """Write frames start to stop - 1 of a sweep into a folder, which must exist; told of as stage "sending frames".
+
+    Raises:
+        OSError: no room.
+        Cancelled: the caller asked to stop; the folder is left to the caller.
+    """
+    whole = (start, stop) == (0, len(sweep))
+    tracked = sweep.tracked if whole or sweep.tracked is None else sweep.tracked.slice(start, stop)
+    _write_frames(folder / "frames.npy", sweep, start, stop, reporter)
+    arrays = {"frame_valid": sweep.frame_valid[start:stop], **_trajectory_arrays(tracked)}
+    if sweep.timestamps_s is not None:
+        arrays["timestamps_s"] = sweep.timestamps_s[start:stop]
+    np.savez(folder / "sweep.npz", **arrays)
+    facts = {
+        "spacing_mm": sweep.spacing_mm,
+        "skew_deg": sweep.skew_deg,
+        "provenance": sweep.provenance,
+        "tracked": None if tracked is None else tracked.provenance,
+    }
+    _write_json(folder / "sweep.json", facts)
+
+
+def read_sweep(folder: Path) -> Sweep:
+    """The sweep that :func:`write_sweep` wrote; frames are mapped and read when they are asked for."""
+    facts = _read_json(folder / "sweep.json")
+    with np.load(folder / "sweep.npz") as file:
+        arrays = dict(file)
+    return Sweep(
+        # "c": torch wants memory that it might write to; the file never changes.
+        np.load(folder / "frames.npy", mmap_mode="c"),
+        spacing_mm=facts["spacing_mm"],
+        timestamps_s=arrays.get("timestamps_s"),
+        frame_valid=arrays["frame_valid"],
+        tracked=None if facts["tracked"] is None else _trajectory(arrays, facts["tracked"]),
+        skew_deg=facts["skew_deg"],
+        provenance=facts["provenance"],
+    )
+
+
+def write_result(folder: Path, result: JobResult) -> None:
+    """Write a result into a new folder; it appears whole or not at all."""
+    with staged_folder(folder) as staging:
+        for name in ("volume", "coverage"):
+            if (array := getattr(result, name)) is not None:
+                np.save(staging / f"{name}.npy", array)
+        arrays = _trajectory_arrays(result.trajectory)
+        if result.grid is not None:
+            arrays |= {"grid_origin_mm": result.grid.origin_mm, "grid_axes": result.grid.axes}
+        np.savez(staging / "arrays.npz", **arrays)
+        facts = {name: getattr(result, name) for name in _RESULT_FACTS}
+        facts["trajectory"] = result.trajectory.provenance
+        facts["grid"] = None if result.grid is None else {name: getattr(result.grid, name) for name in _GRID_FACTS}
+        _write_json(staging / "result.json", facts)
+
+
+def read_result(folder: Path) -> JobResult:
+    """The result that :func:`write_result` wrote.
+
+    Volume and coverage are mapped, writable without changing the file, and stay readable when the folder is deleted;
+    on Windows, where a mapped file cannot be deleted, they are read.
+    """
+    facts = _read_json(folder / "result.json")
+    with np.load(folder / "arrays.npz") as file:
+        arrays = dict(file)
+    grid = facts.pop("grid")
+    if grid is not None:
+        grid = VoxelGrid(arrays["grid_origin_mm"], axes=arrays["grid_axes"], **{**grid, "size": tuple(grid["size"])})
+    return JobResult(
+        trajectory=_trajectory(arrays, facts.pop("trajectory")),
+        volume=_mapped(folder / "volume.npy"),
+        coverage=_mapped(folder / "coverage.npy"),
+        grid=grid,
+        **facts,
+    )
+
+
+_RESULT_FACTS = ("first_frame", "evaluation", "warnings", "provenance", "seconds")
+_GRID_FACTS = ("spacing_mm", "size", "note")
+
+
+def _write_frames(path: Path, sweep: Sweep, start: int, stop: int, reporter: Reporter) -> None:
+    shape = (stop - start, *sweep.frame_size)
+    header = {"descr": np.lib.format.dtype_to_descr(np.dtype(np.uint8)), "fortran_order": False, "shape": shape}
+    # Written, not mapped: where there is no room, a write fails with an error and a mapping ends the whole process.
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        for first in range(start, stop, WINDOW_FRAMES):
+            reporter.report("sending frames", first - start, stop - start)
+            frames = sweep.window(first, min(first + WINDOW_FRAMES, stop))
+            file.write(np.ascontiguousarray(frames, dtype=np.uint8).data)
+    reporter.report("sending frames", stop - start, stop - start)
+
+
+def _trajectory_arrays(trajectory: Trajectory | None) -> dict[str, np.ndarray]:
+    values = {} if trajectory is None else {name: getattr(trajectory, name) for name in _TRAJECTORY_ARRAYS}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _trajectory(arrays: Mapping[str, np.ndarray], provenance: Mapping[str, Any]) -> Trajectory:
+    return Trajectory(*(arrays.get(name) for name in _TRAJECTORY_ARRAYS), provenance)
+
+
+def _mapped(path: Path) -> np.ndarray | None:
+    if not path.exists():
+        return None
+    if os.name == "nt":
+        return np.load(path)
+    return np.load(path, mmap_mode="c").view(np.ndarray)
+
+
+def _write_json(path: Path, values: object) -> None:
+    path.write_text(json.dumps(plain_values(values), allow_nan=False), encoding="utf-8")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8"))

@@ -1,0 +1,168 @@
+"""Whether this Python can run a job: one sentence for the user, and facts for whoever helps."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import platform
+import shutil
+import sys
+import tempfile
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+from DualTrackCore.errors import InputError
+from DualTrackCore.reconstruction.memory import available_memory_bytes, format_bytes
+from DualTrackCore.version import __version__
+from DualTrackCore.worker.protocol import PROTOCOL
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+#: Packages that a run imports, besides torch.
+PACKAGES = ("timm", "torchvision", "numpy", "safetensors")
+#: What a short sweep with the published weights takes, memory and (for frames and results on their way) disk.
+LEAST_MEMORY_BYTES = 2_000_000_000
+LEAST_DISK_BYTES = 2_000_000_000
+
+
+def preflight(device: str = "auto") -> dict[str, Any]:
+    """Look at what a run needs; torch is imported only if it is there.
+
+    Args:
+        device: as in :class:`~DualTrackCore.jobs.RunSettings`.
+
+    Returns:
+        "ready": bool; "sentence": what is ready, or what is missing and the remedy; "notes": further sentences, such as
+        little memory; "missing": names of packages; "diagnostics": plain values to be copied into a report.
+    """
+    missing = [name for name in ("torch", *PACKAGES) if importlib.util.find_spec(name) is None]
+    diagnostics = _machine()
+    torch, broken = (None, None) if "torch" in missing else _import("torch")
+    if torch is not None and not missing:
+        _, broken = _import("timm")
+    if torch is not None:
+        diagnostics["torch"] = _torch_facts(torch)
+    chosen, refused = _device(torch, device) if torch is not None and not missing and broken is None else (None, None)
+    diagnostics["device"] = chosen
+    problem = _missing_sentence(missing) or broken or refused
+    diagnostics["problem"] = problem
+    return {
+        "ready": problem is None,
+        "sentence": problem or _ready_sentence(torch, chosen, diagnostics),
+        "notes": _notes(diagnostics),
+        "missing": missing,
+        "diagnostics": diagnostics,
+    }
+
+
+def _machine() -> dict[str, Any]:
+    temporary = tempfile.gettempdir()
+    return {
+        "dualtrack": __version__,
+        "protocol": PROTOCOL,
+        "python": platform.python_version(),
+        "executable": sys.executable,
+        "platform": platform.platform(),
+        "cores": _cores(),
+        "memory_free_bytes": available_memory_bytes(),
+        "temporary_folder": temporary,
+        "disk_free_bytes": shutil.disk_usage(temporary).free,
+        "nvidia_driver": shutil.which("nvidia-smi") is not None,
+        "packages": {name: _version(name) for name in ("torch", *PACKAGES, "SimpleITK", "h5py", "pydicom", "tqdm")},
+    }
+
+
+def _cores() -> int:
+    """Cores that this process may use; all of the machine where the system does not tell."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _import(name: str) -> tuple[ModuleType | None, str | None]:
+    """The module, or a sentence: a package can be there and still not load, as with a missing system library."""
+    try:
+        return importlib.import_module(name), None
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        return None, f"The package {name} is installed and does not load ({reason}); install it again."
+
+
+def _missing_sentence(missing: list[str]) -> str | None:
+    if not missing:
+        return None
+    names = " and ".join([", ".join(missing[:-1]), missing[-1]] if len(missing) > 1 else missing)
+    verb, it = ("is", "it") if len(missing) == 1 else ("are", "them")
+    return (
+        f"Not ready: {names} {verb} missing; let the DualTrack module of 3D Slicer install {it}, "
+        f"or run: {os.path.basename(sys.executable)} -m pip install {' '.join(missing)}"
+    )
+
+
+def _torch_facts(torch: ModuleType) -> dict[str, Any]:
+    devices = []
+    if torch.cuda.is_available():
+        for index in range(torch.cuda.device_count()):
+            free, total = torch.cuda.mem_get_info(index)
+            name = torch.cuda.get_device_name(index)
+            devices.append({"device": f"cuda:{index}", "name": name, "free_bytes": free, "total_bytes": total})
+    return {
+        "version": str(torch.__version__),
+        "cuda": torch.version.cuda,
+        "mps": torch.backends.mps.is_available(),
+        "threads": torch.get_num_threads(),
+        "devices": devices,
+    }
+
+
+def _device(torch: ModuleType, device: str) -> tuple[str | None, str | None]:
+    """The device that a run would take, or a sentence why there is none."""
+    from DualTrackCore.tracking.device import choose_device
+
+    try:
+        chosen = choose_device(device)
+        torch.zeros(1, device=chosen)  # a driver that does not fit the torch fails here and not before
+    except InputError as error:
+        return None, f"Not ready: {error}"
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[0].rstrip(".")
+        return None, f"Not ready: the device {device} does not work ({reason}); choose the device cpu."
+    return str(chosen), None
+
+
+def _ready_sentence(torch: ModuleType, device: str, diagnostics: dict[str, Any]) -> str:
+    cores = f"{diagnostics['cores']} core{'' if diagnostics['cores'] == 1 else 's'}"
+    free = f"{format_bytes(diagnostics['memory_free_bytes'])} free"
+    if device.startswith("cuda"):
+        index = int(device.partition(":")[2] or 0)
+        card = diagnostics["torch"]["devices"][index]
+        where = f"{card['name']} with {format_bytes(card['free_bytes'])} free, {cores}, {free}"
+    else:
+        where = f"{'Apple GPU' if device == 'mps' else 'CPU'} with {cores}, {free}"
+    return f"Ready: torch {torch.__version__} on {where}."
+
+
+def _notes(diagnostics: dict[str, Any]) -> list[str]:
+    notes = []
+    if diagnostics["memory_free_bytes"] < LEAST_MEMORY_BYTES:
+        free = format_bytes(diagnostics["memory_free_bytes"])
+        notes.append(f"Only {free} of memory is free; close other programs or choose a smaller chunk.")
+    if diagnostics["disk_free_bytes"] < LEAST_DISK_BYTES:
+        free = format_bytes(diagnostics["disk_free_bytes"])
+        folder = diagnostics["temporary_folder"]
+        notes.append(f"Only {free} of disk is free in {folder}; free some space or set TMPDIR to another folder.")
+    facts = diagnostics.get("torch")
+    if facts is not None and diagnostics["nvidia_driver"] and not facts["devices"]:
+        notes.append(
+            "There is an NVIDIA driver that this torch cannot use; install a torch for CUDA that fits the driver."
+        )
+    return notes

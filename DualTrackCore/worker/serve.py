@@ -1,0 +1,219 @@
+"""The worker process from inside: requests in, progress and results out, the last model kept loaded."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import queue
+import shutil
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from DualTrackCore.errors import DualTrackError, InputError, MissingDependencyError
+from DualTrackCore.jobs import RunSettings, plain_values
+from DualTrackCore.progress import Progress
+from DualTrackCore.worker.job_files import read_sweep, write_result
+from DualTrackCore.worker.process import end_tree
+from DualTrackCore.worker.protocol import encoded, hello
+from DualTrackCore.worker.readiness import preflight
+from DualTrackCore.worker.run import load_settings_model, run_selected
+
+if TYPE_CHECKING:
+    from DualTrackCore.network import Model
+
+#: Progress within a stage is told at most this often, s.
+PROGRESS_INTERVAL_S = 0.05
+#: A result that is being written when the client goes is waited for no longer than this, s.
+WRITING_TIMEOUT_S = 5.0
+
+
+def serve(requests: BinaryIO, answers: BinaryIO, folder: Path | None) -> None:
+    """Answer requests until the input ends, then end this process.
+
+    Args:
+        requests, answers: lines of the protocol.
+        folder: the client's, removed when the client has gone without doing so; None for a client that keeps none.
+    """
+    inbox: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    writing = threading.Lock()
+    listener = threading.Thread(target=_listen, args=(requests, inbox, folder, writing), daemon=True)
+    listener.start()
+    worker = Worker(Speaker(answers), writing)
+    # Nobody reads the answers any more: the listener has noticed too, and ends the process.
+    with contextlib.suppress(OSError):
+        worker.speaker.say(hello())
+        while True:
+            worker.answer(inbox.get())
+    listener.join()
+
+
+class Speaker:
+    """Says events; progress of a stage only now and then, its first and last always."""
+
+    def __init__(self, answers: BinaryIO) -> None:
+        self._answers = answers
+        self._stage: str | None = None
+        self._told_s = 0.0
+
+    def say(self, message: Mapping[str, Any]) -> None:
+        """Say one event now."""
+        self._answers.write(encoded(message))
+        self._answers.flush()
+
+    def progress(self, request: int, report: Progress) -> None:
+        """Say how far a request is, unless something like it was said a moment ago."""
+        now = time.monotonic()
+        due = report.stage != self._stage or report.done >= report.total
+        if due or now - self._told_s >= PROGRESS_INTERVAL_S:
+            self._stage, self._told_s = report.stage, now
+            self.say({"id": request, "event": "progress", **vars(report)})
+
+
+class WarmModel:
+    """The model that was used last, loaded again only when settings name another or its files have changed."""
+
+    def __init__(self) -> None:
+        self._key: object = None
+        self._model: Model | None = None
+
+    def load(self, settings: RunSettings) -> Model:
+        """The model that settings name."""
+        key = _model_key(settings)
+        if self._model is None or key != self._key:
+            self.forget()  # first: there may be no room for two
+            self._model, self._key = load_settings_model(settings), key
+        return self._model
+
+    def forget(self) -> None:
+        """Let go of the model and its memory."""
+        self._model = self._key = None
+
+
+class Worker:
+    """Does what it is asked for, one request after the other.
+
+    Args:
+        speaker: for progress and results.
+        writing: held while results are written.
+    """
+
+    def __init__(self, speaker: Speaker, writing: threading.Lock) -> None:
+        self.speaker = speaker
+        self._writing = writing
+        self._models = WarmModel()
+
+    def answer(self, line: bytes) -> None:
+        """Do what one line asks for and say the result, or the failure as a sentence."""
+        number = 0
+        try:
+            request = _request(line)
+            number = request["id"]
+            result = self._run(request) if request["do"] == "run" else preflight(str(request.get("device")))
+        except Exception as error:
+            kind, message = described_failure(error)
+            details = "".join(traceback.format_exception(error))
+            print(details, file=sys.stderr, flush=True)
+            if kind == "memory":
+                self._models.forget()
+            event = {"event": "failed", "kind": kind, "message": message, "details": details}
+        else:
+            event = {"event": "done", "result": plain_values(result)}
+        self.speaker.say({"id": number, **event})
+
+    def _run(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        folder = Path(request["folder"])
+        settings = RunSettings.from_dict(request["settings"])
+
+        def progress(report: Progress) -> None:
+            self.speaker.progress(request["id"], report)
+
+        result = run_selected(read_sweep(folder), settings, progress, models=self._models.load)
+        with self._writing:
+            write_result(folder / "result", result)
+        return {"folder": str(folder / "result")}
+
+
+def described_failure(error: BaseException) -> tuple[str, str]:
+    """(kind of failure as in `JobFailed`, one sentence) of an exception that ended a request."""
+    if _is_memory(error):
+        own = isinstance(error, DualTrackError)
+        remedy = "use a smaller chunk, larger voxels or a shorter range of frames, or close other programs"
+        return "memory", str(error) if own else f"The memory is too small for this run; {remedy}."
+    if isinstance(error, MissingDependencyError):
+        return "missing", str(error)
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return "disk", f"The disk of {tempfile.gettempdir()} is full; free some space or set TMPDIR to another folder."
+    if isinstance(error, DualTrackError):
+        return "input", str(error)
+    if isinstance(error, ImportError):
+        return "missing", f"A package is missing or does not load ({error}); install the packages of DualTrack again."
+    return "fault", f"A fault of the program: {_first_line(error)}; please report it with the log."
+
+
+def _request(line: bytes) -> dict[str, Any]:
+    try:
+        request = json.loads(line)
+    except ValueError:
+        request = None
+    if not isinstance(request, dict) or not isinstance(request.get("id"), int):
+        raise InputError(f"The worker was sent no request: {line[:200]!r}.")
+    if request.get("do") not in ("run", "preflight"):
+        raise InputError(f"The worker was asked for {request.get('do')!r}; it knows run and preflight.")
+    return request
+
+
+def _model_key(settings: RunSettings) -> object:
+    """What a model is known by: the settings that name it, and the state of its files."""
+    from DualTrackCore.network.card import card_path
+    from DualTrackCore.network.zoo import installed_path
+
+    path = Path(settings.model)
+    if not os.path.isfile(path):
+        # Other names are known to load_model alone, or unknown, and then it says so.
+        with contextlib.suppress(InputError):
+            path = installed_path(settings.model)[0]
+    files = [path, card_path(path), *([Path(settings.card)] if settings.card else [])]
+    return settings.model, settings.card, [_file_state(file) for file in files]
+
+
+def _file_state(path: Path) -> object:
+    try:
+        status = path.stat()
+    except OSError:
+        return str(path)
+    return str(path), status.st_mtime_ns, status.st_size
+
+
+def _is_memory(error: BaseException) -> bool:
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+        return True
+    if "torch" not in sys.modules:
+        return False
+    from DualTrackCore.tracking.device import is_out_of_memory
+
+    return is_out_of_memory(error)
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0].rstrip('.')}" if lines else type(error).__name__
+
+
+def _listen(requests: BinaryIO, inbox: queue.SimpleQueue[bytes], folder: Path | None, writing: threading.Lock) -> None:
+    """Pass on what comes in; its end means that the client has gone, and then nothing is to stay."""
+    with contextlib.suppress(OSError, ValueError):
+        for line in requests:
+            inbox.put(line)
+    if folder is not None:
+        writing.acquire(timeout=WRITING_TIMEOUT_S)  # and keep it: nothing may be written once the folder has gone
+        shutil.rmtree(folder, ignore_errors=True)
+        end_tree({os.getpid() if os.name == "nt" else os.getpgrp()})
+    os._exit(0)

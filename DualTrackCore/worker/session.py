@@ -1,0 +1,199 @@
+"""A client's worker at work: a thread that gives the process one job after the other."""
+
+from __future__ import annotations
+
+import itertools
+import queue
+import shutil
+import tempfile
+import threading
+import time
+import traceback
+import weakref
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from DualTrackCore.errors import Cancelled, DualTrackError, InputError, OutputError
+from DualTrackCore.jobs import JobFailed, JobResult
+from DualTrackCore.progress import Progress
+from DualTrackCore.worker.job import Job
+from DualTrackCore.worker.job_files import read_result
+from DualTrackCore.worker.process import WorkerProcess
+from DualTrackCore.worker.protocol import mismatch
+from DualTrackCore.worker.session_folder import SessionFolder
+
+#: A process that has not said hello by then is given up, s; virus scanners can make a first start slow.
+HELLO_TIMEOUT_S = 120.0
+
+_WAKE = {"event": "wake"}
+
+
+class Session:
+    """A thread with a folder and a process, from the first job of a client to its stop; knows no client."""
+
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str] | None) -> None:
+        self._command, self._environment = command, environment
+        self._folder = SessionFolder()
+        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._unfinished: weakref.WeakSet[Job] = weakref.WeakSet()
+        self._numbers = itertools.count(1)
+        self._greeted = False
+        self.process: WorkerProcess | None = None
+        self._thread = threading.Thread(target=self._work, name="DualTrack jobs", daemon=True)
+        self._thread.start()
+
+    def add(self, job: Job) -> None:
+        """Give the job its place in the queue."""
+        self._unfinished.add(job)
+        self._jobs.put(job)
+
+    def stop(self) -> None:
+        """Cancel everything, end the process, remove the folder."""
+        for job in list(self._unfinished):
+            job.cancel()
+        self._jobs.put(None)
+        # The last reference to the client may go anywhere, also in the thread itself.
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+        self._end_process()
+        self._folder.remove()
+
+    def wake(self) -> None:
+        """Let the thread look whether its job was cancelled."""
+        if (process := self.process) is not None:
+            process.messages.put(_WAKE)
+
+    def _work(self) -> None:
+        while self._next():
+            pass
+
+    def _next(self) -> bool:
+        """Do one job, or return false at the end; the job is let go of before the next one is waited for."""
+        job = self._jobs.get()
+        if job is None:
+            return False
+        if job.begin(self.wake):
+            number = next(self._numbers)
+            job.finish(self._outcome(job, number, self._folder.path / f"job-{number}"))
+        else:
+            job.finish(Cancelled("Cancelled; nothing was written."))
+        return True
+
+    def _outcome(self, job: Job, number: int, folder: Path) -> JobResult | dict[str, Any] | DualTrackError:
+        try:
+            return self._perform(job, number, folder)
+        except Cancelled as error:
+            self._end_process()
+            return error
+        except JobFailed as error:
+            return error
+        except (OutputError, InputError) as error:
+            return self._failed("disk" if isinstance(error, OutputError) else "input", str(error))
+        except OSError as error:
+            reason = error.strerror or str(error)
+            place = tempfile.gettempdir()
+            message = f"The frames cannot be handed over in {place}: {reason}; free some space or set TMPDIR."
+            return self._failed("disk", message, traceback.format_exc())
+        except Exception as error:
+            self._end_process()
+            message = f"A fault of the program: {error}; please report it with the details."
+            return self._failed("fault", message, traceback.format_exc())
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _perform(self, job: Job, number: int, folder: Path) -> JobResult | dict[str, Any]:
+        folder.mkdir()
+        self._start_process()
+        start = time.perf_counter()
+        request = job.prepare(folder)
+        sending = time.perf_counter() - start
+        if not self._greeted:
+            self._greet(job)
+        self.process.send({"id": number, **request})
+        waiting = time.perf_counter() - job.submitted_s - sending
+        result = self._result(job, number)
+        if request["do"] == "preflight":
+            return result
+        answer = read_result(Path(result["folder"]))
+        return replace(answer, seconds={**answer.seconds, "sending": sending, "waiting": waiting})
+
+    def _start_process(self) -> None:
+        if self.process is not None and self.process.running:
+            return
+        self._greeted = False
+        log_path = self._log_path(next(self._numbers))
+        try:
+            self.process = WorkerProcess(self._command, self._environment, self._folder.path, log_path)
+        except OSError as error:
+            self.process = None
+            reason = error.strerror or str(error)
+            raise self._failed("start", f"The program {self._command[0]} cannot be started: {reason}.") from None
+
+    def _greet(self, job: Job) -> None:
+        job.report(Progress("starting", 0, 1))
+        deadline = time.monotonic() + HELLO_TIMEOUT_S
+        try:
+            greeting = self._message(job, deadline)
+        except queue.Empty:
+            self._end_process()
+            message = f"The worker process did not answer within {HELLO_TIMEOUT_S:.0f} s; try again."
+            raise self._failed("start", self._with_log(message)) from None
+        if greeting["event"] != "hello":
+            raise self._broken(greeting, "start")
+        if (sentence := mismatch(greeting)) is not None:
+            self._end_process()
+            raise self._failed("version", sentence)
+        self._greeted = True
+        job.report(Progress("starting", 1, 1))
+
+    def _result(self, job: Job, number: int) -> dict[str, Any]:
+        while True:
+            message = self._message(job)
+            if message["event"] not in ("progress", "done", "failed") or message["id"] != number:
+                raise self._broken(message, "crash")
+            if message["event"] == "progress":
+                job.report(Progress(message["stage"], message["done"], message["total"]))
+            elif message["event"] == "done":
+                return message["result"]
+            else:
+                raise self._failed(message["kind"], message["message"], message["details"])
+
+    def _message(self, job: Job, deadline: float | None = None) -> dict[str, Any]:
+        """The next thing that the worker says; queue.Empty after the deadline."""
+        while True:
+            if job.is_cancelled:
+                raise Cancelled("Cancelled; nothing was written.")
+            timeout = None if deadline is None else max(0.0, deadline - time.monotonic())
+            message = self.process.messages.get(timeout=timeout)
+            if message is not _WAKE:
+                return message
+
+    def _broken(self, message: Mapping[str, Any], kind: str) -> JobFailed:
+        """What to say of a worker that ended or talks nonsense; the process is gone afterwards."""
+        if message["event"] == "ended":
+            what, ending = self.process.ending()
+            kind = what if what == "memory" else kind
+            sentence = self._with_log(f"The worker process {ending}.")
+        else:
+            sentence = self._with_log("The worker process said something unreadable and was ended; run it again.")
+        details = "\n".join([*([message["line"]] if "line" in message else []), self.process.log_tail()])
+        self._end_process()
+        return self._failed(kind, sentence, details)
+
+    def _with_log(self, sentence: str) -> str:
+        return f"{sentence[:-1]}. Its log is {self.process.log_path}." if self.process else sentence
+
+    def _failed(self, kind: str, message: str, details: str | None = None) -> JobFailed:
+        if details is None:
+            details = "" if self.process is None else self.process.log_tail()
+        log_path = self._log_path(0) if self.process is None else self.process.log_path
+        return JobFailed(message, log_path, details, kind)
+
+    def _log_path(self, number: int) -> Path:
+        return self._folder.path / f"worker-{number}.log"
+
+    def _end_process(self) -> None:
+        if self.process is not None:
+            self.process.end()
