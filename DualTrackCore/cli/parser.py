@@ -39,6 +39,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_models(commands)
     _add_train(commands)
     _add_simulate(commands)
+    _add_compare(commands)
     _add_demo(commands)
     return parser
 
@@ -197,6 +198,36 @@ def _add_simulate(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--spacing", metavar="MM", type=_numbers(1, 2), default=(0.2,), help="of the pixels (default: 0.2)"
     )
+
+
+def _add_compare(commands: argparse._SubParsersAction) -> None:
+    parser = _command(commands, "compare", "compare:compare", "compare methods on tracked sweeps, with a table")
+    parser.add_argument("-o", "--output", metavar="DIR", required=True, help="folder for the tables")
+    parser.add_argument(
+        "--method",
+        metavar="NAME",
+        action="append",
+        help="identity, mean-motion, own-mean-motion, decorrelation, decorrelation-told, model:M, local:M (encoder "
+        "alone), global:M; M is a model's name or a weights file; repeat for several (default: all of them and mini)",
+    )
+    parser.add_argument(
+        "--sweeps", metavar="FILE", nargs="+", default=["simulated"], help="tracked sweeps (default: simulated)"
+    )
+    parser.add_argument(
+        "--calibrate",
+        metavar="FILE",
+        nargs="+",
+        default=["simulated"],
+        help="tracked sweeps from which mean-motion and decorrelation are calibrated (default: simulated)",
+    )
+    parser.add_argument("--device", default="auto", help="of the networks (default: %(default)s)")
+    made = parser.add_argument_group("simulated sweeps")
+    made.add_argument("--cache", metavar="DIR", help="where they are kept for the next time (default: DIR/sweeps)")
+    made.add_argument("--count", metavar="N", type=int, default=28, help="to compare on (default: %(default)s)")
+    made.add_argument("--calibration-count", metavar="N", type=int, default=28, help="(default: %(default)s)")
+    made.add_argument("--frames", metavar="N", type=int, default=200, help="of each (default: %(default)s)")
+    made.add_argument("--size", metavar="W,H", type=_numbers(2, 2, int), default=(160, 128), help="(default: 160,128)")
+    made.add_argument("--spacing", metavar="MM", type=_numbers(1, 2), default=(0.25,), help="(default: 0.25)")
 
 
 def _add_demo(commands: argparse._SubParsersAction) -> None:

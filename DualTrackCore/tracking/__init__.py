@@ -1,5 +1,6 @@
-"""Sweep to trajectory: preprocessing, the streaming engine, windows for long sweeps."""
+"""Sweep to trajectory: preprocessing, the streaming engine, windows for long sweeps, and single encoders' heads."""
 
 from DualTrackCore.tracking.engine import TrackingWarning, estimate_trajectory
+from DualTrackCore.tracking.heads import estimate_with_head
 
-__all__ = ["TrackingWarning", "estimate_trajectory"]
+__all__ = ["TrackingWarning", "estimate_trajectory", "estimate_with_head"]

@@ -8,6 +8,7 @@ then runs over the features of the whole sweep.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
@@ -42,12 +43,18 @@ class TrackingWarning(UserWarning):
 
 @dataclass(frozen=True)
 class _Run:
-    """Where and how one trajectory is computed."""
+    """Where and how one trajectory is computed; `local` and `whole` say which features are wanted of which frames."""
 
     model: Model
     device: torch.device
     precision: str
     preprocessor: Preprocessor
+    local: bool
+    whole: np.ndarray
+
+
+#: Class tokens [N, C] of all frames, pooled features [K, F] of the chosen ones, and the reporter, to motions [n, 6].
+ReadOut = Callable[[Tensor, Tensor, Reporter], Tensor]
 
 
 def estimate_trajectory(
@@ -81,23 +88,66 @@ def estimate_trajectory(
         OutOfMemoryError: one frame at a time is still too much for the device.
         Cancelled: the caller asked to stop.
     """
+    network = model.network
+
+    def read_out(local_features: Tensor, global_features: Tensor, reporter: Reporter) -> Tensor:
+        return poses_in_windows(
+            network, local_features, global_features, lambda done, total: reporter.report("attention", done, total)
+        )
+
+    parameters, provenance = run_network(
+        sweep,
+        model,
+        read_out,
+        whole_frames=network.global_frames(len(sweep)),
+        device=device,
+        precision=precision,
+        chunk_frames=chunk_frames,
+        reporter=Reporter(progress, cancelled),
+    )
+    for message in provenance["warnings"]:
+        warnings.warn(message, TrackingWarning, stacklevel=2)
+    return Trajectory.from_parameters(parameters, provenance)
+
+
+def run_network(
+    sweep: Sweep,
+    model: Model,
+    read_out: ReadOut,
+    *,
+    whole_frames: Sequence[int],
+    local: bool = True,
+    device: str | torch.device = "auto",
+    precision: Precision = "auto",
+    chunk_frames: int | str = "auto",
+    reporter: Reporter,
+) -> tuple[np.ndarray, dict[str, object]]:
+    """Features of a sweep in bounded memory, and what a head makes of them.
+
+    Args:
+        sweep, model, device, precision, chunk_frames: as in :func:`estimate_trajectory`.
+        read_out: from features to motions; runs on the device, without gradients.
+        whole_frames: rising indices of the frames that go through the global backbone.
+        local: whether frames go through the local trunk; where not, there are 0 class tokens.
+        reporter: told of stage "network".
+
+    Returns:
+        Motions [n, 6] and the provenance of a trajectory, with the warnings in it.
+
+    Raises:
+        InputError, OutOfMemoryError, Cancelled: as in :func:`estimate_trajectory`.
+    """
     sweep.require_images()
     if len(sweep) < 2:
         raise InputError("The sweep has one frame; a trajectory needs at least two.")
-    run = _prepare(sweep, model, device, precision)
+    run = _prepare(sweep, model, device, precision, local, whole_frames)
     chunk = choose_chunk(chunk_frames, model.network, run.device)
-    reporter = Reporter(progress, cancelled)
     network = model.network.eval()
     try:
         network.to(run.device)
         with torch.inference_mode():
             local_features, global_features, chunk = _features(run, sweep, chunk, reporter)
-            parameters = poses_in_windows(
-                network,
-                local_features,
-                global_features,
-                lambda done, total: reporter.report("attention", done, total),
-            ).numpy()
+            parameters = read_out(local_features, global_features, reporter).cpu().numpy()
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
@@ -105,13 +155,17 @@ def estimate_trajectory(
     finally:
         network.to("cpu")
         release_memory(run.device)
-    messages = scope_warnings(sweep, model, run.preprocessor)
-    for message in messages:
-        warnings.warn(message, TrackingWarning, stacklevel=2)
-    return Trajectory.from_parameters(parameters, _provenance(run, chunk, messages))
+    return parameters, _provenance(run, chunk, scope_warnings(sweep, model, run.preprocessor))
 
 
-def _prepare(sweep: Sweep, model: Model, device: str | torch.device, precision: Precision) -> _Run:
+def _prepare(
+    sweep: Sweep,
+    model: Model,
+    device: str | torch.device,
+    precision: Precision,
+    local: bool,
+    whole_frames: Sequence[int],
+) -> _Run:
     chosen = choose_device(device)
     network, card = model.network, model.card
     preprocessor = Preprocessor(
@@ -123,11 +177,12 @@ def _prepare(sweep: Sweep, model: Model, device: str | torch.device, precision: 
         card.global_mean,
         card.global_std,
     )
-    return _Run(model, chosen, choose_precision(precision, chosen), preprocessor)
+    whole = np.asarray(whole_frames, dtype=np.int64)
+    return _Run(model, chosen, choose_precision(precision, chosen), preprocessor, local, whole)
 
 
 def _features(run: _Run, sweep: Sweep, chunk: int, reporter: Reporter) -> tuple[Tensor, Tensor, int]:
-    """Class tokens [N, C] of all frames, pooled features [K, F] of every 16th, and the chunk length that fitted."""
+    """Class tokens [N, C] of all frames, pooled features [K, F] of the chosen ones, and the chunk that fitted."""
     network, frames = run.model.network, len(sweep)
     stream = StreamingTrunk(network.local.trunk, lambda maps: _class_tokens(run, maps))
     local_parts, global_parts = [], []
@@ -148,7 +203,8 @@ def _features(run: _Run, sweep: Sweep, chunk: int, reporter: Reporter) -> tuple[
         global_parts.extend(whole)
         start = stop
         reporter.report("network", start, frames)
-    return torch.cat(local_parts), torch.cat(global_parts), chunk
+    nothing = torch.empty(0, device=run.device)
+    return torch.cat(local_parts), torch.cat(global_parts) if global_parts else nothing, chunk
 
 
 def _chunk_features(
@@ -156,11 +212,14 @@ def _chunk_features(
 ) -> tuple[Tensor, list[Tensor]]:
     """Local features that have become complete, and global features of the frames of this chunk that need them."""
     network = run.model.network
-    seen = images[-start % network.global_every :: network.global_every]
+    here = run.whole[(run.whole >= start) & (run.whole < start + len(images))] - start
+    seen = images[torch.from_numpy(here).to(images.device)]
     whole = []
     with half_precision(run.precision, run.device):
         if len(seen):
             whole.append(network.global_encoder.image_features(run.preprocessor.whole(seen)[None])[0].float())
+        if not run.local:
+            return torch.empty(0, device=run.device), whole
         # The stream comes last: once it has taken the frames, nothing in this chunk can fail any more.
         return stream.push(run.preprocessor.local(images), last), whole
 

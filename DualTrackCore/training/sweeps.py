@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import csv
-import hashlib
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from DualTrackCore.errors import InputError
-from DualTrackCore.io import load_sweep, save_sweep
+from DualTrackCore.io import load_sweep
 from DualTrackCore.network.card import ModelCard
 from DualTrackCore.progress import Reporter
+from DualTrackCore.simulation.stored import Simulation, stored_sweeps
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.training.recipe import Data
 
@@ -84,80 +83,17 @@ def _simulated(
             reporter.report("sweeps", done, len(jobs))
             sweeps.append(job.sweep())
         return SweepSet(names, tuple(sweeps))
-    simulator = _simulator_hash(card)
-    paths = [cache / job.file_name(simulator) for job in jobs]
-    missing = [(job, path) for job, path in zip(jobs, paths, strict=True) if not path.is_file()]
-    # Sweeps that share speckle follow each other, because making it takes longer than a sweep.
-    missing.sort(key=lambda pair: (pair[0].speckle_seed or 0, pair[0].seed))
-    _in_parallel(_store, missing, workers, reporter)
-    return SweepSet(names, tuple(load_sweep(path) for path in paths))
+    return SweepSet(names, stored_sweeps(jobs, cache, workers, reporter))
 
 
-def _simulator_hash(card: ModelCard) -> str:
-    """Hash of two frames and a path: another version of the simulator must not take up sweeps of this one."""
-    sample = _Simulation(0, 2, None, None, card.frame_size, card.spacing_mm).sweep()
-    return hashlib.sha256(sample.window(0, 2).tobytes() + sample.tracked.poses.tobytes()).hexdigest()
-
-
-@dataclass(frozen=True)
-class _Simulation:
-    """What decides a simulated sweep."""
-
-    seed: int
-    frames: int
-    family: str | None
-    speckle_seed: int | None
-    frame_size: tuple[int, int]
-    spacing_mm: tuple[float, float]
-
-    def file_name(self, simulator: str) -> str:
-        """Name of the stored sweep: a hash of the settings and the simulator, then the seed."""
-        settings = [simulator, self.frames, self.family, self.speckle_seed, self.frame_size, self.spacing_mm]
-        return f"{hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:12]}-{self.seed}.h5"
-
-    def sweep(self) -> Sweep:
-        """Simulate; frames are made when they are read."""
-        from DualTrackCore.simulation import simulated_sweep
-
-        return simulated_sweep(
-            self.seed,
-            frames=self.frames,
-            family=self.family,
-            speckle_seed=self.speckle_seed,
-            frame_size=self.frame_size,
-            spacing_mm=self.spacing_mm,
-        )
-
-
-def _simulation(data: Data, card: ModelCard, seed: int) -> _Simulation:
+def _simulation(data: Data, card: ModelCard, seed: int) -> Simulation:
     """What the recipe simulates for a seed; validation sweeps never share speckle with training sweeps."""
     family = None if data.families is None else data.families[seed % len(data.families)]
     speckle_seed = None
     if data.speckles is not None:
         training = data.seeds[0] <= seed < data.seeds[1]
         speckle_seed = seed % data.speckles + (0 if training else data.speckles)
-    return _Simulation(seed, data.frames, family, speckle_seed, card.frame_size, card.spacing_mm)
-
-
-def _store(job: tuple[_Simulation, Path]) -> None:
-    simulation, path = job
-    save_sweep(simulation.sweep(), path)
-
-
-def _in_parallel(work: Callable, jobs: Sequence, workers: int, reporter: Reporter) -> None:
-    """Do all jobs, in `workers` processes where that is more than one."""
-    if min(workers, len(jobs)) <= 1:
-        for done, job in enumerate(jobs):
-            reporter.report("sweeps", done, len(jobs))
-            work(job)
-        return
-    from concurrent.futures import ProcessPoolExecutor
-    from multiprocessing import get_context
-
-    # Forked copies of a process that has run torch may hang, so workers start afresh.
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        for done, _ in enumerate(pool.map(work, jobs)):
-            reporter.report("sweeps", done, len(jobs))
+    return Simulation(seed, data.frames, family, speckle_seed, card.frame_size, card.spacing_mm)
 
 
 def _tusrec(data: Data) -> tuple[list[Path], list[Path]]:

@@ -1,0 +1,193 @@
+"""Speckle patches: how far they moved in the plane between two frames, and how alike they still are.
+
+Frames are resampled to one pitch, and the local mean is taken away, which leaves speckle. The normalised correlation
+of two patches of fully developed speckle over a displacement is the speckle's own correlation, here a Gaussian, moved
+by the displacement and scaled by what the elevational motion left of it. Fitting that to measured correlations at
+whole pixels gives both without interpolating an image, which would blur one of the two.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from DualTrackCore.errors import InputError
+from DualTrackCore.sweep import Sweep
+from DualTrackCore.tracking.preprocessing import SPACING_TOLERANCE, resampling_matrix
+
+#: Size of a pixel of the resampled frames, and side of a patch in those pixels: 5 mm.
+PITCH_MM, PATCH = 0.25, 20
+#: Pixels left free around the patches for their motion, rows and columns.
+_MARGIN = (4, 10)
+#: Half side of the box whose mean is taken away: about twice the size of a speckle.
+_MEAN_REACH = 2
+#: Patches darker than this, or with less variance, hold noise or shadow (grey values).
+_LEAST_GREY, _LEAST_VARIANCE = 40.0, 20.0
+
+
+class PatchGrid:
+    """Square patches side by side, centred in the resampled frame.
+
+    Attributes:
+        rows, columns: number of patches.
+        x_mm, y_mm: [patches] centres in the image frame, row after row.
+        depth_mm: [rows] of their centres below the top of the image.
+    """
+
+    def __init__(self, frame_size: tuple[int, int]) -> None:
+        self.rows, self.columns = ((side - 2 * m) // PATCH for side, m in zip(frame_size, _MARGIN, strict=True))
+        if self.rows < 2 or self.columns < 2:
+            least = [(2 * PATCH + 2 * m) * PITCH_MM for m in _MARGIN]
+            raise InputError(
+                f"Decorrelation needs at least 2 x 2 patches: frames of {least[1]:.0f} x {least[0]:.0f} mm; these show "
+                f"{frame_size[1] * PITCH_MM:.0f} x {frame_size[0] * PITCH_MM:.0f} mm."
+            )
+        self._top = (frame_size[0] - self.rows * PATCH) // 2
+        self._left = (frame_size[1] - self.columns * PATCH) // 2
+        middle = (PATCH - 1) / 2
+        y = self._top + np.arange(self.rows) * PATCH + middle
+        x = self._left + np.arange(self.columns) * PATCH + middle
+        self.depth_mm = y * PITCH_MM
+        self.y_mm = np.repeat((y - (frame_size[0] - 1) / 2) * PITCH_MM, self.columns)
+        self.x_mm = np.tile((x - (frame_size[1] - 1) / 2) * PITCH_MM, self.rows)
+
+    def may_shift(self, rows: int, columns: int) -> bool:
+        """Whether all patches, moved by whole pixels and one more, stay in the frame."""
+        return abs(rows) < self._top and abs(columns) < self._left
+
+    def cut(self, image: np.ndarray, rows: int = 0, columns: int = 0) -> np.ndarray:
+        """The part of an image that the patches cover, moved by whole pixels."""
+        top, left = self._top + rows, self._left + columns
+        return image[top : top + self.rows * PATCH, left : left + self.columns * PATCH]
+
+    def sums(self, covered: np.ndarray) -> np.ndarray:
+        """[patches] sums over each patch of what :meth:`cut` gave."""
+        lines = covered.reshape(self.rows, PATCH, -1).sum(axis=1)
+        return lines.reshape(self.rows, self.columns, PATCH).sum(axis=2).ravel()
+
+    def box_sums(self, integral: np.ndarray, rows: int, columns: int) -> np.ndarray:
+        """:meth:`sums` of an image given by its integral, moved by whole pixels."""
+        y = self._top + rows + PATCH * np.arange(self.rows + 1)
+        x = self._left + columns + PATCH * np.arange(self.columns + 1)
+        return np.diff(np.diff(integral[np.ix_(y, x)], axis=0), axis=1).ravel()
+
+
+@dataclass(frozen=True)
+class SpeckleFrame:
+    """A frame without its local mean [H, W] float32, the integral of its square, and which patches are usable."""
+
+    image: np.ndarray
+    integral: np.ndarray
+    usable: np.ndarray
+
+
+class SpeckleReader:
+    """Frames of a sweep, resampled and without their local mean.
+
+    Raises:
+        InputError: the spacing is unknown, there are no images, or the frames are too small for patches.
+    """
+
+    def __init__(self, sweep: Sweep) -> None:
+        sweep.require_images()
+        scales = [PITCH_MM / own for own in sweep.require_spacing()]
+        self._columns = self._rows = None
+        rows, columns = sweep.frame_size
+        if any(abs(scale - 1) > SPACING_TOLERANCE for scale in scales):
+            self._columns, self._rows = resampling_matrix(columns, scales[0]), resampling_matrix(rows, scales[1])
+            rows, columns = len(self._rows), len(self._columns)
+        self._sweep = sweep
+        self.grid = PatchGrid((rows, columns))
+
+    def frames(self, start: int, stop: int) -> list[SpeckleFrame]:
+        """Frames start to stop - 1."""
+        return [self._prepared(pixels.astype(np.float32)) for pixels in self._sweep.window(start, stop)]
+
+    def _prepared(self, grey: np.ndarray) -> SpeckleFrame:
+        if self._rows is not None:
+            grey = self._rows @ grey @ self._columns.T
+        image = _without_local_mean(grey)
+        integral = np.zeros((image.shape[0] + 1, image.shape[1] + 1))
+        np.square(image, dtype=np.float64).cumsum(axis=0).cumsum(axis=1, out=integral[1:, 1:])
+        area = PATCH * PATCH
+        bright = self.grid.sums(self.grid.cut(grey)) > _LEAST_GREY * area
+        return SpeckleFrame(image, integral, bright & (self.grid.box_sums(integral, 0, 0) > _LEAST_VARIANCE * area))
+
+
+def correlations(grid: PatchGrid, one: SpeckleFrame, other: SpeckleFrame, shift: tuple[int, int]) -> np.ndarray:
+    """[patches, 3, 3] normalised correlation of each patch of `one` with `other` moved by `shift` and one pixel more.
+
+    The last axes are one pixel less, none, and one more along the rows and along the columns.
+    """
+    own = grid.cut(one.image)
+    energy = grid.box_sums(one.integral, 0, 0)
+    result = np.empty((grid.rows * grid.columns, 3, 3))
+    for i in range(3):
+        for j in range(3):
+            place = (shift[0] + i - 1, shift[1] + j - 1)
+            product = grid.sums(own * grid.cut(other.image, *place))
+            result[:, i, j] = product / np.sqrt(energy * grid.box_sums(other.integral, *place) + 1e-3)
+    return result
+
+
+def speckle_widths(grid: PatchGrid, frames: list[SpeckleFrame]) -> np.ndarray:
+    """[patches, 2] standard deviations in pixels, along rows and columns, of the speckle's own correlation.
+
+    One for each row of patches, from all usable patches of the frames.
+    """
+    total, count = np.zeros((grid.rows, 3, 3)), np.zeros(grid.rows)
+    for frame in frames:
+        usable = frame.usable.reshape(grid.rows, grid.columns)
+        surfaces = correlations(grid, frame, frame, (0, 0)).reshape(grid.rows, grid.columns, 3, 3)
+        total += np.where(usable[..., None, None], surfaces, 0).sum(axis=1)
+        count += usable.sum(axis=1)
+    # A row without a usable patch gets the mean of the others; it is not read.
+    mean = np.where(count[:, None, None] > 0, total / np.maximum(count, 1)[:, None, None], np.nan)
+    beside = np.stack([mean[:, [0, 2], 1].mean(axis=1), mean[:, 1, [0, 2]].mean(axis=1)], axis=1)
+    beside = np.where(np.isfinite(beside), beside, np.nanmean(beside, axis=0) if count.any() else 0.5)
+    return np.repeat(np.sqrt(-0.5 / np.log(np.clip(beside, 0.05, 0.95))), grid.columns, axis=0)
+
+
+def fit_displacement(
+    surfaces: np.ndarray, widths: np.ndarray, centre: np.ndarray, about: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """One Newton step towards the displacement of every patch, and its likeness there.
+
+    Args:
+        surfaces: [patches, 3, 3] from :func:`correlations`.
+        widths: [patches, 2] from :func:`speckle_widths`.
+        centre: [2] whole-pixel shift at the middle of the surfaces.
+        about: [patches, 2] displacement (rows, columns), pixels, about which the Gaussian is linearised.
+
+    Returns:
+        Displacements [patches, 2] in pixels, and likeness [patches]: about 1 without elevational motion.
+    """
+    steps = np.arange(-1, 2)
+    dy = (centre[0] + steps)[None, :, None] - about[:, 0, None, None]
+    dx = (centre[1] + steps)[None, None, :] - about[:, 1, None, None]
+    wy, wx = widths[:, 0, None, None] ** 2, widths[:, 1, None, None] ** 2
+    shape = np.exp(-0.5 * (dy**2 / wy + dx**2 / wx))
+    design = np.stack([shape, shape * dy / wy, shape * dx / wx], axis=-1).reshape(len(surfaces), 9, 3)
+    normal = np.swapaxes(design, 1, 2) @ design + 1e-6 * np.eye(3)
+    right = np.swapaxes(design, 1, 2) @ surfaces.reshape(len(surfaces), 9, 1)
+    likeness, moved = np.split(np.linalg.solve(normal, right)[..., 0], [1], axis=1)
+    return about + np.clip(moved / np.maximum(likeness, 0.1), -1, 1), likeness[:, 0]
+
+
+def likeness_at(surfaces: np.ndarray, widths: np.ndarray, centre: np.ndarray, place: np.ndarray) -> np.ndarray:
+    """[patches] likeness at known displacements [patches, 2] (rows, columns), pixels: the scale of the Gaussian."""
+    steps = np.arange(-1, 2)
+    dy = (centre[0] + steps)[None, :, None] - place[:, 0, None, None]
+    dx = (centre[1] + steps)[None, None, :] - place[:, 1, None, None]
+    shape = np.exp(-0.5 * ((dy / widths[:, 0, None, None]) ** 2 + (dx / widths[:, 1, None, None]) ** 2))
+    return (shape * surfaces).sum(axis=(1, 2)) / (shape * shape).sum(axis=(1, 2))
+
+
+def _without_local_mean(grey: np.ndarray) -> np.ndarray:
+    """A float32 image less its mean over a small box around every pixel; at the edges the box ends with the image."""
+    side = 2 * _MEAN_REACH + 1
+    padded = np.pad(grey, _MEAN_REACH, mode="edge")
+    rows, columns = grey.shape
+    lines = sum(padded[i : i + rows] for i in range(side))
+    return grey - sum(lines[:, i : i + columns] for i in range(side)) / np.float32(side * side)

@@ -1,0 +1,159 @@
+"""What one encoder alone knows: trajectories by the heads that training gave the local and the global encoder."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from DualTrackCore.errors import InputError
+from DualTrackCore.network.model import Model
+from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter
+from DualTrackCore.sweep import Sweep
+from DualTrackCore.tracking.device import Precision
+from DualTrackCore.tracking.engine import estimate_trajectory, run_network
+from DualTrackCore.tracking.windows import motions_in_windows
+from DualTrackCore.trajectory import Trajectory, accumulate, invert_rigid, matrices_from_parameters
+
+Head = Literal["fusion", "local", "global"]
+#: Frames of a sweep that the global head sees by default.
+GLOBAL_SAMPLES = 32
+
+
+def estimate_with_head(
+    sweep: Sweep,
+    model: Model,
+    head: Head,
+    *,
+    samples: int = GLOBAL_SAMPLES,
+    device: str | torch.device = "auto",
+    precision: Precision = "auto",
+    chunk_frames: int | str = "auto",
+    progress: ProgressCallback | None = None,
+    cancelled: CancelledCallback | None = None,
+) -> Trajectory:
+    """The trajectory by the whole network or by one of its encoders, for comparing what each brings.
+
+    "local": class tokens, temporal transformer and its own linear layer, as the stage local3 trains them. "global":
+    the global encoder on `samples` frames evenly over the sweep, as the stage global trains it; poses between those
+    frames are interpolated. Weights whose heads were never trained give motions that mean nothing.
+
+    Args:
+        sweep, model, device, precision, chunk_frames, progress, cancelled: as in
+            :func:`~DualTrackCore.tracking.estimate_trajectory`.
+        head: "fusion" is the whole network.
+        samples: for "global": frames that the encoder sees; a sweep longer than the position table is taken in pieces
+            of that length, each with so many.
+
+    Raises:
+        InputError: an unknown head, one that the weights do not have, or as in `estimate_trajectory`.
+    """
+    options = {"device": device, "precision": precision, "chunk_frames": chunk_frames}
+    if head == "fusion":
+        return estimate_trajectory(sweep, model, progress=progress, cancelled=cancelled, **options)
+    reporter = Reporter(progress, cancelled)
+    if head == "local":
+        poses, provenance = _local(sweep, model, reporter, options)
+    elif head == "global":
+        poses, provenance = _global(sweep, model, samples, reporter, options)
+    else:
+        raise InputError(f"The head {head!r} is unknown; choose fusion, local or global.")
+    return Trajectory(poses, provenance={**provenance, "head": head})
+
+
+def _local(sweep: Sweep, model: Model, reporter: Reporter, options: dict) -> tuple[np.ndarray, dict]:
+    network, local = model.network, model.network.local
+    linear = _trained(local.temporal_encoder.fc, "local", model)
+
+    def read_out(tokens: Tensor, _: Tensor, reporter: Reporter) -> Tensor:
+        return motions_in_windows(
+            len(tokens),
+            network.positions,
+            network.global_every,
+            lambda start, stop: linear(local.temporal(tokens[None, start:stop]))[0, 1:],
+            lambda done, total: reporter.report("attention", done, total),
+        )
+
+    motions, provenance = run_network(sweep, model, read_out, whole_frames=(), reporter=reporter, **options)
+    return accumulate(matrices_from_parameters(motions)), provenance
+
+
+def _global(sweep: Sweep, model: Model, samples: int, reporter: Reporter, options: dict) -> tuple[np.ndarray, dict]:
+    if samples < 2:
+        raise InputError(f"The global head was given {samples} frames of a sweep; it needs at least 2.")
+    encoder = model.network.global_encoder
+    linear = _trained(encoder.fc, "global", model)
+    pieces = _pieces(len(sweep), model.network.positions, samples)
+    chosen = np.unique(np.concatenate(pieces))
+
+    def read_out(_: Tensor, pooled: Tensor, reporter: Reporter) -> Tensor:
+        parts = []
+        for done, piece in enumerate(pieces):
+            reporter.report("attention", done, len(pieces))
+            features = pooled[torch.from_numpy(np.searchsorted(chosen, piece)).to(pooled.device)]
+            index = torch.from_numpy(piece - piece[0]).to(pooled.device)
+            parts.append(linear(encoder(features[None], index))[0, 1:])
+        return torch.cat(parts)
+
+    motions, provenance = run_network(
+        sweep, model, read_out, whole_frames=chosen, local=False, reporter=reporter, **options
+    )
+    return interpolated_poses(chosen, accumulate(matrices_from_parameters(motions))), provenance
+
+
+def _trained(linear: nn.Linear, name: str, model: Model) -> nn.Linear:
+    """The head, unless the weights came without it."""
+    if not linear.weight.any():
+        raise InputError(
+            f"The weights {model.card.name!r} hold no {name} head; take those of the stage that trains it."
+        )
+    return linear
+
+
+def _pieces(frames: int, positions: int, samples: int) -> list[np.ndarray]:
+    """Frames for the global head in each piece of at most `positions` frames; neighbours share a frame."""
+    if frames < 2:
+        return [np.arange(frames)]  # refused later, with the sentence for it
+    pieces = []
+    for start in range(0, frames - 1, positions - 1):
+        last = min(start + positions - 1, frames - 1)
+        pieces.append(np.unique(np.rint(np.linspace(start, last, min(samples, last - start + 1))).astype(np.int64)))
+    return pieces
+
+
+def interpolated_poses(frames: np.ndarray, poses: np.ndarray) -> np.ndarray:
+    """Poses of all frames from those of some.
+
+    Between two of them the position moves evenly along a straight line and the rotation evenly about one axis.
+
+    Args:
+        frames: [K] rising frame indices, the first 0.
+        poses: [K, 4, 4] rigid.
+
+    Returns:
+        [frames[-1] + 1, 4, 4].
+    """
+    every = np.arange(frames[-1] + 1)
+    if len(frames) == 1:
+        return np.repeat(poses, len(every), axis=0)
+    low = np.clip(np.searchsorted(frames, every, side="right") - 1, 0, len(frames) - 2)
+    share = (every - frames[low]) / (frames[low + 1] - frames[low])
+    result = poses[low].copy()
+    result[:, :3, 3] += share[:, None] * (poses[low + 1, :3, 3] - poses[low, :3, 3])
+    turn = (invert_rigid(poses[:-1]) @ poses[1:])[:, :3, :3]
+    result[:, :3, :3] = poses[low, :3, :3] @ _part_of_turn(turn[low], share)
+    return result
+
+
+def _part_of_turn(rotation: np.ndarray, share: np.ndarray) -> np.ndarray:
+    """Rotations [n, 3, 3] about the same axes by a part of the angle (Rodrigues); angles below 180 degrees."""
+    skew = (rotation - np.swapaxes(rotation, 1, 2)) / 2
+    vector = np.stack([skew[:, 2, 1], skew[:, 0, 2], skew[:, 1, 0]], axis=1)
+    sine = np.linalg.norm(vector, axis=1)
+    angle = np.arctan2(sine, (np.trace(rotation, axis1=1, axis2=2) - 1) / 2)
+    axis = skew / np.maximum(sine, 1e-300)[:, None, None]
+    part = (share * angle)[:, None, None]
+    turned = np.eye(3) + np.sin(part) * axis + (1 - np.cos(part)) * axis @ axis
+    return np.where((sine < 1e-12)[:, None, None], np.eye(3), turned)
