@@ -1,0 +1,205 @@
+"""What the module does, without its panel: usable from Slicer's Python console."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Protocol
+
+import slicer
+from slicer.i18n import tr as _
+from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
+
+import DualTrackCore
+from DualTrackCore.errors import InputError
+from DualTrackCore.jobs import RunSettings
+from DualTrackCore.network.zoo import FOLDER_VARIABLE
+from DualTrackCore.progress import Progress
+from DualTrackCore.worker_client import Job, WorkerClient
+from DualTrackSlicerLib import scene as scenes
+from DualTrackSlicerLib.dependencies import Dependencies
+from DualTrackSlicerLib.model_task import ModelTask
+from DualTrackSlicerLib.models import ModelChoice, deleteDownloaded, modelChoices
+from DualTrackSlicerLib.parameters import DualTrackSlicerParameterNode
+from DualTrackSlicerLib.run import Run
+
+#: Keys of the application's settings; these belong to the computer, not to the scene.
+MODELS_FOLDER_KEY, DEVICE_KEY = "DualTrack/ModelsFolder", "DualTrack/Device"
+
+
+class Ticker(Protocol):
+    """Calls a function again and again until it returns false; the panel brings one that uses Qt."""
+
+    def __call__(self, function: Callable[[], bool]) -> None:
+        """Start."""
+
+
+class Logic(ScriptedLoadableModuleLogic):
+    """Clips to trajectories and volumes in the scene.
+
+    Args:
+        ticker: drives runs that do not block; without one their owner polls them.
+        dependencies: finds and installs what a run needs.
+        client: the worker process; made at the first run where None.
+    """
+
+    def __init__(
+        self,
+        ticker: Ticker | None = None,
+        dependencies: Dependencies | None = None,
+        client: WorkerClient | None = None,
+    ) -> None:
+        super().__init__()
+        self.moduleName = "DualTrackSlicer"
+        self.dependencies = dependencies or Dependencies()
+        self._ticker, self._client = ticker, client
+        self._folder: Path | None = None if client is None else self.modelsFolder()
+
+    def getParameterNode(self) -> DualTrackSlicerParameterNode:
+        """The settings of the panel in the current scene."""
+        return DualTrackSlicerParameterNode(super().getParameterNode())
+
+    def clips(self) -> list[scenes.Clip]:
+        """What can be chosen in the current scene."""
+        return scenes.clips(slicer.mrmlScene)
+
+    def sequenceFromVolume(self, volumeNode: slicer.vtkMRMLVolumeNode) -> slicer.vtkMRMLSequenceBrowserNode:
+        """A clip whose frames are the slices of a volume."""
+        return scenes.sequenceFromVolume(volumeNode)
+
+    def run(
+        self,
+        browserNode: slicer.vtkMRMLSequenceBrowserNode,
+        model: str = "mini",
+        *,
+        sequenceNode: slicer.vtkMRMLSequenceNode | None = None,
+        settings: RunSettings | None = None,
+        spacing_mm: float | tuple[float, float] | None = None,
+        onProgress: Callable[[Progress], None] | None = None,
+        onDone: Callable[[Run], None] | None = None,
+    ) -> scenes.ResultNodes | Run:
+        """Track a clip and reconstruct its volume.
+
+        Args:
+            browserNode: the clip.
+            model: name of an installed model, or a weights file; `settings`, if given, bring their own.
+            sequenceNode: which image sequence of the browser; needed only where there are several.
+            settings: everything else.
+            spacing_mm: pixel size (across columns, down rows) where the scene's is unknown or wrong.
+            onProgress: told how far it is.
+            onDone: told when it has ended; without it the call waits.
+
+        Returns:
+            The nodes of the results; with `onDone` the :class:`Run`, at once.
+
+        Raises:
+            InputError: the clip or a setting cannot be used.
+            JobFailed, DualTrackError: the run failed (without `onDone`).
+            Cancelled: it was cancelled (without `onDone`), or packages are missing and were not to be installed.
+        """
+        settings = settings or RunSettings(model=model)
+        sceneSweep = scenes.sweepFromBrowser(browserNode, sequenceNode, spacing_mm)
+        sceneSweep.sweep.require_spacing()
+        self.dependencies.ensure()
+        job = self._worker().submit(sceneSweep.sweep, settings)
+        run = Run(job, slicer.mrmlScene, sceneSweep, onProgress, onDone)
+        if onDone is not None:
+            if self._ticker is not None:
+                self._ticker(lambda: run.poll() == "running")
+            return run
+        return _nodes_of(run.wait())
+
+    def preflight(self) -> Job:
+        """Ask the worker process whether this computer is ready; its result is a dict."""
+        return self._worker().preflight(self.device())
+
+    def models(self) -> list[ModelChoice]:
+        """Models that can be chosen or downloaded."""
+        return modelChoices(self.modelsFolder())
+
+    def downloadModel(self, choice: ModelChoice) -> ModelTask:
+        """Download a published model; the caller has shown size and licence and the user has agreed.
+
+        Raises:
+            InputError: it is not in the catalogue.
+        """
+        if choice.entry is None:
+            raise InputError(_("{name} cannot be downloaded.").format(name=choice.title))
+        self.dependencies.ensure()
+        return self._modelTask(["fetch", choice.name, "--yes"], choice.name, choice.entry.about_bytes)
+
+    def importModel(self, name: str, path: Path) -> ModelTask:
+        """Install a model from a file; it is loaded strictly before it is installed."""
+        self.dependencies.ensure()
+        return self._modelTask(["import", name, str(path)], name, None)
+
+    def deleteModels(self) -> int:
+        """Delete the downloaded models; returns how many bytes became free."""
+        self.close()
+        return deleteDownloaded(self.modelsFolder())
+
+    def modelsFolder(self) -> Path | None:
+        """The folder that the user has chosen for models, or None for the usual one."""
+        folder = slicer.util.settingsValue(MODELS_FOLDER_KEY, "")
+        return Path(folder) if folder else None
+
+    def device(self) -> str:
+        """The device that the user has chosen on this computer."""
+        return slicer.util.settingsValue(DEVICE_KEY, "auto") or "auto"
+
+    def close(self) -> None:
+        """End the worker process and remove its files; a later run starts another."""
+        client, self._client = self._client, None
+        if client is not None:
+            client.stop()
+
+    def _worker(self) -> WorkerClient:
+        folder = self.modelsFolder()
+        if self._client is not None and folder != self._folder:
+            self.close()
+        if self._client is None:
+            command = (pythonExecutable(), "-m", "DualTrackCore.worker")
+            self._client, self._folder = WorkerClient(command, _environment(folder)), folder
+        return self._client
+
+    def _modelTask(self, arguments: list[str], name: str, about_bytes: int | None) -> ModelTask:
+        folder = self.modelsFolder()
+        return ModelTask(
+            arguments,
+            name,
+            python=pythonExecutable(),
+            folder=folder,
+            about_bytes=about_bytes,
+            environment=_environment(folder),
+        )
+
+
+def withLessMemory(settings: RunSettings) -> RunSettings:
+    """The same run on the processor with few frames at a time: for when the memory did not suffice."""
+    return replace(settings, device="cpu", precision="auto", chunk_frames=4)
+
+
+def pythonExecutable() -> str:
+    """Slicer's Python for programs of their own; outside of Slicer the one that runs."""
+    return shutil.which("PythonSlicer") or sys.executable
+
+
+def _environment(folder: Path | None) -> dict[str, str]:
+    """Variables of a process that can import the core, wherever the extension lies."""
+    variables = dict(os.environ)
+    root = str(Path(DualTrackCore.__file__).resolve().parents[1])
+    others = variables.get("PYTHONPATH")
+    variables["PYTHONPATH"] = os.pathsep.join([root, others] if others else [root])
+    if folder is not None:
+        variables[FOLDER_VARIABLE] = str(folder)
+    return variables
+
+
+def _nodes_of(run: Run) -> scenes.ResultNodes:
+    if run.failure is not None:
+        raise run.failure
+    return run.nodes

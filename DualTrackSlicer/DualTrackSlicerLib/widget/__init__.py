@@ -1,0 +1,1 @@
+"""The panel. Only this folder imports qt."""

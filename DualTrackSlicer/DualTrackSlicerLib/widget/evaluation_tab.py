@@ -1,0 +1,105 @@
+"""The error against a tracker, where the clip has one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import qt
+import slicer
+from slicer.i18n import tr as _
+
+from DualTrackSlicerLib.widget.controls import copyText, enable
+
+if TYPE_CHECKING:
+    from DualTrackSlicerLib.widget.panel import Panel
+
+
+class EvaluationTab:
+    """A table of errors, beside those of two guesses that need no network."""
+
+    def __init__(self, panel: Panel) -> None:
+        self.panel, self.ui = panel, panel.ui
+        self._shown = None
+        table = self.ui.evaluationTable
+        table.setColumnCount(4)
+        table.setHorizontalHeaderLabels([_("Error"), _("This run"), _("No motion"), _("Mean motion")])
+        table.verticalHeader().hide()
+        header = table.horizontalHeader()
+        header.setSectionResizeMode(qt.QHeaderView.ResizeToContents)
+        header.setSectionResizeMode(0, qt.QHeaderView.Stretch)
+        self.ui.plotButton.connect("clicked()", self._on_plots)
+        self.ui.copyEvaluationButton.connect("clicked()", self._on_copy)
+
+    def update(self) -> None:
+        """Show the errors of the last run of the chosen clip."""
+        evaluation, reason = self._evaluation()
+        if evaluation is not None:
+            text = _(
+                "Compared with the tracker of this clip over {used} of {all} frames. An estimate is worth something "
+                "only where it is well below both guesses."
+            ).format(used=evaluation["frames_used"], all=evaluation["frames"])
+        self.ui.evaluationLabel.text = reason or text
+        self.ui.evaluationTable.visible = evaluation is not None
+        enable(self.ui.copyEvaluationButton, reason, _("Copy the table."))
+        plots = [] if evaluation is None else self._plots()
+        nothing = reason or ("" if plots else _("There are no plots of this run."))
+        enable(self.ui.plotButton, nothing, _("Show the error along the clip in a plot view."))
+        if evaluation is not self._shown:
+            self._shown = evaluation
+            self._fill([] if evaluation is None else errorRows(evaluation))
+
+    def _evaluation(self) -> tuple[dict | None, str]:
+        """The evaluation to show, or why there is none."""
+        run, clip = self.panel.run, self.panel.clip()
+        if run is None or run.result is None or clip is None or not self.panel.runSection.isOf(clip):
+            return None, _("Run a clip that was recorded with a tracker to see how far the estimate is off.")
+        if run.result.evaluation is None:
+            return None, _("This clip was recorded without a tracker, so there is nothing to compare with.")
+        return run.result.evaluation, ""
+
+    def _plots(self) -> list:
+        return list(getattr(self.panel.run.nodes, "plots", None) or ())
+
+    def _fill(self, rows: list[tuple[str, ...]]) -> None:
+        table = self.ui.evaluationTable
+        table.setRowCount(len(rows))
+        for row, cells in enumerate(rows):
+            for column, cell in enumerate(cells):
+                item = qt.QTableWidgetItem(cell)
+                if column:
+                    item.setTextAlignment(qt.Qt.AlignRight | qt.Qt.AlignVCenter)
+                table.setItem(row, column, item)
+        table.resizeRowsToContents()
+
+    def _on_plots(self) -> None:
+        chart = self._plots()[0]
+        layout = slicer.app.layoutManager()
+        layout.setLayout(slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpPlotView)
+        slicer.app.applicationLogic().GetSelectionNode().SetActivePlotChartID(chart.GetID())
+        slicer.app.applicationLogic().PropagatePlotChartSelection()
+
+    def _on_copy(self) -> None:
+        copyText("\n".join("\t".join(row) for row in errorRows(self._evaluation()[0])))
+
+
+def errorRows(evaluation: dict) -> list[tuple[str, ...]]:
+    """(name, this run, no motion, mean motion) of each figure that is defined."""
+    names = (
+        ("gpe_mm", _("Mean position error of all pixels"), "mm"),
+        ("lpe_mm", _("Mean error from frame to frame"), "mm"),
+        ("final_drift_mm", _("Drift at the last frame"), "mm"),
+        ("max_drift_mm", _("Largest drift"), "mm"),
+        ("fdr_path_percent", _("Drift over the length of the sweep"), "%"),
+        ("hausdorff_mm", _("Largest distance between the paths"), "mm"),
+        ("correlation_tz", _("Agreement of the motion along the sweep"), ""),
+    )
+    columns = (evaluation["metrics"], evaluation["baselines"]["identity"], evaluation["baselines"]["mean_motion"])
+    return [
+        (name, *(_figure(column.get(key), unit) for column in columns))
+        for key, name, unit in names
+        if any(column.get(key) is not None for column in columns)
+    ]
+
+
+def _figure(value: float | None, unit: str) -> str:
+    return "–" if value is None else f"{value:.2f} {unit}".strip()

@@ -1,0 +1,182 @@
+"""Apply, Cancel, progress, and what came of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import slicer
+from slicer.i18n import tr as _
+
+from DualTrackCore.errors import DualTrackError
+from DualTrackCore.jobs import JobResult, RunSettings
+from DualTrackCore.progress import Progress
+from DualTrackSlicerLib.logic import withLessMemory
+from DualTrackSlicerLib.run import Run
+from DualTrackSlicerLib.scene import Clip, fitSliceViews, followFrame
+from DualTrackSlicerLib.widget.controls import copyText, enable
+from DualTrackSlicerLib.widget.texts import durationText, listText, paceText, rowsText
+
+if TYPE_CHECKING:
+    from DualTrackSlicerLib.widget.panel import Panel
+
+
+class RunSection:
+    """One button that starts a run and becomes the one that stops it."""
+
+    def __init__(self, panel: Panel) -> None:
+        self.panel, self.ui = panel, panel.ui
+        self._sequence = None
+        self._error = ""
+        self._details = ""
+        self._kind = ""
+        self._cancelling = False
+        self._follower = None
+        ui = self.ui
+        ui.applyButton.connect("clicked()", self._on_apply)
+        ui.retryButton.connect("clicked()", self._on_retry)
+        ui.copyErrorButton.connect("clicked()", self._on_copy)
+
+    def isOf(self, clip: Clip) -> bool:
+        """Whether the last run was of this clip."""
+        return self._sequence is not None and clip.sequence is self._sequence
+
+    def update(self) -> None:
+        """Show the button, the progress, the error or the result."""
+        ui, running = self.ui, self.panel.isRunning()
+        problem = "" if running else self.panel.problem()
+        ui.applyButton.text = _("Cancel") if running else _("Apply")
+        if running:
+            reason = _("Cancelling; the memory is being freed.") if self._cancelling else ""
+            enable(ui.applyButton, reason, _("Stop; the scene stays as it is."))
+        else:
+            enable(ui.applyButton, problem, _("Estimate the path of the probe and make the volume."))
+        ui.progressBar.visible = running
+        ui.progressLabel.text = self._progress_text() if running else problem
+        ui.progressLabel.visible = bool(ui.progressLabel.text)
+        ui.errorFrame.visible = bool(self._error)
+        ui.errorLabel.text = self._error
+        ui.retryButton.visible = self._kind == "memory"
+        ui.copyErrorButton.visible = bool(self._details)
+        self._update_result()
+
+    def _progress_text(self) -> str:
+        return _("Cancelling…") if self._cancelling else paceText(self.panel.run.pace)
+
+    def _update_result(self) -> None:
+        run, clip = self.panel.run, self.panel.clip()
+        shown = run is not None and run.result is not None and clip is not None and self.isOf(clip)
+        self.ui.resultGroup.visible = shown
+        if shown:
+            self.ui.resultLabel.text = rowsText(resultRows(run.result))
+            self.ui.warningsLabel.text = listText(run.result.warnings)
+            self.ui.warningsLabel.visible = bool(run.result.warnings)
+
+    def _on_apply(self) -> None:
+        if self.panel.isRunning():
+            self._cancelling = True
+            self.panel.run.cancel()
+            self.panel.update()
+            return
+        self._start(None)
+
+    def _on_retry(self) -> None:
+        self._start(withLessMemory(self.panel.settings()))
+
+    def _start(self, settings: RunSettings | None) -> None:
+        panel, clip = self.panel, self.panel.clip()
+        self._forget_error()
+        try:
+            settings, spacing = settings or panel.settings(), panel.spacing()
+            browser = clip.browser
+            if browser is None:
+                browser = panel.logic.sequenceFromVolume(clip.volume)
+                with slicer.util.NodeModify(panel.parameters):
+                    panel.parameters.browser, panel.parameters.sequence = browser, browser.GetMasterSequenceNode()
+                panel.clipSection.refresh()
+            panel.run = panel.logic.run(
+                browser,
+                sequenceNode=panel.parameters.sequence,
+                settings=settings,
+                spacing_mm=spacing,
+                onProgress=self._on_progress,
+                onDone=self._on_done,
+            )
+            self._sequence = panel.parameters.sequence
+            self.ui.progressBar.setRange(0, 0)
+        except DualTrackError as error:
+            self._error = str(error)
+        panel.update()
+
+    def _on_progress(self, report: Progress) -> None:
+        bar = self.ui.progressBar
+        if report.total > 1:
+            bar.setRange(0, report.total)
+            bar.value = report.done
+        else:
+            bar.setRange(0, 0)
+        self.ui.progressLabel.text = self._progress_text()
+
+    def _on_done(self, run: Run) -> None:
+        self._cancelling = False
+        if run is not self.panel.run:
+            return  # of a scene that has been closed
+        if run.state == "failed":
+            self._error, self._details, self._kind = run.error, run.details, run.kind
+        elif run.state == "done":
+            self._show(run)
+        self.panel.update()
+
+    def _show(self, run: Run) -> None:
+        """The volume in the slice views, and the red one moving with the frames."""
+        if run.nodes.volume is not None:
+            fitSliceViews(run.nodes.volume, slicer.app.applicationLogic())
+        red = slicer.mrmlScene.GetNodeByID("vtkMRMLSliceNodeRed")
+        image = self.panel.parameters.browser.GetProxyNode(self._sequence)
+        self.stopFollowing()
+        if red is not None and image is not None:
+            self._follower = followFrame(red, image)
+
+    def stopFollowing(self) -> None:
+        """Leave the slice views alone."""
+        if self._follower is not None:
+            self._follower.stop()
+            self._follower = None
+
+    def _forget_error(self) -> None:
+        self._error = self._details = self._kind = ""
+
+    def _on_copy(self) -> None:
+        text = f"{self._error}\n\n{self._details}\n\n{self.panel.computerSection.diagnostics()}\n"
+        copyText(text)
+
+
+def resultRows(result: JobResult) -> list[tuple[str, str]]:
+    """The lines of the result card."""
+    trajectory = result.trajectory
+    rows = [
+        (_("Length of the sweep"), _("{length:.1f} mm").format(length=trajectory.path_length_mm)),
+        (_("Frames"), str(len(trajectory))),
+    ]
+    if result.grid is not None:
+        size = " x ".join(str(n) for n in result.grid.size)
+        spacing = " x ".join(f"{mm:.3g}" for mm in _shortened(result.grid.spacing_mm))
+        rows.append((_("Volume"), _("{size} voxels of {spacing} mm").format(size=size, spacing=spacing)))
+    if result.coverage is not None:
+        seen = np.count_nonzero(result.coverage) / result.coverage.size
+        rows.append((_("Coverage"), _("{seen:.0%} of the box was seen").format(seen=seen)))
+    if result.evaluation is not None and result.provenance.get("settings", {}).get("poses") != "tracked":
+        own = result.evaluation["metrics"].get("gpe_mm")
+        still = result.evaluation["baselines"]["identity"].get("gpe_mm")
+        if own is not None and still is not None:
+            text = _("{own:.1f} mm on average ({still:.1f} mm for no motion at all)").format(own=own, still=still)
+            rows.append((_("Error against the tracker"), text))
+    rows.append((_("Model"), str(result.provenance.get("trajectory", {}).get("model") or _("none: tracked"))))
+    if "total" in result.seconds:
+        rows.append((_("Time"), durationText(result.seconds["total"])))
+    return rows
+
+
+def _shortened(spacing_mm: tuple[float, float, float]) -> tuple[float, ...]:
+    """One number for cubic voxels."""
+    return spacing_mm[:1] if len(set(spacing_mm)) == 1 else spacing_mm

@@ -1,0 +1,97 @@
+"""Numbers and stages as the panel tells them; no qt here."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable
+
+from slicer.i18n import tr as _
+
+from DualTrackSlicerLib.run import Pace
+from DualTrackSlicerLib.scene import Clip
+
+
+def stageText(stage: str) -> str:
+    """What a stage of a run does, for people."""
+    stages = {
+        "starting": _("Starting"),
+        "sending frames": _("Sending the frames"),
+        "loading model": _("Loading the model"),
+        "network": _("Looking at the frames"),
+        "attention": _("Putting the path together"),
+        "reconstructing": _("Building the volume"),
+        "filling holes": _("Filling gaps"),
+        "download": _("Downloading"),
+    }
+    if stage.startswith("Measuring"):
+        return _("Comparing with the tracker")
+    return stages.get(stage, stage.capitalize())
+
+
+def paceText(pace: Pace) -> str:
+    """Stage, how many of how many, and the time left of the stage."""
+    text = stageText(pace.stage) if pace.stage else _("Starting")
+    if pace.total > 1:
+        text += _(": {done} of {total}").format(done=pace.done, total=pace.total)
+    if pace.seconds_left is not None:
+        text += _(", about {time} left").format(time=durationText(pace.seconds_left))
+    return text
+
+
+def durationText(seconds: float) -> str:
+    """A time span: 4.2 s, 12 s, 3 min 20 s."""
+    if seconds < 10:
+        return _("{seconds:.1f} s").format(seconds=seconds)
+    whole = round(seconds)
+    if whole < 60:
+        return _("{seconds} s").format(seconds=whole)
+    return _("{minutes} min {seconds} s").format(minutes=whole // 60, seconds=whole % 60)
+
+
+def sizeText(count: float) -> str:
+    """A number of bytes: 34 MB."""
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= size:
+            return f"{count / size:.3g} {unit}"
+    return _("{count} bytes").format(count=round(count))
+
+
+def clipText(clip: Clip) -> str:
+    """What is known of a clip, in one line, or why it cannot be used."""
+    if clip.problem:
+        return clip.problem
+    width, height = clip.size
+    parts = [
+        _("{frames} frames").format(frames=clip.frames),
+        _("{width} x {height} pixels").format(width=width, height=height),
+    ]
+    if clip.spacing_mm is None:
+        parts.append(_("pixel size unknown"))
+    else:
+        x, y = clip.spacing_mm
+        parts.append(_("{x:.3g} x {y:.3g} mm a pixel").format(x=x, y=y))
+    if clip.rate_hz and clip.duration_s is not None:
+        parts += [
+            _("{rate:.3g} frames/s").format(rate=clip.rate_hz),
+            _("{duration} long").format(duration=durationText(clip.duration_s)),
+        ]
+    else:
+        parts.append(_("frame rate unknown"))
+    if clip.volume is not None:
+        parts.append(_("a volume, whose slices are taken as frames"))
+    return ", ".join(parts) + "."
+
+
+def rowsText(rows: Iterable[tuple[str, str]]) -> str:
+    """Two columns as rich text."""
+    cells = "".join(
+        f"<tr><td style='padding-right:12px'>{html.escape(name)}</td><td><b>{html.escape(value)}</b></td></tr>"
+        for name, value in rows
+    )
+    return f"<table>{cells}</table>"
+
+
+def listText(sentences: Iterable[str]) -> str:
+    """Sentences as a rich-text list; empty for none."""
+    items = "".join(f"<li>{html.escape(sentence)}</li>" for sentence in sentences)
+    return f"<ul style='margin-left:-24px'>{items}</ul>" if items else ""

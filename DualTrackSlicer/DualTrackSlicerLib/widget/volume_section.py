@@ -1,0 +1,91 @@
+"""The volume: voxels and memory before anything is computed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from slicer.i18n import tr as _
+
+from DualTrackCore.reconstruction.grid import BYTES_A_VOXEL
+from DualTrackSlicerLib.parameters import Area, Poses
+from DualTrackSlicerLib.widget.controls import enable
+from DualTrackSlicerLib.widget.texts import sizeText
+
+if TYPE_CHECKING:
+    from DualTrackSlicerLib.scene import Clip
+    from DualTrackSlicerLib.widget.panel import Panel
+
+
+class VolumeSection:
+    """Voxel size, compounding, hole filling; whether there is a volume at all."""
+
+    def __init__(self, panel: Panel) -> None:
+        self.panel, self.ui = panel, panel.ui
+
+    def update(self) -> None:
+        """Show the estimate, and what does not apply."""
+        ui, parameters = self.ui, self.panel.parameters
+        reason = "" if parameters.makeVolume else _("Tick “Make a volume” under Advanced first.")
+        tips = (
+            (ui.voxelSpinBox, _("Side of a voxel. Automatic takes what suits the clip and the memory.")),
+            (ui.compoundingComboBox, _("What a voxel shows that several frames have seen.")),
+            (
+                ui.holesComboBox,
+                _("How voxels are filled that no frame has seen but that lie between frames."),
+            ),
+            (
+                ui.interpolationComboBox,
+                _("Whether a pixel goes to the nearest voxel or is shared among its neighbours."),
+            ),
+        )
+        for widget, tip in tips:
+            enable(widget, reason, tip)
+        tracked = parameters.poses is Poses.TRACKED
+        reason = _("Measured positions need no network.") if tracked else ""
+        enable(ui.precisionComboBox, reason, _("Automatic is right for nearly everybody."))
+        enable(ui.chunkSpinBox, reason, _("Fewer frames at a time need less memory and give the same result."))
+        ui.estimateLabel.text = self._estimate()
+
+    def _estimate(self) -> str:
+        parameters, clip = self.panel.parameters, self.panel.clip()
+        if not parameters.makeVolume:
+            return _("No volume is made: only the path of the probe is estimated.")
+        spacing = parameters.spacingX, parameters.spacingY
+        if clip is None or clip.problem or min(spacing) <= 0:
+            return _("The size is told once a clip with known pixel size is chosen.")
+        exact = self._as_last_time(clip)
+        if exact:
+            return exact
+        columns, rows = self._area(clip)
+        # The core never makes automatic voxels finer than the longer side of a pixel.
+        voxel = parameters.voxelSize or max(spacing)
+        across, down = (round(n * mm / voxel) + 1 for n, mm in zip((columns, rows), spacing, strict=True))
+        per_centimetre = across * down * (10 / voxel) * BYTES_A_VOXEL
+        text = (
+            _("At most {across} x {down} voxels a slice, and up to {memory} of memory for each centimetre of sweep.")
+            if not parameters.voxelSize
+            else _("About {across} x {down} voxels a slice, and {memory} of memory for each centimetre of sweep.")
+        )
+        return text.format(across=across, down=down, memory=sizeText(per_centimetre))
+
+    def _area(self, clip: Clip) -> tuple[int, int]:
+        """Columns and rows of the picture area; the whole frame where it is found only later."""
+        parameters, (width, height) = self.panel.parameters, clip.size
+        if parameters.area is Area.GIVEN and parameters.areaWidth and parameters.areaHeight:
+            return min(parameters.areaWidth, width), min(parameters.areaHeight, height)
+        return width, height
+
+    def _as_last_time(self, clip: Clip) -> str:
+        """From the sweep of the last run, if it was of this clip: its extent is known then."""
+        run = self.panel.run
+        grid = None if run is None or run.result is None else run.result.grid
+        if grid is None or not self.panel.runSection.isOf(clip):
+            return ""
+        voxel = self.panel.parameters.voxelSize
+        if not voxel:
+            voxel = grid.spacing_mm[0]
+        size = [round((n - 1) * mm / voxel) + 1 for n, mm in zip(grid.size, grid.spacing_mm, strict=True)]
+        voxels = size[0] * size[1] * size[2]
+        return _("About {x} x {y} x {z} voxels of {voxel:.3g} mm, {memory} of memory, as the last sweep went.").format(
+            x=size[0], y=size[1], z=size[2], voxel=voxel, memory=sizeText(voxels * BYTES_A_VOXEL)
+        )
