@@ -16,6 +16,7 @@ from DualTrackCore.comparison.patches import (
     fit_displacement,
     likeness_at,
     speckle_widths,
+    whole_shift,
 )
 from DualTrackCore.errors import InputError
 from DualTrackCore.progress import Reporter
@@ -105,19 +106,30 @@ class _Pairs:
         Returns:
             The surfaces, the whole-pixel shift, and the motion to start from; None where patches leave the frame.
         """
-        centre = np.rint(-guess[[1, 0]] / PITCH_MM).astype(int)
-        moves, surfaces = 0, None
-        while self._grid.may_shift(*centre):
+        guessed = np.rint(-guess[[1, 0]] / PITCH_MM).astype(int)
+        starts = [guessed]
+        if search and (shift := whole_shift(self._grid, one, other)).tolist() != guessed.tolist():
+            starts.append(shift)
+        found = [self._climbed(one, other, usable, start, 12 if search else 0) for start in starts]
+        found = [candidate for candidate in found if candidate is not None]
+        if not found:
+            return None
+        surfaces, centre = max(found, key=lambda candidate: candidate[0][usable].sum(axis=0).max())
+        if (centre != guessed).any():
+            guess = np.array([-centre[1] * PITCH_MM, -centre[0] * PITCH_MM, guess[2]])
+        return surfaces, centre, guess
+
+    def _climbed(
+        self, one: SpeckleFrame, other: SpeckleFrame, usable: np.ndarray, centre: np.ndarray, moves: int
+    ) -> tuple[np.ndarray, np.ndarray] | None:
+        """Correlations about a whole-pixel shift after at most so many moves uphill, and that shift."""
+        while (np.abs(centre) <= self._grid.most_shift).all():
             surfaces = correlations(self._grid, one, other, tuple(centre))
             step = np.array(np.unravel_index(np.argmax(surfaces[usable].sum(axis=0)), (3, 3))) - 1
-            if not search or moves == 12 or not step.any():
-                break
-            moves, centre = moves + 1, centre + step
-        else:
-            return None
-        if search and (moves or np.abs(guess).max() == 0):
-            guess = np.array([-centre[1] * PITCH_MM, -centre[0] * PITCH_MM, 0.0])
-        return surfaces, centre, guess
+            if not moves or not step.any():
+                return surfaces, centre
+            moves, centre = moves - 1, centre + step
+        return None
 
     def _displacements(self, motion: np.ndarray) -> np.ndarray:
         """[patches, 2] where tissue moves in the image (rows, columns; pixels) when the probe moves by tx, ty, rz."""

@@ -52,9 +52,10 @@ class PatchGrid:
         self.y_mm = np.repeat((y - (frame_size[0] - 1) / 2) * PITCH_MM, self.columns)
         self.x_mm = np.tile((x - (frame_size[1] - 1) / 2) * PITCH_MM, self.rows)
 
-    def may_shift(self, rows: int, columns: int) -> bool:
-        """Whether all patches, moved by whole pixels and one more, stay in the frame."""
-        return abs(rows) < self._top and abs(columns) < self._left
+    @property
+    def most_shift(self) -> tuple[int, int]:
+        """By how many rows and columns all patches can move, and one pixel more, without leaving the frame."""
+        return self._top - 1, self._left - 1
 
     def cut(self, image: np.ndarray, rows: int = 0, columns: int = 0) -> np.ndarray:
         """The part of an image that the patches cover, moved by whole pixels."""
@@ -75,10 +76,11 @@ class PatchGrid:
 
 @dataclass(frozen=True)
 class SpeckleFrame:
-    """A frame without its local mean [H, W] float32, the integral of its square, and which patches are usable."""
+    """A frame without its local mean [H, W] float32, the integral of its square, its spectrum, and usable patches."""
 
     image: np.ndarray
     integral: np.ndarray
+    spectrum: np.ndarray
     usable: np.ndarray
 
 
@@ -112,7 +114,16 @@ class SpeckleReader:
         np.square(image, dtype=np.float64).cumsum(axis=0).cumsum(axis=1, out=integral[1:, 1:])
         area = PATCH * PATCH
         bright = self.grid.sums(self.grid.cut(grey)) > _LEAST_GREY * area
-        return SpeckleFrame(image, integral, bright & (self.grid.box_sums(integral, 0, 0) > _LEAST_VARIANCE * area))
+        usable = bright & (self.grid.box_sums(integral, 0, 0) > _LEAST_VARIANCE * area)
+        return SpeckleFrame(image, integral, np.fft.rfft2(image), usable)
+
+
+def whole_shift(grid: PatchGrid, one: SpeckleFrame, other: SpeckleFrame) -> np.ndarray:
+    """[2] whole-pixel shift (rows, columns) at which two whole frames agree best, within what the patches may move."""
+    surface = np.fft.irfft2(np.conj(one.spectrum) * other.spectrum, one.image.shape)
+    rows, columns = grid.most_shift
+    near = np.roll(surface, (rows, columns), axis=(0, 1))[: 2 * rows + 1, : 2 * columns + 1]
+    return np.array(np.unravel_index(np.argmax(near), near.shape)) - [rows, columns]
 
 
 def correlations(grid: PatchGrid, one: SpeckleFrame, other: SpeckleFrame, shift: tuple[int, int]) -> np.ndarray:
