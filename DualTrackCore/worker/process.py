@@ -58,6 +58,7 @@ class WorkerProcess:
         self.messages: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         self._ended = threading.Event()
         self._worker_pid: int | None = None
+        self._fell_silent = False
         with log_path.open("wb") as log:
             self._process = subprocess.Popen(
                 [*command, "--folder", str(folder)],
@@ -95,6 +96,8 @@ class WorkerProcess:
 
     def ending(self) -> tuple[str, str]:
         """(kind of failure, what happened as the middle of a sentence) for a process that ended by itself."""
+        if self._fell_silent:
+            return "crash", "closed its output and was ended; run it again"
         return described_ending(self._process.returncode, self.log_tail())
 
     def log_tail(self) -> str:
@@ -119,6 +122,7 @@ class WorkerProcess:
                 self._take(line)
         self._waiter.join(_GRACE_S)
         if self._waiter.is_alive():
+            self._fell_silent = True
             self._kill()
             self._waiter.join()
         for stream in (self._process.stdin, self._process.stdout):

@@ -58,7 +58,7 @@ def decoded_event(line: bytes) -> dict[str, Any]:
         event = json.loads(line)
     except ValueError:
         event = None
-    keys = _EVENTS.get(event.get("event", "")) if isinstance(event, dict) else None
+    keys = _EVENTS.get(str(event.get("event"))) if isinstance(event, dict) else None
     if keys is None or not all(isinstance(event.get(key), kind) for key, kind in keys.items()):
         raise InputError(f"not an event of the protocol: {line[:200]!r}")
     return event
