@@ -1,8 +1,9 @@
 """Procedural anatomy of a limb: layers and fascia, branching vessels, a bone, cysts; smooth functions of the place.
 
-Coordinates: `along` the limb from proximal to distal, `across` it, and `depth` below the skin, mm. Arteries branch and
-the limb gets thinner in the distal direction. Echo levels are dB over reference tissue; attenuation is dB/cm/MHz one
-way. What lies in the shadow of a bone or behind a cyst follows from the attenuation.
+Coordinates: `along` the limb from proximal to distal, `across` it, and `depth` below the skin, mm. In the distal
+direction arteries branch, the limb gets thinner, and muscle gives way to brighter tendon. Echo levels are dB over
+reference tissue; attenuation is dB/cm/MHz one way. What lies in the shadow of a bone or behind a cyst follows from the
+attenuation.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ _TEXTURE_SIDE = 32
 _TEXTURE_SAMPLE_MM = np.array([4.0, 1.3, 0.8], np.float32)
 #: How fast the limb gets thinner: part of its width a mm; a forearm loses a third over 120 mm.
 _TAPER_PER_MM = (0.002, 0.006)
+#: Rise of the echo level below the fat in the distal direction, where muscle gives way to tendon: dB a mm, and in all.
+_TENDON_DB_PER_MM, _TENDON_LIMIT_DB = (0.06, 0.14), 7.0
 #: Least and greatest width of the limb as a part of that at its middle.
 _WIDTH_LIMITS = (0.35, 2.5)
 _TISSUE_ATTENUATION, _FLUID_ATTENUATION, _BONE_ATTENUATION = 0.5, 0.08, 14.0
@@ -82,8 +85,10 @@ class Anatomy:
 
     def __init__(self, seed: int, scale_mm: float = 40.0, reach_mm: float = 200.0) -> None:
         random = np.random.default_rng([seed, 0xA7A7])
-        self._taper = np.float32(np.random.default_rng([seed, 0x7A9E]).uniform(*_TAPER_PER_MM))
-        self._layers_db = _layer_table(random, scale_mm)
+        lengthwise = np.random.default_rng([seed, 0x7A9E])
+        self._taper = np.float32(lengthwise.uniform(*_TAPER_PER_MM))
+        self._tendon_db_per_mm = np.float32(lengthwise.uniform(*_TENDON_DB_PER_MM))
+        self._layers_db, self._fat_mm = _layer_table(random, scale_mm)
         self._texture = _texture(random)
         self._texture_db = random.uniform(2.5, 5.0)
         self._waves = _waves(random, scale_mm)
@@ -110,6 +115,8 @@ class Anatomy:
         row = np.clip(bent * (1 / _TABLE_STEP_MM), 0, len(self._layers_db) - 1).astype(np.int64)
         echo = self._layers_db.take(row)
         echo += self._texture_db * self._read_texture(along, across, bent)
+        rise = np.clip(self._tendon_db_per_mm * along, -_TENDON_LIMIT_DB, _TENDON_LIMIT_DB)
+        echo += rise * np.clip((bent - self._fat_mm) / 2, 0, 1)
         attenuation = np.full(echo.shape, _TISSUE_ATTENUATION, np.float32)
         self._put_balls(echo, attenuation, along, across, depth)
         self._put_vessels(echo, attenuation, along, across, depth)
@@ -179,8 +186,8 @@ class Anatomy:
         return total
 
 
-def _layer_table(random: np.random.Generator, scale_mm: float) -> np.ndarray:
-    """Echo level against depth, dB: skin, fat, then muscles with a bright fascia between any two."""
+def _layer_table(random: np.random.Generator, scale_mm: float) -> tuple[np.ndarray, float]:
+    """Echo level against depth, dB: skin, fat, then muscles with a bright fascia between any two; where the fat ends, mm."""
     depth = np.arange(0, _TABLE_END_MM, _TABLE_STEP_MM)
     grain = np.convolve(random.normal(size=depth.size + 40), np.hanning(9) / 2, "same")[: depth.size]
     level = np.zeros(depth.size)
@@ -197,7 +204,7 @@ def _layer_table(random: np.random.Generator, scale_mm: float) -> np.ndarray:
     level[depth < skin] = random.uniform(4, 9)
     for edge in edges:
         level += random.uniform(4, 15) * np.exp(-(((depth - edge) / random.uniform(0.2, 0.45)) ** 2))
-    return level.astype(np.float32)
+    return level.astype(np.float32), edges[1]
 
 
 def _texture(random: np.random.Generator) -> np.ndarray:
