@@ -6,6 +6,7 @@ import json
 import math
 from argparse import Namespace
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -23,11 +24,34 @@ from DualTrackCore.trajectory import Trajectory
 from DualTrackCore.version import __version__
 
 
+@dataclass(frozen=True, eq=False)
+class Results:
+    """What came of one sweep.
+
+    Attributes:
+        report: as in report.json.
+        reconstruction: the volume.
+        evaluation: against the tracking; None where there is nothing to measure by.
+    """
+
+    report: dict[str, Any]
+    reconstruction: Reconstruction
+    evaluation: Evaluation | None
+
+
 def write_results(
     staging: Path, target: Path, sweep: Sweep, trajectory: Trajectory, options: Namespace, console: Console
 ) -> None:
-    """Reconstruct the volume and write everything into `staging`; messages name `target`, where it ends up."""
-    reconstruction = _reconstruct(sweep, trajectory, options, console)
+    """Reconstruct the volume, write everything into `staging` and say it; messages name `target`, where it ends up."""
+    results = write_files(staging, sweep, trajectory, options, console)
+    write_report(results.report, staging)
+    console.say(_summary(results.report, target))
+    console.result({"output": str(target), **results.report})
+
+
+def write_files(staging: Path, sweep: Sweep, trajectory: Trajectory, options: Namespace, console: Console) -> Results:
+    """Reconstruct the volume and write all files but the report."""
+    reconstruction = reconstruct(sweep, trajectory, options, console)
     # Poses that a file got from an earlier estimate are nothing to measure an estimate by.
     measured = None if sweep.tracked is None or sweep.tracked.estimated_by is not None else sweep.tracked
     truth = None if trajectory is measured else measured
@@ -39,17 +63,20 @@ def write_results(
     reconstruction.write(staging / "volume.nrrd")
     reconstruction.write(staging / "coverage.nrrd", "coverage")
     notes = [] if options.no_pictures else _write_pictures(staging, sweep, trajectory, reconstruction, truth)
-    report = _report(sweep, trajectory, reconstruction, evaluation, notes)
+    for note in notes:
+        console.warn(note)
+    return Results(_report(sweep, trajectory, reconstruction, evaluation, notes), reconstruction, evaluation)
+
+
+def write_report(report: dict[str, Any], staging: Path) -> None:
+    """Write report.json, and list in it what lies beside it."""
     report["files"] = sorted([path.name for path in staging.iterdir()] + ["report.json"])
     text = json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False)
     (staging / "report.json").write_text(text + "\n", encoding="utf-8")
-    for note in notes:
-        console.warn(note)
-    console.say(_summary(report, target))
-    console.result({"output": str(target), **report})
 
 
-def _reconstruct(sweep: Sweep, trajectory: Trajectory, options: Namespace, console: Console) -> Reconstruction:
+def reconstruct(sweep: Sweep, trajectory: Trajectory, options: Namespace, console: Console) -> Reconstruction:
+    """The volume as the options of `run` and `reconstruct` want it."""
     voxel = options.voxel
     if voxel is not None and len(voxel) == 1:
         voxel = voxel[0]

@@ -10,7 +10,6 @@ import numpy as np
 
 from DualTrackCore.evaluation import Evaluation
 from DualTrackCore.pictures import drawing
-from DualTrackCore.pictures.slices import seen_centre
 from DualTrackCore.trajectory import Trajectory
 
 if TYPE_CHECKING:
@@ -19,9 +18,8 @@ if TYPE_CHECKING:
 
     from DualTrackCore.reconstruction import Reconstruction, VoxelGrid
 
-#: Height of the row of curves, and room for titles above and axes below a row of slices, inches.
-_CURVES_INCHES, _GAP_INCHES, _MARGIN_INCHES = 3.6, 0.75, 0.6
-_WIDEST_ROW = 5.5
+#: Height of the title, of the tallest row of slices, of the room between two rows, and of the row of curves, inches.
+_TITLE_INCHES, _TALLEST_ROW, _GAP_INCHES, _CURVES_INCHES = 1.35, 5.5, 1.15, 3.6
 
 
 def write_comparison(
@@ -34,8 +32,8 @@ def write_comparison(
 ) -> Path:
     """Volumes from estimated and from true poses side by side, both paths, and the error over the frames.
 
-    The slices lie at the same places of frame0 and have the same scale: one along the sweep through the beam axis, one
-    seen from the probe at the middle depth.
+    The slices lie at the same places of frame0 and have one scale: one along the sweep, one as seen from the probe,
+    each where the true volume has most contrast.
 
     Args:
         estimated, true: volumes of one sweep whose grids have the axes of frame0.
@@ -51,27 +49,26 @@ def write_comparison(
         OutputError: the file cannot be written.
     """
     low, high = _common_box(estimated.grid, true.grid)
-    at_mm = _middle_mm(true)
     size = high - low
-    width = (drawing.WIDTH_INCHES - 2.2) / 2
+    widest = (drawing.WIDTH_INCHES - 2.2) / 2
     # (axis through which the slice is taken, axis down); the sweep's axis z runs across.
     rows = [(0, 1), (1, 0)]
-    heights = [min(width * size[down] / size[2], _WIDEST_ROW) for _, down in rows]
-    total = sum(heights) + _CURVES_INCHES + 3 * _GAP_INCHES + 2 * _MARGIN_INCHES
+    heights = [min(widest * size[down] / size[2], _TALLEST_ROW) for _, down in rows]
+    total = _TITLE_INCHES + sum(heights) + 2 * _GAP_INCHES + _CURVES_INCHES
     figure = drawing.new_figure(total, "white")
-    top = total - _MARGIN_INCHES
+    top = total - _TITLE_INCHES
     for (through, down), height in zip(rows, heights, strict=True):
-        top -= _GAP_INCHES
-        for column, (volume, name) in enumerate(((estimated, "estimated"), (true, "true"))):
-            axes = _placed(figure, 0.9 + column * (width + 0.7), top - height, width, height)
+        at_mm = _telling_place(true, through)
+        width = height * size[2] / size[down]
+        for column, (volume, name) in enumerate(((estimated, "Estimated"), (true, "True"))):
+            axes = _placed(figure, 0.9 + column * (widest + 0.7), top - height, width, height)
             _draw_slice(axes, volume, through, down, at_mm, (low, high))
-            title = f"{name} poses, {drawing.FRAME0_AXES[through]} = {at_mm[through]:.1f} mm"
+            title = f"{name} poses, {drawing.FRAME0_AXES[through]} = {at_mm:.1f} mm"
             axes.set_title(title, loc="left", color=drawing.INK, fontsize=14, weight="bold")
-        top -= height
-    top -= 1.5 * _GAP_INCHES
-    _draw_paths(_placed(figure, 0.9, top - _CURVES_INCHES + 0.3, width, _CURVES_INCHES - 0.5), trajectory, truth)
-    error_axes = _placed(figure, 1.6 + width, top - _CURVES_INCHES + 0.3, width, _CURVES_INCHES - 0.5)
-    _draw_errors(error_axes, evaluation)
+        top -= height + _GAP_INCHES
+    bottom, height = 0.7, _CURVES_INCHES - 0.7
+    _draw_paths(_placed(figure, 0.9, bottom, widest, height), trajectory, truth)
+    _draw_errors(_placed(figure, 1.6 + widest, bottom, widest, height), evaluation)
     title = "The same frames, placed by estimated and by true poses"
     figure.text(0.9 / drawing.WIDTH_INCHES, 1 - 0.5 / total, title, color=drawing.INK, fontsize=19, weight="bold")
     return drawing.save(figure, path)
@@ -90,10 +87,15 @@ def _common_box(*grids: VoxelGrid) -> tuple[np.ndarray, np.ndarray]:
     return np.min(lows, axis=0), np.max(highs, axis=0)
 
 
-def _middle_mm(reconstruction: Reconstruction) -> np.ndarray:
-    """Middle of what was seen, mm in frame0."""
-    grid = reconstruction.grid
-    return np.asarray(grid.origin_mm) + np.asarray(seen_centre(reconstruction.coverage > 0)) * grid.spacing_mm
+def _telling_place(reconstruction: Reconstruction, through: int) -> float:
+    """Place on an axis of frame0, mm, of the plane with most contrast among those that were seen almost whole."""
+    grid, known = reconstruction.grid, reconstruction.coverage > 0
+    others = tuple(axis for axis in range(3) if axis != 2 - through)
+    counts = known.sum(axis=others)
+    sums = [np.where(known, reconstruction.volume.astype(np.float64) ** power, 0).sum(axis=others) for power in (1, 2)]
+    mean, square = (total / np.maximum(counts, 1) for total in sums)
+    contrast = np.where(counts >= 0.8 * counts.max(), square - mean**2, -1.0)
+    return float(grid.origin_mm[through] + int(np.argmax(contrast)) * grid.spacing_mm[through])
 
 
 def _draw_slice(
@@ -101,12 +103,12 @@ def _draw_slice(
     reconstruction: Reconstruction,
     through: int,
     down: int,
-    at_mm: np.ndarray,
+    at_mm: float,
     box: tuple[np.ndarray, np.ndarray],
 ) -> None:
     grid, (low, high) = reconstruction.grid, box
     origin, spacing = np.asarray(grid.origin_mm), np.asarray(grid.spacing_mm)
-    index = int(np.clip(round((at_mm[through] - origin[through]) / spacing[through]), 0, grid.size[through] - 1))
+    index = int(np.clip(round((at_mm - origin[through]) / spacing[through]), 0, grid.size[through] - 1))
     known = (reconstruction.coverage > 0) | reconstruction.filled
     # Volumes are [z, y, x]: without one of x and y, a plane is [z, down].
     grey, seen = (np.take(array, index, axis=2 - through).T for array in (reconstruction.volume, known))

@@ -167,13 +167,6 @@ def test_convert_writes_every_format_with_poses(dualtrack, folder, tmp_path, nam
     assert converted.spacing_mm == pytest.approx(original.spacing_mm)
 
 
-def test_demo_reconstructs_a_simulated_sweep_and_says_that_nothing_was_estimated(dualtrack, tmp_path):
-    code, out, _ = dualtrack("demo", "-o", tmp_path / "demo")
-    assert code == 0
-    assert "nothing is estimated here" in out
-    assert {path.name for path in (tmp_path / "demo").iterdir()} == RESULTS
-
-
 def test_models_can_be_imported_listed_used_and_verified(dualtrack, folder, tmp_path, monkeypatch):
     monkeypatch.setenv("DUALTRACK_MODELS", str(tmp_path / "models"))
     assert dualtrack("models", "import", "my-tiny", folder / "tiny.safetensors")[0] == 0

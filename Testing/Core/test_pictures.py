@@ -1,6 +1,7 @@
 import io
 import itertools
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,9 +9,11 @@ import pytest
 
 from DualTrackCore import pictures
 from DualTrackCore.errors import MissingDependencyError, OutputError
+from DualTrackCore.evaluation import evaluate
 from DualTrackCore.pictures import drawing
 from DualTrackCore.pictures.slices import seen_centre
 from DualTrackCore.pictures.trajectory import _outlines, _plotted
+from DualTrackCore.reconstruction import reconstruct_volume
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.trajectory import Trajectory
 
@@ -236,3 +239,27 @@ def test_drawing_leaves_the_global_state_of_matplotlib_alone(trajectory, tmp_pat
     before = dict(matplotlib.rcParams)
     pictures.write_motion(trajectory, tmp_path / "motion.png")
     assert dict(matplotlib.rcParams) == before
+
+
+def test_a_comparison_shows_the_same_places_of_both_volumes_at_one_scale(monkeypatch, trajectory, sweep):
+    tracked = replace(sweep, tracked=trajectory)
+    shift = np.eye(4)
+    shift[2, 3] = 3.0
+    moved = Trajectory(trajectory.poses @ shift, trajectory.valid)
+    volumes = [reconstruct_volume(sweep, poses) for poses in (moved, trajectory)]
+    figure = drawn(monkeypatch, pictures.write_comparison, *volumes, moved, trajectory, evaluate(moved, tracked))
+    slices, (paths, errors) = figure.axes[:4], figure.axes[4:]
+    for estimated, true in (slices[:2], slices[2:]):
+        assert estimated.get_title("left").replace("Estimated", "True") == true.get_title("left")
+        assert estimated.get_xlim() == true.get_xlim()
+        assert estimated.get_ylim() == true.get_ylim()
+        left, right = (axes.images[0].get_extent()[0] for axes in (estimated, true))
+        assert left - right == pytest.approx(3, abs=0.5)
+    for axes in slices:
+        box, across, down = axes.get_window_extent(), np.ptp(axes.get_xlim()), np.ptp(axes.get_ylim())
+        assert box.width / across == pytest.approx(box.height / down, rel=0.01)
+    assert [line.get_label() for line in paths.lines if not line.get_label().startswith("_")] == [
+        "true path",
+        "estimated path",
+    ]
+    assert len(errors.lines[0].get_xdata()) == len(sweep)
