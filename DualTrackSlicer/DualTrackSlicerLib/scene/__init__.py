@@ -1,0 +1,28 @@
+"""Between the scene and the core: clips out of sequence browsers, results into nodes.
+
+Plain functions over MRML nodes. Nothing here imports qt, and nothing needs the application.
+"""
+
+from DualTrackSlicerLib.scene.display import fitSliceViews, followFrame, renderVolume
+from DualTrackSlicerLib.scene.input import Clip, SceneSweep, clips, sweepFromBrowser
+from DualTrackSlicerLib.scene.paths import colourTrajectory
+from DualTrackSlicerLib.scene.results import ResultNodes, previousResults, removeResults, showResults
+from DualTrackSlicerLib.scene.tables import trajectoryFromTable
+from DualTrackSlicerLib.scene.volume_clip import sequenceFromVolume
+
+__all__ = [
+    "Clip",
+    "ResultNodes",
+    "SceneSweep",
+    "clips",
+    "colourTrajectory",
+    "fitSliceViews",
+    "followFrame",
+    "previousResults",
+    "removeResults",
+    "renderVolume",
+    "sequenceFromVolume",
+    "showResults",
+    "sweepFromBrowser",
+    "trajectoryFromTable",
+]

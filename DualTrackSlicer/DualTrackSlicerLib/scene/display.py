@@ -1,0 +1,110 @@
+"""Results made visible: volume rendering for B-mode, fitted slice views, a slice that follows the frame.
+
+Plain MRML: views are nodes and logics here, never widgets.
+"""
+
+from __future__ import annotations
+
+import slicer
+import vtk
+
+#: Grey value to opacity: speckle of fluid and the noise around it stay clear, tissue shows, bone and skin stand out.
+_OPACITY = ((0, 0.0), (25, 0.0), (70, 0.04), (130, 0.16), (200, 0.45), (255, 0.75))
+#: Grey value to colour, from a dark warm brown to nearly white, as obstetric presets have it.
+_COLOURS = ((0, (0.0, 0.0, 0.0)), (60, (0.32, 0.18, 0.12)), (140, (0.78, 0.55, 0.42)), (255, (1.0, 0.96, 0.9)))
+PRESET_NAME = "DualTrack B-mode"
+
+
+def renderVolume(
+    volumeNode: slicer.vtkMRMLScalarVolumeNode, logic: slicer.vtkSlicerVolumeRenderingLogic | None = None
+) -> slicer.vtkMRMLVolumeRenderingDisplayNode:
+    """Show a volume of grey values 0 to 255 by volume rendering with a preset for B-mode.
+
+    Args:
+        volumeNode: in a scene.
+        logic: the volume-rendering logic, which knows the method that the user prefers; None renders on the GPU.
+    """
+    scene = volumeNode.GetScene()
+    display = _rendering_of(volumeNode)
+    if display is None and logic is not None:
+        display = logic.CreateDefaultVolumeRenderingNodes(volumeNode)
+    if display is None:
+        display = scene.AddNode(slicer.vtkMRMLGPURayCastVolumeRenderingDisplayNode())
+        volumeNode.AddAndObserveDisplayNodeID(display.GetID())
+    properties = display.GetVolumePropertyNode()
+    if properties is None:
+        properties = scene.AddNewNodeByClass("vtkMRMLVolumePropertyNode", PRESET_NAME)
+        display.SetAndObserveVolumePropertyNodeID(properties.GetID())
+    _set_b_mode(properties)
+    display.SetFollowVolumeDisplayNode(False)
+    display.SetVisibility(True)
+    return display
+
+
+def _rendering_of(volume: slicer.vtkMRMLScalarVolumeNode) -> slicer.vtkMRMLVolumeRenderingDisplayNode | None:
+    displays = [volume.GetNthDisplayNode(i) for i in range(volume.GetNumberOfDisplayNodes())]
+    return next((d for d in displays if d is not None and d.IsA("vtkMRMLVolumeRenderingDisplayNode")), None)
+
+
+def _set_b_mode(node: slicer.vtkMRMLVolumePropertyNode) -> None:
+    opacity, colours = vtk.vtkPiecewiseFunction(), vtk.vtkColorTransferFunction()
+    for grey, value in _OPACITY:
+        opacity.AddPoint(grey, value)
+    for grey, colour in _COLOURS:
+        colours.AddRGBPoint(grey, *colour)
+    node.SetScalarOpacity(opacity)
+    node.SetColor(colours)
+    properties = node.GetVolumeProperty()
+    # Speckle has no surfaces: shading would only bring out its grain.
+    properties.ShadeOff()
+    properties.SetInterpolationTypeToLinear()
+
+
+def fitSliceViews(
+    volumeNode: slicer.vtkMRMLVolumeNode, applicationLogic: slicer.vtkMRMLApplicationLogic | None
+) -> str | None:
+    """Show a volume in all slice views, each fitted to it.
+
+    Args:
+        applicationLogic: `slicer.app.applicationLogic()`; None where there is no application.
+
+    Returns:
+        None, or why nothing was shown.
+    """
+    if applicationLogic is None:
+        return "There is no application, so there are no slice views to fit."
+    selection = applicationLogic.GetSelectionNode()
+    if selection is None:
+        return "The scene has no selection node, so no slice view takes a volume."
+    selection.SetActiveVolumeID(volumeNode.GetID())
+    applicationLogic.PropagateVolumeSelection(slicer.vtkMRMLApplicationLogic.BackgroundLayer, 1)
+    return None
+
+
+class FrameFollower:
+    """Keeps a slice view on the image of a clip while it moves; stops with :meth:`stop`."""
+
+    def __init__(self, slice_node: slicer.vtkMRMLSliceNode, image: slicer.vtkMRMLVolumeNode) -> None:
+        self._slice_node, self._image = slice_node, image
+        event = slicer.vtkMRMLTransformableNode.TransformModifiedEvent
+        self._tag = image.AddObserver(event, lambda caller, event: self.align())
+        self.align()
+
+    def align(self) -> None:
+        """Lay the slice into the plane of the image, through its middle."""
+        bounds = [0.0] * 6
+        self._slice_node.RotateToVolumePlane(self._image)
+        self._image.GetRASBounds(bounds)
+        self._slice_node.JumpSliceByCentering(*((bounds[axis] + bounds[axis + 1]) / 2 for axis in (0, 2, 4)))
+
+    def stop(self) -> None:
+        """Leave the slice view where it is."""
+        if self._tag is not None:
+            self._image.RemoveObserver(self._tag)
+            self._tag = None
+
+
+def followFrame(sliceNode: slicer.vtkMRMLSliceNode, imageProxyNode: slicer.vtkMRMLVolumeNode) -> FrameFollower:
+    """Let a slice view follow the image of a clip, and show it in the 3D views as well."""
+    sliceNode.SetSliceVisible(True)
+    return FrameFollower(sliceNode, imageProxyNode)

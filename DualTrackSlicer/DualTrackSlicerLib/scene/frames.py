@@ -1,0 +1,145 @@
+"""The pixels of a volume sequence as the frames of a sweep."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import slicer
+from vtk.util.numpy_support import vtk_to_numpy
+
+from DualTrackCore.errors import InputError
+from DualTrackCore.io.grey import to_grey_uint8
+from DualTrackCore.progress import Reporter
+
+
+@dataclass(frozen=True)
+class FrameLayout:
+    """How the frames of a sequence are stored.
+
+    Attributes:
+        dimensions: voxels of each item along I, J, K; one of them is 1.
+        channels: 1 for grey, 3 for colour, 4 with alpha.
+        scalar_type: VTK's number of the pixel type.
+    """
+
+    dimensions: tuple[int, int, int]
+    channels: int
+    scalar_type: int
+
+    @property
+    def plane(self) -> tuple[int, int]:
+        """Axes (I is 0) from column to column and from row to row."""
+        empty = max(axis for axis in range(3) if self.dimensions[axis] == 1)
+        across, down = (axis for axis in range(3) if axis != empty)
+        return across, down
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) in pixels."""
+        across, down = self.plane
+        return self.dimensions[across], self.dimensions[down]
+
+    @property
+    def ijk_from_pixel(self) -> np.ndarray:
+        """[4, 4] float64: pixel (column, row, 0, 1) to voxel index."""
+        across, down = self.plane
+        matrix = np.zeros((4, 4))
+        matrix[across, 0] = matrix[down, 1] = matrix[3 - across - down, 2] = matrix[3, 3] = 1.0
+        return matrix
+
+
+def layout_of(sequence: slicer.vtkMRMLSequenceNode) -> FrameLayout:
+    """The layout that all items of a sequence share; no pixel is read.
+
+    Raises:
+        InputError: fewer than two items, an item without image, volumes of several slices, sizes that change.
+    """
+    name, count = sequence.GetName(), sequence.GetNumberOfDataNodes()
+    if count < 2:
+        raise InputError(f"{name} has {count} frame{'s' if count != 1 else ''}; a sweep needs at least two.")
+    first = _item_layout(sequence, 0)
+    if 1 not in first.dimensions:
+        raise InputError(
+            f"{name} is a sequence of volumes of {first.dimensions[2]} slices; a sweep is made of single images, "
+            "so choose a clip of 2D frames."
+        )
+    if first.channels > 4:
+        raise InputError(f"{name} has {first.channels} values a pixel; 1 to 4 can be read as grey or colour.")
+    for number in range(1, count):
+        item = _item_layout(sequence, number)
+        if item != first:
+            raise InputError(
+                f"{name} changes at frame {number} from {_described(first)} to {_described(item)}; "
+                "all frames of a sweep must be alike: cut the clip there."
+            )
+    return first
+
+
+def _item_layout(sequence: slicer.vtkMRMLSequenceNode, number: int) -> FrameLayout:
+    item = sequence.GetNthDataNode(number)
+    image = None if item is None or not item.IsA("vtkMRMLVolumeNode") else item.GetImageData()
+    scalars = None if image is None else image.GetPointData().GetScalars()
+    if scalars is None or 0 in image.GetDimensions():
+        raise InputError(f"Frame {number} of {sequence.GetName()} has no image; load the clip again.")
+    return FrameLayout(tuple(image.GetDimensions()), scalars.GetNumberOfComponents(), scalars.GetDataType())
+
+
+def _described(layout: FrameLayout) -> str:
+    width, height = layout.size if 1 in layout.dimensions else layout.dimensions[:2]
+    kinds = {1: "grey", 2: "grey with alpha", 3: "colour", 4: "colour with alpha"}
+    return f"{width} x {height} pixels in {kinds.get(layout.channels, f'{layout.channels} values')}"
+
+
+class SceneFrames:
+    """8-bit frames that stay in the scene's memory and turn grey when they are read.
+
+    Attributes:
+        shape: (N, H, W).
+        dtype: uint8.
+    """
+
+    def __init__(self, images: Sequence[np.ndarray]) -> None:
+        """`images` are [H, W] or [H, W, channels] uint8 views of the scene's images, which they keep alive."""
+        self._images = images
+        self.shape = (len(images), *images[0].shape[:2])
+        self.dtype = np.dtype(np.uint8)
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, key: slice) -> np.ndarray:
+        """Frames of a slice as [n, H, W] uint8."""
+        chosen = self._images[key]
+        if not chosen:
+            return np.empty((0, *self.shape[1:]), np.uint8)
+        return to_grey_uint8(np.stack(chosen), colour_axis=3 if chosen[0].ndim == 3 else None)[0]
+
+    def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> np.ndarray:
+        """All frames."""
+        return self[:].astype(dtype or np.uint8, copy=False)
+
+
+def read_frames(
+    sequence: slicer.vtkMRMLSequenceNode, layout: FrameLayout, reporter: Reporter
+) -> tuple[SceneFrames | np.ndarray, list[str]]:
+    """The frames of a sequence, and the sentences that say what was converted.
+
+    8-bit frames are not copied. Other pixel types need one range for all frames and are converted now.
+
+    Raises:
+        InputError: pixels that are no real finite numbers.
+        Cancelled: the caller asked to stop.
+    """
+    images = []
+    for number in range(sequence.GetNumberOfDataNodes()):
+        reporter.check()
+        image = sequence.GetNthDataNode(number).GetImageData()
+        width, height = layout.size
+        pixels = vtk_to_numpy(image.GetPointData().GetScalars())
+        images.append(pixels.reshape((height, width) if layout.channels == 1 else (height, width, layout.channels)))
+    colour_axis = None if layout.channels == 1 else 3
+    if images[0].dtype != np.uint8:
+        return to_grey_uint8(np.stack(images), colour_axis=colour_axis)
+    return SceneFrames(images), to_grey_uint8(images[0][None], colour_axis=colour_axis)[1]

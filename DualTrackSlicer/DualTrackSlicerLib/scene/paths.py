@@ -1,0 +1,139 @@
+"""The path of the probe as models: a tube along the image centres, and the outlines of the first and last frame."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import slicer
+import vtk
+from vtk.util.numpy_support import numpy_to_vtk
+
+from DualTrackCore.errors import InputError
+
+#: Arrays of the tube that it can be coloured by.
+FRAME, SPEED, CONSISTENCY = "Frame", "Speed", "Consistency"
+COLOURINGS = {"frame": FRAME, "speed": SPEED, "consistency": CONSISTENCY}
+
+FIRST_COLOUR, LAST_COLOUR, TRUTH_COLOUR = (0.30, 0.85, 0.40), (0.95, 0.45, 0.25), (0.95, 0.95, 0.95)
+
+#: Viridis and Plasma come with the application; the rainbow with the scene itself.
+_COLOUR_TABLES = {
+    FRAME: ("vtkMRMLColorTableNodeFileViridis.txt", "vtkMRMLColorTableNodeRainbow"),
+    SPEED: ("vtkMRMLColorTableNodeFilePlasma.txt", "vtkMRMLColorTableNodeRainbow"),
+    CONSISTENCY: ("vtkMRMLColorTableNodeFileViridis.txt", "vtkMRMLColorTableNodeRainbow"),
+}
+
+#: Steps of the path below this many mm are left out: a tube cannot be turned at points that coincide.
+_MIN_STEP_MM = 1e-4
+
+
+def add_path(
+    scene: slicer.vtkMRMLScene, centres: np.ndarray, values: Mapping[str, np.ndarray], name: str, radius_mm: float
+) -> slicer.vtkMRMLModelNode:
+    """A tube along the centres of the frames.
+
+    Args:
+        centres: [N, 3] image centres in node coordinates, mm; NaN where a frame has none.
+        values: [N] numbers by array name, carried along.
+        name: of the node.
+        radius_mm: of the tube.
+    """
+    node = _add_model(scene, _tube(centres, values, radius_mm), name)
+    display = node.GetDisplayNode()
+    display.SetAmbient(0.2)
+    display.SetSpecular(0.2)
+    return node
+
+
+def colourTrajectory(modelNode: slicer.vtkMRMLModelNode, by: str = "frame") -> None:
+    """Colour a trajectory by "frame", "speed" (mm/s, or mm a frame where times are unknown) or "consistency".
+
+    Raises:
+        InputError: another word, or the run gave no consistency.
+    """
+    array = COLOURINGS.get(by)
+    if array is None:
+        raise InputError(f"A trajectory cannot be coloured by {by!r}; choose one of {', '.join(COLOURINGS)}.")
+    if not modelNode.GetPolyData().GetPointData().HasArray(array):
+        raise InputError(f"This result has no {by}; colour the trajectory by frame or speed.")
+    display, scene = modelNode.GetDisplayNode(), modelNode.GetScene()
+    tables = [table for table in _COLOUR_TABLES[array] if scene.GetNodeByID(table) is not None]
+    if tables:
+        display.SetAndObserveColorNodeID(tables[0])
+    display.SetActiveScalar(array, vtk.vtkAssignAttribute.POINT_DATA)
+    display.SetScalarRangeFlag(slicer.vtkMRMLDisplayNode.UseDataScalarRange)
+    display.SetScalarVisibility(True)
+
+
+def colour_plainly(model: slicer.vtkMRMLModelNode, colour: tuple[float, float, float]) -> None:
+    """One colour for a whole model."""
+    display = model.GetDisplayNode()
+    display.SetScalarVisibility(False)
+    display.SetColor(*colour)
+
+
+def add_outline(
+    scene: slicer.vtkMRMLScene, corners: np.ndarray, name: str, colour: tuple[float, float, float], radius_mm: float
+) -> slicer.vtkMRMLModelNode:
+    """The border of a frame as a thin tube.
+
+    Args:
+        corners: [4, 3] in order around the frame, node coordinates, mm.
+    """
+    middle = (corners[0] + corners[1]) / 2
+    # The tube begins and ends in the middle of an edge, so that no corner stays open.
+    closed = np.vstack([middle, corners[1:], corners[:1], middle])
+    node = _add_model(scene, _tube(closed, {}, radius_mm), name)
+    colour_plainly(node, colour)
+    node.GetDisplayNode().SetAmbient(0.4)
+    return node
+
+
+def frame_corners(image_from_pixel: np.ndarray, frame_size: tuple[int, int]) -> np.ndarray:
+    """[4, 4] corners of a frame of (H, W) pixels in the image frame, homogeneous, as columns around the frame, mm."""
+    height, width = frame_size
+    pixels = [(-0.5, -0.5), (width - 0.5, -0.5), (width - 0.5, height - 0.5), (-0.5, height - 0.5)]
+    return image_from_pixel @ np.array([(u, v, 0.0, 1.0) for u, v in pixels]).T
+
+
+def _tube(points: np.ndarray, values: Mapping[str, np.ndarray], radius_mm: float) -> vtk.vtkPolyData:
+    keep = _distinct(points)
+    line, cells = vtk.vtkPolyData(), vtk.vtkCellArray()
+    vertices = vtk.vtkPoints()
+    vertices.SetDataTypeToDouble()
+    vertices.SetData(numpy_to_vtk(np.ascontiguousarray(points[keep]), deep=True))
+    cells.InsertNextCell(len(keep))
+    for index in range(len(keep)):
+        cells.InsertCellPoint(index)
+    line.SetPoints(vertices)
+    line.SetLines(cells)
+    for name, numbers in values.items():
+        array = numpy_to_vtk(np.ascontiguousarray(np.asarray(numbers, dtype=np.float64)[keep]), deep=True)
+        array.SetName(name)
+        line.GetPointData().AddArray(array)
+    tube = vtk.vtkTubeFilter()
+    tube.SetInputData(line)
+    tube.SetRadius(radius_mm)
+    tube.SetNumberOfSides(12)
+    tube.CappingOn()
+    tube.Update()
+    return tube.GetOutput()
+
+
+def _distinct(points: np.ndarray) -> list[int]:
+    """Indices of the points that are known and do not coincide with the one kept before."""
+    kept: list[int] = []
+    for index in np.flatnonzero(np.isfinite(points).all(axis=1)):
+        if not kept or np.linalg.norm(points[index] - points[kept[-1]]) > _MIN_STEP_MM:
+            kept.append(int(index))
+    return kept
+
+
+def _add_model(scene: slicer.vtkMRMLScene, surface: vtk.vtkPolyData, name: str) -> slicer.vtkMRMLModelNode:
+    node = slicer.vtkMRMLModelNode()
+    node.SetName(scene.GenerateUniqueName(name))
+    node.SetAndObservePolyData(surface)
+    scene.AddNode(node)
+    node.CreateDefaultDisplayNodes()
+    return node

@@ -1,0 +1,133 @@
+"""Poses, quality and errors of each frame as table nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import slicer
+import vtk
+from vtk.util.numpy_support import numpy_to_vtk
+
+from DualTrackCore.errors import InputError
+from DualTrackCore.trajectory import Trajectory
+from DualTrackSlicerLib.scene.input import SceneSweep
+from DualTrackSlicerLib.scene.placement import FramePoses
+from DualTrackSlicerLib.scene.quality import FrameQuality
+
+if TYPE_CHECKING:
+    from DualTrackCore.jobs import JobResult
+
+FRAME, INDEX, VALID = "Frame", "Index value", "Valid"
+#: Columns of the upper three rows of a pose; the last row is 0 0 0 1.
+MATRIX_COLUMNS = tuple(f"m{row}{column}" for row in range(3) for column in range(4))
+
+#: Errors of a frame by their name in an evaluation.
+ERRORS = {
+    "global_error_mm": "Global error (mm)",
+    "local_error_mm": "Local error (mm)",
+    "drift_mm": "Drift (mm)",
+}
+AXES = ("x", "y", "z")
+
+
+class Column(NamedTuple):
+    """One column: numbers (whole, real) or texts, and what they are."""
+
+    name: str
+    values: np.ndarray | Sequence[str]
+    description: str
+
+
+def add_pose_table(
+    scene: slicer.vtkMRMLScene, clip: SceneSweep, placed: FramePoses, quality: FrameQuality, name: str
+) -> slicer.vtkMRMLTableNode:
+    """A row for each image: its pose in frame0 and what is known of it.
+
+    The numbers of the poses are texts, for table files round real numbers to six digits; these come back exactly.
+    `trajectoryFromTable` reads them.
+    """
+    images = clip.image_sequence
+    count = len(placed.poses)
+    columns = [
+        Column(FRAME, np.arange(count), "number of the image in the clip, from 0"),
+        Column(INDEX, [images.GetNthIndexValue(number) for number in range(count)], "index value in the sequence"),
+        Column(VALID, placed.valid.astype(int), "1: from the run; 0: the pose of the nearest frame that has one"),
+        Column("Step (mm)", quality.step_mm, "way of the image centre since the frame before"),
+        Column("Turn (deg)", quality.turn_deg, "rotation since the frame before"),
+        Column(f"Speed ({quality.speed_unit})", quality.speed, "way of the image centre in a unit of time"),
+    ]
+    if quality.consistency is not None:
+        columns.append(Column("Consistency", quality.consistency, "how far the estimates of the run agree"))
+    for place, column in enumerate(MATRIX_COLUMNS):
+        row, entry = divmod(place, 4)
+        texts = [repr(value) for value in placed.poses[:, row, entry].tolist()]
+        columns.append(Column(column, texts, f"frame0_from_image, row {row}, column {entry}; mm in column 3"))
+    return _add_table(scene, columns, name)
+
+
+def trajectoryFromTable(tableNode: slicer.vtkMRMLTableNode) -> Trajectory:
+    """The trajectory in a pose table, to the last digit; frames outside of the run are not valid.
+
+    Raises:
+        InputError: another table, or numbers that cannot be read.
+    """
+    table = tableNode.GetTable()
+    columns = [table.GetColumnByName(name) for name in (*MATRIX_COLUMNS, VALID)]
+    if None in columns:
+        raise InputError(f"{tableNode.GetName()} is no table of poses; it lacks the columns m00 to m23 or Valid.")
+    try:
+        numbers = [[float(column.GetValue(i)) for i in range(table.GetNumberOfRows())] for column in columns]
+    except ValueError as error:
+        raise InputError(f"{tableNode.GetName()} holds something that is no number ({error}).") from None
+    poses = np.tile(np.eye(4), (table.GetNumberOfRows(), 1, 1))
+    poses[:, :3] = np.array(numbers[:-1]).T.reshape(-1, 3, 4)
+    return Trajectory(poses, np.array(numbers[-1]) > 0)
+
+
+def add_error_table(
+    scene: slicer.vtkMRMLScene, result: JobResult, estimated: np.ndarray, true: np.ndarray, name: str
+) -> slicer.vtkMRMLTableNode:
+    """A row for each frame of the run: its errors, and where its centre is estimated and was.
+
+    Args:
+        result: with an evaluation.
+        estimated, true: [n, 3] image centres of the frames of the run in frame0, mm; NaN where unknown.
+    """
+    errors: Mapping[str, Any] = result.evaluation["per_frame"]
+    frames = result.first_frame + np.arange(len(result.trajectory))
+    columns = [Column(FRAME, frames, "number of the image in the clip, from 0")]
+    for key, title in ERRORS.items():
+        values = np.array([np.nan if value is None else value for value in errors[key]], dtype=np.float64)
+        columns.append(Column(title, values, key))
+    for who, centres in (("Estimated", estimated), ("True", true)):
+        for axis, values in zip(AXES, centres.T, strict=True):
+            columns.append(Column(f"{who} {axis} (mm)", values, f"image centre along {axis} of frame0"))
+    return _add_table(scene, columns, name)
+
+
+def _add_table(scene: slicer.vtkMRMLScene, columns: Sequence[Column], name: str) -> slicer.vtkMRMLTableNode:
+    table = vtk.vtkTable()
+    for column in columns:
+        table.AddColumn(_array(column))
+    node = slicer.vtkMRMLTableNode()
+    node.SetName(scene.GenerateUniqueName(name))
+    node.SetAndObserveTable(table)
+    node.SetUseColumnTitleAsColumnHeader(True)
+    scene.AddNode(node)
+    for column in columns:
+        node.SetColumnDescription(column.name, column.description)
+    return node
+
+
+def _array(column: Column) -> vtk.vtkAbstractArray:
+    if isinstance(column.values, np.ndarray):
+        kind = np.int32 if column.values.dtype.kind in "iu" else np.float64
+        array = numpy_to_vtk(np.ascontiguousarray(column.values, dtype=kind), deep=True)
+    else:
+        array = vtk.vtkStringArray()
+        for text in column.values:
+            array.InsertNextValue(text)
+    array.SetName(column.name)
+    return array

@@ -1,0 +1,131 @@
+"""How the image of a clip hangs below the transform that moves it, and what it hung below before.
+
+The transform sequence of a run is synchronized in the browser of the clip, and its proxy becomes the parent of the
+image proxy. Stepping copies over the attributes and references of proxies, so everything to be remembered is kept on
+sequence nodes.
+"""
+
+from __future__ import annotations
+
+import slicer
+import vtk
+
+from DualTrackSlicerLib.scene.nodes import as_list, nodes_of_class
+
+#: Attribute of every node that a run makes; on the transform sequence :data:`POSES`, on its items :data:`POSE`.
+ROLE = "DualTrack.Role"
+POSES, POSE = "poses", "pose"
+
+#: References of the transform sequence of a run.
+IMAGES, BROWSER, PROXY = "DualTrack.images", "DualTrack.browser", "DualTrack.proxy"
+
+#: On the image sequence: whether a run moves it, and the transform that its proxy hung below before.
+_MOVED, _BASE = "DualTrack.Moved", "DualTrack.base"
+
+
+def sequences_of(browser: slicer.vtkMRMLSequenceBrowserNode) -> list[slicer.vtkMRMLSequenceNode]:
+    """All sequences of a browser, the master first."""
+    nodes = vtk.vtkCollection()
+    browser.GetSynchronizedSequenceNodes(nodes, True)
+    return as_list(nodes)
+
+
+def is_result_sequence(node: slicer.vtkMRMLSequenceNode | None) -> bool:
+    """Whether a sequence holds the poses of a run."""
+    return node is not None and node.GetAttribute(ROLE) == POSES
+
+
+def parent_of_clip(
+    browser: slicer.vtkMRMLSequenceBrowserNode, images: slicer.vtkMRMLSequenceNode
+) -> slicer.vtkMRMLTransformNode | None:
+    """The transform that the image proxy hangs below, or hung below before the result of a run took its place."""
+    proxy = browser.GetProxyNode(images)
+    parent = None if proxy is None else proxy.GetParentTransformNode()
+    if parent is not None and is_result_sequence(browser.GetSequenceNode(parent)):
+        return images.GetNodeReference(_BASE)
+    return parent
+
+
+def still_parent(
+    browser: slicer.vtkMRMLSequenceBrowserNode, images: slicer.vtkMRMLSequenceNode
+) -> slicer.vtkMRMLTransformNode | None:
+    """The nearest transform above the image with nothing that moves above it: results hang below the same one."""
+    link = base = parent_of_clip(browser, images)
+    while link is not None:
+        moving = browser.GetSequenceNode(link) is not None
+        link = link.GetParentTransformNode()
+        base = link if moving else base
+    return base
+
+
+def connect(transforms: slicer.vtkMRMLSequenceNode) -> slicer.vtkMRMLTransformNode:
+    """Synchronize a transform sequence with its images and hang the image below its proxy; idempotent.
+
+    Args:
+        transforms: with the references :data:`IMAGES` and :data:`BROWSER`; gets the reference :data:`PROXY`.
+
+    Returns:
+        The transform proxy.
+    """
+    browser, images = transforms.GetNodeReference(BROWSER), transforms.GetNodeReference(IMAGES)
+    base = still_parent(browser, images)
+    _remember_parent(browser, images)
+    proxy = _proxy(browser, transforms)
+    transforms.SetNodeReferenceID(PROXY, proxy.GetID())
+    proxy.SetAndObserveTransformNodeID(None if base is None else base.GetID())
+    browser.GetProxyNode(images).SetAndObserveTransformNodeID(proxy.GetID())
+    return proxy
+
+
+def _proxy(
+    browser: slicer.vtkMRMLSequenceBrowserNode, transforms: slicer.vtkMRMLSequenceNode
+) -> slicer.vtkMRMLTransformNode:
+    """The proxy of a transform sequence: the present one, one that came back with a redo, or a new one."""
+    proxy = browser.GetProxyNode(transforms) if browser.IsSynchronizedSequenceNode(transforms, True) else None
+    if proxy is not None:
+        return proxy
+    former = transforms.GetNodeReference(PROXY)
+    modified = browser.StartModify()
+    browser.AddSynchronizedSequenceNode(transforms)
+    browser.SetOverwriteProxyName(transforms, False)
+    if former is None:
+        # The browser names and adds a copy of this node; the sequences logic fills it at the next step.
+        template = slicer.vtkMRMLLinearTransformNode()
+        template.Copy(transforms.GetNthDataNode(max(browser.GetSelectedItemNumber(), 0)))
+        template.SetName(transforms.GetName())
+        proxy = browser.AddProxyNode(template, transforms, True)
+    else:
+        proxy = browser.AddProxyNode(former, transforms, False)
+    browser.EndModify(modified)
+    return proxy
+
+
+def _remember_parent(browser: slicer.vtkMRMLSequenceBrowserNode, images: slicer.vtkMRMLSequenceNode) -> None:
+    if images.GetAttribute(_MOVED):
+        return
+    parent = parent_of_clip(browser, images)
+    images.SetNodeReferenceID(_BASE, None if parent is None else parent.GetID())
+    images.SetAttribute(_MOVED, "1")
+
+
+def disconnect(images: slicer.vtkMRMLSequenceNode) -> None:
+    """Hang the image where it hung before the first run; nothing happens where no run moved it."""
+    if not images.GetAttribute(_MOVED):
+        return
+    base = images.GetNodeReference(_BASE)
+    for browser in nodes_of_class(images.GetScene(), "vtkMRMLSequenceBrowserNode"):
+        proxy = browser.GetProxyNode(images)
+        if proxy is not None:
+            proxy.SetAndObserveTransformNodeID(None if base is None else base.GetID())
+    images.SetNodeReferenceID(_BASE, None)
+    images.RemoveAttribute(_MOVED)
+
+
+def moved_images(scene: slicer.vtkMRMLScene) -> list[slicer.vtkMRMLSequenceNode]:
+    """Image sequences that a run moves, or moved before the run was undone."""
+    return [node for node in nodes_of_class(scene, "vtkMRMLSequenceNode") if node.GetAttribute(_MOVED)]
+
+
+def result_sequences(scene: slicer.vtkMRMLScene) -> list[slicer.vtkMRMLSequenceNode]:
+    """Transform sequences of all runs in a scene."""
+    return [node for node in nodes_of_class(scene, "vtkMRMLSequenceNode") if is_result_sequence(node)]
