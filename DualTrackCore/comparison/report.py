@@ -55,12 +55,18 @@ def text_table(comparison: Comparison) -> str:
     blocks = []
     for start in range(0, len(comparison.summaries), fit):
         part = comparison.summaries[start : start + fit]
-        heads = [textwrap.wrap(s.method, _COLUMN - 2) for s in part]
-        height = max(len(head) for head in heads)
-        lines = [("", [([""] * (height - len(h)) + h)[i] for h in heads]) for i in range(height)]
-        lines += [(title, cells) for title, cells in _cells(part)]
-        blocks.append("\n".join(f"{t:<{_LABEL}}" + "".join(f"{c:>{_COLUMN}}" for c in cells) for t, cells in lines))
+        rows = [("", [s.method for s in part]), *_cells(part)]
+        blocks.append("\n".join(line for title, cells in rows for line in _lines(title, cells)))
     return "\n\n".join(blocks + failures_text(comparison))
+
+
+def _lines(title: str, cells: Sequence[str]) -> list[str]:
+    """One row of the text table; long cells take several lines."""
+    wrapped = [textwrap.wrap(cell, _COLUMN - 2) for cell in cells]
+    height = max(len(cell) for cell in wrapped)
+    padded = [[""] * (height - len(cell)) + cell for cell in wrapped]
+    titles = [""] * (height - 1) + [title]
+    return [f"{titles[i]:<{_LABEL}}" + "".join(f"{cell[i]:>{_COLUMN}}" for cell in padded) for i in range(height)]
 
 
 def markdown(comparison: Comparison, about: Mapping[str, Any]) -> str:
@@ -87,17 +93,13 @@ def failures_text(comparison: Comparison) -> list[str]:
 
 def _cells(summaries: Sequence[Summary]) -> Iterable[tuple[str, list[str]]]:
     """Title and texts of every line below the methods' names."""
-    yield "uses", [_short(s.uses) for s in summaries]
+    yield "uses", [s.uses for s in summaries]
     yield "sweeps", [str(s.sweeps) if not s.failed else f"{s.sweeps} of {s.sweeps + s.failed}" for s in summaries]
     for name in METRICS:
         yield _TITLES[name], [_figure(s.means[name]) for s in summaries]
     for name in COMPONENTS:
         yield f"correlation {name}, pooled", [_figure(s.pooled[name]) for s in summaries]
     yield "ms a frame", [_figure(1000 * s.means["seconds_per_frame"]) for s in summaries]
-
-
-def _short(text: str) -> str:
-    return text if len(text) < _COLUMN else text.replace("images, true ", "images + ").replace("direction", "sign")
 
 
 def _figure(value: float) -> str:

@@ -199,10 +199,10 @@ def test_a_comparison_can_be_cancelled_and_reports_each_sweep():
 
 
 def test_text_fits_120_columns_however_many_methods():
-    methods = [Network(tiny_model(), name=f"a network with a rather long name number {i}") for i in range(8)]
-    for method in methods:
-        method.uses = "images, true direction"
-    text = text_table(compare(methods, opened(a=tracked_sweep(0))))
+    methods = [Failing(0, None) for _ in range(8)]
+    for number, method in enumerate(methods):
+        method.name, method.uses = f"a method with a rather long name number {number}", "images, true direction"
+    text = text_table(compare(methods, opened(a=straight_sweep(0.5))))
     assert max(len(line) for line in text.splitlines()) <= 120
     assert text.count("GPE, all pixels (mm)") == 2
 
