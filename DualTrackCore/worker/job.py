@@ -41,8 +41,8 @@ class Job:
     def poll(self) -> list[Progress]:
         """What has been reported since the last call, oldest first; never waits.
 
-        Stages are those of :func:`DualTrackCore.worker.run_job`, and before them "starting" (once a process) and
-        "sending frames" (frames).
+        Stages are those of :func:`DualTrackCore.worker.run_job`; before them come "sending frames" (frames) and, where
+        the process is new, "starting".
         """
         reports = []
         with contextlib.suppress(IndexError):
@@ -110,6 +110,9 @@ class Job:
         with self._lock:
             if self._finished.is_set():
                 return
+            if isinstance(outcome, DualTrackError):
+                # The places it came through hold the frames of the sweep, and it would hold them.
+                outcome.__traceback__ = outcome.__context__ = None
             self._outcome = outcome
             failed = "failed" if isinstance(outcome, DualTrackError) else "done"
             self.state = "cancelled" if isinstance(outcome, Cancelled) else failed

@@ -183,7 +183,7 @@ class Session:
         return self._failed(kind, sentence, details)
 
     def _with_log(self, sentence: str) -> str:
-        return f"{sentence[:-1]}. Its log is {self.process.log_path}." if self.process else sentence
+        return f"{sentence[:-1]}; its log is {self.process.log_path}." if self.process else sentence
 
     def _failed(self, kind: str, message: str, details: str | None = None) -> JobFailed:
         if details is None:

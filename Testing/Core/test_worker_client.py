@@ -1,5 +1,6 @@
 """The worker process from its client: real processes, from the first job to the last trace."""
 
+import dataclasses
 import gc
 import os
 import signal
@@ -8,6 +9,7 @@ import sys
 import tempfile
 import threading
 import time
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -252,6 +254,26 @@ def test_a_process_that_dies_in_a_run_is_a_sentence_with_its_log(temporary, mode
         assert in_log in error.log_path.read_text()
         assert in_log in error.details
         assert finished(client.submit(tracked_sweep(3), LIGHT)).state == "done"
+
+
+def test_a_job_that_is_over_lets_go_of_the_frames(temporary, tmp_path):
+    class Frames(np.ndarray):
+        """An array that can be watched."""
+
+    with WorkerClient(stand_in(tmp_path, "hello()\nasked()\ntime.sleep(60)")) as client:
+        sweep = tracked_sweep(3)
+        frames = sweep.frames.view(Frames)
+        gone = weakref.ref(frames)
+        job = client.submit(dataclasses.replace(sweep, frames=frames), LIGHT)
+        del frames
+        assert comes_true(lambda: client.running)
+        job.cancel()
+        finished(job)
+        gc.disable()
+        try:
+            assert comes_true(lambda: gone() is None, 5.0)
+        finally:
+            gc.enable()
 
 
 def test_a_process_that_dies_between_runs_is_replaced(temporary):
