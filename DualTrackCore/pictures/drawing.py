@@ -28,6 +28,7 @@ FRAME0_AXES = ("x lateral", "y depth", "z elevational")
 
 
 def new_figure(height_inches: float, colour: str) -> Figure:
+    """An empty figure of the common width; MissingDependencyError without matplotlib."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
@@ -41,6 +42,7 @@ def new_figure(height_inches: float, colour: str) -> Figure:
 
 
 def save(figure: Figure, path: str | os.PathLike) -> Path:
+    """Write the figure as PNG, replaced as a whole; returns the path."""
     path = Path(path)
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png", dpi=DPI, facecolor=figure.get_facecolor())
@@ -59,12 +61,14 @@ def tinted(grey: np.ndarray, known: np.ndarray) -> np.ndarray:
 
 
 def outline_effect() -> Any:
+    """A dark rim that keeps light text readable on any grey."""
     from matplotlib.patheffects import withStroke
 
     return withStroke(linewidth=2.5, foreground=(0, 0, 0, 0.7))
 
 
 def style_plot(axes: Axes, across: str, down: str) -> None:
+    """Labels, grid and no frame above and to the right of curves."""
     axes.set_xlabel(across, color=INK, fontsize=12)
     axes.set_ylabel(down, color=INK, fontsize=12)
     axes.tick_params(labelsize=11, colors=INK)
