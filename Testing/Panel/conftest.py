@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -41,3 +42,17 @@ def tiny_model_file(tmp_path_factory):
     path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
     save_model(model.network, model.card, path)
     return path
+
+
+@pytest.fixture
+def panel(host):
+    """The open panel."""
+    return host.open_panel()
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """Where screenshots are written: the folder that DUALTRACK_PANEL_PICTURES names, or one of this test."""
+    folder = Path(os.environ.get("DUALTRACK_PANEL_PICTURES") or tmp_path)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

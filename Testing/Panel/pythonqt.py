@@ -138,7 +138,7 @@ class Bridge:
 
     def _method(self, method: Callable, name: str) -> Callable:
         def call(*arguments: Any) -> Any:
-            result = method(*(unwrap(argument) for argument in arguments))
+            result = method(*(self._guarded(argument) for argument in arguments))
             return self.wrap(result[0] if name in _FIRST_OF_TUPLE else result)
 
         return call
@@ -146,15 +146,7 @@ class Bridge:
     def connect(self, target: QtCore.QObject, signature: str, slot: Callable) -> bool:
         """Connect by C++ signature; the slot gets as many arguments as it takes, as in PythonQt."""
         key = self._key(target, signature, slot)
-        takes = _arguments_taken(slot)
-
-        def guarded(*arguments: Any) -> None:
-            try:
-                slot(*(self.wrap(argument) for argument in arguments[:takes]))
-            except Exception as error:
-                self.errors.append(error)
-
-        self._slots[key] = guarded
+        guarded = self._slots[key] = self._guarded(slot)
         return QtCore.QObject.connect(target, QtCore.SIGNAL(key[1]), guarded)
 
     def disconnect(self, target: QtCore.QObject, signature: str, slot: Callable) -> bool:
@@ -162,6 +154,20 @@ class Bridge:
         key = self._key(target, signature, slot)
         guarded = self._slots.pop(key, None)
         return guarded is not None and QtCore.QObject.disconnect(target, QtCore.SIGNAL(key[1]), guarded)
+
+    def _guarded(self, argument: Any) -> Any:
+        """What PySide6 takes for an argument; of a function one whose exceptions are kept, for Qt only prints them."""
+        if not isinstance(argument, types.FunctionType | types.MethodType):
+            return unwrap(argument)
+        takes = _arguments_taken(argument)
+
+        def guarded(*arguments: Any) -> None:
+            try:
+                argument(*(self.wrap(value) for value in arguments[:takes]))
+            except Exception as error:
+                self.errors.append(error)
+
+        return guarded
 
     def _key(self, target: QtCore.QObject, signature: str, slot: Callable) -> tuple[int, str, Any]:
         if not isinstance(signature, str) or "(" not in signature:

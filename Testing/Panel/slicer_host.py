@@ -129,8 +129,8 @@ class SlicerHost:
         QtWidgets.QVBoxLayout(window).setContentsMargins(0, 0, 0, 0)
         window.resize(*size)
         panel = self.module.DualTrackSlicerWidget(self.bridge.wrap(window))
-        self._panels.append((panel, window))
         panel.setup()
+        self._panels.append((panel, window))
         window.show()
         self.process()
         return panel

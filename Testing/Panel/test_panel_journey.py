@@ -1,45 +1,13 @@
 """A user's way through the panel, in a strict stand-in for the application, with the real worker process."""
 
 import os
-from pathlib import Path
+import signal
 
-import pytest
+import numpy as np
 import slicer
+from journey import add_clip, choose_file, clip_of, finish, scene_names, use_a_model
 
-PICTURES = Path(os.environ.get("DUALTRACK_PANEL_PICTURES", "")) if os.environ.get("DUALTRACK_PANEL_PICTURES") else None
-
-
-@pytest.fixture
-def pictures(tmp_path):
-    """Where screenshots are written: DUALTRACK_PANEL_PICTURES, or a folder of this test."""
-    folder = PICTURES or tmp_path
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
-@pytest.fixture
-def panel(host):
-    """The open panel."""
-    return host.open_panel()
-
-
-def add_clip(name="clip", sweep=None):
-    """A synthetic tracked clip in the scene."""
-    from DualTrackSlicerLib.self_test import syntheticSweep
-    from DualTrackSlicerLib.sweep_nodes import addSweep
-
-    return addSweep(slicer.mrmlScene, sweep or syntheticSweep(), name)
-
-
-def choose_file(panel, path):
-    """Take a weights file as the model."""
-    panel.ui.modelComboBox.currentIndex = panel.ui.modelComboBox.count - 1
-    panel.ui.modelFileEdit.currentPath = str(path)
-
-
-def finish(host, panel, seconds=120):
-    """Wait until the run has ended."""
-    host.wait_until(lambda: not panel.isRunning(), seconds)
+from DualTrackCore import Sweep
 
 
 def test_an_empty_scene_says_what_to_do(host, panel, pictures):
@@ -50,26 +18,223 @@ def test_an_empty_scene_says_what_to_do(host, panel, pictures):
     host.picture(panel, pictures / "panel-empty.png")
 
 
-def test_from_clip_to_result(host, panel, pictures, tiny_model_file):
-    add_clip()
-    host.process()
-    assert "24 frames, 64 x 48 pixels, 0.4 x 0.3 mm a pixel, 20 frames/s" in panel.ui.clipInfoLabel.text
-    choose_file(panel, tiny_model_file)
-    assert "not trained" in panel.ui.modelInfoLabel.text
+def test_from_the_sample_to_a_result(host, panel, pictures, tiny_model_file):
+    host.click(panel.ui.sampleButton)
+    assert "168 frames, 160 x 128 pixels" in panel.ui.clipInfoLabel.text
+    use_a_model(panel, tiny_model_file)
     host.picture(panel, pictures / "panel-before.png")
     host.click(panel.ui.applyButton)
     assert panel.ui.applyButton.text == "Cancel"
-    seen = set()
-    host.wait_until(lambda: seen.add(panel.ui.progressLabel.text) or len(seen) > 2 or not panel.isRunning(), 120)
+    seen = []
+
+    def moved():
+        text = panel.ui.progressLabel.text
+        if not seen or seen[-1] != text:
+            seen.append(text)
+        return (" of 168" in text and panel.ui.progressBar.value > 0) or not panel.isRunning()
+
+    host.wait_until(moved, 300)
     host.picture(panel, pictures / "panel-during.png")
+    finish(host, panel, 400)
+    assert panel.run.error == ""
+    assert seen[0] == "Starting"
+    assert " of 168" in seen[-1]
+    assert panel.ui.applyButton.text == "Apply"
+    for part in (
+        "Length of the sweep",
+        "Coverage",
+        "Error against the tracker",
+        panel.run.result.provenance["trajectory"]["model"],
+    ):
+        assert part in panel.ui.resultLabel.text
+    assert panel.run.nodes.transform_sequence.GetNumberOfDataNodes() == 168
+    assert panel.run.nodes.volume.GetScene() is slicer.mrmlScene
+    host.picture(panel, pictures / "panel-after.png")
+    panel.ui.tabs.currentIndex = 1
+    assert panel.ui.evaluationTable.rowCount >= 5
+    assert panel.ui.evaluationTable.item(0, 1).text().endswith("mm")
+    host.picture(panel, pictures / "panel-evaluation.png")
+    panel.ui.tabs.currentIndex = 2
+    host.picture(panel, pictures / "panel-script.png")
+
+
+def test_the_sections_that_are_folded_hold_what_they_promise(host, panel, pictures):
+    add_clip(host)
+    for name in ("partSection", "advancedSection"):
+        getattr(panel.ui, name).collapsed = False
+    host.process()
+    assert panel.ui.areaComboBox.isVisible()
+    assert panel.ui.deviceComboBox.isVisible()
+    host.picture(panel, pictures / "panel-all-settings.png")
+
+
+def test_cancel_ends_the_work_and_leaves_the_scene(host, panel, tiny_model_file):
+    host.click(panel.ui.sampleButton)
+    choose_file(panel, tiny_model_file)
+    before = scene_names()
+    host.click(panel.ui.applyButton)
+    host.wait_until(lambda: " of 168" in panel.ui.progressLabel.text, 120)
+    pid = panel.logic._client.pid
+    host.click(panel.ui.applyButton)
+    finish(host, panel, 10)
+    assert panel.run.state == "cancelled"
+    assert scene_names() == before
+    assert not _alive(pid)
+    assert panel.ui.applyButton.text == "Apply"
+    assert panel.ui.applyButton.enabled
+    assert not panel.ui.resultGroup.isVisible()
+
+
+def test_a_second_run_reuses_the_process_and_replaces_the_results(host, panel, tiny_model_file):
+    add_clip(host)
+    choose_file(panel, tiny_model_file)
+    host.click(panel.ui.applyButton)
+    finish(host, panel)
+    first, nodes = panel.logic._client.pid, len(scene_names())
+    host.click(panel.ui.applyButton)
+    finish(host, panel)
+    assert panel.run.state == "done"
+    assert panel.logic._client.pid == first
+    assert len(scene_names()) == nodes
+
+
+def test_a_worker_that_dies_becomes_a_sentence(host, panel, pictures, tiny_model_file):
+    host.click(panel.ui.sampleButton)
+    choose_file(panel, tiny_model_file)
+    before = scene_names()
+    host.click(panel.ui.applyButton)
+    host.wait_until(lambda: " of 168" in panel.ui.progressLabel.text, 120)
+    os.kill(panel.logic._client.pid, signal.SIGKILL)
+    finish(host, panel, 30)
+    assert panel.run.state == "failed"
+    assert panel.ui.errorLabel.text == panel.run.error
+    assert panel.ui.errorFrame.isVisible()
+    assert scene_names() == before
+    host.click(panel.ui.copyErrorButton)
+    assert panel.run.error in slicer.app.clipboard().text()
+    assert '"dualtrack"' in slicer.app.clipboard().text()
+    host.picture(panel, pictures / "panel-error.png")
+
+
+def test_a_file_that_is_no_model_is_refused_in_one_sentence(host, panel, tmp_path):
+    broken = tmp_path / "broken.safetensors"
+    broken.write_bytes(b"nothing")
+    add_clip(host)
+    choose_file(panel, broken)
+    assert "no model card" in panel.ui.modelInfoLabel.text
+    host.click(panel.ui.applyButton)
+    finish(host, panel)
+    assert "broken.safetensors" in panel.ui.errorLabel.text
+    assert not panel.ui.resultGroup.isVisible()
+
+
+def test_an_unknown_pixel_size_stops_apply_until_it_is_given(host, panel, tiny_model_file):
+    frames = np.random.default_rng(0).integers(0, 255, (8, 32, 40), dtype=np.uint8)
+    add_clip(host, Sweep(frames))
+    choose_file(panel, tiny_model_file)
+    assert panel.ui.spacingXSpinBox.text == "unknown"
+    assert "size of a pixel is unknown" in panel.ui.applyButton.toolTip
+    assert not panel.ui.spacingResetButton.enabled
+    panel.ui.spacingXSpinBox.value = 0.2
+    assert not panel.ui.applyButton.enabled
+    panel.ui.spacingYSpinBox.value = 0.25
+    host.click(panel.ui.applyButton)
     finish(host, panel)
     assert panel.run.error == ""
-    assert len(seen) > 2
-    assert panel.ui.applyButton.text == "Apply"
-    for part in ("Length of the sweep", "Coverage", "Error against the tracker", "tiny"):
-        assert part in panel.ui.resultLabel.text
-    assert "untrained" in panel.ui.warningsLabel.text
-    host.picture(panel, pictures / "panel-after.png")
-    for index, name in ((1, "evaluation"), (2, "script")):
-        panel.ui.tabs.currentIndex = index
-        host.picture(panel, pictures / f"panel-{name}.png")
+    np.testing.assert_allclose(panel.run.result.provenance["sweep"]["spacing_mm"], (0.2, 0.25))
+
+
+def test_a_loaded_volume_is_taken_as_a_clip(host, panel, tiny_model_file):
+    array = np.random.default_rng(1).integers(0, 255, (10, 32, 40), dtype=np.uint8)
+    node = slicer.util.addVolumeFromArray(array, name="loaded")
+    node.SetSpacing(0.3, 0.3, 1.0)
+    host.process()
+    choose_file(panel, tiny_model_file)
+    assert "slices are taken as frames" in panel.ui.clipInfoLabel.text
+    host.click(panel.ui.applyButton)
+    finish(host, panel)
+    assert panel.run.error == ""
+    assert panel.parameters.browser is not None
+    assert panel.run.nodes.transform_sequence.GetNumberOfDataNodes() == 10
+
+
+def test_the_shown_script_does_what_apply_does(host, panel, tiny_model_file):
+    add_clip(host)
+    choose_file(panel, tiny_model_file)
+    panel.ui.firstFrameSpinBox.value = 3
+    panel.ui.voxelSpinBox.value = 0.6
+    host.click(panel.ui.applyButton)
+    finish(host, panel)
+    by_panel = slicer.util.arrayFromVolume(panel.run.nodes.volume).copy()
+    script = panel.ui.scriptEdit.plainText
+    assert "voxel_mm=0.6" in script
+    assert "first_frame=2" in script
+    names = {"slicer": slicer}
+    exec(script, names)
+    np.testing.assert_array_equal(slicer.util.arrayFromVolume(names["nodes"].volume), by_panel)
+    names["logic"].close()
+
+
+def test_closing_the_scene_during_a_run_leaves_nothing_behind(host, panel, tiny_model_file):
+    host.click(panel.ui.sampleButton)
+    choose_file(panel, tiny_model_file)
+    host.click(panel.ui.applyButton)
+    host.wait_until(lambda: " of 168" in panel.ui.progressLabel.text, 120)
+    pid, run = panel.logic._client.pid, panel.run
+    slicer.mrmlScene.Clear(False)
+    host.wait_until(lambda: run.state == "cancelled", 10)
+    assert not _alive(pid)
+    assert panel.ui.clipComboBox.count == 0
+    assert "Load an ultrasound clip" in panel.ui.applyButton.toolTip
+
+
+def test_a_run_ends_well_while_another_module_is_shown(host, panel, tiny_model_file):
+    add_clip(host)
+    choose_file(panel, tiny_model_file)
+    host.click(panel.ui.applyButton)
+    panel.exit()
+    finish(host, panel)
+    panel.enter()
+    assert panel.run.state == "done"
+    assert panel.ui.resultGroup.isVisible()
+
+
+def test_reloading_the_module_ends_the_worker(host, panel, tiny_model_file):
+    add_clip(host)
+    choose_file(panel, tiny_model_file)
+    host.click(panel.ui.applyButton)
+    finish(host, panel)
+    pid = panel.logic._client.pid
+    host.close_panel(panel)
+    assert not _alive(pid)
+
+
+def test_the_check_says_in_one_sentence_whether_the_computer_is_ready(host, panel):
+    assert "Check" in panel.ui.preflightButton.text
+    host.click(panel.ui.preflightButton)
+    assert not panel.ui.preflightButton.enabled
+    host.wait_until(lambda: panel.ui.preflightButton.enabled, 120)
+    assert panel.ui.preflightLabel.text.startswith("Ready: torch")
+    host.click(panel.ui.copyDiagnosticsButton)
+    assert '"memory_free_bytes"' in slicer.app.clipboard().text()
+
+
+def test_choosing_another_clip_takes_its_own_pixel_size_and_frames(host, panel):
+    add_clip(host)
+    panel.ui.firstFrameSpinBox.value = 5
+    frames = np.zeros((6, 20, 30), np.uint8)
+    add_clip(host, Sweep(frames, 0.11), "other")
+    panel.ui.clipComboBox.currentIndex = clip_of(panel, "other")
+    assert panel.parameters.spacingX == panel.parameters.spacingY == 0.11
+    assert panel.parameters.firstFrame == 1
+    panel.ui.clipComboBox.currentIndex = clip_of(panel, "clip")
+    assert panel.parameters.spacingX == 0.4
+
+
+def _alive(pid):
+    """Whether a process still runs; one that has ended and waits to be collected does not."""
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False

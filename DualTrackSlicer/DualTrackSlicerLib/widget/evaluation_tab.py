@@ -23,6 +23,7 @@ class EvaluationTab:
         table = self.ui.evaluationTable
         table.setColumnCount(4)
         table.setHorizontalHeaderLabels([_("Error"), _("This run"), _("No motion"), _("Mean motion")])
+        table.verticalHeader().setSectionResizeMode(qt.QHeaderView.ResizeToContents)
         table.verticalHeader().hide()
         header = table.horizontalHeader()
         header.setSectionResizeMode(qt.QHeaderView.ResizeToContents)
@@ -36,7 +37,7 @@ class EvaluationTab:
         if evaluation is not None:
             text = _(
                 "Compared with the tracker of this clip over {used} of {all} frames. An estimate is worth something "
-                "only where it is well below both guesses."
+                "only where it is well below no motion; mean motion is what a perfectly even hand would give."
             ).format(used=evaluation["frames_used"], all=evaluation["frames"])
         self.ui.evaluationLabel.text = reason or text
         self.ui.evaluationTable.visible = evaluation is not None
@@ -69,7 +70,6 @@ class EvaluationTab:
                 if column:
                     item.setTextAlignment(qt.Qt.AlignRight | qt.Qt.AlignVCenter)
                 table.setItem(row, column, item)
-        table.resizeRowsToContents()
 
     def _on_plots(self) -> None:
         chart = self._plots()[0]

@@ -100,6 +100,8 @@ class ModelSection:
         there = "" if missing or busy else _("This model is on this computer already.")
         if own:
             there = _("An own file needs no download.")
+        elif choice is None:
+            there = _("Choose a model of the list first.")
         enable(ui.downloadButton, running or there, _("Fetch this model; its size and licence are shown first."))
         enable(
             ui.importButton,
@@ -117,7 +119,7 @@ class ModelSection:
                 return _("The file has no model card: what it was trained on and what to expect of it is unknown.")
             return cardText(card)
         if choice is None:
-            return ""
+            return html.escape(self.problem())
         if choice.card is None:
             return _("What this model was trained on and what to expect of it is unknown.")
         text = cardText(choice.card)

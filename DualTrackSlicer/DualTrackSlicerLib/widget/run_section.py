@@ -26,7 +26,7 @@ class RunSection:
 
     def __init__(self, panel: Panel) -> None:
         self.panel, self.ui = panel, panel.ui
-        self._sequence = None
+        self._browser = self._sequence = None
         self._error = ""
         self._details = ""
         self._kind = ""
@@ -57,7 +57,6 @@ class RunSection:
         ui.errorFrame.visible = bool(self._error)
         ui.errorLabel.text = self._error
         ui.retryButton.visible = self._kind == "memory"
-        ui.copyErrorButton.visible = bool(self._details)
         self._update_result()
 
     def _progress_text(self) -> str:
@@ -69,8 +68,9 @@ class RunSection:
         self.ui.resultGroup.visible = shown
         if shown:
             self.ui.resultLabel.text = rowsText(resultRows(run.result))
-            self.ui.warningsLabel.text = listText(run.result.warnings)
-            self.ui.warningsLabel.visible = bool(run.result.warnings)
+            warnings = resultWarnings(run.result)
+            self.ui.warningsLabel.text = listText(warnings)
+            self.ui.warningsLabel.visible = bool(warnings)
 
     def _on_apply(self) -> None:
         if self.panel.isRunning():
@@ -102,7 +102,7 @@ class RunSection:
                 onProgress=self._on_progress,
                 onDone=self._on_done,
             )
-            self._sequence = panel.parameters.sequence
+            self._browser, self._sequence = browser, panel.parameters.sequence
             self.ui.progressBar.setRange(0, 0)
         except DualTrackError as error:
             self._error = str(error)
@@ -132,7 +132,7 @@ class RunSection:
         if run.nodes.volume is not None:
             fitSliceViews(run.nodes.volume, slicer.app.applicationLogic())
         red = slicer.mrmlScene.GetNodeByID("vtkMRMLSliceNodeRed")
-        image = self.panel.parameters.browser.GetProxyNode(self._sequence)
+        image = self._browser.GetProxyNode(self._sequence)
         self.stopFollowing()
         if red is not None and image is not None:
             self._follower = followFrame(red, image)
@@ -147,8 +147,8 @@ class RunSection:
         self._error = self._details = self._kind = ""
 
     def _on_copy(self) -> None:
-        text = f"{self._error}\n\n{self._details}\n\n{self.panel.computerSection.diagnostics()}\n"
-        copyText(text)
+        parts = (self._error, self._details, self.panel.computerSection.diagnostics())
+        copyText("\n\n".join(part for part in parts if part))
 
 
 def resultRows(result: JobResult) -> list[tuple[str, str]]:
@@ -165,16 +165,30 @@ def resultRows(result: JobResult) -> list[tuple[str, str]]:
     if result.coverage is not None:
         seen = np.count_nonzero(result.coverage) / result.coverage.size
         rows.append((_("Coverage"), _("{seen:.0%} of the box was seen").format(seen=seen)))
-    if result.evaluation is not None and result.provenance.get("settings", {}).get("poses") != "tracked":
-        own = result.evaluation["metrics"].get("gpe_mm")
-        still = result.evaluation["baselines"]["identity"].get("gpe_mm")
-        if own is not None and still is not None:
-            text = _("{own:.1f} mm on average ({still:.1f} mm for no motion at all)").format(own=own, still=still)
-            rows.append((_("Error against the tracker"), text))
+    if (errors := _errors(result)) is not None:
+        text = _("{own:.1f} mm on average ({still:.1f} mm for no motion at all)")
+        rows.append((_("Error against the tracker"), text.format(own=errors[0], still=errors[1])))
     rows.append((_("Model"), str(result.provenance.get("trajectory", {}).get("model") or _("none: tracked"))))
     if "total" in result.seconds:
         rows.append((_("Time"), durationText(result.seconds["total"])))
     return rows
+
+
+def resultWarnings(result: JobResult) -> list[str]:
+    """What the user must know of the result, the gravest first."""
+    errors = _errors(result)
+    if errors is None or errors[0] < errors[1]:
+        return list(result.warnings)
+    return [_("The estimate is no better than assuming no motion at all: do not use this volume."), *result.warnings]
+
+
+def _errors(result: JobResult) -> tuple[float, float] | None:
+    """Mean error of the estimate and of no motion, mm; None where there is nothing to compare with."""
+    if result.evaluation is None or result.provenance.get("settings", {}).get("poses") == "tracked":
+        return None
+    own = result.evaluation["metrics"].get("gpe_mm")
+    still = result.evaluation["baselines"]["identity"].get("gpe_mm")
+    return None if own is None or still is None else (own, still)
 
 
 def _shortened(spacing_mm: tuple[float, float, float]) -> tuple[float, ...]:

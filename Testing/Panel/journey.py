@@ -1,0 +1,41 @@
+"""Steps that the tests of the panel share."""
+
+import slicer
+
+
+def add_clip(host, sweep=None, name="clip"):
+    """A clip in the scene, tracked and synthetic where none is given."""
+    from DualTrackSlicerLib.self_test import syntheticSweep
+    from DualTrackSlicerLib.sweep_nodes import addSweep
+
+    browser = addSweep(slicer.mrmlScene, sweep or syntheticSweep(), name)
+    host.process()
+    return browser
+
+
+def choose_file(panel, path):
+    """Take a weights file as the model."""
+    panel.ui.modelComboBox.currentIndex = panel.ui.modelComboBox.count - 1
+    panel.ui.modelFileEdit.currentPath = str(path)
+
+
+def use_a_model(panel, file):
+    """The model that ships where it is there, else a file."""
+    if panel.modelSection.problem():
+        choose_file(panel, file)
+
+
+def clip_of(panel, name):
+    """Index of a clip in the chooser."""
+    return [clip.name for clip in panel.clipSection.clips].index(name)
+
+
+def finish(host, panel, seconds=120):
+    """Wait until the run has ended."""
+    host.wait_until(lambda: not panel.isRunning(), seconds)
+
+
+def scene_names():
+    """Names of all nodes of the scene, sorted."""
+    scene = slicer.mrmlScene
+    return sorted(scene.GetNthNode(number).GetName() or "" for number in range(scene.GetNumberOfNodes()))

@@ -1,0 +1,139 @@
+"""The names that Slicer looks for: module, reader, sample, self-test, console."""
+
+import types
+import unittest
+
+import numpy as np
+import pytest
+import slicer
+from journey import add_clip
+from oracle import noise_sweep
+
+from DualTrackCore import save_sweep
+from DualTrackCore.errors import Cancelled, InputError
+from DualTrackCore.jobs import RunSettings
+
+
+def test_the_module_describes_itself(host):
+    parent = host.module_parent
+    assert parent.title == "DualTrack"
+    assert parent.categories == ["Ultrasound"]
+    assert "research use only" in parent.helpText
+    assert "2509.09530" in parent.acknowledgementText
+
+
+def test_the_sample_is_listed_with_its_checksum_and_loads(host):
+    slicer.app.complete_startup()
+    (sample,) = host.samples
+    assert sample.category == "Ultrasound"
+    assert sample.checksums.startswith("SHA256:")
+    (browser,) = sample.customDownloader(None)
+    assert browser.GetNumberOfItems() == 168
+    assert sample.customDownloader(None) == [browser]
+
+
+def test_the_self_tests_of_the_module_pass_as_slicer_runs_them(host):
+    case = host.module.DualTrackSlicerTest
+    names = unittest.defaultTestLoader.getTestCaseNames(case)
+    assert len(names) >= 6
+    result = unittest.TestResult()
+    unittest.TestSuite(case(name) for name in names).run(result)
+    assert result.testsRun == len(names)
+    assert not [text for _, text in result.failures + result.errors]
+
+
+def test_the_logic_runs_from_the_console_without_the_panel(host, tiny_model_file):
+    browser, reports = add_clip(host), []
+    logic = host.module.DualTrackSlicerLogic()
+    try:
+        nodes = logic.run(browser, model=str(tiny_model_file), onProgress=reports.append)
+    finally:
+        logic.close()
+    assert nodes.transform_sequence.GetNumberOfDataNodes() == 24
+    assert {"network", "reconstructing"} <= {report.stage for report in reports}
+
+
+def test_a_callback_gets_the_run_and_the_console_is_free_meanwhile(host, tiny_model_file):
+    browser, ended = add_clip(host), []
+    logic = host.module.DualTrackSlicerLogic()
+    run = logic.run(browser, model=str(tiny_model_file), onDone=ended.append)
+    assert run.state == "running"
+    host.wait_until(lambda: ended, 120)
+    assert ended == [run]
+    assert run.nodes.volume is not None
+    logic.close()
+
+
+def test_a_blocking_run_raises_what_went_wrong(host, tmp_path):
+    browser = add_clip(host)
+    logic = host.module.DualTrackSlicerLogic()
+    with pytest.raises(InputError, match="frames 0 to 99"):
+        logic.run(browser, settings=RunSettings(last_frame=99))
+    logic.dependencies.is_installed = lambda name: False
+    host.dialogs.answer = False
+    with pytest.raises(Cancelled, match="cannot run without torch"):
+        logic.run(browser)
+    logic.close()
+
+
+class Messages:
+    """What a reader tells the user."""
+
+    def __init__(self):
+        self.texts = []
+
+    def AddMessage(self, event, text):
+        self.texts.append(text)
+
+
+@pytest.fixture
+def reader(host):
+    """The file reader, with the parent that Slicer gives it."""
+    messages = Messages()
+    parent = types.SimpleNamespace(
+        supportedNameFilters=lambda path: ["*.h5"] if path.endswith((".h5", ".hdf5")) else [],
+        userMessages=lambda: messages,
+        loadedNodes=[],
+    )
+    return host.module.DualTrackSlicerFileReader(parent)
+
+
+def test_the_reader_opens_a_sweep_and_keeps_frames_and_spacing(reader, tmp_path):
+    sweep = noise_sweep(6, 20, 30)
+    path = tmp_path / "scan.h5"
+    save_sweep(sweep, path)
+    assert reader.canLoadFileConfidence(str(path)) > 0.5
+    assert reader.load({"fileName": str(path)})
+    browser = slicer.mrmlScene.GetNodeByID(reader.parent.loadedNodes[1])
+    sequence = browser.GetMasterSequenceNode()
+    assert sequence.GetNumberOfDataNodes() == 6
+    image = sequence.GetNthDataNode(3)
+    np.testing.assert_array_equal(slicer.util.arrayFromVolume(image)[0], sweep.frames[3])
+    np.testing.assert_allclose(image.GetSpacing()[:2], sweep.spacing_mm)
+
+
+def test_the_reader_leaves_other_files_alone(reader, tmp_path):
+    import h5py
+
+    text, other = tmp_path / "notes.h5", tmp_path / "other.h5"
+    text.write_text("no HDF5 at all")
+    with h5py.File(other, "w") as file:
+        file["temperatures"] = [1, 2]
+    assert reader.canLoadFileConfidence(str(text)) == 0
+    assert reader.canLoadFileConfidence(str(other)) < 0.5
+    assert reader.canLoadFileConfidence(str(tmp_path / "clip.mp4")) == 0
+    assert not reader.load({"fileName": str(other)})
+    assert "neither images nor frames" in reader.parent.userMessages().texts[0]
+
+
+def test_a_script_says_only_what_differs_from_the_defaults(host):
+    from DualTrackSlicerLib.console_script import consoleScript
+
+    plain = consoleScript("clip", RunSettings())
+    assert "RunSettings" not in plain
+    assert plain.endswith("nodes = logic.run(clip, model='mini')\n")
+    several = consoleScript("it's", RunSettings(fan="auto"), (0.2, 0.3), is_volume=True, sequence_name="b")
+    compile(several, "script", "exec")
+    assert "fan='auto'" in several
+    assert "logic.sequenceFromVolume(clip)" in several
+    assert "sequenceNode=images" in several

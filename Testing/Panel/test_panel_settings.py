@@ -1,0 +1,260 @@
+"""What is kept, what is explained, what is asked before."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import slicer
+from journey import add_clip, choose_file, finish
+from pythonqt import unwrap
+
+from DualTrackCore.errors import Cancelled, MissingDependencyError
+from DualTrackCore.jobs import JobFailed, RunSettings
+
+
+def test_settings_come_back_with_the_scene(host, panel):
+    add_clip(host)
+    panel.ui.voxelSpinBox.value = 0.7
+    panel.ui.compoundingComboBox.currentIndex = 1
+    panel.ui.areaComboBox.currentIndex = 1
+    panel.ui.volumeCheckBox.checked = False
+    saved = _saved(slicer.mrmlScene)
+    slicer.mrmlScene.Clear(False)
+    host.process()
+    assert panel.ui.voxelSpinBox.text == "automatic"
+    assert panel.ui.volumeCheckBox.checked
+    slicer.mrmlScene.SetLoadFromXMLString(1)
+    slicer.mrmlScene.SetSceneXMLString(saved)
+    slicer.mrmlScene.Import()
+    host.process()
+    assert panel.ui.voxelSpinBox.value == 0.7
+    assert panel.ui.compoundingComboBox.currentText == "brightest"
+    assert not panel.ui.volumeCheckBox.checked
+    assert panel.settings().fan == "auto"
+
+
+def test_device_and_models_folder_belong_to_the_computer(host, panel, tmp_path):
+    panel.ui.deviceComboBox.currentIndex = 1
+    panel.ui.modelsFolderEdit.currentPath = str(tmp_path / "mine")
+    slicer.mrmlScene.Clear(False)
+    host.close_panel(panel)
+    again = host.open_panel()
+    assert again.ui.deviceComboBox.currentText == "processor"
+    assert again.ui.modelsFolderEdit.currentPath == str(tmp_path / "mine")
+    assert again.settings().device == "cpu"
+    assert again.logic.modelsFolder() == tmp_path / "mine"
+
+
+@pytest.mark.parametrize("state", ["empty", "clip", "running", "no volume"])
+def test_every_disabled_control_says_why(host, panel, tiny_model_file, state):
+    if state != "empty":
+        add_clip(host)
+        choose_file(panel, tiny_model_file)
+    if state == "no volume":
+        panel.ui.volumeCheckBox.checked = False
+    if state == "running":
+        host.click(panel.ui.applyButton)
+    disabled = [
+        widget for widget in vars(panel.ui).values() if not unwrap(widget).isEnabledTo(unwrap(widget).parentWidget())
+    ]
+    assert disabled
+    for widget in disabled:
+        assert widget.toolTip.endswith("."), widget.name
+        assert not widget.toolTip.startswith(("The ", "Width of", "Height of", "Left edge", "Upper edge")), widget.name
+    finish(host, panel)
+
+
+def test_apply_asks_before_it_installs_and_goes_no_further_without_consent(host, panel, tiny_model_file):
+    calls = _pretend_missing(panel, {"torch", "timm"})
+    add_clip(host)
+    choose_file(panel, tiny_model_file)
+    assert "first Apply installs torch, timm" in panel.ui.preflightLabel.text
+    host.dialogs.answer = False
+    host.click(panel.ui.applyButton)
+    assert "torch, timm" in host.dialogs.asked[-1]
+    assert "cannot run without torch, timm" in panel.ui.errorLabel.text
+    assert calls == []
+
+
+def test_apply_installs_what_is_missing_and_then_runs(host, panel, tiny_model_file):
+    calls = _pretend_missing(panel, {"torch", "timm"})
+    add_clip(host)
+    choose_file(panel, tiny_model_file)
+    host.click(panel.ui.applyButton)
+    finish(host, panel)
+    assert [call[0] for call in calls] == ["torch", "packages"]
+    assert "timm" in calls[1][1]
+    assert "numpy==" in calls[1][2]
+    assert panel.run.state == "done"
+
+
+def test_an_installer_that_fails_is_told_in_one_sentence(host):
+    from DualTrackSlicerLib.dependencies import Dependencies
+
+    def fail(*paths):
+        raise RuntimeError("no route to host\nlong log")
+
+    dependencies = Dependencies(
+        is_installed=lambda name: name != "timm", ask=lambda missing: True, install_packages=fail
+    )
+    with pytest.raises(MissingDependencyError, match=r"timm failed \(no route to host\); check the network"):
+        dependencies.ensure()
+
+
+def test_packages_that_are_not_there_afterwards_are_named(host):
+    from DualTrackSlicerLib.dependencies import Dependencies
+
+    dependencies = Dependencies(
+        is_installed=lambda name: name != "timm", ask=lambda missing: True, install_packages=lambda *paths: None
+    )
+    with pytest.raises(MissingDependencyError, match="timm could not be installed; restart Slicer"):
+        dependencies.ensure()
+
+
+def test_nothing_is_asked_where_nothing_is_missing(host):
+    from DualTrackSlicerLib.dependencies import Dependencies
+
+    def never(*arguments):
+        raise AssertionError(arguments)
+
+    Dependencies(lambda name: True, ask=never, install_torch=never, install_packages=never).ensure()
+    with pytest.raises(Cancelled):
+        Dependencies(lambda name: False, ask=lambda missing: False, install_torch=never).ensure()
+
+
+def test_too_little_memory_offers_a_run_that_needs_less(host, panel, tiny_model_file, monkeypatch, tmp_path):
+    add_clip(host)
+    choose_file(panel, tiny_model_file)
+    asked = []
+
+    class Failed:
+        state = "failed"
+
+        def wait(self, timeout):
+            pass
+
+        def poll(self):
+            return []
+
+        @property
+        def result(self):
+            raise JobFailed("The memory did not suffice.", tmp_path / "log", "the log", "memory")
+
+    class Client:
+        def submit(self, sweep, settings):
+            asked.append(settings)
+            return Failed()
+
+    monkeypatch.setattr(panel.logic, "_worker", Client)
+    host.click(panel.ui.applyButton)
+    finish(host, panel)
+    assert panel.ui.retryButton.isVisible()
+    host.click(panel.ui.retryButton)
+    finish(host, panel)
+    assert [(s.chunk_frames, s.device) for s in asked] == [("auto", "auto"), (4, "cpu")]
+    assert isinstance(asked[1], RunSettings)
+
+
+def test_an_area_is_drawn_on_the_picture_and_kept_in_pixels(host, panel):
+    add_clip(host)
+    panel.ui.partSection.collapsed = False
+    host.click(panel.ui.drawAreaButton)
+    region = panel.parameters.region
+    assert (panel.ui.areaXSpinBox.value, panel.ui.areaWidthSpinBox.value) == (0, 63)
+    size = list(region.GetSize())
+    np.testing.assert_allclose(size[:2], (63 * 0.4, 47 * 0.3))
+    region.SetSize(size[0] / 2, size[1], size[2])
+    host.process()
+    assert panel.ui.areaComboBox.currentText == "as given below"
+    assert panel.ui.areaWidthSpinBox.value in (31, 32)
+    assert panel.settings().clip[2] == panel.ui.areaWidthSpinBox.value
+    region.SetCenter(500, 0, 0)
+    host.process()
+    assert "beside the picture" in panel.ui.clipInfoLabel.text
+
+
+def test_the_area_is_found_without_the_scanners_frame(host, panel):
+    from DualTrackCore import Sweep
+
+    frames = np.zeros((12, 60, 80), np.uint8)
+    frames[:, 10:50, 20:70] = np.random.default_rng(0).integers(20, 255, (12, 40, 50))
+    frames[:, 2:5, 2:40] = 200
+    add_clip(host, Sweep(frames, 0.3))
+    panel.ui.partSection.collapsed = False
+    host.click(panel.ui.findAreaButton)
+    x, y, width, height = panel.settings().clip
+    assert abs(x - 20) <= 2
+    assert abs(y - 10) <= 2
+    assert abs(width - 49) <= 4
+    assert abs(height - 39) <= 4
+
+
+def test_a_published_model_is_not_downloaded_before_size_and_licence_are_accepted(host, panel, monkeypatch):
+    index = [choice.name for choice in panel.modelSection.choices].index("dualtrack-tusrec2024")
+    panel.ui.modelComboBox.currentIndex = index
+    assert "healthy forearms" in panel.ui.modelInfoLabel.text
+    assert "CC BY-NC-SA 4.0" in panel.ui.modelInfoLabel.text
+    assert "about 408 MB" in panel.ui.modelInfoLabel.text
+    started = []
+    monkeypatch.setattr(panel.logic, "downloadModel", started.append)
+    host.dialogs.answer = False
+    host.click(panel.ui.downloadButton)
+    assert "about 408 MB" in host.dialogs.asked[-1]
+    assert "CC BY-NC-SA 4.0" in host.dialogs.asked[-1]
+    assert started == []
+    add_clip(host)
+    assert panel.ui.applyButton.toolTip.startswith("Download the model")
+
+
+def test_a_model_is_installed_from_a_file_and_can_be_deleted(host, panel, tiny_model_file, tmp_path):
+    task = panel.logic.importModel("mine", tiny_model_file)
+    host.wait_until(lambda: task.poll() is None and task.state != "running", 120)
+    assert task.state == "done", task.message
+    assert (tmp_path / "models" / "mine.safetensors").is_file()
+    panel.enter()
+    names = [choice.name for choice in panel.modelSection.choices]
+    panel.ui.modelComboBox.currentIndex = names.index("mine")
+    assert panel.modelSection.problem() == ""
+    panel.ui.advancedSection.collapsed = False
+    host.click(panel.ui.emptyFolderButton)
+    assert not (tmp_path / "models" / "mine.safetensors").exists()
+    assert "is not on this computer" in panel.modelSection.problem()
+
+
+def test_a_file_that_is_no_model_is_not_installed(host, panel, tmp_path):
+    broken = tmp_path / "broken.pt"
+    broken.write_bytes(b"nothing")
+    task = panel.logic.importModel("mine", broken)
+    host.wait_until(lambda: task.poll() is None and task.state != "running", 120)
+    assert task.state == "failed"
+    assert "broken.pt" in task.message
+    assert not list((tmp_path / "models").glob("mine*"))
+
+
+def _is_disabled_itself(widget):
+    return not widget.isEnabledTo(widget.parentWidget())
+
+
+def _saved(scene):
+    scene.SetSaveToXMLString(1)
+    scene.Commit()
+    return scene.GetSceneXMLString()
+
+
+def _pretend_missing(panel, names):
+    """Make the panel's dependencies lack packages until they are installed; the calls of the installers."""
+    calls, missing = [], set(names)
+    dependencies = panel.logic.dependencies
+
+    def packages(requirements, constraints):
+        calls.append(("packages", Path(requirements).read_text(), Path(constraints).read_text()))
+        missing.discard("timm")
+
+    def torch():
+        calls.append(("torch",))
+        missing.discard("torch")
+
+    dependencies.is_installed = lambda name: name not in missing
+    dependencies.install_torch, dependencies.install_packages = torch, packages
+    panel.update()
+    return calls
