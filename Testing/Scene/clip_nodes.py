@@ -102,7 +102,7 @@ def add_simulated_clip(scene, sweep: Sweep, **options):
 
 def drifting(trajectory: Trajectory, step_mm: float = 0.02) -> Trajectory:
     """An estimate that goes a little further at every step than the truth."""
-    motions = trajectory.parameters + [step_mm, 0, step_mm, 0.01, 0, 0]
+    motions = trajectory.parameters + np.array([step_mm, 0, step_mm, 0.01, 0, 0])
     return Trajectory.from_parameters(motions, {"model": "mini"})
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tempfile
+
 import slicer
 
 _LOGICS = (
@@ -36,6 +38,9 @@ class Application:
         self._data_io = slicer.vtkDataIOManagerLogic()
         self._data_io.SetMRMLApplicationLogic(self.logic)
         self._data_io.SetAndObserveDataIOManager(self._remote_io.GetDataIOManager())
+        self._remote_io.AddDataIOToScene()
+        self._cache = tempfile.TemporaryDirectory()
+        self._remote_io.GetCacheManager().SetRemoteCacheDirectory(self._cache.name)
 
     def close(self) -> None:
         """Empty the scene and let the logics go."""
@@ -43,3 +48,4 @@ class Application:
         for logic in self.module_logics.values():
             logic.SetMRMLScene(None)
         self.module_logics.clear()
+        self._cache.cleanup()

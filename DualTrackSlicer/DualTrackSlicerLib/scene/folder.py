@@ -10,22 +10,17 @@ import vtk
 _FOLDER = "DualTrack.Folder"
 
 
-def file_nodes(
-    scene: slicer.vtkMRMLScene, nodes: Sequence[slicer.vtkMRMLNode], name: str, beside: slicer.vtkMRMLNode | None
-) -> int:
+def file_nodes(scene: slicer.vtkMRMLScene, nodes: Sequence[slicer.vtkMRMLNode], name: str) -> int:
     """Put nodes into one folder and return its item; the folder that already holds the first of them is used again.
 
     Args:
         nodes: all in the scene; at least one.
-        name: of a new folder.
-        beside: a node beside which a new folder is made; None puts it at the top.
+        name: of a new folder, at the top of the hierarchy.
     """
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
     folder = folder_of(nodes[0])
     if folder is None:
-        item = hierarchy.GetItemByDataNode(beside) if beside is not None else 0
-        parent = hierarchy.GetItemParent(item) if item else hierarchy.GetSceneItemID()
-        folder = hierarchy.CreateFolderItem(parent or hierarchy.GetSceneItemID(), name)
+        folder = hierarchy.CreateFolderItem(hierarchy.GetSceneItemID(), name)
         hierarchy.SetItemAttribute(folder, _FOLDER, "1")
     for node in nodes:
         # Also moves the item that the application has made for the node already.

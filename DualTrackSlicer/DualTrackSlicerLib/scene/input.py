@@ -40,7 +40,7 @@ class Clip:
         name: what the user calls the clip.
         frames: how many.
         size: (width, height) in pixels; (0, 0) where `problem` says that there is none.
-        spacing_mm: (across columns, down rows), or None where unknown: 1 x 1 mm, which Slicer writes for want of better.
+        spacing_mm: (across columns, down rows), or None where unknown; Slicer shows that as 1 x 1 mm.
         rate_hz, duration_s: from the index of the sequence where that is a time; None where unknown.
         browser, sequence: the nodes; None for a 3D volume.
         volume: a 3D volume, to be turned into a browser by `sequenceFromVolume` first; None for a sequence.
@@ -161,10 +161,8 @@ def _place(
     given_mm: Spacing | None,
 ) -> _Place:
     size = layout.size[::-1]
-    stated, skew_deg = (
-        _known_spacing(node_from_pixel[0], layout),
-        float(split_affine(node_from_pixel[0], size).skew_deg),
-    )
+    stated = _known_spacing(node_from_pixel[0], layout)
+    skew_deg = float(split_affine(node_from_pixel[0], size).skew_deg)
     found, sentence = find_tracking(browser, images)
     world_from_pixel = None if found is None else found.world_from_node @ node_from_pixel
     if found is None and np.ptp(node_from_pixel, axis=0).max() > 1e-6:

@@ -16,3 +16,8 @@ def nodes_of_class(scene: slicer.vtkMRMLScene, name: str) -> list[slicer.vtkMRML
 def as_list(collection: vtk.vtkCollection) -> list[object]:
     """The objects of a VTK collection."""
     return [collection.GetItemAsObject(i) for i in range(collection.GetNumberOfItems())]
+
+
+def free_name(scene: slicer.vtkMRMLScene, name: str) -> str:
+    """`name`, or with a number behind it where a node of the scene has it; a name is free again when its node goes."""
+    return name if scene.GetFirstNodeByName(name) is None else scene.GenerateUniqueName(name)

@@ -10,6 +10,7 @@ import vtk
 from vtk.util.numpy_support import numpy_to_vtk
 
 from DualTrackCore.errors import InputError
+from DualTrackSlicerLib.scene.nodes import free_name
 
 #: Arrays of the tube that it can be coloured by.
 FRAME, SPEED, CONSISTENCY = "Frame", "Speed", "Consistency"
@@ -132,7 +133,7 @@ def _distinct(points: np.ndarray) -> list[int]:
 
 def _add_model(scene: slicer.vtkMRMLScene, surface: vtk.vtkPolyData, name: str) -> slicer.vtkMRMLModelNode:
     node = slicer.vtkMRMLModelNode()
-    node.SetName(scene.GenerateUniqueName(name))
+    node.SetName(free_name(scene, name))
     node.SetAndObservePolyData(surface)
     scene.AddNode(node)
     node.CreateDefaultDisplayNodes()

@@ -41,7 +41,8 @@ def poses_of_all_frames(trajectory: Trajectory, first_frame: int, count: int) ->
     stop = first_frame + len(trajectory)
     if first_frame < 0 or stop > count:
         raise InputError(
-            f"The result is about the frames {first_frame} to {stop - 1} and the clip has {count}; it is of another clip."
+            f"The result is about the frames {first_frame} to {stop - 1} and the clip has {count} frames; "
+            "it is of another clip."
         )
     valid = np.zeros(count, bool)
     valid[first_frame:stop] = trajectory.valid

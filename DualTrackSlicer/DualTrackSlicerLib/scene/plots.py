@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import slicer
 
+from DualTrackSlicerLib.scene.nodes import free_name
 from DualTrackSlicerLib.scene.tables import AXES, ERRORS, FRAME
 
 #: Blue, orange, green: distinguishable also by readers who see colours differently.
@@ -62,7 +63,7 @@ def _add_chart(
     scene: slicer.vtkMRMLScene, series: list[slicer.vtkMRMLPlotSeriesNode], name: str, y_title: str
 ) -> slicer.vtkMRMLPlotChartNode:
     chart = slicer.vtkMRMLPlotChartNode()
-    chart.SetName(scene.GenerateUniqueName(name))
+    chart.SetName(free_name(scene, name))
     scene.AddNode(chart)
     for node in series:
         chart.AddAndObservePlotSeriesNodeID(node.GetID())

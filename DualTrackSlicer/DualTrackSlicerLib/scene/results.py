@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 import numpy as np
 import slicer
@@ -13,19 +13,18 @@ from DualTrackCore.errors import InputError
 from DualTrackCore.trajectory import invert_rigid
 from DualTrackSlicerLib.scene import paths
 from DualTrackSlicerLib.scene.display import renderVolume
-from DualTrackSlicerLib.scene.folder import file_nodes, folder_of, remove_empty_folders
+from DualTrackSlicerLib.scene.folder import remove_empty_folders
 from DualTrackSlicerLib.scene.input import SceneSweep
 from DualTrackSlicerLib.scene.placement import FramePoses, node_motions, poses_of_all_frames, transform_sequence
 from DualTrackSlicerLib.scene.plots import add_plots
 from DualTrackSlicerLib.scene.provenance import mark, provenance_attributes
 from DualTrackSlicerLib.scene.quality import FrameQuality, frame_quality
+from DualTrackSlicerLib.scene.result_nodes import RUN, ResultNodes, file_result, nodes_of
 from DualTrackSlicerLib.scene.tables import add_error_table, add_pose_table
 from DualTrackSlicerLib.scene.undo import attendants, make_undoable, save_state
 from DualTrackSlicerLib.scene.volumes import add_volumes
 from DualTrackSlicerLib.scene.wiring import (
     IMAGES,
-    PROXY,
-    ROLE,
     connect,
     disconnect,
     is_result_sequence,
@@ -34,46 +33,6 @@ from DualTrackSlicerLib.scene.wiring import (
 
 if TYPE_CHECKING:
     from DualTrackCore.jobs import JobResult
-
-#: Fields of :class:`ResultNodes` that the transform sequence refers to by "DualTrack.<field>".
-_SINGLE = ("volume", "coverage", "trajectory_model", "pose_table", "truth_model", "error_table")
-_SEVERAL = ("outlines", "plots", "plot_series")
-
-
-@dataclass(frozen=True, eq=False)
-class ResultNodes:
-    """The nodes of one run. What the run did not give, or a user deleted, is None or missing from its list.
-
-    Attributes:
-        folder: subject-hierarchy item that holds them all; None where the folder is gone.
-        transform_sequence: a linear transform for each image of the clip, in its browser.
-        transform_proxy: the transform of the selected image, parent of the image proxy.
-        volume, coverage: grey values (8 bit) and how much was seen (float32).
-        trajectory_model: tube along the image centres; see `colourTrajectory`.
-        outlines: border of the first and of the last frame of the run.
-        pose_table: poses and quality of each frame; see `trajectoryFromTable`.
-        truth_model, error_table, plots, plot_series: where the clip is tracked and the poses were estimated.
-    """
-
-    folder: int | None
-    transform_sequence: slicer.vtkMRMLSequenceNode
-    transform_proxy: slicer.vtkMRMLTransformNode | None
-    volume: slicer.vtkMRMLScalarVolumeNode | None = None
-    coverage: slicer.vtkMRMLScalarVolumeNode | None = None
-    trajectory_model: slicer.vtkMRMLModelNode | None = None
-    pose_table: slicer.vtkMRMLTableNode | None = None
-    truth_model: slicer.vtkMRMLModelNode | None = None
-    error_table: slicer.vtkMRMLTableNode | None = None
-    outlines: list[slicer.vtkMRMLModelNode] = field(default_factory=list)
-    plots: list[slicer.vtkMRMLPlotChartNode] = field(default_factory=list)
-    plot_series: list[slicer.vtkMRMLPlotSeriesNode] = field(default_factory=list)
-
-    def __iter__(self) -> Iterator[slicer.vtkMRMLNode]:
-        """All nodes."""
-        singles = [self.transform_sequence, self.transform_proxy, *(getattr(self, name) for name in _SINGLE)]
-        yield from (node for node in singles if node is not None)
-        for name in _SEVERAL:
-            yield from getattr(self, name)
 
 
 def showResults(scene: slicer.vtkMRMLScene, sceneSweep: SceneSweep, result: JobResult) -> ResultNodes:
@@ -94,10 +53,10 @@ def showResults(scene: slicer.vtkMRMLScene, sceneSweep: SceneSweep, result: JobR
             f"{len(sceneSweep.sweep)} when the run began; run it again."
         )
     placed = poses_of_all_frames(result.trajectory, result.first_frame, len(sceneSweep.sweep))
-    attributes = provenance_attributes(result)
+    attributes = {RUN: uuid4().hex, **provenance_attributes(result)}
     name = images.GetName()
     transforms = transform_sequence(sceneSweep, node_motions(sceneSweep, placed), f"{name} poses", attributes)
-    save_state(scene, _refile)
+    save_state(scene)
     previous = previousResults(sceneSweep.browser, images)
     if previous is not None:
         _remove(previous)
@@ -177,28 +136,14 @@ def _with_truth(scene: slicer.vtkMRMLScene, clip: SceneSweep, result: JobResult,
 
 def _finish(made: ResultNodes, attributes: dict[str, str]) -> None:
     """Provenance, parent, references and folder of all nodes of a run."""
-    transforms = made.transform_sequence
     base = made.transform_proxy.GetTransformNodeID()
     for node in (made.volume, made.coverage, made.trajectory_model, made.truth_model, *made.outlines):
         if node is not None:
             node.SetAndObserveTransformNodeID(base)
     mark(made, attributes)
-    for name in _SINGLE:
-        node = getattr(made, name)
-        if node is not None:
-            node.SetAttribute(ROLE, name)
-            transforms.SetNodeReferenceID(f"DualTrack.{name}", node.GetID())
-    for name in _SEVERAL:
-        for node in getattr(made, name):
-            node.SetAttribute(ROLE, name)
-            transforms.AddNodeReferenceID(f"DualTrack.{name}", node.GetID())
+    made.remember()
     make_undoable(made)
-    _refile(transforms)
-
-
-def _refile(transforms: slicer.vtkMRMLSequenceNode) -> None:
-    nodes, images = list(_nodes_of(transforms)), transforms.GetNodeReference(IMAGES)
-    file_nodes(transforms.GetScene(), nodes, f"DualTrack {images.GetName()}", None)
+    file_result(made.transform_sequence)
 
 
 def previousResults(
@@ -212,18 +157,8 @@ def previousResults(
     """
     for sequence in sequences_of(browserNode):
         if is_result_sequence(sequence) and imageSequenceNode in (None, sequence.GetNodeReference(IMAGES)):
-            return _nodes_of(sequence)
+            return nodes_of(sequence)
     return None
-
-
-def _nodes_of(transforms: slicer.vtkMRMLSequenceNode) -> ResultNodes:
-    single = {name: transforms.GetNodeReference(f"DualTrack.{name}") for name in _SINGLE}
-    several = {}
-    for name in _SEVERAL:
-        role = f"DualTrack.{name}"
-        nodes = (transforms.GetNthNodeReference(role, i) for i in range(transforms.GetNumberOfNodeReferences(role)))
-        several[name] = [node for node in nodes if node is not None]
-    return ResultNodes(folder_of(transforms), transforms, transforms.GetNodeReference(PROXY), **single, **several)
 
 
 def removeResults(nodes: ResultNodes) -> None:
@@ -232,7 +167,7 @@ def removeResults(nodes: ResultNodes) -> None:
     if scene is None:
         return
     images = nodes.transform_sequence.GetNodeReference(IMAGES)
-    save_state(scene, _refile)
+    save_state(scene)
     _remove(nodes)
     if images is not None:
         disconnect(images)

@@ -13,6 +13,7 @@ from vtk.util.numpy_support import numpy_to_vtk
 from DualTrackCore.errors import InputError
 from DualTrackCore.trajectory import Trajectory
 from DualTrackSlicerLib.scene.input import SceneSweep
+from DualTrackSlicerLib.scene.nodes import free_name
 from DualTrackSlicerLib.scene.placement import FramePoses
 from DualTrackSlicerLib.scene.quality import FrameQuality
 
@@ -112,7 +113,7 @@ def _add_table(scene: slicer.vtkMRMLScene, columns: Sequence[Column], name: str)
     for column in columns:
         table.AddColumn(_array(column))
     node = slicer.vtkMRMLTableNode()
-    node.SetName(scene.GenerateUniqueName(name))
+    node.SetName(free_name(scene, name))
     node.SetAndObserveTable(table)
     node.SetUseColumnTitleAsColumnHeader(True)
     scene.AddNode(node)

@@ -7,12 +7,13 @@ result nodes that are there. Slicer has undo switched off until a user or script
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import slicer
 
 from DualTrackSlicerLib.scene.folder import remove_empty_folders
 from DualTrackSlicerLib.scene.nodes import nodes_of_class
+from DualTrackSlicerLib.scene.result_nodes import file_result, restore_references
 from DualTrackSlicerLib.scene.wiring import (
     BROWSER,
     IMAGES,
@@ -29,18 +30,14 @@ from DualTrackSlicerLib.scene.wiring import (
 _WATCHED = "dualTrackUndoObservers"
 
 
-def save_state(scene: slicer.vtkMRMLScene, refile: Callable[[slicer.vtkMRMLSequenceNode], object]) -> None:
-    """Begin a step of undo, where the scene keeps any.
-
-    Args:
-        refile: puts the nodes of a run, named by its transform sequence, back into their folder.
-    """
+def save_state(scene: slicer.vtkMRMLScene) -> None:
+    """Begin a step of undo, where the scene keeps any."""
     scene.SaveStateForUndo()
     if getattr(scene, _WATCHED, None):
         return
 
     def realign(caller: object, event: object) -> None:
-        realign_scene(scene, refile)
+        realign_scene(scene)
 
     events = (slicer.vtkMRMLScene.EndUndoEvent, slicer.vtkMRMLScene.EndRedoEvent)
     setattr(scene, _WATCHED, [scene.AddObserver(event, realign) for event in events])
@@ -66,12 +63,13 @@ def attendants(node: slicer.vtkMRMLNode) -> list[slicer.vtkMRMLNode]:
     return [part for part in found if part is not None]
 
 
-def realign_scene(scene: slicer.vtkMRMLScene, refile: Callable[[slicer.vtkMRMLSequenceNode], object]) -> None:
+def realign_scene(scene: slicer.vtkMRMLScene) -> None:
     """Make browsers, images and folders agree with the result nodes in the scene."""
     present = [node for node in result_sequences(scene) if node.GetNodeReference(BROWSER) is not None]
     for transforms in present:
+        restore_references(transforms)
         connect(transforms)
-        refile(transforms)
+        file_result(transforms)
     _remove_stray_proxies(scene, {node.GetNodeReferenceID(PROXY) for node in present})
     placed = {node.GetNodeReferenceID(IMAGES) for node in present}
     for images in moved_images(scene):

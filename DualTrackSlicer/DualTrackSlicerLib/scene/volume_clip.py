@@ -9,7 +9,7 @@ from vtk.util.numpy_support import get_vtk_array_type, vtk_to_numpy
 
 from DualTrackCore.errors import InputError
 from DualTrackSlicerLib.scene.matrices import ijk_to_ras, to_vtk
-from DualTrackSlicerLib.scene.nodes import nodes_of_class
+from DualTrackSlicerLib.scene.nodes import free_name, nodes_of_class
 
 #: On a sequence: the volume that its frames were copied from.
 SOURCE_REFERENCE = "DualTrack.sourceVolume"
@@ -37,7 +37,7 @@ def sequenceFromVolume(volumeNode: slicer.vtkMRMLVolumeNode) -> slicer.vtkMRMLSe
         return existing
     scene = volumeNode.GetScene()
     sequence = slicer.vtkMRMLSequenceNode()
-    sequence.SetName(scene.GenerateUniqueName(f"{volumeNode.GetName()} frames"))
+    sequence.SetName(free_name(scene, f"{volumeNode.GetName()} frames"))
     sequence.SetIndexName("frame")
     sequence.SetIndexUnit("")
     scene.AddNode(sequence)

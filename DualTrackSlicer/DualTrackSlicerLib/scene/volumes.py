@@ -10,6 +10,7 @@ import vtk
 from vtk.util.numpy_support import get_vtk_array_type, vtk_to_numpy
 
 from DualTrackSlicerLib.scene.matrices import to_vtk
+from DualTrackSlicerLib.scene.nodes import free_name
 
 if TYPE_CHECKING:
     from DualTrackCore.jobs import JobResult
@@ -49,7 +50,7 @@ def _add_volume(
     image.AllocateScalars(get_vtk_array_type(array.dtype), 1)
     vtk_to_numpy(image.GetPointData().GetScalars()).reshape(array.shape)[:] = array
     node = slicer.vtkMRMLScalarVolumeNode()
-    node.SetName(scene.GenerateUniqueName(name))
+    node.SetName(free_name(scene, name))
     node.SetIJKToRASMatrix(to_vtk(node_from_voxel))
     node.SetAndObserveImageData(image)
     return scene.AddNode(node)
