@@ -15,7 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 
 from DualTrackCore.reconstruction.accumulators import Accumulator
-from DualTrackCore.reconstruction.insertion import Block, place_linear, place_nearest
+from DualTrackCore.reconstruction.insertion import EDGE_TOLERANCE, Block, place_linear, place_nearest
 from DualTrackCore.reconstruction.mask import PixelSelection
 
 #: Pixels of a block: fits the cache, and is the size up to which torch runs an operation on one thread.
@@ -31,7 +31,8 @@ def frame_blocks(
     last = np.array(shape[::-1]) - 1
     if (corners.max(axis=0) < -1).any() or (corners.min(axis=0) > last + 1).any():
         return
-    inside = bool((corners >= 0).all() and (corners < last).all())
+    # Pixels are placed by sums in another order, so one on the grid's border may come out on either side of it.
+    inside = bool((corners >= EDGE_TOLERANCE).all() and (corners <= last - EDGE_TOLERANCE).all())
     width = box.right - box.left + 1
     rows = max(1, BLOCK_PIXELS // width)
     for top in range(box.top, box.bottom + 1, rows):
