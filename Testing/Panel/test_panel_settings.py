@@ -1,5 +1,6 @@
 """What is kept, what is explained, what is asked before."""
 
+import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import numpy as np
@@ -54,9 +55,9 @@ def test_every_disabled_control_says_why(host, panel, tiny_model_file, state):
         panel.ui.volumeCheckBox.checked = False
     if state == "running":
         host.click(panel.ui.applyButton)
-    disabled = [
-        widget for widget in vars(panel.ui).values() if not unwrap(widget).isEnabledTo(unwrap(widget).parentWidget())
-    ]
+    named = {element.get("name") for element in ET.parse(panel.resourcePath("UI/DualTrackSlicer.ui")).iter("widget")}
+    disabled = [getattr(panel.ui, name) for name in sorted(named & set(vars(panel.ui)))]
+    disabled = [widget for widget in disabled if _is_disabled_itself(unwrap(widget))]
     assert disabled
     for widget in disabled:
         assert widget.toolTip.endswith("."), widget.name
