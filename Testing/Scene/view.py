@@ -1,0 +1,94 @@
+"""A 3D view without a window: the displayable managers that a 3D view of Slicer has, on an offscreen window."""
+
+from __future__ import annotations
+
+import numpy as np
+import slicer
+import vtk
+from vtk.util.numpy_support import vtk_to_numpy
+
+_MANAGERS = (
+    "vtkMRMLCameraDisplayableManager",
+    "vtkMRMLViewDisplayableManager",
+    "vtkMRMLModelDisplayableManager",
+    "vtkMRMLVolumeRenderingDisplayableManager",
+)
+
+
+class ThreeDView:
+    """Renders a scene as a 3D view of the application would."""
+
+    def __init__(self, application, size: tuple[int, int] = (900, 700)) -> None:
+        self._application = application
+        scene = application.scene
+        self.node = scene.AddNewNodeByClass("vtkMRMLViewNode", "View1")
+        self.node.SetLayoutName("1")
+        self.node.SetBoxVisible(False)
+        self.node.SetAxisLabelsVisible(False)
+        self.node.SetBackgroundColor(0.10, 0.11, 0.14)
+        self.node.SetBackgroundColor2(0.22, 0.24, 0.30)
+        self._window = vtk.vtkRenderWindow()
+        self._window.SetOffScreenRendering(True)
+        self._window.SetSize(*size)
+        self._renderer = vtk.vtkRenderer()
+        self._window.AddRenderer(self._renderer)
+        self._interactor = vtk.vtkRenderWindowInteractor()
+        self._interactor.SetRenderWindow(self._window)
+        factory = slicer.vtkMRMLThreeDViewDisplayableManagerFactory.GetInstance()
+        factory.SetMRMLApplicationLogic(application.logic)
+        for name in _MANAGERS:
+            if not factory.IsDisplayableManagerRegistered(name):
+                factory.RegisterDisplayableManager(name)
+        self._group = slicer.vtkMRMLDisplayableManagerGroup()
+        self._group.Initialize(factory, self._renderer)
+        self._group.SetMRMLDisplayableNode(self.node)
+        self._slices = []
+
+    def add_slice(self, image: slicer.vtkMRMLVolumeNode, pixels: int = 512) -> slicer.vtkMRMLSliceNode:
+        """A slice view of an image, as the application has it, whose slice can be shown in this view."""
+        logic = slicer.vtkMRMLSliceLogic()
+        logic.SetMRMLApplicationLogic(self._application.logic)
+        logic.SetMRMLScene(self._application.scene)
+        node = logic.AddSliceNode("Red")
+        logic.GetSliceCompositeNode().SetBackgroundVolumeID(image.GetID())
+        node.SetDimensions(pixels, pixels, 1)
+        self._slices.append(logic)
+        return node
+
+    def fit_slices(self) -> None:
+        """Zoom every slice view to its image."""
+        for logic in self._slices:
+            logic.FitSliceToBackground()
+
+    def look(self, direction: np.ndarray, up: np.ndarray, zoom: float = 1.0) -> None:
+        """Look along a direction in RAS at all that is shown."""
+        camera = self._renderer.GetActiveCamera()
+        centre = np.array(camera.GetFocalPoint())
+        camera.SetPosition(*(centre - np.asarray(direction)))
+        camera.SetViewUp(*up)
+        self._renderer.ResetCamera()
+        camera.Zoom(zoom)
+        self._renderer.ResetCameraClippingRange()
+
+    def picture(self) -> np.ndarray:
+        """[H, W, 3] uint8."""
+        self._window.Render()
+        grab = vtk.vtkWindowToImageFilter()
+        grab.SetInput(self._window)
+        grab.ReadFrontBufferOff()
+        grab.Update()
+        image = grab.GetOutput()
+        width, height, _ = image.GetDimensions()
+        return vtk_to_numpy(image.GetPointData().GetScalars()).reshape(height, width, -1)[::-1]
+
+    def pixel(self, ras: np.ndarray) -> tuple[int, int]:
+        """(row, column) at which a point in RAS is drawn."""
+        self._renderer.SetWorldPoint(*ras[:3], 1.0)
+        self._renderer.WorldToDisplay()
+        x, y, _ = self._renderer.GetDisplayPoint()
+        return self._window.GetSize()[1] - 1 - round(y), round(x)
+
+    def close(self) -> None:
+        """Let the window and the managers go."""
+        self._group.SetMRMLDisplayableNode(None)
+        self._window.Finalize()
