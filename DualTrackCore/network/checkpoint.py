@@ -92,28 +92,34 @@ def positions_of(tensors: Mapping[str, Tensor]) -> int | None:
     return None if table is None or table.ndim != 2 else table.shape[0]
 
 
-def extend_positions(tensors: Mapping[str, Tensor], positions: int) -> dict[str, Tensor]:
-    """Weights for more frames at a time, with unchanged output on sweeps that fitted before.
+def resize_positions(tensors: Mapping[str, Tensor], positions: int) -> dict[str, Tensor]:
+    """Weights for another number of frames at a time, with unchanged output on sweeps that fit before and after.
 
-    Distance tables stay centred on distance 0 and position rows keep their index; the new entries are zero, and a model
-    must be fine-tuned before they mean anything.
+    Distance tables stay centred on distance 0 and position rows keep their index. New entries are zero, and a model must
+    be fine-tuned before they mean anything.
 
     Raises:
-        CheckpointError: no position table, one that is already longer, or no sensible number of positions.
+        CheckpointError: no position table, or no sensible number of positions.
     """
     old = positions_of(tensors)
-    if not isinstance(positions, int) or positions > MAX_POSITIONS:
-        raise CheckpointError(f"positions is {positions!r}; it must be a whole number of at most {MAX_POSITIONS}.")
-    if old is None or old > positions:
-        raise CheckpointError(f"Weights for {old} positions cannot be extended to {positions}.")
-    extended = dict(tensors)
+    if not isinstance(positions, int) or not 1 <= positions <= MAX_POSITIONS:
+        raise CheckpointError(f"positions is {positions!r}; it must be a whole number from 1 to {MAX_POSITIONS}.")
+    if old is None:
+        raise CheckpointError(f"Weights without a position table cannot be made to fit {positions} positions.")
+    resized = dict(tensors)
     for key, table in tensors.items():
         if key == POSITION_KEY:
-            extended[key] = torch.cat([table, table.new_zeros(positions - old, table.shape[1])])
+            resized[key] = _padded_or_cut(table, 0, positions - old)
         elif key.endswith(_DISTANCE_SUFFIX):
-            margin = table.new_zeros(positions - old, table.shape[1])
-            extended[key] = torch.cat([margin, table, margin])
-    return extended
+            resized[key] = _padded_or_cut(table, positions - old, positions - old)
+    return resized
+
+
+def _padded_or_cut(table: Tensor, before: int, after: int) -> Tensor:
+    """The rows of a table with this many zero rows put before and after; negative numbers take rows away."""
+    kept = table[max(-before, 0) : len(table) - max(-after, 0)]
+    zeros = [table.new_zeros(max(count, 0), table.shape[1]) for count in (before, after)]
+    return torch.cat([zeros[0], kept, zeros[1]])
 
 
 def load_weights(network: DualTrack, tensors: Mapping[str, Tensor], where: str) -> None:

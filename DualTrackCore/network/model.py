@@ -11,7 +11,7 @@ from DualTrackCore.errors import CheckpointError, DualTrackError
 from DualTrackCore.files import file_sha256
 from DualTrackCore.network.card import ModelCard, read_card, read_card_beside
 from DualTrackCore.network.checkpoint import (
-    extend_positions,
+    resize_positions,
     load_weights,
     positions_of,
     read_weights,
@@ -88,7 +88,7 @@ def load_file(
     card = card or inner_card or read_card_beside(path) or fallback or ModelCard(name=path.stem)
     card = replace(card, architecture={**card.architecture, "positions": positions_of(tensors) or 1024})
     if positions is not None:
-        tensors = extend_positions(tensors, positions)
+        tensors = resize_positions(tensors, positions)
         card = replace(card, architecture={**card.architecture, "positions": positions})
     network = build_network(card)
     load_weights(network, tensors, path.name)

@@ -187,7 +187,7 @@ class Anatomy:
 
 
 def _layer_table(random: np.random.Generator, scale_mm: float) -> tuple[np.ndarray, float]:
-    """Echo level against depth, dB: skin, fat, then muscles with a bright fascia between any two; where the fat ends, mm."""
+    """Echo level against depth, dB (skin, fat, muscles, fasciae between them), and the depth where the fat ends, mm."""
     depth = np.arange(0, _TABLE_END_MM, _TABLE_STEP_MM)
     grain = np.convolve(random.normal(size=depth.size + 40), np.hanning(9) / 2, "same")[: depth.size]
     level = np.zeros(depth.size)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,12 +12,15 @@ from torch import Tensor
 
 from DualTrackCore.errors import CheckpointError, InputError
 from DualTrackCore.network import DualTrack, ModelCard
-from DualTrackCore.network.checkpoint import extend_positions, load_weights, positions_of, read_weights
+from DualTrackCore.network.checkpoint import resize_positions, load_weights, positions_of, read_weights
 from DualTrackCore.network.dualtrack import UNUSED_HEADS
 from DualTrackCore.training.recipe import Recipe
 
 #: Name of the weights in the folder of a finished stage.
 WEIGHTS_NAME = "model.safetensors"
+
+#: Height of the waves of the position table: below that of the image features, so that they do not drown them.
+_WAVE_HEIGHT = 0.3
 
 
 def recipe_card(recipe: Recipe) -> ModelCard:
@@ -48,6 +52,8 @@ def initial_network(recipe: Recipe, runs: Path) -> DualTrack:
     except TypeError as error:
         raise InputError(f"model in the recipe describes no network: {error}.") from None
     given = recipe.initial
+    if given.positions == "waves":
+        _set_waves(network.global_encoder.pos_emb.weight)
     merged = dict(network.state_dict())
     for reference, prefix in (
         (given.all, ""),
@@ -61,6 +67,15 @@ def initial_network(recipe: Recipe, runs: Path) -> DualTrack:
     if (given.all, given.local_encoder, given.global_encoder) != (None, None, None):
         load_weights(network, merged, "The recipe's initial weights")
     return network
+
+
+def _set_waves(table: Tensor) -> None:
+    """Sines and cosines of the position, with wavelengths from 6 to 60,000 frames (Vaswani et al. 2017), in [N, C]."""
+    position = torch.arange(len(table), dtype=torch.float32)[:, None]
+    angle = position * torch.exp(-math.log(10_000) * torch.arange(0, table.shape[1], 2) / table.shape[1])
+    with torch.no_grad():
+        table[:, 0::2] = _WAVE_HEIGHT * angle.sin()
+        table[:, 1::2] = _WAVE_HEIGHT * angle[:, : table.shape[1] // 2].cos()
 
 
 def weights_of(reference: str, runs: Path) -> Path:
@@ -88,8 +103,8 @@ def _part(tensors: Mapping[str, Tensor], prefix: str, network: DualTrack, path: 
             f"{path.name}, named by initial, lacks {len(missing)} tensors of this network, such as {missing[0]}."
         )
     positions = positions_of(tensors)
-    if positions is not None and positions < network.positions:
-        tensors = extend_positions(tensors, network.positions)
+    if positions is not None and positions != network.positions:
+        tensors = resize_positions(tensors, network.positions)
     shapes = {key: value.shape for key, value in network.state_dict().items()}
     heads = {k for k, v in tensors.items() if k.startswith(UNUSED_HEADS) and shapes.get(k) != v.shape}
     return {k: v for k, v in tensors.items() if k.startswith(prefix) and k not in heads}

@@ -33,11 +33,17 @@ class Initial:
     Attributes:
         all: the whole network.
         local_encoder, global_encoder: one encoder each, put over `all`.
+        positions: the global encoder's position table where no weights are given: "random" numbers, as published, or
+            "waves", which tell the order of the frames from the first step on (a small data set never teaches it).
     """
 
     all: str | None = None
     local_encoder: str | None = None
     global_encoder: str | None = None
+    positions: str = "random"
+
+    def __post_init__(self) -> None:
+        _one_of("positions", self.positions, ("random", "waves"))
 
 
 @dataclass(frozen=True)

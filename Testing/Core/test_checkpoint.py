@@ -9,7 +9,7 @@ from oracle import TINY, tiny_model
 
 from DualTrackCore.errors import CheckpointError, InputError, OutputError
 from DualTrackCore.network import DualTrack, ModelCard, load_model
-from DualTrackCore.network.checkpoint import extend_positions, load_weights, read_weights, save_model
+from DualTrackCore.network.checkpoint import resize_positions, load_weights, read_weights, save_model
 from DualTrackCore.network.model import build_network
 
 
@@ -85,15 +85,16 @@ def test_longer_tables_leave_sweeps_that_fitted_before_unchanged(tmp_path, model
     torch.testing.assert_close(outputs(longer.network, 64), outputs(model.network, 64), atol=1e-6, rtol=1e-5)
 
 
-def test_tables_are_never_shortened(state):
-    with pytest.raises(CheckpointError, match="64 positions cannot be extended to 32"):
-        extend_positions(state, 32)
+def test_shortened_tables_leave_sweeps_that_still_fit_unchanged(state, model):
+    short = DualTrack(**{**TINY, "positions": 32})
+    load_weights(short, resize_positions(state, 32), "weights.pt")
+    torch.testing.assert_close(outputs(short), outputs(model.network))
 
 
-@pytest.mark.parametrize("positions", [10**9, 100.5, "200"])
+@pytest.mark.parametrize("positions", [10**9, 0, 100.5, "200"])
 def test_an_absurd_number_of_positions_allocates_nothing(state, positions):
-    with pytest.raises(CheckpointError, match="whole number of at most"):
-        extend_positions(state, positions)
+    with pytest.raises(CheckpointError, match="whole number from 1 to"):
+        resize_positions(state, positions)
 
 
 def test_unused_heads_may_be_missing_or_of_any_shape(model, state):
