@@ -62,7 +62,7 @@ def text_table(comparison: Comparison) -> str:
 
 def _lines(title: str, cells: Sequence[str]) -> list[str]:
     """One row of the text table; long cells take several lines."""
-    wrapped = [textwrap.wrap(cell, _COLUMN - 2) for cell in cells]
+    wrapped = [textwrap.wrap(cell, _COLUMN - 1) for cell in cells]
     height = max(len(cell) for cell in wrapped)
     padded = [[""] * (height - len(cell)) + cell for cell in wrapped]
     titles = [""] * (height - 1) + [title]
