@@ -8,8 +8,9 @@ from __future__ import annotations
 import slicer
 import vtk
 
-#: Grey value to opacity: speckle of fluid and the noise around it stay clear, tissue shows, bone and skin stand out.
-_OPACITY = ((0, 0.0), (25, 0.0), (70, 0.04), (130, 0.16), (200, 0.45), (255, 0.75))
+#: Grey value to opacity a millimetre: fluid and the noise around it stay clear, tissue is a haze through which the
+#: frame and the trajectory are seen, bone and skin stand out.
+_OPACITY = ((0, 0.0), (25, 0.0), (75, 0.006), (140, 0.026), (200, 0.09), (255, 0.3))
 #: Grey value to colour, from a dark warm brown to nearly white, as obstetric presets have it.
 _COLOURS = ((0, (0.0, 0.0, 0.0)), (60, (0.32, 0.18, 0.12)), (140, (0.78, 0.55, 0.42)), (255, (1.0, 0.96, 0.9)))
 PRESET_NAME = "DualTrack B-mode"
@@ -26,10 +27,14 @@ def renderVolume(
     """
     scene = volumeNode.GetScene()
     display = _rendering_of(volumeNode)
-    if display is None and logic is not None:
-        display = logic.CreateDefaultVolumeRenderingNodes(volumeNode)
     if display is None:
-        display = scene.AddNode(slicer.vtkMRMLGPURayCastVolumeRenderingDisplayNode())
+        if logic is None:
+            display = slicer.vtkMRMLGPURayCastVolumeRenderingDisplayNode()
+        else:
+            display = logic.CreateVolumeRenderingDisplayNode()
+            # The logic hands over a reference of its own with the node.
+            display.UnRegister(None)
+        scene.AddNode(display)
         volumeNode.AddAndObserveDisplayNodeID(display.GetID())
     properties = display.GetVolumePropertyNode()
     if properties is None:

@@ -1,0 +1,82 @@
+"""One picture of a result in 3D, drawn without a window and kept to be looked at."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from clip_nodes import add_simulated_clip, drifting, job_result
+from DualTrackSlicerLib.scene import followFrame, showResults, sweepFromBrowser, trajectoryFromTable
+from view import ThreeDView
+
+from DualTrackCore.simulation import simulated_sweep
+
+VIEW_SIZE = (720, 560)
+
+
+@pytest.fixture
+def picture_folder(tmp_path):
+    """Where pictures are kept: DUALTRACK_PICTURES, else with the temporary files of the run."""
+    folder = Path(os.environ.get("DUALTRACK_PICTURES", tmp_path))
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def write_png(path: Path, picture: np.ndarray) -> None:
+    import SimpleITK as sitk
+
+    sitk.WriteImage(sitk.GetImageFromArray(np.ascontiguousarray(picture), isVector=True), str(path))
+
+
+def changed(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """[H, W] bool: where two pictures differ visibly."""
+    return np.abs(one.astype(int) - other).max(axis=2) > 12
+
+
+@pytest.fixture
+def shown(application):
+    """(view, result nodes, clip) of a clip with volume, truth, and a slice that follows frame 45 of 90."""
+    scene = application.scene
+    sweep = simulated_sweep(3, frames=90, frame_size=(96, 128), spacing_mm=0.45, family="Per_S_PtD")
+    browser, images = add_simulated_clip(scene, sweep)
+    clip = sweepFromBrowser(browser)
+    clip = replace(clip, sweep=replace(clip.sweep, tracked=sweep.tracked))
+    nodes = showResults(scene, clip, job_result(sweep, drifting(sweep.tracked)))
+    view = ThreeDView(application, VIEW_SIZE)
+    image = browser.GetProxyNode(images)
+    slice_node = view.add_slice(image)
+    browser.SetSelectedItemNumber(45)
+    follower = followFrame(slice_node, image)
+    view.fit_slices()
+    view.look((-0.9, 0.75, -0.45), (0, 1, 0), 1.1)
+    yield view, nodes, clip
+    follower.stop()
+    view.close()
+
+
+def test_the_picture_shows_volume_slice_tube_and_outlines_where_they_belong(shown, picture_folder):
+    view, nodes, clip = shown
+    picture = view.picture()
+    write_png(picture_folder / "scene-3d.png", picture)
+
+    nodes.volume.GetNthDisplayNode(1).SetVisibility(False)
+    without_volume = view.picture()
+    haze = changed(picture, without_volume)
+    assert haze.mean() > 0.05, "the volume is not visible"
+    middle_of_frame_70 = clip.node_from_image @ trajectoryFromTable(nodes.pose_table).poses[70] @ [0, 0, 0, 1]
+    row, column = view.pixel(middle_of_frame_70)
+    assert haze[row - 15 : row + 15, column - 15 : column + 15].any(), "the volume is not where the frames are"
+    border = np.ones_like(haze)
+    border[8:-8, 8:-8] = False
+    assert not (haze & border).any(), "the volume reaches beyond the view"
+
+    clip.browser.SetSelectedItemNumber(70)
+    moved = changed(without_volume, view.picture())
+    assert moved.mean() > 0.01, "the slice does not follow the frame"
+    clip.browser.SetSelectedItemNumber(45)
+
+    for model, smallest in ((nodes.trajectory_model, 1e-4), (nodes.outlines[0], 1e-3), (nodes.outlines[1], 1e-3)):
+        before = view.picture()
+        model.GetDisplayNode().SetVisibility(False)
+        assert changed(before, view.picture()).mean() > smallest, f"{model.GetName()} is not visible"
