@@ -69,12 +69,18 @@ def _models(options: Namespace, console: Console) -> dict[str, Any]:
         except CheckpointError as error:
             console.warn(f"The model {_DEFAULT_MODEL!r} is left out: {error}")
             return {}
-    networks = {}
+    networks, labels = {}, _labels(list(dict.fromkeys(options.method)))
     for name in options.method:
         kind, _, path = name.partition(":")
         if kind in _HEADS:
-            networks[name] = Network(load_model(path), _HEADS[kind], name, options.device)
+            networks[name] = Network(load_model(path), _HEADS[kind], labels[name], options.device)
     return networks
+
+
+def _labels(names: Sequence[str]) -> dict[str, str]:
+    """Headings of methods: a weights file goes by its name without folder and suffix, where that is unmistakable."""
+    short = {name: f"{name.partition(':')[0]}:{Path(name.partition(':')[2]).stem}" for name in names if ":" in name}
+    return {name: label if list(short.values()).count(label) == 1 else name for name, label in short.items()}
 
 
 def _methods(options: Namespace, models: dict[str, Any], console: Console) -> list[Any]:

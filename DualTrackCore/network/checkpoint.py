@@ -95,8 +95,8 @@ def positions_of(tensors: Mapping[str, Tensor]) -> int | None:
 def resize_positions(tensors: Mapping[str, Tensor], positions: int) -> dict[str, Tensor]:
     """Weights for another number of frames at a time, with unchanged output on sweeps that fit before and after.
 
-    Distance tables stay centred on distance 0 and position rows keep their index. New entries are zero, and a model must
-    be fine-tuned before they mean anything.
+    Distance tables stay centred on distance 0 and position rows keep their index. New entries are zero, and a model
+    must be fine-tuned before they mean anything.
 
     Raises:
         CheckpointError: no position table, or no sensible number of positions.

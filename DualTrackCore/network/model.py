@@ -11,10 +11,10 @@ from DualTrackCore.errors import CheckpointError, DualTrackError
 from DualTrackCore.files import file_sha256
 from DualTrackCore.network.card import ModelCard, read_card, read_card_beside
 from DualTrackCore.network.checkpoint import (
-    resize_positions,
     load_weights,
     positions_of,
     read_weights,
+    resize_positions,
 )
 from DualTrackCore.network.dualtrack import DualTrack
 from DualTrackCore.network.shipped import DEFAULT_MODEL

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from DualTrackCore.errors import CheckpointError, InputError
 from DualTrackCore.network import DualTrack, ModelCard
-from DualTrackCore.network.checkpoint import resize_positions, load_weights, positions_of, read_weights
+from DualTrackCore.network.checkpoint import load_weights, positions_of, read_weights, resize_positions
 from DualTrackCore.network.dualtrack import UNUSED_HEADS
 from DualTrackCore.training.recipe import Recipe
 

@@ -27,11 +27,11 @@ LOCAL = {
     "as shipped": [],
     "crop drawn at random": ["augmentation.crop=true"],
     "crop of 32 pixels": ["model.crop_size=32", "head_grid=2"],
-    "crop of 96 pixels": ["model.crop_size=96", "head_grid=6"],
     "half the width": ["model.local_widths=[8,16,24,32]", "model.local_stem=6"],
-    "one and a half times the width": ["model.local_widths=[24,48,72,96]", "model.local_stem=18"],
     "windows of 8 frames": ["sampling.window=8", "sampling.windows_per_sweep=12"],
     "windows of 32 frames": ["sampling.window=32", "sampling.windows_per_sweep=3", "batch_size=4"],
+    "one and a half times the width": ["model.local_widths=[24,48,72,96]", "model.local_stem=18"],
+    "crop of 96 pixels": ["model.crop_size=96", "head_grid=6"],
 }
 FUSION = {
     "as shipped (3 layers)": [],
@@ -71,7 +71,7 @@ def row(name: str, recipe: Recipe, runs: Path) -> list[str]:
         train(recipe, runs=runs, resume=interrupted)
     result = json.loads(summary.read_text(encoding="utf-8"))
     last = result["validations"][-1]
-    figures = [f"{last["val_" + column]:.3f}" for column in _COLUMNS]
+    figures = [f"{last['val_' + column]:.3f}" for column in _COLUMNS]
     return [name, f"{parameters(recipe):,}", str(result["items"]), f"{result['seconds']:.0f}", *figures]
 
 

@@ -9,7 +9,7 @@ from oracle import TINY, tiny_model
 
 from DualTrackCore.errors import CheckpointError, InputError, OutputError
 from DualTrackCore.network import DualTrack, ModelCard, load_model
-from DualTrackCore.network.checkpoint import resize_positions, load_weights, read_weights, save_model
+from DualTrackCore.network.checkpoint import load_weights, read_weights, resize_positions, save_model
 from DualTrackCore.network.model import build_network
 
 

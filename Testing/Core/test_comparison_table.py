@@ -256,11 +256,22 @@ def test_the_command_compares_methods_on_files_and_writes_the_tables(files, tmp_
     assert max(len(line) for line in text.splitlines() if "Written" not in line) <= 120
     assert {path.name for path in out.iterdir()} == {"comparison.json", "summary.csv", "sweeps.csv", "table.md"}
     values = json.loads((out / "comparison.json").read_text())
-    assert [row["method"] for row in values["methods"]] == names
+    headings = ["identity", "mean-motion", "own-mean-motion", "model:tiny", "local:tiny", "global:tiny"]
+    assert [row["method"] for row in values["methods"]] == headings
     assert len(values["sweeps"]) == 2 * len(names)
     truth = evaluate(Identity().estimate(tracked_sweep(0, 12)), tracked_sweep(0, 12)).metrics
     assert all(values["sweeps"][0][name] == pytest.approx(truth[name], nan_ok=True, rel=1e-4) for name in METRICS[:7])
     assert "| own-mean-motion |" in (out / "table.md").read_text()
+
+
+def test_weights_files_of_one_name_keep_their_folders_in_the_headings(files, tmp_path):
+    other = tmp_path / "tiny.safetensors"
+    other.write_bytes((files / "tiny.safetensors").read_bytes())
+    names = [f"model:{files / 'tiny.safetensors'}", f"model:{other}"]
+    methods = [word for name in names for word in ("--method", name)]
+    assert main(["compare", "-o", str(tmp_path / "out"), *methods, "--sweeps", str(files / "0.h5")]) == 0
+    values = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    assert [row["method"] for row in values["methods"]] == names
 
 
 def test_the_command_simulates_its_sweeps_and_keeps_them(tmp_path, capsys):
