@@ -1,0 +1,17 @@
+"""Both encoders of the small model, each trained to estimate motion by its own head, in one file for the ablation.
+
+    python Testing/Data/mini/make_ablation.py RUNS
+
+RUNS holds the finished stages mini/local-only and mini/global. Fusion and pose head stay untrained; they are not used.
+"""
+
+import sys
+from pathlib import Path
+
+from DualTrackCore.network.checkpoint import save_model
+from DualTrackCore.training import load_recipe
+from DualTrackCore.training.initial import initial_network, recipe_card
+
+recipe = load_recipe("mini/fusion", ["initial.local_encoder=mini/local-only", "card.name=mini-ablation"])
+network = initial_network(recipe, Path(sys.argv[1]))
+print(save_model(network, recipe_card(recipe), Path(__file__).with_name("ablation.safetensors")))
