@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 from DualTrackCore.errors import DualTrackError, InputError
 from DualTrackCore.reconstruction.grid import VoxelGrid
 from DualTrackCore.reconstruction.holes import METHODS
+from DualTrackCore.reconstruction.mask import Fan
 from DualTrackCore.reconstruction.volume import COMPOUNDINGS, INTERPOLATIONS
 from DualTrackCore.trajectory import Trajectory
 
@@ -37,7 +38,8 @@ class RunSettings:
         reconstruct: whether a volume is wanted.
         first_frame, last_frame: the frames of the sweep that are used, counted from 0, both included; None is the last.
         clip: (x, y, width, height) in pixels: what the volume is made of; None is the whole frame.
-        fan: "auto" finds the image area of a curvilinear probe, "none" does not look for one.
+        fan: the sector of a curvilinear probe as a :class:`~DualTrackCore.reconstruction.Fan` (or a mapping of its
+            fields, as JSON has it); "auto" finds the image area, "none" does not look for one.
         voxel_mm: side of a voxel, mm; None lets the sweep decide.
         interpolation, compounding, hole_filling: as in :func:`~DualTrackCore.reconstruction.reconstruct_volume`.
 
@@ -55,7 +57,7 @@ class RunSettings:
     first_frame: int = 0
     last_frame: int | None = None
     clip: tuple[int, int, int, int] | None = None
-    fan: str = "none"
+    fan: str | Fan = "none"
     voxel_mm: float | None = None
     interpolation: str = "linear"
     compounding: str = "mean"
@@ -93,6 +95,10 @@ class RunSettings:
             fits = len(clip) == 4 and all(_whole(value, least) for value, least in zip(clip, (0, 0, 1, 1), strict=True))
             _require(fits, "clip", self.clip, "x, y, width, height in whole pixels, the sizes at least 1")
             object.__setattr__(self, "clip", tuple(int(value) for value in clip))
+        if isinstance(self.fan, Mapping):
+            object.__setattr__(self, "fan", _fan(self.fan))
+        fits = isinstance(self.fan, Fan) or (isinstance(self.fan, str) and self.fan in FANS)
+        _require(fits, "fan", self.fan, f"a fan or one of {', '.join(FANS)}")
         if self.voxel_mm is not None:
             number = isinstance(self.voxel_mm, int | float) and not isinstance(self.voxel_mm, bool)
             fits = number and math.isfinite(self.voxel_mm) and self.voxel_mm > 0
@@ -151,7 +157,6 @@ class RunSettings:
 _CHOICES = {
     "precision": PRECISIONS,
     "poses": POSES,
-    "fan": FANS,
     "interpolation": INTERPOLATIONS,
     "compounding": COMPOUNDINGS,
     "hole_filling": HOLE_FILLINGS,
@@ -220,6 +225,21 @@ def plain_values(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value if value is None or isinstance(value, str | int | float | bool) else str(value)
+
+
+def _fan(values: Mapping[str, Any]) -> Fan:
+    """A fan from its fields.
+
+    Raises:
+        InputError: a field is missing, unknown or unusable.
+    """
+    known = [field.name for field in fields(Fan)]
+    needed = [field.name for field in fields(Fan) if field.default is MISSING]
+    if set(values) - set(known) or set(needed) - set(values):
+        raise InputError(f"The setting fan has the fields {', '.join(map(str, values))}; it takes {', '.join(known)}.")
+    aspect = values.get("aspect", 1.0)
+    _require(isinstance(aspect, int | float), "fan", dict(values), "a fan with a number as aspect")
+    return Fan(**values)
 
 
 def _whole(value: object, least: int) -> bool:

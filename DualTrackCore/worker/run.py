@@ -128,7 +128,7 @@ def _trajectory(
 
 
 def _volume(sweep: Sweep, trajectory: Trajectory, settings: RunSettings, callbacks: _Callbacks) -> Reconstruction:
-    fan = None if settings.fan == "none" else settings.fan
+    fan = None if settings.fan == "none" else settings.fan  # a Fan, or "auto"
     spacing = "auto" if settings.voxel_mm is None else settings.voxel_mm
     grid = plan_grid(sweep, trajectory, spacing_mm=spacing, clip=settings.clip, fan=fan)
     return reconstruct_volume(

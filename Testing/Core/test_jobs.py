@@ -11,7 +11,7 @@ from oracle import noise_sweep
 from DualTrackCore.errors import Cancelled, InputError
 from DualTrackCore.jobs import JobFailed, JobResult, RunSettings, plain_values
 from DualTrackCore.progress import Progress, Reporter
-from DualTrackCore.reconstruction import VoxelGrid
+from DualTrackCore.reconstruction import Fan, VoxelGrid
 from DualTrackCore.trajectory import Trajectory
 from DualTrackCore.worker.job_files import read_result, read_sweep, write_result, write_sweep
 
@@ -20,6 +20,15 @@ STEPS = np.array([[0.1, -0.2, 0.3, 1.0, -2.0, 0.5]])
 
 def steady_trajectory(frames: int, **changes) -> Trajectory:
     return Trajectory.from_parameters(np.repeat(STEPS, frames - 1, axis=0), **changes)
+
+
+fans = st.builds(
+    Fan,
+    origin_pixel=st.tuples(st.floats(-999, 999), st.floats(-999, 999)),
+    angles_deg=st.tuples(st.floats(-89, 0), st.floats(1, 89)),
+    radii_pixel=st.tuples(st.floats(0, 99), st.floats(100, 999)),
+    aspect=st.floats(0.1, 10),
+)
 
 
 @given(
@@ -33,7 +42,7 @@ def steady_trajectory(frames: int, **changes) -> Trajectory:
         first_frame=st.integers(0, 50),
         last_frame=st.none() | st.integers(50, 10**6),
         clip=st.none() | st.tuples(*[st.integers(0, 999)] * 2, *[st.integers(1, 999)] * 2),
-        fan=st.sampled_from(["none", "auto"]),
+        fan=st.sampled_from(["none", "auto"]) | fans,
         voxel_mm=st.none() | st.floats(1e-6, 1e6),
         compounding=st.sampled_from(["mean", "maximum", "latest"]),
     )
@@ -65,7 +74,8 @@ def test_missing_settings_have_their_defaults():
         ("clip", [0, 0, 10], "x, y, width, height"),
         ("clip", (0, 0, 0, 10), "x, y, width, height"),
         ("clip", "0,0,5,5", "x, y, width, height"),
-        ("fan", "maybe", "none, auto"),
+        ("fan", "maybe", "a fan or one of none, auto"),
+        ("fan", None, "a fan or one of none, auto"),
         ("voxel_mm", 0, "mm above 0"),
         ("voxel_mm", float("nan"), "mm above 0"),
         ("voxel_mm", True, "mm above 0"),
@@ -78,6 +88,34 @@ def test_a_setting_that_cannot_be_used_is_refused_by_name(name, value, words):
     with pytest.raises(InputError, match=f"setting {name} is") as refusal:
         RunSettings.from_dict({name: value})
     assert words in str(refusal.value)
+
+
+SECTOR = {"origin_pixel": [3, -2], "angles_deg": [-30, 30], "radii_pixel": [5, 20]}
+
+
+def test_a_fan_in_json_is_a_fan():
+    fan = RunSettings.from_dict({"fan": SECTOR}).fan
+    assert fan == Fan((3, -2), (-30, 30), (5, 20))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"radius": 3}, "fan has the fields .*, radius; it takes origin_pixel, angles_deg, radii_pixel, aspect"),
+        ({"angles_deg": [30, -30]}, "fan angles 30 to -30"),
+        ({"radii_pixel": [5]}, "not two finite numbers"),
+        ({"aspect": 0}, "aspect 0 is out of range"),
+        ({"aspect": "1"}, "a fan with a number as aspect"),
+    ],
+)
+def test_a_fan_that_is_none_is_refused(changes, words):
+    with pytest.raises(InputError, match=words):
+        RunSettings.from_dict({"fan": {**SECTOR, **changes}})
+
+
+def test_a_fan_with_a_field_missing_is_refused():
+    with pytest.raises(InputError, match="fan has the fields origin_pixel; it takes"):
+        RunSettings.from_dict({"fan": {"origin_pixel": [3, -2]}})
 
 
 @pytest.mark.parametrize(

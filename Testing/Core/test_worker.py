@@ -22,7 +22,7 @@ from DualTrackCore.errors import Cancelled, InputError, MissingDependencyError, 
 from DualTrackCore.jobs import RunSettings
 from DualTrackCore.network import save_model
 from DualTrackCore.progress import Progress, Reporter
-from DualTrackCore.reconstruction import plan_grid, reconstruct_volume
+from DualTrackCore.reconstruction import Fan, plan_grid, reconstruct_volume
 from DualTrackCore.tracking import estimate_trajectory
 from DualTrackCore.version import __version__
 from DualTrackCore.worker import preflight, run_job
@@ -80,6 +80,21 @@ def test_a_run_with_tracked_poses_needs_no_model_and_measures_nothing():
     assert result.evaluation is None
     assert result.volume.shape == result.grid.shape
     assert "1 of 20 frames have no valid image or pose" in result.warnings[0]
+
+
+def test_only_the_fan_goes_into_the_volume():
+    sweep = tracked_sweep(6)
+    fan = Fan((63.5, -20), (-25, 25), (25, 110), aspect=0.22097969 / 0.22938919)
+    settings = RunSettings(poses="tracked", voxel_mm=0.5, hole_filling="none", fan=fan)
+    result = run_job(sweep, RunSettings.from_json(settings.to_json()))
+    grid = plan_grid(sweep, sweep.tracked, spacing_mm=0.5, fan=fan)
+    expected = reconstruct_volume(sweep, sweep.tracked, grid, fan=fan)
+    np.testing.assert_array_equal(result.volume, expected.volume)
+    np.testing.assert_array_equal(result.coverage, expected.coverage)
+    seen = result.coverage.max(axis=(0, 1)) > 0
+    top = result.coverage[:, result.coverage.shape[1] // 4].max(axis=0) > 0
+    assert top.sum() < 0.8 * seen.sum()
+    assert result.provenance["settings"]["fan"]["radii_pixel"] == [25, 110]
 
 
 @pytest.mark.parametrize(
