@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 
 from DualTrackCore.jobs import RunSettings
+from DualTrackCore.reconstruction import Fan
 
 
 def consoleScript(
@@ -31,6 +32,7 @@ def consoleScript(
     ]
     lines = ["from DualTrackSlicer import DualTrackSlicerLogic"]
     lines += ["from DualTrackCore.jobs import RunSettings"] if changed else []
+    lines += ["from DualTrackCore.reconstruction import Fan"] if isinstance(settings.fan, Fan) else []
     kind = "vtkMRMLScalarVolumeNode" if is_volume else "vtkMRMLSequenceBrowserNode"
     lines += ["", "logic = DualTrackSlicerLogic()", f"clip = {_node(kind, clip_name)}"]
     lines += ["clip = logic.sequenceFromVolume(clip)"] if is_volume else []

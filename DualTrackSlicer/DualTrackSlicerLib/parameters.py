@@ -6,12 +6,20 @@ from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
-from slicer import vtkMRMLMarkupsROINode, vtkMRMLNode, vtkMRMLSequenceBrowserNode
+from slicer import (
+    vtkMRMLMarkupsClosedCurveNode,
+    vtkMRMLMarkupsFiducialNode,
+    vtkMRMLMarkupsROINode,
+    vtkMRMLNode,
+    vtkMRMLSequenceBrowserNode,
+)
 from slicer.i18n import tr as _
 from slicer.parameterNodeWrapper import WithinRange, parameterNodeWrapper
+from slicer.util import NodeModify
 
 from DualTrackCore.errors import InputError
 from DualTrackCore.jobs import RunSettings
+from DualTrackCore.reconstruction import Fan
 
 #: The name of the model list's last entry: a weights file that is not installed.
 OWN_FILE = "own file"
@@ -36,10 +44,16 @@ class Area(Enum):
     WHOLE = "whole"
     FOUND = "found"
     GIVEN = "given"
+    FAN = "fan"
 
     def label(self) -> str:
         """Text in the chooser."""
-        labels = {"whole": _("whole frame"), "found": _("found automatically"), "given": _("as given below")}
+        labels = {
+            "whole": _("whole frame"),
+            "found": _("found automatically"),
+            "given": _("as given below"),
+            "fan": _("a fan, as given below"),
+        }
         return labels[self.value]
 
 
@@ -109,7 +123,11 @@ class DualTrackSlicerParameterNode:
         spacingX, spacingY: pixel size, mm; 0 is unknown.
         firstFrame, lastFrame: counted from 1, both included; lastFrame 0 is the last one.
         areaX, areaY, areaWidth, areaHeight: picture area, pixels; used with Area.GIVEN.
+        fanX, fanY: where the beams of the fan meet, pixels; used with Area.FAN, as all of the fan.
+        fanLeft, fanRight: sides of the fan, degrees from straight down.
+        fanStart, fanStop: distances of its arcs from where the beams meet, widths of a pixel; fanStop 0 is no fan yet.
         region: box that draws the picture area in the slice view.
+        fanCorners, fanOutline: what draws the fan there.
         model: name of a model, or :data:`OWN_FILE`, and then modelFile.
         voxelSize, chunkFrames: 0 is automatic.
     """
@@ -117,6 +135,8 @@ class DualTrackSlicerParameterNode:
     browser: vtkMRMLSequenceBrowserNode
     sequence: vtkMRMLNode
     region: vtkMRMLMarkupsROINode
+    fanCorners: vtkMRMLMarkupsFiducialNode
+    fanOutline: vtkMRMLMarkupsClosedCurveNode
     spacingX: Annotated[float, WithinRange(0, 10)] = 0.0
     spacingY: Annotated[float, WithinRange(0, 10)] = 0.0
     firstFrame: Annotated[int, WithinRange(1, 1000000)] = 1
@@ -126,6 +146,12 @@ class DualTrackSlicerParameterNode:
     areaY: Annotated[int, WithinRange(0, 100000)] = 0
     areaWidth: Annotated[int, WithinRange(0, 100000)] = 0
     areaHeight: Annotated[int, WithinRange(0, 100000)] = 0
+    fanX: Annotated[float, WithinRange(-100000, 100000)] = 0.0
+    fanY: Annotated[float, WithinRange(-100000, 100000)] = 0.0
+    fanLeft: Annotated[float, WithinRange(-89, 89)] = 0.0
+    fanRight: Annotated[float, WithinRange(-89, 89)] = 0.0
+    fanStart: Annotated[float, WithinRange(0, 100000)] = 0.0
+    fanStop: Annotated[float, WithinRange(0, 100000)] = 0.0
     model: str = "mini"
     modelFile: Path = Path()
     poses: Poses = Poses.ESTIMATE
@@ -156,7 +182,7 @@ def runSettings(parameters: DualTrackSlicerParameterNode, device: str = "auto") 
         first_frame=parameters.firstFrame - 1,
         last_frame=parameters.lastFrame - 1 if parameters.lastFrame else None,
         clip=givenArea(parameters),
-        fan="auto" if parameters.area is Area.FOUND else "none",
+        fan=givenFan(parameters) or ("auto" if parameters.area is Area.FOUND else "none"),
         voxel_mm=round(parameters.voxelSize, 4) or None,
         interpolation=parameters.interpolation.value,
         compounding=parameters.compounding.value,
@@ -188,6 +214,38 @@ def givenArea(parameters: DualTrackSlicerParameterNode) -> tuple[int, int, int, 
     if parameters.areaWidth < 1 or parameters.areaHeight < 1:
         raise InputError(_("The picture area is empty; draw it on the picture, or choose the whole frame."))
     return parameters.areaX, parameters.areaY, parameters.areaWidth, parameters.areaHeight
+
+
+def givenFan(parameters: DualTrackSlicerParameterNode) -> Fan | None:
+    """The fan where one is given, else None; its aspect is that of the pixels.
+
+    Raises:
+        InputError: there is none yet, or its numbers make none.
+    """
+    if parameters.area is not Area.FAN:
+        return None
+    if parameters.fanStop <= 0:
+        raise InputError(_("The fan is empty; press “Find it for me”, or draw it on the picture."))
+    across, down = parameters.spacingX, parameters.spacingY
+    return Fan(
+        (parameters.fanX, parameters.fanY),
+        (parameters.fanLeft, parameters.fanRight),
+        (parameters.fanStart, parameters.fanStop),
+        down / across if min(across, down) > 0 else 1.0,
+    )
+
+
+def takeFan(parameters: DualTrackSlicerParameterNode, fan: Fan) -> None:
+    """Keep a fan in the settings, to the tenth that the editors show."""
+    with NodeModify(parameters):
+        parameters.area = Area.FAN
+        parameters.fanX, parameters.fanY = (_kept(value, 100000) for value in fan.origin_pixel)
+        parameters.fanLeft, parameters.fanRight = (_kept(value, 89) for value in fan.angles_deg)
+        parameters.fanStart, parameters.fanStop = (_kept(value, 100000) for value in fan.radii_pixel)
+
+
+def _kept(value: float, most: float) -> float:
+    return round(min(max(float(value), -most), most), 1)
 
 
 def givenSpacing(

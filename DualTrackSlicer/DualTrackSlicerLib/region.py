@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import slicer
+from slicer.i18n import tr as _
 
 from DualTrackCore.errors import InputError
 from DualTrackSlicerLib.scene import SceneSweep
@@ -48,5 +49,5 @@ def areaOfRegion(region: slicer.vtkMRMLMarkupsROINode, sceneSweep: SceneSweep) -
     low = np.clip(np.round(corners[:, :2].min(axis=0)), 0, [width - 1, height - 1]).astype(int)
     high = np.clip(np.round(corners[:, :2].max(axis=0)), 0, [width - 1, height - 1]).astype(int)
     if (high <= low).any():
-        raise InputError("The box lies beside the picture; move it onto the ultrasound, or choose the whole frame.")
+        raise InputError(_("The box lies beside the picture; move it onto the ultrasound, or choose the whole frame."))
     return int(low[0]), int(low[1]), int(high[0] - low[0]), int(high[1] - low[1])

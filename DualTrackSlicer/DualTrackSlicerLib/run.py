@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import slicer
+from slicer.i18n import tr as _
 
 from DualTrackCore.errors import Cancelled, DualTrackError
 from DualTrackCore.jobs import JobFailed, JobResult
@@ -108,7 +109,7 @@ class Run:
             self._fail(error)
         except Exception as error:
             # The run is over in any case; whoever polls gets the error itself, for it is a fault of the program.
-            self._fail(DualTrackError(f"The results could not be put into the scene: {error}"))
+            self._fail(DualTrackError(_("The results could not be put into the scene: {error}").format(error=error)))
             raise
         finally:
             if self._on_done is not None:

@@ -148,7 +148,7 @@ def test_every_parameter_of_the_ui_exists(host):
     ui = ET.parse(MODULE / "Resources" / "UI" / "DualTrackSlicer.ui")
     connected = {prop.findtext("string") for prop in ui.iter("property") if prop.get("name") == "SlicerParameterName"}
     assert connected <= set(DualTrackSlicerParameterNode.allParameters)
-    by_hand = {"browser", "sequence", "region", "model"}
+    by_hand = {"browser", "sequence", "region", "fanCorners", "fanOutline", "model"}
     assert set(DualTrackSlicerParameterNode.allParameters) - connected == by_hand
 
 

@@ -9,11 +9,12 @@ from slicer.i18n import tr as _
 
 from DualTrackCore.errors import DualTrackError
 from DualTrackCore.reconstruction import detect_fan
-from DualTrackSlicerLib.parameters import Area, givenArea
+from DualTrackSlicerLib.parameters import Area, givenArea, takeFan
 from DualTrackSlicerLib.region import addRegion, areaOfRegion
 from DualTrackSlicerLib.sample_data import addSample
 from DualTrackSlicerLib.scene import Clip, SceneSweep, sweepFromBrowser
 from DualTrackSlicerLib.widget.controls import enable
+from DualTrackSlicerLib.widget.fan_area import FanArea, fanTip
 from DualTrackSlicerLib.widget.texts import clipText
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ class ClipSection:
         self._message = ""
         self._observed = None
         self._drawn_on: SceneSweep | None = None
+        self._fan = FanArea(self)
         ui = self.ui
         ui.clipComboBox.connect("currentIndexChanged(int)", self._on_chosen)
         ui.sampleButton.connect("clicked()", self._on_sample)
@@ -67,6 +69,7 @@ class ClipSection:
         text = _("No clip is loaded. Drag one into this window, or press Sample.") if clip is None else clipText(clip)
         ui.clipInfoLabel.text = self._message or text
         self._update_area(clip)
+        self._update_drawing(clip)
         reason = _("Wait until the run has ended, or cancel it.") if running else ""
         enable(ui.clipComboBox, reason, _("The ultrasound clip to turn into a volume."))
         enable(ui.sampleButton, reason, _("Add a small simulated clip to try this with."))
@@ -105,12 +108,15 @@ class ClipSection:
             (ui.areaHeightSpinBox, _("Height of the area, pixels.")),
         ):
             enable(box, reason, tip)
+
+    def _update_drawing(self, clip: Clip | None) -> None:
+        ui, parameters = self.ui, self.panel.parameters
         reason = _("Choose a clip first.") if clip is None else clip.problem or ""
         if not reason and min(parameters.spacingX, parameters.spacingY) <= 0:
             reason = _("Enter the size of a pixel first.")
-        enable(
-            ui.drawAreaButton, reason, _("Put a box on the picture that can be moved and resized in the slice view.")
-        )
+        self._fan.update(reason)
+        box = _("Put a box on the picture that can be moved and resized in the slice view.")
+        enable(ui.drawAreaButton, reason, fanTip() if parameters.area is Area.FAN else box)
         enable(
             ui.findAreaButton,
             reason,
@@ -120,13 +126,14 @@ class ClipSection:
     def _on_chosen(self, index: int) -> None:
         if not self._choosing and 0 <= index < len(self.clips):
             self._message, self._drawn_on = "", None
+            self._fan.forget()
             self.panel.chooseClip(self.clips[index])
 
     def _on_sample(self) -> None:
         try:
             browser = addSample(slicer.mrmlScene)
         except DualTrackError as error:
-            self._say(str(error))
+            self.say(str(error))
             return
         self.refresh()
         for clip in self.clips:
@@ -145,7 +152,10 @@ class ClipSection:
             current = givenArea(parameters)
             sceneSweep = self.sceneSweep()
         except DualTrackError as error:
-            self._say(str(error))
+            self.say(str(error))
+            return
+        if parameters.area is Area.FAN:
+            self._fan.draw(sceneSweep)
             return
         self._drawn_on = sceneSweep
         if parameters.region is None:
@@ -158,13 +168,18 @@ class ClipSection:
                 self._drawn_on = self.sceneSweep()
             self._take_area(areaOfRegion(self.panel.parameters.region, self._drawn_on))
         except DualTrackError as error:
-            self._say(str(error))
+            self.say(str(error))
 
     def _on_find(self) -> None:
         try:
-            self._take_area(detect_fan(self.sceneSweep().sweep).clip)
+            area = detect_fan(self.sceneSweep().sweep)
+            if area.fan is None:
+                self._take_area(area.clip)
+            else:
+                self._message = ""
+                takeFan(self.panel.parameters, area.fan)
         except DualTrackError as error:
-            self._say(str(error))
+            self.say(str(error))
 
     def _take_area(self, clip: tuple[int, int, int, int]) -> None:
         self._message = ""
@@ -173,6 +188,15 @@ class ClipSection:
             parameters.area = Area.GIVEN
             parameters.areaX, parameters.areaY, parameters.areaWidth, parameters.areaHeight = clip
 
-    def _say(self, message: str) -> None:
+    def say(self, message: str) -> None:
+        """A sentence in place of the facts of the clip; empty for the facts."""
         self._message = message
         self.panel.update()
+
+    def hush(self) -> None:
+        """The facts of the clip again, with the next update."""
+        self._message = ""
+
+    def complain(self, message: str) -> None:
+        """:meth:`say` from within an update, until the next one."""
+        self.ui.clipInfoLabel.text = message

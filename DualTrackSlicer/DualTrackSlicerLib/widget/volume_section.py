@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
+import numpy as np
 from slicer.i18n import tr as _
 
+from DualTrackCore.errors import InputError
 from DualTrackCore.reconstruction.grid import BYTES_A_VOXEL
-from DualTrackSlicerLib.parameters import Area, Poses
+from DualTrackSlicerLib.fan_region import fanOutline
+from DualTrackSlicerLib.parameters import Area, Poses, givenFan
 from DualTrackSlicerLib.widget.controls import enable
 from DualTrackSlicerLib.widget.texts import sizeText
 
@@ -73,6 +77,11 @@ class VolumeSection:
         parameters, (width, height) = self.panel.parameters, clip.size
         if parameters.area is Area.GIVEN and parameters.areaWidth and parameters.areaHeight:
             return min(parameters.areaWidth, width), min(parameters.areaHeight, height)
+        if parameters.area is Area.FAN and parameters.fanStop > 0:
+            with contextlib.suppress(InputError):
+                around = np.clip(fanOutline(givenFan(parameters)), 0, [width, height])
+                across, down = np.ptp(around, axis=0)
+                return round(across), round(down)
         return width, height
 
     def _as_last_time(self, clip: Clip) -> str:
