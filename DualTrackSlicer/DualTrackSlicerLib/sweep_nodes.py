@@ -8,6 +8,7 @@ import numpy as np
 import slicer
 from vtk.util.numpy_support import numpy_to_vtk
 
+from DualTrackCore.io.sequence_file import SIMULATED_FIELD, SIMULATED_VALUE
 from DualTrackSlicerLib.scene.matrices import to_vtk
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ def addSweep(scene: slicer.vtkMRMLScene, sweep: Sweep, name: str) -> slicer.vtkM
     sweep.require_images()
     index = _index(sweep)
     images = _sequence(scene, name, sweep)
+    if sweep.is_simulated:
+        images.SetAttribute(SIMULATED_FIELD, SIMULATED_VALUE)
     ras_from_pixel = RAS_FROM_IMAGE @ _image_from_pixel(sweep)
     empty = slicer.vtkMRMLScalarVolumeNode()
     empty.SetName(name)

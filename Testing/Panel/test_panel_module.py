@@ -32,6 +32,28 @@ def test_the_sample_is_listed_with_its_checksum_and_loads(host):
     assert sample.customDownloader(None) == [browser]
 
 
+@pytest.mark.parametrize("simulated", [True, False])
+def test_a_clip_in_the_scene_stays_known_as_simulated_and_no_other_becomes_it(host, simulated):
+    from DualTrackSlicerLib.scene import sweepFromBrowser
+
+    sweep = noise_sweep(4, provenance={"simulated": simulated})
+    assert sweepFromBrowser(add_clip(host, sweep)).sweep.is_simulated is simulated
+
+
+def test_a_simulated_sweep_that_slicer_opens_itself_stays_known_as_simulated(host, tmp_path):
+    from DualTrackSlicerLib.scene import sweepFromBrowser
+
+    path = tmp_path / "clip.seq.nrrd"
+    save_sweep(noise_sweep(4, provenance={"simulated": True}), path)
+    images = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSequenceNode")
+    storage = slicer.vtkMRMLVolumeSequenceStorageNode()
+    storage.SetFileName(str(path))
+    assert storage.ReadData(images)
+    browser = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSequenceBrowserNode")
+    browser.SetAndObserveMasterSequenceNodeID(images.GetID())
+    assert sweepFromBrowser(browser).sweep.is_simulated
+
+
 def test_the_self_tests_of_the_module_pass_as_slicer_runs_them(host):
     case = host.module.DualTrackSlicerTest
     names = unittest.defaultTestLoader.getTestCaseNames(case)

@@ -132,6 +132,14 @@ def test_a_spacing_that_the_user_gives_counts(scene):
     np.testing.assert_allclose(clip.image_from_node[0] @ corner_in_node, [-0.7, -0.25, 0, 1], atol=1e-12)
 
 
+def test_what_is_no_browser_is_refused(scene):
+    volume = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "frame")
+    with pytest.raises(InputError, match=r"frame, a vtkMRMLScalarVolumeNode; give the sequence browser"):
+        sweepFromBrowser(volume)
+    with pytest.raises(InputError, match="The clip is nothing"):
+        sweepFromBrowser(None)
+
+
 def test_a_browser_without_images_is_refused(scene):
     browser = scene.AddNewNodeByClass("vtkMRMLSequenceBrowserNode", "empty browser")
     with pytest.raises(InputError, match="empty browser shows no image sequence"):

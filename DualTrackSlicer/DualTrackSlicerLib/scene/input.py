@@ -14,6 +14,7 @@ import slicer
 
 from DualTrackCore.errors import InputError
 from DualTrackCore.io.calibration import image_pose, split_affine
+from DualTrackCore.io.sequence_file import SIMULATED_FIELD, SIMULATED_VALUE
 from DualTrackCore.io.spacing import choose_spacing, contradicts, require_agreement
 from DualTrackCore.io.tracked_poses import trajectory_from_tracker
 from DualTrackCore.progress import CancelledCallback, Reporter
@@ -110,6 +111,9 @@ def sweepFromBrowser(
         InputError: no image sequence, frames that cannot be used, a spacing that contradicts the tracking.
         Cancelled: the caller asked to stop.
     """
+    if browserNode is None or not browserNode.IsA("vtkMRMLSequenceBrowserNode"):
+        given = "nothing" if browserNode is None else f"{browserNode.GetName()}, a {browserNode.GetClassName()}"
+        raise InputError(f"The clip is {given}; give the sequence browser (vtkMRMLSequenceBrowserNode) that shows it.")
     reporter = Reporter(cancelled=cancelled)
     images = _image_sequence(browserNode) if imageSequenceNode is None else imageSequenceNode
     if browserNode.GetProxyNode(images) is None:
@@ -124,6 +128,8 @@ def sweepFromBrowser(
         "conversions": conversions + place.notes,
         "spacing_source": place.spacing_source,
         "tracking": place.tracking,
+        # Slicer keeps the header fields of a .seq.nrrd as attributes of the sequence.
+        **({"simulated": True} if images.GetAttribute(SIMULATED_FIELD) == SIMULATED_VALUE else {}),
     }
     sweep = Sweep(
         frames,

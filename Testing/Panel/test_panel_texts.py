@@ -1,0 +1,168 @@
+"""Every text that a user sees can be translated, and what the README quotes is what the code says."""
+
+import ast
+import re
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+import slicer
+from journey import add_clip
+
+ROOT = Path(__file__).resolve().parents[2]
+MODULE = ROOT / "DualTrackSlicer"
+UI = MODULE / "Resources" / "UI" / "DualTrackSlicer.ui"
+SOURCES = sorted([MODULE / "DualTrackSlicer.py", *(MODULE / "DualTrackSlicerLib").rglob("*.py")])
+#: Sources whose sentences are shown by the panel. What the scene and the core say comes without a translation, as
+#: neither knows of Slicer's.
+SPEAKING = [path for path in SOURCES if path.parent.name != "scene"]
+#: Attributes, methods and functions that put a text before the user, and which of their arguments it is.
+SHOWN_ATTRIBUTES = {"text", "toolTip", "title", "specialValueText", "suffix", "prefix", "helpText", "windowTitle"}
+SHOWN_CALLS = {
+    "addItem": (0,), "setText": (0,), "setToolTip": (0,), "setWindowTitle": (0,), "setHorizontalHeaderLabels": (0,),
+    "QTableWidgetItem": (0,), "confirmOkCancelDisplay": (0,), "getOpenFileName": (1,), "enable": (1, 2), "say": (0,),
+    "complain": (0,), "append": (0,), "InputError": (0,), "MissingDependencyError": (0,), "Cancelled": (0,),
+    "DualTrackError": (0,),
+}  # fmt: skip
+#: What is the same in every language.
+NAMES = {"DualTrack", "GB", "MB", "kB"}
+#: Keyword arguments of any call that are shown.
+SHOWN_KEYWORDS = {"windowTitle", "sampleCategory", "category"}
+
+
+def bare_texts(tree):
+    """(line, text) of each text that is shown and does not go through `_()` or `translate()`."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assign | ast.AugAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            names = {target.attr for target in targets if isinstance(target, ast.Attribute)}
+            names |= {target.id for target in targets if isinstance(target, ast.Name)}
+            shown = {*SHOWN_ATTRIBUTES, "reason", "sentence", "problem", "tip"}
+            if {name.lstrip("_") for name in names} & {*shown, "message", "error", "status"}:
+                yield from _letters(node.value)
+        elif isinstance(node, ast.Call):
+            name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+            for index in SHOWN_CALLS.get(name, ()):
+                if index < len(node.args):
+                    yield from _letters(node.args[index])
+            for keyword in node.keywords:
+                if keyword.arg in SHOWN_KEYWORDS:
+                    yield from _letters(keyword.value)
+        elif isinstance(node, ast.FunctionDef) and node.name.endswith(("Text", "label", "problem", "Tip")):
+            for inner in ast.walk(node):
+                if isinstance(inner, ast.Return) and inner.value is not None:
+                    yield from _letters(inner.value)
+
+
+def _letters(node):
+    """Constants with words in an expression, except within `_()`, calls of other functions, keys and conditions."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        words = re.sub(r"<[^>]*>|https?://\S+", "", node.value)
+        if re.search(r"[A-Za-z]{2,}", words) and words.strip() not in NAMES:
+            yield node.lineno, node.value
+    elif isinstance(node, ast.Call):
+        if isinstance(node.func, ast.Attribute) and node.func.attr in ("format", "join"):
+            yield from _letters(node.func.value)
+    elif isinstance(node, ast.IfExp):
+        yield from _letters(node.body)
+        yield from _letters(node.orelse)
+    elif isinstance(node, ast.Compare | ast.Subscript):
+        return
+    else:
+        for child in ast.iter_child_nodes(node):
+            yield from _letters(child)
+
+
+@pytest.mark.parametrize("path", SPEAKING, ids=lambda path: path.name)
+def test_every_text_that_is_shown_can_be_translated(path):
+    assert list(bare_texts(ast.parse(path.read_text(encoding="utf-8")))) == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "ui.label.text = 'Some words'",
+        "self._message = f'{name} is bad'",
+        "enable(button, '', 'Press it.')",
+        "combo.addItem('one' if x else _('two'))",
+        "raise InputError('That is wrong.')",
+        "slicer.util.confirmOkCancelDisplay(_('Really?'), windowTitle='Question')",
+        "def problem(self):\n    return 'No clip.'",
+        "def sizeText(n):\n    return '{n} bytes'.format(n=n)",
+        "reason = '' if ready else 'Not ready.'",
+    ],
+)
+def test_the_check_sees_each_kind_of_bare_text(line):
+    assert list(bare_texts(ast.parse(line)))
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["ui.label.text = _('Some words')", "x.text = _('{n} bytes').format(n=3)", "names['text'] = 'key'", "a.text = ''"],
+)
+def test_the_check_leaves_translated_texts_alone(line):
+    assert not list(bare_texts(ast.parse(line)))
+
+
+def test_every_text_of_the_ui_can_be_translated():
+    """uic and lupdate take every <string> but those that are marked; only names may be."""
+    for element in ET.parse(UI).iter("property"):
+        text = element.find("string")
+        if text is None:
+            continue
+        dynamic = element.get("stdset") == "0"
+        assert (text.get("notr") == "true") == dynamic, f"{element.get('name')}: {text.text}"
+        assert dynamic or element.get("name") in SHOWN_ATTRIBUTES, element.get("name")
+
+
+def _said():
+    """All texts of the sources of module and core, with `…` for what is filled in."""
+    texts = []
+    for path in [*SOURCES, *(ROOT / "DualTrackCore").rglob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.JoinedStr):
+                parts = [part.value if isinstance(part, ast.Constant) else "…" for part in node.values]
+                texts.append("".join(parts))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                texts.append(re.sub(r"\{\w*(:[^}]*)?\}", "…", node.value))
+    return "\n".join(texts)
+
+
+@pytest.fixture(scope="module")
+def said():
+    return _said()
+
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+IN_SLICER = README[README.index("## In Slicer") : README.index("## Limits")]
+SENTENCES = [line.split("|")[1].strip() for line in IN_SLICER.splitlines() if line.startswith("| ")][2:]
+
+
+@pytest.mark.parametrize("sentence", SENTENCES)
+def test_what_the_readme_explains_is_what_the_code_says(said, sentence):
+    parts = [part.strip(" ;,.()") for part in sentence.split("…")]
+    assert any(len(part) > 8 for part in parts)
+    missing = [part for part in parts if part and part not in said]
+    assert not missing
+
+
+@pytest.mark.parametrize("path", ["README.md", "Docs/slicer-tutorial.md"])
+def test_the_console_examples_run(host, tiny_model_file, path):
+    from DualTrackSlicerLib.sample_data import SAMPLE_NAME
+    from DualTrackSlicerLib.self_test import syntheticSweep
+
+    text = (ROOT / path).read_text(encoding="utf-8")
+    blocks = [block for block in re.findall(r"```python\n(.*?)```", text, re.S) if "logic.run(" in block]
+    assert blocks
+    add_clip(host, syntheticSweep(), SAMPLE_NAME)
+    names = {"slicer": slicer}
+    for block in blocks:
+        assert '"mini"' in block
+        settings = {'"mini"': repr(str(tiny_model_file)), "last_frame=99": "last_frame=20"}
+        for shown, used in settings.items():
+            block = block.replace(shown, used)
+        exec(block, names)
+    if "run" in names:
+        assert names["run"].wait().state == "done", names["run"].error
+    names["logic"].close()
+    assert names["nodes"].volume is not None
