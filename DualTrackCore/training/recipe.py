@@ -34,7 +34,7 @@ class Initial:
         all: the whole network.
         local_encoder, global_encoder: one encoder each, put over `all`.
         positions: the global encoder's position table where no weights are given: "random" numbers, as published, or
-            "waves", which tell the order of the frames from the first step on (a small data set never teaches it).
+            "waves", which tell the order of the frames from the first step on.
     """
 
     all: str | None = None

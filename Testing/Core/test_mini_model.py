@@ -1,0 +1,63 @@
+"""The weights that ship do what the documentation says of them, on the sample sweep that they never saw."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from DualTrackCore import estimate_trajectory, evaluate, load_model
+from DualTrackCore.sample import sample_sweep
+from DualTrackCore.tracking import estimate_with_head
+from DualTrackCore.trajectory import Trajectory, invert_rigid
+
+
+@pytest.fixture(scope="module")
+def model():
+    return load_model("mini")
+
+
+@pytest.fixture(scope="module")
+def sweep():
+    sample = sample_sweep()
+    return replace(sample, frames=np.array(sample.window(0, len(sample))))
+
+
+def backwards(sweep):
+    poses = sweep.tracked.poses[::-1]
+    return replace(sweep, frames=sweep.frames[::-1], tracked=Trajectory(invert_rigid(poses[0]) @ poses))
+
+
+def test_errors_on_the_sample_are_a_fraction_of_those_without_motion(model, sweep):
+    evaluation = evaluate(estimate_trajectory(sweep, model), sweep)
+    none = evaluation.baselines["identity"]
+    assert evaluation.metrics["gpe_mm"] < none["gpe_mm"] / 3
+    assert evaluation.metrics["lpe_mm"] < none["lpe_mm"] / 2
+    assert evaluation.metrics["correlation_tz"] > 0.6
+
+
+def test_the_direction_of_travel_is_found_both_ways(model, sweep):
+    for way in (sweep, backwards(sweep)):
+        estimated, true = estimate_trajectory(way, model).poses[-1, 2, 3], way.tracked.poses[-1, 2, 3]
+        assert abs(true) > 30
+        assert 0.6 < estimated / true < 1.4
+
+
+def test_the_card_says_what_it_was_trained_on_and_what_error_to_expect(model):
+    assert model.card.simulated_only
+    assert "Simulated sweeps only" in model.card.training_data
+    assert "GPE" in model.card.expected_error
+    assert "held-out simulated" in model.card.expected_error
+
+
+def test_both_encoders_take_part(model, sweep):
+    whole = estimate_with_head(sweep, model, "fusion").parameters
+    network = model.network
+    changed = []
+    for part in (network.global_encoder.proj, network.local_encoder[1]):
+        kept = part.weight.detach().clone()
+        try:
+            part.weight.data.zero_()
+            changed.append(np.abs(estimate_with_head(sweep, model, "fusion").parameters - whole)[:, 2].mean())
+        finally:
+            part.weight.data.copy_(kept)
+    assert min(changed) > 0.05
