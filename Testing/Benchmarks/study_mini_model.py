@@ -21,7 +21,7 @@ from DualTrackCore.network import DualTrack
 from DualTrackCore.training import Recipe, load_recipe, train
 
 _LOCAL_BUDGET = ["epochs=4", "validation.every=4"]
-_FUSION_BUDGET = ["epochs=6", "warmup_epochs=1", "validation.every=6"]
+_FUSION_BUDGET = ["epochs=4", "warmup_epochs=1", "validation.every=4"]
 #: Name of a variant and what it changes in the recipe of the shipped model.
 LOCAL = {
     "as shipped": [],
