@@ -34,7 +34,7 @@ def with_fan(host, panel):
     return panel
 
 
-def test_a_fan_is_found_and_written_in_numbers(host, with_fan):
+def test_a_fan_is_found_and_written_in_numbers(host, with_fan, pictures):
     host.click(with_fan.ui.findAreaButton)
     assert with_fan.ui.areaComboBox.currentText == "a fan, as given below"
     found = with_fan.settings().fan
@@ -42,6 +42,7 @@ def test_a_fan_is_found_and_written_in_numbers(host, with_fan):
     np.testing.assert_allclose(found.angles_deg, FAN.angles_deg, atol=2)
     np.testing.assert_allclose(found.radii_pixel, FAN.radii_pixel, atol=4)
     assert with_fan.settings().clip is None
+    host.picture(with_fan, pictures / "panel-fan.png")
 
 
 def test_choosing_a_fan_starts_from_the_one_that_is_found(host, with_fan):

@@ -62,6 +62,7 @@ def test_the_sections_that_are_folded_hold_what_they_promise(host, panel, pictur
     add_clip(host)
     for name in ("partSection", "advancedSection"):
         getattr(panel.ui, name).collapsed = False
+    panel.ui.modelsFolderEdit.currentPath = "/data/ultrasound/models"
     host.process()
     assert panel.ui.areaComboBox.isVisible()
     assert panel.ui.deviceComboBox.isVisible()

@@ -146,6 +146,14 @@ def test_what_the_readme_explains_is_what_the_code_says(said, sentence):
     assert not missing
 
 
+TUTORIAL = ROOT / "Docs" / "slicer-tutorial.md"
+
+
+@pytest.mark.parametrize("picture", re.findall(r"!\[.*?\]\((.*?)\)", TUTORIAL.read_text(encoding="utf-8")))
+def test_every_picture_of_the_tutorial_is_there_and_small(picture):
+    assert (TUTORIAL.parent / picture).stat().st_size < 150_000
+
+
 @pytest.mark.parametrize("path", ["README.md", "Docs/slicer-tutorial.md"])
 def test_the_console_examples_run(host, tiny_model_file, path):
     from DualTrackSlicerLib.sample_data import SAMPLE_NAME
