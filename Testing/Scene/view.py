@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import numpy as np
 import slicer
 import vtk
@@ -19,6 +21,7 @@ class ThreeDView:
     """Renders a scene as a 3D view of the application would."""
 
     def __init__(self, application, size: tuple[int, int] = (900, 700)) -> None:
+        _load_triton_first()
         self._application = application
         scene = application.scene
         self.node = scene.AddNewNodeByClass("vtkMRMLViewNode", "View1")
@@ -92,3 +95,12 @@ class ThreeDView:
         """Let the window and the managers go."""
         self._group.SetMRMLDisplayableNode(None)
         self._window.Finalize()
+
+
+def _load_triton_first() -> None:
+    """Triton (of torch) and the software renderer each bring an LLVM; the process crashes where triton's comes second.
+
+    Only tests have both in one process: in Slicer, torch is in the worker's.
+    """
+    with contextlib.suppress(ImportError):
+        import triton  # noqa: F401
