@@ -12,12 +12,12 @@ from typing import Any
 from DualTrackCore.cli.console import Console, plural
 from DualTrackCore.errors import CheckpointError, InputError
 from DualTrackCore.files import staged_folder
+from DualTrackCore.network.shipped import DEFAULT_MODEL
 from DualTrackCore.sweep import Sweep
 
 SIMULATED = "simulated"
 _BASELINES = ("identity", "mean-motion", "own-mean-motion", "decorrelation", "decorrelation-told")
 _HEADS = {"model": "fusion", "local": "local", "global": "global"}
-_DEFAULT_MODEL = "mini"
 
 
 def compare(options: Namespace, console: Console) -> None:
@@ -65,9 +65,9 @@ def _models(options: Namespace, console: Console) -> dict[str, Any]:
 
     if options.method is None:
         try:
-            return {f"model:{_DEFAULT_MODEL}": Network(load_model(_DEFAULT_MODEL), device=options.device)}
+            return {f"model:{DEFAULT_MODEL}": Network(load_model(DEFAULT_MODEL), device=options.device)}
         except CheckpointError as error:
-            console.warn(f"The model {_DEFAULT_MODEL!r} is left out: {error}")
+            console.warn(f"The model {DEFAULT_MODEL!r} is left out: {error}")
             return {}
     networks, labels = {}, _labels(list(dict.fromkeys(options.method)))
     for name in options.method:
