@@ -65,7 +65,7 @@ def load_model(
             that ships with the package, which was trained on simulated sweeps only.
         card: the card or its JSON file; by default the one inside the file, else the one beside it, else that of
             unknown weights of the published network.
-        positions: lengthen or shorten the tables to this many frames at a time (exact for sweeps that fit before and after).
+        positions: resize the tables to this many frames at a time (exact for sweeps that fit before and after).
 
     Raises:
         CheckpointError: not installed, damaged, unsafe, or of another network.
