@@ -22,23 +22,27 @@ from DualTrackCore.training import Recipe, load_recipe, train
 
 _LOCAL_BUDGET = ["epochs=4", "validation.every=4"]
 _FUSION_BUDGET = ["epochs=4", "warmup_epochs=1", "validation.every=4"]
-#: Name of a variant and what it changes in the recipe of the shipped model.
+_WINDOWS_OF_16 = ["sampling.window=16", "sampling.windows_per_sweep=6"]
+#: Folder and name of a variant, and what it changes in the recipe of the shipped model. All see equally many frames.
 LOCAL = {
-    "as shipped": [],
-    "crop drawn at random": ["augmentation.crop=true"],
-    "crop of 32 pixels": ["model.crop_size=32", "head_grid=2"],
-    "half the width": ["model.local_widths=[8,16,24,32]", "model.local_stem=6"],
-    "windows of 8 frames": ["sampling.window=8", "sampling.windows_per_sweep=12"],
-    "windows of 32 frames": ["sampling.window=32", "sampling.windows_per_sweep=3", "batch_size=4"],
-    "one and a half times the width": ["model.local_widths=[24,48,72,96]", "model.local_stem=18"],
-    "crop of 96 pixels": ["model.crop_size=96", "head_grid=6"],
+    ("local-windows-8", "as shipped (windows of 8)"): [],
+    ("local-batches-4", "batches of 4"): ["batch_size=4"],
+    ("local-random-crop", "crop drawn at random"): ["augmentation.crop=true"],
+    ("local-windows-16", "windows of 16"): _WINDOWS_OF_16,
+    ("local-windows-16-random-crop", "windows of 16, crop drawn at random"): [
+        *_WINDOWS_OF_16,
+        "augmentation.crop=true",
+    ],
+    ("local-crop-32", "windows of 16, crop of 32 pixels"): [*_WINDOWS_OF_16, "model.crop_size=32", "head_grid=2"],
+    ("local-half-width", "windows of 16, half the width"): [
+        *_WINDOWS_OF_16,
+        "model.local_widths=[8,16,24,32]",
+        "model.local_stem=6",
+    ],
 }
 FUSION = {
-    "as shipped (3 layers)": [],
-    "1 fusion layer": ["model.fusion_layers=1"],
-    "5 fusion layers": ["model.fusion_layers=5"],
-    "every 8th frame to the global encoder": ["model.global_every=8"],
-    "every 32nd frame to the global encoder": ["model.global_every=32"],
+    ("fusion-3-layers", "as shipped (3 layers)"): [],
+    ("fusion-1-layer", "1 fusion layer"): ["model.fusion_layers=1"],
 }
 _COLUMNS = ["loss", "lpe_five_point_mm", "gpe_five_point_mm", "correlation_tx", "correlation_ty", "correlation_tz"]
 _TITLES = ["variant", "parameters", "items", "seconds", "loss", "LPE mm", "GPE mm", "r(tx)", "r(ty)", "r(tz)"]
@@ -51,8 +55,8 @@ def recipes(study: str) -> dict[str, Recipe]:
         "fusion": ("mini/fusion", _FUSION_BUDGET, FUSION),
     }[study]
     return {
-        name: load_recipe(base, [*budget, *changes, f"output=study/{study}-{place}"])
-        for place, (name, changes) in enumerate(variants.items())
+        name: load_recipe(base, [*budget, *changes, f"output=study/{place}"])
+        for (place, name), changes in variants.items()
     }
 
 
