@@ -21,8 +21,11 @@ test: $(STAMP)
 test-all: $(STAMP)
 	$(BIN)/python -m pytest --cov=DualTrackCore
 
+# Some of the benchmarks: make bench BENCH=Testing/Benchmarks/bench_engine.py
+BENCH ?= Testing/Benchmarks
+
 bench: $(STAMP)
-	set -e; for script in Testing/Benchmarks/bench_*.py; do $(BIN)/python $$script; done
+	$(BIN)/python -m pytest -o addopts= -o python_files='bench_*.py' --benchmark-quiet --benchmark-json=bench.json $(BENCH)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -30,7 +33,7 @@ lint: $(STAMP)
 	$(BIN)/lint-imports
 
 clean:
-	rm -rf .venv build dist demo out *.egg-info htmlcov .coverage
+	rm -rf .venv build dist demo out *.egg-info htmlcov .coverage bench.json
 	rm -rf .pytest_cache .ruff_cache .import_linter_cache .hypothesis .benchmarks
 	find DualTrackCore DualTrackSlicer Testing -name __pycache__ -type d -prune -exec rm -rf {} +
 
