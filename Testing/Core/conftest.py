@@ -2,13 +2,16 @@
 
 import os
 import sys
+import tempfile
 
 # On a busy machine, threads that spin while they wait cost several times the work itself; must precede torch.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import pytest
 import torch
-from oracle import ORACLE, published_model
+from oracle import ORACLE, published_model, tiny_model
+
+from DualTrackCore.network import save_model
 
 sys.path.insert(0, str(ORACLE))
 torch.set_num_threads(min(2, torch.get_num_threads()))
@@ -18,3 +21,21 @@ torch.set_num_threads(min(2, torch.get_num_threads()))
 def oracle_model():
     """The published network with the reference weights of seed 1, built once."""
     return published_model()
+
+
+@pytest.fixture
+def temporary(tmp_path, monkeypatch):
+    """The folder for temporary files, of this test alone; it must be empty in the end."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    yield folder
+    assert list(folder.iterdir()) == []
+
+
+@pytest.fixture(scope="module")
+def model_file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("models") / "tiny.safetensors"
+    model = tiny_model()
+    save_model(model.network, model.card, path)
+    return path

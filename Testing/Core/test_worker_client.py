@@ -3,10 +3,8 @@
 import dataclasses
 import gc
 import os
-import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 import weakref
@@ -14,12 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from oracle import noise_sweep, tiny_model
-from worker_processes import LIGHT, comes_true, is_running, stand_in, tracked_sweep
+from oracle import noise_sweep
+from worker_processes import LIGHT, comes_true, failure, finished, first_report, is_running, stand_in, tracked_sweep
 
 from DualTrackCore.errors import Cancelled, InputError
-from DualTrackCore.jobs import JobFailed, RunSettings
-from DualTrackCore.network import save_model
+from DualTrackCore.jobs import RunSettings
 from DualTrackCore.worker import run_job
 from DualTrackCore.worker_client import WorkerClient
 
@@ -30,47 +27,11 @@ pytestmark = [
 HERE = Path(__file__).resolve().parent
 
 
-@pytest.fixture
-def temporary(tmp_path, monkeypatch):
-    """The folder for temporary files, of this test alone; it must be empty in the end."""
-    folder = tmp_path / "temporary"
-    folder.mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(folder))
-    yield folder
-    assert list(folder.iterdir()) == []
-
-
-@pytest.fixture(scope="module")
-def model_file(tmp_path_factory):
-    path = tmp_path_factory.mktemp("models") / "tiny.safetensors"
-    model = tiny_model()
-    save_model(model.network, model.card, path)
-    return path
-
-
 @pytest.fixture(scope="module")
 def warm_client():
     """A client whose process several tests use one after the other."""
     with WorkerClient() as client:
         yield client
-
-
-def finished(job, timeout_s: float = 60.0):
-    job.wait(timeout_s)
-    assert job.state != "running", "the job takes too long"
-    return job
-
-
-def failure(job) -> JobFailed:
-    with pytest.raises(JobFailed) as caught:
-        _ = finished(job).result
-    assert job.state == "failed"
-    return caught.value
-
-
-def first_report(job, stage: str) -> bool:
-    """Whether the job comes to a stage."""
-    return comes_true(lambda: any(report.stage == stage and report.done for report in job.poll()), 60.0)
 
 
 def test_a_run_in_the_worker_gives_what_it_gives_here(warm_client, model_file):
@@ -235,27 +196,6 @@ def test_cancelling_a_finished_job_changes_nothing(warm_client):
     assert warm_client.pid == pid
 
 
-@pytest.mark.parametrize(
-    ("number", "kind", "words", "in_log"),
-    [
-        (signal.SIGKILL, "memory", "most likely because the memory ran out", ""),
-        (signal.SIGSEGV, "crash", "crashed (SIGSEGV)", "Fatal Python error: Segmentation fault"),
-    ],
-)
-def test_a_process_that_dies_in_a_run_is_a_sentence_with_its_log(temporary, model_file, number, kind, words, in_log):
-    with WorkerClient() as client:
-        job = client.submit(noise_sweep(4000), RunSettings(model=str(model_file), chunk_frames=4))
-        assert first_report(job, "network")
-        os.kill(client.pid, number)
-        error = failure(job)
-        assert error.kind == kind
-        assert words in str(error)
-        assert str(error.log_path) in str(error)
-        assert in_log in error.log_path.read_text()
-        assert in_log in error.details
-        assert finished(client.submit(tracked_sweep(3), LIGHT)).state == "done"
-
-
 def test_a_job_that_is_over_lets_go_of_the_frames(temporary, tmp_path):
     class Frames(np.ndarray):
         """An array that can be watched."""
@@ -274,96 +214,6 @@ def test_a_job_that_is_over_lets_go_of_the_frames(temporary, tmp_path):
             assert comes_true(lambda: gone() is None, 5.0)
         finally:
             gc.enable()
-
-
-def test_a_process_that_dies_between_runs_is_replaced(temporary):
-    with WorkerClient() as client:
-        finished(client.submit(tracked_sweep(3), LIGHT))
-        pid = client.pid
-        os.kill(pid, signal.SIGKILL)
-        assert comes_true(lambda: not client.running)
-        assert not is_running(pid)
-        assert finished(client.submit(tracked_sweep(3), LIGHT)).state == "done"
-
-
-def test_too_little_memory_is_a_sentence_and_the_process_lives_on(temporary, tmp_path):
-    pytest.importorskip("resource", reason="Memory can be limited on POSIX systems only.")
-    body = """
-import resource, runpy
-import DualTrackCore.worker.serve
-pages = int(open("/proc/self/statm").read().split()[0])
-resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + 60_000_000,) * 2)
-runpy.run_module("DualTrackCore.worker", run_name="__main__", alter_sys=True)
-"""
-    if not Path("/proc/self/statm").exists():
-        pytest.skip("The memory of a process is read from /proc, which this system does not have.")
-    large = tracked_sweep(100, 1000, 1000)
-    with WorkerClient(stand_in(tmp_path, body)) as client:
-        error = failure(client.submit(large, LIGHT))
-        assert error.kind == "memory"
-        assert str(error).startswith("The memory is too small for this run; use a smaller chunk")
-        assert finished(client.submit(tracked_sweep(3), LIGHT)).state == "done"
-
-
-@pytest.mark.parametrize(
-    ("body", "kind", "words"),
-    [
-        ("hello(version='99.0')\nasked()", "version", "is DualTrack 99.0 (protocol 1) and this is"),
-        ("hello(protocol=2)\nasked()", "version", "(protocol 2)"),
-        ("sys.exit('no module named numpy')", "start", "ended with code 1 (no module named numpy)"),
-        ("hello()\nasked()\nos._exit(3)", "crash", "ended with code 3"),
-        ("hello()\nasked()\nprint('nonsense', flush=True)\ntime.sleep(60)", "crash", "said something unreadable"),
-        ("hello()\nasked()\nsay(event='done', id=99, result={})\ntime.sleep(60)", "crash", "something unreadable"),
-        ("hello()\nasked()\nsay(event='done', id=1, result={})\ntime.sleep(60)", "fault", "A fault of the program"),
-        (
-            "hello()\nasked()\nsys.stdout.close()\nos.close(1)\ntime.sleep(60)",
-            "crash",
-            "closed its output and was ended",
-        ),
-    ],
-)
-def test_a_process_that_does_not_keep_to_the_protocol_is_a_sentence(temporary, tmp_path, body, kind, words):
-    with WorkerClient(stand_in(tmp_path, body)) as client:
-        error = failure(client.submit(tracked_sweep(3), LIGHT))
-        assert words in str(error)
-        assert error.kind == kind
-        assert "\n" not in str(error)
-        assert comes_true(lambda: not client.running)
-
-
-def test_a_greeting_may_come_after_other_words(temporary, tmp_path):
-    body = "print('Welcome to this Python.', flush=True)\nhello()\nasked()\nos._exit(3)"
-    with WorkerClient(stand_in(tmp_path, body)) as client:
-        assert "ended with code 3" in str(failure(client.submit(tracked_sweep(3), LIGHT)))
-
-
-def test_a_process_that_never_answers_is_given_up(temporary, tmp_path, monkeypatch):
-    monkeypatch.setattr("DualTrackCore.worker.session.HELLO_TIMEOUT_S", 0.5)
-    with WorkerClient(stand_in(tmp_path, "time.sleep(60)")) as client:
-        error = failure(client.submit(tracked_sweep(3), LIGHT))
-        assert error.kind == "start"
-        assert "did not answer within" in str(error)
-        assert not client.running
-
-
-def test_a_program_that_is_not_there_is_a_sentence(temporary):
-    with WorkerClient(["no-such-python"]) as client:
-        error = failure(client.preflight())
-        assert error.kind == "start"
-        assert str(error) == "The program no-such-python cannot be started: No such file or directory."
-
-
-def test_a_full_disk_is_a_sentence_and_the_next_job_runs(temporary, monkeypatch):
-    def full(*arguments):
-        raise OSError(28, "No space left on device")
-
-    with WorkerClient() as client:
-        with monkeypatch.context() as patch:
-            patch.setattr("DualTrackCore.worker_client.write_sweep", full)
-            error = failure(client.submit(tracked_sweep(3), LIGHT))
-        assert error.kind == "disk"
-        assert "No space left on device; free some space or set TMPDIR" in str(error)
-        assert finished(client.submit(tracked_sweep(3), LIGHT)).state == "done"
 
 
 def test_what_libraries_print_goes_to_the_log(temporary, tmp_path):

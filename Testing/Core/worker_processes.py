@@ -6,8 +6,9 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pytest
 
-from DualTrackCore.jobs import RunSettings
+from DualTrackCore.jobs import JobFailed, RunSettings
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.trajectory import Trajectory
 
@@ -68,3 +69,21 @@ def comes_true(condition, timeout_s: float = 20.0) -> bool:
             return False
         time.sleep(0.02)
     return True
+
+
+def finished(job, timeout_s: float = 60.0):
+    job.wait(timeout_s)
+    assert job.state != "running", "the job takes too long"
+    return job
+
+
+def failure(job) -> JobFailed:
+    with pytest.raises(JobFailed) as caught:
+        _ = finished(job).result
+    assert job.state == "failed"
+    return caught.value
+
+
+def first_report(job, stage: str) -> bool:
+    """Whether the job comes to a stage."""
+    return comes_true(lambda: any(report.stage == stage and report.done for report in job.poll()), 60.0)
