@@ -3,6 +3,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
+# Processes that share the tests between them; a file stays in one of them, so that what it sets up is set up once.
+WORKERS ?= 2
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --cov=DualTrackCore
 
 .DEFAULT_GOAL := test
 .PHONY: demo sample test test-all bench lint clean
@@ -16,10 +19,10 @@ sample: $(STAMP)
 		-o DualTrackCore/data/sample.igs.mha
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -m "not slow" --cov=DualTrackCore
+	$(PYTEST) -m "not slow"
 
 test-all: $(STAMP)
-	$(BIN)/python -m pytest --cov=DualTrackCore
+	$(PYTEST)
 
 # Some of the benchmarks: make bench BENCH=Testing/Benchmarks/bench_engine.py
 BENCH ?= Testing/Benchmarks

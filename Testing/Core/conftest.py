@@ -14,7 +14,8 @@ from oracle import ORACLE, published_model, tiny_model
 from DualTrackCore.network import save_model
 
 sys.path.insert(0, str(ORACLE))
-torch.set_num_threads(min(2, torch.get_num_threads()))
+# Test processes that run side by side get one core each.
+torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else min(2, torch.get_num_threads()))
 
 
 @pytest.fixture(scope="session")
