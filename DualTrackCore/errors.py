@@ -12,6 +12,10 @@ class InputError(DualTrackError, ValueError):
     """A file, an array or an option that cannot be used as it is."""
 
 
+class DatasetError(InputError):
+    """A data set, or one sweep of it, that cannot be used as it is."""
+
+
 class CheckpointError(InputError):
     """A weights file that is damaged, unsafe or of another network."""
 

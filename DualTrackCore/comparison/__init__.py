@@ -1,20 +1,37 @@
-"""Methods of sensorless tracking compared on tracked sweeps: baselines, the network and its parts, one table."""
+"""Methods of sensorless tracking compared on tracked sweeps: baselines, the network and its parts, one table.
 
-from DualTrackCore.comparison.decorrelation import Decorrelation
-from DualTrackCore.comparison.held_out import calibration_simulations, held_out_simulations, simulate_all
-from DualTrackCore.comparison.methods import Identity, MeanMotion, Method, Network, OwnMeanMotion
-from DualTrackCore.comparison.table import Comparison, compare
+    from DualTrackCore.comparison import Identity, Network, run_methods
+    from DualTrackCore.datasets import open_dataset
 
-__all__ = [
-    "Comparison",
-    "Decorrelation",
-    "Identity",
-    "MeanMotion",
-    "Method",
-    "Network",
-    "OwnMeanMotion",
-    "calibration_simulations",
-    "compare",
-    "held_out_simulations",
-    "simulate_all",
-]
+    result = run_methods([Identity(), Network(load_model())], open_dataset("my-sweeps"), "results/items", workers=4)
+    for summary in result.summaries:
+        print(summary.method, summary.figures["gpe_mm"].mean, summary.sweeps)
+
+The names are loaded when they are first used: processes that only measure need no network.
+"""
+
+from importlib import import_module
+
+_HOMES = {
+    "Comparison": "table",
+    "Decorrelation": "decorrelation",
+    "Identity": "methods",
+    "MeanMotion": "methods",
+    "Method": "methods",
+    "Network": "methods",
+    "OwnMeanMotion": "methods",
+    "make_methods": "by_name",
+    "run_methods": "runner",
+}
+
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

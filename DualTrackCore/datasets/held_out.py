@@ -86,7 +86,12 @@ def simulate_all(
         Cancelled: the caller asked to stop; sweeps that are stored already stay and are used the next time.
     """
     sweeps = stored_sweeps(simulations, folder, workers, Reporter(progress, cancelled))
-    return [(f"{job.family} {job.seed}", sweep) for job, sweep in zip(simulations, sweeps, strict=True)]
+    return [(sweep_name(job), sweep) for job, sweep in zip(simulations, sweeps, strict=True)]
+
+
+def sweep_name(simulation: Simulation) -> str:
+    """What a simulated sweep is called in tables."""
+    return f"{simulation.family} {simulation.seed}"
 
 
 def _require(count: int, frames: int) -> None:
