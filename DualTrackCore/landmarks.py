@@ -33,7 +33,7 @@ class Landmarks:
             raise InputError("Landmarks must be numbers: frames [n] and pixels [n, 2].") from None
         if frames.ndim != 1 or pixels.shape != (len(frames), 2):
             raise InputError(
-                f"Landmarks have frames of shape {frames.shape} and pixels of shape {pixels.shape}; expected [n], [n, 2]."
+                f"Landmarks have frames {frames.shape} and pixels {pixels.shape}; expected the shapes [n] and [n, 2]."
             )
         bad = np.flatnonzero(~((frames >= 0) & (frames == np.floor(frames)) & (frames < 2**53)))
         if len(bad):

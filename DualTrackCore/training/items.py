@@ -11,10 +11,10 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from DualTrackCore.errors import InputError
+from DualTrackCore.evaluation.points import five_points_mm
 from DualTrackCore.network import DualTrack, ModelCard
 from DualTrackCore.training.augmentation import Draw, item_random, targets, thinned
 from DualTrackCore.training.images import SweepImages
-from DualTrackCore.training.metrics import five_points_mm
 from DualTrackCore.training.recipe import WINDOW_STAGES, Recipe
 from DualTrackCore.training.sweeps import SweepSet
 

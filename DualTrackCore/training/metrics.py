@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from DualTrackCore.evaluation.definitions import COMPONENTS
+from DualTrackCore.evaluation.points import mean_point_error
 from DualTrackCore.trajectory import accumulate, matrices_from_parameters
 
-COMPONENTS = ("tx", "ty", "tz", "rx", "ry", "rz")
 #: Errors, squared errors, counts, then count, sums, squares and products of the six components.
 _ERRORS, _MOMENTS = 6, 6
 
@@ -33,14 +34,14 @@ class ValidationSums:
         known = np.isfinite(true).all(axis=1)
         if not known.any():
             return
-        local = _five_point_error(
+        local = mean_point_error(
             matrices_from_parameters(predicted[known]), matrices_from_parameters(true[known]), five_points_mm
         )
         squares = (((predicted - true) / scale)[known] ** 2).mean(axis=1)
         # Poses follow from motions only up to the first one that is not known.
         reach = len(known) if known.all() else int(np.argmin(known))
         paths = [accumulate(matrices_from_parameters(values[:reach]))[1:] for values in (predicted, true)]
-        everywhere = _five_point_error(*paths, five_points_mm)
+        everywhere = mean_point_error(*paths, five_points_mm)
         if reach:
             self._errors[:2] += everywhere.mean(), 1
         self._errors[2:4] += local.mean(), 1
@@ -78,17 +79,6 @@ class ValidationSums:
             covariance = n[i] * xy[i] - x[i] * y[i]
             figures[f"correlation_{name}"] = float(covariance / math.sqrt(spread)) if spread > 0 else math.nan
         return figures
-
-
-def five_points_mm(image_from_pixel: np.ndarray, frame_size: tuple[int, int]) -> np.ndarray:
-    """[4, 5] homogeneous image points of pixels (0, 0), (W, 0), (0, H), (W, H), (W // 2, H // 2)."""
-    height, width = frame_size
-    pixels = [(0, 0), (width, 0), (0, height), (width, height), (width // 2, height // 2)]
-    return image_from_pixel @ np.array([(u, v, 0, 1) for u, v in pixels], dtype=np.float64).T
-
-
-def _five_point_error(predicted: np.ndarray, true: np.ndarray, points_mm: np.ndarray) -> np.ndarray:
-    return np.linalg.norm(((predicted - true) @ points_mm)[:, :3], axis=1).mean(axis=1)
 
 
 def _ratio(total: float, count: float) -> float:

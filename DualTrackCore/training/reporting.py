@@ -9,7 +9,7 @@ from typing import Any
 
 import lightning
 
-from DualTrackCore.training.metrics import COMPONENTS
+from DualTrackCore.evaluation.definitions import COMPONENTS
 from DualTrackCore.training.recipe import Recipe
 
 

@@ -139,7 +139,9 @@ def test_a_perfect_estimate_has_no_error_and_full_correlation():
     for name, value in found.metrics.items():
         if name.startswith("correlation"):
             assert value == pytest.approx(1), name
-        elif name not in ("path_length_mm", "straight_distance_mm"):
+        elif name == "pixel_score":
+            assert value == pytest.approx(1)
+        elif name not in ("path_length_mm", "straight_distance_mm", "gle_mm", "lle_mm", "tus_rec_score"):
             assert value == pytest.approx(0, abs=1e-12), name
 
 

@@ -1,0 +1,218 @@
+"""All figures of one estimated trajectory against the tracking of its sweep.
+
+Every figure is of the trajectories as they are: nothing is scaled or fitted first. Pixels are counted from the centre
+of the top-left one, which is pixel (0, 0). Definitions: :mod:`DualTrackCore.evaluation.definitions`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from DualTrackCore.errors import InputError
+from DualTrackCore.evaluation.all_pixels import PixelGrid
+from DualTrackCore.evaluation.correlation import correlations
+from DualTrackCore.evaluation.definitions import METRICS
+from DualTrackCore.evaluation.drift import drift_metrics, hausdorff_mm
+from DualTrackCore.evaluation.points import five_points_mm, landmark_errors, mean_point_error
+from DualTrackCore.evaluation.poses import ReferencedPoses, baseline_poses
+from DualTrackCore.evaluation.score import scores
+from DualTrackCore.landmarks import Landmarks
+from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter
+from DualTrackCore.sweep import Sweep
+from DualTrackCore.trajectory import Trajectory
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """Errors of one trajectory against the tracked one.
+
+    Attributes:
+        metrics: figure by name, all names of :data:`~DualTrackCore.evaluation.METRICS`, which has the definitions; a
+            name ends in its unit. NaN where the figure is undefined (a drift rate without motion, a correlation with a
+            constant, an error on landmarks without landmarks).
+        baselines: the same metrics for `identity` (no motion at all) and for `mean_motion` (the mean true
+            relative pose at every step): what an estimate must beat to be worth anything.
+        global_error_mm: [N] mean over all pixels with G; NaN where it does not count.
+        local_error_mm: [N] mean over all pixels with L of frame i to i - 1; NaN where it does not count.
+        drift_mm: [N] error of the image centre with G; NaN where a pose is invalid.
+        reference_frame: index of the first frame valid in both; its own error is 0 and does not count.
+        frames: number of frames of the sweep.
+        frames_used: number of frames valid in both trajectories.
+        landmarks_used: number of landmarks in frames that count.
+    """
+
+    metrics: Mapping[str, float]
+    baselines: Mapping[str, Mapping[str, float]]
+    global_error_mm: np.ndarray
+    local_error_mm: np.ndarray
+    drift_mm: np.ndarray
+    reference_frame: int
+    frames: int
+    frames_used: int
+    landmarks_used: int = 0
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything as plain values for JSON; undefined figures are None."""
+        return {
+            "frames": self.frames,
+            "frames_used": self.frames_used,
+            "landmarks_used": self.landmarks_used,
+            "reference_frame": self.reference_frame,
+            "metrics": _plain(self.metrics),
+            "baselines": {name: _plain(metrics) for name, metrics in self.baselines.items()},
+            "per_frame": {
+                "global_error_mm": [_number(value) for value in self.global_error_mm],
+                "local_error_mm": [_number(value) for value in self.local_error_mm],
+                "drift_mm": [_number(value) for value in self.drift_mm],
+            },
+        }
+
+
+def evaluate(
+    predicted: Trajectory,
+    sweep: Sweep,
+    *,
+    landmarks: Landmarks | None = None,
+    progress: ProgressCallback | None = None,
+    cancelled: CancelledCallback | None = None,
+) -> Evaluation:
+    """Compare a trajectory with the tracking of its sweep.
+
+    Both are re-expressed in the first frame that is valid in both. Frames invalid in either do not count, nor do
+    landmarks in them; what their poses hold is not looked at. A relative pose counts where both its frames do. The
+    time does not depend on the size of the frames: see :mod:`DualTrackCore.evaluation.all_pixels`.
+
+    Args:
+        predicted: as many poses as the sweep has frames.
+        sweep: with tracking, images and a known pixel spacing.
+        landmarks: of this sweep, for GLE, LLE and the TUS-REC score.
+        progress: told of the stages "Measuring errors" and "Measuring baseline ...", in frames.
+        cancelled: asked between blocks of frames.
+
+    Raises:
+        InputError: no tracking, another number of frames, unknown spacing, no images, landmarks that are not in the
+            sweep, or fewer than two frames that are valid in both.
+        Cancelled: `cancelled` returned true.
+    """
+    used = _require_comparable(predicted, sweep, landmarks)
+    true = ReferencedPoses.of(sweep.tracked.poses, used)
+    comparer = _Comparer(sweep, true, landmarks, Reporter(progress, cancelled))
+    estimates = {"": ReferencedPoses.of(predicted.poses, used), **baseline_poses(true)}
+    compared = {
+        name: comparer.compare(poses, f"Measuring baseline {name}" if name else "Measuring errors")
+        for name, poses in estimates.items()
+    }
+    still = compared["identity"].metrics
+    metrics = {name: _ordered(found.metrics, still) for name, found in compared.items()}
+    own = compared[""]
+    return Evaluation(
+        metrics=metrics.pop(""),
+        baselines=MappingProxyType(metrics),
+        global_error_mm=own.global_error_mm,
+        local_error_mm=own.local_error_mm,
+        drift_mm=own.drift_mm,
+        reference_frame=true.reference,
+        frames=len(sweep),
+        frames_used=int(used.sum()),
+        landmarks_used=own.landmarks_used,
+    )
+
+
+def _require_comparable(predicted: Trajectory, sweep: Sweep, landmarks: Landmarks | None) -> np.ndarray:
+    """[N] bool: frames valid in both."""
+    if sweep.tracked is None:
+        raise InputError("The sweep has no tracking to compare with; choose a tracked sweep.")
+    if len(predicted) != len(sweep):
+        raise InputError(
+            f"The trajectory has {len(predicted)} poses and the sweep {len(sweep)} frames; the numbers must be equal."
+        )
+    sweep.require_images()
+    sweep.require_spacing()
+    if landmarks is not None:
+        landmarks.require_inside(len(sweep), sweep.frame_size)
+    used = predicted.valid & sweep.tracked.valid
+    if used.sum() < 2:
+        raise InputError(
+            f"Only {int(used.sum())} of {len(sweep)} frames are valid in both trajectories; at least 2 are needed."
+        )
+    return used
+
+
+@dataclass(frozen=True)
+class _Compared:
+    metrics: dict[str, float]
+    global_error_mm: np.ndarray
+    local_error_mm: np.ndarray
+    drift_mm: np.ndarray
+    landmarks_used: int
+
+
+class _Comparer:
+    """Measures estimates of one sweep against its truth."""
+
+    def __init__(self, sweep: Sweep, true: ReferencedPoses, landmarks: Landmarks | None, reporter: Reporter) -> None:
+        self._image_from_pixel, self._true, self._landmarks = sweep.image_from_pixel, true, landmarks
+        self._reporter = reporter
+        self._pixels = PixelGrid(sweep.image_from_pixel, sweep.frame_size)
+        self._five_points_mm = five_points_mm(sweep.image_from_pixel, sweep.frame_size)
+
+    def compare(self, predicted: ReferencedPoses, stage: str) -> _Compared:
+        true = self._true
+        # The reference frame is where it is by definition; it counts nowhere.
+        true_poses = true.poses.copy()
+        true_poses[true.reference] = np.nan
+        differences = np.concatenate([predicted.poses - true_poses, predicted.relative - true.relative])
+        global_error, local_error = np.split(
+            self._pixels.mean_length(differences, self._reporter, stage), [len(true_poses)]
+        )
+        drift = np.linalg.norm(predicted.centres_mm - true.centres_mm, axis=1)
+        gle, lle, landmarks_used = self._landmark_errors(predicted, true_poses)
+        metrics = {
+            "gpe_mm": _mean(global_error),
+            "lpe_mm": _mean(local_error),
+            "gpe_five_point_mm": _mean(mean_point_error(predicted.poses, true_poses, self._five_points_mm)),
+            "lpe_five_point_mm": _mean(mean_point_error(predicted.relative, true.relative, self._five_points_mm)),
+            "gle_mm": gle,
+            "lle_mm": lle,
+            **drift_metrics(drift[true.used], true.centres_mm[true.used]),
+            "hausdorff_mm": hausdorff_mm(predicted.centres_mm[true.used], true.centres_mm[true.used]),
+            **correlations(predicted.relative, true.relative),
+        }
+        return _Compared(metrics, global_error, np.concatenate([[np.nan], local_error]), drift, landmarks_used)
+
+    def _landmark_errors(self, predicted: ReferencedPoses, true_poses: np.ndarray) -> tuple[float, float, int]:
+        """GLE, LLE, and the number of landmarks in frames that count."""
+        if self._landmarks is None:
+            return math.nan, math.nan, 0
+        unknown = np.full((1, 4, 4), np.nan)
+        pairs = (
+            (predicted.poses, true_poses),
+            tuple(np.concatenate([unknown, poses.relative]) for poses in (predicted, self._true)),
+        )
+        everywhere, steps = (landmark_errors(*pair, self._landmarks, self._image_from_pixel) for pair in pairs)
+        return _mean(everywhere), _mean(steps), int(np.isfinite(everywhere).sum())
+
+
+def _ordered(metrics: Mapping[str, float], still: Mapping[str, float]) -> Mapping[str, float]:
+    """The metrics with the scores among them, in the order of their definitions."""
+    known = {**metrics, **scores(metrics, still)}
+    return MappingProxyType({name: known[name] for name in METRICS})
+
+
+def _mean(values: np.ndarray) -> float:
+    known = values[np.isfinite(values)]
+    return float(known.mean()) if len(known) else math.nan
+
+
+def _number(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+def _plain(metrics: Mapping[str, float]) -> dict[str, float | None]:
+    return {name: _number(value) for name, value in metrics.items()}
