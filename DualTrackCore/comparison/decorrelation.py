@@ -13,18 +13,13 @@ from typing import Literal
 
 import numpy as np
 
-from DualTrackCore.comparison.curves import DecorrelationCurves
-from DualTrackCore.comparison.elevation import cumulative_fit, fit_planes
-from DualTrackCore.comparison.likeness import SweepLikeness, sweep_likeness
 from DualTrackCore.errors import InputError
 from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter
 from DualTrackCore.sweep import Sweep
+from DualTrackCore.tracking.speckle.curves import DecorrelationCurves
+from DualTrackCore.tracking.speckle.likeness import SweepLikeness, sweep_likeness
+from DualTrackCore.tracking.speckle.steps import elevational_direction, elevational_steps, in_plane_steps
 from DualTrackCore.trajectory import Trajectory
-
-#: What one pair is worth against another: in-plane matching of a lag is off by about this, mm and degrees.
-_IN_PLANE_ERROR = np.array([0.02, 0.02, 0.03])
-#: Pairs more than one frame apart count where the likeness is at least this: below, it hardly changes with distance.
-_LEAST_MEAN_LIKENESS = 0.5
 
 
 class Decorrelation:
@@ -100,8 +95,8 @@ class Decorrelation:
         sign = self._sign(sweep)
         seen = sweep_likeness(sweep, Reporter(progress, cancelled))
         parameters = np.zeros((len(sweep) - 1, 6))
-        parameters[:, [0, 1, 5]] = _in_plane(seen)
-        parameters[:, 2:5] = sign * self.gain * _elevational(self.curves, seen)
+        parameters[:, [0, 1, 5]] = in_plane_steps(seen)
+        parameters[:, 2:5] = sign * self.gain * elevational_steps(self.curves, seen)
         return Trajectory.from_parameters(parameters, {"method": self.name, "uses": self.uses})
 
     def _sign(self, sweep: Sweep) -> float:
@@ -109,43 +104,16 @@ class Decorrelation:
             return float(self.direction)
         if sweep.tracked is None:
             raise InputError("The sweep has no tracking to tell the direction from; choose direction 1 or -1.")
-        return _direction(sweep.tracked)
-
-
-def _in_plane(seen: SweepLikeness) -> np.ndarray:
-    """[N - 1, 3] tx, ty (mm) and rz (degrees) that agree best with all lags."""
-    weight = seen.in_plane_weight[..., None, None] * np.diag(1 / _IN_PLANE_ERROR**2)
-    # A frame that shows nothing is bridged by what its neighbours do.
-    weight[:, 0] += 1e-3 * np.eye(3)
-    return cumulative_fit(seen.in_plane, weight)
-
-
-def _elevational(curves: DecorrelationCurves, seen: SweepLikeness) -> np.ndarray:
-    """[N - 1, 3] tz (mm) and rx, ry (degrees) with all patches on one side, as measured."""
-    distance, weight = curves.distances(seen)
-    known = np.isfinite(seen.likeness)
-    mean = np.where(known, seen.likeness, 0).sum(axis=2) / np.maximum(known.sum(axis=2), 1)
-    telling = mean > _LEAST_MEAN_LIKENESS
-    telling[:, 0] = True
-    planes, normal = fit_planes(seen.grid, distance, weight * telling[..., None])
-    normal[:, 0] += 1e-6 * np.eye(3)
-    steps = cumulative_fit(planes, normal)
-    steps[:, 1:] = np.rad2deg(steps[:, 1:])
-    return steps
-
-
-def _direction(tracked: Trajectory) -> float:
-    """Sign of the elevational motion of a whole sweep."""
-    return -1.0 if np.nansum(tracked.relative[:, 2, 3]) < 0 else 1.0
+        return elevational_direction(sweep.tracked)
 
 
 def _gain(curves: DecorrelationCurves, sweeps: Sequence[tuple[SweepLikeness, Trajectory]]) -> np.ndarray:
     """[3] factors that bring what is measured nearest to the truth, by least squares over all steps."""
     product, square = np.zeros(3), np.full(3, 1e-12)
     for seen, tracked in sweeps:
-        true = tracked.parameters[:, 2:5] * _direction(tracked)
+        true = tracked.parameters[:, 2:5] * elevational_direction(tracked)
         known = np.isfinite(true).all(axis=1)
-        measured = _elevational(curves, seen)[known]
+        measured = elevational_steps(curves, seen)[known]
         product += (measured * true[known]).sum(axis=0)
         square += (measured**2).sum(axis=0)
     return product / square

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 
 from DualTrackCore.comparison import Decorrelation
-from DualTrackCore.comparison.curves import DecorrelationCurves, _falling, profile
-from DualTrackCore.comparison.elevation import cumulative_fit, fit_planes
-from DualTrackCore.comparison.likeness import LAGS, sweep_likeness
-from DualTrackCore.comparison.patches import PITCH_MM, PatchGrid
 from DualTrackCore.errors import Cancelled, InputError
 from DualTrackCore.progress import Reporter
 from DualTrackCore.simulation import Phantom, Probe, SimulatedFrames
 from DualTrackCore.sweep import Sweep
+from DualTrackCore.tracking.speckle.curves import DecorrelationCurves, _falling, profile
+from DualTrackCore.tracking.speckle.elevation import cumulative_fit, fit_planes
+from DualTrackCore.tracking.speckle.likeness import LAGS, sweep_likeness
+from DualTrackCore.tracking.speckle.patches import PITCH_MM, PatchGrid
 from DualTrackCore.trajectory import Trajectory
 
 SIZE = (96, 128)

@@ -8,6 +8,7 @@ from training_data import tiny_recipe, tracked_sweep
 
 from DualTrackCore.errors import CheckpointError, InputError
 from DualTrackCore.evaluation import evaluate
+from DualTrackCore.evaluation.points import five_points_mm
 from DualTrackCore.network import DualTrack
 from DualTrackCore.network.checkpoint import save_model
 from DualTrackCore.training import load_recipe
@@ -16,7 +17,7 @@ from DualTrackCore.training.initial import initial_network, recipe_card
 from DualTrackCore.training.items import ItemOrder, SweepItems, collate
 from DualTrackCore.training.lightning_items import LightningItems
 from DualTrackCore.training.lightning_task import LightningTask, fold_scale, rate_factor, unfold_scale
-from DualTrackCore.training.metrics import ValidationSums, five_points_mm
+from DualTrackCore.training.metrics import ValidationSums
 from DualTrackCore.training.run import target_statistics
 from DualTrackCore.training.sweeps import SweepSet
 from DualTrackCore.training.tasks import build_task

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from DualTrackCore.comparison.likeness import LAGS, SweepLikeness
-from DualTrackCore.comparison.patches import PatchGrid
 from DualTrackCore.errors import InputError
+from DualTrackCore.tracking.speckle.likeness import LAGS, SweepLikeness
+from DualTrackCore.tracking.speckle.patches import PatchGrid
 from DualTrackCore.trajectory import Trajectory, invert_rigid
 
 #: Likeness between which the Gaussian tells the width of the beam.

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from DualTrackCore.comparison.patches import (
+from DualTrackCore.errors import InputError
+from DualTrackCore.progress import Reporter
+from DualTrackCore.sweep import Sweep
+from DualTrackCore.tracking.speckle.patches import (
     PITCH_MM,
     PatchGrid,
     SpeckleFrame,
@@ -18,9 +21,6 @@ from DualTrackCore.comparison.patches import (
     speckle_widths,
     whole_shift,
 )
-from DualTrackCore.errors import InputError
-from DualTrackCore.progress import Reporter
-from DualTrackCore.sweep import Sweep
 
 #: Frames between the two of a pair: 1 to this.
 LAGS = 4

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from DualTrackCore.comparison.patches import PatchGrid
+from DualTrackCore.tracking.speckle.patches import PatchGrid
 
 #: Weak knowledge of steps, 1/variance: 2 mm, and rotations of 1 degree; keeps empty pairs solvable.
 _PRIOR = np.diag([1 / 2.0**2, 1 / np.deg2rad(1.0) ** 2, 1 / np.deg2rad(1.0) ** 2])
