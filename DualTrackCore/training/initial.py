@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from DualTrackCore.baselines import MotionNetwork, build_baseline
 from DualTrackCore.errors import CheckpointError, InputError
 from DualTrackCore.network import DualTrack, ModelCard
 from DualTrackCore.network.checkpoint import load_weights, positions_of, read_weights, resize_positions
@@ -35,8 +36,8 @@ def recipe_card(recipe: Recipe) -> ModelCard:
     return ModelCard(**recipe.card, architecture=recipe.model)
 
 
-def initial_network(recipe: Recipe, runs: Path) -> DualTrack:
-    """The network of a recipe with the weights it starts from; the same at every call.
+def initial_network(recipe: Recipe, runs: Path) -> DualTrack | MotionNetwork:
+    """The network of a recipe with the weights it starts from (stage baseline: random); the same at every call.
 
     Args:
         recipe: model arguments, seed, initial weights.
@@ -47,6 +48,8 @@ def initial_network(recipe: Recipe, runs: Path) -> DualTrack:
         CheckpointError: weights of another network.
     """
     torch.manual_seed(recipe.seed)
+    if recipe.stage == "baseline":
+        return build_baseline(**recipe.baseline)
     try:
         network = DualTrack(**recipe.model)
     except TypeError as error:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
+from DualTrackCore.baselines import MotionNetwork
 from DualTrackCore.errors import InputError
 from DualTrackCore.evaluation.points import five_points_mm
 from DualTrackCore.network import DualTrack, ModelCard
@@ -36,7 +37,12 @@ class SweepItems(Dataset):
     """
 
     def __init__(
-        self, recipe: Recipe, sweeps: SweepSet, network: DualTrack, card: ModelCard, validating: bool = False
+        self,
+        recipe: Recipe,
+        sweeps: SweepSet,
+        network: DualTrack | MotionNetwork,
+        card: ModelCard,
+        validating: bool = False,
     ) -> None:
         self.recipe, self.sweeps, self.card, self.validating = recipe, sweeps, card, validating
         self.images = [SweepImages(s, card, network.crop_size, network.global_size) for s in sweeps.sweeps]

@@ -8,6 +8,7 @@ import lightning
 import torch
 from torch.utils.data import DataLoader
 
+from DualTrackCore.baselines import MotionNetwork
 from DualTrackCore.network import DualTrack, ModelCard
 from DualTrackCore.training.items import ItemOrder, SweepItems, collate
 from DualTrackCore.training.recipe import Recipe
@@ -27,7 +28,12 @@ class LightningItems(lightning.LightningDataModule):
     """
 
     def __init__(
-        self, recipe: Recipe, sweeps: tuple[SweepSet, SweepSet], network: DualTrack, card: ModelCard, cache: Path
+        self,
+        recipe: Recipe,
+        sweeps: tuple[SweepSet, SweepSet],
+        network: DualTrack | MotionNetwork,
+        card: ModelCard,
+        cache: Path,
     ) -> None:
         super().__init__()
         self.recipe, self.cache, self._network = recipe, cache, network

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from DualTrackCore.baselines import MotionNetwork
 from DualTrackCore.network import DualTrack
 from DualTrackCore.network.trunk import Trunk
 from DualTrackCore.training.items import Item
@@ -28,7 +29,9 @@ class LightningTask(lightning.LightningModule):
             was trained before is re-expressed in these units, so its predictions stay what they were.
     """
 
-    def __init__(self, recipe: Recipe, network: DualTrack, target_mean: Tensor, target_std: Tensor) -> None:
+    def __init__(
+        self, recipe: Recipe, network: DualTrack | MotionNetwork, target_mean: Tensor, target_std: Tensor
+    ) -> None:
         super().__init__()
         self.recipe = recipe
         self.task = build_task(network, recipe)
@@ -47,9 +50,9 @@ class LightningTask(lightning.LightningModule):
 
     def loss(self, batch: Item) -> Tensor:
         """Mean squared error in the head's units over the motions that are known."""
-        wanted = (batch["targets"] - self.target_mean) / self.target_std
+        targets, mask = self.task.wanted(batch)
+        wanted = (targets - self.target_mean) / self.target_std
         squares = (self.task(batch).float() - wanted).square().mean(dim=-1)
-        mask = batch["mask"]
         return (squares * mask).sum() / mask.sum().clamp(min=1)
 
     def on_train_batch_start(self, batch: Item, batch_index: int) -> None:

@@ -14,9 +14,9 @@ from typing import Any
 from DualTrackCore.errors import InputError, MissingDependencyError
 from DualTrackCore.training.recipe_fields import build
 
-STAGES = ("local1", "local2", "local3", "global", "fusion", "finetune1", "finetune2")
+STAGES = ("local1", "local2", "local3", "global", "fusion", "finetune1", "finetune2", "baseline")
 #: Stages that see windows of consecutive frames; `global` sees frames drawn at random, the others whole sweeps.
-WINDOW_STAGES = ("local1", "local2")
+WINDOW_STAGES = ("local1", "local2", "baseline")
 #: Stages that can work from stored class tokens, because trunk and ViT are frozen.
 TOKEN_STAGES = ("local3", "fusion", "finetune1")
 DATA_KINDS = ("simulated", "tusrec", "dualtrack_h5")
@@ -102,7 +102,7 @@ class Sampling:
     """What one training item is.
 
     Attributes:
-        window: frames of a window (local1, local2).
+        window: frames of a window (local1, local2, baseline).
         windows_per_sweep: items a sweep gives in one epoch.
         random_frames: frames drawn in order from a sweep (global).
         stored_crops: crop positions whose class tokens are stored, the centre among them (local3, fusion, finetune1);
@@ -185,7 +185,8 @@ class Recipe:
         epochs, warmup_epochs: the learning rate rises linearly over the warm-up, then falls as a cosine to zero.
         batch_size: items a step in each process.
         accumulate: steps whose gradients are added up before the weights change.
-        model: arguments of :class:`~DualTrackCore.network.DualTrack`.
+        model: arguments of :class:`~DualTrackCore.network.DualTrack`; the stage baseline has no use for them.
+        baseline: baseline: `kind` and sizes, the arguments of :func:`~DualTrackCore.baselines.build_baseline`.
         card: fields of the :class:`~DualTrackCore.network.ModelCard`.
         precision: "fp32", "fp16" or "bf16" (mixed).
         standardise: learn targets of mean 0 and deviation 1; mean and scale are folded into the head in the result.
@@ -207,6 +208,7 @@ class Recipe:
     accumulate: int = 1
     initial: Initial = field(default_factory=Initial)
     model: Mapping[str, Any] = field(default_factory=dict)
+    baseline: Mapping[str, Any] = field(default_factory=dict)
     card: Mapping[str, Any] = field(default_factory=dict)
     sampling: Sampling = field(default_factory=Sampling)
     augmentation: Augmentation = field(default_factory=Augmentation)
@@ -236,6 +238,12 @@ class Recipe:
             raise InputError("augmentation.drop changes what the trunk sees; set sampling.stored_crops to 0.")
         if self.augmentation.drop and self.stage in (*WINDOW_STAGES, "global"):
             raise InputError(f"augmentation.drop works on whole sweeps; stage {self.stage} sees no whole sweep.")
+        if (self.stage == "baseline") != ("kind" in self.baseline):
+            raise InputError(
+                "baseline.kind names the network of the stage baseline; that stage needs it, no other has it."
+            )
+        if self.stage == "baseline" and self.initial != Initial():
+            raise InputError("The stage baseline starts from random weights; take initial out of the recipe.")
 
 
 def load_recipe(name_or_path: str | Path, changes: Sequence[str] = ()) -> Recipe:

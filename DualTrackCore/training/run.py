@@ -19,6 +19,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from torch import Tensor
 
+from DualTrackCore.baselines import save_baseline
 from DualTrackCore.errors import CheckpointError, InputError
 from DualTrackCore.files import replacing
 from DualTrackCore.network import ModelCard
@@ -218,7 +219,8 @@ def _export(
     items, seconds = lines.items_seen(trainer), lines.seconds
     weights = output / WEIGHTS_NAME
     if trainer.is_global_zero:
-        save_model(task.task.network, card, weights)
+        save = save_baseline if recipe.stage == "baseline" else save_model
+        save(task.task.network, card, weights)
         summary = {"stage": recipe.stage, "best": figures, "items": items, "seconds": round(seconds, 1)}
         with replacing(output / "summary.json") as temporary:
             plain = json.dumps(summary | {"validations": lines.validations}, indent=2)

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
+from DualTrackCore.baselines.motion_network import MotionNetwork, motions_in_pieces
+from DualTrackCore.errors import InputError
 from DualTrackCore.network import DualTrack
 from DualTrackCore.tracking.preprocessing import as_grey
 from DualTrackCore.training.chunks import trunk_in_chunks
@@ -70,6 +72,10 @@ class Task(nn.Module, ABC):
     @abstractmethod
     def outputs(self, batch: Item) -> Tensor:
         """[B, n - 1, 6] in the head's units, for items of equal length."""
+
+    def wanted(self, batch: Item) -> tuple[Tensor, Tensor]:
+        """What the outputs should be, [B, n - 1, 6] in mm and degrees, and where that is known, [B, n - 1]."""
+        return batch["targets"], batch["mask"]
 
     def forward(self, batch: Item) -> Tensor:
         """[B, n - 1, 6] in the head's units; items of different length go through one by one, padding never does."""
@@ -214,6 +220,39 @@ class JointTask(FineTuneTask):
         return [self.network.local.trunk, self.network.local.spatial]
 
 
+class BaselineTask(Task):
+    """baseline: a network of an earlier method, all of it; in training its outputs may be means over windows."""
+
+    network: MotionNetwork
+
+    def __init__(self, network: MotionNetwork, recipe: Recipe) -> None:
+        super().__init__(network, recipe)
+        if recipe.sampling.window < network.window_frames:
+            raise InputError(
+                f"sampling.window is {recipe.sampling.window}; the {network.architecture} network looks at "
+                f"{network.window_frames} frames at a time."
+            )
+
+    @property
+    def head(self) -> nn.Linear:
+        return self.network.head
+
+    @property
+    def trained(self) -> list[nn.Module]:
+        return [self.network]
+
+    def outputs(self, batch: Item) -> Tensor:
+        crops = batch["local"]
+        if self.training:
+            return self.network.outputs(as_grey(crops))[0]
+        return motions_in_pieces(self.network, lambda a, b: as_grey(crops[:, a:b]), crops.shape[1], self.chunk_frames)
+
+    def wanted(self, batch: Item) -> tuple[Tensor, Tensor]:
+        if self.training:
+            return self.network.wanted(batch["targets"], batch["mask"])
+        return super().wanted(batch)
+
+
 _TASKS: dict[str, type[Task]] = {
     "local1": TrunkTask,
     "local2": SpatialTask,
@@ -222,10 +261,11 @@ _TASKS: dict[str, type[Task]] = {
     "fusion": FusionTask,
     "finetune1": FineTuneTask,
     "finetune2": JointTask,
+    "baseline": BaselineTask,
 }
 
 
-def build_task(network: DualTrack, recipe: Recipe) -> Task:
+def build_task(network: DualTrack | MotionNetwork, recipe: Recipe) -> Task:
     """The task of the recipe's stage, with everything else frozen."""
     task = _TASKS[recipe.stage](network, recipe)
     task.freeze()
