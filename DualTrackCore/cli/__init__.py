@@ -1,6 +1,7 @@
 """The `dualtrack` command: `python -m DualTrackCore.cli` is the same.
 
-Exit codes: 0 done; 1 cancelled or a fault of the program; 2 input, options or place that cannot be used as they are.
+Exit codes: 0 done; 1 cancelled or a fault of the program; 2 input, options or place that cannot be used as they are. A
+command that has said all there is to say about bad input itself returns false for 2.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with console.warnings_as_sentences(), _termination_as_interrupt():
             options = build_parser().parse_args(arguments)
-            options.command(options, console)
+            accepted = options.command(options, console) is not False
     except (Cancelled, KeyboardInterrupt) as error:
         console.fail(str(error) if isinstance(error, Cancelled) else "Cancelled; nothing was written.")
         return FAILED
@@ -49,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return FAILED
     finally:
         console.close()
-    return DONE
+    return DONE if accepted else REFUSED
 
 
 @contextlib.contextmanager

@@ -39,7 +39,8 @@ def build_parser() -> argparse.ArgumentParser:
     _add_models(commands)
     _add_train(commands)
     _add_simulate(commands)
-    _add_compare(commands)
+    _add_dataset(commands)
+    _add_evaluate(commands)
     _add_demo(commands)
     return parser
 
@@ -53,11 +54,11 @@ def _command(commands: argparse._SubParsersAction, name: str, function: str, tex
     return parser
 
 
-def _lazily(function: str) -> Callable[..., None]:
+def _lazily(function: str) -> Callable[..., object]:
     module, name = function.split(":")
 
-    def run(*arguments: object) -> None:
-        getattr(import_module(f"DualTrackCore.cli.{module}"), name)(*arguments)
+    def run(*arguments: object) -> object:
+        return getattr(import_module(f"DualTrackCore.cli.{module}"), name)(*arguments)
 
     return run
 
@@ -200,27 +201,82 @@ def _add_simulate(commands: argparse._SubParsersAction) -> None:
     )
 
 
-def _add_compare(commands: argparse._SubParsersAction) -> None:
-    parser = _command(commands, "compare", "compare:compare", "compare methods on tracked sweeps, with a table")
-    parser.add_argument("-o", "--output", metavar="DIR", required=True, help="folder for the tables")
+def _add_dataset(commands: argparse._SubParsersAction) -> None:
+    text = "examine and convert data sets of tracked sweeps"
+    group = commands.add_parser("dataset", help=text, description=text[0].upper() + text[1:] + ".", epilog=NOTICE)
+    actions = group.add_subparsers(title="actions", metavar="ACTION", required=True)
+    check = _command(actions, "check", "dataset:check", "name files that are missing, cut short or inconsistent")
+    convert = _command(actions, "convert", "dataset:convert", "write all sweeps as DualTrack HDF5 with their table")
+    for parser in (check, convert):
+        parser.add_argument(
+            "dataset", metavar="DIR", help="TUS-REC folder, metadata CSV or its folder, folder of tracked recordings"
+        )
+        parser.add_argument("--split", metavar="NAME", help="only the sweeps of this split (TUS-REC: train, val)")
+        parser.add_argument("--calibration", metavar="FILE", help="of all sweeps, where none lies beside them")
+        parser.add_argument(
+            "--tolerate",
+            metavar="FRACTION",
+            type=float,
+            default=0.0,
+            help="of a sweep's frames may lack a pose or an image (default: %(default)s)",
+        )
+    check.add_argument("--deep", action="store_true", help="read every frame, not three of each sweep")
+    convert.add_argument("-o", "--output", metavar="DIR", required=True, help="folder; finished sweeps in it are kept")
+    convert.add_argument(
+        "--on-bad",
+        choices=["refuse", "skip"],
+        default="refuse",
+        help="sweeps that cannot be used: write nothing, or leave them out and name them (default: %(default)s)",
+    )
+    convert.add_argument(
+        "--default-split", metavar="NAME", default="train", help="where the data set has none (default: %(default)s)"
+    )
+
+
+def _add_evaluate(commands: argparse._SubParsersAction) -> None:
+    parser = _command(
+        commands, "evaluate", "evaluate:evaluate", "measure methods on tracked sweeps, with tables, tests and a report"
+    )
+    parser.add_argument(
+        "dataset",
+        metavar="DATASET",
+        nargs="+",
+        help="folders or files of tracked sweeps (TUS-REC, DualTrack, PLUS), or held-out or simulated",
+    )
+    parser.add_argument("-o", "--output", metavar="DIR", required=True, help="folder for tables and report")
     parser.add_argument(
         "--method",
         metavar="NAME",
         action="append",
         help="identity, mean-motion, own-mean-motion, decorrelation, decorrelation-told, model:M, local:M (encoder "
-        "alone), global:M; M is a model's name or a weights file; repeat for several (default: all of them and mini)",
+        "alone), global:M, baseline:B; M is a model's name or a weights file, B a trained baseline's; repeat for "
+        "several (default: those without weights and model:mini)",
     )
+    parser.add_argument("--split", metavar="NAME", help="only the sweeps of this split: train, val, ...")
     parser.add_argument(
-        "--sweeps", metavar="FILE", nargs="+", default=["simulated"], help="tracked sweeps (default: simulated)"
+        "--calibration", metavar="FILE", help="image-to-probe calibration: PLUS XML, 4x4 text, or calib_matrix.csv"
     )
     parser.add_argument(
         "--calibrate",
-        metavar="FILE",
+        metavar="DATASET",
         nargs="+",
         default=["simulated"],
         help="tracked sweeps from which mean-motion and decorrelation are calibrated (default: simulated)",
     )
+    parser.add_argument("--calibrate-split", metavar="NAME", help="only the sweeps of this split")
+    parser.add_argument(
+        "--on-bad",
+        choices=["refuse", "skip"],
+        default="refuse",
+        help="what to do with a sweep that cannot be used: stop and name it, or leave it out and name it "
+        "(default: %(default)s)",
+    )
     parser.add_argument("--device", default="auto", help="of the networks (default: %(default)s)")
+    many = parser.add_argument_group("many sweeps")
+    many.add_argument("--workers", metavar="N", type=int, default=1, help="processes here (default: %(default)s)")
+    many.add_argument("--threads", metavar="N", type=int, help="of each process (default: cores / workers)")
+    many.add_argument("--cluster", metavar="ADDRESS", help="of a Dask scheduler: tcp://host:8786")
+    many.add_argument("--fresh", action="store_true", help="make everything anew; else finished results are taken up")
     made = parser.add_argument_group("simulated sweeps")
     made.add_argument("--cache", metavar="DIR", help="where they are kept for the next time (default: DIR/sweeps)")
     made.add_argument("--count", metavar="N", type=int, default=28, help="to compare on (default: %(default)s)")

@@ -32,6 +32,8 @@ class FileEntry(Entry):
 
     def load(self) -> Sweep:
         """See :meth:`Entry.load`."""
+        if not self.path.exists():
+            raise DatasetError(f"{self.path} is missing; copy it in, or leave the sweep {self.name} out.")
         try:
             sweep = load_sweep(self.path, calibration=self.calibration)
             if sweep.tracked is None and self.calibration is None and self.calibration_nearby is not None:

@@ -32,15 +32,15 @@ class Layout(ABC):
 
     @abstractmethod
     def findings(self) -> Iterator[Finding]:
-        """What is wrong with the set as a whole; no frame is read."""
+        """What is wrong with the set as a whole and comes up in the loading of no sweep; no frame is read."""
 
     def examined(self, entry: Entry) -> Entry:
-        """The entry itself, or one that can be examined although a calibration reported by `findings` is missing."""
+        """The entry, or one that loads although its calibration, which `findings` reports once for all, is missing."""
         return entry
 
 
 def overlaps(entries: Iterable[Entry]) -> Iterator[Finding]:
-    """Sweeps that are there twice, by name or by file: a mean would count them twice, or mix training and validation."""
+    """Sweeps that are there twice, by name or file: a mean would count them twice, or mix training and validation."""
     by_name: dict[str, Entry] = {}
     by_file: dict[str, Entry] = {}
     for entry in entries:
@@ -54,9 +54,8 @@ def overlaps(entries: Iterable[Entry]) -> Iterator[Finding]:
             problem = f"the sweep {entry.name} is in two splits, {splits[0]} and {splits[1]}"
         else:
             problem = f"the sweep {entry.name} is listed twice"
-        other = (
-            "" if os.path.abspath(first.path) == os.path.abspath(entry.path) else f", the other file is {first.path}"
-        )
+        same_file = os.path.abspath(first.path) == os.path.abspath(entry.path)
+        other = "" if same_file else f", the other file is {first.path}"
         yield Finding(entry.path, entry.name, problem + other, "keep it in one place")
 
 

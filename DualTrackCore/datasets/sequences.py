@@ -1,7 +1,8 @@
 """Folders of tracked recordings, one file a sweep, and single files.
 
 A PLUS recording needs the calibration of its probe where it has no ImageToProbe of its own: the one that is given, else
-the PLUS configuration of the same name beside it, else the only .xml in its folder or in one above, up to the given one.
+the PLUS configuration of the same name beside it, else the only .xml in its folder or in the next one above, up to the
+given folder, that has any.
 """
 
 from __future__ import annotations

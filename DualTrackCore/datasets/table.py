@@ -65,8 +65,6 @@ class Table(Layout):
         """See :meth:`Layout.findings`."""
         entries = self.entries()
         for entry in entries:
-            if not entry.path.is_file():
-                yield Finding(entry.path, entry.name, f"{self.path.name} lists it and it is missing", "copy it in")
             if entry.split is None:
                 yield Finding(self.path, entry.name, "its row names no split", "write train or val there")
         listed = {os.path.abspath(entry.path) for entry in entries}

@@ -2,7 +2,8 @@
 
 Training data has `frames_transfs/SUBJECT/SCAN.h5`, frames and poses together; validation data has `frames/` and
 `transfs/` apart. Beside these folders lie `calib_matrix.csv`, `landmark/` or `landmarks/` with one
-`landmark_SUBJECT.h5` a subject, and for validation `dataset_keys.h5`, whose keys name all scans: `sub050__RH_Per_L_DtP`.
+`landmark_SUBJECT.h5` a subject, and for validation `dataset_keys.h5`, whose keys name all scans, such as
+`sub050__RH_Per_L_DtP`.
 """
 
 from __future__ import annotations
@@ -167,12 +168,10 @@ def _is_part(folder: Path) -> bool:
 
 
 def _of_poses(part: _Part, scans: dict[str, Path]) -> Iterator[Finding]:
-    """Frames without poses and poses without frames, where the two are in different files."""
+    """Poses without frames, where the two are in different files; loading finds frames without poses."""
     if part.poses is None:
         return
     poses = part.scans(part.poses)
-    for name in sorted(scans.keys() - poses.keys()):
-        yield Finding(scans[name], name, "there is no file of its poses under transfs", "copy it in or leave it out")
     for name in sorted(poses.keys() - scans.keys()):
         yield Finding(
             poses[name], name, "there is no file of its frames under frames", "copy it in or remove the poses"
@@ -190,17 +189,17 @@ def _of_keys(part: _Part, scans: dict[str, Path]) -> Iterator[Finding]:
     except InputError as error:
         yield Finding(path, None, f"the list of scans cannot be read: {_clause(error)}", "copy the file again")
         return
-    known = {_plain(name) for name in scans}
+    known = {same_scan(name) for name in scans}
     listed = set()
     for key in keys:
         match = _KEY.fullmatch(key)
         name = f"{match[1]}/{match[2]}" if match else key
-        listed.add(_plain(name))
-        if _plain(name) not in known:
+        listed.add(same_scan(name))
+        if same_scan(name) not in known:
             yield Finding(path, name, f"the key {key} has no scan", f"copy {part.frames.name}/{name}.h5 in")
     for name in scans:
-        if _plain(name) not in listed:
-            yield Finding(scans[name], name, f"{KEYS_NAME} does not name it", "check that it belongs to this data set")
+        if same_scan(name) not in listed:
+            yield Finding(path, name, f"no key names the scan {name}", "check that it belongs to this data set")
 
 
 def _of_landmarks(part: _Part, scans: dict[str, Path]) -> Iterator[Finding]:
@@ -209,7 +208,7 @@ def _of_landmarks(part: _Part, scans: dict[str, Path]) -> Iterator[Finding]:
     if not files:
         return
     marked, unreadable = set(), set()
-    known = {_plain(name) for name in scans}
+    known = {same_scan(name) for name in scans}
     for subject, path in files.items():
         try:
             keys = landmark_keys(path)
@@ -217,14 +216,16 @@ def _of_landmarks(part: _Part, scans: dict[str, Path]) -> Iterator[Finding]:
             unreadable.add(subject)
             yield Finding(path, None, f"the landmarks cannot be read: {_clause(error)}", "copy the file again")
             continue
-        marked |= {_plain(f"{subject}/{key}") for key in keys}
+        marked |= {same_scan(f"{subject}/{key}") for key in keys}
         for key in keys:
-            if _plain(f"{subject}/{key}") not in known:
+            if same_scan(f"{subject}/{key}") not in known:
                 name = f"{subject}/{key}"
                 yield Finding(path, name, f"the key {key} has no scan", f"copy {part.frames.name}/{name}.h5 in")
-    for name, path in scans.items():
-        if _plain(name) not in marked and name.split("/")[0] not in unreadable:
-            yield Finding(path, name, "no landmark file has a key for it", "copy its landmarks in")
+    for name in scans:
+        subject = name.split("/")[0]
+        if same_scan(name) not in marked and subject not in unreadable:
+            place = files.get(subject, next(iter(files.values())).with_name(f"landmark_{subject}.h5"))
+            yield Finding(place, name, f"there are no landmarks of the scan {name}", "copy them in")
 
 
 def _of_subjects(part: _Part, scans: dict[str, Path]) -> Iterator[Finding]:
@@ -239,11 +240,6 @@ def _of_subjects(part: _Part, scans: dict[str, Path]) -> Iterator[Finding]:
         for scan in sorted(usual - names):
             path = part.frames / subject / f"{scan}.h5"
             yield Finding(path, f"{subject}/{scan}", "the scan is missing, and most subjects have it", "copy it in")
-
-
-def _plain(name: str) -> str:
-    """A name with the two spellings of the rotations made one."""
-    return same_scan(name)
 
 
 def _clause(error: InputError) -> str:
