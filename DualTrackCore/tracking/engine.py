@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from DualTrackCore.errors import InputError, OutOfMemoryError
+from DualTrackCore.network.dualtrack import DualTrack
 from DualTrackCore.network.model import Model
 from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter
 from DualTrackCore.sweep import Sweep
@@ -88,18 +89,11 @@ def estimate_trajectory(
         OutOfMemoryError: one frame at a time is still too much for the device.
         Cancelled: the caller asked to stop.
     """
-    network = model.network
-
-    def read_out(local_features: Tensor, global_features: Tensor, reporter: Reporter) -> Tensor:
-        return poses_in_windows(
-            network, local_features, global_features, lambda done, total: reporter.report("attention", done, total)
-        )
-
     parameters, provenance = run_network(
         sweep,
         model,
-        read_out,
-        whole_frames=network.global_frames(len(sweep)),
+        whole_network(model.network),
+        whole_frames=model.network.global_frames(len(sweep)),
         device=device,
         precision=precision,
         chunk_frames=chunk_frames,
@@ -110,6 +104,17 @@ def estimate_trajectory(
     return Trajectory.from_parameters(parameters, provenance)
 
 
+def whole_network(network: DualTrack) -> ReadOut:
+    """The read-out of local and global features together: what the network is trained for."""
+
+    def read_out(local_features: Tensor, global_features: Tensor, reporter: Reporter) -> Tensor:
+        return poses_in_windows(
+            network, local_features, global_features, lambda done, total: reporter.report("attention", done, total)
+        )
+
+    return read_out
+
+
 def run_network(
     sweep: Sweep,
     model: Model,
@@ -117,6 +122,7 @@ def run_network(
     *,
     whole_frames: Sequence[int],
     local: bool = True,
+    crop_shift: tuple[int, int] = (0, 0),
     device: str | torch.device = "auto",
     precision: Precision = "auto",
     chunk_frames: int | str = "auto",
@@ -129,6 +135,7 @@ def run_network(
         read_out: from features to motions; runs on the device, without gradients.
         whole_frames: rising indices of the frames that go through the global backbone.
         local: whether frames go through the local trunk; where not, there are 0 class tokens.
+        crop_shift: (rows, columns) that the local crop lies off its central place, pixels at the model's spacing.
         reporter: told of stage "network".
 
     Returns:
@@ -140,7 +147,7 @@ def run_network(
     sweep.require_images()
     if len(sweep) < 2:
         raise InputError("The sweep has one frame; a trajectory needs at least two.")
-    run = _prepare(sweep, model, device, precision, local, whole_frames)
+    run = _prepare(sweep, model, device, precision, local, whole_frames, crop_shift)
     chunk = choose_chunk(chunk_frames, model.network, run.device)
     network = model.network.eval()
     try:
@@ -165,6 +172,7 @@ def _prepare(
     precision: Precision,
     local: bool,
     whole_frames: Sequence[int],
+    crop_shift: tuple[int, int],
 ) -> _Run:
     chosen = choose_device(device)
     network, card = model.network, model.card
@@ -176,6 +184,7 @@ def _prepare(
         network.global_size,
         card.global_mean,
         card.global_std,
+        crop_shift,
     )
     whole = np.asarray(whole_frames, dtype=np.int64)
     return _Run(model, chosen, choose_precision(precision, chosen), preprocessor, local, whole)

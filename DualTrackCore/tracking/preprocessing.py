@@ -55,6 +55,8 @@ class Preprocessor:
         crop_size: pixels a side of the local crop.
         global_size: pixels a side of the resized whole frame.
         global_mean, global_std: normalisation of the resized frame.
+        crop_shift: (rows, columns) that :meth:`local` takes its crop off the central place, pixels at the model's
+            spacing; within :attr:`shift_limits`.
     """
 
     def __init__(
@@ -66,11 +68,12 @@ class Preprocessor:
         global_size: int,
         global_mean: float = 0.0,
         global_std: float = 1.0,
+        crop_shift: tuple[int, int] = (0, 0),
     ) -> None:
         scales = [model / own for own, model in zip(spacing_mm, model_spacing_mm, strict=True)]
         self.resamples = any(not math.isclose(scale, 1.0, rel_tol=SPACING_TOLERANCE) for scale in scales)
         self.global_size, self.global_mean, self.global_std = global_size, global_mean, global_std
-        self._crop_size = crop_size
+        self._crop_size, self._crop_shift = crop_size, crop_shift
         self._columns = self._rows = None
         if self.resamples:
             self._columns = torch.from_numpy(resampling_matrix(frame_size[1], scales[0]))
@@ -95,7 +98,7 @@ class Preprocessor:
 
     def local(self, frames: Tensor) -> Tensor:
         """Crops [n, crop, crop] float32 in 0 to 1 of frames [n, H, W] uint8."""
-        return as_grey(self.crops(frames))
+        return as_grey(self.crops(frames, self._crop_shift))
 
     def crops(self, frames: Tensor, shift: tuple[int, int] = (0, 0)) -> Tensor:
         """Crops [n, crop, crop] of frames [n, H, W] uint8, moved by `shift` (rows, columns) from the central place.

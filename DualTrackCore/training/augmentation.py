@@ -9,10 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from DualTrackCore.tracking.views import mirrored, shifted
 from DualTrackCore.trajectory import invert_rigid, parameters_from_matrices
-
-#: Conjugating with it mirrors x: what a left-right flip of the images does to poses.
-MIRROR = np.diag([-1.0, 1.0, 1.0, 1.0])
 
 
 @dataclass(frozen=True)
@@ -58,20 +56,6 @@ def targets(poses: np.ndarray, valid: np.ndarray, draw: Draw, spacing_mm: tuple[
     if draw.flipped:
         relative = mirrored(relative)
     return parameters_from_matrices(shifted(relative, draw.shift, spacing_mm))
-
-
-def mirrored(relative: np.ndarray) -> np.ndarray:
-    """Relative poses [..., 4, 4] as seen in images mirrored left to right about their centre."""
-    return MIRROR @ relative @ MIRROR
-
-
-def shifted(relative: np.ndarray, shift: tuple[int, int], spacing_mm: tuple[float, float]) -> np.ndarray:
-    """Relative poses [..., 4, 4] about an origin that lies `shift` (rows, columns) pixels from the old one."""
-    if shift == (0, 0):
-        return relative
-    image_from_crop = np.eye(4)
-    image_from_crop[:2, 3] = shift[1] * spacing_mm[0], shift[0] * spacing_mm[1]
-    return invert_rigid(image_from_crop) @ relative @ image_from_crop
 
 
 def thinned(count: int, fraction: float, random: np.random.Generator) -> np.ndarray:

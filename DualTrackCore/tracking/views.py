@@ -1,0 +1,69 @@
+"""The same sweep seen otherwise: backwards, in a mirror, with the crop elsewhere; and its poses as they are then."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from DualTrackCore.sweep import FrameSource, Sweep
+from DualTrackCore.trajectory import invert_rigid
+
+#: Conjugating with it mirrors x: what a left-right flip of the images does to poses.
+MIRROR = np.diag([-1.0, 1.0, 1.0, 1.0])
+
+
+def mirrored(relative: np.ndarray) -> np.ndarray:
+    """Relative poses [..., 4, 4] as seen in images mirrored left to right about their centre."""
+    return MIRROR @ relative @ MIRROR
+
+
+def shifted(relative: np.ndarray, shift: tuple[int, int], spacing_mm: tuple[float, float]) -> np.ndarray:
+    """Relative poses [..., 4, 4] about an origin that lies `shift` (rows, columns) pixels from the old one."""
+    if shift == (0, 0):
+        return relative
+    image_from_crop = np.eye(4)
+    image_from_crop[:2, 3] = shift[1] * spacing_mm[0], shift[0] * spacing_mm[1]
+    return invert_rigid(image_from_crop) @ relative @ image_from_crop
+
+
+def backwards(relative: np.ndarray) -> np.ndarray:
+    """Relative poses [N - 1, 4, 4] of the frames in reverse order."""
+    return invert_rigid(relative)[::-1]
+
+
+def reversed_sweep(sweep: Sweep) -> Sweep:
+    """The frames in reverse order, read when they are asked for, without times and tracking."""
+    frames = _ChangedFrames(sweep.frames, backwards=True)
+    return replace(sweep, frames=frames, frame_valid=sweep.frame_valid[::-1], timestamps_s=None, tracked=None)
+
+
+def flipped_sweep(sweep: Sweep) -> Sweep:
+    """The frames mirrored left to right, read when they are asked for, without tracking."""
+    return replace(sweep, frames=_ChangedFrames(sweep.frames, mirror=True), tracked=None, skew_deg=-sweep.skew_deg)
+
+
+@dataclass(frozen=True, eq=False)
+class _ChangedFrames:
+    """A source of frames that reads another one backwards or mirrors what it gives."""
+
+    source: FrameSource
+    backwards: bool = False
+    mirror: bool = False
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.source.shape
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self.source.dtype
+
+    def __getitem__(self, key: slice) -> np.ndarray:
+        count = self.shape[0]
+        start, stop, step = key.indices(count)
+        if self.backwards:
+            images = np.asarray(self.source[count - stop : count - start])[::-1]
+        else:
+            images = np.asarray(self.source[start:stop])
+        return np.ascontiguousarray(images[::step, :, ::-1] if self.mirror else images[::step])
