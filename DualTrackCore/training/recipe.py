@@ -183,6 +183,7 @@ class Recipe:
         output: folder of the results, below the runs folder.
         data, sampling, augmentation, optimiser, validation, initial: see there.
         epochs, warmup_epochs: the learning rate rises linearly over the warm-up, then falls as a cosine to zero.
+        end_epoch: where the run ends although the learning rate has not fallen to zero, as another stage goes on.
         batch_size: items a step in each process.
         accumulate: steps whose gradients are added up before the weights change.
         model: arguments of :class:`~DualTrackCore.network.DualTrack`; the stage baseline has no use for them.
@@ -205,6 +206,7 @@ class Recipe:
     epochs: int
     batch_size: int
     warmup_epochs: int = 0
+    end_epoch: int | None = None
     accumulate: int = 1
     initial: Initial = field(default_factory=Initial)
     model: Mapping[str, Any] = field(default_factory=dict)
@@ -230,6 +232,8 @@ class Recipe:
             _at_least(name, getattr(self, name), 1)
         for name in ("warmup_epochs", "workers", "seed"):
             _at_least(name, getattr(self, name), 0)
+        if self.end_epoch is not None and not 1 <= self.end_epoch <= self.epochs:
+            raise InputError(f"end_epoch is {self.end_epoch}; it must lie between 1 and epochs ({self.epochs}).")
         if self.warmup_epochs >= self.epochs:
             raise InputError(f"warmup_epochs is {self.warmup_epochs}; it must be below epochs ({self.epochs}).")
         if self.sampling.stored_crops and self.stage not in TOKEN_STAGES:

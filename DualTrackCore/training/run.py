@@ -140,7 +140,7 @@ def build_trainer(recipe: Recipe, output: Path, lines: EpochLines, bars: bool) -
             num_nodes=recipe.nodes,
             strategy="ddp" if processes > 1 else "auto",
             precision=PRECISIONS[recipe.precision],
-            max_epochs=recipe.epochs,
+            max_epochs=recipe.end_epoch or recipe.epochs,
             accumulate_grad_batches=recipe.accumulate,
             check_val_every_n_epoch=recipe.validation.every,
             num_sanity_val_steps=0,

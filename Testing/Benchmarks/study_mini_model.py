@@ -20,7 +20,7 @@ from DualTrackCore.files import replacing
 from DualTrackCore.network import DualTrack
 from DualTrackCore.training import Recipe, load_recipe, train
 
-_LOCAL_BUDGET = ["epochs=4", "validation.every=4"]
+_LOCAL_BUDGET = ["epochs=4", "end_epoch=null", "validation.every=4"]
 _FUSION_BUDGET = ["epochs=4", "warmup_epochs=1", "validation.every=4"]
 _WINDOWS_OF_16 = ["sampling.window=16", "sampling.windows_per_sweep=6"]
 #: Folder and name of a variant, and what it changes in the recipe of the shipped model. All see equally many frames.

@@ -71,6 +71,7 @@ def test_all_stages_ship_at_full_size_and_a_small_chain_leads_to_a_joint_stage()
         ({"stage": "local4"}, "r.yaml: stage is 'local4'; it must be one of local1"),
         ({"batch_size": 0}, "batch_size is 0; it must be at least 1"),
         ({"warmup_epochs": 2}, "warmup_epochs is 2; it must be below epochs (2)"),
+        ({"end_epoch": 3}, "end_epoch is 3; it must lie between 1 and epochs (2)"),
         ({"augmentation": {"hflip": 2}}, "augmentation in r.yaml: hflip is 2.0"),
         ({"optimiser": {"lr": 1e-3, "betas": [0.9]}}, "optimiser.betas in r.yaml has 1 values; expected 2"),
         ({"data": {"kind": "tusrec", "folder": "x"}}, "needs validation_folder"),
@@ -114,9 +115,9 @@ def test_a_base_that_leads_back_is_refused(tmp_path):
 
 
 def test_changes_are_put_over_the_file():
-    recipe = load_recipe("mini/local1", ["optimiser.lr=5e-4", "data.seeds=[3, 7]", "epochs=11"])
+    recipe = load_recipe("mini/global", ["optimiser.lr=5e-4", "data.seeds=[3, 7]", "epochs=11"])
     assert (recipe.optimiser.lr, recipe.data.seeds, recipe.epochs) == (5e-4, (3, 7), 11)
-    assert recipe.optimiser.weight_decay == load_recipe("mini/local1").optimiser.weight_decay
+    assert recipe.optimiser.weight_decay == load_recipe("mini/global").optimiser.weight_decay
 
 
 def test_a_change_without_a_value_is_refused():

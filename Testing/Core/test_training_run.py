@@ -70,6 +70,17 @@ def test_a_run_that_died_before_saving_goes_on_to_the_same_weights(stage, table,
         assert torch.equal(value, last[1]["state_dict"][name]), name
 
 
+def test_a_run_that_ends_early_follows_the_schedule_of_the_whole_run(table, tmp_path):
+    lines = {}
+    for end in (None, 2):
+        lines[end] = []
+        recipe = tiny_recipe("local1", table, epochs=4, end_epoch=end)
+        train(recipe, runs=tmp_path / str(end), say=lines[end].append)
+    without_seconds = {end: [line.split("  ")[1:-1] for line in said] for end, said in lines.items()}
+    assert without_seconds[2] == without_seconds[None][:2]
+    assert "lr 0.00e+00" in lines[None][3]
+
+
 def test_a_killed_command_goes_on_to_the_same_weights(table, tmp_path):
     values = tiny_values("global", table, epochs=5, augmentation={"hflip": 0.5, "reverse": 0.5})
     path = tmp_path / "recipe.yaml"
