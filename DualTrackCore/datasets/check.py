@@ -133,7 +133,7 @@ def examine(
     except _FAULTS as error:
         findings.append(_fault(entry, error))
     try:
-        entry.landmarks()
+        entry.landmarks(sweep)
     except _FAULTS as error:
         findings.append(_fault(entry, error, getattr(entry, "landmark_file", None)))
     return findings, sweep.frame_size

@@ -165,10 +165,11 @@ def _same(one: Sweep, other: Sweep) -> bool:
 
 
 def _write(entry: Entry, target: Path, cancelled: CancelledCallback | None) -> None:
-    landmarks = entry.landmarks()
+    sweep = entry.load()
+    landmarks = entry.landmarks(sweep)
     if landmarks is not None:  # first, so that a finished sweep never lacks them
         write_landmarks_csv(landmarks, _landmarks_path(target))
-    save_sweep(entry.load(), target, cancelled=cancelled)
+    save_sweep(sweep, target, cancelled=cancelled)
 
 
 def _damage(entry: Entry, tolerated: float, error: InputError, reporter: Reporter) -> Finding:
@@ -182,7 +183,8 @@ def _landmarks_path(target: Path) -> Path:
 
 
 def _row(entry: Entry, path: Path, split: str) -> _Row:
-    return _Row(entry.name, path, split, _landmarks_path(path) if entry.landmarks() is not None else None)
+    marks = _landmarks_path(path)
+    return _Row(entry.name, path, split, marks if marks.is_file() else None)
 
 
 def _other_rows(dataset: Dataset, folder: Path) -> list[_Row]:

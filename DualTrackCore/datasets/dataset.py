@@ -34,8 +34,11 @@ class Entry(ABC):
             DatasetError: it cannot be read, or has no images, no poses or no pixel spacing.
         """
 
-    def landmarks(self) -> Landmarks | None:
+    def landmarks(self, sweep: Sweep | None = None) -> Landmarks | None:
         """Its landmarks; None where nobody set any.
+
+        Args:
+            sweep: what :meth:`load` gave, where that has been called already.
 
         Raises:
             DatasetError: they cannot be read, or lie outside the sweep.

@@ -55,13 +55,13 @@ class FileEntry(Entry):
             return "put its poses beside it, or leave it out"
         return f"put {CALIBRATION_NAME} or the PLUS configuration beside it, give --calibration, or leave it out"
 
-    def landmarks(self) -> Landmarks | None:
+    def landmarks(self, sweep: Sweep | None = None) -> Landmarks | None:
         """See :meth:`Entry.landmarks`."""
         if self.landmark_file is None:
             return None
         found = read_landmarks(self.landmark_file, self.path.stem)
         if found is not None:
-            sweep = self.load()
+            sweep = self.load() if sweep is None else sweep
             try:
                 found.require_inside(len(sweep), sweep.frame_size)
             except InputError as error:
