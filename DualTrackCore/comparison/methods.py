@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
 from DualTrackCore.errors import InputError
-from DualTrackCore.network.model import Model
 from DualTrackCore.progress import CancelledCallback, ProgressCallback
 from DualTrackCore.sweep import Sweep
-from DualTrackCore.tracking.heads import Head, estimate_with_head
 from DualTrackCore.trajectory import Trajectory
+
+if TYPE_CHECKING:
+    from DualTrackCore.network.model import Model
 
 
 @runtime_checkable
 class Method(Protocol):
     """Something that says where the frames of a sweep lie.
+
+    A method may also have `parameter_count`, how many numbers it learned, and `fingerprint`, a text that changes
+    whenever its results may: without one its attributes are looked at (see
+    :func:`~DualTrackCore.comparison.fingerprint.fingerprint`).
 
     Attributes:
         name: short, in tables.
@@ -110,7 +115,13 @@ class Network:
 
     uses = "images"
 
-    def __init__(self, model: Model, head: Head = "fusion", name: str | None = None, device: str = "auto") -> None:
+    def __init__(
+        self,
+        model: Model,
+        head: Literal["fusion", "local", "global"] = "fusion",
+        name: str | None = None,
+        device: str = "auto",
+    ) -> None:
         if head not in ("fusion", "local", "global"):
             raise InputError(f"The head {head!r} is unknown; choose fusion, local or global.")
         self.model, self.head, self._device = model, head, device
@@ -121,9 +132,20 @@ class Network:
         self, sweep: Sweep, *, progress: ProgressCallback | None = None, cancelled: CancelledCallback | None = None
     ) -> Trajectory:
         """What the network makes of the images."""
+        from DualTrackCore.tracking.heads import estimate_with_head
+
         return estimate_with_head(
             sweep, self.model, self.head, device=self._device, progress=progress, cancelled=cancelled
         )
+
+
+def parameter_count(method: Method) -> int | None:
+    """How many numbers the method learned: what it says itself, or those of its network; None where it has neither."""
+    count = getattr(method, "parameter_count", None)
+    if count is not None:
+        return int(count)
+    network = getattr(getattr(method, "model", None), "network", None)
+    return None if network is None else sum(parameter.numel() for parameter in network.parameters())
 
 
 def _tracked(sweep: Sweep, what: str) -> Trajectory:

@@ -1,45 +1,56 @@
-"""Running methods over sweeps and gathering their errors: rows for each sweep, and one summary a method."""
+"""The rows of a comparison, one a method and sweep, and their summaries, built from the files of the items."""
 
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
-from DualTrackCore.comparison.methods import Method
-from DualTrackCore.errors import Cancelled, DualTrackError, InputError
-from DualTrackCore.evaluation import evaluate
-from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter
-from DualTrackCore.sweep import Sweep
-from DualTrackCore.trajectory import Trajectory
-
-COMPONENTS = ("tx", "ty", "tz", "rx", "ry", "rz")
-#: Figures of a sweep that are averaged over sweeps, as `evaluate` names them.
-METRICS = (
-    "gpe_mm",
-    "lpe_mm",
-    "gpe_five_point_mm",
-    "lpe_five_point_mm",
-    "fdr_percent",
-    "fdr_path_percent",
-    "max_drift_mm",
-    *(f"correlation_{name}" for name in COMPONENTS),
-)
+from DualTrackCore.comparison.figures import SHOWN, TESTED
+from DualTrackCore.comparison.items import read_item
+from DualTrackCore.comparison.measure import Outcome
+from DualTrackCore.comparison.methods import Method, parameter_count
+from DualTrackCore.comparison.moments import PooledCorrelation
+from DualTrackCore.comparison.statistics import Pair, bootstrap_intervals, compare_pairs
+from DualTrackCore.errors import OutputError
 
 
 @dataclass(frozen=True)
 class Row:
-    """One method on one sweep; `error` says why there are no figures."""
+    """One method on one sweep; `error` says why there are no figures.
+
+    `path` is the file of the item, which also holds the estimated poses and the error along the sweep.
+    """
 
     method: str
     sweep: str
-    frames: int
+    frames: int = 0
+    frames_used: int = 0
     metrics: Mapping[str, float] = field(default_factory=dict)
     seconds_per_frame: float = math.nan
+    peak_mebibytes: float = math.nan
+    path: Path | None = None
     error: str | None = None
+
+
+@dataclass(frozen=True)
+class Spread:
+    """One figure of one method over sweeps.
+
+    Attributes:
+        mean, median: over the sweeps where it is defined.
+        low, high: 95 % interval of the mean, from drawing sweeps with replacement.
+        count: number of those sweeps.
+    """
+
+    mean: float = math.nan
+    median: float = math.nan
+    low: float = math.nan
+    high: float = math.nan
+    count: int = 0
 
 
 @dataclass(frozen=True)
@@ -48,172 +59,139 @@ class Summary:
 
     Attributes:
         method, uses: of the method.
-        sweeps, failed: how many sweeps the figures come from, and how many the method failed on.
-        means: of :data:`METRICS` over the sweeps where each is defined, and of `seconds_per_frame`.
-        defined: on how many sweeps each is defined: a correlation needs something that varies.
+        sweeps: how many sweeps the figures come from.
+        failed: names of the sweeps on which the method failed; they are in none of its figures.
+        figures: of :data:`~DualTrackCore.comparison.figures.SHOWN`, `seconds_per_frame` and `peak_mebibytes`.
+        common: means over the sweeps on which no method failed; the figures of methods that failed on different
+            sweeps compare only in these. NaN where there is no such sweep.
         pooled: correlation of each component over all steps of all sweeps together. Unlike the mean over sweeps it
             shows whether the sign of the motion is found, which differs between sweeps.
+        parameter_count: numbers that the method learned; None where it does not say.
     """
 
     method: str
     uses: str
     sweeps: int
-    failed: int
-    means: Mapping[str, float]
-    defined: Mapping[str, int]
+    failed: tuple[str, ...]
+    figures: Mapping[str, Spread]
+    common: Mapping[str, float]
     pooled: Mapping[str, float]
+    parameter_count: int | None
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """All rows, sweep after sweep, and the summaries in the order of the methods."""
+    """Methods on a data set.
+
+    Attributes:
+        rows: sweep after sweep, the methods of each in their order.
+        summaries: in the order of the methods.
+        skipped: reason by name of the sweeps that cannot be used; they have no rows.
+        common: names of the sweeps on which no method failed.
+    """
 
     rows: tuple[Row, ...]
     summaries: tuple[Summary, ...]
+    skipped: Mapping[str, str]
+    common: tuple[str, ...]
 
     @property
     def failures(self) -> list[Row]:
         """The rows that have no figures."""
         return [row for row in self.rows if row.error is not None]
 
+    @property
+    def sweeps(self) -> list[str]:
+        """Names of the sweeps that can be used, in order."""
+        return list(dict.fromkeys(row.sweep for row in self.rows))
 
-def compare(
-    methods: Sequence[Method],
-    sweeps: Sequence[tuple[str, Callable[[], Sweep]]],
-    *,
-    progress: ProgressCallback | None = None,
-    cancelled: CancelledCallback | None = None,
-) -> Comparison:
-    """Run every method on every sweep; one sweep is open at a time.
+    def of(self, method: str) -> dict[str, Row]:
+        """The rows of one method by sweep."""
+        return {row.sweep: row for row in self.rows if row.method == method}
 
-    A method that fails on a sweep, and a sweep that cannot be used, get rows that say so, and enter no mean.
-
-    Args:
-        methods: with different names.
-        sweeps: name and how to open it; tracked, since errors are measured against the tracking.
-        progress: told of one stage a sweep and method, in frames.
-
-    Raises:
-        InputError: no methods, no sweeps, or two methods or sweeps of one name.
-        Cancelled: the caller asked to stop.
-    """
-    for what, names in (("method", [m.name for m in methods]), ("sweep", [name for name, _ in sweeps])):
-        if not names:
-            raise InputError(f"There is no {what} to compare; give at least one.")
-        if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise InputError(f"The {what} {twice[0]!r} is given twice; every {what} needs a name of its own.")
-    reporter = Reporter(progress, cancelled)
-    rows: list[Row] = []
-    pooled = {method.name: PooledCorrelation() for method in methods}
-    for number, (name, open_sweep) in enumerate(sweeps, 1):
-        reporter.check()
-        try:
-            sweep = _usable(open_sweep())
-        except Cancelled:
-            raise
-        except Exception as error:
-            rows += [Row(method.name, name, 0, error=_reason(error)) for method in methods]
-            continue
-        for method in methods:
-            stage = f"sweep {number}/{len(sweeps)}, {method.name}"
-            rows.append(_run(method, name, sweep, pooled[method.name], _renamed(reporter, stage), cancelled))
-    summaries = [_summary(method, [r for r in rows if r.method == method.name], pooled) for method in methods]
-    return Comparison(tuple(rows), tuple(summaries))
-
-
-class PooledCorrelation:
-    """Pearson's r of each component over the steps of many sweeps, from running moments."""
-
-    def __init__(self) -> None:
-        self._count = 0
-        self._mean = np.zeros((2, 6))
-        self._products = np.zeros((3, 6))  # of deviations: own squares, true squares, mixed
-
-    def add(self, predicted: np.ndarray, true: np.ndarray) -> None:
-        """Steps [n, 6] of a sweep; those not finite in either are left out."""
-        known = np.isfinite(predicted).all(axis=1) & np.isfinite(true).all(axis=1)
-        values = np.stack([predicted[known], true[known]])
-        count = values.shape[1]
-        if not count:
-            return
-        mean = values.mean(axis=1)
-        own, other = values - mean[:, None]
-        shift, total = mean - self._mean, self._count + count
-        share = self._count * count / total
-        self._products += [
-            (a * b).sum(axis=0) + share * c * d
-            for a, b, c, d in (
-                (own, own, shift[0], shift[0]),
-                (other, other, shift[1], shift[1]),
-                (own, other, shift[0], shift[1]),
+    def pairs(self) -> list[Pair]:
+        """Every two methods against each other in the figures that are tested; MissingDependencyError without scipy."""
+        names = [summary.method for summary in self.summaries]
+        columns = {name: self.of(name) for name in names}
+        return [
+            pair
+            for metric in TESTED
+            for pair in compare_pairs(
+                metric, {name: np.array([_metric(row, metric) for row in columns[name].values()]) for name in names}
             )
         ]
-        self._mean += shift * count / total
-        self._count = total
-
-    def values(self) -> dict[str, float]:
-        """r by component; NaN where one side does not vary."""
-        own, true, mixed = self._products
-        # A component that is constant up to rounding has nothing to correlate.
-        varies = np.minimum(own, true) > 1e-18 * max(self._count, 1)
-        r = np.where(varies, mixed / np.sqrt(np.where(varies, own * true, 1)), np.nan)
-        return {name: float(np.clip(value, -1, 1)) for name, value in zip(COMPONENTS, r, strict=True)}
 
 
-def _usable(sweep: Sweep) -> Sweep:
-    sweep.require_images()
-    sweep.require_spacing()
-    if sweep.tracked is None:
-        raise InputError("The sweep has no tracking to compare with; choose a tracked sweep.")
-    if sweep.tracked.estimated_by is not None:
-        raise InputError("The poses of this sweep were estimated, not measured; they are nothing to compare with.")
-    return sweep
+def comparison_of(methods: Sequence[Method], outcomes: Sequence[Outcome], files: Mapping[str, Path]) -> Comparison:
+    """The comparison from what came of each sweep.
+
+    Args:
+        methods: in the order of the tables.
+        outcomes: one a sweep, in the order of the tables.
+        files: of the items by their keys.
+
+    Raises:
+        OutputError: the file of an item has gone meanwhile.
+    """
+    rows: list[Row] = []
+    pooled = {method.name: PooledCorrelation() for method in methods}
+    for outcome in outcomes:
+        if outcome.bad is not None:
+            continue
+        made: dict[str, Row] = {}
+        for key in outcome.keys:
+            path = files.get(key)
+            item = None if path is None else read_item(path)
+            if item is None:
+                raise OutputError(
+                    f"A result of {outcome.sweep} has gone from its folder meanwhile; run the same again."
+                )
+            pooled[item.method].add(item.steps)
+            made[item.method] = Row(
+                item.method,
+                item.sweep,
+                item.frames,
+                item.frames_used,
+                item.metrics,
+                item.seconds_per_frame,
+                item.peak_mebibytes,
+                path,
+            )
+        for name, reason in outcome.failures.items():
+            made[name] = Row(name, outcome.sweep, error=reason)
+        rows += [made[method.name] for method in methods]
+    failed = {row.sweep for row in rows if row.error is not None}
+    common = tuple(name for name in dict.fromkeys(row.sweep for row in rows) if name not in failed)
+    summaries = [
+        _summary(method, [row for row in rows if row.method == method.name], common, pooled[method.name])
+        for method in methods
+    ]
+    skipped = {outcome.sweep: outcome.bad for outcome in outcomes if outcome.bad is not None}
+    return Comparison(tuple(rows), tuple(summaries), skipped, common)
 
 
-def _run(
-    method: Method,
-    name: str,
-    sweep: Sweep,
-    pooled: PooledCorrelation,
-    progress: ProgressCallback,
-    cancelled: CancelledCallback | None,
-) -> Row:
-    try:
-        start = time.perf_counter()
-        trajectory = method.estimate(sweep, progress=progress, cancelled=cancelled)
-        seconds = time.perf_counter() - start
-        metrics = dict(evaluate(trajectory, sweep, cancelled=cancelled).metrics)
-    except Cancelled:
-        raise
-    except Exception as error:  # whatever it is, the other methods and sweeps still count
-        return Row(method.name, name, len(sweep), error=_reason(error))
-    pooled.add(*_steps(trajectory, sweep.tracked))
-    return Row(method.name, name, len(sweep), metrics, seconds / len(sweep))
-
-
-def _steps(predicted: Trajectory, true: Trajectory) -> tuple[np.ndarray, np.ndarray]:
-    return predicted.parameters, true.parameters
-
-
-def _summary(method: Method, rows: Sequence[Row], pooled: Mapping[str, PooledCorrelation]) -> Summary:
+def _summary(method: Method, rows: Sequence[Row], common: Sequence[str], pooled: PooledCorrelation) -> Summary:
+    names = (*SHOWN, "seconds_per_frame", "peak_mebibytes")
     good = [row for row in rows if row.error is None]
-    columns = {name: np.array([row.metrics[name] for row in good]) for name in METRICS}
-    columns["seconds_per_frame"] = np.array([row.seconds_per_frame for row in good])
-    finite = {name: values[np.isfinite(values)] for name, values in columns.items()}
+    values = np.array([[_metric(row, name) for name in names] for row in rows]).reshape(-1, len(names))
+    in_common = np.array([row.sweep in set(common) for row in rows], bool)
+    intervals = bootstrap_intervals(values)
+    figures, means = {}, {}
+    for name, column, (low, high) in zip(names, values.T, intervals, strict=True):
+        known = column[np.isfinite(column)]
+        if len(known):
+            figures[name] = Spread(float(known.mean()), float(np.median(known)), float(low), float(high), len(known))
+        else:
+            figures[name] = Spread()
+        shared = column[in_common & np.isfinite(column)]
+        means[name] = float(shared.mean()) if len(shared) else math.nan
+    failed = tuple(row.sweep for row in rows if row.error is not None)
     return Summary(
-        method.name,
-        method.uses,
-        len(good),
-        len(rows) - len(good),
-        {name: float(values.mean()) if len(values) else math.nan for name, values in finite.items()},
-        {name: len(values) for name, values in finite.items()},
-        pooled[method.name].values(),
+        method.name, method.uses, len(good), failed, figures, means, pooled.values(), parameter_count(method)
     )
 
 
-def _renamed(reporter: Reporter, stage: str) -> ProgressCallback:
-    return lambda report: reporter.report(f"{stage}: {report.stage}", report.done, report.total)
-
-
-def _reason(error: Exception) -> str:
-    return str(error) if isinstance(error, DualTrackError) else f"{type(error).__name__}: {error}"
+def _metric(row: Row, name: str) -> float:
+    if name in ("seconds_per_frame", "peak_mebibytes"):
+        return getattr(row, name)
+    return row.metrics.get(name, math.nan)

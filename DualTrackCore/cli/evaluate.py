@@ -1,0 +1,195 @@
+"""`dualtrack evaluate`: methods side by side on a data set, with tables, tests between them and a report."""
+
+from __future__ import annotations
+
+import os
+from argparse import Namespace
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from DualTrackCore.cli.console import Console, plural
+from DualTrackCore.errors import Cancelled, CheckpointError, InputError, MissingDependencyError, OutputError
+from DualTrackCore.files import staged_folder
+from DualTrackCore.network.shipped import DEFAULT_MODEL
+
+if TYPE_CHECKING:
+    from DualTrackCore.comparison import Comparison, Method
+    from DualTrackCore.comparison.statistics import Pair
+    from DualTrackCore.datasets import Dataset
+
+#: Folder of the finished items in the output folder.
+ITEMS = "items"
+_WORDS = ("held-out", "simulated")
+
+
+def evaluate(options: Namespace, console: Console) -> None:
+    """Run the methods, write tables and report, print the table."""
+    # Threads that wait for each other by spinning cost another program its core; read when torch is loaded, below.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    from DualTrackCore.comparison import make_methods, run_methods
+    from DualTrackCore.comparison.by_name import SIMPLE, require_known
+
+    _require_options(options)
+    require_known(options.method or ())
+    dataset = _dataset(options.dataset, options, options.count, options.split)
+    networks = _networks(options, console)
+    target = Path(options.output)
+    _require_folder(target)
+    try:
+        methods = make_methods(
+            list(dict.fromkeys(options.method or (*SIMPLE, *networks))),
+            lambda: _dataset(options.calibrate, options, options.calibration_count, options.calibrate_split),
+            networks=networks,
+            device=options.device,
+            progress=console.progress,
+        )
+        result = run_methods(
+            methods,
+            dataset,
+            target / ITEMS,
+            workers=options.workers,
+            threads=options.threads,
+            cluster=options.cluster,
+            resume=not options.fresh,
+            on_bad=options.on_bad,
+            progress=console.progress,
+        )
+        files = _write(result, methods, dataset, options, target, console)
+    except (Cancelled, KeyboardInterrupt):
+        kept = len(list((target / ITEMS).glob("*.json")))
+        raise Cancelled(
+            f"Cancelled; {plural(kept, 'finished result')} of single sweeps are kept in {target / ITEMS}, and the same "
+            "command goes on from there."
+        ) from None
+    _say(result, dataset, target, files, console)
+
+
+def _require_options(options: Namespace) -> None:
+    for places, what in ((options.dataset, "DATASET"), (options.calibrate, "--calibrate")):
+        if any(word in places for word in _WORDS) and len(places) > 1:
+            raise InputError(f"{what} is either {' or '.join(_WORDS)}, or one or more places, not both.")
+    if options.workers < 1 or (options.threads is not None and options.threads < 1):
+        raise InputError("--workers and --threads must be at least 1.")
+    if options.cluster and options.workers > 1:
+        raise InputError("Give either --workers, for processes here, or --cluster, for workers elsewhere.")
+
+
+def _require_folder(target: Path) -> None:
+    """Find a place that cannot be written before hours of work."""
+    if target.exists() and not target.is_dir():
+        raise OutputError(f"Cannot write into {target}: it is a file; choose another folder.")
+    with staged_folder(target):
+        pass
+
+
+def _dataset(places: Sequence[str], options: Namespace, count: int, split: str | None) -> Dataset:
+    """The data set at one place, or those at several joined."""
+    from DualTrackCore.datasets import open_dataset, simulated_dataset
+
+    if places[0] in _WORDS:
+        if split is not None:
+            raise InputError(f"The {places[0]} sweeps have no splits; leave the option out.")
+        frames, frame_size, spacing_mm = _geometry(options)
+        cache = Path(options.cache) if options.cache else Path(options.output) / "sweeps"
+        return simulated_dataset(
+            places[0], count=count, frames=frames, frame_size=frame_size, spacing_mm=spacing_mm, folder=cache
+        )
+    calibration = None if options.calibration is None else Path(options.calibration)
+    opened = [open_dataset(place, split=split, calibration=calibration) for place in places]
+    return opened[0] if len(opened) == 1 else _joined(opened)
+
+
+def _joined(parts: Sequence[Dataset]) -> Dataset:
+    """Several data sets as one; names that are in more than one get the place before them."""
+    from DualTrackCore.datasets import Dataset
+
+    names = [name for part in parts for name in part.names]
+    entries = []
+    for part in parts:
+        for entry in part:
+            twice = names.count(entry.name) > 1
+            entries.append(replace(entry, name=str(entry.path)) if twice else entry)
+    return Dataset(f"{len(parts)} data sets", entries)
+
+
+def _networks(options: Namespace, console: Console) -> dict[str, Method]:
+    """The methods with weights, loaded first: a wrong name is found before anything is run."""
+    from DualTrackCore.comparison.by_name import load_networks
+
+    if options.method is not None:
+        return load_networks(options.method, options.device)
+    try:
+        return load_networks([f"model:{DEFAULT_MODEL}"], options.device)
+    except CheckpointError as error:
+        console.warn(f"The model {DEFAULT_MODEL!r} is left out: {error}")
+        return {}
+
+
+def _write(
+    result: Comparison,
+    methods: Sequence[Method],
+    dataset: Dataset,
+    options: Namespace,
+    target: Path,
+    console: Console,
+) -> list[str]:
+    from DualTrackCore.comparison.tables import write_tables
+
+    about = _about(options, dataset, result)
+    pairs: list[Pair] = []
+    try:
+        pairs = result.pairs()
+    except MissingDependencyError as error:
+        console.warn(f"The methods are not tested against each other: {error}")
+    with staged_folder(target) as folder:
+        files = write_tables(result, pairs, folder, about)
+        try:
+            from DualTrackCore.report import write_report
+
+            files += write_report(result, pairs, dataset, folder, about, progress=console.progress)
+        except MissingDependencyError as error:
+            console.warn(f"No report was written: {error}")
+    return files
+
+
+def _say(result: Comparison, dataset: Dataset, target: Path, files: Sequence[str], console: Console) -> None:
+    from DualTrackCore.comparison.tables import text_table
+
+    console.say(text_table(result))
+    console.say(f"\nMeans over sweeps of {dataset.name}, {plural(len(result.sweeps), 'sweep')}.")
+    console.say(f"Written to {target}: {', '.join(files)}")
+    if len(result.failures) == len(result.rows):
+        raise InputError("No method gave a trajectory of any sweep; the reasons are in the table above.")
+    for name, reason in result.skipped.items():
+        console.warn(f"The sweep {name} was left out: {reason}")
+    summaries = [
+        {"method": s.method, "uses": s.uses, "sweeps": s.sweeps, "failed": list(s.failed)} for s in result.summaries
+    ]
+    values = {"output": str(target), "files": list(files), "skipped": dict(result.skipped), "methods": summaries}
+    console.result(values)
+
+
+def _geometry(options: Namespace) -> tuple[int, tuple[int, int], tuple[float, float]]:
+    """Frames, frame size (rows, columns) and spacing of simulated sweeps."""
+    width, height = options.size
+    spacing = options.spacing * 2 if len(options.spacing) == 1 else options.spacing
+    return options.frames, (height, width), spacing
+
+
+def _about(options: Namespace, dataset: Dataset, result: Comparison) -> dict[str, Any]:
+    """What was run on what, for the files."""
+    from DualTrackCore.comparison.tables import SIMULATED_NOTICE
+
+    about: dict[str, Any] = {"data_set": dataset.name, "sweeps_compared": plural(len(result.sweeps), "sweep")}
+    if options.split is not None:
+        about["split"] = options.split
+    if options.dataset[0] in _WORDS:
+        width, height = options.size
+        spacing = " x ".join(f"{value:g}" for value in options.spacing)
+        about["sweeps_compared"] += f" of {options.frames} frames, {width} x {height} pixels of {spacing} mm, simulated"
+        about["about_simulation"] = SIMULATED_NOTICE
+        if options.dataset[0] == "held-out":
+            about["held_out"] = "phantoms, paths and speckle that are not used in training"
+    return about
