@@ -1,5 +1,6 @@
 """Frames and poses to a volume: planning the grid, compounding, filling holes, coverage."""
 
+from DualTrackCore.reconstruction.builder import VolumeBuilder
 from DualTrackCore.reconstruction.detect import ImageArea, detect_fan
 from DualTrackCore.reconstruction.grid import VoxelGrid
 from DualTrackCore.reconstruction.holes import HoleFilling
@@ -17,6 +18,7 @@ __all__ = [
     "ImageArea",
     "PlusReconstructionSettings",
     "Reconstruction",
+    "VolumeBuilder",
     "VoxelGrid",
     "detect_fan",
     "plan_grid",

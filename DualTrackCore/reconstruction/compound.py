@@ -1,4 +1,4 @@
-"""Streaming the pixels of a sweep into an accumulator, block by block.
+"""Streaming the pixels of a sweep into an accumulator, block by block: the way that needs torch alone.
 
 A block is some rows of one frame. Worker threads place the pixels of a block and work out their weights side by side;
 they add blocks to the accumulator one at a time and in the order of the sweep. Sums of floating-point numbers depend on
@@ -14,7 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 
-from DualTrackCore.reconstruction.accumulators import Accumulator
+from DualTrackCore.reconstruction.accumulators import Accumulator, accumulator_for
 from DualTrackCore.reconstruction.insertion import EDGE_TOLERANCE, Block, place_linear, place_nearest
 from DualTrackCore.reconstruction.mask import PixelSelection
 
@@ -82,3 +82,36 @@ def insert_blocks(
         for future in reversed(waiting):
             future.cancel()
         pool.shutdown(wait=True)
+
+
+class BlockCompounding:
+    """What the voxels of a grid have received so far, in an accumulator.
+
+    Args:
+        shape: [nz, ny, nx] of the grid.
+        selection: pixels that count.
+        linear: spread each pixel over eight voxels instead of the nearest one.
+        compounding: "mean", "latest" or "maximum".
+        reject_below: darker pixels are left out.
+    """
+
+    def __init__(
+        self, shape: tuple[int, int, int], selection: PixelSelection, linear: bool, compounding: str, reject_below: int
+    ) -> None:
+        self._shape, self._selection, self._linear, self._threshold = shape, selection, linear, reject_below
+        self._accumulator = accumulator_for(compounding, linear, shape[0] * shape[1] * shape[2])
+        self._frames = 0
+
+    def insert(self, frames: np.ndarray, voxel_from_pixel: np.ndarray, threads: int) -> None:
+        """Put frames [n, H, W] uint8, placed by [n, 4, 4] float64, in, on `threads` threads."""
+        blocks = (
+            block
+            for number, (frame, matrix) in enumerate(zip(frames, voxel_from_pixel, strict=True), self._frames)
+            for block in frame_blocks(frame, number, self._selection, matrix, self._shape)
+        )
+        insert_blocks(blocks, self._accumulator, self._shape, self._linear, self._threshold, threads)
+        self._frames += len(frames)
+
+    def finish(self, threads: int) -> tuple[np.ndarray, np.ndarray]:
+        """(grey values [voxels] uint8, coverage [voxels] float32) so far; what comes later may change them."""
+        return self._accumulator.finish()

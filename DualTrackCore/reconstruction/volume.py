@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -14,10 +15,11 @@ import numpy as np
 from DualTrackCore.errors import InputError, OutputError
 from DualTrackCore.files import replacing
 from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter
+from DualTrackCore.reconstruction.builder import VolumeBuilder
 from DualTrackCore.reconstruction.detect import resolved_area
 from DualTrackCore.reconstruction.grid import VoxelGrid
 from DualTrackCore.reconstruction.holes import HoleFilling, fill_holes, validated_hole_filling
-from DualTrackCore.reconstruction.mask import Fan, PixelSelection, select_pixels
+from DualTrackCore.reconstruction.mask import Fan
 from DualTrackCore.reconstruction.placement import usable_frames
 from DualTrackCore.reconstruction.plan import plan_grid
 from DualTrackCore.sweep import Sweep
@@ -26,10 +28,6 @@ from DualTrackCore.trajectory import Trajectory
 if TYPE_CHECKING:
     import SimpleITK
 
-    from DualTrackCore.reconstruction.insertion import Block
-
-INTERPOLATIONS = ("nearest", "linear")
-COMPOUNDINGS = ("mean", "maximum", "latest")
 #: File formats that keep origin, spacing and direction.
 VOLUME_SUFFIXES = (".nrrd", ".mha", ".mhd", ".nii.gz", ".nii")
 #: Frames read at once.
@@ -137,7 +135,8 @@ def reconstruct_volume(
 
     Positions are computed in float64 with the full affine calibration. Frames are read a few at a time; memory is that
     of the volume (:attr:`VoxelGrid.bytes_needed`), whatever the length of the sweep. The result does not depend on the
-    number of threads.
+    number of threads. With the extra `fast`, the inner loops are compiled; the first call on a machine then takes some
+    seconds longer. :class:`VolumeBuilder` is the same for frames that come one after the other.
 
     Args:
         sweep: frames with known spacing.
@@ -159,18 +158,23 @@ def reconstruct_volume(
         InputError: an option is unknown, nothing can be placed, or no pixel reaches the grid.
         Cancelled: the caller asked to stop.
     """
-    _require_choice("interpolation", interpolation, INTERPOLATIONS)
-    _require_choice("compounding", compounding, COMPOUNDINGS)
     fillings = validated_hole_filling(hole_filling)
-    threshold = _validated_threshold(reject_below)
     usable = usable_frames(sweep, trajectory)
     clip, fan = resolved_area(sweep, clip, fan)
-    selection = select_pixels(sweep.frame_size, clip, fan)
     grid = plan_grid(sweep, trajectory, clip=clip, fan=fan) if grid is None else grid
-    reporter = Reporter(progress, cancelled)
-    volume, coverage = _compound(
-        sweep, trajectory, grid, selection, usable, (interpolation, compounding, threshold), reporter
+    builder = VolumeBuilder(
+        grid,
+        sweep.frame_size,
+        sweep.image_from_pixel,
+        interpolation=interpolation,
+        compounding=compounding,
+        clip=clip,
+        fan=fan,
+        reject_below=reject_below,
     )
+    reporter = Reporter(progress, cancelled)
+    _insert_all(builder, sweep, trajectory.poses, usable, reporter)
+    volume, coverage = builder.finish()
     if not coverage.any():
         raise InputError(
             f"No pixel of the {len(usable)} usable frames reached the volume of {grid.describe()[:-1]}; "
@@ -180,11 +184,7 @@ def reconstruct_volume(
     if fillings:
         volume, filled = fill_holes(volume, coverage > 0, fillings, reporter)
     settings = {
-        "interpolation": interpolation,
-        "compounding": compounding,
-        "pixel_rectangle": [getattr(selection.rectangle, side) for side in ("left", "top", "right", "bottom")],
-        "pixels_a_frame": selection.pixels,
-        "reject_below": threshold,
+        **builder.settings,
         "hole_filling": [vars(filling) for filling in fillings],
         "grid": grid.describe(),
         "sweep": dict(sweep.provenance),
@@ -193,46 +193,22 @@ def reconstruct_volume(
     return Reconstruction(volume, coverage, filled, grid, len(usable), len(sweep) - len(usable), settings)
 
 
-def _compound(
-    sweep: Sweep,
-    trajectory: Trajectory,
-    grid: VoxelGrid,
-    selection: PixelSelection,
-    usable: np.ndarray,
-    how: tuple[str, str, int],
-    reporter: Reporter,
-) -> tuple[np.ndarray, np.ndarray]:
-    """(volume uint8, coverage float32), both [nz, ny, nx]."""
-    import torch
-
-    from DualTrackCore.reconstruction.accumulators import accumulator_for
-    from DualTrackCore.reconstruction.compound import frame_blocks, insert_blocks
-
-    interpolation, compounding, threshold = how
-    frame0_from_pixel = trajectory.poses[usable] @ sweep.image_from_pixel
-    voxel_from_pixel = dict(zip(usable.tolist(), grid.voxel_from_frame0 @ frame0_from_pixel, strict=True))
-
-    def blocks() -> Iterator[Block]:
+def _insert_all(
+    builder: VolumeBuilder, sweep: Sweep, poses: np.ndarray, usable: np.ndarray, reporter: Reporter
+) -> None:
+    """Insert the usable frames; the next ones are read, on this thread, while some are inserted."""
+    is_usable = np.zeros(len(sweep), bool)
+    is_usable[usable] = True
+    with ThreadPoolExecutor(1, thread_name_prefix="insert") as inserter:
+        pending: Future | None = None
         for start, frames in sweep.windows(WINDOW_FRAMES):
-            for number, frame in enumerate(frames, start):
+            for number in range(start, start + len(frames)):
                 reporter.report("reconstructing", number, len(sweep))
-                if number in voxel_from_pixel:
-                    yield from frame_blocks(frame, number, selection, voxel_from_pixel[number], grid.shape)
-
-    linear = interpolation == "linear"
-    accumulator = accumulator_for(compounding, linear, grid.voxels)
-    insert_blocks(blocks(), accumulator, grid.shape, linear, threshold, torch.get_num_threads())
+            kept = is_usable[start : start + len(frames)]
+            if pending is not None:
+                pending.result()
+            # The window itself where all of it is kept, so that it is not copied.
+            chosen = frames if kept.all() else frames[kept]
+            pending = inserter.submit(builder.add, chosen, poses[start : start + len(frames)][kept])
+        pending.result()
     reporter.report("reconstructing", len(sweep), len(sweep))
-    volume, coverage = accumulator.finish()
-    return volume.reshape(grid.shape), coverage.reshape(grid.shape)
-
-
-def _require_choice(what: str, value: object, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise InputError(f"The {what} {value!r} is unknown; choose one of {', '.join(choices)}.")
-
-
-def _validated_threshold(reject_below: object) -> int:
-    if isinstance(reject_below, bool) or reject_below not in range(256):
-        raise InputError(f"The rejection threshold {reject_below!r} must be a whole grey value from 0 to 255.")
-    return int(reject_below)
