@@ -66,7 +66,7 @@ class Baseline:
         return self.model.card
 
     @property
-    def parameters(self) -> int:
+    def parameter_count(self) -> int:
         """How many numbers were trained."""
         return self.network.parameter_count
 

@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -85,6 +86,10 @@ class ModelCard:
             raise CheckpointError(f"The model card gives the frame size {self.frame_size}; expected rows and columns.")
         if not (math.isfinite(self.global_mean) and math.isfinite(self.global_std) and self.global_std > 0):
             raise CheckpointError("The model card's global_mean and global_std must be finite, global_std above 0.")
+
+    def __reduce__(self) -> tuple[object, tuple]:
+        # A mapping proxy cannot be pickled, and networks go to worker processes with their card.
+        return partial(ModelCard, **self.as_dict()), ()
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, as written to JSON."""
