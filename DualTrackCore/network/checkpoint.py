@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -37,18 +38,27 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], ModelCard | None]:
     Raises:
         CheckpointError: no such file, damaged, not a weights file, or holding anything but tensors.
     """
+    content, card = read_content(path)
+    tensors = _plain_state_dict(content, path)
+    return {key.removeprefix(_COMPILED_PREFIX): value for key, value in tensors.items()}, card
+
+
+def read_content(path: Path) -> tuple[Any, ModelCard | None]:
+    """Whatever a .safetensors or PyTorch file holds, opened so that it cannot run code, and the card inside it.
+
+    Raises:
+        CheckpointError: no such file, damaged, not a weights file, or holding more than tensors and plain values.
+    """
     if not path.is_file():
         raise CheckpointError(f"There is no weights file {path}; `dualtrack models list` shows what is installed.")
     with path.open("rb") as file:
         head = file.read(9)
     # A safetensors file starts with the length of its JSON header, a PyTorch file as a zip or, the old ones, a pickle.
     if head[8:9] == b"{":
-        tensors, card = _read_safetensors(path)
-    elif head.startswith((b"PK\x03\x04", b"\x80")):
-        tensors, card = _read_pickle(path), None
-    else:
-        raise CheckpointError(f"{path.name} is not a weights file: it is neither safetensors nor PyTorch.")
-    return {key.removeprefix(_COMPILED_PREFIX): value for key, value in tensors.items()}, card
+        return _read_safetensors(path)
+    if head.startswith((b"PK\x03\x04", b"\x80")):
+        return _read_pickle(path), None
+    raise CheckpointError(f"{path.name} is not a weights file: it is neither safetensors nor PyTorch.")
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], ModelCard | None]:
@@ -63,9 +73,9 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], ModelCard | None]:
     return tensors, None if text is None else ModelCard.from_json(text, f"inside {path.name}")
 
 
-def _read_pickle(path: Path) -> dict[str, Tensor]:
+def _read_pickle(path: Path) -> Any:
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         refused = re.search(r"GLOBAL (\S+)", str(error))
         named = f" ({refused[1]})" if refused else ""
@@ -77,6 +87,9 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(
             f"The weights file {path.name} is damaged or cut short ({type(error).__name__}); fetch it again."
         ) from None
+
+
+def _plain_state_dict(content: Any, path: Path) -> dict[str, Tensor]:
     if isinstance(content, Mapping) and isinstance(content.get("model"), Mapping):
         content = content["model"]
     if not isinstance(content, Mapping) or not content:

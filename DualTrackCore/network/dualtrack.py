@@ -10,12 +10,12 @@ Modules nest so that the state dict has the published names; the levels called `
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from DualTrackCore.errors import InputError
+from DualTrackCore.network.backbones import timm_backbone
 from DualTrackCore.network.transformer import BertEncoder, SpatialTransformer
 from DualTrackCore.network.trunk import TRUNK_STRIDE, Trunk
 
@@ -224,29 +224,3 @@ class DualTrack(nn.Module):
             Relative poses [B, N - 1, 6], mm and degrees.
         """
         return self.poses_from_features(self.local(local_images), self.global_encoder.image_features(global_images))
-
-
-def timm_backbone(name: str, image_size: int) -> tuple[nn.Module, int]:
-    """A timm model as one-channel feature extractor with random weights, and the length of its pooled output.
-
-    Raises:
-        InputError: timm has no model of that name, or it cannot take that image size.
-    """
-    import timm
-
-    if not timm.is_model(name):
-        near = ", ".join(timm.list_models(f"*{name.split('_')[0]}*")[:5]) or "see timm.list_models()"
-        raise InputError(f"There is no timm model named {name!r}; near it: {near}.")
-    options: dict[str, Any] = {"pretrained": False, "num_classes": 0, "in_chans": 1}
-    config = timm.get_pretrained_cfg(name)
-    if config is not None and config.fixed_input_size:
-        options["img_size"] = image_size
-    try:
-        backbone = timm.create_model(name, **options)
-        with torch.inference_mode():  # what timm calls num_features is not the output's length for every family
-            features = backbone.eval()(torch.zeros(1, 1, image_size, image_size)).shape[-1]
-        return backbone.train(), features
-    except (TypeError, RuntimeError, AssertionError) as error:
-        raise InputError(
-            f"The timm model {name!r} cannot be built for {image_size}-pixel grey images: {error}."
-        ) from error

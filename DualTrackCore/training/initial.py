@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -15,6 +15,7 @@ from DualTrackCore.errors import CheckpointError, InputError
 from DualTrackCore.network import DualTrack, ModelCard
 from DualTrackCore.network.checkpoint import load_weights, positions_of, read_weights, resize_positions
 from DualTrackCore.network.dualtrack import UNUSED_HEADS
+from DualTrackCore.training.backbone import prepare_backbone
 from DualTrackCore.training.recipe import Recipe
 
 #: Name of the weights in the folder of a finished stage.
@@ -36,12 +37,15 @@ def recipe_card(recipe: Recipe) -> ModelCard:
     return ModelCard(**recipe.card, architecture=recipe.model)
 
 
-def initial_network(recipe: Recipe, runs: Path) -> DualTrack | MotionNetwork:
+def initial_network(recipe: Recipe, runs: Path, say: Callable[[str], None] | None = None) -> DualTrack | MotionNetwork:
     """The network of a recipe with the weights it starts from (stage baseline: random); the same at every call.
 
+    A backbone that is to learn by LoRA has its adapters already.
+
     Args:
-        recipe: model arguments, seed, initial weights.
+        recipe: model arguments, seed, initial weights, backbone.
         runs: folder below which earlier stages are looked for.
+        say: told in sentences what of pretrained backbone weights was taken and what was not.
 
     Raises:
         InputError: the network cannot be built from the recipe's arguments, or there are no such initial weights.
@@ -69,6 +73,7 @@ def initial_network(recipe: Recipe, runs: Path) -> DualTrack | MotionNetwork:
             merged.update(_part(tensors, prefix, network, path))
     if (given.all, given.local_encoder, given.global_encoder) != (None, None, None):
         load_weights(network, merged, "The recipe's initial weights")
+    prepare_backbone(recipe, network, say)
     return network
 
 

@@ -9,14 +9,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from DualTrackCore.errors import InputError, MissingDependencyError
+from DualTrackCore.training.recipe_backbone import Backbone
 from DualTrackCore.training.recipe_fields import build
 
 STAGES = ("local1", "local2", "local3", "global", "fusion", "finetune1", "finetune2", "baseline")
 #: Stages that see windows of consecutive frames; `global` sees frames drawn at random, the others whole sweeps.
 WINDOW_STAGES = ("local1", "local2", "baseline")
+#: Stages that train the global encoder.
+GLOBAL_STAGES = ("global", "fusion", "finetune1", "finetune2")
 #: Stages that can work from stored class tokens, because trunk and ViT are frozen.
 TOKEN_STAGES = ("local3", "fusion", "finetune1")
 DATA_KINDS = ("simulated", "tusrec", "dualtrack_h5")
@@ -188,6 +192,7 @@ class Recipe:
         accumulate: steps whose gradients are added up before the weights change.
         model: arguments of :class:`~DualTrackCore.network.DualTrack`; the stage baseline has no use for them.
         baseline: baseline: `kind` and sizes, the arguments of :func:`~DualTrackCore.baselines.build_baseline`.
+        backbone: the global encoder's image backbone, its pretrained weights, and how much of it learns.
         card: fields of the :class:`~DualTrackCore.network.ModelCard`.
         precision: "fp32", "fp16" or "bf16" (mixed).
         standardise: learn targets of mean 0 and deviation 1; mean and scale are folded into the head in the result.
@@ -211,6 +216,7 @@ class Recipe:
     initial: Initial = field(default_factory=Initial)
     model: Mapping[str, Any] = field(default_factory=dict)
     baseline: Mapping[str, Any] = field(default_factory=dict)
+    backbone: Backbone = field(default_factory=Backbone)
     card: Mapping[str, Any] = field(default_factory=dict)
     sampling: Sampling = field(default_factory=Sampling)
     augmentation: Augmentation = field(default_factory=Augmentation)
@@ -236,6 +242,10 @@ class Recipe:
             raise InputError(f"end_epoch is {self.end_epoch}; it must lie between 1 and epochs ({self.epochs}).")
         if self.warmup_epochs >= self.epochs:
             raise InputError(f"warmup_epochs is {self.warmup_epochs}; it must be below epochs ({self.epochs}).")
+        if self.backbone.name is not None:
+            object.__setattr__(self, "model", MappingProxyType(self.backbone.model_arguments(self.model)))
+        given = self.initial.all or self.initial.global_encoder
+        self.backbone.require_fit(self.stage, self.stage in GLOBAL_STAGES, given)
         if self.sampling.stored_crops and self.stage not in TOKEN_STAGES:
             raise InputError(f"sampling.stored_crops needs a frozen trunk and ViT, which stage {self.stage} trains.")
         if self.sampling.stored_crops and self.augmentation.drop:

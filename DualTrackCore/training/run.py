@@ -24,6 +24,7 @@ from DualTrackCore.errors import CheckpointError, InputError
 from DualTrackCore.files import replacing
 from DualTrackCore.network import ModelCard
 from DualTrackCore.network.checkpoint import save_model
+from DualTrackCore.network.lora import merge_lora
 from DualTrackCore.progress import ProgressCallback, Reporter
 from DualTrackCore.training.initial import WEIGHTS_NAME, initial_network, recipe_card
 from DualTrackCore.training.items import SweepItems
@@ -84,7 +85,8 @@ def train(
     runs = Path(runs)
     output = runs / recipe.output
     checkpoint = _prepare_output(recipe, output, resume)
-    card, network = recipe_card(recipe), initial_network(recipe, runs)
+    tell = say if rank_zero_only.rank == 0 else None
+    card, network = recipe_card(recipe), initial_network(recipe, runs, tell)
     cache = runs / "cache"
     sweeps = training_sweeps(recipe.data, card, cache / "sweeps", max(recipe.workers, 1), Reporter(progress))
     items = LightningItems(recipe, sweeps, network, card, cache / "tokens")
@@ -215,6 +217,7 @@ def _export(
         epoch = saved["epoch"] + 1
     task.to("cpu")
     fold_scale(task.task.head, task.target_mean, task.target_std)
+    merge_lora(task.task.network)
     figures = next((v for v in lines.validations if v["epoch"] == epoch), {})
     items, seconds = lines.items_seen(trainer), lines.seconds
     weights = output / WEIGHTS_NAME

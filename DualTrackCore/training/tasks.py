@@ -17,6 +17,7 @@ from DualTrackCore.baselines.motion_network import MotionNetwork, motions_in_pie
 from DualTrackCore.errors import InputError
 from DualTrackCore.network import DualTrack
 from DualTrackCore.tracking.preprocessing import as_grey
+from DualTrackCore.training.backbone import restrict_backbone
 from DualTrackCore.training.chunks import trunk_in_chunks
 from DualTrackCore.training.items import Item
 from DualTrackCore.training.recipe import Recipe
@@ -37,6 +38,7 @@ class Task(nn.Module, ABC):
         super().__init__()
         self.network = network
         self.chunk_frames = recipe.sampling.chunk_frames
+        self._whole_backbone = recipe.backbone.train == "full"
 
     @property
     @abstractmethod
@@ -58,6 +60,8 @@ class Task(nn.Module, ABC):
         self.requires_grad_(False)
         for module in self.trained:
             module.requires_grad_(True)
+        if not self._whole_backbone:
+            restrict_backbone(self.network)
 
     def train(self, mode: bool = True) -> Task:
         """Training mode for the trained modules; frozen ones never leave evaluation mode."""
@@ -67,6 +71,8 @@ class Task(nn.Module, ABC):
             module.train(mode)
         for module in self.still:
             module.eval()
+        if not self._whole_backbone:  # pretrained BatchNorm statistics stay as they are
+            self.network.global_encoder.backbone.eval()
         return self
 
     @abstractmethod
