@@ -1,0 +1,178 @@
+"""The compiled loops give what the plain ones give, however the grid is cut; and a volume can grow frame by frame."""
+
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from DualTrackCore.errors import InputError
+from DualTrackCore.reconstruction import Fan, VolumeBuilder, VoxelGrid, plan_grid, reconstruct_volume
+from DualTrackCore.reconstruction.builder import compounding_for
+from DualTrackCore.reconstruction.compound import BlockCompounding
+from DualTrackCore.reconstruction.mask import Rectangle, select_pixels
+from DualTrackCore.reconstruction.slabs import cut_grid, pixel_runs
+from DualTrackCore.sweep import Sweep
+from DualTrackCore.trajectory import Trajectory, matrices_from_parameters
+
+compiled = pytest.importorskip(
+    "DualTrackCore.reconstruction.compiled", reason="the extra `fast` (numba) is not installed", exc_type=ImportError
+)
+
+MODES = [(i, c) for i in ("nearest", "linear") for c in ("mean", "maximum", "latest")]
+#: Turns that lay the rows of the frames along each axis of the grid, exactly and nearly.
+TURNS = ((0, 0, 0), (0, 0, 90), (90, 0, 0), (20, 30, 40), (-100, 15, 170))
+SIZE = (26, 31)
+
+
+def turned_sweep(turn, frames=7, seed=0):
+    """(sweep, trajectory, grid that is smaller than the sweep on all sides)."""
+    random = np.random.default_rng(seed)
+    images = random.integers(0, 256, (frames, *SIZE)).astype(np.uint8)
+    steps = random.normal([0.05, 0, 0.3, 0.3, 1, 0.3], 0.05, (frames - 1, 6))
+    sweep = Sweep(images, (0.3, 0.2), skew_deg=1.0)
+    trajectory = Trajectory(matrices_from_parameters([1, 2, 3, *turn]) @ Trajectory.from_parameters(steps).poses)
+    planned = plan_grid(sweep, trajectory, spacing_mm=(0.35, 0.3, 0.4))
+    size = tuple(max(3, n - 3) for n in planned.size)
+    return sweep, trajectory, VoxelGrid(planned.origin_mm + 0.45, planned.spacing_mm, size)
+
+
+def without_compiled_loops(monkeypatch):
+    monkeypatch.setitem(sys.modules, "DualTrackCore.reconstruction.compiled", None)
+
+
+@pytest.mark.parametrize("turn", TURNS)
+@pytest.mark.parametrize(("interpolation", "compounding"), MODES)
+def test_compiled_and_plain_loops_agree(interpolation, compounding, turn, monkeypatch):
+    sweep, trajectory, grid = turned_sweep(turn)
+    options = {
+        "interpolation": interpolation,
+        "compounding": compounding,
+        "fan": Fan((15, -4), (-38, 35), (7, 27)),
+        "reject_below": 20,
+    }
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    fast = reconstruct_volume(sweep, trajectory, grid, **options)
+    without_compiled_loops(monkeypatch)
+    plain = reconstruct_volume(sweep, trajectory, grid, **options)
+    assert plain.coverage.any()
+    if interpolation == "nearest":
+        np.testing.assert_array_equal(fast.volume, plain.volume)
+        np.testing.assert_array_equal(fast.coverage, plain.coverage)
+    else:
+        # Pixels are added in another order: sums differ in the last bit, and a mean that lies midway by one.
+        np.testing.assert_allclose(fast.coverage, plain.coverage, atol=1e-5)
+        different = fast.volume != plain.volume
+        assert different.mean() < 1e-3
+        assert np.abs(fast.volume.astype(int) - plain.volume)[different].max(initial=0) <= 1
+
+
+@pytest.mark.parametrize("turn", TURNS)
+@pytest.mark.parametrize(("interpolation", "compounding"), MODES)
+def test_a_cut_grid_gives_the_same_bits(interpolation, compounding, turn):
+    sweep, trajectory, grid = turned_sweep(turn)
+    matrices = grid.voxel_from_frame0 @ trajectory.poses @ sweep.image_from_pixel
+    results = []
+    for threads in (1, 2, 4):
+        work = compiled.CompiledCompounding(grid.shape, select_pixels(SIZE), interpolation == "linear", compounding, 0)
+        work.insert(sweep.frames, matrices, threads)
+        results.append(b"".join(array.tobytes() for array in work.finish(threads)))
+    assert results[0] == results[1] == results[2]
+
+
+@pytest.mark.parametrize("turn", TURNS)
+@pytest.mark.parametrize("count", [1, 2, 3, 8])
+def test_slabs_are_the_grid_and_share_no_voxel(turn, count):
+    sweep, trajectory, grid = turned_sweep(turn)
+    matrices = grid.voxel_from_frame0 @ trajectory.poses @ sweep.image_from_pixel
+    slabs = cut_grid(matrices, Rectangle(0, 0, 30, 25), grid.size, count)
+    assert len({axis for axis, _, _ in slabs}) == 1
+    axis = slabs[0][0]
+    assert [voxel for _, first, stop in slabs for voxel in range(first, stop)] == list(range(grid.size[axis]))
+    assert len(slabs) == 1 or slabs[-1][2] - slabs[-1][1] >= 2
+    if count < 8:
+        assert len(slabs) == count
+
+
+def test_slabs_of_a_grid_that_no_pixel_reaches_are_one():
+    assert cut_grid(np.eye(4)[None] + 1e3, Rectangle(0, 0, 5, 5), (20, 20, 20), 4) == [(1, 0, 20)]
+
+
+def test_runs_of_pixels_are_the_mask():
+    fan = Fan((12, 3), (-40, 30), (4, 20))
+    for selection in (select_pixels(SIZE, (3, 4, 10, 9)), select_pixels(SIZE, None, fan)):
+        mask = np.zeros(SIZE, bool)
+        for row, start, stop in pixel_runs(selection):
+            assert not mask[row, start:stop].any()
+            mask[row, start:stop] = True
+        box = selection.rectangle
+        expected = np.zeros(SIZE, bool)
+        keep = True if selection.keep is None else selection.keep
+        expected[box.top : box.bottom + 1, box.left : box.right + 1] = keep
+        np.testing.assert_array_equal(mask, expected)
+
+
+@pytest.mark.parametrize(("interpolation", "compounding"), MODES)
+def test_a_volume_built_frame_by_frame_is_the_one_built_at_once(interpolation, compounding):
+    sweep, trajectory, grid = turned_sweep((5, 3, 1))
+    options = {"interpolation": interpolation, "compounding": compounding, "clip": (2, 1, 25, 20)}
+    builder = VolumeBuilder(grid, sweep.frame_size, sweep.image_from_pixel, **options)
+    builder.add(sweep.frames[0], trajectory.poses[0])
+    builder.add(sweep.frames[1:4], trajectory.poses[1:4])
+    early_volume, early_coverage = builder.snapshot()
+    kept = early_volume.copy(), early_coverage.copy()
+    builder.add(sweep.frames[4:], trajectory.poses[4:])
+    whole = reconstruct_volume(sweep, trajectory, grid, **options)
+    part = reconstruct_volume(sweep.slice(0, 4), trajectory.slice(0, 4), grid, **options)
+    volume, coverage = builder.snapshot()
+    np.testing.assert_array_equal(volume, whole.volume)
+    np.testing.assert_array_equal(coverage, whole.coverage)
+    np.testing.assert_array_equal(early_volume, part.volume)
+    np.testing.assert_array_equal(early_coverage, part.coverage)
+    np.testing.assert_array_equal(early_volume, kept[0])
+    np.testing.assert_array_equal(early_coverage, kept[1])
+    assert builder.frames_used == 7
+
+
+def test_a_volume_can_grow_without_compiled_loops(monkeypatch):
+    without_compiled_loops(monkeypatch)
+    sweep, trajectory, grid = turned_sweep((5, 3, 1))
+    builder = VolumeBuilder(grid, SIZE, sweep.image_from_pixel, interpolation="nearest", compounding="latest")
+    for frame, pose in zip(sweep.frames, trajectory.poses, strict=True):
+        builder.add(frame, pose)
+    whole = reconstruct_volume(sweep, trajectory, grid, interpolation="nearest", compounding="latest")
+    np.testing.assert_array_equal(builder.snapshot()[0], whole.volume)
+
+
+@pytest.mark.parametrize(
+    ("frames", "poses", "sentence"),
+    [
+        (np.zeros((2, 26, 30), np.uint8), np.tile(np.eye(4), (2, 1, 1)), r"expected uint8 \[n, 26, 31\]"),
+        (np.zeros((2, *SIZE)), np.tile(np.eye(4), (2, 1, 1)), "Frames are float64"),
+        (np.zeros((2, *SIZE), np.uint8), np.eye(4)[None], r"expected \(2, 4, 4\)"),
+        (np.zeros((1, *SIZE), np.uint8), np.full((1, 4, 4), np.nan), "finite numbers"),
+    ],
+)
+def test_frames_and_poses_that_do_not_fit_are_refused(frames, poses, sentence):
+    sweep, _, grid = turned_sweep((0, 0, 0))
+    with pytest.raises(InputError, match=sentence):
+        VolumeBuilder(grid, SIZE, sweep.image_from_pixel).add(frames, poses)
+
+
+def test_kernels_that_cannot_be_kept_leave_the_work_to_torch(monkeypatch):
+    def full_disk(kernel):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(compiled.kernels, "prepare", full_disk)
+    assert isinstance(compounding_for((4, 4, 4), select_pixels((4, 4)), True, "mean", 0), BlockCompounding)
+
+
+def test_an_installation_that_cannot_be_written_compiles_without_keeping(monkeypatch):
+    def nowhere_to_keep(cache=False, **options):
+        if cache:
+            raise RuntimeError("cannot cache function: no locator available")
+        return lambda function: ("compiled", function, options)
+
+    monkeypatch.setattr(compiled.kernels, "njit", nowhere_to_keep)
+    how, function, options = compiled.kernels._compiled(len)
+    assert (how, function, options["nogil"]) == ("compiled", len, True)
