@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from DualTrackCore.errors import InputError
-from DualTrackCore.io import load_sweep
+from DualTrackCore.datasets import Dataset, open_dataset
+from DualTrackCore.errors import DatasetError, InputError
 from DualTrackCore.network.card import ModelCard
 from DualTrackCore.progress import Reporter
 from DualTrackCore.simulation.stored import Simulation, stored_sweeps
@@ -53,18 +51,18 @@ def training_sweeps(
         reporter: told of stage "sweeps".
 
     Raises:
-        InputError: a folder or file is missing, no sweeps in it, or a sweep without tracking or spacing.
+        DatasetError: a folder or file is missing, no sweeps in it, or a sweep without images, poses or spacing.
+        InputError: the recipe asks for no sweeps.
     """
     if data.kind == "simulated":
         sets = [
             _simulated(data, card, seeds, cache, workers, reporter) for seeds in (data.seeds, data.validation_seeds)
         ]
     else:
-        listed = _tusrec(data) if data.kind == "tusrec" else _dualtrack_h5(data)
         limits = (data.limit, data.validation_limit)
-        sets = [_loaded(paths[:limit], reporter) for paths, limit in zip(listed, limits, strict=True)]
+        sets = [_loaded(dataset, limit, reporter) for dataset, limit in zip(_listed(data), limits, strict=True)]
     for part, what in zip(sets, ("training", "validation"), strict=True):
-        _require_usable(part, what)
+        _require_some(part, what)
     memory = data.memory_gb * 1e9
     validation = sets[1].in_memory(memory / 4)
     return sets[0].in_memory(memory * 3 / 4), validation
@@ -96,54 +94,29 @@ def _simulation(data: Data, card: ModelCard, seed: int) -> Simulation:
     return Simulation(seed, data.frames, family, speckle_seed, card.frame_size, card.spacing_mm)
 
 
-def _tusrec(data: Data) -> tuple[list[Path], list[Path]]:
-    return _h5_below(data.folder, "data.folder"), _h5_below(data.validation_folder, "data.validation_folder")
+def _listed(data: Data) -> tuple[Dataset, Dataset]:
+    """The data sets that a recipe names by folders or by a table."""
+    if data.kind == "tusrec":
+        return _opened("folder", data.folder), _opened("validation_folder", data.validation_folder)
+    return _opened("csv", data.csv, "train"), _opened("csv", data.csv, "val")
 
 
-def _h5_below(folder: str, key: str) -> list[Path]:
-    """Sweep files of a TUS-REC folder: under `frames_transfs`, or under `frames` where the two are apart."""
-    root = Path(folder)
-    if not root.is_dir():
-        raise InputError(f"{key} is {folder}, and there is no such folder.")
-    apart = {"transfs", "landmark", "landmarks"}
-    found = sorted(p for p in root.rglob("*.h5") if not apart & set(p.relative_to(root).parts[:-1]))
-    if not found:
-        raise InputError(f"{key} is {folder}, which holds no .h5 sweeps.")
-    return found
-
-
-def _dualtrack_h5(data: Data) -> tuple[list[Path], list[Path]]:
-    table = Path(data.csv)
+def _opened(key: str, place: str, split: str | None = None) -> Dataset:
     try:
-        with table.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"data.csv is {data.csv}, which cannot be read: {error}.") from None
-    if missing := {"processed_sweep_path", "split"} - set(rows[0] if rows else ()):
-        raise InputError(f"{table.name} lacks the columns {', '.join(sorted(missing))}.")
-    splits = {"train": [], "val": []}
-    for row in rows:
-        if row["split"] in splits:
-            splits[row["split"]].append(table.parent / row["processed_sweep_path"])
-    for split, paths in splits.items():
-        if not paths:
-            raise InputError(f"{table.name} lists no sweep whose split is {split}.")
-    return splits["train"], splits["val"]
+        return open_dataset(Path(place), split=split)
+    except DatasetError as error:
+        raise DatasetError(f"data.{key} of the recipe is {place}: {error}") from None
 
 
-def _loaded(paths: Sequence[Path], reporter: Reporter) -> SweepSet:
+def _loaded(dataset: Dataset, limit: int | None, reporter: Reporter) -> SweepSet:
+    entries = list(dataset)[:limit]
     sweeps = []
-    for done, path in enumerate(paths):
-        reporter.report("sweeps", done, len(paths))
-        sweeps.append(load_sweep(path))
-    return SweepSet(tuple(str(path) for path in paths), tuple(sweeps))
+    for done, entry in enumerate(entries):
+        reporter.report("sweeps", done, len(entries))
+        sweeps.append(entry.load())
+    return SweepSet(tuple(str(entry.path) for entry in entries), tuple(sweeps))
 
 
-def _require_usable(part: SweepSet, what: str) -> None:
+def _require_some(part: SweepSet, what: str) -> None:
     if not len(part):
         raise InputError(f"There are no {what} sweeps; look at data in the recipe.")
-    for name, sweep in zip(part.names, part.sweeps, strict=True):
-        sweep.require_images()
-        if sweep.tracked is None or sweep.spacing_mm is None:
-            lacking = "tracking" if sweep.tracked is None else "pixel spacing"
-            raise InputError(f"The {what} sweep {name} has no {lacking}; training needs both images and poses in mm.")

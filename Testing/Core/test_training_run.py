@@ -210,14 +210,14 @@ def test_a_checkpoint_that_would_run_code_is_not_opened(table, tmp_path, monkeyp
 
 
 def test_sweeps_without_poses_and_tables_without_sweeps_are_refused(table, tmp_path):
-    with pytest.raises(InputError, match=r"data\.csv is .*none\.csv, which cannot be read"):
+    with pytest.raises(InputError, match=r"data\.csv of the recipe is .*There is no data set at .*none\.csv"):
         train(tiny_recipe("global", tmp_path / "none.csv"), runs=tmp_path)
     bare = tmp_path / "bare.csv"
     bare.write_text("sweep_id,split\n1,train\n", encoding="utf-8")
     with pytest.raises(InputError, match=r"bare\.csv lacks the columns processed_sweep_path"):
         train(tiny_recipe("global", bare), runs=tmp_path)
     tusrec = {"data": {"kind": "tusrec", "folder": str(tmp_path / "no"), "validation_folder": str(tmp_path)}}
-    with pytest.raises(InputError, match=r"data\.folder is .*no, and there is no such folder"):
+    with pytest.raises(InputError, match=r"data\.folder of the recipe is .*There is no data set at .*no;"):
         train(tiny_recipe("global", **tusrec), runs=tmp_path)
 
 
