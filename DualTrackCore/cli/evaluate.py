@@ -30,6 +30,7 @@ def evaluate(options: Namespace, console: Console) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     from DualTrackCore.comparison import make_methods, run_methods
     from DualTrackCore.comparison.by_name import SIMPLE, require_known
+    from DualTrackCore.comparison.items import ItemFolder
 
     _require_options(options)
     require_known(options.method or ())
@@ -58,7 +59,7 @@ def evaluate(options: Namespace, console: Console) -> None:
         )
         files = _write(result, methods, dataset, options, target, console)
     except (Cancelled, KeyboardInterrupt):
-        kept = len(list((target / ITEMS).glob("*.json")))
+        kept = len(ItemFolder(target / ITEMS).keys())
         raise Cancelled(
             f"Cancelled; {plural(kept, 'finished result')} of single sweeps are kept in {target / ITEMS}, and the same "
             "command goes on from there."

@@ -99,8 +99,9 @@ class ItemFolder:
         return path
 
     def keys(self) -> dict[str, Path]:
-        """The file of every item that is there."""
-        return {path.stem.rpartition("-")[2]: path for path in sorted(self.folder.glob("*-*.json"))}
+        """The file of every item that is there; what a kill left half-written has a name that begins with a dot."""
+        files = [path for path in sorted(self.folder.glob("*-*.json")) if not path.name.startswith(".")]
+        return {path.stem.rpartition("-")[2]: path for path in files}
 
 
 def read_item(path: Path) -> Item | None:
