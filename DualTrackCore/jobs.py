@@ -34,6 +34,8 @@ class RunSettings:
         device: "auto", "cpu", "cuda", "cuda:0", ..., "mps".
         precision: "auto", "fp32", "bf16" or "fp16".
         chunk_frames: frames through the network at a time, or "auto".
+        consistency: whether to say for each frame how far estimates of the same motion agree, which takes three more
+            runs of the network: see :func:`~DualTrackCore.tracking.consistency.consistency`. Estimated poses only.
         poses: "estimate" them from the images, or take those that the sweep was "tracked" with.
         reconstruct: whether a volume is wanted.
         first_frame, last_frame: the frames of the sweep that are used, counted from 0, both included; None is the last.
@@ -52,6 +54,7 @@ class RunSettings:
     device: str = "auto"
     precision: str = "auto"
     chunk_frames: int | str = "auto"
+    consistency: bool = False
     poses: str = "estimate"
     reconstruct: bool = True
     first_frame: int = 0
@@ -73,7 +76,9 @@ class RunSettings:
             self.chunk_frames,
             "'auto' or a whole number of at least 1",
         )
-        _require(isinstance(self.reconstruct, bool), "reconstruct", self.reconstruct, "true or false")
+        for name in ("consistency", "reconstruct"):
+            value = getattr(self, name)
+            _require(isinstance(value, bool), name, value, "true or false")
         for name, choices in _CHOICES.items():
             value = getattr(self, name)
             _require(isinstance(value, str) and value in choices, name, value, f"one of {', '.join(choices)}")
@@ -181,8 +186,8 @@ class JobResult:
             of the poses (model, weights_sha256, device, precision, chunk_frames, ...) with path_length_mm, frames and
             valid_frames; "volume" has size, spacing_mm, origin_mm, description, covered_fraction, filled_fraction,
             frames_used, frames_skipped and settings, or is None.
-        seconds: how long the parts took: "model", "trajectory", "volume", "evaluation", "total", and from a worker
-            process also "sending" and "waiting" (start of the process, of the work before this).
+        seconds: how long the parts took: "model", "trajectory", "consistency", "volume", "evaluation", "total", and
+            from a worker process also "sending" and "waiting" (start of the process, of the work before this).
     """
 
     trajectory: Trajectory

@@ -92,6 +92,15 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_consistency(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--consistency",
+        action="store_true",
+        help="say for each frame how far estimates of the same motion agree: consistency, not accuracy; takes four to "
+        "five times as long",
+    )
+
+
 def _add_volume(parser: argparse.ArgumentParser) -> None:
     volume = parser.add_argument_group("volume")
     volume.add_argument(
@@ -126,6 +135,7 @@ def _add_run(commands: argparse._SubParsersAction) -> None:
     )
     _add_sweep(parser)
     _add_model(parser)
+    _add_consistency(parser)
     parser.add_argument("-o", "--output", metavar="DIR", required=True, help="folder for the results")
     _add_volume(parser)
 
@@ -134,6 +144,7 @@ def _add_track(commands: argparse._SubParsersAction) -> None:
     parser = _command(commands, "track", "sweeps:track", "estimate the trajectory of a sweep")
     _add_sweep(parser)
     _add_model(parser)
+    _add_consistency(parser)
     parser.add_argument(
         "-o",
         "--output",

@@ -94,13 +94,14 @@ def _estimate(sweep: Sweep, options: Namespace, console: Console) -> Trajectory:
     from DualTrackCore.tracking import estimate_trajectory
 
     model = load_model(options.model, card=options.card)
-    return estimate_trajectory(
-        sweep,
-        model,
-        device=options.device,
-        precision=options.precision,
-        chunk_frames=options.chunk,
-        progress=console.progress,
+    settings = {"device": options.device, "precision": options.precision, "chunk_frames": options.chunk}
+    trajectory = estimate_trajectory(sweep, model, progress=console.progress, **settings)
+    if not options.consistency:
+        return trajectory
+    from DualTrackCore.tracking.consistency import consistency, with_consistency
+
+    return with_consistency(
+        trajectory, consistency(sweep, model, trajectory=trajectory, progress=console.progress, **settings)
     )
 
 

@@ -37,9 +37,9 @@ def run_job(
     Args:
         sweep: frames with known spacing.
         settings: the defaults where None.
-        progress: told of the stages "loading model", "network" (frames), "attention" (windows), "reconstructing"
-            (frames), "filling holes" (slices), "Measuring errors" and "Measuring baseline ..." (frames), as far as
-            they come up.
+        progress: told of the stages "loading model", "network" (frames), "attention" (windows), others that start with
+            "consistency, ", "reconstructing" (frames), "filling holes" (slices), "Measuring errors" and "Measuring
+            baseline ..." (frames), as far as they come up.
         cancelled: asked between pieces of work.
 
     Raises:
@@ -116,15 +116,16 @@ def _trajectory(
     reporter.report("loading model", 1, 1)
     from DualTrackCore.tracking import estimate_trajectory
 
+    options = {"device": settings.device, "precision": settings.precision, "chunk_frames": settings.chunk_frames}
     with _timed(seconds, "trajectory"):
-        return estimate_trajectory(
-            sweep,
-            model,
-            device=settings.device,
-            precision=settings.precision,
-            chunk_frames=settings.chunk_frames,
-            **callbacks._asdict(),
-        )
+        trajectory = estimate_trajectory(sweep, model, **options, **callbacks._asdict())
+    if not settings.consistency:
+        return trajectory
+    from DualTrackCore.tracking.consistency import consistency, with_consistency
+
+    with _timed(seconds, "consistency"):
+        found = consistency(sweep, model, trajectory=trajectory, **options, **callbacks._asdict())
+    return with_consistency(trajectory, found)
 
 
 def _volume(sweep: Sweep, trajectory: Trajectory, settings: RunSettings, callbacks: _Callbacks) -> Reconstruction:
@@ -177,7 +178,7 @@ def _provenance(
                 "source": dict(sweep.provenance),
             },
             "trajectory": {
-                **trajectory.provenance,
+                **{name: value for name, value in trajectory.provenance.items() if name != "consistency"},
                 "frames": len(trajectory),
                 "valid_frames": int(trajectory.valid.sum()),
                 "path_length_mm": trajectory.path_length_mm,
