@@ -38,11 +38,12 @@ class FileEntry(Entry):
             sweep = load_sweep(self.path, calibration=self.calibration)
             if sweep.tracked is None and self.calibration is None and self.calibration_nearby is not None:
                 sweep = load_sweep(self.path, calibration=self.calibration_nearby)
-            sweep.require_images()
         except DatasetError:
             raise
         except InputError as error:
             raise DatasetError(f"{self.path}: {error}") from error
+        if not sweep.has_images:
+            raise DatasetError(f"{self.path} has tracking and no images; leave the sweep {self.name} out.")
         lacking = "poses" if sweep.tracked is None else "pixel spacing" if sweep.spacing_mm is None else None
         if lacking is not None:
             raise DatasetError(

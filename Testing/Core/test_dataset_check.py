@@ -21,6 +21,7 @@ from dataset_folders import (
     write_h5,
 )
 from hdf5_files import calibration_csv, random_poses
+from sequence_files import metafile
 
 from DualTrackCore.cli import main
 from DualTrackCore.datasets import check_dataset, open_dataset, simulated_dataset, usable
@@ -310,6 +311,20 @@ def test_a_scan_of_one_frame_is_found(place):
     (root / "landmarks" / "landmark_001.h5").unlink()
     findings = [f for f in check_dataset(root) if f.path == scan_of(root)]
     assert [f.problem for f in findings] == ["it has 1 frame, and a trajectory needs 2"]
+
+
+def test_tracking_without_images_and_poses_that_were_estimated_are_found(place):
+    root = place("table")
+    change_h5(root / "sweeps" / "0.h5", dimensions=None)
+    with h5py.File(root / "sweeps" / "0.h5", "a") as file:
+        file["tracking"].attrs["estimated_by"] = "mini"
+    found = only(root)
+    assert found.sweep == "sweep_0"
+    assert found.problem == "its poses were estimated from the images by mini, not measured"
+    plus = place("plus")
+    metafile(plus / "b.mha", np.zeros((2, 0, 0), np.uint8), DimSize="0 0 2", ElementType="MET_OTHER")
+    found = only(plus)
+    assert (found.sweep, found.problem) == ("b", "has tracking and no images")
 
 
 def test_a_check_can_be_cancelled(pristine):
