@@ -10,9 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from DualTrackCore.errors import InputError
+
 LAYER_NORM_EPS = 1e-12
-#: Query rows for which relative scores exist at a time: bounds attention memory to block x frames a head.
+#: Most query rows for which relative scores exist at a time, and most bytes that these scores take: fewer rows where
+#: there are many keys, so that attention memory does not grow with the sweep.
 QUERY_BLOCK = 256
+SCORE_BYTES = 32_000_000
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
@@ -35,7 +39,11 @@ class RelativeAttention(nn.Module):
             self.distance_embedding = nn.Embedding(2 * positions - 1, hidden // heads)
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
-        """Queries from x [B, N, C], keys and values from context [B, K, C]; returns [B, N, C]."""
+        """Queries from x [B, N, C], keys and values from context [B, K, C]; returns [B, N, C].
+
+        Raises:
+            InputError: distances that the table does not hold.
+        """
         q, k, v = (
             split_heads(layer(source), self.heads)
             for layer, source in ((self.query, x), (self.key, context), (self.value, context))
@@ -43,28 +51,52 @@ class RelativeAttention(nn.Module):
         drop = self.dropout if self.training else 0.0
         if self.positions is None:
             return F.scaled_dot_product_attention(q, k, v, dropout_p=drop).transpose(1, 2).flatten(2)
+        keys, longest = k.shape[2], max(q.shape[2], k.shape[2])
+        if longest > self.positions:
+            raise InputError(f"{longest} frames at a time are more than the {self.positions} that the weights have.")
+        block = query_rows(keys, len(q) * self.heads)
+        columns = self._distance_columns(q, keys)
         blocks = [
             F.scaled_dot_product_attention(
-                rows, k, v, attn_mask=self._distance_scores(rows, start, k.shape[2]), dropout_p=drop
+                rows, k, v, attn_mask=distance_scores(rows, columns, start, keys), dropout_p=drop
             )
-            for start, rows in zip(range(0, q.shape[2], QUERY_BLOCK), q.split(QUERY_BLOCK, dim=2), strict=True)
+            for start, rows in zip(range(0, q.shape[2], block), q.split(block, dim=2), strict=True)
         ]
         return torch.cat(blocks, dim=2).transpose(1, 2).flatten(2)
 
-    def _distance_scores(self, rows: Tensor, start: int, keys: int) -> Tensor:
-        """[B, heads, n, keys]: the distance term of query rows start, start + 1, ..., already divided by sqrt(d).
+    def _distance_columns(self, q: Tensor, keys: int) -> Tensor:
+        """[d, N + keys - 1]: the table entries that queries and keys can meet, in order of falling distance, scaled."""
+        frames, dim = q.shape[2:]
+        table = self.distance_embedding.weight[self.positions - keys : self.positions + frames - 1]
+        return (table.flip(0).to(q.dtype) / dim**0.5).T
 
-        The rows are multiplied with the n + keys - 1 table entries they can meet, in order of rising key; row i then
-        needs the entries from n - 1 - i on, which a stride one shorter than the row gives without copying.
-        """
-        n, dim = rows.shape[2:]
-        first = start - (keys - 1) + self.positions - 1
-        table = self.distance_embedding.weight[first : first + n + keys - 1].flip(0)
-        scores = (rows @ (table.to(rows.dtype) / dim**0.5).T).contiguous()
-        width = n + keys - 1
-        batch, heads = scores.shape[:2]
-        strides = (heads * n * width, n * width, width - 1, 1)
-        return scores.as_strided((batch, heads, n, keys), strides, scores.storage_offset() + n - 1)
+
+def query_rows(keys: int, heads: int) -> int:
+    """Rows at a time whose scores against `keys` keys stay within `SCORE_BYTES`; `heads` counts those of the batch."""
+    fitting = SCORE_BYTES // (4 * max(heads, 1) * (keys + QUERY_BLOCK))
+    return max(1, min(QUERY_BLOCK, fitting))
+
+
+def distance_scores(rows: Tensor, columns: Tensor, start: int, keys: int) -> Tensor:
+    """The distance term of query rows start, start + 1, ...
+
+    The rows are multiplied with the n + keys - 1 columns they can meet; row i then needs the entries from n - 1 - i on,
+    which a stride one entry short of a row gives without copying.
+
+    Args:
+        rows: [B, heads, n, d], queries.
+        columns: [d, N + keys - 1], column j for the distance N - 1 - j of query and key.
+
+    Returns:
+        [B, heads, n, keys], an overlay on scores laid out as [B, n, heads, n + keys - 1].
+    """
+    batch, heads, n, dim = rows.shape
+    width = n + keys - 1
+    first = columns.shape[1] - (keys - 1) - (start + n)
+    # Queries lie as [B, n, heads, d] in memory, so that this is one product without a copy.
+    scores = rows.transpose(1, 2).reshape(-1, dim) @ columns[:, first : first + width]
+    strides = (n * heads * width, width, heads * width - 1, 1)
+    return scores.as_strided((batch, heads, n, keys), strides, scores.storage_offset() + n - 1)
 
 
 class _Output(nn.Module):

@@ -6,17 +6,19 @@ import torch
 from oracle import TINY, tiny_model
 
 from DualTrackCore.errors import InputError
-from DualTrackCore.network import DualTrack
+from DualTrackCore.network import DualTrack, transformer
 from DualTrackCore.network.transformer import QUERY_BLOCK, RelativeAttention
 
 
-def explicit_attention(layer: RelativeAttention, x: torch.Tensor) -> torch.Tensor:
+def explicit_attention(layer: RelativeAttention, x: torch.Tensor, context: torch.Tensor | None = None) -> torch.Tensor:
     """The formula of the specification, entry by entry, in float64."""
+    context = x if context is None else context
     q, k, v = (
-        m(x).double().unflatten(-1, (layer.heads, -1)).transpose(1, 2) for m in (layer.query, layer.key, layer.value)
+        m(source).double().unflatten(-1, (layer.heads, -1)).transpose(1, 2)
+        for m, source in ((layer.query, x), (layer.key, context), (layer.value, context))
     )
     n, d = q.shape[2:]
-    distance = torch.arange(n)[:, None] - torch.arange(n)[None, :] + layer.positions - 1
+    distance = torch.arange(n)[:, None] - torch.arange(k.shape[2])[None, :] + layer.positions - 1
     relative = torch.einsum("bhld,lrd->bhlr", q, layer.distance_embedding.weight.double()[distance])
     weights = torch.softmax((q @ k.transpose(-1, -2) + relative) / d**0.5, dim=-1)
     return (weights @ v).transpose(1, 2).flatten(2)
@@ -28,6 +30,44 @@ def test_blocked_relative_attention_equals_the_formula(frames):
     layer = RelativeAttention(16, 2, 0.0, positions=QUERY_BLOCK + 3)
     x = torch.randn(2, frames, 16)
     torch.testing.assert_close(layer(x, x).double(), explicit_attention(layer, x), atol=2e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("queries", "keys"), [(37, 37), (40, 29), (3, 40)])
+def test_blocks_of_few_rows_equal_the_formula(monkeypatch, queries, keys):
+    monkeypatch.setattr(transformer, "SCORE_BYTES", 4 * 4 * (keys + QUERY_BLOCK) * 7)
+    assert transformer.query_rows(keys, 4) == 7
+    torch.manual_seed(0)
+    layer = RelativeAttention(16, 2, 0.0, positions=40)
+    x, context = torch.randn(2, queries, 16), torch.randn(2, keys, 16)
+    expected = explicit_attention(layer, x, context)
+    torch.testing.assert_close(layer(x, context).double(), expected, atol=2e-6, rtol=1e-5)
+
+
+def test_gradients_through_blocks_equal_those_of_the_formula(monkeypatch):
+    monkeypatch.setattr(transformer, "SCORE_BYTES", 4 * 4 * (21 + QUERY_BLOCK) * 8)
+    torch.manual_seed(0)
+    layer = RelativeAttention(16, 2, 0.0, positions=30)
+    x, target = torch.randn(2, 21, 16), torch.randn(2, 21, 16)
+    gradients = []
+    for attend in (lambda: layer(x, x), lambda: explicit_attention(layer, x)):
+        layer.zero_grad()
+        (attend() * target).sum().backward()
+        gradients.append([parameter.grad.clone() for parameter in layer.parameters()])
+    for own, expected in zip(*gradients, strict=True):
+        torch.testing.assert_close(own, expected, atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("keys", [200, 2048, 4096])
+def test_scores_stay_within_their_memory_at_any_length(keys):
+    rows, heads = transformer.query_rows(keys, 8), 8
+    assert 4 * heads * rows * (rows + keys - 1) <= transformer.SCORE_BYTES
+    assert rows >= 128
+
+
+def test_attention_over_more_frames_than_the_table_holds_is_refused():
+    layer = RelativeAttention(16, 2, 0.0, positions=8)
+    with pytest.raises(InputError, match="9 frames at a time are more than the 8"):
+        layer(torch.zeros(1, 9, 16), torch.zeros(1, 9, 16))
 
 
 def test_relative_attention_passes_gradients_to_its_table():
