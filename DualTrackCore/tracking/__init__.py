@@ -2,5 +2,6 @@
 
 from DualTrackCore.tracking.engine import TrackingWarning, estimate_trajectory
 from DualTrackCore.tracking.heads import estimate_with_head
+from DualTrackCore.tracking.live import LiveTracker, ProvisionalPose
 
-__all__ = ["TrackingWarning", "estimate_trajectory", "estimate_with_head"]
+__all__ = ["LiveTracker", "ProvisionalPose", "TrackingWarning", "estimate_trajectory", "estimate_with_head"]

@@ -43,7 +43,7 @@ class TrackingWarning(UserWarning):
 
 
 @dataclass(frozen=True)
-class _Run:
+class EngineRun:
     """Where and how one trajectory is computed; `local` and `whole` say which features are wanted of which frames."""
 
     model: Model
@@ -147,7 +147,7 @@ def run_network(
     sweep.require_images()
     if len(sweep) < 2:
         raise InputError("The sweep has one frame; a trajectory needs at least two.")
-    run = _prepare(sweep, model, device, precision, local, whole_frames, crop_shift)
+    run = prepare(sweep, model, device, precision, local, whole_frames, crop_shift)
     chunk = choose_chunk(chunk_frames, model.network, run.device)
     network = model.network.eval()
     try:
@@ -158,14 +158,14 @@ def run_network(
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        raise _out_of_memory(run.device) from None
+        raise out_of_memory(run.device) from None
     finally:
         network.to("cpu")
         release_memory(run.device)
-    return parameters, _provenance(run, chunk, scope_warnings(sweep, model, run.preprocessor))
+    return parameters, provenance_of(run, chunk, scope_warnings(sweep, model, run.preprocessor))
 
 
-def _prepare(
+def prepare(
     sweep: Sweep,
     model: Model,
     device: str | torch.device,
@@ -173,7 +173,8 @@ def _prepare(
     local: bool,
     whole_frames: Sequence[int],
     crop_shift: tuple[int, int],
-) -> _Run:
+) -> EngineRun:
+    """Check the options and choose the device; `sweep` tells frame size and spacing, the rest as for `run_network`."""
     chosen = choose_device(device)
     network, card = model.network, model.card
     preprocessor = Preprocessor(
@@ -187,13 +188,13 @@ def _prepare(
         crop_shift,
     )
     whole = np.asarray(whole_frames, dtype=np.int64)
-    return _Run(model, chosen, choose_precision(precision, chosen), preprocessor, local, whole)
+    return EngineRun(model, chosen, choose_precision(precision, chosen), preprocessor, local, whole)
 
 
-def _features(run: _Run, sweep: Sweep, chunk: int, reporter: Reporter) -> tuple[Tensor, Tensor, int]:
+def _features(run: EngineRun, sweep: Sweep, chunk: int, reporter: Reporter) -> tuple[Tensor, Tensor, int]:
     """Class tokens [N, C] of all frames, pooled features [K, F] of the chosen ones, and the chunk that fitted."""
     network, frames = run.model.network, len(sweep)
-    stream = StreamingTrunk(network.local.trunk, lambda maps: _class_tokens(run, maps))
+    stream = StreamingTrunk(network.local.trunk, lambda maps: class_tokens(run, maps))
     local_parts, global_parts = [], []
     start = 0
     reporter.report("network", 0, frames)
@@ -201,7 +202,7 @@ def _features(run: _Run, sweep: Sweep, chunk: int, reporter: Reporter) -> tuple[
         stop = min(start + chunk, frames)
         try:
             images = torch.from_numpy(np.ascontiguousarray(sweep.window(start, stop))).to(run.device)
-            local, whole = _chunk_features(run, stream, images, start, stop == frames)
+            local, whole = chunk_features(run, stream, images, start, stop == frames)
         except (RuntimeError, MemoryError) as error:
             if chunk == 1 or not is_out_of_memory(error):
                 raise
@@ -216,8 +217,8 @@ def _features(run: _Run, sweep: Sweep, chunk: int, reporter: Reporter) -> tuple[
     return torch.cat(local_parts), torch.cat(global_parts) if global_parts else nothing, chunk
 
 
-def _chunk_features(
-    run: _Run, stream: StreamingTrunk, images: Tensor, start: int, last: bool
+def chunk_features(
+    run: EngineRun, stream: StreamingTrunk, images: Tensor, start: int, last: bool
 ) -> tuple[Tensor, list[Tensor]]:
     """Local features that have become complete, and global features of the frames of this chunk that need them."""
     network = run.model.network
@@ -233,7 +234,7 @@ def _chunk_features(
         return stream.push(run.preprocessor.local(images), last), whole
 
 
-def _class_tokens(run: _Run, maps: Tensor) -> Tensor:
+def class_tokens(run: EngineRun, maps: Tensor) -> Tensor:
     """Class tokens [m, C] of feature maps [m, width, h, w], in full precision; m may be 0."""
     spatial = run.model.network.local.spatial
     with torch.autocast(run.device.type, enabled=False):
@@ -244,12 +245,14 @@ def _feature_width(spatial: torch.nn.Module) -> int:
     return spatial.layernorm.normalized_shape[0]
 
 
-def _out_of_memory(device: torch.device) -> OutOfMemoryError:
+def out_of_memory(device: torch.device) -> OutOfMemoryError:
+    """The sentence for a device that cannot hold a single frame's work."""
     remedy = "close other programs" if device.type == "cpu" else "close other programs or use device='cpu'"
     return OutOfMemoryError(f"{device} has too little memory for this sweep, even one frame at a time; {remedy}.")
 
 
-def _provenance(run: _Run, chunk: int, messages: list[str]) -> dict[str, object]:
+def provenance_of(run: EngineRun, chunk: int, messages: list[str]) -> dict[str, object]:
+    """Plain values that tell how a trajectory came about; `chunk` in frames, `messages` are its warnings."""
     return {
         **run.model.provenance(),
         "device": str(run.device),

@@ -1,0 +1,290 @@
+"""A sweep while it is being acquired: frames in, provisional poses out, and in the end the offline trajectory."""
+
+from __future__ import annotations
+
+import warnings
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from types import TracebackType
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from DualTrackCore.errors import InputError
+from DualTrackCore.network.model import Model
+from DualTrackCore.progress import CancelledCallback, Reporter
+from DualTrackCore.sweep import Sweep
+from DualTrackCore.tracking.device import Precision, choose_chunk, is_out_of_memory, release_memory
+from DualTrackCore.tracking.engine import (
+    TrackingWarning,
+    chunk_features,
+    class_tokens,
+    out_of_memory,
+    prepare,
+    provenance_of,
+)
+from DualTrackCore.tracking.provisional import ProvisionalPath
+from DualTrackCore.tracking.scope import scope_warnings
+from DualTrackCore.tracking.streaming import StreamingTrunk
+from DualTrackCore.tracking.windows import poses_in_windows
+from DualTrackCore.trajectory import Trajectory
+
+#: Frames through the trunk at a time: enough to keep two cores busy, few enough not to be waited for.
+LIVE_CHUNK = 4
+#: Longest attention window by default: its cost is paid at every update.
+LIVE_WINDOW = 256
+
+
+@dataclass(frozen=True, eq=False)
+class ProvisionalPose:
+    """Where a frame lies as far as is known yet.
+
+    Attributes:
+        frame: index in the order of pushing.
+        frame0_from_image: [4, 4] float64, rigid, mm.
+    """
+
+    frame: int
+    frame0_from_image: np.ndarray
+
+
+class LiveTracker:
+    """Track a sweep while its frames arrive.
+
+        with LiveTracker(model, (480, 640), 0.2) as tracker:
+            for frame in source:
+                for pose in tracker.push(frame[None]):
+                    show(pose.frame, pose.frame0_from_image)
+            trajectory = tracker.finish()
+
+    The network runs in a thread of its own: :meth:`push` takes frames in and returns what has become known since the
+    last call. A frame's pose appears once the trunk has seen the frames that it depends on (17 for the published
+    network) and the chunk that holds the last of them is full; it changes until the attention window has moved past it.
+    Memory does not depend on the length of the sweep but for a class token and a pose a frame, below a kilobyte for the
+    networks there are. Where the network is slower than the frames, :attr:`behind_frames` grows up to `most_behind`,
+    and then :meth:`push` waits: a source that cannot wait looks at it and leaves frames out.
+
+    For one thread that pushes. The model is the tracker's until :meth:`finish` or :meth:`close`.
+
+    Args:
+        model: from :func:`~DualTrackCore.network.load_model`.
+        frame_size: (rows, columns) of all frames.
+        spacing_mm: pixel spacing in mm, one number or (across columns, down rows).
+        device, precision: as in :func:`~DualTrackCore.tracking.estimate_trajectory`.
+        chunk_frames: frames through the trunk at a time; fewer are known sooner, more cost less.
+        window_frames: frames that the transformers see for provisional poses; by default as many as the model takes,
+            256 at most.
+        most_behind: frames that may wait for the network.
+        simulated: whether the frames come from the simulation, as in the provenance of a
+            :class:`~DualTrackCore.sweep.Sweep`.
+        cancelled: asked before every chunk.
+
+    Raises:
+        InputError: an option out of range, or an unknown spacing.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        frame_size: tuple[int, int],
+        spacing_mm: float | Sequence[float] | None,
+        *,
+        device: str | torch.device = "auto",
+        precision: Precision = "auto",
+        chunk_frames: int = LIVE_CHUNK,
+        window_frames: int | None = None,
+        most_behind: int = 64,
+        simulated: bool = False,
+        cancelled: CancelledCallback | None = None,
+    ) -> None:
+        self._template = _sweep_without_pixels(1, frame_size, spacing_mm, simulated)
+        self._template.require_images()
+        self._run = prepare(self._template, model, device, precision, True, (), (0, 0))
+        self._chunk = choose_chunk(chunk_frames, model.network, self._run.device)
+        if isinstance(most_behind, bool) or not isinstance(most_behind, int) or most_behind < self._chunk:
+            raise InputError(
+                f"most_behind is {most_behind!r}; it must be a whole number of frames, at least one chunk "
+                f"({self._chunk})."
+            )
+        self._most_behind = most_behind
+        network = model.network
+        window = min(network.positions, LIVE_WINDOW) if window_frames is None else window_frames
+        self._path = ProvisionalPath(network, window)
+        self._stream = StreamingTrunk(network.local.trunk, lambda maps: class_tokens(self._run, maps))
+        self._reporter = Reporter(None, cancelled)
+        self._local: list[Tensor] = []
+        self._pooled: list[Tensor] = []
+        self._waiting = np.empty((0, *self._template.frame_size), np.uint8)  # fewer than a chunk, and the frame after
+        self._pushed = self._submitted = self._done = 0
+        self._closed = False
+        self._jobs: deque[Future] = deque()
+        self._news: deque[tuple[int, np.ndarray]] = deque()  # (first frame, poses) of updates nobody has asked for yet
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="dualtrack-live")
+        network.eval().to(self._run.device)
+
+    def __enter__(self) -> LiveTracker:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __len__(self) -> int:
+        """Frames pushed so far."""
+        return self._pushed
+
+    @property
+    def behind_frames(self) -> int:
+        """Frames that the network could take now and has not; stays near `chunk_frames` where it keeps up."""
+        return self._submitted - self._done
+
+    def push(self, frames: np.ndarray) -> list[ProvisionalPose]:
+        """The next frames.
+
+        Args:
+            frames: [n, H, W] uint8, n may be 0; copied.
+
+        Returns:
+            Poses that are new or have changed since the last call, in order of frames.
+
+        Raises:
+            InputError: frames of another size or kind, or after :meth:`finish` or :meth:`close`.
+            Cancelled: the caller asked to stop.
+            OutOfMemoryError: the device has too little memory for a chunk.
+        """
+        self._require_open()
+        frames = self._accepted(frames)
+        self._pushed += len(frames)
+        waiting = np.concatenate([self._waiting, frames])
+        # The last frame is held back: at the end of the sweep the trunk must be told so together with a frame, and so
+        # chunks are cut exactly as offline.
+        while len(waiting) > self._chunk:
+            self._submit(waiting[: self._chunk], last=False)
+            waiting = waiting[self._chunk :]
+        self._waiting = waiting.copy()
+        return self._told(until=self._most_behind)
+
+    def wait(self) -> list[ProvisionalPose]:
+        """Let the network catch up; returns and raises as :meth:`push`."""
+        self._require_open()
+        return self._told(until=0)
+
+    def finish(self, timestamps_s: np.ndarray | None = None) -> Trajectory:
+        """The end of the sweep: what :func:`~DualTrackCore.tracking.estimate_trajectory` gives for the same frames.
+
+        With the same `chunk_frames` it is equal bit for bit, with another to rounding.
+
+        Args:
+            timestamps_s: [N] times of all frames, if known: for the warning about their rate.
+
+        Returns:
+            Trajectory of all frames with the provenance of the offline one.
+
+        Raises:
+            InputError: fewer than two frames, times that do not fit them, or called before; otherwise as :meth:`push`.
+        """
+        self._require_open()
+        if self._pushed < 2:
+            raise InputError(f"The sweep has {self._pushed} frames; a trajectory needs at least two.")
+        size, spacing = self._template.frame_size, self._template.spacing_mm
+        sweep = _sweep_without_pixels(self._pushed, size, spacing, self._template.is_simulated)
+        sweep = replace(sweep, timestamps_s=timestamps_s)
+        try:
+            self._submit(self._waiting, last=True)
+            self._settle(0)
+            parameters = self._thread.submit(self._guarded, self._read_out).result()
+        finally:
+            self.close()
+        messages = scope_warnings(sweep, self._run.model, self._run.preprocessor)
+        for message in messages:
+            warnings.warn(message, TrackingWarning, stacklevel=2)
+        return Trajectory.from_parameters(parameters, provenance_of(self._run, self._chunk, messages))
+
+    def close(self) -> None:
+        """Stop without a result; waits for the chunk that is being computed. Does nothing the second time."""
+        if self._closed:
+            return
+        self._closed = True
+        self._thread.shutdown(wait=True, cancel_futures=True)
+        self._run.model.network.to("cpu")
+        release_memory(self._run.device)
+
+    def _accepted(self, frames: np.ndarray) -> np.ndarray:
+        frames = np.asarray(frames)
+        rows, columns = self._template.frame_size
+        if frames.ndim != 3 or frames.shape[1:] != (rows, columns):
+            raise InputError(f"Frames have shape {frames.shape}; this tracker takes [n, {rows}, {columns}].")
+        if frames.dtype != np.uint8:
+            raise InputError(f"Frames are {frames.dtype}; the tracker takes 8-bit grey frames (uint8).")
+        return frames
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise InputError("This tracker has finished or was closed; make a new one for the next sweep.")
+
+    def _submit(self, frames: np.ndarray, last: bool) -> None:
+        start = self._submitted
+        self._submitted += len(frames)
+        self._jobs.append(self._thread.submit(self._guarded, self._take, frames.copy(), start, last))
+        self._settle(self._most_behind)
+
+    def _settle(self, most: int) -> None:
+        """Wait until at most so many frames are behind; raise what went wrong in the thread."""
+        while self._jobs and (self._jobs[0].done() or self.behind_frames > most):
+            try:
+                self._jobs[0].result()
+            except BaseException:
+                self.close()
+                raise
+            self._jobs.popleft()
+
+    def _told(self, until: int) -> list[ProvisionalPose]:
+        self._settle(until)
+        latest: dict[int, np.ndarray] = {}
+        while self._news:
+            first, poses = self._news.popleft()
+            latest.update(enumerate(poses, first))
+        return [ProvisionalPose(frame, latest[frame]) for frame in sorted(latest)]
+
+    def _guarded(self, work: Callable[..., object], *arguments: object) -> object:
+        """Runs in the thread."""
+        self._reporter.check()
+        try:
+            with torch.inference_mode():
+                return work(*arguments)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise out_of_memory(self._run.device) from None
+
+    def _take(self, frames: np.ndarray, start: int, last: bool) -> None:
+        stop, every = start + len(frames), self._run.model.network.global_every
+        run = replace(self._run, whole=np.arange(-(-start // every) * every, stop, every))
+        images = torch.from_numpy(frames).to(run.device)
+        tokens, pooled = chunk_features(run, self._stream, images, start, last)
+        self._local.append(tokens)
+        self._pooled.extend(pooled)
+        self._path.add(tokens, pooled)
+        self._done = stop
+        # Where the next chunk waits already, poses can wait for it as well, so that a slow machine catches up; but not
+        # for long, lest the screen stands still.
+        if not last and (self.behind_frames == 0 or (stop // self._chunk) % 4 == 0):
+            first = self._path.update()
+            self._news.append((first, self._path.poses(first)))
+
+    def _read_out(self) -> np.ndarray:
+        features = torch.cat(self._local), torch.cat(self._pooled)
+        parameters = poses_in_windows(self._run.model.network, *features, lambda done, total: self._reporter.check())
+        return parameters.cpu().numpy()
+
+
+def _sweep_without_pixels(
+    frames: int, frame_size: tuple[int, int], spacing_mm: float | Sequence[float] | None, simulated: bool
+) -> Sweep:
+    """A sweep of which everything but the grey values is known; takes no memory."""
+    pixels = np.broadcast_to(np.uint8(0), (frames, *frame_size))
+    return Sweep(pixels, spacing_mm, provenance={"simulated": True} if simulated else {})

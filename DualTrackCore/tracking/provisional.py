@@ -1,0 +1,121 @@
+"""The trajectory of a sweep that still grows: a window of attention that moves along, and poses that may change."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from DualTrackCore.errors import InputError
+from DualTrackCore.network.dualtrack import DualTrack
+from DualTrackCore.trajectory import matrices_from_parameters
+
+
+class ProvisionalPath:
+    """Poses of the frames whose features are known so far.
+
+    The transformers see the frames of one window. While it fills, its motions are estimated anew at every update; once
+    it is full it moves on by three quarters, and motions behind it stay as they are. Where windows overlap they are
+    averaged with weights that fall towards each window's ends, as for long sweeps (tracking/windows.py). An update
+    therefore costs no more than one window, however long the sweep.
+
+    Args:
+        network: in evaluation mode, on the device of the features.
+        window_frames: at least twice `network.global_every`, at most `network.positions`.
+
+    Raises:
+        InputError: a window out of these limits.
+    """
+
+    def __init__(self, network: DualTrack, window_frames: int) -> None:
+        every = network.global_every
+        if not 2 * every <= window_frames <= network.positions:
+            raise InputError(
+                f"The window has {window_frames} frames; for this model it must have {2 * every} to "
+                f"{network.positions}."
+            )
+        self._network, self._window, self._every = network, window_frames, every
+        self._stride = max(window_frames * 3 // 4 // every, 1) * every
+        index = torch.arange(1, window_frames, dtype=torch.float64)[:, None]
+        self._ramp = torch.minimum(index, window_frames - index)
+        # Sums of weighted motions and of weights that earlier windows left behind, from the window's first frame on.
+        self._left = torch.zeros(window_frames - 1, 6, dtype=torch.float64)
+        self._left_weight = torch.zeros(window_frames - 1, 1, dtype=torch.float64)
+        self._start = 0
+        self._tokens: list[Tensor] = []
+        self._pooled: list[Tensor] = []
+        self._poses = np.eye(4)[None]
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    @property
+    def frames_kept(self) -> int:
+        """Frames whose features are kept for later updates."""
+        return sum(map(len, self._tokens))
+
+    def add(self, tokens: Tensor, pooled: list[Tensor]) -> None:
+        """Features of the next frames; no pose changes until :meth:`update`.
+
+        Args:
+            tokens: [m, C] class tokens, m may be 0.
+            pooled: pieces [k, F] of the global backbone's features; may run ahead of the tokens.
+        """
+        self._tokens.append(tokens)
+        self._pooled.extend(pooled)
+
+    def update(self) -> int:
+        """Estimate anew what is in the window.
+
+        Returns:
+            The first frame whose pose is new or may have changed; `len(self)` where there is none.
+        """
+        tokens, pooled = torch.cat(self._tokens), torch.cat(self._pooled)
+        changed = self._start + 1 if self._count else 0
+        while len(tokens) > self._window:
+            self._move_on(tokens, pooled)
+            tokens, pooled = tokens[self._stride :], pooled[self._stride // self._every :]
+        self._tokens, self._pooled = (
+            [tokens.clone()],
+            [pooled.clone()],
+        )  # clones: a slice would keep what it is cut from
+        if len(tokens) < 2:
+            return self._count
+        motions = self._motions(tokens, pooled)
+        n = len(motions)
+        blended = (self._left[:n] + self._ramp[:n] * motions) / (self._left_weight[:n] + self._ramp[:n])
+        self._write(blended)
+        return changed
+
+    def poses(self, start: int) -> np.ndarray:
+        """frame0_from_image [n, 4, 4] float64 of the frames from `start` on, mm."""
+        return self._poses[start : self._count].copy()
+
+    def _move_on(self, tokens: Tensor, pooled: Tensor) -> None:
+        """Settle the motions of the full window's first part, and leave those of the rest to the next window."""
+        weighted = self._left + self._ramp * self._motions(tokens[: self._window], pooled)
+        weight = self._left_weight + self._ramp
+        self._write((weighted / weight)[: self._stride])
+        self._left, self._left_weight = (_shifted(values, self._stride) for values in (weighted, weight))
+        self._start += self._stride
+
+    def _motions(self, tokens: Tensor, pooled: Tensor) -> Tensor:
+        seen = -(-len(tokens) // self._every)
+        return self._network.poses_from_features(tokens[None], pooled[None, :seen])[0].cpu().double()
+
+    def _write(self, motions: Tensor) -> None:
+        """Poses of the frames behind the window's first one."""
+        stop = self._start + 1 + len(motions)
+        if stop > len(self._poses):
+            self._poses = np.concatenate([self._poses, np.empty((max(stop, len(self._poses)), 4, 4))])  # at least twice
+        for frame, step in enumerate(matrices_from_parameters(motions.numpy()), self._start):
+            self._poses[frame + 1] = self._poses[frame] @ step
+        self._count = max(self._count, stop)
+
+
+def _shifted(values: Tensor, by: int) -> Tensor:
+    """Rows from `by` on, and zeros behind them."""
+    result = torch.zeros_like(values)
+    result[: len(values) - by] = values[by:]
+    return result
