@@ -1,0 +1,11 @@
+"""The local trunk for inference: folded norms, channels last, Winograd convolutions, exact streaming.
+
+:func:`prepared` gives a trunk's weights in the form that inference wants, :class:`FastStream` pushes frames through it.
+On the CPU in single precision numba (extra `fast`) compiles kernels where it is installed; everywhere else torch's own
+convolutions do the same.
+"""
+
+from DualTrackCore.network.fast.prepared import forget_prepared, prepared
+from DualTrackCore.network.fast.trunk import FastStream
+
+__all__ = ["FastStream", "forget_prepared", "prepared"]

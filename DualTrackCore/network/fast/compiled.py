@@ -1,0 +1,160 @@
+"""Convolutions by numba, on all the threads that torch uses. Import only where numba is installed."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from DualTrackCore.network.fast.blocks import direct_block, direct_scratch, winograd_block, winograd_scratch
+from DualTrackCore.network.fast.folding import Folded
+from DualTrackCore.network.fast.images import TILE, Frames, large
+from DualTrackCore.network.fast.vectors import LANES, PANEL
+from DualTrackCore.network.fast.winograd import spatial_matrices, temporal_matrices
+
+#: Rows of a matrix product in a block: enough to use every weight often, few enough to stay near the processor.
+_ROWS = 96
+
+
+class Workers:
+    """Threads that share the blocks of a convolution, each with scratch memory of its own."""
+
+    def __init__(self) -> None:
+        self._pool: ThreadPoolExecutor | None = None
+        self._threads = 0
+        self._scratch: list[Tensor] = []
+
+    def run(self, blocks: int, floats: int, block: Callable[[int, int], None]) -> None:
+        """Call `block(index, address of scratch memory)` for every index below `blocks`; `floats` of scratch each."""
+        threads = min(torch.get_num_threads(), blocks)
+        self._make_ready(threads, floats)
+        following = itertools.count()
+
+        def work(thread: int) -> None:
+            while (index := next(following)) < blocks:
+                block(index, self._scratch[thread].data_ptr())
+
+        others = [self._pool.submit(work, thread) for thread in range(1, threads)]
+        work(0)
+        for other in others:
+            other.result()
+
+    def _make_ready(self, threads: int, floats: int) -> None:
+        if threads > self._threads:
+            self._pool, self._threads = ThreadPoolExecutor(threads), threads
+        if len(self._scratch) < threads or len(self._scratch[0]) < floats:
+            size = max([floats, *map(len, self._scratch)])
+            self._scratch = []
+            self._scratch = [large(size) for _ in range(max(threads, self._threads))]
+
+
+class WinogradLayer:
+    """3 x 3 x 3 convolution of stride 1 between as many channels, F(4x4, 3x3) nested with F(2, 3)."""
+
+    stride = 1
+
+    def __init__(self, folded: Folded, workers: Workers) -> None:
+        self.outputs, self._workers = folded.weight.shape[0], workers
+        self._weights, self._bias = winograd_weights(folded.weight), folded.bias.float()
+        self._nothing = torch.zeros(LANES)
+
+    def run(self, x: Frames, y: Frames, shortcut: Frames | None = None) -> None:
+        """See :class:`~DualTrackCore.network.fast.layers.Layer`; what overhangs the last tiles is cleared."""
+        frames, channels = len(y), self.outputs
+        if not frames:
+            return
+        across = -(-y.columns // TILE)
+        tiles = -(-y.rows // TILE) * across
+        size = block_size(tiles, (frames + 1) // 2)
+        rest = (self._nothing.data_ptr(), 0, 0, 0) if shortcut is None else (*_place(shortcut, 1), 4 * channels)
+        places = (*_place(x, 0), self._weights.data_ptr(), self._bias.data_ptr(), *rest, *_place(y, 1))
+
+        def block(index: int, scratch: int) -> None:
+            first = index * size
+            winograd_block(*places, channels, frames, across, first, min(size, tiles - first), scratch)
+
+        self._workers.run(-(-tiles // size), winograd_scratch(frames, size, channels), block)
+        if not y.fills_tiles:
+            y.clear_overhang()
+
+
+class DirectLayer:
+    """Any other convolution: matrix products over its taps, F(2, 3) in time where it reaches over three frames."""
+
+    def __init__(self, folded: Folded, workers: Workers) -> None:
+        self.outputs, self._inputs, frames, self._side, _ = folded.weight.shape
+        self.stride, self._temporal, self._workers = folded.stride, frames == 3, workers
+        self._weights, self._bias = direct_weights(folded.weight), folded.bias.float()
+        self._floor = 0.0 if folded.activate else -np.inf
+
+    def run(self, x: Frames, y: Frames, shortcut: Frames | None = None) -> None:
+        """See :class:`~DualTrackCore.network.fast.layers.Layer`; takes no shortcut."""
+        frames, pixels = len(y), y.rows * y.columns
+        if shortcut is not None:
+            raise ValueError("A direct layer adds no shortcut.")
+        if not frames:
+            return
+        size = block_size(pixels, (frames + 1) // 2 if self._temporal else frames)
+        inside = 1 - self._side // 2  # a single tap looks at the pixel itself, not at the border
+        places = (*_place(x, inside), self._weights.data_ptr(), self._bias.data_ptr(), *_place(y, 1))
+        shape = (self._inputs, self.outputs, frames, self._side, self.stride, int(self._temporal), y.columns)
+
+        def block(index: int, scratch: int) -> None:
+            first = index * size
+            direct_block(*places, *shape, first, min(size, pixels - first), scratch, self._floor)
+
+        floats = direct_scratch(frames, size, self._inputs, self.outputs, self._temporal)
+        self._workers.run(-(-pixels // size), floats, block)
+
+
+def block_size(pieces: int, groups: int) -> int:
+    """Tiles or pixels of a block: about as many rows as fit, in equal blocks, an even number of them."""
+    wanted = max(1, _ROWS // groups)
+    blocks = -(-pieces // wanted)
+    if blocks > 1 or groups * pieces >= _ROWS // 2:
+        blocks += blocks % 2
+    return -(-pieces // blocks)
+
+
+def winograd_weights(weight: Tensor) -> Tensor:
+    """[outputs, inputs, 3, 3, 3] to transformed panels, [36 places in space, 4 factors in time, inputs * outputs]."""
+    spatial, temporal = spatial_matrices()[1], temporal_matrices()[1]
+    return in_panels(weight, torch.from_numpy(np.kron(np.kron(spatial, spatial), temporal))).unflatten(0, (36, 4))
+
+
+def direct_weights(weight: Tensor) -> Tensor:
+    """[outputs, inputs, frames, h, w] to panels for every tap in space by 4 factors in time, or 1."""
+    temporal = temporal_matrices()[1] if weight.shape[2] == 3 else np.ones((1, 1))
+    return in_panels(weight, torch.from_numpy(np.kron(np.eye(weight.shape[3] * weight.shape[4]), temporal)))
+
+
+def in_panels(weight: Tensor, transform: Tensor) -> Tensor:
+    """Transformed kernels as the blocks multiply with them.
+
+    Args:
+        weight: [outputs, inputs, frames, h, w] float64.
+        transform: [values, h * w * frames] float64.
+
+    Returns:
+        [values, inputs * outputs] float32: PANEL outputs at a time, what remains LANES at a time.
+    """
+    outputs, inputs = weight.shape[:2]
+    result = large(len(transform) * inputs * outputs).view(len(transform), -1)
+    start = 0
+    while start < outputs:
+        wide = PANEL if outputs - start >= PANEL else LANES
+        taps = weight[start : start + wide].permute(3, 4, 2, 1, 0).flatten(0, 2).flatten(1)
+        result[:, start * inputs : (start + wide) * inputs] = transform @ taps
+        start += wide
+    return result
+
+
+def _place(frames: Frames, inside: int) -> tuple[int, int, int]:
+    """Address of the pixel `inside` rows and columns in, bytes between frames and rows."""
+    tensor = frames.tensor
+    frame, row, pixel, _ = (4 * stride for stride in tensor.stride())
+    return tensor.data_ptr() + inside * (row + pixel), frame, row

@@ -1,0 +1,186 @@
+"""The prepared weights give what the trunk itself gives, through torch and through compiled kernels."""
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from oracle import tiny_model
+
+from DualTrackCore.network.fast import FastStream, forget_prepared, prepared
+from DualTrackCore.network.fast.backend import NumbaBackend, TorchBackend, compiled_backend
+from DualTrackCore.network.fast.folding import Folded, fold_trunk
+from DualTrackCore.network.fast.images import Workspace
+from DualTrackCore.network.fast.prepared import choose_backend
+from DualTrackCore.network.fast.trunk import FastTrunk
+from DualTrackCore.network.fast.winograd import spatial_matrices, temporal_matrices
+from DualTrackCore.network.trunk import Trunk
+
+CPU = torch.device("cpu")
+
+
+def lively_trunk(widths=(16, 32, 48, 64), stem=12, blocks=1, seed=0) -> Trunk:
+    torch.manual_seed(seed)
+    trunk = Trunk(widths, stem, blocks, temporal=True).eval()
+    for module in trunk.modules():
+        if isinstance(module, torch.nn.BatchNorm3d):
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.5, 1.5)
+            module.bias.data.normal_(0, 0.1)
+    return trunk
+
+
+@pytest.fixture(scope="module")
+def compiled() -> NumbaBackend:
+    pytest.importorskip("numba", reason="the compiled kernels need numba (extra fast)")
+    backend = compiled_backend()
+    if backend is None:
+        pytest.skip("this processor has no fused multiply-add")
+    return backend
+
+
+def streamed(trunk: FastTrunk, frames: torch.Tensor, pieces: list[int]) -> torch.Tensor:
+    stream, start, maps = FastStream(trunk), 0, []
+    for piece in pieces:
+        result, stream.kept = stream.step(frames[start : start + piece], start + piece >= len(frames))
+        maps.append(result)
+        start += piece
+    return torch.cat(maps)
+
+
+def whole(trunk: Trunk, frames: torch.Tensor) -> torch.Tensor:
+    with torch.inference_mode():
+        return trunk(frames[None, None])[0].transpose(0, 1)
+
+
+@pytest.mark.parametrize(("matrices", "outputs"), [(spatial_matrices, 4), (temporal_matrices, 2)])
+def test_the_transforms_give_the_convolution_exactly(matrices, outputs):
+    numbers = np.random.default_rng(0)
+    kernel, data = numbers.normal(size=3), numbers.normal(size=outputs + 2)
+    to_output, to_kernel, to_data = matrices()
+    result = to_output @ ((to_kernel @ kernel) * (to_data @ data))
+    np.testing.assert_allclose(result, np.correlate(data, kernel), rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("pieces", [[1] * 23, [7, 7, 7, 2], [23]])
+def test_compiled_streaming_gives_the_whole_sequence_result(compiled, pieces):
+    trunk, frames = lively_trunk(), torch.rand(23, 64, 64)
+    fast = FastTrunk(fold_trunk(trunk), compiled)
+    torch.testing.assert_close(streamed(fast, frames, pieces), whole(trunk, frames), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("crop", [32, 96])
+def test_sizes_that_are_not_whole_tiles_and_channels_that_fill_no_register_come_out_right(compiled, crop):
+    trunk, frames = tiny_model().network.local.trunk, torch.rand(11, crop, crop)
+    fast = FastTrunk(fold_trunk(trunk), compiled)
+    torch.testing.assert_close(streamed(fast, frames, [4, 4, 3]), whole(trunk, frames), atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("frames", [1, 2, 5])
+@pytest.mark.parametrize("channels", [16, 80])
+def test_a_winograd_layer_loses_a_few_bits_at_most(compiled, channels, frames):
+    torch.manual_seed(channels)
+    weight = torch.randn(channels, channels, 3, 3, 3, dtype=torch.float64) / channels**0.5
+    folded = Folded(weight, torch.randn(channels, dtype=torch.float64), 1, True)
+    layer = compiled.layer(folded)
+    space = Workspace(CPU, torch.float32)
+    x, y = space.take(0, frames + 2, 9, 6, channels), space.take(1, frames, 9, 6, channels)
+    beside = space.take(2, frames, 9, 6, channels)
+    x.pixels.normal_()
+    beside.pixels.normal_()
+    layer.run(x, y, beside)
+    padded = torch.nn.functional.pad(x.pixels.double().permute(3, 0, 1, 2)[None], (1, 1, 1, 1))
+    exact = torch.nn.functional.conv3d(padded, folded.weight, folded.bias)[0].permute(1, 2, 3, 0)
+    exact = (exact + beside.pixels).clamp_min(0)
+    assert (y.pixels - exact).abs().max() < 2e-5
+    assert y.tensor.sum().item() == pytest.approx(y.pixels.sum().item(), rel=1e-4)  # the border stays zero
+
+
+def test_more_threads_give_the_same_numbers(compiled):
+    fast, frames = FastTrunk(fold_trunk(lively_trunk()), compiled), torch.rand(20, 64, 64)
+    before = torch.get_num_threads()
+    try:
+        results = []
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            results.append(streamed(fast, frames, [8, 12]))
+    finally:
+        torch.set_num_threads(before)
+    torch.testing.assert_close(*results, atol=1e-6, rtol=1e-6)
+
+
+def test_weights_are_prepared_once(compiled):
+    trunk = lively_trunk()
+    assert prepared(trunk, CPU, torch.float32) is prepared(trunk, CPU, torch.float32)
+    assert prepared(trunk, CPU, torch.bfloat16) is not prepared(trunk, CPU, torch.float32)
+
+
+@pytest.mark.parametrize("how", ["an optimizer's step", "past the counters of torch", "statistics", "a loaded state"])
+def test_changed_weights_are_never_used_stale(how):
+    trunk, frames = lively_trunk((4, 4, 4, 4), 3), torch.rand(6, 32, 32)
+    streamed(prepared(trunk, CPU, torch.float32), frames, [6])
+    weight = trunk.layer3[0].conv2[0].weight
+    if how == "an optimizer's step":
+        weight.grad = torch.randn_like(weight)
+        torch.optim.SGD([weight], lr=0.1).step()
+    elif how == "past the counters of torch":
+        weight.data.mul_(1.5)
+    elif how == "statistics":
+        trunk.stem[1].running_mean.add_(0.1)
+    else:
+        trunk.load_state_dict(lively_trunk((4, 4, 4, 4), 3, seed=1).state_dict())
+    result = streamed(prepared(trunk, CPU, torch.float32), frames, [6])
+    torch.testing.assert_close(result, whole(trunk, frames), atol=1e-5, rtol=1e-5)
+
+
+def test_prepared_weights_stay_out_of_states_copies_and_files():
+    trunk = lively_trunk((4, 4, 4, 4), 3)
+    names, size = list(trunk.state_dict()), len(pickle.dumps(trunk))
+    prepared(trunk, CPU, torch.float32)
+    assert list(trunk.state_dict()) == names
+    assert len(pickle.dumps(trunk)) < size + 200
+    frames = torch.rand(3, 32, 32)
+    for other in (copy.deepcopy(trunk), pickle.loads(pickle.dumps(trunk))):
+        torch.testing.assert_close(
+            streamed(prepared(other, CPU, torch.float32), frames, [3]), whole(trunk, frames), atol=1e-5, rtol=1e-5
+        )
+    forget_prepared(trunk)
+    assert trunk.__dict__.keys() == Trunk((4, 4, 4, 4), 3, 1, True).__dict__.keys()
+
+
+def test_torch_does_it_without_numba(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    trunk, frames = lively_trunk(), torch.rand(9, 32, 32)
+    assert isinstance(choose_backend(trunk, CPU, torch.float32), TorchBackend)
+    result = streamed(prepared(trunk, CPU, torch.float32), frames, [4, 5])
+    torch.testing.assert_close(result, whole(trunk, frames), atol=1e-5, rtol=1e-5)
+
+
+def test_kernels_are_compiled_for_wide_layers_in_single_precision_only(compiled):
+    wide, narrow = lively_trunk((16, 16, 16, 16)), lively_trunk((4, 4, 4, 4))
+    assert isinstance(choose_backend(wide, CPU, torch.float32), NumbaBackend)
+    assert isinstance(choose_backend(wide, CPU, torch.bfloat16), TorchBackend)
+    assert isinstance(choose_backend(narrow, CPU, torch.float32), TorchBackend)
+
+
+def test_where_nothing_can_be_cached_kernels_are_compiled_all_the_same(compiled, monkeypatch):
+    import numba
+
+    from DualTrackCore.network.fast import blocks
+
+    original = numba.njit
+
+    def no_cache(*arguments, cache=False, **options):
+        if cache:
+            raise RuntimeError("cannot cache function: no locator available")
+        return original(*arguments, **options)
+
+    monkeypatch.setattr(blocks, "njit", no_cache)
+
+    @blocks.compiled(numba.int64)
+    def nothing(x):
+        pass
+
+    nothing(1)
+    assert nothing.signatures
