@@ -1,101 +1,172 @@
-"""Seconds of compounding 600 frames of 480 x 640 pixels at 0.3 mm, against plain numpy in the same run.
-
-Run: python Testing/Benchmarks/bench_reconstruction.py [--frames 600] [--spacing 0.3] [--threads N]
-"""
+"""Compounding: 600 frames of 480 x 640 pixels at 0.3 mm, what it is compared with, and how it grows."""
 
 from __future__ import annotations
 
-import argparse
-import time
-from collections.abc import Callable
+import os
+import subprocess
+import sys
+from functools import cache
 
 import numpy as np
-import torch
+import pytest
+from sweeps import curved_sweep, numpy_mean
 
-from DualTrackCore.reconstruction import VoxelGrid, plan_grid, reconstruct_volume
+from DualTrackCore.reconstruction import VolumeBuilder, VoxelGrid, builder, plan_grid, reconstruct_volume
+from DualTrackCore.reconstruction.compound import BlockCompounding
+
+FRAMES, VOXEL_MM = 600, 0.3
+#: Most memory that a volume of the benchmarks may take.
+LIMIT = 3 * 1024**3
+#: Seconds that IGSIO's own loops take for this work, compiled, one thread, on two-core machines of this kind.
+IGSIO = {"nearest latest": (1.2, 1.6), "nearest mean": (1.2, 4.3), "linear mean": (12, 19)}
+
+
+@cache
+def full_size():
+    sweep, trajectory = curved_sweep(FRAMES)
+    return sweep, trajectory, plan_grid(sweep, trajectory, spacing_mm=VOXEL_MM, max_bytes=LIMIT)
+
+
+@cache
+def short():
+    sweep, trajectory = curved_sweep(24)
+    return sweep, trajectory, plan_grid(sweep, trajectory, spacing_mm=VOXEL_MM, max_bytes=LIMIT)
+
+
+def copying(sweep, grid: VoxelGrid):
+    """A copy of as many bytes as compounding must at least read and write: frames, and volume with coverage."""
+    written = np.ones(grid.voxels * 5, np.uint8)
+    target = np.ones_like(written)
+    frames = np.ones_like(sweep.frames)
+
+    def copy() -> None:
+        np.copyto(frames, sweep.frames)
+        np.copyto(target, written)
+
+    return copy
+
+
+def with_plain_loops(work):
+    """The same work by the loops that need torch alone."""
+
+    def run():
+        compiled, builder.compounding_for = builder.compounding_for, BlockCompounding
+        try:
+            return work()
+        finally:
+            builder.compounding_for = compiled
+
+    return run
+
+
+@pytest.mark.parametrize("how", IGSIO)
+def test_compounding_600_frames(ratio, how):
+    interpolation, compounding = how.split()
+    sweep, trajectory, grid = full_size()
+
+    def ours():
+        return reconstruct_volume(sweep, trajectory, grid, interpolation=interpolation, compounding=compounding)
+
+    timing = ratio(
+        ours,
+        {"copying the same bytes": copying(sweep, grid), "loops in torch": with_plain_loops(ours)},
+        what=f"{how}, {FRAMES} frames",
+        once=("loops in torch",),
+        note=f"{grid.size[0]} x {grid.size[1]} x {grid.size[2]} voxels of {VOXEL_MM} mm",
+    )
+    difference = np.abs(timing.result.volume.astype(np.int16) - timing.reference_results["loops in torch"].volume)
+    assert difference.max() <= (1 if interpolation == "linear" else 0)
+    timing.figures["million pixels a second"] = sweep.frames.size / 1e6 / timing.seconds
+    low, high = IGSIO[how]
+    timing.notes.append(f"IGSIO's loops were measured at {low:g} to {high:g} s on such a machine, not in this run")
+
+
+@pytest.mark.parametrize("interpolation", ["nearest", "linear"])
+def test_plain_numpy(ratio, interpolation):
+    sweep, trajectory, grid = short()
+    timing = ratio(
+        lambda: reconstruct_volume(sweep, trajectory, grid, interpolation=interpolation).volume,
+        {"plain numpy": lambda: numpy_mean(sweep, trajectory, grid, interpolation == "linear")},
+        what=f"{interpolation} mean, {len(sweep)} frames",
+        once=("plain numpy",),
+    )
+    difference = np.abs(timing.result.astype(np.int16) - timing.reference_results["plain numpy"])
+    assert difference.max() <= 1
+    timing.figures["voxels that differ, of a million"] = 1e6 * np.count_nonzero(difference) / difference.size
+
+
+@pytest.mark.parametrize(
+    ("varied", "frames", "height", "voxel_mm"),
+    [
+        *(("frames", frames, 480, 0.6) for frames in (100, 200, 400)),
+        *(("pixels", 200, height, 0.6) for height in (240, 360)),
+        *(("voxels", 200, 480, voxel_mm) for voxel_mm in (0.8, 0.4)),
+    ],
+)
+def test_cost_grows(ratio, varied, frames, height, voxel_mm):
+    sweep, trajectory = curved_sweep(frames, (height, height * 4 // 3))
+    grid = plan_grid(sweep, trajectory, spacing_mm=voxel_mm, max_bytes=LIMIT)
+    timing = ratio(
+        lambda: reconstruct_volume(sweep, trajectory, grid) and None, what=f"linear mean, growth with {varied}"
+    )
+    timing.figures.update(
+        {
+            "frames": frames,
+            "million pixels": sweep.frames.size / 1e6,
+            "million voxels": grid.voxels / 1e6,
+            "ns a pixel": 1e9 * timing.seconds / sweep.frames.size,
+        }
+    )
+
+
+def test_a_frame_at_a_time(ratio):
+    sweep, trajectory, grid = short()
+
+    def one_by_one():
+        growing = VolumeBuilder(grid, sweep.frame_size, sweep.image_from_pixel)
+        for frame, pose in zip(sweep.frames, trajectory.poses, strict=True):
+            growing.add(frame, pose)
+        return growing.snapshot()[0]
+
+    timing = ratio(
+        one_by_one,
+        {"all at once": lambda: reconstruct_volume(sweep, trajectory, grid).volume},
+        what=f"linear mean, {len(sweep)} frames that come one by one, with a view of the volume at the end",
+    )
+    assert np.array_equal(timing.result, timing.reference_results["all at once"])
+    timing.figures["ms a frame"] = 1e3 * timing.seconds / len(sweep)
+
+
+@pytest.mark.parametrize("method", ["nearest", "gaussian", "stick"])
+def test_filling_holes(ratio, method):
+    sweep, trajectory, grid = short()
+    ratio(
+        lambda: reconstruct_volume(sweep, trajectory, grid, hole_filling=method) and None,
+        {"without": lambda: reconstruct_volume(sweep, trajectory, grid) and None},
+        what=f"linear mean with holes filled, {method}",
+        rounds=1,
+        note=f"{grid.voxels / 1e6:.1f} million voxels; a ratio of 0.5 says that filling takes as long as compounding",
+    )
+
+
+FIRST_VOLUME = """
+import numpy as np
+from DualTrackCore.reconstruction import reconstruct_volume
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.trajectory import Trajectory
+reconstruct_volume(Sweep(np.ones((2, 40, 40), np.uint8), 0.3), Trajectory(np.tile(np.eye(4), (2, 1, 1))))
+"""
 
 
-def curved_sweep(frames: int) -> tuple[Sweep, Trajectory]:
-    """Speckle on a path that bends and tilts: about 0.2 mm and 0.05 degrees a frame."""
-    random = np.random.default_rng(0)
-    images = random.rayleigh(40, (frames, 480, 640)).clip(0, 255).astype(np.uint8)
-    steps = np.zeros((frames - 1, 6))
-    phase = np.linspace(0, 2 * np.pi, frames - 1)
-    steps[:, 0], steps[:, 1], steps[:, 2] = 0.04 * np.sin(phase), 0.02 * np.cos(2 * phase), 0.2
-    steps[:, 3], steps[:, 4], steps[:, 5] = 0.02, 0.05 * np.cos(phase), 0.01
-    return Sweep(images, (0.229, 0.221)), Trajectory.from_parameters(steps)
+def test_the_first_volume_of_a_machine(ratio, tmp_path):
+    def in_a_new_process(cache_folder):
+        environment = {**os.environ, "NUMBA_CACHE_DIR": str(cache_folder)}
+        subprocess.run([sys.executable, "-c", FIRST_VOLUME], env=environment, check=True)
 
-
-def numpy_mean(sweep: Sweep, trajectory: Trajectory, grid: VoxelGrid, linear: bool) -> np.ndarray:
-    """Mean compounding as one would first write it: float64, np.add.at, one frame after the other."""
-    height, width = sweep.frame_size
-    v, u = np.divmod(np.arange(height * width), width)
-    pixels = np.stack([u, v, np.zeros_like(u), np.ones_like(u)]).astype(np.float64)
-    total, weight = np.zeros(grid.voxels), np.zeros(grid.voxels)
-    size = np.array(grid.size)[:, None]
-    for pose, frame in zip(trajectory.poses, sweep.frames, strict=True):
-        positions = (grid.voxel_from_frame0 @ pose @ sweep.image_from_pixel @ pixels)[:3]
-        values = frame.ravel().astype(np.float64)
-        if not linear:
-            cell = np.floor(positions + 0.5).astype(np.int64)
-            inside = ((cell >= 0) & (cell < size)).all(axis=0)
-            index = np.ravel_multi_index(tuple(cell[::-1, inside]), grid.shape)
-            np.add.at(total, index, values[inside])
-            np.add.at(weight, index, 1.0)
-            continue
-        # The grid begins and ends at the outermost pixels, which rounding may put just outside.
-        inside = ((positions >= -1e-6) & (positions <= size - 1 + 1e-6)).all(axis=0)
-        positions, values = np.clip(positions[:, inside], 0, size - 1), values[inside]
-        cell = np.minimum(np.floor(positions).astype(np.int64), size - 2)
-        part = positions - cell
-        for corner in np.ndindex(2, 2, 2):
-            shift = np.array(corner)[:, None]
-            share = np.where(shift == 1, part, 1 - part).prod(axis=0)
-            index = np.ravel_multi_index(tuple((cell + shift)[::-1]), grid.shape)
-            np.add.at(total, index, share * values)
-            np.add.at(weight, index, share)
-    seen = weight >= (1 / 512 if linear else 1)
-    mean = np.divide(total, weight, out=np.zeros_like(total), where=seen)
-    return np.floor(mean + 0.5).astype(np.uint8).reshape(grid.shape)
-
-
-def _timed(work: Callable[[], object]) -> tuple[float, object]:
-    start = time.perf_counter()
-    result = work()
-    return time.perf_counter() - start, result
-
-
-def main() -> None:
-    """Print seconds, the ratio to numpy, and how far the results differ."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--frames", type=int, default=600)
-    parser.add_argument("--spacing", type=float, default=0.3)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--without-numpy", action="store_true", help="leave out the slow comparison")
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    sweep, trajectory = curved_sweep(arguments.frames)
-    grid = plan_grid(sweep, trajectory, spacing_mm=arguments.spacing)
-    print(f"{arguments.frames} frames, {arguments.threads} threads: {grid.describe()}")
-    for interpolation in ("nearest", "linear"):
-        for compounding in ("mean", "latest", "maximum"):
-            seconds, result = _timed(
-                lambda i=interpolation, c=compounding: reconstruct_volume(
-                    sweep, trajectory, grid, interpolation=i, compounding=c
-                )
-            )
-            line = f"{interpolation:8s} {compounding:8s} {seconds:6.2f} s, {result.covered_fraction:.1%} seen"
-            if compounding == "mean" and not arguments.without_numpy:
-                plain, expected = _timed(lambda i=interpolation: numpy_mean(sweep, trajectory, grid, i == "linear"))
-                difference = np.abs(result.volume.astype(np.int16) - expected)
-                line += (
-                    f"; plain numpy {plain:.2f} s, {plain / seconds:.1f} times as long; "
-                    f"{np.count_nonzero(difference)} voxels differ, by at most {difference.max()}"
-                )
-            print(line, flush=True)
-
-
-if __name__ == "__main__":
-    main()
+    ratio(
+        lambda: in_a_new_process(tmp_path / "kept"),
+        {"nothing compiled yet": lambda: in_a_new_process(tmp_path / "new")},
+        what="a new process with a tiny volume, compiled loops kept",
+        rounds=1,
+        note="imports included; the difference is what compiling takes, once",
+    )

@@ -114,7 +114,7 @@ def test_runs_of_pixels_are_the_mask():
 
 @pytest.mark.parametrize(("interpolation", "compounding"), MODES)
 def test_a_volume_built_frame_by_frame_is_the_one_built_at_once(interpolation, compounding):
-    sweep, trajectory, grid = turned_sweep((5, 3, 1))
+    sweep, trajectory, grid = turned_sweep((20, 30, 40))
     options = {"interpolation": interpolation, "compounding": compounding, "clip": (2, 1, 25, 20)}
     builder = VolumeBuilder(grid, sweep.frame_size, sweep.image_from_pixel, **options)
     builder.add(sweep.frames[0], trajectory.poses[0])
