@@ -4,6 +4,7 @@ import json
 import pickle
 import struct
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ from DualTrackCore.errors import Cancelled, CheckpointError, InputError
 from DualTrackCore.evaluation import evaluate
 from DualTrackCore.io import load_sweep
 from DualTrackCore.network import ModelCard, load_model, save_model
+from DualTrackCore.sample import sample_sweep
 from DualTrackCore.training import load_recipe, train
 from DualTrackCore.training.initial import initial_network
 from DualTrackCore.training.tasks import build_task
@@ -38,8 +40,10 @@ TINY = {
     "hybrid": {"crop_size": 16, "widths": [4, 6], "hidden": 8, "layers": 2, "heads": 2, "mlp": 8, "reach": 3},
 }
 #: Numbers in the networks of the mini recipes.
-PARAMETERS = {"two-frame": 193_030, "resnext": 122_671, "cnn-lstm": 248_102, "hybrid": 252_926}
+PARAMETERS = {"two-frame": 193_030, "resnext": 122_671, "cnn-lstm": 248_102, "hybrid": 252_830}
 KINDS = list(TINY)
+TRAINED_FOLDER = Path(__file__).resolve().parents[1] / "Data" / "baselines"
+SHIPPED = sorted(path.stem for path in TRAINED_FOLDER.glob("*.safetensors"))
 TRAINED = ["baseline-two-frame", "baseline-resnext", "baseline-cnn-lstm", "baseline-hybrid"]
 
 
@@ -371,6 +375,19 @@ def test_a_baseline_is_found_by_name_or_by_file(tmp_path):
         baseline_method("other", folder=tmp_path)
     with pytest.raises(CheckpointError, match="which only the source tree holds"):
         baseline_method("other", folder=tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_the_trained_weights_know_motion_in_the_image_plane(name):
+    method, sweep = baseline_method(name), sample_sweep()
+    assert method.network.architecture == method.card.name == name
+    assert method.card.simulated_only
+    metrics = evaluate(method.estimate(sweep), sweep).metrics
+    assert metrics["correlation_tx"] > 0.7
+
+
+def test_the_trained_weights_are_small():
+    assert sum(path.stat().st_size for path in TRAINED_FOLDER.glob("*.safetensors")) < 3e6
 
 
 def test_every_architecture_is_in_the_table_of_sizes():

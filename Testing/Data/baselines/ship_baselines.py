@@ -1,0 +1,41 @@
+"""Put the trained baselines beside this script, as `baseline:NAME` finds them, in half the bytes.
+
+    python Testing/Data/baselines/ship_baselines.py RUNS [NAME ...]
+
+RUNS holds the finished stages mini/baseline-NAME. Weights are stored as float16; what that changes is printed: the
+largest difference of a motion on the sample sweep, mm or degrees. The card is that of the recipe, with the error on the
+sweeps that chose the epoch.
+"""
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from DualTrackCore.baselines import ARCHITECTURES, load_baseline, save_baseline
+from DualTrackCore.sample import sample_sweep
+from DualTrackCore.training import load_recipe
+from DualTrackCore.training.initial import recipe_card
+
+runs, names = Path(sys.argv[1]), sys.argv[2:] or list(ARCHITECTURES)
+for name in names:
+    folder, recipe = runs / "mini" / f"baseline-{name}", load_recipe(f"mini/baseline-{name}")
+    trained = load_baseline(folder / "model.safetensors")
+    best = json.loads((folder / "summary.json").read_text(encoding="utf-8"))["best"]
+    error = (
+        f"GPE {best['val_gpe_five_point_mm']:.1f} mm and LPE {best['val_lpe_five_point_mm']:.3f} mm at five points "
+        "on the simulated sweeps that chose the epoch; unknown on recorded ones."
+    )
+    card = replace(recipe_card(recipe), name=name, expected_error=error)
+    target = Path(__file__).with_name(f"{name}.safetensors")
+    save_baseline(trained.network, card, target, number_type=torch.float16)
+    sweep = sample_sweep()
+    motions = [method.estimate(sweep).parameters for method in (trained, load_baseline(target))]
+    change = np.abs(motions[1] - motions[0]).max(axis=0)
+    print(
+        f"{target.name}: {target.stat().st_size / 1e6:.2f} MB, {trained.parameter_count:,} parameters; float16 changes "
+        f"motions by at most {change[:3].max():.1e} mm and {change[3:].max():.1e} degrees"
+    )
