@@ -1,0 +1,127 @@
+"""How fast the network runs, and in how much memory: against the network as specified, all frames at once.
+
+    pytest Testing/Benchmarks/bench_engine.py --benchmark-json=engine.json
+    BENCH_FRAMES=600,2048,4096 pytest Testing/Benchmarks/bench_engine.py -k memory
+
+The reference is the network of the golden tests without the engine: eager, single precision, the whole sequence.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import numpy as np
+import pytest
+import torch
+from engine_sweeps import CORE_TESTS, long_sweep, peak_memory
+
+sys.path.insert(0, str(CORE_TESTS))
+from oracle import published_model
+
+from DualTrackCore import estimate_trajectory, load_model
+from DualTrackCore.network.fast import FastStream, forget_prepared, prepared
+from DualTrackCore.tracking.preprocessing import Preprocessor
+
+pytestmark = pytest.mark.filterwarnings("ignore::DualTrackCore.tracking.TrackingWarning")
+LENGTHS = [int(n) for n in os.environ.get("BENCH_FRAMES", "600").split(",")]
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def published():
+    return published_model()
+
+
+def as_specified(sweep, model) -> np.ndarray:
+    """Relative poses [N - 1, 6] of the network on the whole sequence at once."""
+    card, network = model.card, model.network
+    prepare = Preprocessor(
+        sweep.frame_size,
+        sweep.require_spacing(),
+        card.spacing_mm,
+        network.crop_size,
+        network.global_size,
+        card.global_mean,
+        card.global_std,
+    )
+    frames = torch.from_numpy(np.array(sweep.window(0, len(sweep))))
+    with torch.inference_mode():
+        return network(prepare.local(frames)[None], prepare.whole(frames[:: network.global_every])[None])[0].numpy()
+
+
+def through_the_engine(sweep, model, **options) -> np.ndarray:
+    return estimate_trajectory(sweep, model, device="cpu", **options).parameters
+
+
+@pytest.mark.parametrize(("name", "frames"), [("published", 24), ("mini", 96)])
+def test_tracking_in_single_precision(ratio, published, name, frames):
+    model = published if name == "published" else load_model("mini")
+    sweep = long_sweep(frames)
+    timing = ratio(
+        lambda: through_the_engine(sweep, model),
+        {"whole sequence, eager fp32": lambda: as_specified(sweep, model)},
+        what=f"{name} network, {frames} frames, fp32",
+    )
+    error = np.abs(timing.result - timing.reference_results["whole sequence, eager fp32"]).max()
+    timing.figures["largest difference of a pose parameter, mm or degrees"] = float(error)
+    timing.figures["seconds a frame"] = timing.seconds / frames
+    assert error < 1e-4
+    assert timing.ratio() > (2.5 if name == "published" else 1.0)
+
+
+def test_bfloat16_against_single_precision(ratio, published):
+    sweep = long_sweep(24)
+    timing = ratio(
+        lambda: through_the_engine(sweep, published, precision="bf16"),
+        {"fp32 through the engine": lambda: through_the_engine(sweep, published)},
+        what="published network, 24 frames, bf16",
+        rounds=2,
+    )
+    error = np.abs(timing.result - timing.reference_results["fp32 through the engine"]).max()
+    timing.figures["largest difference of a pose parameter, mm or degrees"] = float(error)
+    assert error < 0.03
+
+
+@pytest.mark.parametrize("chunk", [1, 4, 16, 32])
+def test_the_trunk_by_chunk(ratio, published, chunk):
+    trunk = published.network.local.trunk
+    fast = prepared(trunk, CPU, torch.float32)
+    stream, images = FastStream(fast), torch.rand(chunk, 256, 256)
+    few = torch.rand(1, 1, 4, 256, 256)
+
+    def push():
+        _, stream.kept = stream.step(images, False)
+
+    def eager():
+        with torch.inference_mode():
+            trunk(few)
+
+    timing = ratio(push, {"4 frames, eager": eager}, what=f"published trunk, {chunk} frames at a time", warm_up=20)
+    timing.figures["seconds a frame"] = timing.seconds / chunk
+    timing.figures["times as fast a frame as eager"] = timing.ratio() * chunk / 4
+
+
+def test_preparing_the_weights(ratio, published):
+    trunk = published.network.local.trunk
+
+    def again():
+        forget_prepared(trunk)
+        prepared(trunk, CPU, torch.float32)
+
+    ratio(
+        again, {"already prepared": lambda: prepared(trunk, CPU, torch.float32)}, what="preparing the published trunk"
+    )
+
+
+@pytest.mark.parametrize("frames", LENGTHS)
+def test_memory_and_growth(ratio, frames):
+    timing = ratio(
+        lambda: peak_memory(frames),
+        what=f"published network, {frames} frames in a process of its own",
+        rounds=1,
+        warm_up=0,
+    )
+    timing.figures["peak memory above model and input, MB"] = timing.result["extra_bytes"] / 1e6
+    timing.figures["seconds a frame"] = timing.result["seconds"] / frames
+    assert timing.result["extra_bytes"] < 1.5e9
