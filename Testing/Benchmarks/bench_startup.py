@@ -1,0 +1,111 @@
+"""Start-up of the commands and of the worker, and reading a sweep against reading its bytes.
+
+Commands are compared with a Python that does nothing, started in turn with them: on a busy machine only that says what
+is the command's own.
+"""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from DualTrackCore.io import load_sweep, save_sweep
+from DualTrackCore.sample import sample_path
+from DualTrackCore.sweep import Sweep
+from DualTrackCore.worker_client import WorkerClient
+
+FRAMES = 600
+
+
+def command(*arguments: str) -> Callable[[], float]:
+    """Run this Python to its end; returns the processor seconds that it took."""
+
+    def run() -> float:
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("what", "arguments"),
+    [
+        ("dualtrack --help", ["--help"]),
+        ("dualtrack info, sample sweep", ["info", str(sample_path())]),
+        ("dualtrack models list", ["models", "list"]),
+    ],
+)
+def test_a_command(ratio, what, arguments):
+    timing = ratio(
+        command("-m", "DualTrackCore.cli", *arguments), {"python -c pass": command("-c", "pass")}, what=what, rounds=5
+    )
+    timing.figures["processor, s"] = timing.result
+    timing.figures["processor above python, s"] = timing.result - timing.reference_results["python -c pass"]
+
+
+def test_the_worker_cold_and_warm(ratio):
+    """Time to the answer of the first request, torch and all, and of a later one."""
+    with WorkerClient() as client:
+
+        def warm() -> object:
+            job = client.preflight("cpu")
+            job.wait()
+            return job.result
+
+        def cold() -> object:
+            client.stop()
+            return warm()
+
+        cold()
+        timing = ratio(warm, {"cold": cold}, what="worker: answer of a warm one", rounds=3)
+    assert timing.result["ready"]
+
+
+class Files:
+    """One sweep in several formats."""
+
+    def __init__(self, folder: Path) -> None:
+        rows = np.random.default_rng(0).integers(0, 256, (16, 480, 640), dtype=np.uint8)
+        rows[:, :, ::2] = rows[:, :, 1::2]  # half of it compresses
+        sweep = Sweep(np.tile(rows, (FRAMES // 16 + 1, 1, 1))[:FRAMES], 0.2)
+        self.paths = {name: folder / name for name in ("raw.mha", "compressed.mha", "sweep.h5")}
+        save_sweep(sweep, folder / "raw.igs.mha")
+        save_sweep(sweep, folder / "sweep.h5")
+        self.paths["raw.mha"] = folder / "raw.igs.mha"
+        image = sitk.GetImageFromArray(sweep.frames[: FRAMES // 4])
+        image.SetSpacing((0.2, 0.2, 1.0))
+        sitk.WriteImage(image, str(self.paths["compressed.mha"]), useCompression=True)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory) -> Files:
+    return Files(tmp_path_factory.mktemp("sweeps"))
+
+
+@pytest.mark.parametrize("name", ["raw.mha", "compressed.mha", "sweep.h5"])
+def test_reading_a_sweep(ratio, files, name):
+    path = files.paths[name]
+
+    def read() -> int:
+        sweep = load_sweep(path)
+        return sum(int(window[:, 0, 0].size) for _, window in sweep.windows(16))
+
+    def plain() -> int:
+        buffer, total = bytearray(16 * 480 * 640), 0
+        with path.open("rb", buffering=0) as file:
+            while count := file.readinto(buffer):
+                total += count
+        return total
+
+    timing = ratio(read, {"reading the bytes": plain}, what=f"all frames of {name}, 480x640")
+    timing.figures["MB/s of pixels"] = timing.result * 480 * 640 / 1e6 / timing.seconds
+    timing.figures["file, MB"] = path.stat().st_size / 1e6
