@@ -6,7 +6,6 @@ from argparse import Namespace
 from pathlib import Path
 
 from DualTrackCore.cli.console import Console, columns, plural
-from DualTrackCore.cli.results import write_results
 from DualTrackCore.errors import InputError
 from DualTrackCore.files import staged_folder
 from DualTrackCore.io import load_sweep, read_trajectory_csv, save_sweep, write_trajectory_csv
@@ -30,7 +29,7 @@ def run(options: Namespace, console: Console) -> None:
     with staged_folder(options.output) as folder:
         sweep = _load(options)
         trajectory = _estimate(sweep, options, console)
-        write_results(folder, Path(options.output), sweep, trajectory, options, console)
+        _write_results(folder, Path(options.output), sweep, trajectory, options, console)
 
 
 def track(options: Namespace, console: Console) -> None:
@@ -55,7 +54,7 @@ def reconstruct(options: Namespace, console: Console) -> None:
         trajectory = _known_poses(sweep, options.poses)
         if trajectory is None:
             raise InputError(_why_untracked(sweep))
-        write_results(folder, Path(options.output), sweep, trajectory, options, console)
+        _write_results(folder, Path(options.output), sweep, trajectory, options, console)
 
 
 def convert(options: Namespace, console: Console) -> None:
@@ -81,6 +80,14 @@ def sweep_facts(sweep: Sweep) -> dict[str, object]:
         "path_length_mm": None if tracked is None else tracked.path_length_mm,
         "provenance": dict(sweep.provenance),
     }
+
+
+def _write_results(
+    folder: Path, output: Path, sweep: Sweep, trajectory: Trajectory, options: Namespace, console: Console
+) -> None:
+    from DualTrackCore.cli.results import write_results  # `info` needs neither volumes nor metrics
+
+    write_results(folder, output, sweep, trajectory, options, console)
 
 
 def _load(options: Namespace) -> Sweep:
