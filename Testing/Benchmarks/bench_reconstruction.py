@@ -1,4 +1,7 @@
-"""Compounding: 600 frames of 480 x 640 pixels at 0.3 mm, what it is compared with, and how it grows."""
+"""Compounding frames of 480 x 640 pixels.
+
+Against copying, torch and numpy; how it grows; frames that come one by one; holes; the first volume of a machine.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""A clip to its volume, and where the time goes: figures called "stage NAME, s" become the profile picture."""
+"""A clip from its file to its volume.
+
+Figures called "stage NAME, s" become the picture of where the time goes.
+"""
 
 from __future__ import annotations
 
