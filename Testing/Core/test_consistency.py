@@ -13,6 +13,8 @@ from oracle import noise_sweep, tiny_model
 import DualTrackCore.tracking.consistency as module
 from DualTrackCore.errors import Cancelled, InputError
 from DualTrackCore.io import read_trajectory_csv, write_trajectory_csv
+from DualTrackCore.jobs import RunSettings
+from DualTrackCore.network.checkpoint import save_model
 from DualTrackCore.progress import Reporter
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.tracking.consistency import NOTE, VARIANTS, Consistency, consistency, crop_shift, with_consistency
@@ -21,6 +23,7 @@ from DualTrackCore.tracking.speckle.likeness import LAGS, SweepLikeness
 from DualTrackCore.tracking.speckle.patches import PatchGrid
 from DualTrackCore.tracking.views import flipped_sweep, reversed_sweep
 from DualTrackCore.trajectory import Trajectory, parameters_from_matrices
+from DualTrackCore.worker import run_job
 
 pytestmark = pytest.mark.filterwarnings("ignore::DualTrackCore.tracking.TrackingWarning")
 SIZE, FRAMES, SPACING = (96, 128), 9, (0.3, 0.25)
@@ -264,3 +267,23 @@ def test_the_table_of_a_trajectory_has_a_column_of_it(tmp_path):
     path.write_text("\n".join([*lines[:2], lines[2].replace("0.25", "-1")]))
     with pytest.raises(InputError, match=r"line 3 says consistency_mm = '-1'"):
         read_trajectory_csv(path)
+
+
+@pytest.fixture
+def files(tmp_path):
+    """A small untrained model, as a file."""
+    plain = tiny_model()
+    save_model(plain.network, plain.card, tmp_path / "tiny.safetensors")
+    return tmp_path
+
+
+def test_a_job_gives_it_where_the_settings_ask_for_it(files):
+    settings = RunSettings(model=str(files / "tiny.safetensors"), reconstruct=False, consistency=True)
+    result = run_job(noise_sweep(5), RunSettings.from_json(settings.to_json()))
+    assert np.shape(result.trajectory.provenance["consistency"]) == (5,)
+    assert result.seconds["consistency"] > 0
+    told = result.provenance["trajectory"]
+    assert "consistency" not in told
+    assert told["consistency_summary"]["mean_mm"] > 0
+    with pytest.raises(InputError, match="consistency"):
+        RunSettings(consistency="yes")
