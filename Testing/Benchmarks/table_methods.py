@@ -70,12 +70,11 @@ def memory_mb(name: str, frames: int) -> list[float]:
 def measured_memory(name: str, frames: int) -> list[float]:
     """What :func:`memory_mb` runs in the other process."""
     method = next(iter(load_networks([name], "cpu").values()))
-    method.estimate(long_sweep(40))
+    sweeps = [long_sweep(frames), long_sweep(4 * frames)]
+    with PeakMemory() as before:
+        pass  # the peak of nothing is what is resident now: libraries, weights, both sweeps
     peaks = []
-    for count in (frames, 4 * frames):
-        sweep = long_sweep(count)
-        with PeakMemory() as before:
-            pass  # the peak of nothing is what is resident now
+    for sweep in sweeps:
         with PeakMemory() as during:
             method.estimate(sweep)
         peaks.append((during.mebibytes - before.mebibytes) * 1.048576)
