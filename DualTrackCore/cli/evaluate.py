@@ -81,8 +81,9 @@ def _require_folder(target: Path) -> None:
     """Find a place that cannot be written before hours of work."""
     if target.exists() and not target.is_dir():
         raise OutputError(f"Cannot write into {target}: it is a file; choose another folder.")
-    with staged_folder(target):
-        pass
+    there = next(path for path in (target.absolute(), *target.absolute().parents) if path.exists())
+    if not os.access(there, os.W_OK):
+        raise OutputError(f"Cannot write into {target}: {there} is closed to writing; choose another folder.")
 
 
 def _dataset(places: Sequence[str], options: Namespace, count: int, split: str | None) -> Dataset:
