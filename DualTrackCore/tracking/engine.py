@@ -18,6 +18,7 @@ from torch import Tensor
 
 from DualTrackCore.errors import InputError, OutOfMemoryError
 from DualTrackCore.network.dualtrack import DualTrack
+from DualTrackCore.network.fast import forget_prepared
 from DualTrackCore.network.model import Model
 from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter
 from DualTrackCore.sweep import Sweep
@@ -33,6 +34,7 @@ from DualTrackCore.tracking.device import (
 from DualTrackCore.tracking.preprocessing import Preprocessor
 from DualTrackCore.tracking.scope import scope_warnings
 from DualTrackCore.tracking.streaming import StreamingTrunk
+from DualTrackCore.tracking.transfer import FramesAhead
 from DualTrackCore.tracking.windows import poses_in_windows
 from DualTrackCore.trajectory import Trajectory
 from DualTrackCore.version import __version__
@@ -160,6 +162,8 @@ def run_network(
             raise
         raise out_of_memory(run.device) from None
     finally:
+        if run.device.type != "cpu":
+            forget_prepared(network.local.trunk)
         network.to("cpu")
         release_memory(run.device)
     return parameters, provenance_of(run, chunk, scope_warnings(sweep, model, run.preprocessor))
@@ -198,21 +202,22 @@ def _features(run: EngineRun, sweep: Sweep, chunk: int, reporter: Reporter) -> t
     local_parts, global_parts = [], []
     start = 0
     reporter.report("network", 0, frames)
-    while start < frames:
-        stop = min(start + chunk, frames)
-        try:
-            images = torch.from_numpy(np.ascontiguousarray(sweep.window(start, stop))).to(run.device)
-            local, whole = chunk_features(run, stream, images, start, stop == frames)
-        except (RuntimeError, MemoryError) as error:
-            if chunk == 1 or not is_out_of_memory(error):
-                raise
-            chunk = chunk // 2
-            release_memory(run.device)
-            continue
-        local_parts.append(local)
-        global_parts.extend(whole)
-        start = stop
-        reporter.report("network", start, frames)
+    with FramesAhead(sweep, run.device) as ahead:
+        while start < frames:
+            try:
+                images = ahead.take(start, chunk)
+                stop = start + len(images)
+                local, whole = chunk_features(run, stream, images, start, stop == frames)
+            except (RuntimeError, MemoryError) as error:
+                if chunk == 1 or not is_out_of_memory(error):
+                    raise
+                chunk = chunk // 2
+                release_memory(run.device)
+                continue
+            local_parts.append(local)
+            global_parts.extend(whole)
+            start = stop
+            reporter.report("network", start, frames)
     nothing = torch.empty(0, device=run.device)
     return torch.cat(local_parts), torch.cat(global_parts) if global_parts else nothing, chunk
 

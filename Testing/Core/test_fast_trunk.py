@@ -93,7 +93,7 @@ def test_a_winograd_layer_loses_a_few_bits_at_most(compiled, channels, frames):
     padded = torch.nn.functional.pad(x.pixels.double().permute(3, 0, 1, 2)[None], (1, 1, 1, 1))
     exact = torch.nn.functional.conv3d(padded, folded.weight, folded.bias)[0].permute(1, 2, 3, 0)
     exact = (exact + beside.pixels).clamp_min(0)
-    assert (y.pixels - exact).abs().max() < 2e-5
+    assert (y.pixels - exact).abs().max() < 1e-4  # a wrong factor is off by 0.1 and more
     assert y.tensor.sum().item() == pytest.approx(y.pixels.sum().item(), rel=1e-4)  # the border stays zero
 
 
@@ -184,3 +184,11 @@ def test_where_nothing_can_be_cached_kernels_are_compiled_all_the_same(compiled,
 
     nothing(1)
     assert nothing.signatures
+
+
+def test_an_abandoned_sweep_in_inference_mode_leaves_nothing_that_others_cannot_use():
+    trunk, frames = lively_trunk((4, 4, 4, 4), 3), torch.rand(8, 32, 32)
+    with torch.inference_mode():
+        FastStream(prepared(trunk, CPU, torch.float32)).step(frames, False)
+    result = streamed(prepared(trunk, CPU, torch.float32), frames, [8])
+    torch.testing.assert_close(result, whole(trunk, frames), atol=1e-5, rtol=1e-5)

@@ -51,8 +51,9 @@ class TorchLayer:
         if shortcut is not None:
             result += shortcut.pixels
         if self._activate:
-            torch.clamp_min(result, 0, out=result)
-        y.pixels.copy_(result)
+            torch.clamp_min(result, 0, out=y.pixels)
+        else:
+            y.pixels.copy_(result)
 
 
 class FirstLayer:

@@ -159,7 +159,9 @@ class FastStream:
     def step(self, images: Tensor, last: bool) -> tuple[Tensor, dict[int, Kept]]:
         """Maps [m, width, h, w] that become complete with these images, and what to keep once they have been used."""
         step, workspace = Step(self._trunk, self.kept, last), self._trunk.workspace
-        with self._trunk.lock, torch.no_grad(), torch.autocast(images.device.type, enabled=False):
+        # Memory that stays between calls must not become inference tensors, which only inference mode may write.
+        plain = torch.inference_mode(False), torch.no_grad(), torch.autocast(images.device.type, enabled=False)
+        with self._trunk.lock, plain[0], plain[1], plain[2]:
             try:
                 maps = step.run(images)
             except (RuntimeError, MemoryError):
