@@ -11,8 +11,9 @@ import torch
 from oracle import noise_sweep, tiny_model
 
 import DualTrackCore.tracking.consistency as module
+from DualTrackCore.cli import main
 from DualTrackCore.errors import Cancelled, InputError
-from DualTrackCore.io import read_trajectory_csv, write_trajectory_csv
+from DualTrackCore.io import read_trajectory_csv, save_sweep, write_trajectory_csv
 from DualTrackCore.jobs import RunSettings
 from DualTrackCore.network.checkpoint import save_model
 from DualTrackCore.progress import Reporter
@@ -287,3 +288,20 @@ def test_a_job_gives_it_where_the_settings_ask_for_it(files):
     assert told["consistency_summary"]["mean_mm"] > 0
     with pytest.raises(InputError, match="consistency"):
         RunSettings(consistency="yes")
+
+
+def test_the_report_and_the_table_of_a_run_have_it_where_it_is_asked_for(files, capsys):
+    save_sweep(noise_sweep(5), files / "sweep.h5")
+    arguments = ["run", files / "sweep.h5", "--model", files / "tiny.safetensors", "--voxel", "2", "--no-pictures"]
+    assert main([str(word) for word in (*arguments, "--consistency", "-o", files / "out")]) == 0
+    assert "agreement is not accuracy" in capsys.readouterr().out
+    report = json.loads((files / "out" / "report.json").read_text())
+    found = report["consistency"]
+    assert found["note"] == NOTE
+    assert found["per_frame_mm"][0] is None
+    assert found["mean_mm"] == pytest.approx(np.mean(found["per_frame_mm"][1:]))
+    assert not [name for name in report["trajectory"]["source"] if name.startswith("consistency")]
+    told = read_trajectory_csv(files / "out" / "trajectory.csv").provenance["consistency"]
+    assert told == found["per_frame_mm"]
+    assert main([str(word) for word in (*arguments, "-o", files / "plain")]) == 0
+    assert json.loads((files / "plain" / "report.json").read_text())["consistency"] is None

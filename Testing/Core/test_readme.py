@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from oracle import tiny_model
+from oracle import noise_sweep, tiny_model
 
 from DualTrackCore.cli.parser import build_parser
 from DualTrackCore.errors import InputError
+from DualTrackCore.io import save_sweep
 from DualTrackCore.network import save_model
 
 README = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
@@ -44,6 +45,15 @@ def test_the_python_example_runs(tmp_path, monkeypatch):
     assert len(names["trajectory"]) == 20
     assert (tmp_path / "volume.nrrd").stat().st_size > 0
     assert (tmp_path / "tracked.igs.mha").stat().st_size > 0
+
+
+@pytest.mark.filterwarnings("ignore::DualTrackCore.tracking.TrackingWarning")
+def test_the_live_example_runs(tmp_path, monkeypatch):
+    save_sweep(noise_sweep(30), tmp_path / "clip.igs.mha")
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(block("python", "LiveTracker"), names)
+    assert len(names["trajectory"]) == 30
 
 
 @pytest.mark.parametrize("line", block("console", "dualtrack run").splitlines())
