@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,8 @@ import torch
 from DualTrackCore.files import replacing
 from DualTrackCore.network import DualTrack
 from DualTrackCore.network.dualtrack import LocalEncoder
-from DualTrackCore.training.chunks import trunk_in_chunks
+from DualTrackCore.tracking.preprocessing import as_grey
+from DualTrackCore.tracking.streaming import StreamingTrunk
 from DualTrackCore.training.items import SweepItems, variant_index
 
 
@@ -67,14 +69,25 @@ def _tokens(items: SweepItems, sweep: int, local: LocalEncoder, device: torch.de
         for flipped in flips:
             for reversed_ in turns:
                 order = np.arange(count)[::-1] if reversed_ else np.arange(count)
-
-                def read(a: int, b: int, order: np.ndarray = order, look: tuple = (flipped, shift)) -> torch.Tensor:
-                    return images.local(order[a:b], *look)[None].to(device)
-
-                with torch.no_grad():
-                    found = trunk_in_chunks(local, read, count, sampling.chunk_frames, local.frame_features)
-                tokens[variant_index(flipped, reversed_, crop)] = found[0].float().cpu().numpy()
+                pieces = (
+                    images.local(order[a : a + sampling.chunk_frames], flipped, shift).to(device)
+                    for a in range(0, count, sampling.chunk_frames)
+                )
+                tokens[variant_index(flipped, reversed_, crop)] = _streamed(local, pieces, count)
     return tokens
+
+
+def _streamed(local: LocalEncoder, pieces: Iterable[torch.Tensor], count: int) -> np.ndarray:
+    """[count, C] class tokens of crops [n, crop, crop] that come in pieces, in order."""
+    stream = StreamingTrunk(local.trunk)
+    parts, seen = [], 0
+    with torch.inference_mode():
+        for piece in pieces:
+            seen += len(piece)
+            maps = stream.push(as_grey(piece), last=seen == count)
+            if len(maps):
+                parts.append(local.spatial(maps).float().cpu())
+    return torch.cat(parts).numpy()
 
 
 def _weights_hash(local: LocalEncoder) -> str:
