@@ -95,7 +95,11 @@ class LightningTask(lightning.LightningModule):
             betas=settings.betas,
             weight_decay=settings.weight_decay,
         )
-        total = int(self.trainer.estimated_stepping_batches) * self.recipe.epochs // self.trainer.max_epochs
+        total = (
+            int(self.trainer.estimated_stepping_batches)
+            * self.recipe.epochs
+            // (self.recipe.end_epoch or self.recipe.epochs)
+        )
         warm_up = total * self.recipe.warmup_epochs // self.recipe.epochs
         schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: rate_factor(step, warm_up, total))
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
