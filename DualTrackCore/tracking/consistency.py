@@ -209,9 +209,12 @@ class _Checks:
         reporter = Reporter(_named(self._reporter, "decorrelation"), self._cancelled)
         try:
             seen = sweep_likeness(self._sweep, reporter)
-            curves = DecorrelationCurves.fitted([(seen, self._trajectory)])
         except InputError as error:
             return str(error)
+        try:
+            curves = DecorrelationCurves.fitted([(seen, self._trajectory)])
+        except InputError:
+            return "The speckle does not change with the estimated steps in a way that could check them."
         # Neither the width of the beam nor the sign can be known from the images: the lengths are compared, after one
         # factor for the whole sweep.
         steps, own = elevational_steps(curves, seen)[:, 0], np.abs(self._relative[:, 2, 3])
