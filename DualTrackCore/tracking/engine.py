@@ -162,10 +162,7 @@ def run_network(
             raise
         raise out_of_memory(run.device) from None
     finally:
-        if run.device.type != "cpu":
-            forget_prepared(network.local.trunk)
-        network.to("cpu")
-        release_memory(run.device)
+        leave_device(network, run.device)
     return parameters, provenance_of(run, chunk, scope_warnings(sweep, model, run.preprocessor))
 
 
@@ -248,6 +245,14 @@ def class_tokens(run: EngineRun, maps: Tensor) -> Tensor:
 
 def _feature_width(spatial: torch.nn.Module) -> int:
     return spatial.layernorm.normalized_shape[0]
+
+
+def leave_device(network: DualTrack, device: torch.device) -> None:
+    """Take a network back to the processor and give the memory of the device free."""
+    if device.type != "cpu":
+        forget_prepared(network.local.trunk)
+    network.to("cpu")
+    release_memory(device)
 
 
 def out_of_memory(device: torch.device) -> OutOfMemoryError:

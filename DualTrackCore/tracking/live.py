@@ -17,11 +17,12 @@ from DualTrackCore.errors import InputError
 from DualTrackCore.network.model import Model
 from DualTrackCore.progress import CancelledCallback, Reporter
 from DualTrackCore.sweep import Sweep
-from DualTrackCore.tracking.device import Precision, choose_chunk, is_out_of_memory, release_memory
+from DualTrackCore.tracking.device import Precision, choose_chunk, is_out_of_memory
 from DualTrackCore.tracking.engine import (
     TrackingWarning,
     chunk_features,
     class_tokens,
+    leave_device,
     out_of_memory,
     prepare,
     provenance_of,
@@ -210,8 +211,7 @@ class LiveTracker:
             return
         self._closed = True
         self._thread.shutdown(wait=True, cancel_futures=True)
-        self._run.model.network.to("cpu")
-        release_memory(self._run.device)
+        leave_device(self._run.model.network, self._run.device)
 
     def _accepted(self, frames: np.ndarray) -> np.ndarray:
         frames = np.asarray(frames)
