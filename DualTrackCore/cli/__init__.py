@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     console = Console(json_output="--json" in arguments, quiet="--quiet" in arguments)
     try:
-        with console.warnings_as_sentences(), _termination_as_interrupt():
+        with console.warnings_as_sentences(), _signals_as_interrupt(console):
             options = build_parser().parse_args(arguments)
             accepted = options.command(options, console) is not False
     except (Cancelled, KeyboardInterrupt) as error:
@@ -54,17 +54,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 @contextlib.contextmanager
-def _termination_as_interrupt() -> Iterator[None]:
-    """Let a polite end of the process (SIGTERM) clean up as Ctrl-C does."""
+def _signals_as_interrupt(console: Console) -> Iterator[None]:
+    """Let a polite end of the process (SIGTERM) clean up as Ctrl-C does, and forget neither.
+
+    An exception that arrives while a library calls back into Python can be lost there, as in a compilation; the console
+    raises it again at the next report of progress.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread may say what signals do
         return
 
     def interrupt(*_: object) -> None:
+        console.interrupted = True
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -18,10 +18,14 @@ class Console:
     Args:
         json_output: one JSON object on stdout at the end, instead of sentences.
         quiet: no progress bars.
+
+    Attributes:
+        interrupted: set by who hears that the user wants to stop; the next report of progress raises KeyboardInterrupt.
     """
 
     def __init__(self, json_output: bool, quiet: bool) -> None:
         self._json, self._quiet = json_output, quiet
+        self.interrupted = False
         self._bar = None
         self._stage: str | None = None
 
@@ -58,6 +62,8 @@ class Console:
         """Progress callback: one bar a stage, with the time left; only where stderr is a terminal."""
         from tqdm import tqdm
 
+        if self.interrupted:
+            raise KeyboardInterrupt
         if report.stage != self._stage:
             self.close()
             self._stage = report.stage

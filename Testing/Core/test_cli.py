@@ -1,5 +1,6 @@
 """The dualtrack command as a user meets it."""
 
+import contextlib
 import json
 import os
 import signal
@@ -17,6 +18,7 @@ from DualTrackCore.cli import main
 from DualTrackCore.cli.results import _plain
 from DualTrackCore.io import load_sweep, read_trajectory_csv, save_sweep
 from DualTrackCore.network.checkpoint import save_model
+from DualTrackCore.progress import Progress
 from DualTrackCore.simulation import rendered, simulated_sweep
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.trajectory import Trajectory
@@ -273,6 +275,23 @@ def test_ctrl_c_ends_cleanly_and_leaves_nothing(folder, tmp_path):
     assert "Cancelled; nothing was written." in err
     assert "Traceback" not in err
     assert os.listdir(tmp_path) == ["long.h5"]
+
+
+def test_a_wish_to_stop_that_a_library_swallows_is_heard_at_the_next_report(monkeypatch, capsys):
+    reached = []
+
+    def work(options, console):
+        with contextlib.suppress(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(5)
+        reached.append("report")
+        console.progress(Progress("network", 1, 2))
+        reached.append("end")
+
+    monkeypatch.setattr("DualTrackCore.cli.sweeps.info", work)
+    assert main(["info", "sweep.h5"]) == 1
+    assert reached == ["report"]
+    assert "Cancelled; nothing was written." in capsys.readouterr().err
 
 
 def test_a_report_holds_nothing_that_json_cannot(tmp_path):
