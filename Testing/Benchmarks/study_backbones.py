@@ -12,7 +12,6 @@ frames through each backbone in turn, several times over; the best time counts.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import time
 from collections.abc import Callable
@@ -21,13 +20,14 @@ from pathlib import Path
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read when torch is loaded, below
 
 import torch
+from finished_run import finished_run
 from torch import nn
 
 from DualTrackCore.files import replacing
 from DualTrackCore.network.backbones import timm_backbone
 from DualTrackCore.network.dualtrack import PooledTrunk
 from DualTrackCore.network.trunk import Trunk
-from DualTrackCore.training import Recipe, load_recipe, train
+from DualTrackCore.training import Recipe, load_recipe
 
 #: The same for every row: 420 sweeps, one item of 6 frames each, two epochs.
 _BUDGET = [
@@ -84,11 +84,7 @@ def parameter_counts(recipe: Recipe, runs: Path) -> tuple[int, int]:
 
 def trained_row(name: str, recipe: Recipe, runs: Path) -> list[str]:
     """Train one row unless it has been, and describe it by its last validation."""
-    summary = runs / recipe.output / "summary.json"
-    if not summary.is_file():
-        interrupted = (runs / recipe.output / "checkpoints" / "last.ckpt").is_file()
-        train(recipe, runs=runs, resume=interrupted)
-    result = json.loads(summary.read_text(encoding="utf-8"))
+    result = finished_run(recipe, runs)
     last = result["validations"][-1]
     counts = [f"{count:,}" for count in parameter_counts(recipe, runs)]
     return [name, *counts, str(result["items"]), *(f"{last['val_' + figure]:.3f}" for figure in _FIGURES)]

@@ -10,15 +10,16 @@ Variants that have a result there are not trained again, so an interrupted study
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read when torch is loaded, below
 
+from finished_run import finished_run
+
 from DualTrackCore.files import replacing
 from DualTrackCore.network import DualTrack
-from DualTrackCore.training import Recipe, load_recipe, train
+from DualTrackCore.training import Recipe, load_recipe
 
 _LOCAL_BUDGET = ["epochs=4", "end_epoch=null", "validation.every=4"]
 _FUSION_BUDGET = ["epochs=4", "warmup_epochs=1", "validation.every=4"]
@@ -69,11 +70,7 @@ def parameters(recipe: Recipe) -> int:
 
 def row(name: str, recipe: Recipe, runs: Path) -> list[str]:
     """Train one variant unless it has been, and describe it."""
-    summary = runs / recipe.output / "summary.json"
-    if not summary.is_file():
-        interrupted = (runs / recipe.output / "checkpoints" / "last.ckpt").is_file()
-        train(recipe, runs=runs, resume=interrupted)
-    result = json.loads(summary.read_text(encoding="utf-8"))
+    result = finished_run(recipe, runs)
     last = result["validations"][-1]
     figures = [f"{last['val_' + column]:.3f}" for column in _COLUMNS]
     return [name, f"{parameters(recipe):,}", str(result["items"]), f"{result['seconds']:.0f}", *figures]
