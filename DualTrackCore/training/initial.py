@@ -16,10 +16,13 @@ from DualTrackCore.network import DualTrack, ModelCard
 from DualTrackCore.network.checkpoint import load_weights, positions_of, read_weights, resize_positions
 from DualTrackCore.network.dualtrack import UNUSED_HEADS
 from DualTrackCore.training.backbone import prepare_backbone
-from DualTrackCore.training.recipe import Recipe
+from DualTrackCore.training.recipe import Initial, Recipe
 
 #: Name of the weights in the folder of a finished stage.
 WEIGHTS_NAME = "model.safetensors"
+
+#: Where the local encoder's 3D trunk lies in the state dict.
+TRUNK_PREFIX = "local_encoder.0.backbone.module.backbone."
 
 #: Height of the waves of the position table: below that of the image features, so that they do not drown them.
 _WAVE_HEIGHT = 0.3
@@ -66,12 +69,13 @@ def initial_network(recipe: Recipe, runs: Path, say: Callable[[str], None] | Non
         (given.all, ""),
         (given.local_encoder, "local_encoder."),
         (given.global_encoder, "global_encoder."),
+        (given.local_trunk, TRUNK_PREFIX),
     ):
         if reference is not None:
             path = weights_of(reference, runs)
             tensors = read_weights(path)[0]
             merged.update(_part(tensors, prefix, network, path))
-    if (given.all, given.local_encoder, given.global_encoder) != (None, None, None):
+    if dataclasses.replace(given, positions="random") != Initial():
         load_weights(network, merged, "The recipe's initial weights")
     prepare_backbone(recipe, network, say)
     return network

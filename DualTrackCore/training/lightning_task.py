@@ -18,6 +18,9 @@ from DualTrackCore.training.metrics import ValidationSums
 from DualTrackCore.training.recipe import Recipe
 from DualTrackCore.training.tasks import build_task
 
+#: Share of the newest step in the mean of recent errors, and the least error that a component is divided by.
+_RECENT_SHARE, _LEAST_ERROR = 0.01, 1e-3
+
 
 class LightningTask(lightning.LightningModule):
     """One stage of training.
@@ -42,18 +45,37 @@ class LightningTask(lightning.LightningModule):
         self.register_buffer("target_std", target_std.float())
         if self.task.continues:
             unfold_scale(self.task.head, self.target_mean, self.target_std)
+        #: Squared error of each component in the head's units, averaged over the last hundred steps or so.
+        self.register_buffer("component_errors", torch.ones(6))
         self._sums = ValidationSums()
 
     def forward(self, batch: Item) -> Tensor:
         """Relative motions [B, n - 1, 6], mm and degrees."""
         return self.task(batch).float() * self.target_std + self.target_mean
 
-    def loss(self, batch: Item) -> Tensor:
-        """Mean squared error in the head's units over the motions that are known."""
+    def component_losses(self, batch: Item) -> Tensor:
+        """[6] mean squared errors in the head's units over the motions that are known."""
         targets, mask = self.task.wanted(batch)
         wanted = (targets - self.target_mean) / self.target_std
-        squares = (self.task(batch).float() - wanted).square().mean(dim=-1)
-        return (squares * mask).sum() / mask.sum().clamp(min=1)
+        squares = (self.task(batch).float() - wanted).square() * mask[..., None]
+        return squares.sum(dim=(0, 1)) / mask.sum().clamp(min=1)
+
+    def loss(self, batch: Item) -> Tensor:
+        """Mean of :meth:`component_losses`."""
+        return self.component_losses(batch).mean()
+
+    def weighted(self, losses: Tensor) -> Tensor:
+        """One number to follow downhill, of [6] :meth:`component_losses`, by the recipe's weighting.
+
+        Weighted by likelihood, each error is divided by its recent mean: what six Gaussians of unknown, slowly
+        changing width would make of it. A component whose errors are tiny then is not drowned by one that cannot be
+        found at all. Several processes go by the means of the first, which are spread with the other buffers.
+        """
+        if self.recipe.weighting == "equal":
+            return losses.mean()
+        with torch.no_grad():
+            self.component_errors.lerp_(losses, _RECENT_SHARE)
+        return (losses / self.component_errors.clamp(min=_LEAST_ERROR)).mean()
 
     def on_train_batch_start(self, batch: Item, batch_index: int) -> None:
         """Make dropout a function of seed, epoch, batch and process, so that a resumed run repeats it."""
@@ -63,9 +85,10 @@ class LightningTask(lightning.LightningModule):
 
     def training_step(self, batch: Item, batch_index: int) -> Tensor:
         del batch_index
-        loss = self.loss(batch)
-        self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(batch["frames"]), sync_dist=True)
-        return loss
+        losses = self.component_losses(batch)
+        plain = losses.detach().mean()
+        self.log("train_loss", plain, on_step=False, on_epoch=True, batch_size=len(batch["frames"]), sync_dist=True)
+        return self.weighted(losses)
 
     def on_validation_epoch_start(self) -> None:
         self._sums = ValidationSums()

@@ -26,6 +26,7 @@ TOKEN_STAGES = ("local3", "fusion", "finetune1")
 DATA_KINDS = ("simulated", "tusrec", "dualtrack_h5")
 METRICS = ("gpe_five_point_mm", "lpe_five_point_mm", "loss")
 PRECISIONS = {"fp32": "32-true", "fp16": "16-mixed", "bf16": "bf16-mixed"}
+WEIGHTINGS = ("equal", "likelihood")
 
 _RECIPES = Path(__file__).with_name("recipes")
 
@@ -37,6 +38,7 @@ class Initial:
     Attributes:
         all: the whole network.
         local_encoder, global_encoder: one encoder each, put over `all`.
+        local_trunk: the local encoder's 3D trunk alone, put over the others; it fits a crop of any size.
         positions: the global encoder's position table where no weights are given: "random" numbers, as published, or
             "waves", which tell the order of the frames from the first step on.
     """
@@ -44,6 +46,7 @@ class Initial:
     all: str | None = None
     local_encoder: str | None = None
     global_encoder: str | None = None
+    local_trunk: str | None = None
     positions: str = "random"
 
     def __post_init__(self) -> None:
@@ -196,6 +199,8 @@ class Recipe:
         card: fields of the :class:`~DualTrackCore.network.ModelCard`.
         precision: "fp32", "fp16" or "bf16" (mixed).
         standardise: learn targets of mean 0 and deviation 1; mean and scale are folded into the head in the result.
+        weighting: of the squared errors of the six components: "equal", as published, or "likelihood", which divides
+            each by what it has been of late, so that motion that is found precisely counts as such.
         head_grid: local1: the temporary head sees the feature map averaged to this many rows and columns.
         save_every: epochs between the checkpoints that an interrupted run goes on from.
         workers: processes that prepare batches; 0 does it in the training process.
@@ -223,6 +228,7 @@ class Recipe:
     validation: Validation = field(default_factory=Validation)
     precision: str = "fp32"
     standardise: bool = False
+    weighting: str = "equal"
     head_grid: int = 4
     save_every: int = 1
     workers: int = 0
@@ -234,6 +240,7 @@ class Recipe:
     def __post_init__(self) -> None:
         _one_of("stage", self.stage, STAGES)
         _one_of("precision", self.precision, PRECISIONS)
+        _one_of("weighting", self.weighting, WEIGHTINGS)
         for name in ("epochs", "batch_size", "accumulate", "head_grid", "save_every", "devices", "nodes"):
             _at_least(name, getattr(self, name), 1)
         for name in ("warmup_epochs", "workers", "seed"):

@@ -5,7 +5,7 @@ import torch
 from oracle import tiny_model
 from training_data import tiny_recipe
 
-from DualTrackCore.errors import InputError
+from DualTrackCore.errors import CheckpointError, InputError
 from DualTrackCore.network.checkpoint import save_model
 from DualTrackCore.training.initial import initial_network
 
@@ -40,3 +40,25 @@ def test_weights_that_are_given_replace_the_waves(tmp_path):
 def test_another_kind_of_position_table_is_refused():
     with pytest.raises(InputError, match="positions is 'zeros'; it must be one of random, waves"):
         tiny_recipe("global", initial={"positions": "zeros"})
+
+
+def test_a_trunk_fits_a_crop_of_another_size_and_brings_nothing_else(tmp_path):
+    model = tiny_model()
+    save_model(model.network, model.card, tmp_path / "m.safetensors")
+    larger = {**model.card.architecture, "crop_size": model.network.crop_size * 2}
+    network = initial_network(tiny_recipe("local1", initial={"local_trunk": "m.safetensors"}, model=larger), tmp_path)
+    untouched = initial_network(tiny_recipe("local1", model=larger), tmp_path)
+    state, given, plain = (n.state_dict() for n in (network, model.network, untouched))
+    trunk = {k for k in state if k.startswith("local_encoder.0.backbone.module.backbone.")}
+    assert all(torch.equal(state[k], given[k]) for k in trunk)
+    assert any(not torch.equal(state[k], plain[k]) for k in trunk)
+    assert all(torch.equal(state[k], plain[k]) for k in set(state) - trunk)
+
+
+def test_a_whole_local_encoder_does_not_fit_a_crop_of_another_size(tmp_path):
+    model = tiny_model()
+    save_model(model.network, model.card, tmp_path / "m.safetensors")
+    larger = {**model.card.architecture, "crop_size": model.network.crop_size * 2}
+    recipe = tiny_recipe("local2", initial={"local_encoder": "m.safetensors"}, model=larger)
+    with pytest.raises(CheckpointError, match="of another shape"):
+        initial_network(recipe, tmp_path)

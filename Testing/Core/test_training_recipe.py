@@ -63,6 +63,7 @@ def test_all_stages_ship_at_full_size_and_a_small_chain_leads_to_a_joint_stage()
         ({"bacth_size": 4}, "bacth_size in r.yaml is no known key"),
         ({"optimiser": {"lr": 1e-3, "momentum": 1}}, "optimiser.momentum in r.yaml is no known key"),
         ({"optimiser": {}}, "optimiser.lr in r.yaml is missing"),
+        ({"weighting": "best"}, "weighting is 'best'; it must be one of equal, likelihood"),
         ({"epochs": "many"}, "epochs in r.yaml is 'many'; expected a whole number"),
         ({"epochs": 2.5}, "epochs in r.yaml is 2.5; expected a whole number"),
         ({"epochs": True}, "epochs in r.yaml is True; expected a whole number"),

@@ -139,6 +139,27 @@ def test_padding_and_unknown_poses_do_not_count_in_the_loss():
         torch.testing.assert_close(task.loss(batch), loss)
 
 
+def test_equal_weighting_is_the_plain_mean_and_keeps_no_errors():
+    task = LightningTask(tiny_recipe("fusion"), tiny_model().network, torch.zeros(6), torch.ones(6))
+    losses = torch.tensor([0.01, 0.1, 1.0, 2.0, 3.0, 4.0])
+    torch.testing.assert_close(task.weighted(losses), losses.mean())
+    assert torch.equal(task.component_errors, torch.ones(6))
+
+
+def test_weighting_by_likelihood_lets_every_component_pull_by_its_own_measure():
+    recipe = tiny_recipe("fusion", weighting="likelihood")
+    task = LightningTask(recipe, tiny_model().network, torch.zeros(6), torch.ones(6))
+    wanted = torch.tensor([0.01, 0.02, 0.1, 0.5, 1.0, 1e-6])
+    for _ in range(2000):
+        task.weighted(wanted)
+    torch.testing.assert_close(task.component_errors, wanted, rtol=0.01, atol=1e-6)
+    losses = wanted.clone().requires_grad_()
+    task.weighted(losses).backward()
+    pull = losses.grad * wanted
+    torch.testing.assert_close(pull[:5], torch.full((5,), 1 / 6), rtol=0.01, atol=0)
+    assert losses.grad[5] == pytest.approx(1 / 1e-3 / 6, rel=0.01)  # no component counts without limit
+
+
 def test_the_trunk_in_pieces_gives_the_maps_and_the_gradients_of_the_whole():
     local = tiny_model().network.local.eval()
     images = torch.rand(1, 30, 64, 64)
