@@ -68,6 +68,9 @@ class LiveTracker:
     networks there are. Where the network is slower than the frames, :attr:`behind_frames` grows up to `most_behind`,
     and then :meth:`push` waits: a source that cannot wait looks at it and leaves frames out.
 
+    Making a tracker sends black frames through the network, so that the first frame finds everything loaded; in a new
+    process that takes some seconds.
+
     For one thread that pushes. The model is the tracker's until :meth:`finish` or :meth:`close`.
 
     Args:
@@ -85,6 +88,8 @@ class LiveTracker:
 
     Raises:
         InputError: an option out of range, or an unknown spacing.
+        Cancelled: the caller asked to stop.
+        OutOfMemoryError: the device has too little memory for a chunk.
     """
 
     def __init__(
@@ -125,6 +130,7 @@ class LiveTracker:
         self._news: deque[tuple[int, np.ndarray]] = deque()  # (first frame, poses) of updates nobody has asked for yet
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="dualtrack-live")
         network.eval().to(self._run.device)
+        self._warm_up()
 
     def __enter__(self) -> LiveTracker:
         return self
@@ -212,6 +218,26 @@ class LiveTracker:
         self._closed = True
         self._thread.shutdown(wait=True, cancel_futures=True)
         leave_device(self._run.model.network, self._run.device)
+
+    def _warm_up(self) -> None:
+        """Send black frames through everything once, so that kernels and weights are ready when the first frame comes.
+
+        Loading the compiled kernels takes seconds in a new process: dozens of frames of a live source.
+        """
+        network, device = self._run.model.network, self._run.device
+        black = torch.zeros((self._chunk, *self._template.frame_size), dtype=torch.uint8, device=device)
+        path = ProvisionalPath(network, self._path.window_frames)
+
+        def work() -> None:
+            stream = StreamingTrunk(network.local.trunk, lambda maps: class_tokens(self._run, maps))
+            path.add(*chunk_features(replace(self._run, whole=np.arange(1)), stream, black, 0, last=True))
+            path.update()
+
+        try:
+            self._thread.submit(self._guarded, work).result()
+        except BaseException:
+            self.close()
+            raise
 
     def _accepted(self, frames: np.ndarray) -> np.ndarray:
         frames = np.asarray(frames)

@@ -51,6 +51,11 @@ class ProvisionalPath:
         return self._count
 
     @property
+    def window_frames(self) -> int:
+        """Frames that the transformers see at a time, at most."""
+        return self._window
+
+    @property
     def frames_kept(self) -> int:
         """Frames whose features are kept for later updates."""
         return sum(map(len, self._tokens))

@@ -207,8 +207,8 @@ def test_memory_that_runs_out_in_the_thread_is_a_sentence(model, monkeypatch):
     def full(self, images, last=False):
         raise torch.OutOfMemoryError("fake")
 
-    monkeypatch.setattr(StreamingTrunk, "push", full)
     tracker = live(model, noise_sweep(20))
+    monkeypatch.setattr(StreamingTrunk, "push", full)
     with pytest.raises(OutOfMemoryError, match="cpu has too little memory"):
         tracker.push(noise_sweep(20).window(0, 20)), tracker.wait()
 
@@ -238,3 +238,33 @@ def test_the_warnings_of_the_offline_call_are_given_at_the_end(model):
     tracker.push(sweep.window(0, 20))
     with pytest.warns(TrackingWarning, match="untrained"):
         tracker.finish()
+
+
+def test_a_new_tracker_has_sent_frames_through_everything_and_kept_nothing_of_them(model, monkeypatch):
+    pushed, updated = [], []
+    push, update = StreamingTrunk.push, ProvisionalPath.update
+
+    def counted_push(self, images, last=False):
+        pushed.append(len(images))
+        return push(self, images, last)
+
+    def counted_update(self):
+        updated.append(len(self._tokens))
+        return update(self)
+
+    monkeypatch.setattr(StreamingTrunk, "push", counted_push)
+    monkeypatch.setattr(ProvisionalPath, "update", counted_update)
+    with live(model, noise_sweep(8), chunk_frames=4) as tracker:
+        assert pushed == [4]
+        assert len(updated) == 1
+        assert len(tracker) == tracker.behind_frames == 0
+        assert tracker.wait() == []
+
+
+def test_a_tracker_that_cannot_warm_up_says_so_when_it_is_made(model, monkeypatch):
+    def full(self, images, last=False):
+        raise MemoryError
+
+    monkeypatch.setattr(StreamingTrunk, "push", full)
+    with pytest.raises(OutOfMemoryError, match="cpu has too little memory"):
+        live(model, noise_sweep(8))
