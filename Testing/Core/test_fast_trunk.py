@@ -8,7 +8,7 @@ import pytest
 import torch
 from oracle import tiny_model
 
-from DualTrackCore.network.fast import FastStream, forget_prepared, prepared
+from DualTrackCore.network.fast import FastStream, forget_prepared, layers, prepared
 from DualTrackCore.network.fast.backend import NumbaBackend, TorchBackend, compiled_backend
 from DualTrackCore.network.fast.folding import Folded, fold_trunk
 from DualTrackCore.network.fast.images import Workspace
@@ -67,6 +67,17 @@ def test_the_transforms_give_the_convolution_exactly(matrices, outputs):
 def test_compiled_streaming_gives_the_whole_sequence_result(compiled, pieces):
     trunk, frames = lively_trunk(), torch.rand(23, 64, 64)
     fast = FastTrunk(fold_trunk(trunk), compiled)
+    torch.testing.assert_close(streamed(fast, frames, pieces), whole(trunk, frames), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("has_onednn", [True, False])
+@pytest.mark.parametrize("pieces", [[1] * 5 + [16, 2], [23]])
+def test_streaming_through_torch_gives_the_whole_sequence_result(monkeypatch, has_onednn, pieces):
+    if has_onednn and not layers.has_onednn():
+        pytest.skip("this torch has no oneDNN")
+    monkeypatch.setattr(layers, "has_onednn", lambda: has_onednn)
+    trunk, frames = lively_trunk(), torch.rand(23, 64, 64)
+    fast = FastTrunk(fold_trunk(trunk), TorchBackend(CPU, torch.float32))
     torch.testing.assert_close(streamed(fast, frames, pieces), whole(trunk, frames), atol=1e-5, rtol=1e-5)
 
 
