@@ -45,6 +45,8 @@ class ModelCard:
         training_data: one sentence.
         licence, licence_url: of the weights.
         expected_error: one sentence, with the metric and the data it was measured on.
+        bf16_error: largest change of a motion (mm or degrees) that was measured when the trunks ran in bfloat16; None
+            where nobody measured, and then bfloat16 is never chosen unasked.
     """
 
     name: str = "unknown"
@@ -62,6 +64,7 @@ class ModelCard:
     licence: str = "unknown"
     licence_url: str = ""
     expected_error: str = "unknown"
+    bf16_error: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("name", "title", "version", "training_data", "licence", "licence_url", "expected_error"):
@@ -72,9 +75,11 @@ class ModelCard:
                 raise CheckpointError(
                     f"The model card gives {getattr(self, name)!r} as {name}; expected true or false."
                 )
-        rate = self.frame_rate_hz
-        if rate is not None and not (isinstance(rate, int | float) and math.isfinite(rate) and rate > 0):
-            raise CheckpointError(f"The model card gives the frame rate {rate!r}; expected a number above 0, or null.")
+        for value, what in ((self.frame_rate_hz, "frame rate"), (self.bf16_error, "bf16 error")):
+            if value is not None and not (isinstance(value, int | float) and math.isfinite(value) and value > 0):
+                raise CheckpointError(
+                    f"The model card gives the {what} {value!r}; expected a number above 0, or null."
+                )
         object.__setattr__(self, "architecture", MappingProxyType(dict(self.architecture)))
         object.__setattr__(self, "spacing_mm", tuple(float(s) for s in self.spacing_mm))
         object.__setattr__(self, "frame_size", tuple(int(s) for s in self.frame_size))

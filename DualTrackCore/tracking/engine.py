@@ -76,7 +76,8 @@ def estimate_trajectory(
         sweep: at least two frames, spacing known; its tracking is not looked at.
         model: from :func:`~DualTrackCore.network.load_model`.
         device: "auto" (CUDA, MPS, CPU in this order) or a torch device.
-        precision: of the convolutional trunks: "auto" (fp16 on CUDA, fp32 elsewhere), "fp32", "bf16", "fp16".
+        precision: of the convolutional trunks: "fp32", "bf16", "fp16", or "auto": fp16 on CUDA; bf16 on a CPU that
+            computes with it, where the compiled kernels are missing and the model card allows it; else fp32.
         chunk_frames: frames through the trunk at a time; the result does not depend on it beyond rounding. Halved and
             tried again when the device runs out of memory.
         progress: told of stage "network" (frames) and "attention" (windows).
@@ -189,7 +190,8 @@ def prepare(
         crop_shift,
     )
     whole = np.asarray(whole_frames, dtype=np.int64)
-    return EngineRun(model, chosen, choose_precision(precision, chosen), preprocessor, local, whole)
+    precision = choose_precision(precision, chosen, card.bf16_error)
+    return EngineRun(model, chosen, precision, preprocessor, local, whole)
 
 
 def _features(run: EngineRun, sweep: Sweep, chunk: int, reporter: Reporter) -> tuple[Tensor, Tensor, int]:

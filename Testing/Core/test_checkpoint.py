@@ -196,6 +196,7 @@ def test_tensors_without_names_are_refused(tmp_path, content):
         ('{"trained": "yes"}', "expected true or false"),
         ('{"name": 5}', "expected text"),
         ('{"frame_rate_hz": -1}', "expected a number above 0, or null"),
+        ('{"bf16_error": "small"}', "gives the bf16 error 'small'; expected a number above 0, or null"),
     ],
 )
 def test_a_wrong_card_is_refused_with_its_reason(text, sentence):

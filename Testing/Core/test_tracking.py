@@ -12,6 +12,7 @@ from oracle import noise_sweep, tiny_model
 from DualTrackCore.errors import Cancelled, InputError, OutOfMemoryError
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.tracking import TrackingWarning, estimate_trajectory
+from DualTrackCore.tracking import device as device_module
 from DualTrackCore.tracking.device import choose_chunk, choose_device, choose_precision, is_out_of_memory
 from DualTrackCore.tracking.preprocessing import Preprocessor
 from DualTrackCore.tracking.streaming import StreamingTrunk
@@ -275,3 +276,33 @@ def test_a_real_allocation_failure_on_the_cpu_is_recognised():
     with pytest.raises(RuntimeError) as caught:
         torch.empty(1 << 60, dtype=torch.uint8)
     assert is_out_of_memory(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("native", "compiled", "error", "chosen"),
+    [
+        (True, None, 0.02, "bf16"),
+        (True, object(), 0.02, "fp32"),  # the compiled kernels are as fast, and exact
+        (False, None, 0.02, "fp32"),  # imitated, it is slow
+        (True, None, 0.05, "fp32"),
+        (True, None, None, "fp32"),
+    ],
+)
+def test_the_processor_takes_half_precision_only_where_it_pays_and_the_card_allows_it(
+    monkeypatch, native, compiled, error, chosen
+):
+    monkeypatch.setattr(device_module, "computes_in_bf16", lambda: native)
+    monkeypatch.setattr(device_module, "compiled_backend", lambda: compiled)
+    assert choose_precision("auto", torch.device("cpu"), error) == chosen
+    assert choose_precision("fp32", torch.device("cpu"), error) == "fp32"
+
+
+def test_a_processor_without_instructions_for_bfloat16_is_told_from_one_with_them(monkeypatch):
+    for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+        monkeypatch.setattr(torch.cpu, name, lambda: False, raising=False)
+    assert not device_module.computes_in_bf16()
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
+    assert device_module.computes_in_bf16() == torch.backends.mkldnn.is_available()
+    for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+        monkeypatch.delattr(torch.cpu, name)  # as in versions of torch that cannot tell
+    assert not device_module.computes_in_bf16()

@@ -5,7 +5,8 @@ On the CPU in single precision numba (extra `fast`) compiles kernels where it is
 convolutions do the same.
 """
 
+from DualTrackCore.network.fast.backend import compiled_backend
 from DualTrackCore.network.fast.prepared import forget_prepared, prepared
 from DualTrackCore.network.fast.trunk import FastStream
 
-__all__ = ["FastStream", "forget_prepared", "prepared"]
+__all__ = ["FastStream", "compiled_backend", "forget_prepared", "prepared"]
