@@ -22,6 +22,8 @@ from DualTrackCore.sweep import Sweep
 from DualTrackCore.worker_client import WorkerClient
 
 FRAMES = 600
+#: Plain pixels, as scanners and PLUS write them, and the compressed files that are written here.
+FORMATS = ("raw.mha", "compressed.igs.mha", "compressed.h5")
 
 
 def command(*arguments: str) -> Callable[[], float]:
@@ -77,13 +79,12 @@ class Files:
         rows = np.random.default_rng(0).integers(0, 256, (16, 480, 640), dtype=np.uint8)
         rows[:, :, ::2] = rows[:, :, 1::2]  # half of it compresses
         sweep = Sweep(np.tile(rows, (FRAMES // 16 + 1, 1, 1))[:FRAMES], 0.2)
-        self.paths = {name: folder / name for name in ("raw.mha", "compressed.mha", "sweep.h5")}
-        save_sweep(sweep, folder / "raw.igs.mha")
-        save_sweep(sweep, folder / "sweep.h5")
-        self.paths["raw.mha"] = folder / "raw.igs.mha"
-        image = sitk.GetImageFromArray(sweep.frames[: FRAMES // 4])
+        self.paths = {name: folder / name for name in FORMATS}
+        for name in FORMATS[1:]:
+            save_sweep(sweep, self.paths[name])
+        image = sitk.GetImageFromArray(sweep.frames)
         image.SetSpacing((0.2, 0.2, 1.0))
-        sitk.WriteImage(image, str(self.paths["compressed.mha"]), useCompression=True)
+        sitk.WriteImage(image, str(self.paths["raw.mha"]), useCompression=False)
 
 
 @pytest.fixture(scope="module")
@@ -91,21 +92,21 @@ def files(tmp_path_factory) -> Files:
     return Files(tmp_path_factory.mktemp("sweeps"))
 
 
-@pytest.mark.parametrize("name", ["raw.mha", "compressed.mha", "sweep.h5"])
+@pytest.mark.parametrize("name", FORMATS)
 def test_reading_a_sweep(ratio, files, name):
     path = files.paths[name]
 
     def read() -> int:
         sweep = load_sweep(path)
-        return sum(int(window[:, 0, 0].size) for _, window in sweep.windows(16))
+        return sum(int(window.max()) for _, window in sweep.windows(16))
 
     def plain() -> int:
-        buffer, total = bytearray(16 * 480 * 640), 0
+        buffer, total = np.empty(16 * 480 * 640, np.uint8), 0
         with path.open("rb", buffering=0) as file:
             while count := file.readinto(buffer):
-                total += count
+                total += int(buffer[:count].max())
         return total
 
-    timing = ratio(read, {"reading the bytes": plain}, what=f"all frames of {name}, 480x640")
-    timing.figures["MB/s of pixels"] = timing.result * 480 * 640 / 1e6 / timing.seconds
+    timing = ratio(read, {"reading and looking at the bytes": plain}, what=f"all frames of {name}, 480x640")
+    timing.figures["MB/s of pixels"] = FRAMES * 480 * 640 / 1e6 / timing.seconds
     timing.figures["file, MB"] = path.stat().st_size / 1e6
