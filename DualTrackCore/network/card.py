@@ -77,9 +77,7 @@ class ModelCard:
                 )
         for value, what in ((self.frame_rate_hz, "frame rate"), (self.bf16_error, "bf16 error")):
             if value is not None and not (isinstance(value, int | float) and math.isfinite(value) and value > 0):
-                raise CheckpointError(
-                    f"The model card gives the {what} {value!r}; expected a number above 0, or null."
-                )
+                raise CheckpointError(f"The model card gives the {what} {value!r}; expected a number above 0, or null.")
         object.__setattr__(self, "architecture", MappingProxyType(dict(self.architecture)))
         object.__setattr__(self, "spacing_mm", tuple(float(s) for s in self.spacing_mm))
         object.__setattr__(self, "frame_size", tuple(int(s) for s in self.frame_size))

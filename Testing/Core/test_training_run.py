@@ -41,7 +41,11 @@ def same_tensors(one, other):
 
 #: Stages that draw something of their own: windows and BatchNorm, dropout and stored tokens, thinned sweeps.
 INTERRUPTED = {
-    "local1": {"augmentation": {"hflip": 0.5, "reverse": 0.5, "crop": True}, "standardise": True, "weighting": "likelihood"},
+    "local1": {
+        "augmentation": {"hflip": 0.5, "reverse": 0.5, "crop": True},
+        "standardise": True,
+        "weighting": "likelihood",
+    },
     "fusion": {"sampling": {"stored_crops": 2}, "augmentation": {"reverse": 0.5, "crop": True}, "accumulate": 2},
     "finetune2": {"augmentation": {"drop": 0.5}, "batch_size": 1, "validation": {"every": 2}},
 }
