@@ -58,7 +58,7 @@ def _measure(frames: int, size: tuple[int, int]) -> None:
     from DualTrackCore import estimate_trajectory
 
     warnings.simplefilter("ignore")
-    model = published_model()
+    model = published_model(1024 if frames <= 1024 else 4096)  # all frames of a sweep in one window of attention
     # The peak until now is that of making the weights: what the process takes now is the input.
     with open("/proc/self/statm") as file:
         before = int(file.read().split()[1]) * resource.getpagesize()

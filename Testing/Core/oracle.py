@@ -50,10 +50,10 @@ def oracle_weights(positions: int = 1024, seed: int = 1) -> dict[str, torch.Tens
     return {key: torch.from_numpy(array) for key, array in arrays.items()}
 
 
-def published_model() -> Model:
-    """The published network with the reference weights of seed 1."""
-    network = DualTrack()
-    load_weights(network, oracle_weights(), "the reference weights")
+def published_model(positions: int = 1024) -> Model:
+    """The published network with the reference weights of seed 1, for 1024 or 4096 frames at a time."""
+    network = DualTrack(positions=positions)
+    load_weights(network, oracle_weights(positions), "the reference weights")
     card = ModelCard(
         name="oracle",
         title="Reference weights by recipe, seed 1",
