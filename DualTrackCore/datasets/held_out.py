@@ -16,7 +16,7 @@ from DualTrackCore.sweep import Sweep
 
 #: First seed and first speckle seed of held-out sweeps, and how many speckle volumes they share.
 HELD_OUT_SEED, HELD_OUT_SPECKLE_SEED, _HELD_OUT_SPECKLES = 2_000_000, 9_000, 4
-#: Speckle volumes that the calibration sweeps share: those of the training recipes.
+#: Speckle volumes that the calibration sweeps share: some of those that the training recipes use.
 _CALIBRATION_SPECKLES = 12
 #: Frame size (rows, columns) and pixel spacing of the small model's training sweeps.
 FRAME_SIZE, SPACING_MM = (128, 160), (0.25, 0.25)

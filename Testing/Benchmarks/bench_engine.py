@@ -168,8 +168,14 @@ def test_preparing_the_weights(ratio, published):
     )
 
 
+@pytest.fixture(scope="module")
+def processor_seconds() -> dict[int, float]:
+    """Of a frame, by the length of the sweep: time that others take from the machine does not count."""
+    return {}
+
+
 @pytest.mark.parametrize("frames", LENGTHS)
-def test_memory_and_growth(ratio, frames):
+def test_memory_and_growth(ratio, processor_seconds, frames):
     timing = ratio(
         lambda: peak_memory(frames),
         what=f"published network, {frames} frames in a process of its own",
@@ -178,4 +184,9 @@ def test_memory_and_growth(ratio, frames):
     )
     timing.figures["peak memory above model and input, MB"] = timing.result["extra_bytes"] / 1e6
     timing.figures["seconds a frame"] = timing.result["seconds"] / frames
+    processor_seconds[frames] = timing.result["processor_seconds"] / frames
+    shortest = min(processor_seconds)
+    growth = processor_seconds[frames] / processor_seconds[shortest]
+    timing.figures[f"cost of a frame, in those of {shortest} frames"] = growth
     assert timing.result["extra_bytes"] < 1.5e9
+    assert frames > 2048 or growth < 1.15

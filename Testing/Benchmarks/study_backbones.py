@@ -31,6 +31,8 @@ from DualTrackCore.training import Recipe, load_recipe
 
 #: The same for every row: 420 sweeps, one item of 6 frames each, two epochs.
 _BUDGET = [
+    "data.seeds=[0, 420]",
+    "data.speckles=12",
     "sampling={random_frames: 6, windows_per_sweep: 1}",
     "batch_size=8",
     "epochs=2",

@@ -122,7 +122,7 @@ def test_the_networks_of_the_recipes_have_the_sizes_that_the_table_names(kind, t
     net = initial_network(recipe, tmp_path)
     assert net.architecture == kind
     assert net.parameter_count == PARAMETERS[kind]
-    assert net.crop_size == recipe.model["crop_size"]  # the same as the small model's local encoder sees
+    assert net.crop_size == load_recipe("mini/local1").model["crop_size"]  # as the small model sees in its first stage
 
 
 def test_the_recipes_see_the_same_number_of_frames_in_the_same_number_of_steps():
