@@ -151,7 +151,7 @@ def run_network(
     if len(sweep) < 2:
         raise InputError("The sweep has one frame; a trajectory needs at least two.")
     run = prepare(sweep, model, device, precision, local, whole_frames, crop_shift)
-    chunk = choose_chunk(chunk_frames, model.network, run.device)
+    chunk = choose_chunk(chunk_frames, model.network, run.device, run.precision)
     network = model.network.eval()
     try:
         network.to(run.device)

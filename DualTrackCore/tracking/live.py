@@ -109,7 +109,7 @@ class LiveTracker:
         self._template = _sweep_without_pixels(1, frame_size, spacing_mm, simulated)
         self._template.require_images()
         self._run = prepare(self._template, model, device, precision, True, (), (0, 0))
-        self._chunk = choose_chunk(chunk_frames, model.network, self._run.device)
+        self._chunk = choose_chunk(chunk_frames, model.network, self._run.device, self._run.precision)
         if isinstance(most_behind, bool) or not isinstance(most_behind, int) or most_behind < self._chunk:
             raise InputError(
                 f"most_behind is {most_behind!r}; it must be a whole number of frames, at least one chunk "
@@ -129,7 +129,7 @@ class LiveTracker:
         self._jobs: deque[Future] = deque()
         self._news: deque[tuple[int, np.ndarray]] = deque()  # (first frame, poses) of updates nobody has asked for yet
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="dualtrack-live")
-        network.eval().to(self._run.device)
+        network.eval()
         self._warm_up()
 
     def __enter__(self) -> LiveTracker:
@@ -225,12 +225,15 @@ class LiveTracker:
         Loading the compiled kernels takes seconds in a new process: dozens of frames of a live source.
         """
         network, device = self._run.model.network, self._run.device
-        black = torch.zeros((self._chunk, *self._template.frame_size), dtype=torch.uint8, device=device)
+        frames = max(self._chunk, 2)  # one frame has no motion, and would not reach the transformers
+        run = replace(self._run, whole=np.arange(0, frames, network.global_every))
         path = ProvisionalPath(network, self._path.window_frames)
 
         def work() -> None:
-            stream = StreamingTrunk(network.local.trunk, lambda maps: class_tokens(self._run, maps))
-            path.add(*chunk_features(replace(self._run, whole=np.arange(1)), stream, black, 0, last=True))
+            network.to(device)
+            black = torch.zeros((frames, *self._template.frame_size), dtype=torch.uint8, device=device)
+            stream = StreamingTrunk(network.local.trunk, lambda maps: class_tokens(run, maps))
+            path.add(*chunk_features(run, stream, black, 0, last=True))
             path.update()
 
         try:

@@ -69,13 +69,21 @@ class LightningTask(lightning.LightningModule):
 
         Weighted by likelihood, each error is divided by its recent mean: what six Gaussians of unknown, slowly
         changing width would make of it. A component whose errors are tiny then is not drowned by one that cannot be
-        found at all. Several processes go by the means of the first, which are spread with the other buffers.
+        found at all. Several processes share one mean.
         """
         if self.recipe.weighting == "equal":
             return losses.mean()
         with torch.no_grad():
-            self.component_errors.lerp_(losses, _RECENT_SHARE)
+            step = self._over_processes(losses.detach())
+            if torch.isfinite(step).all():  # half precision may overflow; the optimiser leaves such a step out
+                self.component_errors.lerp_(step, _RECENT_SHARE)
         return (losses / self.component_errors.clamp(min=_LEAST_ERROR)).mean()
+
+    def _over_processes(self, losses: Tensor) -> Tensor:
+        """The mean over all training processes."""
+        if self._trainer is None or self.trainer.world_size == 1:
+            return losses
+        return self.trainer.strategy.reduce(losses, reduce_op="mean")
 
     def on_train_batch_start(self, batch: Item, batch_index: int) -> None:
         """Make dropout a function of seed, epoch, batch and process, so that a resumed run repeats it."""

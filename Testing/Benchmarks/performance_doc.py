@@ -3,6 +3,8 @@
     make bench
     python Testing/Benchmarks/performance_doc.py bench.json
 
+Several files are taken together, the first one first: suites may be run one by one, all on one machine.
+
 Sections are the benchmark files, headed by the first line of each. Tests with "grows" in their name go to the section
 on growth, and figures called "stage NAME, s" to the picture.
 """
@@ -165,10 +167,11 @@ def gpu_text(work: Work) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("results", type=Path, nargs="?", default=Path("bench.json"))
+    parser.add_argument("results", type=Path, nargs="*", default=[Path("bench.json")])
     parser.add_argument("-o", "--output", type=Path, default=DOCS, help="folder of performance.md and pictures/")
     options = parser.parse_args()
-    results = json.loads(options.results.read_text(encoding="utf-8"))
+    parts = [json.loads(path.read_text(encoding="utf-8")) for path in options.results]
+    results = parts[0] | {"benchmarks": [entry for part in parts for entry in part["benchmarks"]]}
     (options.output / "pictures").mkdir(parents=True, exist_ok=True)
     draw_profile(results["benchmarks"], options.output / "pictures" / PICTURE)
     with replacing(options.output / "performance.md") as temporary:

@@ -70,15 +70,21 @@ def test_compiled_streaming_gives_the_whole_sequence_result(compiled, pieces):
     torch.testing.assert_close(streamed(fast, frames, pieces), whole(trunk, frames), atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("has_onednn", [True, False])
+@pytest.mark.parametrize("with_onednn", [True, False])
 @pytest.mark.parametrize("pieces", [[1] * 5 + [16, 2], [23]])
-def test_streaming_through_torch_gives_the_whole_sequence_result(monkeypatch, has_onednn, pieces):
-    if has_onednn and not layers.has_onednn():
+def test_streaming_through_torch_gives_the_whole_sequence_result(monkeypatch, with_onednn, pieces):
+    if with_onednn and not layers.has_onednn(CPU, torch.float32):
         pytest.skip("this torch has no oneDNN")
-    monkeypatch.setattr(layers, "has_onednn", lambda: has_onednn)
+    monkeypatch.setattr(layers, "has_onednn", lambda device, dtype: with_onednn)
     trunk, frames = lively_trunk(), torch.rand(23, 64, 64)
     fast = FastTrunk(fold_trunk(trunk), TorchBackend(CPU, torch.float32))
     torch.testing.assert_close(streamed(fast, frames, pieces), whole(trunk, frames), atol=1e-5, rtol=1e-5)
+
+
+def test_onednn_is_called_for_single_precision_on_the_processor_only():
+    assert not layers.has_onednn(CPU, torch.bfloat16)
+    assert not layers.has_onednn(torch.device("cuda"), torch.float32)
+    assert layers.has_onednn(CPU, torch.float32) == torch.backends.mkldnn.is_available()
 
 
 @pytest.mark.parametrize("crop", [32, 96])

@@ -82,8 +82,8 @@ class Workspace:
         return taken
 
     def _new(self, size: int) -> Tensor:
-        if self._device.type == "cpu" and self._dtype == torch.float32:
-            return large(size)
+        if self._device.type == "cpu":
+            return large(-(-size * self._dtype.itemsize // 4)).view(self._dtype)[:size]
         return torch.empty(size, dtype=self._dtype, device=self._device)
 
 

@@ -31,9 +31,13 @@ class Layer(Protocol):
         ...
 
 
-def has_onednn() -> bool:
-    """Whether this torch brings oneDNN and lets its convolution be called."""
-    return torch.backends.mkldnn.is_available() and hasattr(torch, "mkldnn_convolution")
+def has_onednn(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether oneDNN can be called for such images: on the CPU in single precision, where this torch brings it.
+
+    In half precision torch chooses it by itself, where the processor allows it.
+    """
+    brought = torch.backends.mkldnn.is_available() and hasattr(torch, "mkldnn_convolution")
+    return device.type == "cpu" and dtype == torch.float32 and brought
 
 
 def onednn_convolution(image: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, stride: tuple) -> torch.Tensor:
@@ -52,7 +56,7 @@ class TorchLayer:
         self._activate, self._side = folded.activate, folded.weight.shape[3]
         self._weight = folded.weight.to(dtype).to(device).contiguous(memory_format=torch.channels_last_3d)
         self._bias = folded.bias.to(dtype).to(device)
-        self._convolution = onednn_convolution if device.type == "cpu" and has_onednn() else nn.functional.conv3d
+        self._convolution = onednn_convolution if has_onednn(device, dtype) else nn.functional.conv3d
 
     def run(self, x: Frames, y: Frames, shortcut: Frames | None = None) -> None:
         """See :class:`Layer`."""
