@@ -29,7 +29,7 @@ _FUSION_BUDGET = ["epochs=4", "warmup_epochs=1", "validation.every=4"]
 _WINDOWS_OF_16 = ["sampling.window=16", "sampling.windows_per_sweep=6"]
 #: Folder and name of a variant, and what it changes in the recipe of the shipped model. All see equally many frames.
 LOCAL = {
-    ("local-windows-8", "as shipped (windows of 8)"): [],
+    ("local-windows-8", "as in mini/local1 (windows of 8)"): [],
     ("local-batches-4", "batches of 4"): ["batch_size=4"],
     ("local-random-crop", "crop drawn at random"): ["augmentation.crop=true"],
     ("local-windows-16", "windows of 16"): _WINDOWS_OF_16,
@@ -51,9 +51,9 @@ LARGE = {
     ("large-crop-64-equal", "crop of 64, errors of equal weight"): ["model.crop_size=64", "weighting=equal"],
 }
 FUSION = {
-    ("fusion-equal", "3 layers, errors of equal weight"): ["weighting=equal"],
-    ("fusion-3-layers", "as shipped (3 layers)"): [],
-    ("fusion-1-layer", "1 fusion layer"): ["model.fusion_layers=1"],
+    ("fusion-crop-128", "as shipped (3 layers)"): [],
+    ("fusion-crop-128-equal", "3 layers, errors of equal weight"): ["weighting=equal"],
+    ("fusion-crop-128-1-layer", "1 fusion layer"): ["model.fusion_layers=1"],
 }
 _COMPONENTS = ["tx", "ty", "tz", "rz"]
 _COLUMNS = ["loss", "lpe_five_point_mm", "gpe_five_point_mm", *(f"correlation_{name}" for name in _COMPONENTS)]
