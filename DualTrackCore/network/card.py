@@ -45,8 +45,8 @@ class ModelCard:
         training_data: one sentence.
         licence, licence_url: of the weights.
         expected_error: one sentence, with the metric and the data it was measured on.
-        bf16_error: largest change of a motion (mm or degrees) on sweeps of speckle when the trunks ran in bfloat16; None
-            where nobody measured, and then bfloat16 is never chosen unasked.
+        bf16_error: largest change of a motion (mm or degrees) on sweeps of speckle when the trunks ran in bfloat16;
+            None where nobody measured, and then bfloat16 is never chosen unasked.
     """
 
     name: str = "unknown"

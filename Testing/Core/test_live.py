@@ -1,5 +1,6 @@
 """Tracking while frames arrive: provisional poses soon, and in the end what the offline call gives."""
 
+import threading
 import time
 
 import numpy as np
@@ -240,7 +241,8 @@ def test_the_warnings_of_the_offline_call_are_given_at_the_end(model):
         tracker.finish()
 
 
-def test_a_new_tracker_has_sent_frames_through_everything_and_kept_nothing_of_them(model, monkeypatch):
+@pytest.mark.parametrize(("chunk", "sent"), [(1, 2), (4, 4), (20, 20)])
+def test_a_new_tracker_has_sent_frames_through_everything_and_kept_nothing_of_them(model, monkeypatch, chunk, sent):
     pushed, updated = [], []
     push, update = StreamingTrunk.push, ProvisionalPath.update
 
@@ -254,8 +256,8 @@ def test_a_new_tracker_has_sent_frames_through_everything_and_kept_nothing_of_th
 
     monkeypatch.setattr(StreamingTrunk, "push", counted_push)
     monkeypatch.setattr(ProvisionalPath, "update", counted_update)
-    with live(model, noise_sweep(8), chunk_frames=4) as tracker:
-        assert pushed == [4]
+    with live(model, noise_sweep(8), chunk_frames=chunk) as tracker:
+        assert pushed == [sent]
         assert len(updated) == 1
         assert len(tracker) == tracker.behind_frames == 0
         assert tracker.wait() == []
@@ -266,5 +268,7 @@ def test_a_tracker_that_cannot_warm_up_says_so_when_it_is_made(model, monkeypatc
         raise MemoryError
 
     monkeypatch.setattr(StreamingTrunk, "push", full)
+    before = threading.active_count()
     with pytest.raises(OutOfMemoryError, match="cpu has too little memory"):
         live(model, noise_sweep(8))
+    assert threading.active_count() == before

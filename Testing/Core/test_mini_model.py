@@ -8,6 +8,8 @@ import pytest
 from DualTrackCore import estimate_trajectory, evaluate, load_model
 from DualTrackCore.sample import sample_sweep
 from DualTrackCore.tracking import estimate_with_head
+from DualTrackCore.training import load_recipe
+from DualTrackCore.training.initial import recipe_card
 from DualTrackCore.trajectory import Trajectory, invert_rigid
 
 
@@ -47,6 +49,10 @@ def test_the_card_says_what_it_was_trained_on_and_what_error_to_expect(model):
     assert "Simulated sweeps only" in model.card.training_data
     assert "GPE" in model.card.expected_error
     assert "held-out simulated" in model.card.expected_error
+
+
+def test_the_card_is_that_of_the_recipe(model):
+    assert replace(model.card, architecture={}) == replace(recipe_card(load_recipe("mini/fusion")), architecture={})
 
 
 def test_both_encoders_take_part(model, sweep):

@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -306,3 +307,17 @@ def test_a_processor_without_instructions_for_bfloat16_is_told_from_one_with_the
     for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
         monkeypatch.delattr(torch.cpu, name)  # as in versions of torch that cannot tell
     assert not device_module.computes_in_bf16()
+
+
+def test_the_card_of_the_model_decides_about_half_precision(monkeypatch):
+    monkeypatch.setattr(device_module, "computes_in_bf16", lambda: True)
+    monkeypatch.setattr(device_module, "compiled_backend", lambda: None)
+    model, sweep = tiny_model(), noise_sweep(4)
+    for error, chosen in ((None, "fp32"), (0.01, "bf16")):
+        allowed = replace(model, card=replace(model.card, bf16_error=error))
+        assert estimate_trajectory(sweep, allowed, device="cpu").provenance["precision"] == chosen
+
+
+def test_half_precision_takes_twice_as_many_frames_at_a_time_on_the_processor():
+    network = tiny_model().network
+    assert [choose_chunk("auto", network, torch.device("cpu"), p) for p in ("fp32", "bf16")] == [16, 32]

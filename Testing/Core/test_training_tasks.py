@@ -158,6 +158,8 @@ def test_weighting_by_likelihood_lets_every_component_pull_by_its_own_measure():
     pull = losses.grad * wanted
     torch.testing.assert_close(pull[:5], torch.full((5,), 1 / 6), rtol=0.01, atol=0)
     assert losses.grad[5] == pytest.approx(1 / 1e-3 / 6, rel=0.01)  # no component counts without limit
+    task.weighted(torch.full((6,), torch.inf))  # a step that overflowed in half precision
+    torch.testing.assert_close(task.component_errors, wanted, rtol=0.01, atol=1e-6)
 
 
 def test_the_trunk_in_pieces_gives_the_maps_and_the_gradients_of_the_whole():
