@@ -74,7 +74,7 @@ class LightningTask(lightning.LightningModule):
         if self.recipe.weighting == "equal":
             return losses.mean()
         with torch.no_grad():
-            step = self._over_processes(losses.detach())
+            step = self._over_processes(losses.detach().clone())  # the sum over processes is made in place
             if torch.isfinite(step).all():  # half precision may overflow; the optimiser leaves such a step out
                 self.component_errors.lerp_(step, _RECENT_SHARE)
         return (losses / self.component_errors.clamp(min=_LEAST_ERROR)).mean()

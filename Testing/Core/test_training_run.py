@@ -105,7 +105,12 @@ def test_a_killed_command_goes_on_to_the_same_weights(table, tmp_path):
 
 def test_two_processes_train_as_one_with_twice_the_batch(table, tmp_path):
     values = tiny_values(
-        "local3", table, model={**TINY, "dropout": 0.0}, sampling={"stored_crops": 1}, standardise=True
+        "local3",
+        table,
+        model={**TINY, "dropout": 0.0},
+        sampling={"stored_crops": 1},
+        standardise=True,
+        weighting="likelihood",
     )
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(values), encoding="utf-8")
@@ -119,7 +124,7 @@ def test_two_processes_train_as_one_with_twice_the_batch(table, tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("epoch 2/2") == 1
     one = train(
-        tiny_recipe("local3", table, **{k: values[k] for k in ("model", "sampling", "standardise")}),
+        tiny_recipe("local3", table, **{k: values[k] for k in ("model", "sampling", "standardise", "weighting")}),
         runs=tmp_path / "one",
         say=lambda line: None,
     )
