@@ -6,14 +6,12 @@ command that has said all there is to say about bad input itself returns false f
 
 from __future__ import annotations
 
-import contextlib
-import signal
 import sys
-import threading
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from DualTrackCore.cli.console import Console
+from DualTrackCore.cli.interruption import signals_as_interrupt
 from DualTrackCore.cli.parser import build_parser
 from DualTrackCore.errors import Cancelled, DualTrackError
 
@@ -32,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     console = Console(json_output="--json" in arguments, quiet="--quiet" in arguments)
     try:
-        with console.warnings_as_sentences(), _signals_as_interrupt(console):
+        with console.warnings_as_sentences(), signals_as_interrupt(console):
             options = build_parser().parse_args(arguments)
             accepted = options.command(options, console) is not False
     except (Cancelled, KeyboardInterrupt) as error:
@@ -51,26 +49,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
     finally:
         console.close()
     return DONE if accepted else REFUSED
-
-
-@contextlib.contextmanager
-def _signals_as_interrupt(console: Console) -> Iterator[None]:
-    """Let a polite end of the process (SIGTERM) clean up as Ctrl-C does, and forget neither.
-
-    An exception that arrives while a library calls back into Python can be lost there, as in a compilation; the console
-    raises it again at the next report of progress.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may say what signals do
-        return
-
-    def interrupt(*_: object) -> None:
-        console.interrupted = True
-        raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -21,11 +21,12 @@ class Console:
 
     Attributes:
         interrupted: set by who hears that the user wants to stop; the next report of progress raises KeyboardInterrupt.
+        asking: the user is being asked something.
     """
 
     def __init__(self, json_output: bool, quiet: bool) -> None:
         self._json, self._quiet = json_output, quiet
-        self.interrupted = False
+        self.interrupted = self.asking = False
         self._bar = None
         self._stage: str | None = None
 
@@ -56,7 +57,15 @@ class Console:
         if self._json or not sys.stdin.isatty():
             return False
         self.close()
-        return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
+        self.asking = True
+        try:
+            return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
+        finally:
+            self.asking = False
+
+    def cancelled(self) -> bool:
+        """Whether the user wants to stop, for work that asks instead of reporting."""
+        return self.interrupted
 
     def progress(self, report: Progress) -> None:
         """Progress callback: one bar a stage, with the time left; only where stderr is a terminal."""

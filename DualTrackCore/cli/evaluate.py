@@ -56,6 +56,7 @@ def evaluate(options: Namespace, console: Console) -> None:
             resume=not options.fresh,
             on_bad=options.on_bad,
             progress=console.progress,
+            cancelled=console.cancelled,
         )
         files = _write(result, methods, dataset, options, target, console)
     except (Cancelled, KeyboardInterrupt):

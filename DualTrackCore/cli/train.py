@@ -27,7 +27,13 @@ def train(options: Namespace, console: Console) -> None:
         sys.stdout.flush()  # a log file must show the line now, not when the buffer is full
 
     result = train_stage(
-        recipe, runs=options.runs, resume=options.resume, say=say, bars=terminal, progress=console.progress
+        recipe,
+        runs=options.runs,
+        resume=options.resume,
+        say=say,
+        bars=terminal,
+        progress=console.progress,
+        cancelled=console.cancelled,
     )
     console.say(
         columns(

@@ -10,6 +10,7 @@ from typing import Any
 import lightning
 
 from DualTrackCore.evaluation.definitions import COMPONENTS
+from DualTrackCore.progress import CancelledCallback, Reporter
 from DualTrackCore.training.recipe import Recipe
 
 
@@ -69,6 +70,23 @@ class EpochLines(lightning.Callback):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up the count of an interrupted run."""
         self._earlier_seconds, self.validations = float(state["seconds"]), list(state["validations"])
+
+
+class StopWhenCancelled(lightning.Callback):
+    """Asks after every batch whether to stop.
+
+    Raises:
+        Cancelled: yes.
+    """
+
+    def __init__(self, cancelled: CancelledCallback | None) -> None:
+        self._reporter = Reporter(None, cancelled)
+
+    def on_train_batch_end(self, *_: object) -> None:
+        """Stop where nothing is half done."""
+        self._reporter.check()
+
+    on_validation_batch_end = on_train_batch_end
 
 
 def _validation_text(figures: Mapping[str, float]) -> str:

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import logging
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,18 +20,18 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from torch import Tensor
 
 from DualTrackCore.baselines import save_baseline
-from DualTrackCore.errors import CheckpointError, InputError
+from DualTrackCore.errors import Cancelled, CheckpointError, InputError
 from DualTrackCore.files import replacing
 from DualTrackCore.network import ModelCard
 from DualTrackCore.network.checkpoint import save_model
 from DualTrackCore.network.lora import merge_lora
-from DualTrackCore.progress import ProgressCallback, Reporter
+from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter
 from DualTrackCore.training.initial import WEIGHTS_NAME, initial_network, recipe_card
 from DualTrackCore.training.items import SweepItems
 from DualTrackCore.training.lightning_items import LightningItems
 from DualTrackCore.training.lightning_task import LightningTask, fold_scale
 from DualTrackCore.training.recipe import PRECISIONS, Recipe
-from DualTrackCore.training.reporting import EpochLines
+from DualTrackCore.training.reporting import EpochLines, StopWhenCancelled
 from DualTrackCore.training.sweeps import training_sweeps
 
 #: Items whose targets decide mean and scale, and the least scale of a component (mm or degrees).
@@ -65,6 +65,7 @@ def train(
     say: Callable[[str], None] = print,
     bars: bool = False,
     progress: ProgressCallback | None = None,
+    cancelled: CancelledCallback | None = None,
 ) -> TrainingResult:
     """Train one stage.
 
@@ -76,11 +77,13 @@ def train(
         say: called with a line after every epoch, in the first process.
         bars: show Lightning's progress bars.
         progress: told of stage "sweeps" while they are made or opened.
+        cancelled: asked after every batch, and for every sweep that is made.
 
     Raises:
         InputError: the recipe's data or weights are missing or do not fit, the folder holds another run, or there is
             nothing to resume.
         CheckpointError: the checkpoint is damaged or holds more than tensors.
+        Cancelled: the caller asked to stop, or Ctrl-C came while it trained; the checkpoints stay.
     """
     runs = Path(runs)
     output = runs / recipe.output
@@ -88,16 +91,17 @@ def train(
     tell = say if rank_zero_only.rank == 0 else None
     card, network = recipe_card(recipe), initial_network(recipe, runs, tell)
     cache = runs / "cache"
-    sweeps = training_sweeps(recipe.data, card, cache / "sweeps", max(recipe.workers, 1), Reporter(progress))
+    sweeps = training_sweeps(recipe.data, card, cache / "sweeps", max(recipe.workers, 1), Reporter(progress, cancelled))
     items = LightningItems(recipe, sweeps, network, card, cache / "tokens")
     task = LightningTask(recipe, network, *target_statistics(recipe, items.training_items)).train()
     lines = EpochLines(recipe, say)
-    trainer = build_trainer(recipe, output, lines, bars)
-    with _quiet():
-        # A checkpoint is read as tensors and plain values only, so it can never run code.
-        trainer.fit(task, items, ckpt_path=checkpoint, weights_only=True)
-    if trainer.interrupted:
-        raise KeyboardInterrupt
+    trainer = build_trainer(recipe, output, [lines, StopWhenCancelled(cancelled)], bars)
+    try:
+        with _quiet():
+            # A checkpoint is read as tensors and plain values only, so it can never run code.
+            trainer.fit(task, items, ckpt_path=checkpoint, weights_only=True)
+    except (Cancelled, SystemExit):  # Lightning turns a KeyboardInterrupt into the latter
+        raise Cancelled(_what_is_kept(output)) from None
     return _export(recipe, card, task, trainer, output, lines)
 
 
@@ -114,8 +118,10 @@ def target_statistics(recipe: Recipe, items: SweepItems) -> tuple[Tensor, Tensor
     return torch.from_numpy(values.mean(axis=0)), torch.from_numpy(std)
 
 
-def build_trainer(recipe: Recipe, output: Path, lines: EpochLines, bars: bool) -> lightning.Trainer:
-    """Lightning's trainer as the recipe wants it."""
+def build_trainer(
+    recipe: Recipe, output: Path, callbacks: Sequence[lightning.Callback], bars: bool
+) -> lightning.Trainer:
+    """Lightning's trainer as the recipe wants it, which keeps the best and the last checkpoint."""
     monitor = f"val_{recipe.validation.metric}"
     folder = output / "checkpoints"
     best = ModelCheckpoint(
@@ -146,7 +152,7 @@ def build_trainer(recipe: Recipe, output: Path, lines: EpochLines, bars: bool) -
             accumulate_grad_batches=recipe.accumulate,
             check_val_every_n_epoch=recipe.validation.every,
             num_sanity_val_steps=0,
-            callbacks=[lines, best, last],
+            callbacks=[*callbacks, best, last],
             logger=[CSVLogger(output, "csv"), TensorBoardLogger(output, "tensorboard")],
             log_every_n_steps=1,
             enable_progress_bar=bars,
@@ -158,7 +164,7 @@ def build_trainer(recipe: Recipe, output: Path, lines: EpochLines, bars: bool) -
 
 def _prepare_output(recipe: Recipe, output: Path, resume: bool) -> Path | None:
     """Refuse what would mix two runs; returns the checkpoint to go on from."""
-    last, settings = output / "checkpoints" / "last.ckpt", output / "recipe.json"
+    last, settings = _last_checkpoint(output), output / "recipe.json"
     if resume:
         if not last.is_file():
             raise InputError(f"{output} holds no checkpoint of an interrupted run; start it without --resume.")
@@ -171,6 +177,16 @@ def _prepare_output(recipe: Recipe, output: Path, resume: bool) -> Path | None:
         with replacing(settings) as temporary:
             temporary.write_text(json.dumps(_flat(recipe), indent=2) + "\n", encoding="utf-8")
     return None
+
+
+def _what_is_kept(output: Path) -> str:
+    if not _last_checkpoint(output).is_file():
+        return "Cancelled before there was a checkpoint; start it again."
+    return f"Cancelled; the checkpoints stay in {output}, and --resume (resume=True) goes on from the last."
+
+
+def _last_checkpoint(output: Path) -> Path:
+    return output / "checkpoints" / "last.ckpt"
 
 
 def _require_tensors(checkpoint: Path) -> None:

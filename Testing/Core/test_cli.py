@@ -1,12 +1,9 @@
 """The dualtrack command as a user meets it."""
 
-import contextlib
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -18,7 +15,6 @@ from DualTrackCore.cli import main
 from DualTrackCore.cli.results import _plain
 from DualTrackCore.io import load_sweep, read_trajectory_csv, save_sweep
 from DualTrackCore.network.checkpoint import save_model
-from DualTrackCore.progress import Progress
 from DualTrackCore.simulation import rendered, simulated_sweep
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.trajectory import Trajectory
@@ -254,46 +250,6 @@ def test_help_needs_no_heavy_import():
     assert "--hole-filling" in done.stdout
 
 
-def test_ctrl_c_ends_cleanly_and_leaves_nothing(folder, tmp_path):
-    sweep = Sweep(np.random.default_rng(0).integers(0, 255, (600, 300, 300), dtype=np.uint8), 0.2)
-    save_sweep(sweep, tmp_path / "long.h5")
-    process = subprocess.Popen(
-        [
-            *(sys.executable, "-m", "DualTrackCore.cli", "run", str(tmp_path / "long.h5")),
-            *("--model", str(folder / "tiny.safetensors"), "-o", str(tmp_path / "out"), "--voxel", "0.5"),
-        ],
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    deadline = time.monotonic() + 60
-    while not any(path.name.endswith("-out") for path in tmp_path.iterdir()) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    time.sleep(0.5)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 1
-    assert "Cancelled; nothing was written." in err
-    assert "Traceback" not in err
-    assert os.listdir(tmp_path) == ["long.h5"]
-
-
-def test_a_wish_to_stop_that_a_library_swallows_is_heard_at_the_next_report(monkeypatch, capsys):
-    reached = []
-
-    def work(options, console):
-        with contextlib.suppress(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
-            time.sleep(5)
-        reached.append("report")
-        console.progress(Progress("network", 1, 2))
-        reached.append("end")
-
-    monkeypatch.setattr("DualTrackCore.cli.sweeps.info", work)
-    assert main(["info", "sweep.h5"]) == 1
-    assert reached == ["report"]
-    assert "Cancelled; nothing was written." in capsys.readouterr().err
-
-
 def test_a_report_holds_nothing_that_json_cannot(tmp_path):
     values = {"a": np.float64("nan"), "b": np.arange(2), "c": (np.int64(3), float("inf")), "d": tmp_path, 5: None}
     assert _plain(values) == {"a": None, "b": [0, 1], "c": [3, None], "d": str(tmp_path), "5": None}
@@ -314,20 +270,6 @@ def test_the_vertebra_sweep_is_reconstructed_from_its_tracking(dualtrack, tmp_pa
     assert report["trajectory"]["path_length_mm"] == pytest.approx(33.6, abs=0.05)
     volume = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "volume.nrrd")))
     assert volume.max() > 200
-
-
-def test_a_termination_signal_cleans_up_as_ctrl_c_does(folder, tmp_path):
-    script = (
-        "import os, signal, sys\nfrom DualTrackCore import files\nfrom DualTrackCore.cli import main, sweeps\n"
-        "sweeps._estimate = lambda *_: os.kill(os.getpid(), signal.SIGTERM)\nsys.exit(main(sys.argv[1:]))\n"
-    )
-    arguments = ["run", folder / "plain.h5", "--model", "any", "-o", tmp_path / "out"]
-    done = subprocess.run(
-        [sys.executable, "-c", script, *map(str, arguments)], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 1
-    assert "Cancelled" in done.stderr
-    assert os.listdir(tmp_path) == []
 
 
 def test_a_fault_of_the_program_is_told_apart_from_bad_input(dualtrack, folder, monkeypatch):

@@ -13,7 +13,7 @@ import yaml
 from oracle import TINY
 from training_data import tiny_recipe, tiny_values, write_sweeps
 
-from DualTrackCore.errors import CheckpointError, InputError
+from DualTrackCore.errors import Cancelled, CheckpointError, InputError
 from DualTrackCore.io import load_sweep
 from DualTrackCore.network import load_model
 from DualTrackCore.network.checkpoint import read_weights
@@ -72,6 +72,19 @@ def test_a_run_that_died_before_saving_goes_on_to_the_same_weights(stage, table,
     ]
     for name, value in last[0]["state_dict"].items():
         assert torch.equal(value, last[1]["state_dict"][name]), name
+
+
+def test_a_cancelled_run_says_what_stays_and_goes_on_to_the_same_weights(table, tmp_path):
+    recipe = tiny_recipe("local1", table, epochs=3)
+    with pytest.raises(Cancelled, match="Cancelled"):
+        train(recipe, runs=tmp_path / "cut", say=lambda line: None, cancelled=lambda: True)
+    whole = train(recipe, runs=tmp_path / "whole", say=lambda line: None)
+    said = []
+    with pytest.raises(Cancelled, match=r"the checkpoints stay in .*local1, and --resume"):
+        train(recipe, runs=tmp_path / "cut", say=said.append, cancelled=lambda: len(said) == 2)
+    rest = train(recipe, runs=tmp_path / "cut", resume=True, say=said.append, cancelled=lambda: False)
+    assert [line.split()[1] for line in said] == ["1/3", "2/3", "3/3"]
+    assert same_tensors(whole.weights, rest.weights) == []
 
 
 def test_a_run_that_ends_early_follows_the_schedule_of_the_whole_run(table, tmp_path):

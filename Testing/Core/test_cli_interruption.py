@@ -1,0 +1,123 @@
+"""Ctrl-C and SIGTERM: heard soon, where the work can be left cleanly."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from oracle import tiny_model
+
+from DualTrackCore.cli import interruption, main
+from DualTrackCore.io import save_sweep
+from DualTrackCore.network.checkpoint import save_model
+from DualTrackCore.progress import Progress
+from DualTrackCore.sweep import Sweep
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A sweep of many seconds of work, and a small untrained model."""
+    folder = tmp_path_factory.mktemp("interruption")
+    frames = np.random.default_rng(0).integers(0, 255, (600, 300, 300), dtype=np.uint8)
+    save_sweep(Sweep(frames, 0.2), folder / "long.h5")
+    model = tiny_model()
+    save_model(model.network, model.card, folder / "tiny.safetensors")
+    return folder
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    """Run `work(console)` as a command: (exit code, stderr)."""
+
+    def run(work) -> tuple[int, str]:
+        monkeypatch.setattr("DualTrackCore.cli.sweeps.info", lambda options, console: work(console))
+        return main(["info", "sweep.h5"]), capsys.readouterr().err
+
+    return run
+
+
+def press_ctrl_c() -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("delay", [0.0, 0.6])
+def test_a_signal_ends_a_run_cleanly_and_leaves_nothing(sent, delay, folder, tmp_path):
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "DualTrackCore.cli", "run", str(folder / "long.h5")),
+            *("--model", str(folder / "tiny.safetensors"), "-o", str(tmp_path / "out"), "--voxel", "0.5"),
+        ],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    while not any(path.name.endswith("-out") for path in tmp_path.iterdir()) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    time.sleep(delay)
+    process.send_signal(sent)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1, err
+    assert "Cancelled; nothing was written." in err
+    assert "Traceback" not in err
+    assert os.listdir(tmp_path) == []
+
+
+def test_work_is_left_at_its_next_report_and_not_within_a_library(command):
+    reached = []
+
+    def work(console):
+        press_ctrl_c()
+        reached.append("after the signal")
+        assert console.cancelled()
+        console.progress(Progress("network", 1, 2))
+        reached.append("after the report")
+
+    code, err = command(work)
+    assert code == 1
+    assert "Cancelled; nothing was written." in err
+    assert reached == ["after the signal"]
+
+
+def test_work_that_reports_nothing_is_left_after_a_while(command, monkeypatch):
+    monkeypatch.setattr(interruption, "GRACE_S", 0.2)
+    started = time.monotonic()
+
+    def work(console):
+        press_ctrl_c()
+        time.sleep(60)
+
+    assert command(work)[0] == 1
+    assert time.monotonic() - started < 30
+
+
+def test_a_second_ctrl_c_is_heard_at_once(command):
+    reached = []
+
+    def work(console):
+        press_ctrl_c()
+        reached.append("first")
+        press_ctrl_c()
+        reached.append("second")
+
+    assert command(work)[0] == 1
+    assert reached == ["first"]
+
+
+def test_a_question_is_left_at_once(command, monkeypatch):
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("builtins.input", lambda question: press_ctrl_c())
+    answers = []
+    assert command(lambda console: answers.append(console.confirm("Download?")))[0] == 1
+    assert answers == []
+
+
+def test_signals_mean_afterwards_what_they_meant_before(command, monkeypatch):
+    monkeypatch.setattr(interruption, "GRACE_S", 0.2)
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    assert command(lambda console: press_ctrl_c())[0] == 0
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+    time.sleep(0.5)  # no late signal comes
