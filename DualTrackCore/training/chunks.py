@@ -41,7 +41,7 @@ def trunk_in_chunks(
         stop = min(start + size, frames)
         low = max(start - margin, 0)
         crops = images(low, min(stop + margin, frames))
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() and size < frames:  # a single piece would be computed twice and save nothing
             parts.append(checkpoint(piece, crops, start - low, stop - start, use_reentrant=False))
         else:
             parts.append(piece(crops, start - low, stop - start))
