@@ -2,7 +2,7 @@
 
     python Testing/Data/mini/make_ablation.py RUNS
 
-RUNS holds the finished stages mini/local-only and mini/global. Fusion and pose head are not used, and zero.
+RUNS holds the finished stages mini/local-only and mini/global-more. Fusion and pose head are not used, and zero.
 """
 
 import sys
