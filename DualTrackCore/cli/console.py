@@ -21,12 +21,13 @@ class Console:
 
     Attributes:
         interrupted: set by who hears that the user wants to stop; the next report of progress raises KeyboardInterrupt.
+        heard: the work knows that, and is on its way out.
         asking: the user is being asked something.
     """
 
     def __init__(self, json_output: bool, quiet: bool) -> None:
         self._json, self._quiet = json_output, quiet
-        self.interrupted = self.asking = False
+        self.interrupted = self.heard = self.asking = False
         self._bar = None
         self._stage: str | None = None
 
@@ -65,13 +66,14 @@ class Console:
 
     def cancelled(self) -> bool:
         """Whether the user wants to stop, for work that asks instead of reporting."""
+        self.heard = self.interrupted
         return self.interrupted
 
     def progress(self, report: Progress) -> None:
         """Progress callback: one bar a stage, with the time left; only where stderr is a terminal."""
         from tqdm import tqdm
 
-        if self.interrupted:
+        if self.cancelled():
             raise KeyboardInterrupt
         if report.stage != self._stage:
             self.close()

@@ -20,11 +20,12 @@ def signals_as_interrupt(console: Console) -> Iterator[None]:
     An exception out of a signal's handler strikes wherever the program happens to be. Inside a library that calls back
     into Python, as a compiler does, it is lost or ends the process without any cleaning up. It is therefore raised at
     once only where the user is asked something, at the second signal, or when `GRACE_S` have passed without a report.
+    Work that has heard of it takes the time that it needs to leave things in order.
     """
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread may say what signals do
         return
-    impatience = threading.Timer(GRACE_S, _signal_main_thread)
+    impatience = threading.Timer(GRACE_S, lambda: console.heard or _signal_main_thread())
     impatience.daemon = True
 
     def interrupt(*_: object) -> None:

@@ -11,6 +11,7 @@ import pytest
 from oracle import tiny_model
 
 from DualTrackCore.cli import interruption, main
+from DualTrackCore.errors import Cancelled
 from DualTrackCore.io import save_sweep
 from DualTrackCore.network.checkpoint import save_model
 from DualTrackCore.progress import Progress
@@ -92,6 +93,26 @@ def test_work_that_reports_nothing_is_left_after_a_while(command, monkeypatch):
 
     assert command(work)[0] == 1
     assert time.monotonic() - started < 30
+
+
+@pytest.mark.parametrize("hear", ["progress", "cancelled"])
+def test_work_that_has_heard_takes_its_time_to_clean_up(hear, command, monkeypatch):
+    monkeypatch.setattr(interruption, "GRACE_S", 0.2)
+    reached = []
+
+    def work(console):
+        press_ctrl_c()
+        try:
+            if hear == "progress":
+                console.progress(Progress("network", 1, 2))
+            elif console.cancelled():
+                raise Cancelled("Cancelled; this is kept.")
+        finally:
+            time.sleep(1)
+            reached.append("clean")
+
+    assert command(work)[0] == 1
+    assert reached == ["clean"]
 
 
 def test_a_second_ctrl_c_is_heard_at_once(command):
