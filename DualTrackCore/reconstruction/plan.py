@@ -19,6 +19,8 @@ from DualTrackCore.trajectory import Trajectory
 
 #: Automatic spacing makes no larger volumes than this, whatever the memory: 512 voxels cubed.
 AUTOMATIC_VOXELS = 512**3
+#: An extent of fewer voxels than this is rounding: the sweep lies in one plane.
+_FLAT = 1e-6
 
 
 def plan_grid(
@@ -152,7 +154,9 @@ def _box_text(low: np.ndarray, high: np.ndarray) -> str:
 
 def _size(extent_mm: np.ndarray, spacing_mm: tuple[float, float, float]) -> np.ndarray:
     # As floats: the counts of an absurdly fine spacing must not overflow before they are refused.
-    return np.floor(extent_mm / np.asarray(spacing_mm) + 0.5) + 1
+    extent = extent_mm / np.asarray(spacing_mm)
+    # One layer holds what lies in its plane and, spread linearly, nothing beside it.
+    return np.maximum(np.floor(extent + 0.5) + 1, np.where(extent > _FLAT, 2, 1))
 
 
 def _bytes(extent_mm: np.ndarray, spacing_mm: tuple[float, float, float]) -> float:
