@@ -22,6 +22,7 @@ PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 POSES = ("estimate", "tracked")
 FANS = ("none", "auto")
 HOLE_FILLINGS = ("none", *METHODS)
+VIEW_COUNTS = (1, 2, 4)
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,8 @@ class RunSettings:
         device: "auto", "cpu", "cuda", "cuda:0", ..., "mps".
         precision: "auto", "fp32", "bf16" or "fp16".
         chunk_frames: frames through the network at a time, or "auto".
+        views: how often the network runs, on the sweep as it is, mirrored and backwards, for the mean of the motions:
+            1, 2 or 4; see :func:`~DualTrackCore.tracking.estimate_trajectory`. Estimated poses only.
         consistency: whether to say for each frame how far estimates of the same motion agree, which takes three more
             runs of the network: see :func:`~DualTrackCore.tracking.consistency.consistency`. Estimated poses only.
         poses: "estimate" them from the images, or take those that the sweep was "tracked" with.
@@ -54,6 +57,7 @@ class RunSettings:
     device: str = "auto"
     precision: str = "auto"
     chunk_frames: int | str = "auto"
+    views: int = 1
     consistency: bool = False
     poses: str = "estimate"
     reconstruct: bool = True
@@ -75,6 +79,12 @@ class RunSettings:
             "chunk_frames",
             self.chunk_frames,
             "'auto' or a whole number of at least 1",
+        )
+        _require(
+            _whole(self.views, 1) and self.views in VIEW_COUNTS,
+            "views",
+            self.views,
+            f"one of {', '.join(map(str, VIEW_COUNTS))}",
         )
         for name in ("consistency", "reconstruct"):
             value = getattr(self, name)

@@ -92,7 +92,15 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_consistency(parser: argparse.ArgumentParser) -> None:
+def _add_checks(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--views",
+        type=int,
+        default=1,
+        choices=[1, 2, 4],
+        help="run the network on the sweep as it is (1), mirrored as well (2), and both backwards as well (4), and "
+        "take the mean: steadier in-plane motion for two or four times the time (default: %(default)s)",
+    )
     parser.add_argument(
         "--consistency",
         action="store_true",
@@ -135,7 +143,7 @@ def _add_run(commands: argparse._SubParsersAction) -> None:
     )
     _add_sweep(parser)
     _add_model(parser)
-    _add_consistency(parser)
+    _add_checks(parser)
     parser.add_argument("-o", "--output", metavar="DIR", required=True, help="folder for the results")
     _add_volume(parser)
 
@@ -144,7 +152,7 @@ def _add_track(commands: argparse._SubParsersAction) -> None:
     parser = _command(commands, "track", "sweeps:track", "estimate the trajectory of a sweep")
     _add_sweep(parser)
     _add_model(parser)
-    _add_consistency(parser)
+    _add_checks(parser)
     parser.add_argument(
         "-o",
         "--output",
@@ -259,9 +267,9 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
         "--method",
         metavar="NAME",
         action="append",
-        help="identity, mean-motion, own-mean-motion, decorrelation, decorrelation-told, model:M, local:M (encoder "
-        "alone), global:M, baseline:B; M is a model's name or a weights file, B a trained baseline's; repeat for "
-        "several (default: those without weights and model:mini)",
+        help="identity, mean-motion, own-mean-motion, decorrelation, decorrelation-told, model:M, four-views:M (run "
+        "with --views 4), local:M (encoder alone), global:M, baseline:B; M is a model's name or a weights file, B a "
+        "trained baseline's; repeat for several (default: those without weights and model:mini)",
     )
     parser.add_argument("--split", metavar="NAME", help="only the sweeps of this split: train, val, ...")
     parser.add_argument(

@@ -190,6 +190,8 @@ def _summary(report: Mapping[str, Any], target: Path) -> str:
         ("trajectory", f"{trajectory['path_length_mm']:.1f} mm path over {plural(trajectory['poses'], 'frame')}"),
         ("volume", f"{size} voxels of {spacing} mm from {used}; {volume['covered_fraction']:.0%} of it was seen"),
     ]
+    if views := trajectory["source"].get("views"):
+        rows.insert(1, ("views", f"mean of the sweep {', '.join(views)}"))
     if report["consistency"] is not None:
         rows.append(("consistency", _consistency_text(report["consistency"])))
     if report["evaluation"] is not None:

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 #: Methods that need no weights, and those of them that are calibrated on tracked sweeps first.
 SIMPLE = ("identity", "mean-motion", "own-mean-motion", "decorrelation", "decorrelation-told")
 CALIBRATED = ("mean-motion", "decorrelation", "decorrelation-told")
-_HEADS = {"model": "fusion", "local": "local", "global": "global"}
+#: Head and number of views by the word before the colon.
+_HEADS = {"model": ("fusion", 1), "four-views": ("fusion", 4), "local": ("local", 1), "global": ("global", 1)}
 _BASELINE = "baseline"
 
 
@@ -28,9 +29,9 @@ def require_known(names: Sequence[str]) -> None:
         kind, _, weights = name.partition(":")
         if name not in SIMPLE and not (kind in (*_HEADS, _BASELINE) and weights):
             raise InputError(
-                f"The method {name!r} is unknown; choose {', '.join(SIMPLE)}, model:M, local:M or global:M, where M is "
-                "the name of a model or a weights file, or baseline:B, where B is the name of a trained baseline or "
-                "its weights file."
+                f"The method {name!r} is unknown; choose {', '.join(SIMPLE)}, model:M, four-views:M, local:M or "
+                "global:M, where M is the name of a model or a weights file, or baseline:B, where B is the name of a "
+                "trained baseline or its weights file."
             )
 
 
@@ -57,7 +58,8 @@ def load_networks(names: Sequence[str], device: str = "auto") -> dict[str, Metho
         else:
             from DualTrackCore.network import load_model
 
-            networks[name] = Network(load_model(weights), _HEADS[kind], label, device)
+            head, views = _HEADS[kind]
+            networks[name] = Network(load_model(weights), head, label, device, views)
     return networks
 
 

@@ -110,7 +110,7 @@ class Network:
         model: from :func:`~DualTrackCore.network.load_model`.
         head: "fusion" is the whole network; see :func:`~DualTrackCore.tracking.estimate_with_head`.
         name: by default the card's, with the head where that is not "fusion".
-        device: as in :func:`~DualTrackCore.tracking.estimate_trajectory`.
+        device, views: as in :func:`~DualTrackCore.tracking.estimate_with_head`.
     """
 
     uses = "images"
@@ -121,10 +121,11 @@ class Network:
         head: Literal["fusion", "local", "global"] = "fusion",
         name: str | None = None,
         device: str = "auto",
+        views: int = 1,
     ) -> None:
         if head not in ("fusion", "local", "global"):
             raise InputError(f"The head {head!r} is unknown; choose fusion, local or global.")
-        self.model, self.head, self._device = model, head, device
+        self.model, self.head, self._device, self._views = model, head, device, views
         own = model.card.name if head == "fusion" else f"{model.card.name} ({head} alone)"
         self.name = own if name is None else name
 
@@ -135,7 +136,13 @@ class Network:
         from DualTrackCore.tracking.heads import estimate_with_head
 
         return estimate_with_head(
-            sweep, self.model, self.head, device=self._device, progress=progress, cancelled=cancelled
+            sweep,
+            self.model,
+            self.head,
+            views=self._views,
+            device=self._device,
+            progress=progress,
+            cancelled=cancelled,
         )
 
 

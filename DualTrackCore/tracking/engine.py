@@ -8,9 +8,10 @@ then runs over the features of the whole sweep.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,8 +36,9 @@ from DualTrackCore.tracking.preprocessing import Preprocessor
 from DualTrackCore.tracking.scope import scope_warnings
 from DualTrackCore.tracking.streaming import StreamingTrunk
 from DualTrackCore.tracking.transfer import FramesAhead
+from DualTrackCore.tracking.views import View, chosen_views
 from DualTrackCore.tracking.windows import poses_in_windows
-from DualTrackCore.trajectory import Trajectory
+from DualTrackCore.trajectory import Trajectory, matrices_from_parameters, parameters_from_matrices
 from DualTrackCore.version import __version__
 
 
@@ -67,6 +69,7 @@ def estimate_trajectory(
     device: str | torch.device = "auto",
     precision: Precision = "auto",
     chunk_frames: int | str = "auto",
+    views: int = 1,
     progress: ProgressCallback | None = None,
     cancelled: CancelledCallback | None = None,
 ) -> Trajectory:
@@ -80,7 +83,10 @@ def estimate_trajectory(
             computes with it, where the compiled kernels are missing and the model card allows it; else fp32.
         chunk_frames: frames through the trunk at a time; the result does not depend on it beyond rounding. Halved and
             tried again when the device runs out of memory.
-        progress: told of stage "network" (frames) and "attention" (windows).
+        views: how often the network runs: 1, on the sweep as it is; 2, mirrored left to right as well; 4, both of them
+            backwards as well. Motions are the means of what it finds in them, which cancels part of its random error.
+        progress: told of stage "network" (frames) and "attention" (windows); with more than one view the names
+            of the others stand behind their stages: "network, mirrored".
         cancelled: asked between chunks.
 
     Returns:
@@ -92,19 +98,33 @@ def estimate_trajectory(
         OutOfMemoryError: one frame at a time is still too much for the device.
         Cancelled: the caller asked to stop.
     """
-    parameters, provenance = run_network(
-        sweep,
-        model,
-        whole_network(model.network),
-        whole_frames=model.network.global_frames(len(sweep)),
-        device=device,
-        precision=precision,
-        chunk_frames=chunk_frames,
-        reporter=Reporter(progress, cancelled),
-    )
+    chosen = chosen_views(views)
+    options = {"device": device, "precision": precision, "chunk_frames": chunk_frames}
+    reporter = Reporter(progress, cancelled)
+    parameters, provenance = _run_whole(sweep, model, reporter, options)
+    if len(chosen) > 1:
+        found = [parameters]
+        for view in chosen[1:]:
+            named = Reporter(_named(reporter, view), cancelled)
+            seen, _ = _run_whole(view.look(sweep), model, named, options)
+            found.append(parameters_from_matrices(view.back(matrices_from_parameters(seen))))
+        parameters, provenance = np.mean(found, axis=0), {**provenance, "views": [view.name for view in chosen]}
     for message in provenance["warnings"]:
         warnings.warn(message, TrackingWarning, stacklevel=2)
     return Trajectory.from_parameters(parameters, provenance)
+
+
+def _run_whole(
+    sweep: Sweep, model: Model, reporter: Reporter, options: Mapping[str, Any]
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """Motions [N - 1, 6] by the whole network, and the provenance of a trajectory."""
+    network = model.network
+    whole_frames = network.global_frames(len(sweep))
+    return run_network(sweep, model, whole_network(network), whole_frames=whole_frames, reporter=reporter, **options)
+
+
+def _named(reporter: Reporter, view: View) -> ProgressCallback:
+    return lambda report: reporter.report(f"{report.stage}, {view.name}", report.done, report.total)
 
 
 def whole_network(network: DualTrack) -> ReadOut:

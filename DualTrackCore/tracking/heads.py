@@ -28,6 +28,7 @@ def estimate_with_head(
     head: Head,
     *,
     samples: int = GLOBAL_SAMPLES,
+    views: int = 1,
     device: str | torch.device = "auto",
     precision: Precision = "auto",
     chunk_frames: int | str = "auto",
@@ -44,15 +45,19 @@ def estimate_with_head(
         sweep, model, device, precision, chunk_frames, progress, cancelled: as in
             :func:`~DualTrackCore.tracking.estimate_trajectory`.
         head: "fusion" is the whole network.
+        views: as there; more than one for "fusion" only.
         samples: for "global": frames that the encoder sees; a sweep longer than the position table is taken in pieces
             of that length, each with so many.
 
     Raises:
-        InputError: an unknown head, one that the weights do not have, or as in `estimate_trajectory`.
+        InputError: an unknown head, one that the weights do not have, several views for one encoder, or as in
+            `estimate_trajectory`.
     """
     options = {"device": device, "precision": precision, "chunk_frames": chunk_frames}
     if head == "fusion":
-        return estimate_trajectory(sweep, model, progress=progress, cancelled=cancelled, **options)
+        return estimate_trajectory(sweep, model, views=views, progress=progress, cancelled=cancelled, **options)
+    if views != 1:
+        raise InputError(f"The head {head!r} takes one view, not {views}; more are for the whole network.")
     reporter = Reporter(progress, cancelled)
     if head == "local":
         poses, provenance = _local(sweep, model, reporter, options)

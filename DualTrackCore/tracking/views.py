@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from DualTrackCore.errors import InputError
 from DualTrackCore.sweep import FrameSource, Sweep
 from DualTrackCore.trajectory import invert_rigid
 
 #: Conjugating with it mirrors x: what a left-right flip of the images does to poses.
 MIRROR = np.diag([-1.0, 1.0, 1.0, 1.0])
+#: Numbers of views that can be asked for: the sweep as it is; and mirrored; and both of them backwards.
+VIEW_COUNTS = (1, 2, 4)
 
 
 def mirrored(relative: np.ndarray) -> np.ndarray:
@@ -41,6 +45,44 @@ def reversed_sweep(sweep: Sweep) -> Sweep:
 def flipped_sweep(sweep: Sweep) -> Sweep:
     """The frames mirrored left to right, read when they are asked for, without tracking."""
     return replace(sweep, frames=_ChangedFrames(sweep.frames, mirror=True), tracked=None, skew_deg=-sweep.skew_deg)
+
+
+@dataclass(frozen=True)
+class View:
+    """A way to look at a sweep whose motion tells that of the sweep.
+
+    Attributes:
+        name: for reports and provenance.
+        look: from the sweep to what the network is shown.
+        back: from relative poses [N - 1, 4, 4] found there to those of the sweep.
+    """
+
+    name: str
+    look: Callable[[Sweep], Sweep]
+    back: Callable[[np.ndarray], np.ndarray]
+
+
+_VIEWS = (
+    View("as it is", lambda sweep: sweep, lambda relative: relative),
+    View("mirrored", flipped_sweep, mirrored),
+    View("backwards", reversed_sweep, backwards),
+    View(
+        "backwards and mirrored",
+        lambda sweep: flipped_sweep(reversed_sweep(sweep)),
+        lambda relative: backwards(mirrored(relative)),
+    ),
+)
+
+
+def chosen_views(count: int) -> tuple[View, ...]:
+    """The first so many of: the sweep as it is, mirrored, backwards, both.
+
+    Raises:
+        InputError: another number than 1, 2 or 4.
+    """
+    if count not in VIEW_COUNTS or isinstance(count, bool):
+        raise InputError(f"The number of views is {count!r}; choose {', '.join(map(str, VIEW_COUNTS))}.")
+    return _VIEWS[:count]
 
 
 @dataclass(frozen=True, eq=False)

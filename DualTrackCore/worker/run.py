@@ -37,9 +37,9 @@ def run_job(
     Args:
         sweep: frames with known spacing.
         settings: the defaults where None.
-        progress: told of the stages "loading model", "network" (frames), "attention" (windows), others that start with
-            "consistency, ", "reconstructing" (frames), "filling holes" (slices), "Measuring errors" and "Measuring
-            baseline ..." (frames), as far as they come up.
+        progress: told of the stages "loading model", "network" (frames) and "attention" (windows), which may have the
+            name of a view behind them, others that start with "consistency, ", "reconstructing" (frames), "filling
+            holes" (slices), "Measuring errors" and "Measuring baseline ..." (frames), as far as they come up.
         cancelled: asked between pieces of work.
 
     Raises:
@@ -118,7 +118,7 @@ def _trajectory(
 
     options = {"device": settings.device, "precision": settings.precision, "chunk_frames": settings.chunk_frames}
     with _timed(seconds, "trajectory"):
-        trajectory = estimate_trajectory(sweep, model, **options, **callbacks._asdict())
+        trajectory = estimate_trajectory(sweep, model, views=settings.views, **options, **callbacks._asdict())
     if not settings.consistency:
         return trajectory
     from DualTrackCore.tracking.consistency import consistency, with_consistency

@@ -3,11 +3,11 @@
 import json
 import math
 from dataclasses import replace
-from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
+from all_knowing import FRAMES, SIZE, SPACING, all_knowing, numbered_sweep, random_poses
 from oracle import noise_sweep, tiny_model
 
 import DualTrackCore.tracking.consistency as module
@@ -23,11 +23,10 @@ from DualTrackCore.tracking.engine import run_network
 from DualTrackCore.tracking.speckle.likeness import LAGS, SweepLikeness
 from DualTrackCore.tracking.speckle.patches import PatchGrid
 from DualTrackCore.tracking.views import flipped_sweep, reversed_sweep
-from DualTrackCore.trajectory import Trajectory, parameters_from_matrices
+from DualTrackCore.trajectory import Trajectory
 from DualTrackCore.worker import run_job
 
 pytestmark = pytest.mark.filterwarnings("ignore::DualTrackCore.tracking.TrackingWarning")
-SIZE, FRAMES, SPACING = (96, 128), 9, (0.3, 0.25)
 RUNS = ("reverse", "flip", "crop")
 
 
@@ -35,45 +34,6 @@ RUNS = ("reverse", "flip", "crop")
 def model():
     plain = tiny_model()
     return replace(plain, card=replace(plain.card, spacing_mm=SPACING))
-
-
-def numbered_sweep() -> Sweep:
-    """Frames that show their number in the left half, so that a view of them can be told."""
-    frames = np.zeros((FRAMES, *SIZE), np.uint8)
-    frames[:, :, : SIZE[1] // 2] = 10 + np.arange(FRAMES)[:, None, None]
-    return Sweep(frames, SPACING)
-
-
-def random_poses(seed=0, scale=1.0) -> np.ndarray:
-    motions = np.random.default_rng(seed).normal([0, 0, 0.5, 0, 0, 0], scale, (FRAMES - 1, 6))
-    return Trajectory.from_parameters(motions).poses
-
-
-def all_knowing(poses: np.ndarray, error_mm=None):
-    """A network that finds the true motion of whatever it is shown, along z by `error_mm[variant]` too much.
-
-    The poses of a view follow from where its pixels lie: what takes its coordinates to those of the frame is applied
-    before the pose of that frame, and taken off again after it.
-    """
-    error_mm = error_mm or {}
-
-    def run(sweep, model, read_out, *, whole_frames, crop_shift, reporter, **options):
-        reporter.report("network", 0, len(sweep))
-        frames = sweep.window(0, len(sweep))
-        left, right = frames[:, 0, 0], frames[:, 0, -1]
-        flipped = bool((left < right).all())
-        numbers = np.maximum(left, right).astype(int) - 10
-        # From image coordinates of the view to those of the frame; a mirror turns x round on both sides.
-        image_from_view = np.diag([-1.0 if flipped else 1.0, 1, 1, 1])
-        image_from_view[:2, 3] = crop_shift[1] * SPACING[0], crop_shift[0] * SPACING[1]
-        placed = [np.linalg.inv(image_from_view) @ poses[number] @ image_from_view for number in numbers]
-        name = "flip" if flipped else "reverse" if numbers[0] > numbers[-1] else "crop" if any(crop_shift) else "own"
-        relative = np.array([np.linalg.inv(a) @ b for a, b in pairwise(placed)])
-        extra = np.eye(4)
-        extra[2, 3] = error_mm.get(name, 0.0)
-        return parameters_from_matrices(relative @ extra), {}
-
-    return run
 
 
 def test_a_network_that_is_right_about_every_view_is_consistent(model, monkeypatch):
