@@ -114,6 +114,18 @@ class Precision(Enum):
         return _("automatic") if self is Precision.AUTO else self.value
 
 
+class Views(Enum):
+    """How often the network looks at the clip, each time another way, for the mean of what it finds."""
+
+    ONE = 1
+    TWO = 2
+    FOUR = 4
+
+    def label(self) -> str:
+        """Text in the chooser."""
+        return {1: _("as it is"), 2: _("also mirrored"), 4: _("also mirrored and backwards")}[self.value]
+
+
 @parameterNodeWrapper
 class DualTrackSlicerParameterNode:
     """The settings of the panel, saved and restored with the scene.
@@ -160,6 +172,7 @@ class DualTrackSlicerParameterNode:
     compounding: Compounding = Compounding.MEAN
     holeFilling: Holes = Holes.STICK
     interpolation: Interpolation = Interpolation.LINEAR
+    views: Views = Views.ONE
     precision: Precision = Precision.AUTO
     chunkFrames: Annotated[int, WithinRange(0, 1024)] = 0
 
@@ -177,6 +190,7 @@ def runSettings(parameters: DualTrackSlicerParameterNode, device: str = "auto") 
         device=device,
         precision=parameters.precision.value,
         chunk_frames=parameters.chunkFrames or "auto",
+        views=parameters.views.value,
         poses=parameters.poses.value,
         reconstruct=parameters.makeVolume,
         first_frame=parameters.firstFrame - 1,

@@ -18,12 +18,14 @@ def test_settings_come_back_with_the_scene(host, panel):
     panel.ui.voxelSpinBox.value = 0.7
     panel.ui.compoundingComboBox.currentIndex = 1
     panel.ui.areaComboBox.currentIndex = 1
+    panel.ui.viewsComboBox.currentIndex = 2
     panel.ui.volumeCheckBox.checked = False
     saved = _saved(slicer.mrmlScene)
     slicer.mrmlScene.Clear(False)
     host.process()
     assert panel.ui.voxelSpinBox.text == "automatic"
     assert panel.ui.volumeCheckBox.checked
+    assert panel.settings().views == 1
     slicer.mrmlScene.SetLoadFromXMLString(1)
     slicer.mrmlScene.SetSceneXMLString(saved)
     slicer.mrmlScene.Import()
@@ -32,6 +34,8 @@ def test_settings_come_back_with_the_scene(host, panel):
     assert panel.ui.compoundingComboBox.currentText == "brightest"
     assert not panel.ui.volumeCheckBox.checked
     assert panel.settings().fan == "auto"
+    assert panel.ui.viewsComboBox.currentText == "also mirrored and backwards"
+    assert panel.settings().views == 4
 
 
 def test_device_and_models_folder_belong_to_the_computer(host, panel, tmp_path):

@@ -9,6 +9,8 @@ import pytest
 import slicer
 from journey import add_clip
 
+from DualTrackCore.tracking.views import VIEW_COUNTS, chosen_views
+
 ROOT = Path(__file__).resolve().parents[2]
 MODULE = ROOT / "DualTrackSlicer"
 UI = MODULE / "Resources" / "UI" / "DualTrackSlicer.ui"
@@ -175,3 +177,25 @@ def test_the_console_examples_run(host, tiny_model_file, path):
         assert names["run"].wait().state == "done", names["run"].error
     names["logic"].close()
     assert names["nodes"].volume is not None
+
+
+@pytest.mark.parametrize(
+    ("stage", "text"),
+    [
+        ("network", "Looking at the frames"),
+        ("network, mirrored", "Looking at the frames, mirrored"),
+        ("attention, backwards and mirrored", "Putting the path together, backwards and mirrored"),
+        ("consistency, mirrored: network", "Consistency, mirrored: network"),
+    ],
+)
+def test_a_stage_of_another_view_is_told_in_the_panels_words(host, stage, text):
+    from DualTrackSlicerLib.widget.texts import stageText
+
+    assert stageText(stage) == text
+
+
+def test_the_panel_has_words_for_every_view(host):
+    from DualTrackSlicerLib.widget.texts import stageText
+
+    for view in chosen_views(max(VIEW_COUNTS))[1:]:
+        assert stageText(f"network, {view.name}") == f"Looking at the frames, {view.name}"

@@ -23,8 +23,16 @@ def stageText(stage: str) -> str:
         "filling holes": _("Filling gaps"),
         "download": _("Downloading"),
     }
+    views = {
+        "mirrored": _("mirrored"),
+        "backwards": _("backwards"),
+        "backwards and mirrored": _("backwards and mirrored"),
+    }
     if stage.startswith("Measuring"):
         return _("Comparing with the tracker")
+    first, _comma, view = stage.partition(", ")
+    if first in stages and view in views:
+        return _("{stage}, {view}").format(stage=stages[first], view=views[view])
     return stages.get(stage, stage.capitalize())
 
 

@@ -46,6 +46,11 @@ class VolumeSection:
             enable(widget, reason, tip)
         tracked = parameters.poses is Poses.TRACKED
         reason = _("Measured positions need no network.") if tracked else ""
+        enable(
+            ui.viewsComboBox,
+            reason,
+            _("Further looks, averaged, give steadier steps for two or four times the time."),
+        )
         enable(ui.precisionComboBox, reason, _("Automatic is right for nearly everybody."))
         enable(ui.chunkSpinBox, reason, _("Fewer frames at a time need less memory and give the same result."))
         ui.estimateLabel.text = self._estimate()
