@@ -23,7 +23,7 @@ from DualTrackCore.network.model import Model
 from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.tracking.device import Precision
-from DualTrackCore.tracking.engine import estimate_trajectory, run_network, whole_network
+from DualTrackCore.tracking.engine import estimate_trajectory, run_whole
 from DualTrackCore.tracking.preprocessing import Preprocessor
 from DualTrackCore.tracking.speckle.curves import DecorrelationCurves
 from DualTrackCore.tracking.speckle.likeness import sweep_likeness
@@ -180,16 +180,8 @@ class _Checks:
 
     def _run(self, sweep: Sweep, stage: str, crop_shift: tuple[int, int] = (0, 0)) -> np.ndarray:
         """Relative poses [N - 1, 4, 4] that the network gives."""
-        network = self._model.network
-        parameters, _ = run_network(
-            sweep,
-            self._model,
-            whole_network(network),
-            whole_frames=network.global_frames(len(sweep)),
-            crop_shift=crop_shift,
-            reporter=Reporter(_named(self._reporter, stage), self._cancelled),
-            **self._options,
-        )
+        reporter = Reporter(_named(self._reporter, stage), self._cancelled)
+        parameters, _ = run_whole(sweep, self._model, crop_shift=crop_shift, reporter=reporter, **self._options)
         return matrices_from_parameters(parameters)
 
     def _reverse(self) -> np.ndarray:

@@ -8,7 +8,7 @@ then runs over the features of the whole sweep.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
@@ -36,7 +36,7 @@ from DualTrackCore.tracking.preprocessing import Preprocessor
 from DualTrackCore.tracking.scope import scope_warnings
 from DualTrackCore.tracking.streaming import StreamingTrunk
 from DualTrackCore.tracking.transfer import FramesAhead
-from DualTrackCore.tracking.views import View, chosen_views
+from DualTrackCore.tracking.views import View, other_views
 from DualTrackCore.tracking.windows import poses_in_windows
 from DualTrackCore.trajectory import Trajectory, matrices_from_parameters, parameters_from_matrices
 from DualTrackCore.version import __version__
@@ -98,36 +98,35 @@ def estimate_trajectory(
         OutOfMemoryError: one frame at a time is still too much for the device.
         Cancelled: the caller asked to stop.
     """
-    chosen = chosen_views(views)
+    others = other_views(views)
     options = {"device": device, "precision": precision, "chunk_frames": chunk_frames}
     reporter = Reporter(progress, cancelled)
-    parameters, provenance = _run_whole(sweep, model, reporter, options)
-    if len(chosen) > 1:
+    parameters, provenance = run_whole(sweep, model, reporter=reporter, **options)
+    if others:
         found = [parameters]
-        for view in chosen[1:]:
-            named = Reporter(_named(reporter, view), cancelled)
-            seen, _ = _run_whole(view.look(sweep), model, named, options)
+        for view in others:
+            seen, _ = run_whole(
+                view.look(sweep), model, reporter=Reporter(_named(reporter, view), cancelled), **options
+            )
             found.append(parameters_from_matrices(view.back(matrices_from_parameters(seen))))
-        parameters, provenance = np.mean(found, axis=0), {**provenance, "views": [view.name for view in chosen]}
+        parameters = np.mean(found, axis=0)
+        provenance = {**provenance, "views": ["as it is", *(view.name for view in others)]}
     for message in provenance["warnings"]:
         warnings.warn(message, TrackingWarning, stacklevel=2)
     return Trajectory.from_parameters(parameters, provenance)
 
 
-def _run_whole(
-    sweep: Sweep, model: Model, reporter: Reporter, options: Mapping[str, Any]
-) -> tuple[np.ndarray, dict[str, Any]]:
-    """Motions [N - 1, 6] by the whole network, and the provenance of a trajectory."""
+def run_whole(sweep: Sweep, model: Model, **options: Any) -> tuple[np.ndarray, dict[str, object]]:
+    """Motions [N - 1, 6] by the whole network and their provenance; options and errors are those of `run_network`."""
     network = model.network
-    whole_frames = network.global_frames(len(sweep))
-    return run_network(sweep, model, whole_network(network), whole_frames=whole_frames, reporter=reporter, **options)
+    return run_network(sweep, model, _whole_network(network), whole_frames=network.global_frames(len(sweep)), **options)
 
 
 def _named(reporter: Reporter, view: View) -> ProgressCallback:
     return lambda report: reporter.report(f"{report.stage}, {view.name}", report.done, report.total)
 
 
-def whole_network(network: DualTrack) -> ReadOut:
+def _whole_network(network: DualTrack) -> ReadOut:
     """The read-out of local and global features together: what the network is trained for."""
 
     def read_out(local_features: Tensor, global_features: Tensor, reporter: Reporter) -> Tensor:

@@ -62,8 +62,7 @@ class View:
     back: Callable[[np.ndarray], np.ndarray]
 
 
-_VIEWS = (
-    View("as it is", lambda sweep: sweep, lambda relative: relative),
+_OTHERS = (
     View("mirrored", flipped_sweep, mirrored),
     View("backwards", reversed_sweep, backwards),
     View(
@@ -74,15 +73,15 @@ _VIEWS = (
 )
 
 
-def chosen_views(count: int) -> tuple[View, ...]:
-    """The first so many of: the sweep as it is, mirrored, backwards, both.
+def other_views(count: int) -> tuple[View, ...]:
+    """What makes so many views beside the sweep as it is: the first of mirrored, backwards, both.
 
     Raises:
         InputError: another number than 1, 2 or 4.
     """
     if count not in VIEW_COUNTS or isinstance(count, bool):
         raise InputError(f"The number of views is {count!r}; choose {', '.join(map(str, VIEW_COUNTS))}.")
-    return _VIEWS[:count]
+    return _OTHERS[: count - 1]
 
 
 @dataclass(frozen=True, eq=False)

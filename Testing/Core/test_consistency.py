@@ -11,6 +11,7 @@ from all_knowing import FRAMES, SIZE, SPACING, all_knowing, numbered_sweep, rand
 from oracle import noise_sweep, tiny_model
 
 import DualTrackCore.tracking.consistency as module
+import DualTrackCore.tracking.engine as engine
 from DualTrackCore.cli import main
 from DualTrackCore.errors import Cancelled, InputError
 from DualTrackCore.io import read_trajectory_csv, save_sweep, write_trajectory_csv
@@ -38,7 +39,7 @@ def model():
 
 def test_a_network_that_is_right_about_every_view_is_consistent(model, monkeypatch):
     poses = random_poses()
-    monkeypatch.setattr(module, "run_network", all_knowing(poses))
+    monkeypatch.setattr(engine, "run_network", all_knowing(poses))
     found = consistency(numbered_sweep(), model, trajectory=Trajectory(poses), variants=RUNS)
     assert tuple(found.parts) == RUNS
     for name, values in found.parts.items():
@@ -51,7 +52,7 @@ def test_a_network_that_is_right_about_every_view_is_consistent(model, monkeypat
 def test_disagreement_by_hand(model, monkeypatch):
     """Without rotation, runs that go 0.3 and 0.4 mm too far at every step are that far off in every point."""
     poses = Trajectory.from_parameters(np.tile([0.1, 0, 0.5, 0, 0, 0], (FRAMES - 1, 1))).poses
-    monkeypatch.setattr(module, "run_network", all_knowing(poses, {"reverse": 0.3, "flip": 0.4}))
+    monkeypatch.setattr(engine, "run_network", all_knowing(poses, {"reverse": 0.3, "flip": 0.4}))
     found = consistency(numbered_sweep(), model, trajectory=Trajectory(poses), variants=RUNS)
     np.testing.assert_allclose(found.parts["reverse"][1:], 0.3)
     np.testing.assert_allclose(found.parts["flip"][1:], 0.4)

@@ -9,6 +9,7 @@ from all_knowing import FRAMES, SPACING, all_knowing, numbered_sweep, random_pos
 from oracle import noise_sweep, tiny_model
 
 import DualTrackCore.tracking.engine as engine
+from DualTrackCore import jobs
 from DualTrackCore.cli import main
 from DualTrackCore.comparison.by_name import load_networks
 from DualTrackCore.errors import Cancelled, InputError
@@ -87,6 +88,10 @@ def test_another_view_can_be_stopped():
             progress=lambda report: stages.append(report.stage),
             cancelled=lambda: "network, mirrored" in stages,
         )
+
+
+def test_jobs_and_tracking_offer_the_same_numbers_of_views():
+    assert jobs.VIEW_COUNTS == VIEW_COUNTS
 
 
 @pytest.mark.parametrize("views", [0, 3, 8, True, 2.5])

@@ -9,7 +9,7 @@ import pytest
 import slicer
 from journey import add_clip
 
-from DualTrackCore.tracking.views import VIEW_COUNTS, chosen_views
+from DualTrackCore.tracking.views import VIEW_COUNTS, other_views
 
 ROOT = Path(__file__).resolve().parents[2]
 MODULE = ROOT / "DualTrackSlicer"
@@ -197,5 +197,5 @@ def test_a_stage_of_another_view_is_told_in_the_panels_words(host, stage, text):
 def test_the_panel_has_words_for_every_view(host):
     from DualTrackSlicerLib.widget.texts import stageText
 
-    for view in chosen_views(max(VIEW_COUNTS))[1:]:
+    for view in other_views(max(VIEW_COUNTS)):
         assert stageText(f"network, {view.name}") == f"Looking at the frames, {view.name}"
