@@ -37,8 +37,6 @@ class RunSettings:
         chunk_frames: frames through the network at a time, or "auto".
         views: how often the network runs, on the sweep as it is, mirrored and backwards, for the mean of the motions:
             1, 2 or 4; see :func:`~DualTrackCore.tracking.estimate_trajectory`. Estimated poses only.
-        consistency: whether to say for each frame how far estimates of the same motion agree, which takes three more
-            runs of the network: see :func:`~DualTrackCore.tracking.consistency.consistency`. Estimated poses only.
         poses: "estimate" them from the images, or take those that the sweep was "tracked" with.
         reconstruct: whether a volume is wanted.
         first_frame, last_frame: the frames of the sweep that are used, counted from 0, both included; None is the last.
@@ -58,7 +56,6 @@ class RunSettings:
     precision: str = "auto"
     chunk_frames: int | str = "auto"
     views: int = 1
-    consistency: bool = False
     poses: str = "estimate"
     reconstruct: bool = True
     first_frame: int = 0
@@ -86,7 +83,7 @@ class RunSettings:
             self.views,
             f"one of {', '.join(map(str, VIEW_COUNTS))}",
         )
-        for name in ("consistency", "reconstruct"):
+        for name in ("reconstruct",):
             value = getattr(self, name)
             _require(isinstance(value, bool), name, value, "true or false")
         for name, choices in _CHOICES.items():
@@ -196,7 +193,7 @@ class JobResult:
             of the poses (model, weights_sha256, device, precision, chunk_frames, ...) with path_length_mm, frames and
             valid_frames; "volume" has size, spacing_mm, origin_mm, description, covered_fraction, filled_fraction,
             frames_used, frames_skipped and settings, or is None.
-        seconds: how long the parts took: "model", "trajectory", "consistency", "volume", "evaluation", "total", and
+        seconds: how long the parts took: "model", "trajectory", "volume", "evaluation", "total", and
             from a worker process also "sending" and "waiting" (start of the process, of the work before this).
     """
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from argparse import Namespace
 
 from DualTrackCore.cli.console import Console, plural
-from DualTrackCore.datasets import check_dataset, convert_dataset, open_dataset
-from DualTrackCore.datasets.opening import find_layout
 from DualTrackCore.errors import Cancelled
+from DualTrackCore.research.datasets import check_dataset, convert_dataset, open_dataset
+from DualTrackCore.research.datasets.opening import find_layout
 
 
 def check(options: Namespace, console: Console) -> bool:

@@ -15,9 +15,9 @@ from DualTrackCore.files import staged_folder
 from DualTrackCore.network.shipped import DEFAULT_MODEL
 
 if TYPE_CHECKING:
-    from DualTrackCore.comparison import Comparison, Method
-    from DualTrackCore.comparison.statistics import Pair
-    from DualTrackCore.datasets import Dataset
+    from DualTrackCore.research.comparison import Comparison, Method
+    from DualTrackCore.research.comparison.statistics import Pair
+    from DualTrackCore.research.datasets import Dataset
 
 #: Folder of the finished items in the output folder.
 ITEMS = "items"
@@ -28,9 +28,9 @@ def evaluate(options: Namespace, console: Console) -> None:
     """Run the methods, write tables and report, print the table."""
     # Threads that wait for each other by spinning cost another program its core; read when torch is loaded, below.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    from DualTrackCore.comparison import make_methods, run_methods
-    from DualTrackCore.comparison.by_name import SIMPLE, require_known
-    from DualTrackCore.comparison.items import ItemFolder
+    from DualTrackCore.research.comparison import make_methods, run_methods
+    from DualTrackCore.research.comparison.by_name import SIMPLE, require_known
+    from DualTrackCore.research.comparison.items import ItemFolder
 
     _require_options(options)
     require_known(options.method or ())
@@ -89,7 +89,7 @@ def _require_folder(target: Path) -> None:
 
 def _dataset(places: Sequence[str], options: Namespace, count: int, split: str | None) -> Dataset:
     """The data set at one place, or those at several joined."""
-    from DualTrackCore.datasets import open_dataset, simulated_dataset
+    from DualTrackCore.research.datasets import open_dataset, simulated_dataset
 
     if places[0] in _WORDS:
         if split is not None:
@@ -106,7 +106,7 @@ def _dataset(places: Sequence[str], options: Namespace, count: int, split: str |
 
 def _joined(parts: Sequence[Dataset]) -> Dataset:
     """Several data sets as one; names that are in more than one get the place before them."""
-    from DualTrackCore.datasets import Dataset
+    from DualTrackCore.research.datasets import Dataset
 
     names = [name for part in parts for name in part.names]
     entries = []
@@ -119,7 +119,7 @@ def _joined(parts: Sequence[Dataset]) -> Dataset:
 
 def _networks(options: Namespace, console: Console) -> dict[str, Method]:
     """The methods with weights, loaded first: a wrong name is found before anything is run."""
-    from DualTrackCore.comparison.by_name import load_networks
+    from DualTrackCore.research.comparison.by_name import load_networks
 
     if options.method is not None:
         return load_networks(options.method, options.device)
@@ -138,7 +138,7 @@ def _write(
     target: Path,
     console: Console,
 ) -> list[str]:
-    from DualTrackCore.comparison.tables import write_tables
+    from DualTrackCore.research.comparison.tables import write_tables
 
     about = _about(options, dataset, result)
     pairs: list[Pair] = []
@@ -149,7 +149,7 @@ def _write(
     with staged_folder(target) as folder:
         files = write_tables(result, pairs, folder, about)
         try:
-            from DualTrackCore.report import write_report
+            from DualTrackCore.research.report import write_report
 
             files += write_report(result, pairs, dataset, folder, about, progress=console.progress)
         except MissingDependencyError as error:
@@ -158,7 +158,7 @@ def _write(
 
 
 def _say(result: Comparison, dataset: Dataset, target: Path, files: Sequence[str], console: Console) -> None:
-    from DualTrackCore.comparison.tables import text_table
+    from DualTrackCore.research.comparison.tables import text_table
 
     console.say(text_table(result))
     console.say(f"\nMeans over sweeps of {dataset.name}, {plural(len(result.sweeps), 'sweep')}.")
@@ -183,7 +183,7 @@ def _geometry(options: Namespace) -> tuple[int, tuple[int, int], tuple[float, fl
 
 def _about(options: Namespace, dataset: Dataset, result: Comparison) -> dict[str, Any]:
     """What was run on what, for the files."""
-    from DualTrackCore.comparison.tables import SIMULATED_NOTICE
+    from DualTrackCore.research.comparison.tables import SIMULATED_NOTICE
 
     about: dict[str, Any] = {"data_set": dataset.name, "sweeps_compared": plural(len(result.sweeps), "sweep")}
     if options.split is not None:

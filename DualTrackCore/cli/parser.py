@@ -101,12 +101,6 @@ def _add_checks(parser: argparse.ArgumentParser) -> None:
         help="run the network on the sweep as it is (1), mirrored as well (2), and both backwards as well (4), and "
         "take the mean: steadier in-plane motion for two or four times the time (default: %(default)s)",
     )
-    parser.add_argument(
-        "--consistency",
-        action="store_true",
-        help="say for each frame how far estimates of the same motion agree: consistency, not accuracy; takes four to "
-        "five times as long",
-    )
 
 
 def _add_volume(parser: argparse.ArgumentParser) -> None:

@@ -138,9 +138,8 @@ def _report(
                 "poses": len(trajectory),
                 "valid_poses": int(trajectory.valid.sum()),
                 "path_length_mm": trajectory.path_length_mm,
-                "source": {k: v for k, v in trajectory.provenance.items() if not k.startswith("consistency")},
+                "source": dict(trajectory.provenance),
             },
-            "consistency": _consistency(trajectory),
             "volume": {
                 "size": grid.size,
                 "spacing_mm": grid.spacing_mm,
@@ -156,12 +155,6 @@ def _report(
             "warnings": [*trajectory.provenance.get("warnings", ()), *notes],
         }
     )
-
-
-def _consistency(trajectory: Trajectory) -> dict[str, Any] | None:
-    """What the run says of how far its estimates agree; None where it was not asked."""
-    summary = trajectory.provenance.get("consistency_summary")
-    return None if summary is None else {**summary, "per_frame_mm": trajectory.provenance["consistency"]}
 
 
 def _plain(value: Any) -> Any:
@@ -192,18 +185,11 @@ def _summary(report: Mapping[str, Any], target: Path) -> str:
     ]
     if views := trajectory["source"].get("views"):
         rows.insert(1, ("views", f"mean of the sweep {', '.join(views)}"))
-    if report["consistency"] is not None:
-        rows.append(("consistency", _consistency_text(report["consistency"])))
     if report["evaluation"] is not None:
         rows += _error_rows(report["evaluation"])
     rows.append(("results", str(target)))
     rows += [("", name) for name in report["files"]]
     return f"{columns(rows)}\n{report['notice']}"
-
-
-def _consistency_text(found: Mapping[str, Any]) -> str:
-    step, path = ("unknown" if found[name] is None else f"{found[name]:.2g} mm" for name in ("mean_mm", "path_mm"))
-    return f"estimates of a step differ by {step}, of the path by {path}; agreement is not accuracy"
 
 
 def _error_rows(evaluation: Mapping[str, Any]) -> list[tuple[str, str]]:

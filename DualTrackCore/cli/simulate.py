@@ -11,7 +11,7 @@ from DualTrackCore.cli.console import Console, plural
 from DualTrackCore.cli.sweeps import sweep_facts
 from DualTrackCore.errors import InputError
 from DualTrackCore.io import save_sweep
-from DualTrackCore.simulation import FAMILIES, Probe, simulated_sweep
+from DualTrackCore.research.simulation import FAMILIES, Probe, simulated_sweep
 
 
 def simulate(options: Namespace, console: Console) -> None:

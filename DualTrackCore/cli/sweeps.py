@@ -102,14 +102,7 @@ def _estimate(sweep: Sweep, options: Namespace, console: Console) -> Trajectory:
 
     model = load_model(options.model, card=options.card)
     settings = {"device": options.device, "precision": options.precision, "chunk_frames": options.chunk}
-    trajectory = estimate_trajectory(sweep, model, views=options.views, progress=console.progress, **settings)
-    if not options.consistency:
-        return trajectory
-    from DualTrackCore.tracking.consistency import consistency, with_consistency
-
-    return with_consistency(
-        trajectory, consistency(sweep, model, trajectory=trajectory, progress=console.progress, **settings)
-    )
+    return estimate_trajectory(sweep, model, views=options.views, progress=console.progress, **settings)
 
 
 def _known_poses(sweep: Sweep, poses: str) -> Trajectory | None:

@@ -7,7 +7,7 @@ import sys
 from argparse import Namespace
 
 from DualTrackCore.cli.console import Console, columns
-from DualTrackCore.training import load_recipe
+from DualTrackCore.research.training import load_recipe
 
 
 def train(options: Namespace, console: Console) -> None:
@@ -15,7 +15,7 @@ def train(options: Namespace, console: Console) -> None:
     # Threads that wait for each other by spinning slow a step down fourfold when another program has one of the cores.
     # The setting is read when torch is loaded, which happens below.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    from DualTrackCore.training import train as train_stage
+    from DualTrackCore.research.training import train as train_stage
 
     recipe = load_recipe(options.recipe, options.set or ())
     terminal = sys.stderr.isatty() and not options.quiet

@@ -38,8 +38,8 @@ def run_job(
         sweep: frames with known spacing.
         settings: the defaults where None.
         progress: told of the stages "loading model", "network" (frames) and "attention" (windows), which may have the
-            name of a view behind them, others that start with "consistency, ", "reconstructing" (frames), "filling
-            holes" (slices), "Measuring errors" and "Measuring baseline ..." (frames), as far as they come up.
+            name of a view behind them, "reconstructing" (frames), "filling holes"
+            (slices), "Measuring errors" and "Measuring baseline ..." (frames), as far as they come up.
         cancelled: asked between pieces of work.
 
     Raises:
@@ -118,14 +118,7 @@ def _trajectory(
 
     options = {"device": settings.device, "precision": settings.precision, "chunk_frames": settings.chunk_frames}
     with _timed(seconds, "trajectory"):
-        trajectory = estimate_trajectory(sweep, model, views=settings.views, **options, **callbacks._asdict())
-    if not settings.consistency:
-        return trajectory
-    from DualTrackCore.tracking.consistency import consistency, with_consistency
-
-    with _timed(seconds, "consistency"):
-        found = consistency(sweep, model, trajectory=trajectory, **options, **callbacks._asdict())
-    return with_consistency(trajectory, found)
+        return estimate_trajectory(sweep, model, views=settings.views, **options, **callbacks._asdict())
 
 
 def _volume(sweep: Sweep, trajectory: Trajectory, settings: RunSettings, callbacks: _Callbacks) -> Reconstruction:
@@ -178,7 +171,7 @@ def _provenance(
                 "source": dict(sweep.provenance),
             },
             "trajectory": {
-                **{name: value for name, value in trajectory.provenance.items() if name != "consistency"},
+                **trajectory.provenance,
                 "frames": len(trajectory),
                 "valid_frames": int(trajectory.valid.sum()),
                 "path_length_mm": trajectory.path_length_mm,

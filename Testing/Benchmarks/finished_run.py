@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from DualTrackCore.training import Recipe, train
+from DualTrackCore.research.training import Recipe, train
 
 
 def finished_run(recipe: Recipe, runs: Path) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from DualTrackCore.files import replacing
 from DualTrackCore.network.backbones import timm_backbone
 from DualTrackCore.network.dualtrack import PooledTrunk
 from DualTrackCore.network.trunk import Trunk
-from DualTrackCore.training import Recipe, load_recipe
+from DualTrackCore.research.training import Recipe, load_recipe
 
 #: The same for every row: 420 sweeps, one item of 6 frames each, two epochs.
 _BUDGET = [
@@ -75,8 +75,8 @@ def recipe_of(place: str, changes: list[str]) -> Recipe:
 
 def parameter_counts(recipe: Recipe, runs: Path) -> tuple[int, int]:
     """Parameters of the global encoder (without adapters), and how many numbers learn (with them)."""
-    from DualTrackCore.training.initial import initial_network
-    from DualTrackCore.training.tasks import build_task
+    from DualTrackCore.research.training.initial import initial_network
+    from DualTrackCore.research.training.tasks import build_task
 
     task = build_task(initial_network(recipe, runs), recipe)
     learning = sum(p.numel() for p in task.parameters() if p.requires_grad)

@@ -21,7 +21,7 @@ from finished_run import finished_run
 
 from DualTrackCore.files import replacing
 from DualTrackCore.network import DualTrack
-from DualTrackCore.training import Recipe, load_recipe
+from DualTrackCore.research.training import Recipe, load_recipe
 
 _LOCAL_BUDGET = ["epochs=4", "end_epoch=null", "validation.every=4"]
 _LARGE_BUDGET = ["epochs=2", "data.limit=210", "validation.every=2"]

@@ -12,7 +12,11 @@ import torch
 from oracle import noise_sweep, tiny_model
 from training_data import SPACING_MM, tiny_recipe, tracked_sweep, write_sweeps
 
-from DualTrackCore.baselines import (
+from DualTrackCore.errors import Cancelled, CheckpointError, InputError
+from DualTrackCore.evaluation import evaluate
+from DualTrackCore.io import load_sweep
+from DualTrackCore.network import ModelCard, load_model, save_model
+from DualTrackCore.research.baselines import (
     ARCHITECTURES,
     Baseline,
     baseline_method,
@@ -20,16 +24,12 @@ from DualTrackCore.baselines import (
     load_baseline,
     save_baseline,
 )
-from DualTrackCore.baselines.motion_network import motions_in_pieces
-from DualTrackCore.comparison import Method
-from DualTrackCore.errors import Cancelled, CheckpointError, InputError
-from DualTrackCore.evaluation import evaluate
-from DualTrackCore.io import load_sweep
-from DualTrackCore.network import ModelCard, load_model, save_model
+from DualTrackCore.research.baselines.motion_network import motions_in_pieces
+from DualTrackCore.research.comparison import Method
+from DualTrackCore.research.training import load_recipe, train
+from DualTrackCore.research.training.initial import initial_network
+from DualTrackCore.research.training.tasks import build_task
 from DualTrackCore.sample import sample_sweep
-from DualTrackCore.training import load_recipe, train
-from DualTrackCore.training.initial import initial_network
-from DualTrackCore.training.tasks import build_task
 from DualTrackCore.trajectory import Trajectory
 
 #: Sizes that run in milliseconds; one width fewer than the mini networks.

@@ -15,7 +15,7 @@ from DualTrackCore.cli import main
 from DualTrackCore.cli.results import _plain
 from DualTrackCore.io import load_sweep, read_trajectory_csv, save_sweep
 from DualTrackCore.network.checkpoint import save_model
-from DualTrackCore.simulation import rendered, simulated_sweep
+from DualTrackCore.research.simulation import rendered, simulated_sweep
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.trajectory import Trajectory
 

@@ -8,15 +8,15 @@ from oracle import tiny_model
 from training_data import tracked_sweep, write_sweeps
 
 from DualTrackCore.cli import main
-from DualTrackCore.comparison import Identity
-from DualTrackCore.comparison.figures import SHOWN
-from DualTrackCore.datasets.held_out import calibration_simulations, held_out_simulations, simulate_all
 from DualTrackCore.errors import InputError
 from DualTrackCore.evaluation import evaluate
 from DualTrackCore.io import save_sweep
 from DualTrackCore.network.checkpoint import save_model
-from DualTrackCore.simulation import FAMILIES
-from DualTrackCore.training import load_recipe
+from DualTrackCore.research.comparison import Identity
+from DualTrackCore.research.comparison.figures import SHOWN
+from DualTrackCore.research.datasets.held_out import calibration_simulations, held_out_simulations, simulate_all
+from DualTrackCore.research.simulation import FAMILIES
+from DualTrackCore.research.training import load_recipe
 
 pytestmark = pytest.mark.filterwarnings("ignore::DualTrackCore.tracking.TrackingWarning")
 
@@ -40,7 +40,7 @@ def files(tmp_path_factory):
 @pytest.fixture
 def without_pictures(monkeypatch):
     """No page: its pictures take longer than all the rest and are tested by themselves."""
-    monkeypatch.setattr("DualTrackCore.report.write_report", lambda *_, **__: [])
+    monkeypatch.setattr("DualTrackCore.research.report.write_report", lambda *_, **__: [])
 
 
 def methods(*names):
@@ -144,12 +144,12 @@ def test_a_cancelled_command_says_what_is_kept(files, tmp_path, capsys, monkeypa
         raise KeyboardInterrupt
 
     arguments = ["evaluate", str(files / "0.h5"), "-o", str(tmp_path / "out"), *methods("identity")]
-    monkeypatch.setattr("DualTrackCore.comparison.tables.write_tables", interrupted)
+    monkeypatch.setattr("DualTrackCore.research.comparison.tables.write_tables", interrupted)
     assert main(arguments) == 1
     assert "1 finished result" in capsys.readouterr().err
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["items"]
     monkeypatch.undo()
-    monkeypatch.setattr("DualTrackCore.report.write_report", lambda *_, **__: [])
+    monkeypatch.setattr("DualTrackCore.research.report.write_report", lambda *_, **__: [])
     assert main(arguments) == 0
 
 

@@ -3,15 +3,15 @@
 import numpy as np
 import pytest
 
-from DualTrackCore.comparison import Decorrelation
 from DualTrackCore.errors import Cancelled, InputError
 from DualTrackCore.progress import Reporter
-from DualTrackCore.simulation import Phantom, Probe, SimulatedFrames
+from DualTrackCore.research.comparison import Decorrelation
+from DualTrackCore.research.simulation import Phantom, Probe, SimulatedFrames
+from DualTrackCore.research.speckle.curves import DecorrelationCurves, _falling, profile
+from DualTrackCore.research.speckle.elevation import cumulative_fit, fit_planes
+from DualTrackCore.research.speckle.likeness import LAGS, sweep_likeness
+from DualTrackCore.research.speckle.patches import PITCH_MM, PatchGrid
 from DualTrackCore.sweep import Sweep
-from DualTrackCore.tracking.speckle.curves import DecorrelationCurves, _falling, profile
-from DualTrackCore.tracking.speckle.elevation import cumulative_fit, fit_planes
-from DualTrackCore.tracking.speckle.likeness import LAGS, sweep_likeness
-from DualTrackCore.tracking.speckle.patches import PITCH_MM, PatchGrid
 from DualTrackCore.trajectory import Trajectory
 
 SIZE = (96, 128)

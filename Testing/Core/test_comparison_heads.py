@@ -8,12 +8,12 @@ from training_data import tiny_recipe, tracked_sweep
 
 from DualTrackCore.errors import InputError
 from DualTrackCore.network import Model
-from DualTrackCore.tracking import estimate_trajectory, estimate_with_head
-from DualTrackCore.tracking.heads import interpolated_poses
-from DualTrackCore.training.initial import recipe_card
-from DualTrackCore.training.items import SweepItems, collate
-from DualTrackCore.training.sweeps import SweepSet
-from DualTrackCore.training.tasks import build_task
+from DualTrackCore.research.heads import estimate_with_head, interpolated_poses
+from DualTrackCore.research.training.initial import recipe_card
+from DualTrackCore.research.training.items import SweepItems, collate
+from DualTrackCore.research.training.sweeps import SweepSet
+from DualTrackCore.research.training.tasks import build_task
+from DualTrackCore.tracking import estimate_trajectory
 from DualTrackCore.trajectory import Trajectory, accumulate, invert_rigid, matrices_from_parameters
 
 pytestmark = pytest.mark.filterwarnings("ignore::DualTrackCore.tracking.TrackingWarning")

@@ -11,12 +11,12 @@ from evaluation_sets import Failing, Shortened, Wobbling, wobbling_sweep
 pytest.importorskip("matplotlib", reason="reports need the extra report")
 pytest.importorskip("jinja2", reason="reports need the extra report")
 
-from DualTrackCore.comparison import Identity, OwnMeanMotion, run_methods
 from DualTrackCore.errors import Cancelled, InputError, MissingDependencyError
-from DualTrackCore.report import write_report
-from DualTrackCore.report.cases import choose_cases
-from DualTrackCore.report.figures import growth
-from DualTrackCore.report.leaders import families, family_of, leaders, ranked
+from DualTrackCore.research.comparison import Identity, OwnMeanMotion, run_methods
+from DualTrackCore.research.report import write_report
+from DualTrackCore.research.report.cases import choose_cases
+from DualTrackCore.research.report.figures import growth
+from DualTrackCore.research.report.leaders import families, family_of, leaders, ranked
 
 _VOID = {"meta", "img", "br", "link", "input", "hr"}
 

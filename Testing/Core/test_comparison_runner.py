@@ -14,12 +14,12 @@ import pytest
 from evaluation_sets import Dying, Failing, Given, Shortened, Wobbling, straight_sweep, wobbling_sweep
 from oracle import tiny_model
 
-from DualTrackCore.comparison import Identity, MeanMotion, Network, run_methods
-from DualTrackCore.comparison.fingerprint import fingerprint, sweep_fingerprint
-from DualTrackCore.comparison.items import read_item
 from DualTrackCore.errors import Cancelled, InputError, OutOfMemoryError
 from DualTrackCore.evaluation import evaluate
 from DualTrackCore.landmarks import Landmarks
+from DualTrackCore.research.comparison import Identity, MeanMotion, Network, run_methods
+from DualTrackCore.research.comparison.fingerprint import fingerprint, sweep_fingerprint
+from DualTrackCore.research.comparison.items import read_item
 from DualTrackCore.trajectory import Trajectory
 
 #: What a run is when it is started in a process of its own: argument 1 the folder, 2 the log, 3 seconds a sweep.
@@ -27,7 +27,7 @@ _RUN = """
 import sys
 from pathlib import Path
 from evaluation_sets import Shortened, Wobbling
-from DualTrackCore.comparison import run_methods
+from DualTrackCore.research.comparison import run_methods
 if __name__ == "__main__":
     folder, log, seconds = Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3])
     methods = [Shortened("half", 0.5, log, seconds), Shortened("most", 0.9, log, seconds)]
@@ -103,7 +103,7 @@ def test_a_cluster_of_two_workers_finds_the_same_and_is_gone_on_with(tmp_path):
 
 def test_a_scheduler_that_does_not_answer_is_named(tmp_path, monkeypatch):
     pytest.importorskip("distributed", reason="the cluster needs Dask distributed")
-    monkeypatch.setattr("DualTrackCore.comparison.cluster._CONNECT_S", 0.2)
+    monkeypatch.setattr("DualTrackCore.research.comparison.cluster._CONNECT_S", 0.2)
     with pytest.raises(InputError, match=r"No Dask scheduler answers at tcp://127\.0\.0\.1:9"):
         run_methods(methods(), Wobbling(1), tmp_path, cluster="tcp://127.0.0.1:9")
 
@@ -130,7 +130,7 @@ def test_only_what_changed_is_made_anew(tmp_path):
 def test_another_version_of_the_program_makes_everything_anew(tmp_path, monkeypatch):
     log = tmp_path / "log"
     run_methods(methods(log), Wobbling(1), tmp_path / "items")
-    monkeypatch.setattr("DualTrackCore.comparison.items.__version__", "0.0.0")
+    monkeypatch.setattr("DualTrackCore.research.comparison.items.__version__", "0.0.0")
     run_methods(methods(log), Wobbling(1), tmp_path / "items")
     assert len(lines(log)) == 4
 

@@ -9,13 +9,21 @@ from evaluation_sets import Failing, Given, Shortened, Wobbling, straight_sweep,
 from oracle import tiny_model
 from training_data import tracked_sweep
 
-from DualTrackCore.comparison import Identity, MeanMotion, Method, Network, OwnMeanMotion, make_methods, run_methods
-from DualTrackCore.comparison.figures import SHOWN
-from DualTrackCore.comparison.methods import parameter_count
-from DualTrackCore.comparison.moments import PooledCorrelation
-from DualTrackCore.comparison.tables import text_table, write_tables
 from DualTrackCore.errors import Cancelled, InputError
 from DualTrackCore.evaluation import evaluate
+from DualTrackCore.research.comparison import (
+    Identity,
+    MeanMotion,
+    Method,
+    Network,
+    OwnMeanMotion,
+    make_methods,
+    run_methods,
+)
+from DualTrackCore.research.comparison.figures import SHOWN
+from DualTrackCore.research.comparison.methods import parameter_count
+from DualTrackCore.research.comparison.moments import PooledCorrelation
+from DualTrackCore.research.comparison.tables import text_table, write_tables
 from DualTrackCore.trajectory import Trajectory
 
 pytestmark = pytest.mark.filterwarnings("ignore::DualTrackCore.tracking.TrackingWarning")

@@ -24,8 +24,8 @@ from hdf5_files import calibration_csv, random_poses
 from sequence_files import metafile
 
 from DualTrackCore.cli import main
-from DualTrackCore.datasets import check_dataset, open_dataset, simulated_dataset, usable
 from DualTrackCore.errors import Cancelled, DatasetError
+from DualTrackCore.research.datasets import check_dataset, open_dataset, simulated_dataset, usable
 
 SCAN = "001/RH_Per_L_DtP"
 
@@ -354,7 +354,7 @@ def test_bad_sweeps_are_refused_or_skipped_by_name(place):
 
 
 def test_simulated_sweeps_are_not_rendered_to_be_checked(monkeypatch):
-    from DualTrackCore.datasets.simulated import SimulatedEntry
+    from DualTrackCore.research.datasets.simulated import SimulatedEntry
 
     monkeypatch.setattr(SimulatedEntry, "load", lambda self: pytest.fail("a sweep was simulated"))
     dataset = simulated_dataset(count=3)

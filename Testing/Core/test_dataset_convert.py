@@ -24,8 +24,8 @@ from dataset_folders import (
 from hdf5_files import calibration_csv, random_poses
 
 from DualTrackCore.cli import main
-from DualTrackCore.datasets import check_dataset, convert_dataset, open_dataset
 from DualTrackCore.errors import Cancelled, DatasetError
+from DualTrackCore.research.datasets import check_dataset, convert_dataset, open_dataset
 
 SCAN = "001/RH_Per_L_DtP"
 SUBJECTS = ("000", "001")
@@ -33,7 +33,7 @@ SUBJECTS = ("000", "001")
 #: A conversion that kills itself as it is about to give its third sweep its name.
 KILLED = """
 import os, signal, sys
-from DualTrackCore.datasets import convert_dataset, open_dataset
+from DualTrackCore.research.datasets import convert_dataset, open_dataset
 real, moved = os.replace, []
 def replace(source, target):
     if str(target).endswith(".h5"):

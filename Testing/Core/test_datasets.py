@@ -21,10 +21,10 @@ from dataset_folders import (
 )
 from hdf5_files import SPACING, random_poses
 
-from DualTrackCore.datasets import Dataset, open_dataset, simulated_dataset
-from DualTrackCore.datasets.landmark_files import read_landmarks, write_landmarks_csv
 from DualTrackCore.errors import DatasetError, InputError
 from DualTrackCore.io.hdf5_frames import Hdf5Frames
+from DualTrackCore.research.datasets import Dataset, open_dataset, simulated_dataset
+from DualTrackCore.research.datasets.landmark_files import read_landmarks, write_landmarks_csv
 
 
 def test_tus_rec_training_scans_are_opened_with_poses_and_landmarks(tmp_path):
@@ -249,7 +249,7 @@ def test_simulated_sets_have_the_seeds_of_the_comparison():
 
 
 def test_a_simulated_sweep_is_stored_when_it_is_loaded_and_found_again(tmp_path, monkeypatch):
-    from DualTrackCore.datasets import simulated
+    from DualTrackCore.research.datasets import simulated
 
     monkeypatch.setattr(simulated, "simulator_hash", lambda *_: "simulator")
     sweep = open_dataset(dualtrack_table(tmp_path / "table")).load("sweep_0")

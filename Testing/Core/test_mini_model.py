@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from DualTrackCore import estimate_trajectory, evaluate, load_model
+from DualTrackCore.research.heads import estimate_with_head
+from DualTrackCore.research.training import load_recipe
+from DualTrackCore.research.training.initial import recipe_card
 from DualTrackCore.sample import sample_sweep
-from DualTrackCore.tracking import estimate_with_head
-from DualTrackCore.training import load_recipe
-from DualTrackCore.training.initial import recipe_card
 from DualTrackCore.trajectory import Trajectory, invert_rigid
 
 

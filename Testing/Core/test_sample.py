@@ -56,7 +56,7 @@ def test_its_command_makes_the_poses_and_times_again(made):
 def test_its_seed_lies_beyond_those_of_training_and_comparison():
     seed = int(re.search(r"--seed (\d+)", COMMAND).group(1))
     assert seed >= 3_000_000
-    recipes = "".join(path.read_text() for path in (ROOT / "DualTrackCore/training/recipes").rglob("*.yaml"))
+    recipes = "".join(path.read_text() for path in (ROOT / "DualTrackCore/research/training/recipes").rglob("*.yaml"))
     ranges = re.findall(r"seeds: \[(\d+), (\d+)\]", recipes)
     assert ranges
     assert max(int(last) for _, last in ranges) < seed

@@ -11,13 +11,14 @@ from oracle import noise_sweep, tiny_model
 import DualTrackCore.tracking.engine as engine
 from DualTrackCore import jobs
 from DualTrackCore.cli import main
-from DualTrackCore.comparison.by_name import load_networks
 from DualTrackCore.errors import Cancelled, InputError
 from DualTrackCore.io import read_trajectory_csv, save_sweep
 from DualTrackCore.jobs import RunSettings
 from DualTrackCore.network import load_model
 from DualTrackCore.network.checkpoint import save_model
-from DualTrackCore.tracking import estimate_trajectory, estimate_with_head
+from DualTrackCore.research.comparison.by_name import load_networks
+from DualTrackCore.research.heads import estimate_with_head
+from DualTrackCore.tracking import estimate_trajectory
 from DualTrackCore.tracking.views import VIEW_COUNTS, flipped_sweep, reversed_sweep
 from DualTrackCore.trajectory import Trajectory
 from DualTrackCore.worker import run_job

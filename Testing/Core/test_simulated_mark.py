@@ -12,7 +12,7 @@ from DualTrackCore.cli import main
 from DualTrackCore.errors import CheckpointError
 from DualTrackCore.io import load_sweep, save_sweep
 from DualTrackCore.network import Model, ModelCard
-from DualTrackCore.simulation import simulated_sweep
+from DualTrackCore.research.simulation import simulated_sweep
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.tracking import TrackingWarning, estimate_trajectory
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from DualTrackCore.errors import InputError
-from DualTrackCore.simulation import Phantom, Probe, Renderer
-from DualTrackCore.simulation.speckle import WIDTHS, blend_for_width, field_correlation
+from DualTrackCore.research.simulation import Phantom, Probe, Renderer
+from DualTrackCore.research.simulation.speckle import WIDTHS, blend_for_width, field_correlation
 
 SPACING = (0.2, 0.2)
 #: Without noise, and with a range so wide that no echo is clipped.

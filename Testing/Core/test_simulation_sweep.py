@@ -9,7 +9,7 @@ import pytest
 from DualTrackCore.cli import main
 from DualTrackCore.errors import Cancelled, InputError
 from DualTrackCore.io import load_sweep
-from DualTrackCore.simulation import FAMILIES, Probe, probe_trajectory, rendered, simulated_sweep
+from DualTrackCore.research.simulation import FAMILIES, Probe, probe_trajectory, rendered, simulated_sweep
 
 #: Sweeps of these tests share one speckle, which takes a second to make.
 SHARED = {"speckle_seed": 3, "frame_size": (40, 56), "spacing_mm": 0.4}

@@ -5,10 +5,10 @@ import pytest
 from training_data import SPACING_MM, tiny_recipe, tracked_sweep
 
 from DualTrackCore.network import DualTrack, ModelCard
-from DualTrackCore.training.augmentation import Draw, targets, thinned
-from DualTrackCore.training.initial import recipe_card
-from DualTrackCore.training.items import SweepItems
-from DualTrackCore.training.sweeps import SweepSet
+from DualTrackCore.research.training.augmentation import Draw, targets, thinned
+from DualTrackCore.research.training.initial import recipe_card
+from DualTrackCore.research.training.items import SweepItems
+from DualTrackCore.research.training.sweeps import SweepSet
 from DualTrackCore.trajectory import accumulate, matrices_from_parameters
 
 SIZE = (72, 80)
@@ -135,8 +135,8 @@ def test_a_frame_smaller_than_the_crop_is_padded_and_never_shifted():
 def test_a_sweep_of_another_spacing_is_seen_as_tracking_sees_it(sweep):
     import torch
 
+    from DualTrackCore.research.training.images import SweepImages
     from DualTrackCore.tracking.preprocessing import Preprocessor
-    from DualTrackCore.training.images import SweepImages
 
     card = ModelCard(spacing_mm=(0.4, 0.4))
     images = SweepImages(sweep, card, 64, 48)

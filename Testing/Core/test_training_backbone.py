@@ -12,12 +12,12 @@ from DualTrackCore.errors import CheckpointError, InputError
 from DualTrackCore.io import load_sweep
 from DualTrackCore.network import DualTrack, load_model
 from DualTrackCore.network.checkpoint import read_weights
+from DualTrackCore.research.training import load_recipe, train
+from DualTrackCore.research.training.initial import initial_network, recipe_card
+from DualTrackCore.research.training.items import SweepItems, collate
+from DualTrackCore.research.training.lightning_task import LightningTask
+from DualTrackCore.research.training.sweeps import SweepSet
 from DualTrackCore.tracking import estimate_trajectory
-from DualTrackCore.training import load_recipe, train
-from DualTrackCore.training.initial import initial_network, recipe_card
-from DualTrackCore.training.items import SweepItems, collate
-from DualTrackCore.training.lightning_task import LightningTask
-from DualTrackCore.training.sweeps import SweepSet
 
 BACKBONE = "network.global_encoder.backbone.0."
 VIT = "test_vit"

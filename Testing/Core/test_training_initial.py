@@ -7,7 +7,7 @@ from training_data import tiny_recipe
 
 from DualTrackCore.errors import CheckpointError, InputError
 from DualTrackCore.network.checkpoint import save_model
-from DualTrackCore.training.initial import initial_network
+from DualTrackCore.research.training.initial import initial_network
 
 
 def position_table(tmp_path, **initial):

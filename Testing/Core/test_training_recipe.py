@@ -4,8 +4,8 @@ import pytest
 from training_data import tiny_values
 
 from DualTrackCore.errors import InputError
-from DualTrackCore.training import load_recipe, recipe_names
-from DualTrackCore.training.recipe import recipe_from_values
+from DualTrackCore.research.training import load_recipe, recipe_names
+from DualTrackCore.research.training.recipe import recipe_from_values
 
 #: Stage: lr, weight decay, warm-up, epochs, batch, validation cadence, flip, reverse, crop, drop.
 PAPER = {

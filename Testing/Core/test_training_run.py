@@ -17,8 +17,8 @@ from DualTrackCore.errors import Cancelled, CheckpointError, InputError
 from DualTrackCore.io import load_sweep
 from DualTrackCore.network import load_model
 from DualTrackCore.network.checkpoint import read_weights
+from DualTrackCore.research.training import train
 from DualTrackCore.tracking import estimate_trajectory
-from DualTrackCore.training import train
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
 

@@ -11,17 +11,17 @@ from DualTrackCore.evaluation import evaluate
 from DualTrackCore.evaluation.points import five_points_mm
 from DualTrackCore.network import DualTrack
 from DualTrackCore.network.checkpoint import save_model
-from DualTrackCore.training import load_recipe
-from DualTrackCore.training.chunks import trunk_in_chunks
-from DualTrackCore.training.initial import initial_network, recipe_card
-from DualTrackCore.training.items import ItemOrder, SweepItems, collate
-from DualTrackCore.training.lightning_items import LightningItems
-from DualTrackCore.training.lightning_task import LightningTask, fold_scale, rate_factor, unfold_scale
-from DualTrackCore.training.metrics import ValidationSums
-from DualTrackCore.training.run import target_statistics
-from DualTrackCore.training.sweeps import SweepSet
-from DualTrackCore.training.tasks import build_task
-from DualTrackCore.training.token_store import store_tokens, stored_bytes
+from DualTrackCore.research.training import load_recipe
+from DualTrackCore.research.training.chunks import trunk_in_chunks
+from DualTrackCore.research.training.initial import initial_network, recipe_card
+from DualTrackCore.research.training.items import ItemOrder, SweepItems, collate
+from DualTrackCore.research.training.lightning_items import LightningItems
+from DualTrackCore.research.training.lightning_task import LightningTask, fold_scale, rate_factor, unfold_scale
+from DualTrackCore.research.training.metrics import ValidationSums
+from DualTrackCore.research.training.run import target_statistics
+from DualTrackCore.research.training.sweeps import SweepSet
+from DualTrackCore.research.training.tasks import build_task
+from DualTrackCore.research.training.token_store import store_tokens, stored_bytes
 from DualTrackCore.trajectory import Trajectory
 
 #: Stage: beginnings of the names of parameters that change.

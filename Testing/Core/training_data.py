@@ -6,8 +6,8 @@ import numpy as np
 from oracle import TINY
 
 from DualTrackCore.io import save_sweep
+from DualTrackCore.research.training.recipe import Recipe, recipe_from_values
 from DualTrackCore.sweep import Sweep
-from DualTrackCore.training.recipe import Recipe, recipe_from_values
 from DualTrackCore.trajectory import Trajectory
 
 SPACING_MM = (0.5, 0.4)

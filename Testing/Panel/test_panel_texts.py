@@ -185,7 +185,6 @@ def test_the_console_examples_run(host, tiny_model_file, path):
         ("network", "Looking at the frames"),
         ("network, mirrored", "Looking at the frames, mirrored"),
         ("attention, backwards and mirrored", "Putting the path together, backwards and mirrored"),
-        ("consistency, mirrored: network", "Consistency, mirrored: network"),
     ],
 )
 def test_a_stage_of_another_view_is_told_in_the_panels_words(host, stage, text):

@@ -12,7 +12,7 @@ from vtk.util.numpy_support import get_vtk_array_type, vtk_to_numpy
 from DualTrackCore.evaluation import evaluate
 from DualTrackCore.jobs import JobResult, RunSettings
 from DualTrackCore.reconstruction import plan_grid, reconstruct_volume
-from DualTrackCore.simulation import simulated_sweep
+from DualTrackCore.research.simulation import simulated_sweep
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.trajectory import Trajectory, matrices_from_parameters
 

@@ -10,7 +10,7 @@ from clip_nodes import add_simulated_clip, drifting, job_result
 from DualTrackSlicerLib.scene import followFrame, showResults, sweepFromBrowser, trajectoryFromTable
 from view import ThreeDView
 
-from DualTrackCore.simulation import simulated_sweep
+from DualTrackCore.research.simulation import simulated_sweep
 
 VIEW_SIZE = (720, 560)
 

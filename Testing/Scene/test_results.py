@@ -192,19 +192,8 @@ def test_the_trajectory_is_coloured_by_frame_and_then_as_wished(scene, clip, res
     assert (display.GetActiveScalarName(), bool(display.GetScalarVisibility())) == ("Frame", True)
     colourTrajectory(model, "speed")
     assert display.GetActiveScalarName() == "Speed"
-    with pytest.raises(InputError, match="no consistency"):
-        colourTrajectory(model, "consistency")
     with pytest.raises(InputError, match="'weather'"):
         colourTrajectory(model, "weather")
-
-
-def test_consistency_is_shown_where_the_run_tells_it(scene, clip, result):
-    told = np.linspace(1, 0, len(TRUTH))
-    trajectory = replace(result.trajectory, provenance={**result.trajectory.provenance, "consistency": told.tolist()})
-    nodes = showResults(scene, clip, replace(result, trajectory=trajectory))
-    colourTrajectory(nodes.trajectory_model, "consistency")
-    column = slicer.util.arrayFromTableColumn(nodes.pose_table, "Consistency")
-    np.testing.assert_allclose(column, told)
 
 
 def test_the_outlines_are_the_borders_of_the_first_and_the_last_frame(scene, clip, result):

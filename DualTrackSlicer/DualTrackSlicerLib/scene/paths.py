@@ -13,8 +13,8 @@ from DualTrackCore.errors import InputError
 from DualTrackSlicerLib.scene.nodes import free_name
 
 #: Arrays of the tube that it can be coloured by.
-FRAME, SPEED, CONSISTENCY = "Frame", "Speed", "Consistency"
-COLOURINGS = {"frame": FRAME, "speed": SPEED, "consistency": CONSISTENCY}
+FRAME, SPEED = "Frame", "Speed"
+COLOURINGS = {"frame": FRAME, "speed": SPEED}
 
 FIRST_COLOUR, LAST_COLOUR, TRUTH_COLOUR = (0.30, 0.85, 0.40), (0.95, 0.45, 0.25), (0.95, 0.95, 0.95)
 
@@ -22,7 +22,6 @@ FIRST_COLOUR, LAST_COLOUR, TRUTH_COLOUR = (0.30, 0.85, 0.40), (0.95, 0.45, 0.25)
 _COLOUR_TABLES = {
     FRAME: ("vtkMRMLColorTableNodeFileViridis.txt", "vtkMRMLColorTableNodeRainbow"),
     SPEED: ("vtkMRMLColorTableNodeFilePlasma.txt", "vtkMRMLColorTableNodeRainbow"),
-    CONSISTENCY: ("vtkMRMLColorTableNodeFileViridis.txt", "vtkMRMLColorTableNodeRainbow"),
 }
 
 #: Steps of the path below this many mm are left out: a tube cannot be turned at points that coincide.
@@ -48,16 +47,14 @@ def add_path(
 
 
 def colourTrajectory(modelNode: slicer.vtkMRMLModelNode, by: str = "frame") -> None:
-    """Colour a trajectory by "frame", "speed" (mm/s, or mm a frame where times are unknown) or "consistency".
+    """Colour a trajectory by "frame" or "speed" (mm/s, or mm a frame where times are unknown).
 
     Raises:
-        InputError: another word, or the run gave no consistency.
+        InputError: another word.
     """
     array = COLOURINGS.get(by)
     if array is None:
         raise InputError(f"A trajectory cannot be coloured by {by!r}; choose one of {', '.join(COLOURINGS)}.")
-    if not modelNode.GetPolyData().GetPointData().HasArray(array):
-        raise InputError(f"This result has no {by}; colour the trajectory by frame or speed.")
     display, scene = modelNode.GetDisplayNode(), modelNode.GetScene()
     tables = [table for table in _COLOUR_TABLES[array] if scene.GetNodeByID(table) is not None]
     if tables:

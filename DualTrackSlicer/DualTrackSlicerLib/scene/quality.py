@@ -22,21 +22,16 @@ class FrameQuality:
         turn_deg: [N] rotation since the frame before.
         speed: [N] way a second, or a frame where times are unknown.
         speed_unit: "mm/s" or "mm/frame".
-        consistency: [N] what the run says of how far its estimates agree, or None where it says nothing.
     """
 
     step_mm: np.ndarray
     turn_deg: np.ndarray
     speed: np.ndarray
     speed_unit: str
-    consistency: np.ndarray | None
 
 
 def frame_quality(clip: SceneSweep, result: JobResult) -> FrameQuality:
-    """The quality of every frame of a clip from the trajectory of a run.
-
-    Consistency is taken from the provenance of the trajectory, "consistency", one number for each of its frames.
-    """
+    """The quality of every frame of a clip from the trajectory of a run."""
     count, start = len(clip.sweep), result.first_frame
     relative = result.trajectory.relative
     used = slice(start + 1, start + len(result.trajectory))
@@ -48,13 +43,4 @@ def frame_quality(clip: SceneSweep, result: JobResult) -> FrameQuality:
     if clip.sweep.timestamps_s is not None:
         seconds = np.diff(clip.sweep.timestamps_s, prepend=np.nan)
         speed, unit = np.divide(step, seconds, out=np.full(count, np.nan), where=seconds > 0), "mm/s"
-    return FrameQuality(step, turn, speed, unit, _consistency(result, count))
-
-
-def _consistency(result: JobResult, count: int) -> np.ndarray | None:
-    told = result.trajectory.provenance.get("consistency")
-    if told is None or np.shape(told) != (len(result.trajectory),):
-        return None
-    values = np.full(count, np.nan)
-    values[result.first_frame : result.first_frame + len(told)] = np.asarray(told, dtype=np.float64)
-    return values
+    return FrameQuality(step, turn, speed, unit)

@@ -97,8 +97,6 @@ def _add_paths(
     node_from_image = clip.node_from_image @ placed.poses
     centres = np.where(placed.valid[:, None], node_from_image[:, :3, 3], np.nan)
     values = {paths.FRAME: np.arange(len(centres)), paths.SPEED: np.nan_to_num(quality.speed)}
-    if quality.consistency is not None:
-        values[paths.CONSISTENCY] = np.nan_to_num(quality.consistency)
     tube = paths.add_path(scene, centres, values, f"{name} trajectory", radius)
     paths.colourTrajectory(tube)
     known = np.flatnonzero(placed.valid)

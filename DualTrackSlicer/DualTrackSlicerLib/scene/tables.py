@@ -59,8 +59,6 @@ def add_pose_table(
         Column("Turn (deg)", quality.turn_deg, "rotation since the frame before"),
         Column(f"Speed ({quality.speed_unit})", quality.speed, "way of the image centre in a unit of time"),
     ]
-    if quality.consistency is not None:
-        columns.append(Column("Consistency", quality.consistency, "how far the estimates of the run agree"))
     for place, column in enumerate(MATRIX_COLUMNS):
         row, entry = divmod(place, 4)
         texts = [repr(value) for value in placed.poses[:, row, entry].tolist()]

@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from DualTrackCore.baselines import ARCHITECTURES, load_baseline, save_baseline
+from DualTrackCore.research.baselines import ARCHITECTURES, load_baseline, save_baseline
 from DualTrackCore.sample import sample_sweep
-from DualTrackCore.training import load_recipe
-from DualTrackCore.training.initial import recipe_card
+from DualTrackCore.research.training import load_recipe
+from DualTrackCore.research.training.initial import recipe_card
 
 runs, names = Path(sys.argv[1]), sys.argv[2:] or list(ARCHITECTURES)
 for name in names:

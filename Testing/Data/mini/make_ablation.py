@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 
 from DualTrackCore.network.checkpoint import save_model
-from DualTrackCore.training import load_recipe
-from DualTrackCore.training.initial import initial_network, recipe_card
+from DualTrackCore.research.training import load_recipe
+from DualTrackCore.research.training.initial import initial_network, recipe_card
 
 recipe = load_recipe("mini/fusion", ["initial.local_encoder=mini/local-only", "card.name=mini-ablation"])
 network = initial_network(recipe, Path(sys.argv[1]))

@@ -13,8 +13,8 @@ import torch
 from DualTrackCore.files import file_sha256, replacing
 from DualTrackCore.network.checkpoint import save_model
 from DualTrackCore.network.shipped import shipped_folder
-from DualTrackCore.training import load_recipe
-from DualTrackCore.training.initial import initial_network, recipe_card
+from DualTrackCore.research.training import load_recipe
+from DualTrackCore.research.training.initial import initial_network, recipe_card
 
 runs, stages = Path(sys.argv[1]), sys.argv[2:]
 networks = [initial_network(load_recipe("mini/fusion", [f"initial={{all: {stage}}}"]), runs) for stage in stages]

@@ -1,5 +1,0 @@
-"""The report of an evaluation: one HTML file that opens without a network, with its pictures inside."""
-
-from DualTrackCore.report.page import write_report
-
-__all__ = ["write_report"]

@@ -1,0 +1,139 @@
+"""What one method made of one sweep, as one small JSON file: what a long evaluation is kept and resumed by."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from DualTrackCore.files import replacing
+from DualTrackCore.research.comparison.fingerprint import fingerprint
+from DualTrackCore.research.comparison.moments import PooledCorrelation
+from DualTrackCore.trajectory import Trajectory, matrices_from_parameters, parameters_from_matrices
+from DualTrackCore.version import __version__
+
+#: Raised when what an item holds, or what it means, changes: items of another format are made anew.
+FORMAT = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Item:
+    """One method on one sweep.
+
+    Attributes:
+        key: see :func:`item_key`.
+        method, uses: of the method.
+        sweep: name of the sweep.
+        frames, frames_used: of the sweep, and how many of them are valid in both trajectories.
+        metrics: as :func:`~DualTrackCore.evaluation.evaluate` names them.
+        seconds: of the estimate alone.
+        peak_mebibytes: of the process meanwhile; NaN where unknown.
+        parameter_count: numbers that the method learned; None where the method does not say.
+        steps: moments of estimated and true steps.
+        path_mm: [N] length of the true path up to each frame; NaN where its pose is invalid.
+        error_mm: [N] mean error over all pixels with the pose of each frame; NaN where it does not count.
+        poses: [N, 6] estimated poses (mm, degrees) in the estimate's own frame0; NaN where invalid.
+    """
+
+    key: str
+    method: str
+    uses: str
+    sweep: str
+    frames: int
+    frames_used: int
+    metrics: Mapping[str, float]
+    seconds: float
+    peak_mebibytes: float
+    parameter_count: int | None
+    steps: PooledCorrelation = field(default_factory=PooledCorrelation)
+    path_mm: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    error_mm: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    poses: np.ndarray = field(default_factory=lambda: np.zeros((0, 6)))
+
+    @property
+    def seconds_per_frame(self) -> float:
+        """Time of the estimate over the number of frames."""
+        return self.seconds / self.frames
+
+    def trajectory(self) -> Trajectory:
+        """The estimate, to the six digits that are kept."""
+        valid = np.isfinite(self.poses).all(axis=1)
+        return Trajectory(
+            matrices_from_parameters(np.nan_to_num(self.poses)), valid, provenance={"method": self.method}
+        )
+
+
+def item_key(method: str, method_fingerprint: str, sweep: str, sweep_fingerprint: str) -> str:
+    """Name of the inputs of an item: method with weights, sweep with landmarks, and version of the program."""
+    return fingerprint(FORMAT, __version__, method, method_fingerprint, sweep, sweep_fingerprint)
+
+
+def poses_of(trajectory: Trajectory) -> np.ndarray:
+    """[N, 6] poses in frame0 (mm, degrees); NaN where invalid."""
+    return parameters_from_matrices(np.where(trajectory.valid[:, None, None], trajectory.poses, np.nan))
+
+
+class ItemFolder:
+    """The items of one or more evaluations in a folder.
+
+    Args:
+        folder: made when the first item is saved.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = Path(folder)
+
+    def save(self, item: Item) -> Path:
+        """Move the whole item into place; OutputError where that is impossible."""
+        path = self.folder / _file_name(item)
+        values = {name: _plain(value) for name, value in vars(item).items() if name != "steps"}
+        text = json.dumps({"format": FORMAT, **values, "steps": item.steps.as_dict()}, allow_nan=False)
+        with replacing(path) as temporary:
+            temporary.write_text(text + "\n", encoding="utf-8")
+        return path
+
+    def keys(self) -> dict[str, Path]:
+        """The file of every item that is there; what a kill left half-written has a name that begins with a dot."""
+        files = [path for path in sorted(self.folder.glob("*-*.json")) if not path.name.startswith(".")]
+        return {path.stem.rpartition("-")[2]: path for path in files}
+
+
+def read_item(path: Path) -> Item | None:
+    """The item in a file; None where it is damaged or of another format."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        if values.pop("format") != FORMAT:
+            return None
+        arrays = {name: np.array(values.pop(name), dtype=np.float64) for name in ("path_mm", "error_mm", "poses")}
+        arrays["poses"] = arrays["poses"].reshape(-1, 6)
+        steps = PooledCorrelation.from_dict(values.pop("steps"))
+        metrics = {name: math.nan if value is None else value for name, value in values.pop("metrics").items()}
+        peak = values.pop("peak_mebibytes")
+        peak = math.nan if peak is None else peak
+        return Item(**values, metrics=metrics, peak_mebibytes=peak, steps=steps, **arrays)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _file_name(item: Item) -> str:
+    method, sweep = (re.sub(r"[^A-Za-z0-9]+", "_", name)[-40:].strip("_") for name in (item.method, item.sweep))
+    return f"{method}-{sweep}-{item.key}.json"
+
+
+def _plain(value: Any) -> Any:
+    """What JSON knows; six digits after the point in arrays, null where not finite."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray):
+        return [_plain(item) for item in np.round(value, 6)] if value.ndim > 1 else _rounded(value)
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _rounded(values: np.ndarray) -> list[float | None]:
+    return [round(value, 6) if math.isfinite(value) else None for value in values.tolist()]

@@ -1,0 +1,166 @@
+"""One sweep of a data set through the methods: what is run in every process and on every machine."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from DualTrackCore.errors import Cancelled, DualTrackError, InputError
+from DualTrackCore.evaluation import evaluate
+from DualTrackCore.progress import CancelledCallback, Progress, ProgressCallback
+from DualTrackCore.research.comparison.fingerprint import sweep_fingerprint
+from DualTrackCore.research.comparison.items import Item, item_key, poses_of
+from DualTrackCore.research.comparison.memory import PeakMemory
+from DualTrackCore.research.comparison.methods import Method, parameter_count
+from DualTrackCore.research.comparison.moments import PooledCorrelation
+from DualTrackCore.sweep import Sweep
+from DualTrackCore.trajectory import Trajectory
+
+if TYPE_CHECKING:
+    from DualTrackCore.landmarks import Landmarks
+    from DualTrackCore.research.datasets import Dataset
+
+
+@dataclass(frozen=True, eq=False)
+class Work:
+    """What a worker is given once; it can be pickled when its methods and its data set can.
+
+    Attributes:
+        methods: with the fingerprint of each, in the order of the tables.
+        dataset: opened; the files must lie at the same place for every worker.
+        finished: keys of the items that exist already.
+    """
+
+    methods: tuple[tuple[Method, str], ...]
+    dataset: Dataset
+    finished: frozenset[str]
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What came of one sweep.
+
+    Attributes:
+        sweep: its name.
+        keys: of the items that were finished before or are now.
+        items: those that are new.
+        failures: method and reason.
+        bad: why the sweep cannot be used at all, else None.
+    """
+
+    sweep: str
+    keys: tuple[str, ...] = ()
+    items: tuple[Item, ...] = ()
+    failures: Mapping[str, str] = field(default_factory=dict)
+    bad: str | None = None
+
+
+def measure_sweep(
+    work: Work,
+    name: str,
+    *,
+    save: Callable[[Item], object] | None = None,
+    progress: ProgressCallback | None = None,
+    cancelled: CancelledCallback | None = None,
+) -> Outcome:
+    """Run the methods that have no finished item on one sweep, which is opened here and closed again.
+
+    Args:
+        work: methods and data set.
+        name: of the sweep in the data set.
+        save: given every new item as soon as it is there.
+
+    Raises:
+        Cancelled: the caller asked to stop.
+    """
+    try:
+        sweep = require_usable(work.dataset.load(name))
+        landmarks = work.dataset.landmarks(name)
+        content = sweep_fingerprint(sweep, landmarks)
+    except Cancelled:
+        raise
+    except Exception as error:  # whatever is wrong with one sweep, it is named and the others still count
+        return Outcome(name, bad=_reason(error))
+    keys, items, failures = [], [], {}
+    for method, identity in work.methods:
+        key = item_key(method.name, identity, name, content)
+        if key not in work.finished:
+            try:
+                item = _measure(method, key, name, sweep, landmarks, _renamed(progress, name, method), cancelled)
+            except Cancelled:
+                raise
+            except Exception as error:
+                failures[method.name] = _reason(error)
+                continue
+            if save is not None:
+                save(item)
+            items.append(item)
+        keys.append(key)
+    return Outcome(name, tuple(keys), tuple(items), failures)
+
+
+def require_usable(sweep: Sweep) -> Sweep:
+    """The sweep, or an :class:`InputError` that says what it lacks for methods to be measured on it."""
+    sweep.require_images()
+    sweep.require_spacing()
+    if sweep.tracked is None:
+        raise InputError("The sweep has no tracking to compare with; choose a tracked sweep.")
+    if sweep.tracked.estimated_by is not None:
+        raise InputError("The poses of this sweep were estimated, not measured; they are nothing to compare with.")
+    if (valid := int(sweep.tracked.valid.sum())) < 2:
+        raise InputError(f"Only {valid} of {len(sweep)} tracked poses are valid; at least 2 are needed.")
+    return sweep
+
+
+def _measure(
+    method: Method,
+    key: str,
+    name: str,
+    sweep: Sweep,
+    landmarks: Landmarks | None,
+    progress: ProgressCallback | None,
+    cancelled: CancelledCallback | None,
+) -> Item:
+    with PeakMemory() as peak:
+        start = time.perf_counter()
+        trajectory = method.estimate(sweep, progress=progress, cancelled=cancelled)
+        seconds = time.perf_counter() - start
+    evaluation = evaluate(trajectory, sweep, landmarks=landmarks, cancelled=cancelled)
+    return Item(
+        key,
+        method.name,
+        method.uses,
+        name,
+        len(sweep),
+        evaluation.frames_used,
+        dict(evaluation.metrics),
+        seconds,
+        peak.mebibytes,
+        parameter_count(method),
+        PooledCorrelation.of(trajectory.parameters, sweep.tracked.parameters),
+        _path_mm(sweep.tracked),
+        evaluation.global_error_mm,
+        poses_of(trajectory),
+    )
+
+
+def _path_mm(tracked: Trajectory) -> np.ndarray:
+    """[N] length of the path of image centres up to each frame; NaN where the pose is invalid."""
+    path = np.full(len(tracked), np.nan)
+    centres = tracked.centres_mm[tracked.valid]
+    path[tracked.valid] = np.concatenate([[0.0], np.linalg.norm(np.diff(centres, axis=0), axis=1).cumsum()])
+    return path
+
+
+def _renamed(progress: ProgressCallback | None, sweep: str, method: Method) -> ProgressCallback | None:
+    if progress is None:
+        return None
+    return lambda report: progress(Progress(f"{sweep}, {method.name}: {report.stage}", report.done, report.total))
+
+
+def _reason(error: Exception) -> str:
+    return str(error) if isinstance(error, DualTrackError) else f"{type(error).__name__}: {error}"

@@ -1,0 +1,220 @@
+"""A comparison as files and as text: one row a figure, one column a method."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from DualTrackCore.evaluation import COMPONENTS
+from DualTrackCore.research.comparison.figures import SHOWN, heading
+from DualTrackCore.research.comparison.statistics import Pair
+from DualTrackCore.research.comparison.table import Comparison, Row, Summary
+from DualTrackCore.version import __version__
+
+#: Said with every figure on simulated sweeps.
+SIMULATED_NOTICE = "Accuracy on simulated sweeps says nothing about patients."
+#: Said with every evaluation.
+NOTICE = "Research use only; not for diagnosis."
+#: Characters of a line of text, of the name of a figure, and of a method's column; most sweeps that are named.
+_LINE, _LABEL, _COLUMN, _NAMED = 120, 28, 15, 6
+
+
+def write_tables(comparison: Comparison, pairs: Sequence[Pair], folder: Path, about: Mapping[str, Any]) -> list[str]:
+    """Write sweeps.csv, summary.csv, pairs.csv, table.md and evaluation.json into a folder that exists.
+
+    Args:
+        comparison: what to write.
+        pairs: of its methods; empty where they were not tested.
+        about: plain values for the JSON file and the head of the table: what was run on what.
+
+    Returns:
+        The names of the files.
+    """
+    sweeps, summaries = [_flat_row(row) for row in comparison.rows], [_flat(s) for s in comparison.summaries]
+    tests = [asdict(pair) for pair in pairs]
+    for name, rows in (("sweeps.csv", sweeps), ("summary.csv", summaries), ("pairs.csv", tests)):
+        _write_csv(folder / name, rows, list(Pair.__dataclass_fields__) if rows is tests else [])
+    (folder / "table.md").write_text(markdown(comparison, about), encoding="utf-8")
+    values = {
+        "dualtrack_version": __version__,
+        "notice": NOTICE,
+        **about,
+        "methods": [{**_flat(s), "failed_on": s.failed} for s in comparison.summaries],
+        "skipped": comparison.skipped,
+        "common_sweeps": comparison.common,
+        "pairs": tests,
+        "sweeps": sweeps,
+    }
+    text = json.dumps(_plain(values), indent=2, ensure_ascii=False, allow_nan=False)
+    (folder / "evaluation.json").write_text(text + "\n", encoding="utf-8")
+    return ["evaluation.json", "pairs.csv", "summary.csv", "sweeps.csv", "table.md"]
+
+
+def text_table(comparison: Comparison) -> str:
+    """The summary for a terminal of 120 columns; more methods than fit beside each other go into further blocks."""
+    fit = (_LINE - _LABEL) // _COLUMN
+    blocks = []
+    for start in range(0, len(comparison.summaries), fit):
+        part = comparison.summaries[start : start + fit]
+        rows = [("", [s.method for s in part]), *_cells(comparison, part)]
+        blocks.append("\n".join(line for title, cells in rows for line in _lines(title, cells)))
+    return "\n\n".join(blocks + remarks(comparison))
+
+
+def markdown(comparison: Comparison, about: Mapping[str, Any]) -> str:
+    """The summary as a Markdown table, with what the sweeps are, the failures and the notice."""
+    lines = ["# Methods compared", "", *(f"- {key}: {value}" for key, value in about.items()), ""]
+    lines.append("| | " + " | ".join(s.method for s in comparison.summaries) + " |")
+    lines.append("| --- |" + " ---: |" * len(comparison.summaries))
+    lines += [f"| {title} | " + " | ".join(cells) + " |" for title, cells in _cells(comparison, comparison.summaries)]
+    lines += [
+        "",
+        "Means over sweeps; intervals hold 95 % of the means of sweeps drawn with replacement. Pooled: over all steps "
+        "of all sweeps together; it shows whether the sign is found.",
+    ]
+    lines += [f"\n{text}" for text in remarks(comparison)]
+    return "\n".join([*lines, "", NOTICE, ""])
+
+
+def remarks(comparison: Comparison) -> list[str]:
+    """Which sweeps and methods have no figures and why, and what the means are of; nothing where all went well."""
+    texts = []
+    if comparison.skipped:
+        lines = [f"- {name}: {reason}" for name, reason in comparison.skipped.items()]
+        texts.append("Sweeps that cannot be used, and are in no figure:\n" + "\n".join(lines))
+    if comparison.failures:
+        lines = [f"- {row.method} on {row.sweep}: {row.error}" for row in comparison.failures]
+        texts.append("Failed, and in none of the means:\n" + "\n".join(lines))
+        for summary in comparison.summaries:
+            if summary.failed:
+                texts.append(f"The means of {summary.method} are over {_all_but(summary)}.")
+        if comparison.common:
+            texts.append(
+                f"Means of methods that failed on different sweeps compare only over the {len(comparison.common)} "
+                "sweeps on which none failed: the rows 'on common sweeps'."
+            )
+    return texts
+
+
+def figure_text(value: float) -> str:
+    """Four digits and at most three after the point; "-" where undefined."""
+    if not math.isfinite(value):
+        return "-"
+    return f"{value:.1f}" if abs(value) >= 100 else f"{value:.2f}" if abs(value) >= 10 else f"{value:.3f}"
+
+
+def short_text(value: float) -> str:
+    """The same with three digits and at most three after the point."""
+    if not math.isfinite(value):
+        return "-"
+    places = 0 if abs(value) >= 99.95 else 1 if abs(value) >= 9.995 else 2 if abs(value) >= 0.9995 else 3
+    return f"{value:.{places}f}"
+
+
+def _all_but(summary: Summary) -> str:
+    named = ", ".join(summary.failed[:_NAMED])
+    more = len(summary.failed) - _NAMED
+    total = summary.sweeps + len(summary.failed)
+    return f"{summary.sweeps} of {total} sweeps, without {named}{f' and {more} more' if more > 0 else ''}"
+
+
+def _lines(title: str, cells: Sequence[str]) -> list[str]:
+    """One row of the text table; long cells take several lines."""
+    wrapped = [textwrap.wrap(cell, _COLUMN - 1) for cell in cells]
+    height = max(len(cell) for cell in wrapped)
+    padded = [[""] * (height - len(cell)) + cell for cell in wrapped]
+    titles = [""] * (height - 1) + [title]
+    return [f"{titles[i]:<{_LABEL}}" + "".join(f"{cell[i]:>{_COLUMN}}" for cell in padded) for i in range(height)]
+
+
+def _cells(comparison: Comparison, summaries: Sequence[Summary]) -> Iterable[tuple[str, list[str]]]:
+    """Title and texts of every line below the methods' names; figures that no method has are left out."""
+    yield "uses", [s.uses for s in summaries]
+    totals = [s.sweeps + len(s.failed) for s in summaries]
+    yield "sweeps", [str(t) if not s.failed else f"{s.sweeps} of {t}" for s, t in zip(summaries, totals, strict=True)]
+    for name in SHOWN:
+        if any(s.figures[name].count for s in comparison.summaries):
+            yield heading(name), [figure_text(s.figures[name].mean) for s in summaries]
+            yield from _more(comparison, summaries, name)
+    for name in COMPONENTS:
+        yield f"r({name}), pooled", [figure_text(s.pooled[name]) for s in summaries]
+    yield "ms a frame", [figure_text(1000 * s.figures["seconds_per_frame"].mean) for s in summaries]
+    if any(s.parameter_count is not None for s in comparison.summaries):
+        yield "parameters", ["-" if s.parameter_count is None else f"{s.parameter_count:,}" for s in summaries]
+
+
+def _more(comparison: Comparison, summaries: Sequence[Summary], name: str) -> Iterable[tuple[str, list[str]]]:
+    """The lines below the first figures: how sure the mean is, and what it is where all methods have it."""
+    if name not in ("gpe_mm", "lpe_mm"):
+        return
+    spreads = [s.figures[name] for s in summaries]
+    yield "  95 % interval", [interval_text(s.low, s.high) for s in spreads]
+    yield "  median", [figure_text(s.median) for s in spreads]
+    if comparison.failures:
+        yield "  on common sweeps", [figure_text(s.common[name]) for s in summaries]
+
+
+def interval_text(low: float, high: float) -> str:
+    """Both ends; "-" where undefined."""
+    return f"{short_text(low)} to {short_text(high)}" if math.isfinite(low) else "-"
+
+
+def _flat(summary: Summary) -> dict[str, Any]:
+    """One line of summary.csv: every figure with its mean, median, interval and the number of sweeps it is over."""
+    values: dict[str, Any] = {
+        "method": summary.method,
+        "uses": summary.uses,
+        "sweeps": summary.sweeps,
+        "failed": len(summary.failed),
+        "parameters": math.nan if summary.parameter_count is None else summary.parameter_count,
+    }
+    for name, spread in summary.figures.items():
+        values |= {
+            name: spread.mean,
+            f"{name}_median": spread.median,
+            f"{name}_low": spread.low,
+            f"{name}_high": spread.high,
+            f"{name}_sweeps": spread.count,
+            f"{name}_on_common_sweeps": summary.common[name],
+        }
+    return {**values, **{f"pooled_correlation_{name}": value for name, value in summary.pooled.items()}}
+
+
+def _flat_row(row: Row) -> dict[str, Any]:
+    others = {name: value for name, value in row.metrics.items() if name not in SHOWN}
+    return {
+        "sweep": row.sweep,
+        "method": row.method,
+        "frames": row.frames,
+        "frames_used": row.frames_used,
+        "error": row.error or "",
+        "seconds_per_frame": row.seconds_per_frame,
+        "peak_mebibytes": row.peak_mebibytes,
+        **{name: row.metrics.get(name, math.nan) for name in SHOWN},
+        **others,
+    }
+
+
+def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> None:
+    names = list(dict.fromkeys([*names, *(name for row in rows for name in row)]))
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, names, restval="")
+        writer.writeheader()
+        writer.writerows(
+            {k: "" if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()} for row in rows
+        )
+
+
+def _plain(value: Any) -> Any:
+    """The same with null for numbers that are not finite."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,22 @@
+"""Data sets of tracked sweeps: opened lazily, examined, and converted."""
+
+from DualTrackCore.errors import DatasetError
+from DualTrackCore.research.datasets.check import check_dataset, usable
+from DualTrackCore.research.datasets.convert import Conversion, convert_dataset
+from DualTrackCore.research.datasets.dataset import Dataset, Entry
+from DualTrackCore.research.datasets.findings import Finding
+from DualTrackCore.research.datasets.opening import open_dataset
+from DualTrackCore.research.datasets.simulated import simulated_dataset
+
+__all__ = [
+    "Conversion",
+    "Dataset",
+    "DatasetError",
+    "Entry",
+    "Finding",
+    "check_dataset",
+    "convert_dataset",
+    "open_dataset",
+    "simulated_dataset",
+    "usable",
+]

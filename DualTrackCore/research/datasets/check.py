@@ -1,0 +1,207 @@
+"""Looking for what is missing, cut short or inconsistent in a data set."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+
+from DualTrackCore.errors import DatasetError, InputError, OutOfMemoryError
+from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter
+from DualTrackCore.research.datasets.dataset import Dataset, Entry
+from DualTrackCore.research.datasets.findings import Finding
+from DualTrackCore.research.datasets.layout import overlaps
+from DualTrackCore.research.datasets.opening import find_layout
+from DualTrackCore.research.datasets.simulated import SimulatedEntry
+from DualTrackCore.sweep import Sweep
+
+ON_BAD = ("refuse", "skip")
+
+#: What reading a file can raise that is the file's fault.
+_FAULTS = (InputError, OutOfMemoryError, OSError)
+
+#: Frames are read in windows of about this many bytes.
+_WINDOW_BYTES = 1 << 24
+
+_COPY_AGAIN = "copy the file again, or leave the sweep out"
+
+
+def check_dataset(
+    place: str | Path,
+    *,
+    split: str | None = None,
+    calibration: str | Path | None = None,
+    deep: bool = False,
+    tolerated: float = 0.0,
+    progress: ProgressCallback | None = None,
+    cancelled: CancelledCallback | None = None,
+) -> list[Finding]:
+    """Look at every file of a data set.
+
+    Args:
+        place, split, calibration: as for
+            :func:`~DualTrackCore.research.datasets.open_dataset`, without simulated sweeps.
+        deep: read every frame; else the first, the middle and the last of each sweep. All tables, poses and landmarks
+            are read in both cases. Memory holds a window of frames of one sweep at a time.
+        tolerated: largest fraction of frames of a sweep that may be without a pose or an image, 0 to 1.
+        progress: told of stage "checking", in sweeps.
+        cancelled: asked before every window of frames.
+
+    Returns:
+        What was found, first of the set, then sweep by sweep; empty for a clean one.
+
+    Raises:
+        DatasetError: there is no data set at the place at all.
+    """
+    _require_fraction(tolerated)
+    layout, reporter = find_layout(place, calibration=calibration), Reporter(progress, cancelled)
+    entries = layout.entries()
+    findings = [*layout.findings(), *overlaps(entries)]
+    if split is not None:
+        entries = tuple(entry for entry in entries if entry.split == split)
+        if not entries:
+            findings.append(Finding(Path(place), None, f"the split {split} is empty", "add sweeps to it"))
+    sizes: list[tuple[Entry, tuple[int, int]]] = []
+    for done, entry in enumerate(entries):
+        reporter.report("checking", done, len(entries))
+        found, size = examine(layout.examined(entry), deep, tolerated, reporter)
+        findings += found
+        if size is not None:
+            sizes.append((entry, size))
+    reporter.report("checking", len(entries), len(entries))
+    return findings + _odd_sizes(sizes)
+
+
+def usable(
+    dataset: Dataset,
+    on_bad: str = "refuse",
+    *,
+    deep: bool = False,
+    tolerated: float = 0.0,
+    progress: ProgressCallback | None = None,
+    cancelled: CancelledCallback | None = None,
+) -> tuple[Dataset, list[Finding]]:
+    """The sweeps of a data set that can be used, and what is wrong with the others.
+
+    Args:
+        dataset: simulated sweeps in it are taken as they are.
+        on_bad: "refuse" to raise if any sweep cannot be used; "skip" to leave such sweeps out and name them.
+        deep, tolerated, progress, cancelled: as for :func:`check_dataset`.
+
+    Raises:
+        DatasetError: a sweep cannot be used and `on_bad` is "refuse", or no sweep can be used.
+    """
+    if on_bad not in ON_BAD:
+        raise DatasetError(f"{on_bad!r} says nothing about bad sweeps; choose {' or '.join(ON_BAD)}.")
+    _require_fraction(tolerated)
+    reporter = Reporter(progress, cancelled)
+    findings: list[Finding] = []
+    good = []
+    for done, entry in enumerate(dataset):
+        reporter.report("checking", done, len(dataset))
+        found, _ = examine(entry, deep, tolerated, reporter)
+        findings += found
+        good += [] if found else [entry.name]
+    reporter.report("checking", len(dataset), len(dataset))
+    if findings and on_bad == "refuse":
+        raise DatasetError(
+            f"{len(dataset) - len(good)} of {len(dataset)} sweeps of {dataset.name} cannot be used, the first: "
+            f"{findings[0]} Mend them, or leave them out with --on-bad skip."
+        )
+    if not good:
+        raise DatasetError(f"None of the {len(dataset)} sweeps of {dataset.name} can be used, the first: {findings[0]}")
+    return dataset.subset(good), findings
+
+
+def examine(
+    entry: Entry, deep: bool, tolerated: float, reporter: Reporter
+) -> tuple[list[Finding], tuple[int, int] | None]:
+    """What is wrong with one sweep, and its frame size (rows, columns) where it can be opened.
+
+    Raises:
+        Cancelled: the caller asked to stop.
+    """
+    if isinstance(entry, SimulatedEntry):
+        return [], None
+    try:
+        sweep = entry.load()
+    except _FAULTS as error:
+        return [_fault(entry, error)], None
+    findings = _of_poses(entry, sweep, tolerated)
+    try:
+        _read_frames(sweep, deep, reporter)
+    except _FAULTS as error:
+        findings.append(_fault(entry, error))
+    try:
+        entry.landmarks(sweep)
+    except _FAULTS as error:
+        findings.append(_fault(entry, error, getattr(entry, "landmark_file", None)))
+    return findings, sweep.frame_size
+
+
+def _of_poses(entry: Entry, sweep: Sweep, tolerated: float) -> list[Finding]:
+    """What is wrong with the number of frames, where their poses come from, and those that have no pose or image."""
+    tracked, count = sweep.tracked, len(sweep)
+    if count < 2:
+        return [Finding(entry.path, entry.name, "it has 1 frame, and a trajectory needs 2", "leave the sweep out")]
+    if tracked.estimated_by is not None:
+        problem = f"its poses were estimated from the images by {tracked.estimated_by}, not measured"
+        return [Finding(entry.path, entry.name, problem, "give measured poses, or leave the sweep out")]
+    blank = int((~sweep.frame_valid).sum())
+    bad = ~tracked.valid | ~sweep.frame_valid
+    lost = int(bad.sum())
+    if lost <= tolerated * count and count - lost >= 2:
+        return []
+    not_finite = int((~tracked.valid & ~np.isfinite(tracked.poses).all(axis=(1, 2))).sum())
+    reasons = {
+        "poses that are not finite": not_finite,
+        "poses that are invalid or not rigid": int((~tracked.valid).sum()) - not_finite,
+        "frames marked as missing": blank,
+    }
+    told = ", ".join(f"{number} {what}" for what, number in reasons.items() if number)
+    problem = f"{lost} of {count} frames cannot be used, the first is frame {int(np.argmax(bad))} ({told})"
+    return [Finding(entry.path, entry.name, problem, "cut these frames off, leave the sweep out, or tolerate them")]
+
+
+def _read_frames(sweep: Sweep, deep: bool, reporter: Reporter) -> None:
+    """Read all frames in windows, or three of them; what cannot be read raises."""
+    height, width = sweep.frame_size
+    size = max(1, _WINDOW_BYTES // (height * width))
+    starts = range(0, len(sweep), size) if deep else sorted({0, len(sweep) // 2, len(sweep) - 1})
+    for start in starts:
+        reporter.check()
+        window = sweep.window(start, min(start + (size if deep else 1), len(sweep)))
+        window.max()  # pages of a mapped file are read now
+
+
+def _fault(entry: Entry, error: Exception, path: Path | None = None) -> Finding:
+    """The finding that an error is, without the name of the file twice."""
+    path = entry.path if path is None else path
+    text = str(error).removeprefix(f"{path}: ").removeprefix(f"{path} ").rstrip(".")
+    problem, _, remedy = text.rpartition("; ")
+    if isinstance(error, DatasetError) and error.__cause__ is None and problem:
+        return Finding(path, entry.name, problem, remedy)
+    return Finding(path, entry.name, text, _COPY_AGAIN)
+
+
+def _odd_sizes(sizes: list[tuple[Entry, tuple[int, int]]]) -> list[Finding]:
+    """Sweeps whose frames have another size than most."""
+    if not sizes:
+        return []
+    height, width = Counter(size for _, size in sizes).most_common(1)[0][0]
+    return [
+        Finding(
+            entry.path,
+            entry.name,
+            f"its frames have {size[1]} x {size[0]} pixels, those of most sweeps {width} x {height}",
+            "crop them alike, or leave the sweep out",
+        )
+        for entry, size in sizes
+        if size != (height, width)
+    ]
+
+
+def _require_fraction(tolerated: float) -> None:
+    if not 0 <= tolerated <= 1:
+        raise DatasetError(f"The tolerated fraction of frames without a pose is {tolerated}; it must lie in 0 to 1.")

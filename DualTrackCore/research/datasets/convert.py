@@ -1,0 +1,229 @@
+"""A data set of any layout, written as DualTrack files with their table."""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from DualTrackCore.errors import DatasetError, InputError
+from DualTrackCore.files import replacing
+from DualTrackCore.io import load_sweep, save_sweep
+from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter
+from DualTrackCore.research.datasets.check import examine, usable
+from DualTrackCore.research.datasets.dataset import Dataset, Entry
+from DualTrackCore.research.datasets.findings import Finding
+from DualTrackCore.research.datasets.landmark_files import write_landmarks_csv
+from DualTrackCore.research.datasets.table import (
+    LANDMARKS_COLUMN,
+    NAME_COLUMN,
+    PATH_COLUMN,
+    SPLIT_COLUMN,
+    TABLE_NAME,
+    Table,
+)
+from DualTrackCore.sweep import Sweep
+
+_COLUMNS = ("index", NAME_COLUMN, PATH_COLUMN, SPLIT_COLUMN, LANDMARKS_COLUMN)
+
+#: A finished file holds the same sweep where poses agree to this, in mm and in direction cosines.
+_SAME_POSES = 1e-6
+
+#: Temporary files of :func:`~DualTrackCore.files.replacing`, left behind where a process was killed.
+_LEFT_BEHIND = re.compile(r"\.[0-9a-f]{8}-.+\.(h5|csv)")
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What a conversion did.
+
+    Attributes:
+        table: the metadata CSV.
+        written: names of the sweeps that were written now.
+        kept: names of those that an earlier run had finished.
+        skipped: why sweeps were left out.
+    """
+
+    table: Path
+    written: tuple[str, ...]
+    kept: tuple[str, ...]
+    skipped: tuple[Finding, ...]
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A row of the table."""
+
+    name: str
+    path: Path
+    split: str
+    landmarks: Path | None
+
+
+def convert_dataset(
+    dataset: Dataset,
+    folder: str | Path,
+    *,
+    on_bad: str = "refuse",
+    tolerated: float = 0.0,
+    default_split: str = "train",
+    progress: ProgressCallback | None = None,
+    cancelled: CancelledCallback | None = None,
+) -> Conversion:
+    """Write a data set as DualTrack files, `metadata.csv`, and a CSV of landmarks beside each sweep that has some.
+
+    A file has its final name only when it is complete, so a conversion that was stopped goes on where it was: what is
+    finished, and is of the same sweep, is kept. The table is written last; rows of other sweeps in it stay.
+
+    Args:
+        dataset: what to convert; frames are read in windows.
+        folder: where to; made if need be.
+        on_bad: "refuse" to write nothing if a sweep cannot be used, "skip" to leave such sweeps out. A sweep whose
+            damage shows only while its frames are copied stops the conversion, or is left out then.
+        tolerated: as for :func:`~DualTrackCore.research.datasets.check_dataset`.
+        default_split: of sweeps whose data set has no splits.
+        progress: told of stages "checking" and "converting", in sweeps.
+        cancelled: asked every few frames.
+
+    Raises:
+        DatasetError: sweeps cannot be used, two would get one file name, or the folder holds sweeps of the data set
+            itself, or files of other sweeps under the same names.
+        OutputError: the folder cannot be written.
+        Cancelled: the caller asked to stop; what is finished stays.
+    """
+    folder, reporter = Path(folder), Reporter(progress, cancelled)
+    targets, others = _targets(dataset, folder), _other_rows(dataset, folder)
+    dataset, skipped = usable(dataset, on_bad, tolerated=tolerated, progress=progress, cancelled=cancelled)
+    _remove_left_behind({targets[name].parent for name in dataset.names})
+    written, kept = [], []
+    for done, entry in enumerate(dataset):
+        reporter.report("converting", done, len(dataset))
+        target = targets[entry.name]
+        if _is_finished(entry, target):
+            kept.append(entry.name)
+            continue
+        try:
+            _write(entry, target, cancelled)
+            written.append(entry.name)
+        except InputError as error:
+            skipped.append(_damage(entry, tolerated, error, reporter))
+            if on_bad == "refuse":
+                raise DatasetError(
+                    f"{skipped[-1]} {done} of {len(dataset)} sweeps are finished and stay; --on-bad skip leaves it out."
+                ) from error
+    finished = dataset.subset([name for name in dataset.names if name in {*written, *kept}])
+    rows = [_row(entry, targets[entry.name], entry.split or default_split) for entry in finished]
+    table = _write_table(folder, others + rows)
+    reporter.report("converting", len(dataset), len(dataset))
+    return Conversion(table, tuple(written), tuple(kept), tuple(skipped))
+
+
+def _targets(dataset: Dataset, folder: Path) -> dict[str, Path]:
+    """The file of each sweep: its name below the folder, with what file names cannot hold replaced."""
+    inside = Path(os.path.abspath(folder))
+    targets: dict[str, Path] = {}
+    owner: dict[str, str] = {}
+    for entry in dataset:
+        if inside in Path(os.path.abspath(entry.path)).parents:
+            raise DatasetError(f"{folder} holds {entry.path} of the data set itself; convert into another folder.")
+        parts = [re.sub(r"[^\w.+-]", "_", part).strip(".") or "_" for part in re.split(r"[/\\]", entry.name)]
+        target = folder.joinpath(*parts[:-1], f"{parts[-1]}.h5")
+        other = owner.setdefault(str(target).lower(), entry.name)
+        if other != entry.name:
+            raise DatasetError(f"The sweeps {other} and {entry.name} would both be written to {target}; rename one.")
+        targets[entry.name] = target
+    return targets
+
+
+def _is_finished(entry: Entry, target: Path) -> bool:
+    """Whether an earlier run has written this sweep; a damaged file counts as not written.
+
+    Raises:
+        DatasetError: there is another sweep in its file.
+    """
+    if not target.exists():
+        return False
+    try:
+        there = load_sweep(target)
+        there.window(len(there) - 1, len(there))
+    except InputError:
+        return False
+    if not _same(entry.load(), there):
+        raise DatasetError(f"{target} holds another sweep than {entry.path}; remove it or choose another folder.")
+    return True
+
+
+def _same(one: Sweep, other: Sweep) -> bool:
+    """Whether two sweeps have the same poses, pixel spacing and first frame."""
+    if one.frames.shape != other.frames.shape or other.tracked is None or other.spacing_mm is None:
+        return False
+    poses, other_poses = one.tracked.relative, other.tracked.relative
+    return (
+        np.allclose(one.spacing_mm, other.spacing_mm, rtol=1e-6)
+        and np.array_equal(one.tracked.valid, other.tracked.valid)
+        and np.allclose(poses, other_poses, rtol=0, atol=_SAME_POSES, equal_nan=True)
+        and np.array_equal(one.window(0, 1), other.window(0, 1))
+    )
+
+
+def _write(entry: Entry, target: Path, cancelled: CancelledCallback | None) -> None:
+    sweep = entry.load()
+    landmarks = entry.landmarks(sweep)
+    if landmarks is not None:  # first, so that a finished sweep never lacks them
+        write_landmarks_csv(landmarks, _landmarks_path(target))
+    save_sweep(sweep, target, cancelled=cancelled)
+
+
+def _damage(entry: Entry, tolerated: float, error: InputError, reporter: Reporter) -> Finding:
+    """What a thorough look says about a sweep whose copying failed."""
+    found, _ = examine(entry, True, tolerated, reporter)
+    return found[0] if found else Finding(entry.path, entry.name, str(error).rstrip("."), "copy the file again")
+
+
+def _landmarks_path(target: Path) -> Path:
+    return target.with_name(f"{target.stem}.landmarks.csv")
+
+
+def _row(entry: Entry, path: Path, split: str) -> _Row:
+    marks = _landmarks_path(path)
+    return _Row(entry.name, path, split, marks if marks.is_file() else None)
+
+
+def _other_rows(dataset: Dataset, folder: Path) -> list[_Row]:
+    """Rows of a table that is there already, without those of the sweeps that are converted."""
+    if not (folder / TABLE_NAME).is_file():
+        return []
+    return [
+        _Row(entry.name, entry.path, entry.split or "", entry.landmark_file)
+        for entry in Table(folder / TABLE_NAME).entries()
+        if entry.name not in dataset.names
+    ]
+
+
+def _write_table(folder: Path, rows: list[_Row]) -> Path:
+    path = folder / TABLE_NAME
+
+    def below(place: Path) -> str:
+        return Path(os.path.relpath(place, folder)).as_posix()
+
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(_COLUMNS)
+        for index, row in enumerate(rows):
+            writer.writerow(
+                [index, row.name, below(row.path), row.split, "" if row.landmarks is None else below(row.landmarks)]
+            )
+    return path
+
+
+def _remove_left_behind(folders: Iterable[Path]) -> None:
+    """Remove the unfinished files of a run that was killed."""
+    for folder in folders:
+        for path in folder.iterdir() if folder.is_dir() else ():
+            if _LEFT_BEHIND.fullmatch(path.name):
+                path.unlink(missing_ok=True)

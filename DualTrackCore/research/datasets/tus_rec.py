@@ -1,0 +1,246 @@
+"""The folders of the TUS-REC challenges of 2024 and 2025.
+
+Training data has `frames_transfs/SUBJECT/SCAN.h5`, frames and poses together; validation data has `frames/` and
+`transfs/` apart. Beside these folders lie `calib_matrix.csv`, `landmark/` or `landmarks/` with one
+`landmark_SUBJECT.h5` a subject, and for validation `dataset_keys.h5`, whose keys name all scans, such as
+`sub050__RH_Per_L_DtP`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from DualTrackCore.errors import InputError
+from DualTrackCore.io.hdf5_frames import opened
+from DualTrackCore.io.tus_rec import CALIBRATION_NAME, read_calib_matrix
+from DualTrackCore.research.datasets.dataset import Entry
+from DualTrackCore.research.datasets.file_entry import FileEntry
+from DualTrackCore.research.datasets.findings import Finding
+from DualTrackCore.research.datasets.landmark_files import landmark_keys, same_scan
+from DualTrackCore.research.datasets.layout import Layout, visible_files
+
+KEYS_NAME = "dataset_keys.h5"
+
+#: The folder of the frames, and the split that it stands for.
+_SPLITS = {"frames_transfs": "train", "frames": "val"}
+_LANDMARK_FOLDERS = ("landmark", "landmarks")
+_KEY = re.compile(r"sub(\d+)__(.+)")
+
+#: How deep below the given folder the folders of frames are looked for.
+_DEPTH = 3
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One folder of frames with what lies beside it.
+
+    Attributes:
+        frames: the folder `frames_transfs` or `frames`.
+        only: the one subject that was asked for, or None for all.
+    """
+
+    frames: Path
+    only: str | None = None
+
+    @property
+    def root(self) -> Path:
+        """Where the calibration, the landmarks and the list of keys lie."""
+        return self.frames.parent
+
+    @property
+    def split(self) -> str:
+        return _SPLITS[self.frames.name]
+
+    @property
+    def poses(self) -> Path | None:
+        """The folder of the poses where it is another one."""
+        return self.root / "transfs" if self.frames.name == "frames" else None
+
+    def scans(self, folder: Path) -> dict[str, Path]:
+        """Files of `folder`, which has a folder for each subject, by name: "050/RH_Per_L_DtP"."""
+        inner = folder if self.only is None else folder / self.only
+        return {p.relative_to(folder).with_suffix("").as_posix(): p for p in visible_files(inner, ".h5")}
+
+    def landmark_files(self) -> dict[str, Path]:
+        """Landmark files by subject."""
+        folders = [self.root / name for name in _LANDMARK_FOLDERS]
+        files = [path for folder in folders if folder.is_dir() for path in visible_files(folder, ".h5")]
+        found = {path.stem.removeprefix("landmark_"): path for path in files}
+        return found if self.only is None else {s: p for s, p in found.items() if s == self.only}
+
+    def calibration(self) -> Path | None:
+        """The calibration that a reader finds on its own."""
+        folders = [self.frames, self.root, *self.root.parents[:1]]
+        return next((f / CALIBRATION_NAME for f in folders if (f / CALIBRATION_NAME).is_file()), None)
+
+
+class TusRecFolder(Layout):
+    """TUS-REC data below a folder: training, validation or both, of one year or both."""
+
+    kind = "TUS-REC folder"
+
+    def __init__(self, place: Path, calibration: Path | None = None) -> None:
+        self.place, self.name, self._calibration = place, place.resolve().name, calibration
+        self._parts = _parts_below(place)
+
+    @staticmethod
+    def recognises(place: Path) -> bool:
+        """Whether there are folders of frames as TUS-REC has them, at `place` or up to three folders below."""
+        return bool(_parts_below(place))
+
+    def entries(self) -> tuple[Entry, ...]:
+        """See :meth:`Layout.entries`; names are "SUBJECT/SCAN"."""
+        found: list[Entry] = []
+        for part in self._parts:
+            landmarks = part.landmark_files()
+            for name, path in part.scans(part.frames).items():
+                marks = landmarks.get(name.split("/")[0])
+                found.append(FileEntry(name, path, part.split, calibration=self._calibration, landmark_file=marks))
+        return tuple(found)
+
+    def findings(self) -> Iterator[Finding]:
+        """See :meth:`Layout.findings`."""
+        for part in self._parts:
+            scans = part.scans(part.frames)
+            if not scans:
+                yield Finding(
+                    part.frames, None, f"the split {part.split} is empty: the folder holds no .h5 scans", "copy them in"
+                )
+            yield from self._of_calibration(part)
+            yield from _of_poses(part, scans)
+            yield from _of_keys(part, scans)
+            yield from _of_landmarks(part, scans)
+            yield from _of_subjects(part, scans)
+
+    def examined(self, entry: Entry) -> Entry:
+        """See :meth:`Layout.examined`."""
+        if self._calibration is not None or not isinstance(entry, FileEntry):
+            return entry
+        part = next(p for p in self._parts if p.frames in entry.path.parents)
+        broken = any(True for _ in self._of_calibration(part))
+        return replace(entry, calibration=np.eye(4)) if broken else entry
+
+    def _of_calibration(self, part: _Part) -> Iterator[Finding]:
+        path = part.calibration() if self._calibration is None else self._calibration
+        if path is None:
+            yield Finding(
+                part.root,
+                None,
+                f"{CALIBRATION_NAME} is missing, so no scan has a pixel spacing or poses of the image",
+                "copy it in from the published data, or give --calibration",
+            )
+        elif path.suffix.lower() == ".csv":
+            try:
+                read_calib_matrix(path)
+            except InputError as error:
+                yield Finding(path, None, f"the calibration cannot be used: {_clause(error)}", "copy the file again")
+
+
+def _parts_below(place: Path) -> tuple[_Part, ...]:
+    """The folders of frames at, above (for the folder of one subject) or below a place."""
+    place = Path(os.path.abspath(place))
+    if place.parent.name in _SPLITS and _is_part(place.parent):
+        return (_Part(place.parent, place.name),)
+    found = []
+    for folder, names, _ in os.walk(place):
+        here = Path(folder)
+        depth = len(here.relative_to(place).parts)
+        if here.name in _SPLITS and _is_part(here):
+            found.append(_Part(here))
+            names.clear()
+        keep = sorted(name for name in names if not name.startswith(".") and name not in _LANDMARK_FOLDERS)
+        names[:] = keep if depth < _DEPTH else []
+    return tuple(sorted(found, key=lambda part: part.frames))
+
+
+def _is_part(folder: Path) -> bool:
+    """Whether a folder of this name is one of TUS-REC: `frames` alone could hold the pictures of one clip."""
+    if folder.name == "frames_transfs" or (folder.parent / "transfs").is_dir():
+        return True
+    return any(True for _ in folder.glob("*/*.h5"))
+
+
+def _of_poses(part: _Part, scans: dict[str, Path]) -> Iterator[Finding]:
+    """Poses without frames, where the two are in different files; loading finds frames without poses."""
+    if part.poses is None:
+        return
+    poses = part.scans(part.poses)
+    for name in sorted(poses.keys() - scans.keys()):
+        yield Finding(
+            poses[name], name, "there is no file of its frames under frames", "copy it in or remove the poses"
+        )
+
+
+def _of_keys(part: _Part, scans: dict[str, Path]) -> Iterator[Finding]:
+    """Keys without a scan and scans without a key."""
+    path = part.root / KEYS_NAME
+    if not path.is_file() or part.only is not None:
+        return
+    try:
+        with opened(path) as file:
+            keys = sorted(file)
+    except InputError as error:
+        yield Finding(path, None, f"the list of scans cannot be read: {_clause(error)}", "copy the file again")
+        return
+    known = {same_scan(name) for name in scans}
+    listed = set()
+    for key in keys:
+        match = _KEY.fullmatch(key)
+        name = f"{match[1]}/{match[2]}" if match else key
+        listed.add(same_scan(name))
+        if same_scan(name) not in known:
+            yield Finding(path, name, f"the key {key} has no scan", f"copy {part.frames.name}/{name}.h5 in")
+    for name in scans:
+        if same_scan(name) not in listed:
+            yield Finding(path, name, f"no key names the scan {name}", "check that it belongs to this data set")
+
+
+def _of_landmarks(part: _Part, scans: dict[str, Path]) -> Iterator[Finding]:
+    """Landmark files without a subject, keys without a scan, scans without a key."""
+    files = part.landmark_files()
+    if not files:
+        return
+    marked, unreadable = set(), set()
+    known = {same_scan(name) for name in scans}
+    for subject, path in files.items():
+        try:
+            keys = landmark_keys(path)
+        except InputError as error:
+            unreadable.add(subject)
+            yield Finding(path, None, f"the landmarks cannot be read: {_clause(error)}", "copy the file again")
+            continue
+        marked |= {same_scan(f"{subject}/{key}") for key in keys}
+        for key in keys:
+            if same_scan(f"{subject}/{key}") not in known:
+                name = f"{subject}/{key}"
+                yield Finding(path, name, f"the key {key} has no scan", f"copy {part.frames.name}/{name}.h5 in")
+    for name in scans:
+        subject = name.split("/")[0]
+        if same_scan(name) not in marked and subject not in unreadable:
+            place = files.get(subject, next(iter(files.values())).with_name(f"landmark_{subject}.h5"))
+            yield Finding(place, name, f"there are no landmarks of the scan {name}", "copy them in")
+
+
+def _of_subjects(part: _Part, scans: dict[str, Path]) -> Iterator[Finding]:
+    """Scans that most subjects have and one has not."""
+    of_subject: dict[str, set[str]] = {}
+    for name in scans:
+        subject, _, scan = name.partition("/")
+        of_subject.setdefault(subject, set()).add(same_scan(scan))
+    counts = Counter(scan for names in of_subject.values() for scan in names)
+    usual = {scan for scan, count in counts.items() if 2 * count > len(of_subject)}
+    for subject, names in sorted(of_subject.items()):
+        for scan in sorted(usual - names):
+            path = part.frames / subject / f"{scan}.h5"
+            yield Finding(path, f"{subject}/{scan}", "the scan is missing, and most subjects have it", "copy it in")
+
+
+def _clause(error: InputError) -> str:
+    return str(error).rstrip(".")

@@ -1,0 +1,237 @@
+"""The page itself: what the template is given, and the file that comes of it."""
+
+from __future__ import annotations
+
+import base64
+import math
+import tempfile
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from DualTrackCore.errors import MissingDependencyError
+from DualTrackCore.evaluation import COMPONENTS, METRICS
+from DualTrackCore.files import replacing
+from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter
+from DualTrackCore.research.comparison import Comparison
+from DualTrackCore.research.comparison.figures import SHOWN, TESTED, heading
+from DualTrackCore.research.comparison.statistics import Pair
+from DualTrackCore.research.comparison.table import Spread, Summary
+from DualTrackCore.research.comparison.tables import NOTICE, interval_text, short_text
+from DualTrackCore.research.report.cases import choose_cases, write_case
+from DualTrackCore.research.report.figures import write_errors, write_growth
+from DualTrackCore.research.report.leaders import families, needs_truth, ranked, styles
+from DualTrackCore.version import __version__
+
+if TYPE_CHECKING:
+    from DualTrackCore.research.datasets import Dataset
+
+#: Figures of the first table, after GPE.
+_MAIN = ("lpe_mm", "fdr_percent", "max_drift_mm", "tus_rec_score", "pixel_score")
+_SIGNIFICANT = 0.05
+
+
+def write_report(
+    comparison: Comparison,
+    pairs: Sequence[Pair],
+    dataset: Dataset,
+    folder: Path,
+    about: Mapping[str, Any],
+    *,
+    progress: ProgressCallback | None = None,
+    cancelled: CancelledCallback | None = None,
+) -> list[str]:
+    """Write report.html, which holds everything it shows, and the pictures of all methods as files of their own.
+
+    Args:
+        comparison: what :func:`~DualTrackCore.research.comparison.run_methods` returned; its items must still be there.
+        pairs: of its methods; empty where they were not tested.
+        dataset: that the methods were run on; the sweeps of the cases are opened once more.
+        folder: that exists.
+        about: plain values: what was run on what.
+
+    Returns:
+        Names of the files: report.html, errors.png, growth.png.
+
+    Raises:
+        MissingDependencyError: jinja2 or matplotlib is not installed.
+        OutputError: the folder cannot be written.
+        Cancelled: the caller asked to stop.
+    """
+    reporter = Reporter(progress, cancelled)
+    template = _template()
+    write_errors(comparison, folder / "errors.png")
+    write_growth(comparison, folder / "growth.png")
+    values = {
+        "about": {name.replace("_", " "): value for name, value in about.items()},
+        "notice": NOTICE,
+        "version": __version__,
+        "created": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+        "methods": _methods(comparison),
+        "main": _columns(comparison),
+        "comparison": comparison,
+        "errors": _embedded(folder / "errors.png"),
+        "growth": _embedded(folder / "growth.png"),
+        "tests": [_tests(comparison, pairs, metric) for metric in TESTED] if pairs else [],
+        "families": _families(comparison),
+        "cases": _cases(comparison, dataset, reporter),
+        "all_figures": _all_figures(comparison),
+        "definitions": [(heading(name), METRICS[name].definition) for name in METRICS],
+    }
+    with replacing(folder / "report.html") as temporary:
+        temporary.write_text(template.render(values), encoding="utf-8")
+    return ["report.html", "errors.png", "growth.png"]
+
+
+def _template() -> Any:
+    try:
+        from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    except ImportError as error:
+        raise MissingDependencyError(
+            'The report needs jinja2, which is not installed; get it with pip install "dualtrack[report]".'
+        ) from error
+    loader = FileSystemLoader(Path(__file__).resolve().parent)
+    environment = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.get_template("page.html.j2")
+
+
+def _embedded(path: Path) -> str:
+    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
+
+
+def _columns(comparison: Comparison) -> list[tuple[str, str]]:
+    """Name and heading of the figures beside GPE in the first table: those that any method has."""
+    return [(name, heading(name)) for name in _MAIN if any(s.figures[name].count for s in comparison.summaries)]
+
+
+def _methods(comparison: Comparison) -> list[dict[str, Any]]:
+    """One line a method, the best first."""
+    order = ranked(comparison)
+    colours = styles([s.method for s in order])
+    means = [s.figures["gpe_mm"].mean for s in order]
+    most = max((m for m in means if math.isfinite(m)), default=1.0) or 1.0
+    lines = []
+    for summary, mean in zip(order, means, strict=True):
+        seconds, peak = summary.figures["seconds_per_frame"], summary.figures["peak_mebibytes"]
+        lines.append(
+            {
+                "name": summary.method,
+                "uses": summary.uses,
+                "told": needs_truth(summary),
+                "colour": colours[summary.method][0],
+                "bar": 100 * mean / most if math.isfinite(mean) else 0,
+                "gpe": _cell(summary.figures["gpe_mm"]),
+                "common": short_text(summary.common["gpe_mm"]),
+                "cells": [_cell(summary.figures[name]) for name, _ in _columns(comparison)],
+                "sweeps": _sweeps(summary),
+                "parameters": _count(summary.parameter_count),
+                "milliseconds": short_text(1000 * seconds.mean),
+                "peak": f"{peak.mean:.0f}" if peak.count else "-",
+            }
+        )
+    return lines
+
+
+def _cell(spread: Spread) -> dict[str, str]:
+    return {
+        "mean": short_text(spread.mean),
+        "interval": interval_text(spread.low, spread.high),
+        "median": short_text(spread.median),
+    }
+
+
+def _sweeps(summary: Summary) -> str:
+    return f"{summary.sweeps} of {summary.sweeps + len(summary.failed)}" if summary.failed else str(summary.sweeps)
+
+
+def _count(count: int | None) -> str:
+    """ "4.7 M", "12 k"; "-" where unknown."""
+    if count is None:
+        return "-"
+    return f"{count / 1e6:.1f} M" if count >= 1e6 else f"{count / 1e3:.0f} k" if count >= 1e3 else str(count)
+
+
+def _tests(comparison: Comparison, pairs: Sequence[Pair], metric: str) -> dict[str, Any]:
+    """The methods against each other in one figure: rows against columns, the best first."""
+    names = [s.method for s in ranked(comparison) if s.sweeps]
+    by_names = {(pair.one, pair.other): pair for pair in pairs if pair.metric == metric}
+    rows = [{"name": one, "cells": [_test_cell(by_names, one, other) for other in names]} for one in names]
+    counts = [pair.count for pair in by_names.values()]
+    span = f"{min(counts)}" if min(counts, default=0) == max(counts, default=0) else f"{min(counts)} to {max(counts)}"
+    return {"title": heading(metric), "names": names, "rows": rows, "sweeps": span, "pairs": len(by_names)}
+
+
+def _test_cell(by_names: Mapping[tuple[str, str], Pair], one: str, other: str) -> dict[str, str]:
+    pair = by_names.get((one, other)) or by_names.get((other, one))
+    if pair is None:
+        return {"kind": "none", "text": "", "hint": ""}
+    difference = pair.median_difference if pair.one == one else -pair.median_difference
+    if not math.isfinite(pair.p_holm):
+        return {"kind": "none", "text": "-", "hint": "no sweep in common"}
+    hint = f"{one} less {other}: median {difference:+.3g} over {pair.count} sweeps, p = {pair.p:.2g} before correction"
+    text = "p < .001" if pair.p_holm < 0.001 else f"p = {pair.p_holm:.3f}".replace("0.", ".", 1)
+    if pair.p_holm >= _SIGNIFICANT or difference == 0:
+        return {"kind": "same", "text": text, "hint": hint}
+    return {"kind": "better" if difference < 0 else "worse", "text": text, "hint": hint}
+
+
+def _families(comparison: Comparison) -> dict[str, Any] | None:
+    """Mean GPE by family of paths and method; None where names carry no families."""
+    grouped = families(comparison.sweeps)
+    if not grouped:
+        return None
+    names = [s.method for s in ranked(comparison) if s.sweeps]
+    rows_of = {name: comparison.of(name) for name in names}
+    table = np.array(
+        [[_mean_gpe([rows_of[name][sweep] for sweep in sweeps]) for name in names] for sweeps in grouped.values()]
+    )
+    finite = table[np.isfinite(table)]
+    low, high = (finite.min(), finite.max()) if len(finite) else (0.0, 1.0)
+    return {
+        "names": names,
+        "rows": [
+            {
+                "family": family,
+                "sweeps": len(sweeps),
+                "cells": [
+                    {"text": f"{v:.1f}" if math.isfinite(v) else "-", "shade": _shade(v, low, high)} for v in values
+                ],
+            }
+            for (family, sweeps), values in zip(grouped.items(), table, strict=True)
+        ],
+    }
+
+
+def _mean_gpe(rows: Sequence[Any]) -> float:
+    values = [row.metrics["gpe_mm"] for row in rows if row.error is None]
+    return float(np.mean(values)) if values else math.nan
+
+
+def _shade(value: float, low: float, high: float) -> float:
+    """Depth of colour of a cell, 0 to 0.6."""
+    return round(0.6 * (value - low) / (high - low), 3) if math.isfinite(value) and high > low else 0.0
+
+
+def _cases(comparison: Comparison, dataset: Dataset, reporter: Reporter) -> list[dict[str, Any]]:
+    chosen, shown = choose_cases(comparison), []
+    with tempfile.TemporaryDirectory(prefix="dualtrack-") as place:
+        for number, case in enumerate(chosen):
+            reporter.report("pictures", number, len(chosen))
+            picture = write_case(comparison, case, dataset.load(case.sweep), Path(place) / "case.png")
+            shown.append({"case": case, "gpe": short_text(case.gpe_mm), "picture": _embedded(picture)})
+    reporter.report("pictures", len(chosen), len(chosen))
+    return shown
+
+
+def _all_figures(comparison: Comparison) -> dict[str, Any]:
+    """Every figure of every method: figures down, methods across."""
+    order = ranked(comparison)
+    present = [name for name in SHOWN if any(s.figures[name].count for s in order)]
+    rows = [(heading(name), [_cell(s.figures[name])["mean"] for s in order]) for name in present]
+    rows += [(f"r({name}), pooled", [short_text(s.pooled[name]) for s in order]) for name in COMPONENTS]
+    return {"names": [s.method for s in order], "rows": rows}

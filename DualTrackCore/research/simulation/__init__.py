@@ -1,0 +1,21 @@
+"""Simulated tracked freehand sweeps: phantoms, probes, paths, and frames rendered when they are read.
+
+Accuracy on simulated sweeps says nothing about patients.
+"""
+
+from DualTrackCore.research.simulation.motion import FAMILIES, probe_trajectory
+from DualTrackCore.research.simulation.phantom import Phantom
+from DualTrackCore.research.simulation.probe import Probe
+from DualTrackCore.research.simulation.render import Renderer
+from DualTrackCore.research.simulation.simulated import SimulatedFrames, rendered, simulated_sweep
+
+__all__ = [
+    "FAMILIES",
+    "Phantom",
+    "Probe",
+    "Renderer",
+    "SimulatedFrames",
+    "probe_trajectory",
+    "rendered",
+    "simulated_sweep",
+]

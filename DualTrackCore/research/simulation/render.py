@@ -1,0 +1,176 @@
+"""From a phantom, a probe and a pose to a B-mode frame.
+
+A frame is computed beam by beam, as a scanner does: speckle times the echo level of the tissue, weakened by what lies
+above, plus electronic noise, then time-gain compensation and log compression; a curvilinear probe's beams are
+converted to pixels at the end. Speckle is read from fields that stand still in the tissue with the beam's widths along
+fixed axes; so rotations of tens of degrees away from `speckle_axes` would swap lateral and elevational widths.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from DualTrackCore.errors import InputError
+from DualTrackCore.research.simulation.beams import Beams, FanBeams, ParallelBeams
+from DualTrackCore.research.simulation.phantom import Phantom
+from DualTrackCore.research.simulation.probe import Probe
+from DualTrackCore.research.simulation.speckle import (
+    SIDE,
+    SIGMA_SAMPLES,
+    blend_for_width,
+    field_correlation,
+    grid_from_samples,
+    read_fields,
+)
+
+#: The anatomy is computed on a grid about as coarse as this, mm (across beams, along them), and interpolated.
+_TISSUE_STEP_MM = (0.8, 0.4)
+#: Samples computed at a time: small enough for the cache of a processor core.
+_BLOCK_SAMPLES = 20_000
+#: Length of the table of electronic noise; prime, so that frames rarely begin at the same place.
+_NOISE_SAMPLES = 1_000_003
+_SMALLEST = 1e-12
+
+
+class Renderer:
+    """Renders frames of one phantom through one probe.
+
+    Args:
+        phantom, probe: what is seen, and through what.
+        frame_size: rows and columns.
+        spacing_mm: (across columns, down rows).
+        speckle_axes: [3, 3] rotation, frame0 from the axes (x, y, z) of the beam's widths: the typical orientation of
+            the probe.
+    """
+
+    def __init__(
+        self,
+        phantom: Phantom,
+        probe: Probe,
+        frame_size: tuple[int, int],
+        spacing_mm: tuple[float, float],
+        speckle_axes: np.ndarray | None = None,
+    ) -> None:
+        self._phantom, self._probe = phantom, probe
+        maker = ParallelBeams if probe.geometry == "linear" else FanBeams
+        self.beams: Beams = maker(probe, frame_size, spacing_mm)
+        depth = self.beams.depth_mm
+        if depth[-1] < 1:
+            raise InputError(f"The frame is {depth[-1]:.2g} mm deep; choose more rows or a larger spacing.")
+        self._face_mm = np.array([0.0, -(frame_size[0] - 1) / 2 * spacing_mm[1], 0.0])
+        self._prepare_speckle(depth, np.eye(3) if speckle_axes is None else speckle_axes)
+        self._prepare_tissue(depth)
+        self._gain_db = probe.gain_db(depth).astype(np.float32)[:, None]
+        self._noise = np.float32(10 ** (probe.noise_db / 20)) * _noise_table()
+
+    def frame(self, frame0_from_image: np.ndarray, index: int) -> np.ndarray:
+        """The frame [H, W] uint8 at a pose; `index` chooses its electronic noise."""
+        pose = np.asarray(frame0_from_image, dtype=np.float64)
+        field = self._speckle(pose)
+        level = self._tissue_level_db(pose)
+        field *= np.exp(level * np.float32(np.log(10) / 20))
+        start = (index * 7919) % (_NOISE_SAMPLES - field.size) if field.size < _NOISE_SAMPLES else 0
+        field += np.resize(self._noise[start : start + field.size], field.shape)
+        power = field.real**2 + field.imag**2
+        level = np.log(power + np.float32(_SMALLEST)) * np.float32(10 / np.log(10)) + self._gain_db
+        return self.beams.pixels(self._probe.grey(level))
+
+    def _prepare_speckle(self, depth: np.ndarray, axes: np.ndarray) -> None:
+        probe = self._probe
+        elevational, lateral = probe.elevational_sigma_mm(depth), probe.lateral_sigma_mm(depth)
+        narrowest = elevational.min()
+        self._level, self._narrow, self._wide = blend_for_width(elevational / narrowest)
+        # Beams of a fan are turned against the field's axes, so there the field itself is nearly round in the image
+        # plane, and the blur across the beams does the rest.
+        across = lateral.min() if probe.geometry == "linear" else max(probe.axial_sigma_mm, 0.6 * lateral.min())
+        sigma = np.array([across, probe.axial_sigma_mm, narrowest])
+        self._grid_from_frame0 = grid_from_samples() @ np.diag(SIGMA_SAMPLES / sigma) @ np.asarray(axes).T
+        self._blur = _blur_weights(across, lateral, self.beams.spacing_mm)
+
+    def _prepare_tissue(self, depth: np.ndarray) -> None:
+        samples, count = self.beams.x_mm.shape
+        down = max(1, round(_TISSUE_STEP_MM[1] / (depth[1] - depth[0])))
+        over = max(1, int(_TISSUE_STEP_MM[0] / self.beams.spacing_mm.mean()))
+        self._rows, self._row_share = _coarse_axis(samples, down)
+        self._columns, self._column_share = _coarse_axis(count, over)
+        self._tissue_x = self.beams.x_mm[np.ix_(self._rows, self._columns)].astype(np.float32)
+        self._tissue_y = self.beams.y_mm[np.ix_(self._rows, self._columns)].astype(np.float32)
+        coarse = depth[self._rows]
+        self._path_cm = (2 * self._probe.frequency_mhz * np.diff(coarse, prepend=0.0) / 10).astype(np.float32)[:, None]
+
+    def _speckle(self, pose: np.ndarray) -> np.ndarray:
+        """Blurred complex speckle [samples, beams]."""
+        direction = (self._grid_from_frame0 @ pose[:3, :2]).astype(np.float32)
+        origin = self._grid_from_frame0 @ (pose[:3, 3] - self._face_mm) + self._phantom.speckle_place
+        origin = np.mod(origin, SIDE).astype(np.float32)[:, None, None]
+        fields = self._phantom.fields
+        samples, count = self.beams.x_mm.shape
+        step = max(1, _BLOCK_SAMPLES // count)
+        result = np.empty((samples, count), np.complex64)
+        for start in range(0, samples, step):
+            rows = slice(start, start + step)
+            places = direction[:, :1, None] * self.beams.x_mm[rows] + direction[:, 1:, None] * self.beams.y_mm[rows]
+            places += origin
+            result[rows] = read_fields(fields, places, self._level[rows], self._narrow[rows], self._wide[rows])
+        return _blurred(result, self._blur)
+
+    def _tissue_level_db(self, pose: np.ndarray) -> np.ndarray:
+        """Echo level of the tissue less the attenuation above it, [samples, beams] dB."""
+        rotation, shift = pose[:3].astype(np.float32), (pose[:3, 3] - self._face_mm).astype(np.float32)
+        x, y, z = (rotation[i, 0] * self._tissue_x + rotation[i, 1] * self._tissue_y + shift[i] for i in range(3))
+        echo, attenuation = self._phantom.tissue(x, y, z)
+        echo -= np.cumsum(attenuation * self._path_cm, axis=0)
+        fine = _interpolated(echo, *self._row_share)
+        return _interpolated(fine.T, *self._column_share).T
+
+
+def _noise_table() -> np.ndarray:
+    random = np.random.default_rng(0x0153)
+    noise = random.standard_normal((_NOISE_SAMPLES, 2), dtype=np.float32) * np.float32(np.sqrt(0.5))
+    return noise.view(np.complex64)[:, 0]
+
+
+def _coarse_axis(count: int, step: int) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
+    """Every `step`-th of `count` places and the last, and for each place the lower one and the weight of the next."""
+    chosen = np.unique(np.append(np.arange(0, count, step), count - 1))
+    low = np.clip(np.searchsorted(chosen, np.arange(count), side="right") - 1, 0, max(len(chosen) - 2, 0))
+    high = np.minimum(low + 1, len(chosen) - 1)
+    gap = np.maximum(chosen[high] - chosen[low], 1)
+    return chosen, (low, ((np.arange(count) - chosen[low]) / gap).astype(np.float32))
+
+
+def _interpolated(values: np.ndarray, low: np.ndarray, share: np.ndarray) -> np.ndarray:
+    if len(low) == len(values):
+        return values
+    near = values[low]
+    return near + share[:, None] * (values[np.minimum(low + 1, len(values) - 1)] - near)
+
+
+def _blur_weights(sigma_mm: float, target_mm: np.ndarray, spacing_mm: np.ndarray) -> np.ndarray:
+    """Weights [taps, samples] across beams that widen a field of one width to the width at each depth.
+
+    A Gaussian of variance target^2 - sigma^2 does; the weights keep the mean square of the field.
+    """
+    extra = np.sqrt(np.maximum(target_mm**2 - sigma_mm**2, 0)) / spacing_mm
+    reach = int(np.ceil(2.5 * extra.max()))
+    taps = np.arange(-reach, reach + 1)[:, None]
+    weights = np.exp(-0.5 * np.square(taps / np.maximum(extra, 1e-3)))
+    weights[np.abs(weights) < 1e-6] = 0
+    distance = (taps - taps.T)[..., None] * spacing_mm
+    correlation = field_correlation(np.float64(sigma_mm), np.float64(sigma_mm), distance)
+    power = np.einsum("is,js,ijs->s", weights, weights, correlation)
+    return (weights / np.sqrt(power)).astype(np.float32)
+
+
+def _blurred(field: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    if len(weights) == 1:
+        return field
+    reach, count = len(weights) // 2, field.shape[1]
+    padded = np.pad(field, ((0, 0), (reach, reach)), mode="reflect" if count > reach else "symmetric")
+    result = np.zeros_like(field)
+    for tap, weight in enumerate(weights):
+        used = np.flatnonzero(weight)
+        if len(used):
+            rows = slice(used[0], used[-1] + 1)
+            result[rows] += weight[rows, None] * padded[rows, tap : tap + count]
+    return result

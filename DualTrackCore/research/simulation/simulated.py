@@ -1,0 +1,141 @@
+"""Whole simulated sweeps whose frames are rendered when they are read."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+
+from DualTrackCore.errors import InputError
+from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter
+from DualTrackCore.research.simulation.motion import FAMILIES, probe_trajectory
+from DualTrackCore.research.simulation.phantom import Phantom
+from DualTrackCore.research.simulation.probe import Probe
+from DualTrackCore.research.simulation.render import Renderer
+from DualTrackCore.sweep import Sweep, validated_spacing
+
+
+@dataclass(frozen=True, eq=False)
+class SimulatedFrames:
+    """Frames that are rendered when they are asked for; the same whatever the slicing, and in any process.
+
+    Attributes:
+        phantom, probe: what is seen, and through what.
+        poses: [N, 4, 4] frame0_from_image, mm.
+        frame_size: rows and columns.
+        spacing_mm: (across columns, down rows).
+    """
+
+    phantom: Phantom
+    probe: Probe
+    poses: np.ndarray
+    frame_size: tuple[int, int]
+    spacing_mm: tuple[float, float]
+    dtype: np.dtype = field(default_factory=lambda: np.dtype(np.uint8))
+
+    def __getstate__(self) -> dict[str, object]:
+        """What the frames are made from, without the tables made for rendering."""
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(frames, rows, columns)."""
+        return len(self.poses), *self.frame_size
+
+    @cached_property
+    def _renderer(self) -> Renderer:
+        typical = self.poses[len(self.poses) // 2, :3, :3]
+        return Renderer(self.phantom, self.probe, self.frame_size, self.spacing_mm, typical)
+
+    def __len__(self) -> int:
+        return len(self.poses)
+
+    def __getitem__(self, key: slice | int) -> np.ndarray:
+        """Frames of a slice as [n, H, W] uint8, or one frame [H, W]."""
+        if not isinstance(key, slice):
+            index = range(len(self))[key]
+            return self._renderer.frame(self.poses[index], index)
+        chosen = range(*key.indices(len(self)))
+        frames = np.empty((len(chosen), *self.frame_size), np.uint8)
+        for place, index in enumerate(chosen):
+            frames[place] = self._renderer.frame(self.poses[index], index)
+        return frames
+
+    def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> np.ndarray:
+        """All frames."""
+        return self[:].astype(dtype or np.uint8, copy=False)
+
+
+def rendered(
+    sweep: Sweep, progress: ProgressCallback | None = None, cancelled: CancelledCallback | None = None
+) -> Sweep:
+    """The same sweep with its frames rendered now and kept in memory: quicker where they are read more than once."""
+    reporter = Reporter(progress, cancelled)
+    frames = np.empty(sweep.frames.shape, np.uint8)
+    for start, window in sweep.windows(16):
+        reporter.report("simulating", start, len(sweep))
+        frames[start : start + len(window)] = window
+    reporter.report("simulating", len(sweep), len(sweep))
+    return replace(sweep, frames=frames)
+
+
+def simulated_sweep(
+    seed: int,
+    *,
+    frames: int | None = None,
+    family: str | None = None,
+    probe: Probe | None = None,
+    frame_size: tuple[int, int] = (128, 160),
+    spacing_mm: float | tuple[float, float] = 0.3,
+    speckle_seed: int | None = None,
+    homogeneous: bool = False,
+) -> Sweep:
+    """A tracked freehand sweep of a phantom; what is None is drawn from the seed.
+
+    Args:
+        seed: equal seeds give equal sweeps.
+        frames: number of frames; drawn from 200 to 600.
+        family: path of the probe, one of :data:`FAMILIES`.
+        probe: drawn as a linear one of 5 to 10 MHz as wide as the frame.
+        frame_size: rows and columns.
+        spacing_mm: size of a pixel: one number, or (across columns, down rows).
+        speckle_seed: sweeps that share it share the 100 MB of speckle, each at another place of it.
+        homogeneous: speckle without anatomy.
+
+    Returns:
+        A sweep whose frames are rendered when they are read and whose `tracked` trajectory is exact.
+
+    Raises:
+        InputError: an option is out of its range.
+    """
+    if seed < 0:
+        raise InputError(f"The seed is {seed}; it must be 0 or more.")
+    spacing = validated_spacing(spacing_mm)
+    if spacing is None:
+        raise InputError("A simulated sweep needs a pixel spacing in mm.")
+    if len(frame_size) != 2 or not all(8 <= side <= 4096 for side in frame_size):
+        raise InputError(f"The frame size is {tuple(frame_size)}; rows and columns must lie between 8 and 4096.")
+    random = np.random.default_rng([seed, 0x51A5])
+    count = int(random.integers(200, 601)) if frames is None else frames
+    drawn_family = FAMILIES[random.integers(len(FAMILIES))]
+    family = drawn_family if family is None else family
+    width = frame_size[1] * spacing[0]
+    drawn_probe = Probe.drawn(random, elements=192, pitch_mm=float(np.clip(width / 192, 0.05, 1.0)))
+    probe = drawn_probe if probe is None else probe
+    depth = (frame_size[0] - 1) * spacing[1]
+    trajectory = probe_trajectory(family, count, seed, face_to_centre_mm=depth / 2, frame_rate_hz=probe.frame_rate_hz)
+    # A positive step leads from distal to proximal, and the phantom's heading the other way.
+    heading = random.normal(0, 10) + (-90 if family.startswith("Par") else 180)
+    phantom = Phantom(seed, speckle_seed, float(np.clip(depth, 10, 200)), heading, homogeneous)
+    provenance = {
+        "source": "simulation",
+        "format": "simulated sweep",
+        "simulated": True,
+        "seed": seed,
+        "family": family,
+        "probe": asdict(probe),
+        "spacing_source": "simulation",
+    }
+    source = SimulatedFrames(phantom, probe, trajectory.poses, tuple(frame_size), spacing)
+    return Sweep(source, spacing, np.arange(count) / probe.frame_rate_hz, tracked=trajectory, provenance=provenance)

@@ -1,0 +1,122 @@
+"""The network that a stage starts from: random weights, and those of earlier stages put over them."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from DualTrackCore.errors import CheckpointError, InputError
+from DualTrackCore.network import DualTrack, ModelCard
+from DualTrackCore.network.checkpoint import load_weights, positions_of, read_weights, resize_positions
+from DualTrackCore.network.dualtrack import UNUSED_HEADS
+from DualTrackCore.research.baselines import MotionNetwork, build_baseline
+from DualTrackCore.research.training.backbone import prepare_backbone
+from DualTrackCore.research.training.recipe import Initial, Recipe
+
+#: Name of the weights in the folder of a finished stage.
+WEIGHTS_NAME = "model.safetensors"
+
+#: Where the local encoder's 3D trunk lies in the state dict.
+TRUNK_PREFIX = "local_encoder.0.backbone.module.backbone."
+
+#: Height of the waves of the position table: below that of the image features, so that they do not drown them.
+_WAVE_HEIGHT = 0.3
+
+
+def recipe_card(recipe: Recipe) -> ModelCard:
+    """The model card that a recipe describes.
+
+    Raises:
+        InputError: a field that a card does not have.
+    """
+    known = {f.name for f in dataclasses.fields(ModelCard)} - {"architecture"}
+    if unknown := sorted(set(recipe.card) - known):
+        raise InputError(f"card in the recipe has unknown fields: {', '.join(unknown)}; known are {', '.join(known)}.")
+    return ModelCard(**recipe.card, architecture=recipe.model)
+
+
+def initial_network(recipe: Recipe, runs: Path, say: Callable[[str], None] | None = None) -> DualTrack | MotionNetwork:
+    """The network of a recipe with the weights it starts from (stage baseline: random); the same at every call.
+
+    A backbone that is to learn by LoRA has its adapters already.
+
+    Args:
+        recipe: model arguments, seed, initial weights, backbone.
+        runs: folder below which earlier stages are looked for.
+        say: told in sentences what of pretrained backbone weights was taken and what was not.
+
+    Raises:
+        InputError: the network cannot be built from the recipe's arguments, or there are no such initial weights.
+        CheckpointError: weights of another network.
+    """
+    torch.manual_seed(recipe.seed)
+    if recipe.stage == "baseline":
+        return build_baseline(**recipe.baseline)
+    try:
+        network = DualTrack(**recipe.model)
+    except TypeError as error:
+        raise InputError(f"model in the recipe describes no network: {error}.") from None
+    given = recipe.initial
+    if given.positions == "waves":
+        _set_waves(network.global_encoder.pos_emb.weight)
+    merged = dict(network.state_dict())
+    for reference, prefix in (
+        (given.all, ""),
+        (given.local_encoder, "local_encoder."),
+        (given.global_encoder, "global_encoder."),
+        (given.local_trunk, TRUNK_PREFIX),
+    ):
+        if reference is not None:
+            path = weights_of(reference, runs)
+            tensors = read_weights(path)[0]
+            merged.update(_part(tensors, prefix, network, path))
+    if dataclasses.replace(given, positions="random") != Initial():
+        load_weights(network, merged, "The recipe's initial weights")
+    prepare_backbone(recipe, network, say)
+    return network
+
+
+def _set_waves(table: Tensor) -> None:
+    """Sines and cosines of the position, with wavelengths from 6 to 60,000 frames (Vaswani et al. 2017), in [N, C]."""
+    position = torch.arange(len(table), dtype=torch.float32)[:, None]
+    angle = position * torch.exp(-math.log(10_000) * torch.arange(0, table.shape[1], 2) / table.shape[1])
+    with torch.no_grad():
+        table[:, 0::2] = _WAVE_HEIGHT * angle.sin()
+        table[:, 1::2] = _WAVE_HEIGHT * angle[:, : table.shape[1] // 2].cos()
+
+
+def weights_of(reference: str, runs: Path) -> Path:
+    """The weights file that a recipe's `initial` means.
+
+    Raises:
+        InputError: neither a file, nor the folder of a finished stage, as it stands or below `runs`.
+    """
+    for place in (Path(reference), runs / reference):
+        if place.is_file():
+            return place
+        if (place / WEIGHTS_NAME).is_file():
+            return place / WEIGHTS_NAME
+    raise InputError(
+        f"initial in the recipe names {reference}, and neither that nor {runs / reference} is a weights file or a "
+        f"finished stage with {WEIGHTS_NAME}; train that stage first."
+    )
+
+
+def _part(tensors: Mapping[str, Tensor], prefix: str, network: DualTrack, path: Path) -> dict[str, Tensor]:
+    """The tensors under a prefix, for as many positions as the network has."""
+    expected = [k for k in network.state_dict() if k.startswith(prefix) and not k.startswith(UNUSED_HEADS)]
+    if missing := [k for k in expected if k not in tensors and not k.endswith("num_batches_tracked")]:
+        raise CheckpointError(
+            f"{path.name}, named by initial, lacks {len(missing)} tensors of this network, such as {missing[0]}."
+        )
+    positions = positions_of(tensors)
+    if positions is not None and positions != network.positions:
+        tensors = resize_positions(tensors, network.positions)
+    shapes = {key: value.shape for key, value in network.state_dict().items()}
+    heads = {k for k, v in tensors.items() if k.startswith(UNUSED_HEADS) and shapes.get(k) != v.shape}
+    return {k: v for k, v in tensors.items() if k.startswith(prefix) and k not in heads}

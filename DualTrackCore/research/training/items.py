@@ -1,0 +1,207 @@
+"""Training and validation items: which frames of which sweep, as tensors with their targets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from DualTrackCore.errors import InputError
+from DualTrackCore.evaluation.points import five_points_mm
+from DualTrackCore.network import DualTrack, ModelCard
+from DualTrackCore.research.baselines import MotionNetwork
+from DualTrackCore.research.training.augmentation import Draw, item_random, targets, thinned
+from DualTrackCore.research.training.images import SweepImages
+from DualTrackCore.research.training.recipe import WINDOW_STAGES, Recipe
+from DualTrackCore.research.training.sweeps import SweepSet
+
+Item = dict[str, Tensor]
+
+
+class SweepItems(Dataset):
+    """Items of one stage; an index is (epoch, item), so that an item never depends on what was drawn before.
+
+    Args:
+        recipe: decides sampling and augmentation.
+        sweeps: what to draw from.
+        network: read for its sizes only.
+        card: spacing and normalisation.
+        validating: whole sweeps (frames evenly spaced for the global stage), nothing changed, item i is sweep i.
+
+    An item holds `targets` [n - 1, 6] float32 (mm, degrees; zero where unknown), `mask` [n - 1], `points` [4, 5], and
+    what the stage sees: `local` [n, crop, crop], `tokens` [n, C], `whole` [k, size, size], `frame_index` [k].
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        sweeps: SweepSet,
+        network: DualTrack | MotionNetwork,
+        card: ModelCard,
+        validating: bool = False,
+    ) -> None:
+        self.recipe, self.sweeps, self.card, self.validating = recipe, sweeps, card, validating
+        self.images = [SweepImages(s, card, network.crop_size, network.global_size) for s in sweeps.sweeps]
+        self._every, self._positions = network.global_every, network.positions
+        self.token_files: Sequence[Path] | None = None
+        if recipe.stage in WINDOW_STAGES and not validating:
+            for name, sweep in zip(sweeps.names, sweeps.sweeps, strict=True):
+                if len(sweep) < recipe.sampling.window:
+                    raise InputError(
+                        f"The sweep {name} has {len(sweep)} frames, fewer than sampling.window "
+                        f"({recipe.sampling.window}); leave it out or shorten the window."
+                    )
+
+    def __len__(self) -> int:
+        return len(self.sweeps) * (1 if self.validating else self.recipe.sampling.windows_per_sweep)
+
+    def sweep_of(self, item: int) -> int:
+        """Index of the sweep that an item comes from."""
+        return item if self.validating else item // self.recipe.sampling.windows_per_sweep
+
+    def draw(self, epoch: int, item: int) -> Draw:
+        """What an item shows; a function of the recipe's seed and the arguments alone."""
+        sweep = self.sweep_of(item)
+        count = len(self.sweeps.sweeps[sweep])
+        if self.validating:
+            return _central(self._validation_frames(count), self.token_files is not None)
+        random, augmentation = item_random(self.recipe.seed, epoch, item), self.recipe.augmentation
+        flipped = bool(random.random() < augmentation.hflip)
+        reversed_ = bool(random.random() < augmentation.reverse)
+        variant, shift = None, (0, 0)
+        if self.token_files is not None:
+            crop = int(random.integers(self.recipe.sampling.stored_crops)) if augmentation.crop else 0
+            variant, shift = variant_index(flipped, reversed_, crop), self.stored_shift(sweep, crop)
+        elif augmentation.crop:
+            shift = tuple(int(random.integers(low, high + 1)) for low, high in self.images[sweep].shift_limits)
+        positions, kept = self._positions_and_frames(count, random)
+        return Draw(count - 1 - kept if reversed_ else kept, positions, flipped, shift, variant)
+
+    def stored_shift(self, sweep: int, crop: int) -> tuple[int, int]:
+        """Place of the crop that stored class tokens number `crop` were computed from; 0 is the centre."""
+        if crop == 0:
+            return (0, 0)
+        random = np.random.default_rng([self.recipe.seed, sweep, crop, 1])
+        return tuple(int(random.integers(low, high + 1)) for low, high in self.images[sweep].shift_limits)
+
+    def targets(self, epoch: int, item: int) -> np.ndarray:
+        """[n - 1, 6] float64 relative motions of an item, NaN where unknown; reads no image."""
+        return self._targets(self.sweep_of(item), self.draw(epoch, item))
+
+    def __getitem__(self, key: tuple[int, int]) -> Item:
+        epoch, item = key
+        sweep, draw = self.sweep_of(item), self.draw(epoch, item)
+        values = self._targets(sweep, draw)
+        known = np.isfinite(values).all(axis=1)
+        source = self.sweeps.sweeps[sweep]
+        points = five_points_mm(source.image_from_pixel, source.frame_size)
+        return {
+            "targets": torch.from_numpy(np.where(known[:, None], values, 0)).float(),
+            "mask": torch.from_numpy(known),
+            "points": torch.from_numpy(points),
+            **self._seen(sweep, draw),
+        }
+
+    def _seen(self, sweep: int, draw: Draw) -> Item:
+        images, stage = self.images[sweep], self.recipe.stage
+        seen: Item = {}
+        if stage == "global":
+            seen["whole"] = images.whole(draw.frames, draw.flipped)
+            seen["frame_index"] = torch.from_numpy(draw.positions)
+            return seen
+        if draw.variant is None:
+            seen["local"] = images.local(draw.frames, draw.flipped, draw.shift)
+        else:
+            stored = np.load(self.token_files[sweep], mmap_mode="r")
+            seen["tokens"] = torch.from_numpy(np.array(stored[draw.variant, draw.positions], dtype=np.float32))
+        if stage in ("fusion", "finetune1", "finetune2"):
+            seen["whole"] = images.whole(draw.frames[:: self._every], draw.flipped)
+        return seen
+
+    def _targets(self, sweep: int, draw: Draw) -> np.ndarray:
+        source = self.sweeps.sweeps[sweep]
+        valid = source.tracked.valid & source.frame_valid
+        return targets(source.tracked.poses, valid, draw, self.card.spacing_mm)
+
+    def _positions_and_frames(self, count: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Positions that the network is told, and the frames there of the sweep as it runs (forwards or reversed)."""
+        sampling, augmentation = self.recipe.sampling, self.recipe.augmentation
+        if self.recipe.stage in WINDOW_STAGES:
+            start = int(random.integers(count - sampling.window + 1))
+            frames = np.arange(start, start + sampling.window)
+            return frames, frames
+        start = int(random.integers(max(count - self._positions, 0) + 1))
+        frames = np.arange(start, min(start + self._positions, count))
+        if self.recipe.stage == "global":
+            chosen = np.sort(random.permutation(len(frames))[: sampling.random_frames])
+            return chosen, frames[chosen]
+        if random.random() < augmentation.drop:
+            frames = frames[thinned(len(frames), augmentation.drop_fraction, random)]
+            return np.arange(len(frames)), frames
+        # Stored tokens are looked up by position in the whole sweep.
+        return frames, frames
+
+    def _validation_frames(self, count: int) -> np.ndarray:
+        frames = np.arange(min(count, self._positions))
+        if self.recipe.stage != "global":
+            return frames
+        wanted = min(self.recipe.sampling.random_frames, len(frames))
+        return np.unique(np.rint(np.linspace(0, len(frames) - 1, wanted)).astype(np.int64))
+
+
+def variant_index(flipped: bool, reversed_: bool, crop: int) -> int:
+    """Row of stored class tokens for one way of looking at a sweep."""
+    return 4 * crop + 2 * reversed_ + flipped
+
+
+def _central(frames: np.ndarray, stored: bool) -> Draw:
+    return Draw(frames, frames, variant=0 if stored else None)
+
+
+class ItemOrder(Sampler):
+    """Indices (epoch, item) of one process, shuffled anew in every epoch by a function of the seed and the epoch.
+
+    Every process gets the same number of items in training, the few left over wait for another epoch's shuffle; in
+    validation each item is seen exactly once.
+    """
+
+    def __init__(self, items: int, seed: int, rank: int, processes: int, shuffled: bool) -> None:
+        self._items, self._seed, self._rank, self._processes = items, seed, rank, processes
+        self._shuffled, self._epoch = shuffled, 0
+        if shuffled and items < processes:
+            raise InputError(f"{items} items an epoch are fewer than the {processes} training processes.")
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by the trainer before each epoch."""
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        if self._shuffled:
+            return self._items // self._processes
+        return len(range(self._rank, self._items, self._processes))
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        order = np.arange(self._items)
+        if self._shuffled:
+            order = np.random.default_rng([self._seed, self._epoch]).permutation(self._items)
+        mine = order[self._rank :: self._processes][: len(self)]
+        return iter([(self._epoch, int(item)) for item in mine])
+
+
+def collate(items: Sequence[Item]) -> Item:
+    """One batch; items of different length are padded with zeros, and `frames` [B] says how long each is."""
+    batch: Item = {"frames": torch.tensor([len(item["targets"]) + 1 for item in items])}
+    for name in items[0]:
+        values = [item[name] for item in items]
+        longest = max(len(value) for value in values)
+        if name == "points" or all(len(value) == longest for value in values):
+            batch[name] = torch.stack(values)
+            continue
+        batch[name] = values[0].new_zeros((len(values), longest, *values[0].shape[1:]))
+        for row, value in zip(batch[name], values, strict=True):
+            row[: len(value)] = value
+    return batch

@@ -1,0 +1,370 @@
+"""Recipes: everything that decides one stage of training, in one short YAML file.
+
+A file may name another one under `base`; its values are taken first and then replaced key by key. Recipes that ship are
+named without folder and suffix (`mini/local1`, `paper/fusion`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from DualTrackCore.errors import InputError, MissingDependencyError
+from DualTrackCore.research.training.recipe_backbone import Backbone
+from DualTrackCore.research.training.recipe_fields import build
+
+STAGES = ("local1", "local2", "local3", "global", "fusion", "finetune1", "finetune2", "baseline")
+#: Stages that see windows of consecutive frames; `global` sees frames drawn at random, the others whole sweeps.
+WINDOW_STAGES = ("local1", "local2", "baseline")
+#: Stages that train the global encoder.
+GLOBAL_STAGES = ("global", "fusion", "finetune1", "finetune2")
+#: Stages that can work from stored class tokens, because trunk and ViT are frozen.
+TOKEN_STAGES = ("local3", "fusion", "finetune1")
+DATA_KINDS = ("simulated", "tusrec", "dualtrack_h5")
+METRICS = ("gpe_five_point_mm", "lpe_five_point_mm", "loss")
+PRECISIONS = {"fp32": "32-true", "fp16": "16-mixed", "bf16": "bf16-mixed"}
+WEIGHTINGS = ("equal", "likelihood")
+
+_RECIPES = Path(__file__).with_name("recipes")
+
+
+@dataclass(frozen=True)
+class Initial:
+    """Weights to start from: a .safetensors file, the folder of an earlier stage, or its `output` name.
+
+    Attributes:
+        all: the whole network.
+        local_encoder, global_encoder: one encoder each, put over `all`.
+        local_trunk: the local encoder's 3D trunk alone, put over the others; it fits a crop of any size.
+        positions: the global encoder's position table where no weights are given: "random" numbers, as published, or
+            "waves", which tell the order of the frames from the first step on.
+    """
+
+    all: str | None = None
+    local_encoder: str | None = None
+    global_encoder: str | None = None
+    local_trunk: str | None = None
+    positions: str = "random"
+
+    def __post_init__(self) -> None:
+        _one_of("positions", self.positions, ("random", "waves"))
+
+
+@dataclass(frozen=True)
+class Data:
+    """Which sweeps.
+
+    Attributes:
+        kind: "simulated", "tusrec" or "dualtrack_h5".
+        seeds, validation_seeds: simulated: first and one past the last seed.
+        frames: simulated: frames of a sweep.
+        families: simulated: trajectory families in turn; None draws one by seed.
+        speckles: simulated: number of speckle volumes that training sweeps share (making one takes longer than the rest
+            of a sweep; validation has as many of its own); None makes one for every sweep.
+        store: simulated: whether sweeps are kept in the cache folder; otherwise they are made at every start.
+        folder, validation_folder: tusrec: folders that are searched for sweeps.
+        csv: dualtrack_h5: table with `sweep_id`, `processed_sweep_path` (relative to the table) and `split`.
+        limit, validation_limit: use this many sweeps at most.
+        memory_gb: frames kept in memory, in each training process; the rest is read window by window.
+    """
+
+    kind: str
+    seeds: tuple[int, int] | None = None
+    validation_seeds: tuple[int, int] | None = None
+    frames: int = 200
+    families: tuple[str, ...] | None = None
+    speckles: int | None = None
+    store: bool = True
+    folder: str | None = None
+    validation_folder: str | None = None
+    csv: str | None = None
+    limit: int | None = None
+    validation_limit: int | None = None
+    memory_gb: float = 4.0
+
+    def __post_init__(self) -> None:
+        _one_of("kind", self.kind, DATA_KINDS)
+        needed = {
+            "simulated": ("seeds", "validation_seeds"),
+            "tusrec": ("folder", "validation_folder"),
+            "dualtrack_h5": ("csv",),
+        }[self.kind]
+        if missing := [name for name in needed if getattr(self, name) is None]:
+            raise InputError(f"data of kind {self.kind} needs {' and '.join(missing)}.")
+        if self.kind == "simulated":
+            (a, b), (c, d) = self.seeds, self.validation_seeds
+            if a >= b or c >= d or a < 0 or c < 0:
+                raise InputError("seeds and validation_seeds are [first, one past the last], first below last.")
+            if max(a, c) < min(b, d):
+                raise InputError("seeds and validation_seeds overlap; validation needs sweeps of its own.")
+            _at_least("frames", self.frames, 2)
+            _at_least("speckles", 1 if self.speckles is None else self.speckles, 1)
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """What one training item is.
+
+    Attributes:
+        window: frames of a window (local1, local2, baseline).
+        windows_per_sweep: items a sweep gives in one epoch.
+        random_frames: frames drawn in order from a sweep (global).
+        stored_crops: crop positions whose class tokens are stored, the centre among them (local3, fusion, finetune1);
+            0 stores nothing and runs the frozen trunk at every step.
+        token_type: number type of stored tokens.
+        chunk_frames: frames through a trunk at a time where it runs over a whole sweep.
+    """
+
+    window: int = 16
+    windows_per_sweep: int = 1
+    random_frames: int = 64
+    stored_crops: int = 0
+    token_type: str = "float32"
+    chunk_frames: int = 128
+
+    def __post_init__(self) -> None:
+        for name, least in (("window", 2), ("windows_per_sweep", 1), ("random_frames", 2), ("chunk_frames", 1)):
+            _at_least(name, getattr(self, name), least)
+        _at_least("stored_crops", self.stored_crops, 0)
+        _one_of("token_type", self.token_type, ("float16", "float32"))
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Probabilities of the changes to a training item; its poses are re-expressed exactly.
+
+    Attributes:
+        hflip: mirror every frame left to right.
+        reverse: run the sweep backwards.
+        crop: draw the place of the local crop; the centre otherwise.
+        drop: leave out `drop_fraction` of the frames.
+    """
+
+    hflip: float = 0.0
+    reverse: float = 0.0
+    crop: bool = False
+    drop: float = 0.0
+    drop_fraction: float = 0.1
+
+    def __post_init__(self) -> None:
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if not 0 <= value <= 1 or (f.name == "drop_fraction" and value == 1):
+                raise InputError(f"{f.name} is {value}; it must lie between 0 and 1.")
+
+
+@dataclass(frozen=True)
+class Optimiser:
+    """AdamW."""
+
+    lr: float
+    weight_decay: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.999)
+
+    def __post_init__(self) -> None:
+        if not self.lr > 0 or not self.weight_decay >= 0 or not all(0 <= b < 1 for b in self.betas):
+            raise InputError("lr must be above 0, weight_decay at least 0, betas at least 0 and below 1.")
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Every how many epochs, and the metric (smaller is better) that chooses the best checkpoint."""
+
+    every: int = 1
+    metric: str = "gpe_five_point_mm"
+
+    def __post_init__(self) -> None:
+        _at_least("every", self.every, 1)
+        _one_of("metric", self.metric, METRICS)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One stage of training.
+
+    Attributes:
+        stage: one of :data:`STAGES`.
+        output: folder of the results, below the runs folder.
+        data, sampling, augmentation, optimiser, validation, initial: see there.
+        epochs, warmup_epochs: the learning rate rises linearly over the warm-up, then falls as a cosine to zero.
+        end_epoch: where the run ends although the learning rate has not fallen to zero, as another stage goes on.
+        batch_size: items a step in each process.
+        accumulate: steps whose gradients are added up before the weights change.
+        model: arguments of :class:`~DualTrackCore.network.DualTrack`; the stage baseline has no use for them.
+        baseline: baseline: `kind` and sizes, the arguments of :func:`~DualTrackCore.research.baselines.build_baseline`.
+        backbone: the global encoder's image backbone, its pretrained weights, and how much of it learns.
+        card: fields of the :class:`~DualTrackCore.network.ModelCard`.
+        precision: "fp32", "fp16" or "bf16" (mixed).
+        standardise: learn targets of mean 0 and deviation 1; mean and scale are folded into the head in the result.
+        weighting: of the squared errors of the six components: "equal", as published, or "likelihood", which divides
+            each by what it has been of late, so that motion that is found precisely counts as such.
+        head_grid: local1: the temporary head sees the feature map averaged to this many rows and columns.
+        save_every: epochs between the checkpoints that an interrupted run goes on from.
+        workers: processes that prepare batches; 0 does it in the training process.
+        devices, nodes: training processes on each machine, and machines.
+        accelerator: Lightning's: auto, cpu, gpu, ...
+        seed: of initial weights, sampling and dropout.
+    """
+
+    stage: str
+    output: str
+    data: Data
+    optimiser: Optimiser
+    epochs: int
+    batch_size: int
+    warmup_epochs: int = 0
+    end_epoch: int | None = None
+    accumulate: int = 1
+    initial: Initial = field(default_factory=Initial)
+    model: Mapping[str, Any] = field(default_factory=dict)
+    baseline: Mapping[str, Any] = field(default_factory=dict)
+    backbone: Backbone = field(default_factory=Backbone)
+    card: Mapping[str, Any] = field(default_factory=dict)
+    sampling: Sampling = field(default_factory=Sampling)
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    validation: Validation = field(default_factory=Validation)
+    precision: str = "fp32"
+    standardise: bool = False
+    weighting: str = "equal"
+    head_grid: int = 4
+    save_every: int = 1
+    workers: int = 0
+    devices: int = 1
+    nodes: int = 1
+    accelerator: str = "auto"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _one_of("stage", self.stage, STAGES)
+        _one_of("precision", self.precision, PRECISIONS)
+        _one_of("weighting", self.weighting, WEIGHTINGS)
+        for name in ("epochs", "batch_size", "accumulate", "head_grid", "save_every", "devices", "nodes"):
+            _at_least(name, getattr(self, name), 1)
+        for name in ("warmup_epochs", "workers", "seed"):
+            _at_least(name, getattr(self, name), 0)
+        if self.end_epoch is not None and not 1 <= self.end_epoch <= self.epochs:
+            raise InputError(f"end_epoch is {self.end_epoch}; it must lie between 1 and epochs ({self.epochs}).")
+        if self.warmup_epochs >= self.epochs:
+            raise InputError(f"warmup_epochs is {self.warmup_epochs}; it must be below epochs ({self.epochs}).")
+        if self.backbone.name is not None:
+            object.__setattr__(self, "model", MappingProxyType(self.backbone.model_arguments(self.model)))
+        given = self.initial.all or self.initial.global_encoder
+        self.backbone.require_fit(self.stage, self.stage in GLOBAL_STAGES, given)
+        if self.sampling.stored_crops and self.stage not in TOKEN_STAGES:
+            raise InputError(f"sampling.stored_crops needs a frozen trunk and ViT, which stage {self.stage} trains.")
+        if self.sampling.stored_crops and self.augmentation.drop:
+            raise InputError("augmentation.drop changes what the trunk sees; set sampling.stored_crops to 0.")
+        if self.augmentation.drop and self.stage in (*WINDOW_STAGES, "global"):
+            raise InputError(f"augmentation.drop works on whole sweeps; stage {self.stage} sees no whole sweep.")
+        if (self.stage == "baseline") != ("kind" in self.baseline):
+            raise InputError(
+                "baseline.kind names the network of the stage baseline; that stage needs it, no other has it."
+            )
+        if self.stage == "baseline" and self.initial != Initial():
+            raise InputError("The stage baseline starts from random weights; take initial out of the recipe.")
+
+
+def load_recipe(name_or_path: str | Path, changes: Sequence[str] = ()) -> Recipe:
+    """Read and check a recipe.
+
+    Args:
+        name_or_path: a YAML file, or the name of a recipe that ships, such as "mini/local1".
+        changes: "key=value" pairs put over the file, keys dotted, values as in YAML: "optimiser.lr=0.001".
+
+    Raises:
+        InputError: no such recipe, not YAML, an unknown key, a value of the wrong type or out of range; one sentence
+            with key and file.
+    """
+    path = _find(name_or_path)
+    values = _read(path, ())
+    for change in changes:
+        _apply(values, change)
+    return build(Recipe, values, path.name)
+
+
+def recipe_names() -> list[str]:
+    """Names of the recipes that ship."""
+    found = (path.relative_to(_RECIPES).with_suffix("").as_posix() for path in _RECIPES.rglob("*.yaml"))
+    return sorted(name for name in found if not name.endswith("/common"))
+
+
+def recipe_from_values(values: Mapping[str, Any], where: str = "recipe") -> Recipe:
+    """A recipe from plain values, as read from YAML."""
+    return build(Recipe, values, where)
+
+
+def _find(name_or_path: str | Path) -> Path:
+    path = Path(name_or_path)
+    if path.is_file():
+        return path
+    shipped = _RECIPES / f"{name_or_path}.yaml"
+    if shipped.is_file():
+        return shipped
+    raise InputError(f"There is no recipe {name_or_path}: neither a file nor one of {', '.join(recipe_names())}.")
+
+
+def _read(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
+    yaml = _yaml()
+    if path in above:
+        raise InputError(f"base in {path.name} leads back to the file itself.")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"The recipe {path} cannot be read: {error}.") from None
+    except yaml.YAMLError as error:
+        raise InputError(f"The recipe {path.name} is not YAML: {' '.join(str(error).split())}.") from None
+    if not isinstance(values, dict):
+        raise InputError(f"The recipe {path.name} holds no keys; expected stage, output, data and others.")
+    base = values.pop("base", None)
+    if base is None:
+        return values
+    below = path.parent / str(base)
+    if not below.is_file():
+        raise InputError(f"base in {path.name} names {base}, and there is no such file beside it.")
+    return _merged(_read(below, (*above, path)), values)
+
+
+def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    result = dict(below)
+    for key, value in above.items():
+        old = result.get(key)
+        result[key] = _merged(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return result
+
+
+def _apply(values: dict[str, Any], change: str) -> None:
+    yaml = _yaml()
+    key, equals, text = change.partition("=")
+    if not equals or not key.strip():
+        raise InputError(f"The change {change!r} is not of the form key=value.")
+    *outer, last = key.strip().split(".")
+    place = values
+    for name in outer:
+        inner = place.get(name)
+        place[name] = dict(inner) if isinstance(inner, Mapping) else {}
+        place = place[name]
+    try:
+        place[last] = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise InputError(f"The value in {change!r} is not YAML.") from None
+
+
+def _yaml() -> Any:
+    try:
+        import yaml
+    except ImportError:
+        raise MissingDependencyError("Recipes need the package pyyaml: pip install 'dualtrack[train]'.") from None
+    return yaml
+
+
+def _one_of(name: str, value: str, allowed: Sequence[str] | Mapping[str, Any]) -> None:
+    if value not in allowed:
+        raise InputError(f"{name} is {value!r}; it must be one of {', '.join(allowed)}.")
+
+
+def _at_least(name: str, value: float, least: float) -> None:
+    if value < least:
+        raise InputError(f"{name} is {value}; it must be at least {least}.")

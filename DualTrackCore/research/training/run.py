@@ -1,0 +1,258 @@
+"""Running one stage: data, network, trainer, and the weights that come out."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning
+import numpy as np
+import torch
+from lightning.fabric.utilities.rank_zero import rank_zero_only
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from torch import Tensor
+
+from DualTrackCore.errors import Cancelled, CheckpointError, InputError
+from DualTrackCore.files import replacing
+from DualTrackCore.network import ModelCard
+from DualTrackCore.network.checkpoint import save_model
+from DualTrackCore.network.lora import merge_lora
+from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter
+from DualTrackCore.research.baselines import save_baseline
+from DualTrackCore.research.training.initial import WEIGHTS_NAME, initial_network, recipe_card
+from DualTrackCore.research.training.items import SweepItems
+from DualTrackCore.research.training.lightning_items import LightningItems
+from DualTrackCore.research.training.lightning_task import LightningTask, fold_scale
+from DualTrackCore.research.training.recipe import PRECISIONS, Recipe
+from DualTrackCore.research.training.reporting import EpochLines, StopWhenCancelled
+from DualTrackCore.research.training.sweeps import training_sweeps
+
+#: Items whose targets decide mean and scale, and the least scale of a component (mm or degrees).
+_STATISTICS_ITEMS, _LEAST_SCALE = 1000, 1e-3
+#: Settings that may change when a run is resumed, because the weights do not depend on them.
+_FREE_TO_CHANGE = {"workers", "accelerator", "save_every", "data.memory_gb"}
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a finished stage left.
+
+    Attributes:
+        weights: the best epoch's, .safetensors with its card.
+        best: validation figures of that epoch.
+        items: training items that entered the loss.
+        seconds: wall time.
+    """
+
+    weights: Path
+    best: Mapping[str, float]
+    items: int
+    seconds: float
+
+
+def train(
+    recipe: Recipe,
+    *,
+    runs: str | Path = "runs",
+    resume: bool = False,
+    say: Callable[[str], None] = print,
+    bars: bool = False,
+    progress: ProgressCallback | None = None,
+    cancelled: CancelledCallback | None = None,
+) -> TrainingResult:
+    """Train one stage.
+
+    Args:
+        recipe: from :func:`~DualTrackCore.research.training.load_recipe`.
+        runs: folder of all runs; results go to `runs / recipe.output`, stored sweeps and tokens to `runs / "cache"`.
+        resume: go on from the last checkpoint of an interrupted run; the weights come out as if it had not been
+            interrupted.
+        say: called with a line after every epoch, in the first process.
+        bars: show Lightning's progress bars.
+        progress: told of stage "sweeps" while they are made or opened.
+        cancelled: asked after every batch, and for every sweep that is made.
+
+    Raises:
+        InputError: the recipe's data or weights are missing or do not fit, the folder holds another run, or there is
+            nothing to resume.
+        CheckpointError: the checkpoint is damaged or holds more than tensors.
+        Cancelled: the caller asked to stop, or Ctrl-C came while it trained; the checkpoints stay.
+    """
+    runs = Path(runs)
+    output = runs / recipe.output
+    checkpoint = _prepare_output(recipe, output, resume)
+    tell = say if rank_zero_only.rank == 0 else None
+    card, network = recipe_card(recipe), initial_network(recipe, runs, tell)
+    cache = runs / "cache"
+    sweeps = training_sweeps(recipe.data, card, cache / "sweeps", max(recipe.workers, 1), Reporter(progress, cancelled))
+    items = LightningItems(recipe, sweeps, network, card, cache / "tokens")
+    task = LightningTask(recipe, network, *target_statistics(recipe, items.training_items)).train()
+    lines = EpochLines(recipe, say)
+    trainer = build_trainer(recipe, output, [lines, StopWhenCancelled(cancelled)], bars)
+    try:
+        with _quiet():
+            # A checkpoint is read as tensors and plain values only, so it can never run code.
+            trainer.fit(task, items, ckpt_path=checkpoint, weights_only=True)
+    except (Cancelled, SystemExit):  # Lightning turns a KeyboardInterrupt into the latter
+        raise Cancelled(_what_is_kept(output)) from None
+    return _export(recipe, card, task, trainer, output, lines)
+
+
+def target_statistics(recipe: Recipe, items: SweepItems) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation [6] of the training targets; 0 and 1 where the recipe wants no standardisation."""
+    if not recipe.standardise:
+        return torch.zeros(6), torch.ones(6)
+    chosen = np.linspace(0, len(items) - 1, min(len(items), _STATISTICS_ITEMS)).astype(int)
+    values = np.concatenate([items.targets(0, int(item)) for item in chosen])
+    values = values[np.isfinite(values).all(axis=1)]
+    if not len(values):
+        raise InputError("No training sweep has two neighbouring frames with valid poses; there is nothing to learn.")
+    std = np.maximum(values.std(axis=0), _LEAST_SCALE)
+    return torch.from_numpy(values.mean(axis=0)), torch.from_numpy(std)
+
+
+def build_trainer(
+    recipe: Recipe, output: Path, callbacks: Sequence[lightning.Callback], bars: bool
+) -> lightning.Trainer:
+    """Lightning's trainer as the recipe wants it, which keeps the best and the last checkpoint."""
+    monitor = f"val_{recipe.validation.metric}"
+    folder = output / "checkpoints"
+    best = ModelCheckpoint(
+        folder,
+        "best",
+        monitor=monitor,
+        mode="min",
+        save_top_k=1,
+        save_on_train_epoch_end=False,
+        enable_version_counter=False,
+    )
+    last = ModelCheckpoint(
+        folder,
+        "last",
+        every_n_epochs=recipe.save_every,
+        save_on_train_epoch_end=True,
+        enable_version_counter=False,
+    )
+    processes = recipe.devices * recipe.nodes
+    with _quiet():
+        return lightning.Trainer(
+            accelerator=recipe.accelerator,
+            devices=recipe.devices,
+            num_nodes=recipe.nodes,
+            strategy="ddp" if processes > 1 else "auto",
+            precision=PRECISIONS[recipe.precision],
+            max_epochs=recipe.end_epoch or recipe.epochs,
+            accumulate_grad_batches=recipe.accumulate,
+            check_val_every_n_epoch=recipe.validation.every,
+            num_sanity_val_steps=0,
+            callbacks=[*callbacks, best, last],
+            logger=[CSVLogger(output, "csv"), TensorBoardLogger(output, "tensorboard")],
+            log_every_n_steps=1,
+            enable_progress_bar=bars,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+            default_root_dir=output,
+        )
+
+
+def _prepare_output(recipe: Recipe, output: Path, resume: bool) -> Path | None:
+    """Refuse what would mix two runs; returns the checkpoint to go on from."""
+    last, settings = _last_checkpoint(output), output / "recipe.json"
+    if resume:
+        if not last.is_file():
+            raise InputError(f"{output} holds no checkpoint of an interrupted run; start it without --resume.")
+        _require_same(recipe, settings)
+        _require_tensors(last)
+        return last
+    if rank_zero_only.rank == 0:
+        if last.is_file():
+            raise InputError(f"{output} holds a run already; go on with --resume, or choose another output.")
+        with replacing(settings) as temporary:
+            temporary.write_text(json.dumps(_flat(recipe), indent=2) + "\n", encoding="utf-8")
+    return None
+
+
+def _what_is_kept(output: Path) -> str:
+    if not _last_checkpoint(output).is_file():
+        return "Cancelled before there was a checkpoint; start it again."
+    return f"Cancelled; the checkpoints stay in {output}, and --resume (resume=True) goes on from the last."
+
+
+def _last_checkpoint(output: Path) -> Path:
+    return output / "checkpoints" / "last.ckpt"
+
+
+def _require_tensors(checkpoint: Path) -> None:
+    try:
+        torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:  # damaged files raise anything from EOFError to RuntimeError
+        raise CheckpointError(
+            f"The checkpoint {checkpoint} is damaged, or holds more than tensors and was not opened "
+            f"({type(error).__name__}); start the stage anew."
+        ) from None
+
+
+def _require_same(recipe: Recipe, settings: Path) -> None:
+    try:
+        before = json.loads(settings.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{settings} of the interrupted run cannot be read: {error}.") from None
+    now = json.loads(json.dumps(_flat(recipe)))
+    changed = sorted(k for k in {*before, *now} - _FREE_TO_CHANGE if before.get(k) != now.get(k))
+    if changed:
+        raise InputError(
+            f"The recipe differs from that of the interrupted run in {', '.join(changed)}; resume it with the same one."
+        )
+
+
+def _flat(values: object, prefix: str = "") -> dict[str, Any]:
+    """Dotted keys to plain values."""
+    if dataclasses.is_dataclass(values):
+        values = {f.name: getattr(values, f.name) for f in dataclasses.fields(values)}
+    if not isinstance(values, Mapping):
+        return {prefix: values}
+    return {k: v for key, value in values.items() for k, v in _flat(value, f"{prefix}.{key}".lstrip(".")).items()}
+
+
+def _export(
+    recipe: Recipe, card: ModelCard, task: LightningTask, trainer: lightning.Trainer, output: Path, lines: EpochLines
+) -> TrainingResult:
+    """Write the best epoch's weights and the summary, in the first process."""
+    best = output / "checkpoints" / "best.ckpt"
+    epoch = None
+    if best.is_file():
+        saved = torch.load(best, map_location="cpu", weights_only=True)
+        task.load_state_dict(saved["state_dict"])
+        epoch = saved["epoch"] + 1
+    task.to("cpu")
+    fold_scale(task.task.head, task.target_mean, task.target_std)
+    merge_lora(task.task.network)
+    figures = next((v for v in lines.validations if v["epoch"] == epoch), {})
+    items, seconds = lines.items_seen(trainer), lines.seconds
+    weights = output / WEIGHTS_NAME
+    if trainer.is_global_zero:
+        save = save_baseline if recipe.stage == "baseline" else save_model
+        save(task.task.network, card, weights)
+        summary = {"stage": recipe.stage, "best": figures, "items": items, "seconds": round(seconds, 1)}
+        with replacing(output / "summary.json") as temporary:
+            plain = json.dumps(summary | {"validations": lines.validations}, indent=2)
+            temporary.write_text(plain + "\n", encoding="utf-8")
+    trainer.strategy.barrier("exported")
+    return TrainingResult(weights, figures, items, seconds)
+
+
+class _quiet(warnings.catch_warnings):
+    """Keep Lightning's advice on loaders, devices and cloud services off the terminal."""
+
+    def __enter__(self) -> None:
+        super().__enter__()
+        warnings.filterwarnings("ignore", module=r"lightning\..*")
+        for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
+            logging.getLogger(name).setLevel(logging.ERROR)

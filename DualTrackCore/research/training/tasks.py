@@ -1,0 +1,287 @@
+"""What each stage of training computes, and which modules it changes.
+
+A task takes a batch to relative motions [B, n - 1, 6] in the units of its head. It names the head, the modules that are
+trained, and those of them that stay in evaluation mode (running BatchNorm statistics, no dropout). Row i is the motion
+of frame i + 1 in frame i, read off the output at frame i + 1, as in the finished network.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+from DualTrackCore.errors import InputError
+from DualTrackCore.network import DualTrack
+from DualTrackCore.research.baselines.motion_network import MotionNetwork, motions_in_pieces
+from DualTrackCore.research.training.backbone import restrict_backbone
+from DualTrackCore.research.training.chunks import trunk_in_chunks
+from DualTrackCore.research.training.items import Item
+from DualTrackCore.research.training.recipe import Recipe
+from DualTrackCore.tracking.preprocessing import as_grey
+
+
+class Task(nn.Module, ABC):
+    """Base of the stages' tasks.
+
+    Attributes:
+        network: the whole network, trained or not.
+        head: the linear layer to 6 numbers that this stage trains.
+    """
+
+    #: Whether validation and further stages find the head already trained.
+    continues = False
+
+    def __init__(self, network: DualTrack, recipe: Recipe) -> None:
+        super().__init__()
+        self.network = network
+        self.chunk_frames = recipe.sampling.chunk_frames
+        self._whole_backbone = recipe.backbone.train == "full"
+
+    @property
+    @abstractmethod
+    def head(self) -> nn.Linear:
+        """The last layer of this stage."""
+
+    @property
+    @abstractmethod
+    def trained(self) -> list[nn.Module]:
+        """Modules whose parameters change."""
+
+    @property
+    def still(self) -> list[nn.Module]:
+        """Trained modules that stay in evaluation mode."""
+        return []
+
+    def freeze(self) -> None:
+        """Let gradients reach the trained modules only."""
+        self.requires_grad_(False)
+        for module in self.trained:
+            module.requires_grad_(True)
+        if not self._whole_backbone:
+            restrict_backbone(self.network)
+
+    def train(self, mode: bool = True) -> Task:
+        """Training mode for the trained modules; frozen ones never leave evaluation mode."""
+        super().train(False)
+        self.training = mode
+        for module in self.trained:
+            module.train(mode)
+        for module in self.still:
+            module.eval()
+        if not self._whole_backbone:  # pretrained BatchNorm statistics stay as they are
+            self.network.global_encoder.backbone.eval()
+        return self
+
+    @abstractmethod
+    def outputs(self, batch: Item) -> Tensor:
+        """[B, n - 1, 6] in the head's units, for items of equal length."""
+
+    def wanted(self, batch: Item) -> tuple[Tensor, Tensor]:
+        """What the outputs should be, [B, n - 1, 6] in mm and degrees, and where that is known, [B, n - 1]."""
+        return batch["targets"], batch["mask"]
+
+    def forward(self, batch: Item) -> Tensor:
+        """[B, n - 1, 6] in the head's units; items of different length go through one by one, padding never does."""
+        if (batch["frames"] == batch["frames"][0]).all():
+            return self.outputs(batch)
+        longest = int(batch["frames"].max()) - 1
+        rows = [self.outputs(item)[0] for item in _singles(batch, self.network.global_every)]
+        return torch.stack([nn.functional.pad(row, (0, 0, 0, longest - len(row))) for row in rows])
+
+    def _tokens(self, batch: Item) -> Tensor:
+        """Class tokens [B, n, C]: the stored ones, or those of the crops, piece by piece."""
+        if "tokens" in batch:
+            return batch["tokens"]
+        return self._in_chunks(batch["local"], self.network.local.frame_features)
+
+    def _in_chunks(self, crops: Tensor, head: Callable[[Tensor], Tensor]) -> Tensor:
+        local = self.network.local
+        trains = self.training and any(p.requires_grad for p in local.trunk.parameters())
+        with torch.set_grad_enabled(trains):
+            return trunk_in_chunks(local, lambda a, b: crops[:, a:b], crops.shape[1], self.chunk_frames, head)
+
+
+class TrunkTask(Task):
+    """local1: the 3D trunk under a head of its own that only training knows."""
+
+    def __init__(self, network: DualTrack, recipe: Recipe) -> None:
+        super().__init__(network, recipe)
+        self.grid = min(recipe.head_grid, network.crop_size // 16)
+        self.temporary_head = nn.Linear(network.local.trunk.width * self.grid**2, 6)
+
+    @property
+    def head(self) -> nn.Linear:
+        return self.temporary_head
+
+    @property
+    def trained(self) -> list[nn.Module]:
+        return [self.network.local.trunk, self.temporary_head]
+
+    def outputs(self, batch: Item) -> Tensor:
+        if self.training:
+            maps = self.network.local.trunk(as_grey(batch["local"])[:, None])
+            return self._pooled(maps)[:, 1:]
+        return self._in_chunks(batch["local"], self._pooled)[:, 1:]
+
+    def _pooled(self, maps: Tensor) -> Tensor:
+        frames = nn.functional.adaptive_avg_pool3d(maps, (None, self.grid, self.grid))
+        return self.temporary_head(frames.transpose(1, 2).flatten(2))
+
+
+class SpatialTask(Task):
+    """local2: the ViT over the feature maps of the frozen trunk."""
+
+    @property
+    def head(self) -> nn.Linear:
+        return self.network.local.backbone.module.fc
+
+    @property
+    def trained(self) -> list[nn.Module]:
+        return [self.network.local.spatial, self.head]
+
+    def outputs(self, batch: Item) -> Tensor:
+        local = self.network.local
+        if not self.training:
+            return self.head(self._tokens(batch))[:, 1:]
+        with torch.no_grad():
+            maps = local.trunk(as_grey(batch["local"])[:, None])
+        return self.head(local.frame_features(maps))[:, 1:]
+
+
+class TemporalTask(Task):
+    """local3: the transformer over the class tokens of a whole sweep."""
+
+    @property
+    def head(self) -> nn.Linear:
+        return self.network.local.temporal_encoder.fc
+
+    @property
+    def trained(self) -> list[nn.Module]:
+        return [self.network.local.temporal_encoder]
+
+    def outputs(self, batch: Item) -> Tensor:
+        return self.head(self.network.local.temporal(self._tokens(batch)))[:, 1:]
+
+
+class GlobalTask(Task):
+    """global: backbone and transformer on frames drawn from the sweep, told by their index."""
+
+    @property
+    def head(self) -> nn.Linear:
+        return self.network.global_encoder.fc
+
+    @property
+    def trained(self) -> list[nn.Module]:
+        return [self.network.global_encoder]
+
+    def outputs(self, batch: Item) -> Tensor:
+        encoder = self.network.global_encoder
+        return self.head(encoder(encoder.image_features(batch["whole"]), batch["frame_index"]))[:, 1:]
+
+
+class FusionTask(Task):
+    """fusion and finetune1: everything but the local trunk and ViT."""
+
+    @property
+    def head(self) -> nn.Linear:
+        return self.network.head.fc
+
+    @property
+    def trained(self) -> list[nn.Module]:
+        network, encoder = self.network, self.network.global_encoder
+        return [
+            network.local.temporal,
+            network.local_encoder[1],
+            encoder.backbone,
+            encoder.proj,
+            encoder.pos_emb,
+            encoder.bert,
+            network.fusion_module,
+            network.head,
+        ]
+
+    def outputs(self, batch: Item) -> Tensor:
+        whole = self.network.global_encoder.image_features(batch["whole"])
+        return self.network.poses_from_features(self._tokens(batch), whole)
+
+
+class FineTuneTask(FusionTask):
+    """finetune1: the fusion task, going on from a head that is trained already."""
+
+    continues = True
+
+
+class JointTask(FineTuneTask):
+    """finetune2: the local trunk and ViT as well, in evaluation mode."""
+
+    @property
+    def trained(self) -> list[nn.Module]:
+        return [*super().trained, *self.still]
+
+    @property
+    def still(self) -> list[nn.Module]:
+        return [self.network.local.trunk, self.network.local.spatial]
+
+
+class BaselineTask(Task):
+    """baseline: a network of an earlier method, all of it; in training its outputs may be means over windows."""
+
+    network: MotionNetwork
+
+    def __init__(self, network: MotionNetwork, recipe: Recipe) -> None:
+        super().__init__(network, recipe)
+        if recipe.sampling.window < network.window_frames:
+            raise InputError(
+                f"sampling.window is {recipe.sampling.window}; the {network.architecture} network looks at "
+                f"{network.window_frames} frames at a time."
+            )
+
+    @property
+    def head(self) -> nn.Linear:
+        return self.network.head
+
+    @property
+    def trained(self) -> list[nn.Module]:
+        return [self.network]
+
+    def outputs(self, batch: Item) -> Tensor:
+        crops = batch["local"]
+        if self.training:
+            return self.network.outputs(as_grey(crops))[0]
+        return motions_in_pieces(self.network, lambda a, b: as_grey(crops[:, a:b]), crops.shape[1], self.chunk_frames)
+
+    def wanted(self, batch: Item) -> tuple[Tensor, Tensor]:
+        if self.training:
+            return self.network.wanted(batch["targets"], batch["mask"])
+        return super().wanted(batch)
+
+
+_TASKS: dict[str, type[Task]] = {
+    "local1": TrunkTask,
+    "local2": SpatialTask,
+    "local3": TemporalTask,
+    "global": GlobalTask,
+    "fusion": FusionTask,
+    "finetune1": FineTuneTask,
+    "finetune2": JointTask,
+    "baseline": BaselineTask,
+}
+
+
+def build_task(network: DualTrack | MotionNetwork, recipe: Recipe) -> Task:
+    """The task of the recipe's stage, with everything else frozen."""
+    task = _TASKS[recipe.stage](network, recipe)
+    task.freeze()
+    return task
+
+
+def _singles(batch: Item, every: int) -> Iterator[Item]:
+    """The items of a padded batch, each a batch of one without its padding."""
+    for row, frames in enumerate(batch["frames"].tolist()):
+        lengths = {"local": frames, "tokens": frames, "frame_index": frames, "whole": -(-frames // every)}
+        if "frame_index" in batch:
+            lengths["whole"] = frames
+        yield {name: batch[name][row : row + 1, : lengths[name]] for name in lengths if name in batch}

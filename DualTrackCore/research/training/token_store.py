@@ -1,0 +1,118 @@
+"""Class tokens of frozen trunk and ViT on disk, so that later stages do not run the trunk again.
+
+One file a sweep holds [variants, N, C]: 4 ways of running and mirroring the sweep for every stored crop. A frame takes
+C numbers a variant: with the published C = 64 and float32, 256 bytes against the 307,200 of its pixels. The 226 GB of
+TUS-REC are at most 736,000 frames, so one variant takes 188 MB, one crop with its 4 variants 0.75 GB, and the 8 crops
+of the published recipe 6.0 GB (3.0 GB in float16). Files are mapped, not read: memory is that of one item.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from DualTrackCore.files import replacing
+from DualTrackCore.network import DualTrack
+from DualTrackCore.network.dualtrack import LocalEncoder
+from DualTrackCore.research.training.items import SweepItems, variant_index
+from DualTrackCore.tracking.preprocessing import as_grey
+from DualTrackCore.tracking.streaming import StreamingTrunk
+
+
+def store_tokens(
+    items: SweepItems, network: DualTrack, folder: Path, device: torch.device, rank: int = 0, processes: int = 1
+) -> list[Path]:
+    """Compute what is not stored yet; returns the file of every sweep.
+
+    Args:
+        items: of a stage with `stored_crops`; only variants that its augmentation can draw are computed.
+        network: its local trunk and ViT are used as they are, on a copy on `device`.
+        folder: cache; files are named by the hash of weights, settings and sweep.
+        rank, processes: this process computes every `processes`-th sweep.
+    """
+    local = copy.deepcopy(network.local).to(device).eval()
+    key = _weights_hash(local)
+    files = []
+    for sweep, name in enumerate(items.sweeps.names):
+        path = folder / key[:16] / f"{_sweep_hash(items, sweep, name)[:24]}.npy"
+        files.append(path)
+        if sweep % processes == rank and not path.is_file():
+            tokens = _tokens(items, sweep, local, device)
+            with replacing(path) as temporary, temporary.open("wb") as file:
+                np.save(file, tokens)
+    return files
+
+
+def stored_bytes(frames: int, width: int, crops: int, token_type: str = "float32") -> int:
+    """Size on disk of the tokens of `frames` frames: width numbers a frame, 4 variants a crop."""
+    return frames * width * 4 * crops * np.dtype(token_type).itemsize
+
+
+def _tokens(items: SweepItems, sweep: int, local: LocalEncoder, device: torch.device) -> np.ndarray:
+    """[variants, N, C]; variants that are never drawn stay zero."""
+    sampling, augmentation = items.recipe.sampling, items.recipe.augmentation
+    crops = sampling.stored_crops if augmentation.crop and not items.validating else 1
+    flips = (False, True) if augmentation.hflip and not items.validating else (False,)
+    turns = (False, True) if augmentation.reverse and not items.validating else (False,)
+    count = len(items.sweeps.sweeps[sweep])
+    width = local.spatial.layernorm.normalized_shape[0]
+    tokens = np.zeros((4 * crops, count, width), sampling.token_type)
+    images = items.images[sweep]
+    for crop in range(crops):
+        shift = items.stored_shift(sweep, crop)
+        for flipped in flips:
+            for reversed_ in turns:
+                order = np.arange(count)[::-1] if reversed_ else np.arange(count)
+                pieces = (
+                    images.local(order[a : a + sampling.chunk_frames], flipped, shift).to(device)
+                    for a in range(0, count, sampling.chunk_frames)
+                )
+                tokens[variant_index(flipped, reversed_, crop)] = _streamed(local, pieces, count)
+    return tokens
+
+
+def _streamed(local: LocalEncoder, pieces: Iterable[torch.Tensor], count: int) -> np.ndarray:
+    """[count, C] class tokens of crops [n, crop, crop] that come in pieces, in order."""
+    stream = StreamingTrunk(local.trunk)
+    parts, seen = [], 0
+    with torch.inference_mode():
+        for piece in pieces:
+            seen += len(piece)
+            maps = stream.push(as_grey(piece), last=seen == count)
+            if len(maps):
+                parts.append(local.spatial(maps).float().cpu())
+    return torch.cat(parts).numpy()
+
+
+def _weights_hash(local: LocalEncoder) -> str:
+    digest = hashlib.sha256()
+    for part in (local.trunk, local.spatial):
+        for key, value in part.state_dict().items():
+            digest.update(key.encode())
+            digest.update(value.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _sweep_hash(items: SweepItems, sweep: int, name: str) -> str:
+    recipe, card, source = items.recipe, items.card, items.sweeps.sweeps[sweep]
+    augmentation = recipe.augmentation
+    drawn = [augmentation.hflip > 0, augmentation.reverse > 0, augmentation.crop, recipe.sampling.stored_crops]
+    shifts = [items.stored_shift(sweep, crop) for crop in range(recipe.sampling.stored_crops)]
+    first = hashlib.sha256(np.ascontiguousarray(source.window(0, min(4, len(source)))).tobytes()).hexdigest()
+    settings = [
+        name,
+        source.frames.shape,
+        first,
+        card.spacing_mm,
+        recipe.sampling.token_type,
+        items.validating,
+        drawn,
+        shifts,
+    ]
+    return hashlib.sha256(json.dumps(settings).encode()).hexdigest()
