@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from DualTrackCore.progress import Progress
+from DualTrackCore.progress import Progress, Stage
 
 
 class Console:
@@ -29,7 +29,7 @@ class Console:
         self._json, self._quiet = json_output, quiet
         self.interrupted = self.heard = self.asking = False
         self._bar = None
-        self._stage: str | None = None
+        self._stage: tuple[Stage, str] | None = None
 
     def say(self, text: str = "") -> None:
         """A line for people; nothing with --json."""
@@ -75,14 +75,14 @@ class Console:
 
         if self.cancelled():
             raise KeyboardInterrupt
-        if report.stage != self._stage:
+        if (report.stage, report.detail) != self._stage:
             self.close()
-            self._stage = report.stage
+            self._stage = report.stage, report.detail
             self._bar = tqdm(
                 total=report.total,
-                desc=report.stage.capitalize(),
-                unit="B" if report.stage == "download" else "",
-                unit_scale=report.stage == "download",
+                desc=report.text,
+                unit="B" if report.stage is Stage.DOWNLOADING else "",
+                unit_scale=report.stage is Stage.DOWNLOADING,
                 disable=True if self._quiet else None,
                 leave=False,
             )

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from DualTrackCore.evaluation.quadrature import AxisPieces
-from DualTrackCore.progress import Reporter
+from DualTrackCore.progress import Reporter, Stage
 
 #: How far the nearest zero of the length must lie from the middle of a tile, in half sizes of the tile. The error of
 #: a rule with 12 nodes then falls below (2 + sqrt(3))^-24, 2e-14 of the sum.
@@ -35,12 +35,12 @@ class PixelGrid:
         while not self._levels or not all(axis.exact for axis in self._levels[-1]):
             self._levels.append(tuple(AxisPieces(size, len(self._levels)) for size in frame_size))
 
-    def mean_length(self, difference: np.ndarray, reporter: Reporter, stage: str) -> np.ndarray:
+    def mean_length(self, difference: np.ndarray, reporter: Reporter, detail: str) -> np.ndarray:
         """Mean over all pixels of the length in mm to which a difference of poses takes them.
 
         Args:
             difference: [n, 4, 4] of poses, mm.
-            reporter: told of `stage`, in frames; asked whether to stop between blocks of frames.
+            reporter: receives `Stage.MEASURING` (frames) with `detail`, between blocks of frames.
 
         Returns:
             [n] mm; NaN where the difference is not finite.
@@ -49,12 +49,12 @@ class PixelGrid:
         means = np.full(len(maps), np.nan)
         counted = np.flatnonzero(np.isfinite(maps).all(axis=(1, 2)))
         for start in range(0, len(counted), _FRAMES_A_BLOCK):
-            reporter.report(stage, start, len(counted))
+            reporter.report(Stage.MEASURING, start, len(counted), detail)
             block = counted[start : start + _FRAMES_A_BLOCK]
             # Turned so that a lies along the first axis and b in the plane of the first two, lengths are the same and
             # the third coordinate is one number a frame.
             means[block] = self._sums(np.linalg.qr(maps[block], mode="r")) / self._pixels
-        reporter.report(stage, len(counted), len(counted))
+        reporter.report(Stage.MEASURING, len(counted), len(counted), detail)
         return means
 
     def _sums(self, turned: np.ndarray) -> np.ndarray:

@@ -92,7 +92,7 @@ def evaluate(
         predicted: as many poses as the sweep has frames.
         sweep: with tracking, images and a known pixel spacing.
         landmarks: of this sweep, for GLE, LLE and the TUS-REC score.
-        progress: told of the stages "Measuring errors" and "Measuring baseline ...", in frames.
+        progress: receives `Stage.MEASURING` (frames); the detail is the name of a baseline.
         cancelled: asked between blocks of frames.
 
     Raises:
@@ -104,10 +104,7 @@ def evaluate(
     true = ReferencedPoses.of(sweep.tracked.poses, used)
     comparer = _Comparer(sweep, true, landmarks, Reporter(progress, cancelled))
     estimates = {"": ReferencedPoses.of(predicted.poses, used), **baseline_poses(true)}
-    compared = {
-        name: comparer.compare(poses, f"Measuring baseline {name}" if name else "Measuring errors")
-        for name, poses in estimates.items()
-    }
+    compared = {name: comparer.compare(poses, name) for name, poses in estimates.items()}
     still = compared["identity"].metrics
     metrics = {name: _ordered(found.metrics, still) for name, found in compared.items()}
     own = compared[""]
@@ -162,14 +159,14 @@ class _Comparer:
         self._pixels = PixelGrid(sweep.image_from_pixel, sweep.frame_size)
         self._five_points_mm = five_points_mm(sweep.image_from_pixel, sweep.frame_size)
 
-    def compare(self, predicted: ReferencedPoses, stage: str) -> _Compared:
+    def compare(self, predicted: ReferencedPoses, detail: str) -> _Compared:
         true = self._true
         # The reference frame is where it is by definition; it counts nowhere.
         true_poses = true.poses.copy()
         true_poses[true.reference] = np.nan
         differences = np.concatenate([predicted.poses - true_poses, predicted.relative - true.relative])
         global_error, local_error = np.split(
-            self._pixels.mean_length(differences, self._reporter, stage), [len(true_poses)]
+            self._pixels.mean_length(differences, self._reporter, detail), [len(true_poses)]
         )
         drift = np.linalg.norm(predicted.centres_mm - true.centres_mm, axis=1)
         gle, lle, landmarks_used = self._landmark_errors(predicted, true_poses)

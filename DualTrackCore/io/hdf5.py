@@ -18,7 +18,7 @@ from DualTrackCore.io.hdf5_frames import Hdf5Frames, opened, read_table
 from DualTrackCore.io.spacing import choose_pixel_size
 from DualTrackCore.io.tracked_poses import marked_as_estimate, trajectory_from_tracker
 from DualTrackCore.io.tus_rec import read_tus_rec
-from DualTrackCore.progress import Reporter
+from DualTrackCore.progress import Reporter, Stage
 from DualTrackCore.sweep import Sweep, validated_spacing
 from DualTrackCore.trajectory import Trajectory
 
@@ -184,7 +184,7 @@ def _write_file(sweep: Sweep, path: Path, trajectory: Trajectory | None, reporte
         if sweep.is_simulated:
             images.attrs[_SIMULATED] = True
         for start, window in sweep.windows(_WINDOW_FRAMES):
-            reporter.report("Writing frames", start, len(sweep))
+            reporter.report(Stage.WRITING, start, len(sweep))
             images[start : start + len(window)] = window
         file["dimensions"] = np.array([width, height, 1])
         file["frame_valid"] = sweep.frame_valid.astype(np.uint8)
@@ -198,4 +198,4 @@ def _write_file(sweep: Sweep, path: Path, trajectory: Trajectory | None, reporte
             file["tracking"] = np.where(trajectory.valid[:, None, None], world @ trajectory.poses, np.nan)
             if trajectory.estimated_by is not None:
                 file["tracking"].attrs[_ESTIMATED_BY] = trajectory.estimated_by
-    reporter.report("Writing frames", len(sweep), len(sweep))
+    reporter.report(Stage.WRITING, len(sweep), len(sweep))

@@ -22,7 +22,7 @@ from DualTrackCore.io.sequence_file import (
     SKEW_FIELD,
     SPACING_FIELD,
 )
-from DualTrackCore.progress import Reporter
+from DualTrackCore.progress import Reporter, Stage
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.trajectory import Trajectory
 
@@ -204,10 +204,10 @@ def _write_compressed(sweep: Sweep, stream: BinaryIO, container: int, reporter: 
     engine = zlib.compressobj(_COMPRESSION_LEVEL, zlib.DEFLATED, container)
     size = 0
     for start, frames in sweep.windows(_WINDOW_FRAMES):
-        reporter.report("Writing frames", start, len(sweep))
+        reporter.report(Stage.WRITING, start, len(sweep))
         size += stream.write(engine.compress(np.ascontiguousarray(frames)))
     size += stream.write(engine.flush())
-    reporter.report("Writing frames", len(sweep), len(sweep))
+    reporter.report(Stage.WRITING, len(sweep), len(sweep))
     return size
 
 

@@ -16,10 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from DualTrackCore.errors import Cancelled, DualTrackError, OutputError
-from DualTrackCore.progress import Reporter
+from DualTrackCore.progress import Reporter, Stage
 
-#: Stage name in progress reports; units are bytes.
-STAGE = "download"
 _BLOCK_BYTES = 1 << 20
 _TIMEOUT_S = 30.0
 #: Left free on the disk beyond the file itself.
@@ -139,11 +137,11 @@ def _receive(response: Any, part: Path, start: int, total: int | None, reporter:
         file.seek(start)
         file.truncate()
         try:
-            reporter.report(STAGE, done, total or done)
+            reporter.report(Stage.DOWNLOADING, done, total or done)
             while block := _read(response):
                 file.write(block)
                 done += len(block)
-                reporter.report(STAGE, done, total or done)
+                reporter.report(Stage.DOWNLOADING, done, total or done)
         except Cancelled:
             kept = f"the {size_text(done)} that have arrived are kept, and the same command goes on from there"
             raise Cancelled(f"Cancelled; {kept}.") from None

@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 
 from DualTrackCore.errors import InputError
-from DualTrackCore.progress import Reporter
+from DualTrackCore.progress import Reporter, Stage
 from DualTrackCore.reconstruction.sticks import stick_values
 
 METHODS = ("gaussian", "distance", "nearest", "stick")
@@ -96,7 +96,7 @@ def fill_holes(
     result, filled = volume.copy(), np.zeros(volume.shape, bool)
     depth = max(1, SLAB_VOXELS // (volume.shape[1] * volume.shape[2]))
     for start in range(0, volume.shape[0], depth):
-        reporter.report("filling holes", start, volume.shape[0])
+        reporter.report(Stage.FILLING_HOLES, start, volume.shape[0])
         stop = min(start + depth, volume.shape[0])
         for filling in fillings:
             low, high = max(0, start - filling.reach), min(volume.shape[0], stop + filling.reach)
@@ -104,7 +104,7 @@ def fill_holes(
             new = found & ~seen[start:stop] & ~filled[start:stop]
             result[start:stop][new] = values[new]
             filled[start:stop] |= new
-    reporter.report("filling holes", volume.shape[0], volume.shape[0])
+    reporter.report(Stage.FILLING_HOLES, volume.shape[0], volume.shape[0])
     return result, filled
 
 

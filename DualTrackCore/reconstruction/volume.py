@@ -14,7 +14,7 @@ import numpy as np
 
 from DualTrackCore.errors import InputError, OutputError
 from DualTrackCore.files import replacing
-from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter
+from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter, Stage
 from DualTrackCore.reconstruction.builder import VolumeBuilder
 from DualTrackCore.reconstruction.detect import resolved_area
 from DualTrackCore.reconstruction.grid import VoxelGrid
@@ -203,7 +203,7 @@ def _insert_all(
         pending: Future | None = None
         for start, frames in sweep.windows(WINDOW_FRAMES):
             for number in range(start, start + len(frames)):
-                reporter.report("reconstructing", number, len(sweep))
+                reporter.report(Stage.RECONSTRUCTING, number, len(sweep))
             kept = is_usable[start : start + len(frames)]
             if pending is not None:
                 pending.result()
@@ -211,4 +211,4 @@ def _insert_all(
             chosen = frames if kept.all() else frames[kept]
             pending = inserter.submit(builder.add, chosen, poses[start : start + len(frames)][kept])
         pending.result()
-    reporter.report("reconstructing", len(sweep), len(sweep))
+    reporter.report(Stage.RECONSTRUCTING, len(sweep), len(sweep))

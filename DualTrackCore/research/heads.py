@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from DualTrackCore.errors import InputError
 from DualTrackCore.network.model import Model
-from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter
+from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter, Stage
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.tracking.device import Precision
 from DualTrackCore.tracking.engine import estimate_trajectory, run_network
@@ -78,7 +78,7 @@ def _local(sweep: Sweep, model: Model, reporter: Reporter, options: dict) -> tup
             network.positions,
             network.global_every,
             lambda start, stop: linear(local.temporal(tokens[None, start:stop]))[0, 1:],
-            lambda done, total: reporter.report("attention", done, total),
+            lambda done, total: reporter.report(Stage.ATTENTION, done, total),
         )
 
     motions, provenance = run_network(sweep, model, read_out, whole_frames=(), reporter=reporter, **options)
@@ -96,7 +96,7 @@ def _global(sweep: Sweep, model: Model, samples: int, reporter: Reporter, option
     def read_out(_: Tensor, pooled: Tensor, reporter: Reporter) -> Tensor:
         parts = []
         for done, piece in enumerate(pieces):
-            reporter.report("attention", done, len(pieces))
+            reporter.report(Stage.ATTENTION, done, len(pieces))
             features = pooled[torch.from_numpy(np.searchsorted(chosen, piece)).to(pooled.device)]
             index = torch.from_numpy(piece - piece[0]).to(pooled.device)
             parts.append(linear(encoder(features[None], index))[0, 1:])

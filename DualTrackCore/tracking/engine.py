@@ -21,7 +21,7 @@ from DualTrackCore.errors import InputError, OutOfMemoryError
 from DualTrackCore.network.dualtrack import DualTrack
 from DualTrackCore.network.fast import forget_prepared
 from DualTrackCore.network.model import Model
-from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter
+from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter, Stage
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.tracking.device import (
     Precision,
@@ -36,7 +36,7 @@ from DualTrackCore.tracking.preprocessing import Preprocessor
 from DualTrackCore.tracking.scope import scope_warnings
 from DualTrackCore.tracking.streaming import StreamingTrunk
 from DualTrackCore.tracking.transfer import FramesAhead
-from DualTrackCore.tracking.views import View, other_views
+from DualTrackCore.tracking.views import other_views
 from DualTrackCore.tracking.windows import poses_in_windows
 from DualTrackCore.trajectory import Trajectory, matrices_from_parameters, parameters_from_matrices
 from DualTrackCore.version import __version__
@@ -85,8 +85,8 @@ def estimate_trajectory(
             tried again when the device runs out of memory.
         views: how often the network runs: 1, on the sweep as it is; 2, mirrored left to right as well; 4, both of them
             backwards as well. Motions are the means of what it finds in them, which cancels part of its random error.
-        progress: told of stage "network" (frames) and "attention" (windows); with more than one view the names
-            of the others stand behind their stages: "network, mirrored".
+        progress: receives `Stage.NETWORK` (frames) and `Stage.ATTENTION` (windows); with more than one view the
+            name of another view is the detail of its reports.
         cancelled: asked between chunks.
 
     Returns:
@@ -105,9 +105,7 @@ def estimate_trajectory(
     if others:
         found = [parameters]
         for view in others:
-            seen, _ = run_whole(
-                view.look(sweep), model, reporter=Reporter(_named(reporter, view), cancelled), **options
-            )
+            seen, _ = run_whole(view.look(sweep), model, reporter=reporter.with_detail(view.name), **options)
             found.append(parameters_from_matrices(view.back(matrices_from_parameters(seen))))
         parameters = np.mean(found, axis=0)
         provenance = {**provenance, "views": ["as it is", *(view.name for view in others)]}
@@ -122,16 +120,12 @@ def run_whole(sweep: Sweep, model: Model, **options: Any) -> tuple[np.ndarray, d
     return run_network(sweep, model, _whole_network(network), whole_frames=network.global_frames(len(sweep)), **options)
 
 
-def _named(reporter: Reporter, view: View) -> ProgressCallback:
-    return lambda report: reporter.report(f"{report.stage}, {view.name}", report.done, report.total)
-
-
 def _whole_network(network: DualTrack) -> ReadOut:
     """The read-out of local and global features together: what the network is trained for."""
 
     def read_out(local_features: Tensor, global_features: Tensor, reporter: Reporter) -> Tensor:
         return poses_in_windows(
-            network, local_features, global_features, lambda done, total: reporter.report("attention", done, total)
+            network, local_features, global_features, lambda done, total: reporter.report(Stage.ATTENTION, done, total)
         )
 
     return read_out
@@ -219,7 +213,7 @@ def _features(run: EngineRun, sweep: Sweep, chunk: int, reporter: Reporter) -> t
     stream = StreamingTrunk(network.local.trunk, lambda maps: class_tokens(run, maps))
     local_parts, global_parts = [], []
     start = 0
-    reporter.report("network", 0, frames)
+    reporter.report(Stage.NETWORK, 0, frames)
     with FramesAhead(sweep, run.device) as ahead:
         while start < frames:
             try:
@@ -235,7 +229,7 @@ def _features(run: EngineRun, sweep: Sweep, chunk: int, reporter: Reporter) -> t
             local_parts.append(local)
             global_parts.extend(whole)
             start = stop
-            reporter.report("network", start, frames)
+            reporter.report(Stage.NETWORK, start, frames)
     nothing = torch.empty(0, device=run.device)
     return torch.cat(local_parts), torch.cat(global_parts) if global_parts else nothing, chunk
 

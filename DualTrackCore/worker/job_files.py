@@ -15,7 +15,7 @@ import numpy as np
 
 from DualTrackCore.files import staged_folder
 from DualTrackCore.jobs import JobResult, plain_values
-from DualTrackCore.progress import Reporter
+from DualTrackCore.progress import Reporter, Stage
 from DualTrackCore.reconstruction.grid import VoxelGrid
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.trajectory import Trajectory
@@ -114,10 +114,10 @@ def _write_frames(path: Path, sweep: Sweep, start: int, stop: int, reporter: Rep
     with path.open("wb") as file:
         np.lib.format.write_array_header_1_0(file, header)
         for first in range(start, stop, WINDOW_FRAMES):
-            reporter.report("sending frames", first - start, stop - start)
+            reporter.report(Stage.SENDING, first - start, stop - start)
             frames = sweep.window(first, min(first + WINDOW_FRAMES, stop))
             file.write(np.ascontiguousarray(frames, dtype=np.uint8).data)
-    reporter.report("sending frames", stop - start, stop - start)
+    reporter.report(Stage.SENDING, stop - start, stop - start)
 
 
 def _trajectory_arrays(trajectory: Trajectory | None) -> dict[str, np.ndarray]:

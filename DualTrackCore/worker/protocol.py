@@ -2,27 +2,33 @@
 
 The worker speaks first: `{"event": "hello", "protocol": 1, "version": "0.1.0", "pid": 4711}`. It is then sent requests,
 one at a time: `{"id": 1, "do": "run", "folder": ..., "settings": {...}}` or `{"id": 1, "do": "preflight", "device":
-"auto"}`. To each it answers any number of `{"id", "event": "progress", "stage", "done", "total"}` and then one
+"auto"}`. To each it answers any number of `{"id", "event": "progress", "stage", "done", "total",
+"detail"}` and then one
 `{"id", "event": "done", "result": {...}}` or one `{"id", "event": "failed", "kind", "message", "details"}`. Frames and
 results lie in the folder of the job (:mod:`DualTrackCore.worker.job_files`). When its input ends, the worker ends.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Mapping
 from typing import Any
 
 from DualTrackCore.errors import InputError
+from DualTrackCore.progress import Stage
 from DualTrackCore.version import __version__
 
 PROTOCOL = 1
 
+#: What an event "progress" says besides its request.
+PROGRESS_FIELDS = ("stage", "done", "total", "detail")
+
 #: Keys that an event has besides "event", and their kinds.
 _EVENTS: Mapping[str, Mapping[str, type]] = {
     "hello": {"protocol": int, "version": str, "pid": int},
-    "progress": {"id": int, "stage": str, "done": int, "total": int},
+    "progress": {"id": int, "stage": Stage, "done": int, "total": int, "detail": str},
     "done": {"id": int, "result": dict},
     "failed": {"id": int, "kind": str, "message": str, "details": str},
 }
@@ -58,6 +64,9 @@ def decoded_event(line: bytes) -> dict[str, Any]:
         event = json.loads(line)
     except ValueError:
         event = None
+    if isinstance(event, dict) and event.get("event") == "progress":
+        with contextlib.suppress(ValueError):
+            event["stage"] = Stage(event.get("stage"))
     keys = _EVENTS.get(str(event.get("event"))) if isinstance(event, dict) else None
     if keys is None or not all(isinstance(event.get(key), kind) for key, kind in keys.items()):
         raise InputError(f"not an event of the protocol: {line[:200]!r}")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from DualTrackCore.errors import InputError
 from DualTrackCore.evaluation import evaluate
 from DualTrackCore.jobs import JobResult, RunSettings, plain_values
-from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter
+from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter, Stage
 from DualTrackCore.reconstruction import Reconstruction, plan_grid, reconstruct_volume
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.trajectory import Trajectory
@@ -37,9 +37,7 @@ def run_job(
     Args:
         sweep: frames with known spacing.
         settings: the defaults where None.
-        progress: told of the stages "loading model", "network" (frames) and "attention" (windows), which may have the
-            name of a view behind them, "reconstructing" (frames), "filling holes"
-            (slices), "Measuring errors" and "Measuring baseline ..." (frames), as far as they come up.
+        progress: receives the stages of the work, :class:`~DualTrackCore.progress.Stage`.
         cancelled: asked between pieces of work.
 
     Raises:
@@ -110,10 +108,10 @@ def _trajectory(
     sweep.require_images()
     sweep.require_spacing()
     reporter = Reporter(*callbacks)
-    reporter.report("loading model", 0, 1)
+    reporter.report(Stage.LOADING_MODEL, 0, 1)
     with _timed(seconds, "model"):
         model = models(settings)
-    reporter.report("loading model", 1, 1)
+    reporter.report(Stage.LOADING_MODEL, 1, 1)
     from DualTrackCore.tracking import estimate_trajectory
 
     options = {"device": settings.device, "precision": settings.precision, "chunk_frames": settings.chunk_frames}

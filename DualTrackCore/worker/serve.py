@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from DualTrackCore.errors import DualTrackError, InputError, MissingDependencyError
 from DualTrackCore.jobs import RunSettings, plain_values
-from DualTrackCore.progress import Progress
+from DualTrackCore.progress import Progress, Stage
 from DualTrackCore.worker.job_files import read_sweep, write_result
 from DualTrackCore.worker.process import end_tree
 from DualTrackCore.worker.protocol import encoded, hello
@@ -60,7 +60,7 @@ class Speaker:
 
     def __init__(self, answers: BinaryIO) -> None:
         self._answers = answers
-        self._stage: str | None = None
+        self._stage: tuple[Stage, str] | None = None
         self._told_s = 0.0
 
     def say(self, message: Mapping[str, Any]) -> None:
@@ -71,9 +71,9 @@ class Speaker:
     def progress(self, request: int, report: Progress) -> None:
         """Say how far a request is, unless something like it was said a moment ago."""
         now = time.monotonic()
-        due = report.stage != self._stage or report.done >= report.total
+        due = (report.stage, report.detail) != self._stage or report.done >= report.total
         if due or now - self._told_s >= PROGRESS_INTERVAL_S:
-            self._stage, self._told_s = report.stage, now
+            self._stage, self._told_s = (report.stage, report.detail), now
             self.say({"id": request, "event": "progress", **vars(report)})
 
 

@@ -17,11 +17,11 @@ from typing import Any
 
 from DualTrackCore.errors import Cancelled, DualTrackError, InputError, OutputError
 from DualTrackCore.jobs import JobFailed, JobResult
-from DualTrackCore.progress import Progress
+from DualTrackCore.progress import Progress, Stage
 from DualTrackCore.worker.job import Job
 from DualTrackCore.worker.job_files import read_result
 from DualTrackCore.worker.process import WorkerProcess
-from DualTrackCore.worker.protocol import mismatch
+from DualTrackCore.worker.protocol import PROGRESS_FIELDS, mismatch
 from DualTrackCore.worker.session_folder import SessionFolder
 
 #: A process that has not said hello by then is given up, s; virus scanners can make a first start slow.
@@ -132,7 +132,7 @@ class Session:
             raise self._failed("start", f"The program {self._command[0]} cannot be started: {reason}.") from None
 
     def _greet(self, job: Job) -> None:
-        job.report(Progress("starting", 0, 1))
+        job.report(Progress(Stage.STARTING, 0, 1))
         deadline = time.monotonic() + HELLO_TIMEOUT_S
         try:
             greeting = self._message(job, deadline)
@@ -146,7 +146,7 @@ class Session:
             self._end_process()
             raise self._failed("version", sentence)
         self._greeted = True
-        job.report(Progress("starting", 1, 1))
+        job.report(Progress(Stage.STARTING, 1, 1))
 
     def _result(self, job: Job, number: int) -> dict[str, Any]:
         while True:
@@ -154,7 +154,7 @@ class Session:
             if message["event"] not in ("progress", "done", "failed") or message["id"] != number:
                 raise self._broken(message, "crash")
             if message["event"] == "progress":
-                job.report(Progress(message["stage"], message["done"], message["total"]))
+                job.report(Progress(**{name: message[name] for name in PROGRESS_FIELDS}))
             elif message["event"] == "done":
                 return message["result"]
             else:

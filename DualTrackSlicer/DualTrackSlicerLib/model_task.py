@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from DualTrackCore.network.zoo import FOLDER_VARIABLE, models_folder
-from DualTrackCore.progress import Progress
+from DualTrackCore.progress import Progress, Stage
 
 
 class ModelTask:
@@ -85,7 +85,7 @@ class ModelTask:
         with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):
             memory = json.loads(self._part.with_name(self._part.name + ".json").read_text(encoding="utf-8"))
             total = int(memory.get("total") or total)
-        return Progress("download", min(done, total) if total else done, total)
+        return Progress(Stage.DOWNLOADING, min(done, total) if total else done, total)
 
     def _last_words(self) -> str:
         with self._output as output:

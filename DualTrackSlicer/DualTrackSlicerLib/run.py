@@ -11,7 +11,7 @@ from slicer.i18n import tr as _
 
 from DualTrackCore.errors import Cancelled, DualTrackError
 from DualTrackCore.jobs import JobFailed, JobResult
-from DualTrackCore.progress import Progress
+from DualTrackCore.progress import Progress, Stage
 from DualTrackCore.worker_client import Job
 from DualTrackSlicerLib.scene import ResultNodes, SceneSweep, showResults
 
@@ -25,7 +25,8 @@ LEAST_PACE_S = 2.0
 class Pace:
     """How far a stage is, and how long it will take."""
 
-    stage: str = ""
+    stage: Stage | None = None
+    detail: str = ""
     done: int = 0
     total: int = 0
     clock: Callable[[], float] = time.monotonic
@@ -33,9 +34,9 @@ class Pace:
 
     def note(self, report: Progress) -> None:
         """A new report."""
-        if report.stage != self.stage:
+        if (report.stage, report.detail) != (self.stage, self.detail):
             self._start = self.clock(), report.done
-        self.stage, self.done, self.total = report.stage, report.done, report.total
+        self.stage, self.detail, self.done, self.total = report.stage, report.detail, report.done, report.total
 
     @property
     def seconds_left(self) -> float | None:

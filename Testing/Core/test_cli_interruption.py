@@ -14,7 +14,7 @@ from DualTrackCore.cli import interruption, main
 from DualTrackCore.errors import Cancelled
 from DualTrackCore.io import save_sweep
 from DualTrackCore.network.checkpoint import save_model
-from DualTrackCore.progress import Progress
+from DualTrackCore.progress import Progress, Stage
 from DualTrackCore.sweep import Sweep
 
 
@@ -74,7 +74,7 @@ def test_work_is_left_at_its_next_report_and_not_within_a_library(command):
         press_ctrl_c()
         reached.append("after the signal")
         assert console.cancelled()
-        console.progress(Progress("network", 1, 2))
+        console.progress(Progress(Stage.NETWORK, 1, 2))
         reached.append("after the report")
 
     code, err = command(work)
@@ -104,7 +104,7 @@ def test_work_that_has_heard_takes_its_time_to_clean_up(hear, command, monkeypat
         press_ctrl_c()
         try:
             if hear == "progress":
-                console.progress(Progress("network", 1, 2))
+                console.progress(Progress(Stage.NETWORK, 1, 2))
             elif console.cancelled():
                 raise Cancelled("Cancelled; this is kept.")
         finally:

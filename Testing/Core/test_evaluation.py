@@ -8,6 +8,7 @@ import pytest
 
 from DualTrackCore.errors import Cancelled, InputError
 from DualTrackCore.evaluation import evaluate
+from DualTrackCore.progress import Stage
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.trajectory import Trajectory
 
@@ -211,6 +212,7 @@ def test_a_long_comparison_reports_and_can_be_stopped():
     truth, seen = straight([1] * 40), []
     evaluate(truth, sweep_with(truth), progress=seen.append)
     assert seen[-1].fraction == 1
-    assert len({report.stage for report in seen}) == 3
+    assert {report.stage for report in seen} == {Stage.MEASURING}
+    assert len({report.detail for report in seen}) == 3
     with pytest.raises(Cancelled):
         evaluate(truth, sweep_with(truth), cancelled=lambda: True)

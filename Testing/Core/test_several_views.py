@@ -16,6 +16,7 @@ from DualTrackCore.io import read_trajectory_csv, save_sweep
 from DualTrackCore.jobs import RunSettings
 from DualTrackCore.network import load_model
 from DualTrackCore.network.checkpoint import save_model
+from DualTrackCore.progress import Stage
 from DualTrackCore.research.comparison.by_name import load_networks
 from DualTrackCore.research.heads import estimate_with_head
 from DualTrackCore.tracking import estimate_trajectory
@@ -71,11 +72,11 @@ def test_two_and_four_views_of_the_network_are_the_means_of_its_runs():
 def test_the_views_are_named_in_the_provenance_and_in_the_stages():
     stages = []
     found = estimate_trajectory(
-        noise_sweep(6), tiny_model(), views=4, progress=lambda report: stages.append(report.stage)
+        noise_sweep(6), tiny_model(), views=4, progress=lambda report: stages.append((report.stage, report.detail))
     )
     names = ["as it is", "mirrored", "backwards", "backwards and mirrored"]
     assert found.provenance["views"] == names
-    assert list(dict.fromkeys(stages))[0::2] == ["network", *(f"network, {name}" for name in names[1:])]
+    assert list(dict.fromkeys(stages))[0::2] == [(Stage.NETWORK, ""), *((Stage.NETWORK, name) for name in names[1:])]
     assert "views" not in estimate_trajectory(noise_sweep(6), tiny_model()).provenance
 
 
@@ -86,8 +87,8 @@ def test_another_view_can_be_stopped():
             noise_sweep(6),
             tiny_model(),
             views=2,
-            progress=lambda report: stages.append(report.stage),
-            cancelled=lambda: "network, mirrored" in stages,
+            progress=lambda report: stages.append((report.stage, report.detail)),
+            cancelled=lambda: (Stage.NETWORK, "mirrored") in stages,
         )
 
 

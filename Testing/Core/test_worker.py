@@ -21,14 +21,14 @@ from worker_processes import LIGHT, tracked_sweep
 from DualTrackCore.errors import Cancelled, InputError, MissingDependencyError, OutOfMemoryError
 from DualTrackCore.jobs import RunSettings
 from DualTrackCore.network import save_model
-from DualTrackCore.progress import Progress, Reporter
+from DualTrackCore.progress import Progress, Reporter, Stage
 from DualTrackCore.reconstruction import Fan, plan_grid, reconstruct_volume
 from DualTrackCore.tracking import estimate_trajectory
 from DualTrackCore.version import __version__
 from DualTrackCore.worker import preflight, run_job
 from DualTrackCore.worker.job_files import write_sweep
 from DualTrackCore.worker.process import described_ending
-from DualTrackCore.worker.protocol import decoded_event, encoded, hello, mismatch
+from DualTrackCore.worker.protocol import PROTOCOL, decoded_event, encoded, hello, mismatch
 from DualTrackCore.worker.serve import Speaker, WarmModel, Worker, described_failure
 from DualTrackCore.worker.session_folder import SessionFolder
 
@@ -272,7 +272,7 @@ def test_progress_is_said_now_and_then_but_never_without_its_end():
     answers = io.BytesIO()
     speaker = Speaker(answers)
     for done in range(1001):
-        speaker.progress(1, Progress("counting", done, 1000))
+        speaker.progress(1, Progress(Stage.CHECKING, done, 1000))
     said = [decoded_event(line)["done"] for line in answers.getvalue().splitlines()]
     assert (said[0], said[-1]) == (0, 1000)
     assert len(said) < 100
@@ -282,7 +282,7 @@ def test_the_greeting_of_this_version_fits_and_others_do_not():
     assert mismatch(decoded_event(encoded(hello()))) is None
     assert mismatch({**hello(), "protocol": 99}).count("protocol 99") == 1
     sentence = mismatch({**hello(), "version": "99.0"})
-    assert f"is DualTrack 99.0 (protocol 1) and this is {__version__}" in sentence
+    assert f"is DualTrack 99.0 (protocol {PROTOCOL}) and this is {__version__}" in sentence
 
 
 @pytest.mark.parametrize(

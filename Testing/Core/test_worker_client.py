@@ -64,7 +64,7 @@ def test_progress_comes_in_the_order_of_the_work(warm_client, model_file):
         "reconstructing",
         "filling holes",
     ]
-    assert stages[6] == "Measuring errors"
+    assert stages[6] == "measuring errors"
     last = {report.stage: report for report in reports}
     assert all(report.done == report.total for report in last.values())
     assert job.poll() == []
@@ -158,14 +158,14 @@ def test_cancelling_ends_what_the_process_has_started(temporary, tmp_path):
 hello()
 asked()
 child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], stdout=sys.stdout)
-say(id=1, event="progress", stage="child", done=child.pid, total=child.pid)
+say(id=1, event="progress", stage="checking", done=child.pid, total=child.pid, detail="")
 time.sleep(60)
 """
     with WorkerClient(stand_in(tmp_path, body)) as client:
         job = client.submit(tracked_sweep(3), LIGHT)
         reports = []
-        assert comes_true(lambda: reports.extend(job.poll()) or any(r.stage == "child" for r in reports))
-        child = next(report.done for report in reports if report.stage == "child")
+        assert comes_true(lambda: reports.extend(job.poll()) or any(r.stage == "checking" for r in reports))
+        child = next(report.done for report in reports if report.stage == "checking")
         assert is_running(child)
         job.cancel()
         finished(job, 5.0)

@@ -70,7 +70,7 @@ runpy.run_module("DualTrackCore.worker", run_name="__main__", alter_sys=True)
 @pytest.mark.parametrize(
     ("body", "kind", "words"),
     [
-        ("hello(version='99.0')\nasked()", "version", "is DualTrack 99.0 (protocol 1) and this is"),
+        ("hello(version='99.0')\nasked()", "version", "is DualTrack 99.0 (protocol"),
         ("hello(protocol=2)\nasked()", "version", "(protocol 2)"),
         ("sys.exit('no module named numpy')", "start", "ended with code 1 (no module named numpy)"),
         ("hello()\nasked()\nos._exit(3)", "crash", "ended with code 3"),

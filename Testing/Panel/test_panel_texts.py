@@ -9,6 +9,7 @@ import pytest
 import slicer
 from journey import add_clip
 
+from DualTrackCore.progress import Stage
 from DualTrackCore.tracking.views import VIEW_COUNTS, other_views
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -180,21 +181,22 @@ def test_the_console_examples_run(host, tiny_model_file, path):
 
 
 @pytest.mark.parametrize(
-    ("stage", "text"),
+    ("stage", "detail", "text"),
     [
-        ("network", "Looking at the frames"),
-        ("network, mirrored", "Looking at the frames, mirrored"),
-        ("attention, backwards and mirrored", "Putting the path together, backwards and mirrored"),
+        (Stage.NETWORK, "", "Looking at the frames"),
+        (Stage.NETWORK, "mirrored", "Looking at the frames, mirrored"),
+        (Stage.ATTENTION, "backwards and mirrored", "Putting the path together, backwards and mirrored"),
+        (Stage.MEASURING, "identity", "Comparing with the tracker"),
     ],
 )
-def test_a_stage_of_another_view_is_told_in_the_panels_words(host, stage, text):
+def test_a_stage_and_its_detail_are_shown_in_the_panels_words(host, stage, detail, text):
     from DualTrackSlicerLib.widget.texts import stageText
 
-    assert stageText(stage) == text
+    assert stageText(stage, detail) == text
 
 
 def test_the_panel_has_words_for_every_view(host):
     from DualTrackSlicerLib.widget.texts import stageText
 
     for view in other_views(max(VIEW_COUNTS)):
-        assert stageText(f"network, {view.name}") == f"Looking at the frames, {view.name}"
+        assert stageText(Stage.NETWORK, view.name) == f"Looking at the frames, {view.name}"

@@ -13,7 +13,7 @@ from DualTrackCore.errors import CheckpointError, InputError, OutOfMemoryError
 from DualTrackCore.files import file_sha256
 from DualTrackCore.network.card import ModelCard
 from DualTrackCore.network.model import Model
-from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter
+from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter, Stage
 from DualTrackCore.research.baselines.motion_network import MotionNetwork, motions_in_pieces
 from DualTrackCore.research.baselines.weights import read_baseline
 from DualTrackCore.sweep import Sweep
@@ -129,7 +129,7 @@ class Baseline:
                     images,
                     len(sweep),
                     chunk_frames,
-                    lambda done, total: reporter.report("network", done, total),
+                    lambda done, total: reporter.report(Stage.NETWORK, done, total),
                 )
             return motions[0].double().cpu().numpy()
         except (RuntimeError, MemoryError) as error:

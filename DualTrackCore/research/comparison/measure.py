@@ -11,7 +11,7 @@ import numpy as np
 
 from DualTrackCore.errors import Cancelled, DualTrackError, InputError
 from DualTrackCore.evaluation import evaluate
-from DualTrackCore.progress import CancelledCallback, Progress, ProgressCallback
+from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter
 from DualTrackCore.research.comparison.fingerprint import sweep_fingerprint
 from DualTrackCore.research.comparison.items import Item, item_key, poses_of
 from DualTrackCore.research.comparison.memory import PeakMemory
@@ -159,7 +159,7 @@ def _path_mm(tracked: Trajectory) -> np.ndarray:
 def _renamed(progress: ProgressCallback | None, sweep: str, method: Method) -> ProgressCallback | None:
     if progress is None:
         return None
-    return lambda report: progress(Progress(f"{sweep}, {method.name}: {report.stage}", report.done, report.total))
+    return Reporter(progress, detail=f"{sweep}, {method.name}").forward
 
 
 def _reason(error: Exception) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from DualTrackCore.errors import InputError
-from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter
+from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter, Stage
 from DualTrackCore.research.comparison.fingerprint import fingerprint
 from DualTrackCore.research.comparison.items import ItemFolder, read_item
 from DualTrackCore.research.comparison.measure import Outcome, Work, measure_sweep
@@ -82,7 +82,7 @@ def run_methods(
                     "What is finished is kept; mend the sweep, or leave such sweeps out (on_bad='skip', --on-bad skip)."
                 )
             outcomes[outcome.sweep] = outcome
-            reporter.report("sweeps", done, len(dataset.names))
+            reporter.report(Stage.SWEEPS, done, len(dataset.names))
     result = comparison_of(methods, [outcomes[name] for name in dataset.names], store.keys())
     if len(result.skipped) == len(dataset.names):
         name, reason = next(iter(result.skipped.items()))

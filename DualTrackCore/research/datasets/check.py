@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from DualTrackCore.errors import DatasetError, InputError, OutOfMemoryError
-from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter
+from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter, Stage
 from DualTrackCore.research.datasets.dataset import Dataset, Entry
 from DualTrackCore.research.datasets.findings import Finding
 from DualTrackCore.research.datasets.layout import overlaps
@@ -64,12 +64,12 @@ def check_dataset(
             findings.append(Finding(Path(place), None, f"the split {split} is empty", "add sweeps to it"))
     sizes: list[tuple[Entry, tuple[int, int]]] = []
     for done, entry in enumerate(entries):
-        reporter.report("checking", done, len(entries))
+        reporter.report(Stage.CHECKING, done, len(entries))
         found, size = examine(layout.examined(entry), deep, tolerated, reporter)
         findings += found
         if size is not None:
             sizes.append((entry, size))
-    reporter.report("checking", len(entries), len(entries))
+    reporter.report(Stage.CHECKING, len(entries), len(entries))
     return findings + _odd_sizes(sizes)
 
 
@@ -99,11 +99,11 @@ def usable(
     findings: list[Finding] = []
     good = []
     for done, entry in enumerate(dataset):
-        reporter.report("checking", done, len(dataset))
+        reporter.report(Stage.CHECKING, done, len(dataset))
         found, _ = examine(entry, deep, tolerated, reporter)
         findings += found
         good += [] if found else [entry.name]
-    reporter.report("checking", len(dataset), len(dataset))
+    reporter.report(Stage.CHECKING, len(dataset), len(dataset))
     if findings and on_bad == "refuse":
         raise DatasetError(
             f"{len(dataset) - len(good)} of {len(dataset)} sweeps of {dataset.name} cannot be used, the first: "

@@ -14,7 +14,7 @@ import numpy as np
 from DualTrackCore.errors import DatasetError, InputError
 from DualTrackCore.files import replacing
 from DualTrackCore.io import load_sweep, save_sweep
-from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter
+from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter, Stage
 from DualTrackCore.research.datasets.check import examine, usable
 from DualTrackCore.research.datasets.dataset import Dataset, Entry
 from DualTrackCore.research.datasets.findings import Finding
@@ -102,7 +102,7 @@ def convert_dataset(
     _remove_left_behind({targets[name].parent for name in dataset.names})
     written, kept = [], []
     for done, entry in enumerate(dataset):
-        reporter.report("converting", done, len(dataset))
+        reporter.report(Stage.CONVERTING, done, len(dataset))
         target = targets[entry.name]
         if _is_finished(entry, target):
             kept.append(entry.name)
@@ -119,7 +119,7 @@ def convert_dataset(
     finished = dataset.subset([name for name in dataset.names if name in {*written, *kept}])
     rows = [_row(entry, targets[entry.name], entry.split or default_split) for entry in finished]
     table = _write_table(folder, others + rows)
-    reporter.report("converting", len(dataset), len(dataset))
+    reporter.report(Stage.CONVERTING, len(dataset), len(dataset))
     return Conversion(table, tuple(written), tuple(kept), tuple(skipped))
 
 

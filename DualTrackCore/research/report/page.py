@@ -15,7 +15,7 @@ import numpy as np
 from DualTrackCore.errors import MissingDependencyError
 from DualTrackCore.evaluation import COMPONENTS, METRICS
 from DualTrackCore.files import replacing
-from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter
+from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter, Stage
 from DualTrackCore.research.comparison import Comparison
 from DualTrackCore.research.comparison.figures import SHOWN, TESTED, heading
 from DualTrackCore.research.comparison.statistics import Pair
@@ -221,10 +221,10 @@ def _cases(comparison: Comparison, dataset: Dataset, reporter: Reporter) -> list
     chosen, shown = choose_cases(comparison), []
     with tempfile.TemporaryDirectory(prefix="dualtrack-") as place:
         for number, case in enumerate(chosen):
-            reporter.report("pictures", number, len(chosen))
+            reporter.report(Stage.PICTURES, number, len(chosen))
             picture = write_case(comparison, case, dataset.load(case.sweep), Path(place) / "case.png")
             shown.append({"case": case, "gpe": short_text(case.gpe_mm), "picture": _embedded(picture)})
-    reporter.report("pictures", len(chosen), len(chosen))
+    reporter.report(Stage.PICTURES, len(chosen), len(chosen))
     return shown
 
 

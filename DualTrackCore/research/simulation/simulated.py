@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 
 from DualTrackCore.errors import InputError
-from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter
+from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter, Stage
 from DualTrackCore.research.simulation.motion import FAMILIES, probe_trajectory
 from DualTrackCore.research.simulation.phantom import Phantom
 from DualTrackCore.research.simulation.probe import Probe
@@ -74,9 +74,9 @@ def rendered(
     reporter = Reporter(progress, cancelled)
     frames = np.empty(sweep.frames.shape, np.uint8)
     for start, window in sweep.windows(16):
-        reporter.report("simulating", start, len(sweep))
+        reporter.report(Stage.SIMULATING, start, len(sweep))
         frames[start : start + len(window)] = window
-    reporter.report("simulating", len(sweep), len(sweep))
+    reporter.report(Stage.SIMULATING, len(sweep), len(sweep))
     return replace(sweep, frames=frames)
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from DualTrackCore.io import load_sweep, save_sweep
-from DualTrackCore.progress import Reporter
+from DualTrackCore.progress import Reporter, Stage
 from DualTrackCore.research.simulation.simulated import simulated_sweep
 from DualTrackCore.sweep import Sweep
 
@@ -86,7 +86,7 @@ def _in_parallel(work: Callable, jobs: Sequence, workers: int, reporter: Reporte
     """Do all jobs, in `workers` processes where that is more than one."""
     if min(workers, len(jobs)) <= 1:
         for done, job in enumerate(jobs):
-            reporter.report("sweeps", done, len(jobs))
+            reporter.report(Stage.SWEEPS, done, len(jobs))
             work(job)
         return
     from concurrent.futures import ProcessPoolExecutor
@@ -95,4 +95,4 @@ def _in_parallel(work: Callable, jobs: Sequence, workers: int, reporter: Reporte
     # Forked copies of a process that has run torch may hang, so workers start afresh.
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         for done, _ in enumerate(pool.map(work, jobs)):
-            reporter.report("sweeps", done, len(jobs))
+            reporter.report(Stage.SWEEPS, done, len(jobs))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from DualTrackCore.errors import InputError
-from DualTrackCore.progress import Reporter
+from DualTrackCore.progress import Reporter, Stage
 from DualTrackCore.research.speckle.patches import (
     PITCH_MM,
     PatchGrid,
@@ -61,12 +61,12 @@ def sweep_likeness(sweep: Sweep, reporter: Reporter) -> SweepLikeness:
     pairs = _Pairs(reader.grid, widths, len(sweep))
     recent: deque[SpeckleFrame] = deque(maxlen=LAGS)
     for start in range(0, len(sweep), 16):
-        reporter.report("speckle", start, len(sweep))
+        reporter.report(Stage.SPECKLE, start, len(sweep))
         for i, frame in enumerate(reader.frames(start, min(start + 16, len(sweep))), start):
             for lag in range(1, len(recent) + 1):
                 pairs.add(i - lag, lag, recent[-lag], frame)
             recent.append(frame)
-    reporter.report("speckle", len(sweep), len(sweep))
+    reporter.report(Stage.SPECKLE, len(sweep), len(sweep))
     return SweepLikeness(reader.grid, pairs.in_plane, pairs.weight, pairs.likeness)
 
 

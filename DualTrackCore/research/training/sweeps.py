@@ -9,7 +9,7 @@ import numpy as np
 
 from DualTrackCore.errors import DatasetError, InputError
 from DualTrackCore.network.card import ModelCard
-from DualTrackCore.progress import Reporter
+from DualTrackCore.progress import Reporter, Stage
 from DualTrackCore.research.datasets import Dataset, open_dataset
 from DualTrackCore.research.simulation.stored import Simulation, stored_sweeps
 from DualTrackCore.research.training.recipe import Data
@@ -78,7 +78,7 @@ def _simulated(
     if not data.store:
         sweeps = []
         for done, job in enumerate(jobs):
-            reporter.report("sweeps", done, len(jobs))
+            reporter.report(Stage.SWEEPS, done, len(jobs))
             sweeps.append(job.sweep())
         return SweepSet(names, tuple(sweeps))
     return SweepSet(names, stored_sweeps(jobs, cache, workers, reporter))
@@ -112,7 +112,7 @@ def _loaded(dataset: Dataset, limit: int | None, reporter: Reporter) -> SweepSet
     entries = list(dataset)[:limit]
     sweeps = []
     for done, entry in enumerate(entries):
-        reporter.report("sweeps", done, len(entries))
+        reporter.report(Stage.SWEEPS, done, len(entries))
         sweeps.append(entry.load())
     return SweepSet(tuple(str(entry.path) for entry in entries), tuple(sweeps))
 

@@ -7,38 +7,39 @@ from collections.abc import Iterable
 
 from slicer.i18n import tr as _
 
+from DualTrackCore.progress import Stage
 from DualTrackSlicerLib.run import Pace
 from DualTrackSlicerLib.scene import Clip
 
 
-def stageText(stage: str) -> str:
+def stageText(stage: Stage, detail: str = "") -> str:
     """What a stage of a run does, for people."""
     stages = {
-        "starting": _("Starting"),
-        "sending frames": _("Sending the frames"),
-        "loading model": _("Loading the model"),
-        "network": _("Looking at the frames"),
-        "attention": _("Putting the path together"),
-        "reconstructing": _("Building the volume"),
-        "filling holes": _("Filling gaps"),
-        "download": _("Downloading"),
+        Stage.STARTING: _("Starting"),
+        Stage.SENDING: _("Sending the frames"),
+        Stage.LOADING_MODEL: _("Loading the model"),
+        Stage.PREPARING: _("Preparing the engine (once per computer)"),
+        Stage.NETWORK: _("Looking at the frames"),
+        Stage.ATTENTION: _("Putting the path together"),
+        Stage.RECONSTRUCTING: _("Building the volume"),
+        Stage.FILLING_HOLES: _("Filling gaps"),
+        Stage.MEASURING: _("Comparing with the tracker"),
+        Stage.DOWNLOADING: _("Downloading"),
     }
-    views = {
+    text = stages.get(stage, str(stage).capitalize())
+    details = {
         "mirrored": _("mirrored"),
         "backwards": _("backwards"),
         "backwards and mirrored": _("backwards and mirrored"),
     }
-    if stage.startswith("Measuring"):
-        return _("Comparing with the tracker")
-    first, _comma, view = stage.partition(", ")
-    if first in stages and view in views:
-        return _("{stage}, {view}").format(stage=stages[first], view=views[view])
-    return stages.get(stage, stage.capitalize())
+    if detail in details:
+        return _("{stage}, {detail}").format(stage=text, detail=details[detail])
+    return text
 
 
 def paceText(pace: Pace) -> str:
     """Stage, how many of how many, and the time left of the stage."""
-    text = stageText(pace.stage) if pace.stage else _("Starting")
+    text = stageText(pace.stage or Stage.STARTING, pace.detail)
     if pace.total > 1:
         text += _(": {done} of {total}").format(done=pace.done, total=pace.total)
     if pace.seconds_left is not None:

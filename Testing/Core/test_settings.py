@@ -1,0 +1,68 @@
+"""Settings: one description of each field, and everything that is derived from it."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import pytest
+
+from DualTrackCore.errors import InputError
+from DualTrackCore.settings import build, check_settings, setting
+
+
+@dataclass(frozen=True)
+class Inner:
+    rate: float = setting(0.1, above=0)
+
+
+@dataclass(frozen=True)
+class Outer:
+    count: int = setting(3, at_least=1, at_most=9)
+    size: float | tuple[float, float] | None = setting(None, unit="mm", above=0)
+    mode: Literal["fast", "slow"] = "fast"
+    chunk: int | Literal["auto"] = setting("auto", at_least=1)
+    on: bool = False
+    inner: Inner = Inner()
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"count": 0}, "count.* is 0; expected a whole number from 1 to 9"),
+        ({"count": 10}, "count.* is 10; expected a whole number from 1 to 9"),
+        ({"count": True}, "count.* is True; expected a whole number"),
+        ({"count": 2.5}, "count.* is 2.5"),
+        ({"size": 0}, "size.* is 0; expected a number of mm above 0 or 2 numbers above 0 or none"),
+        ({"size": (1, -1)}, "size"),
+        ({"size": (1, 2, 3)}, "size"),
+        ({"size": float("nan")}, "size"),
+        ({"size": float("inf")}, "size"),
+        ({"mode": "medium"}, "mode.* is 'medium'; expected one of fast, slow"),
+        ({"mode": None}, "mode"),
+        ({"chunk": "many"}, "chunk.* is 'many'; expected a whole number of at least 1 or 'auto'"),
+        ({"chunk": 0}, "chunk"),
+        ({"on": 1}, "on.* is 1; expected true or false"),
+        ({"colour": 1}, "colour in own.yaml is no known key; known are count, size"),
+        ({"inner": {"rate": 0}}, r"inner.rate in own.yaml is 0; expected a number above 0"),
+        ({"inner": {"speed": 0}}, r"inner.speed in own.yaml is no known key"),
+        ({"inner": 3}, "inner"),
+        (3, "own.yaml is 3; expected a mapping"),
+    ],
+)
+def test_a_value_that_does_not_fit_is_one_sentence_with_place_value_and_what_is_expected(values, message):
+    with pytest.raises(InputError, match=message):
+        build(Outer, values, "own.yaml")
+
+
+def test_values_that_fit_are_converted_to_the_type_of_the_field():
+    built = build(Outer, {"size": [1, "2e0"], "chunk": 4, "inner": {"rate": 1}}, "own.yaml")
+    assert built == Outer(size=(1.0, 2.0), chunk=4, inner=Inner(1.0))
+    assert type(built.size[0]) is float
+    assert Outer(size=2).size == 2.0
+
+
+def test_the_constructor_checks_as_well():
+    with pytest.raises(InputError, match="The setting count is 0; expected a whole number from 1 to 9"):
+        Outer(count=0)
