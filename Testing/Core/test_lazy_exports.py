@@ -1,0 +1,31 @@
+"""Packages whose exports are imported at first use list them twice: for editors and for Python."""
+
+import ast
+import importlib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+LAZY = [
+    path
+    for path in sorted((ROOT / "DualTrackCore").rglob("__init__.py"))
+    if "lazy_exports(" in path.read_text(encoding="utf-8")
+]
+
+
+def names_for_editors(path: Path) -> set[str]:
+    """Names imported under `if TYPE_CHECKING:`."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    blocks = [node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
+    imports = [node for block in blocks for node in block.body if isinstance(node, ast.ImportFrom)]
+    return {alias.asname or alias.name for node in imports for alias in node.names}
+
+
+@pytest.mark.parametrize("path", LAZY, ids=lambda path: path.parent.name)
+def test_both_lists_of_lazy_exports_agree_and_every_name_is_there(path):
+    package = importlib.import_module(".".join(path.parent.relative_to(ROOT).parts))
+    listed = set(package.__all__) - {"__version__"}
+    assert names_for_editors(path) == listed
+    for name in listed:
+        assert getattr(package, name) is not None
