@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 #: Packages that a run imports, besides torch.
-PACKAGES = ("timm", "torchvision", "numpy", "safetensors")
+PACKAGES = ("timm", "torchvision", "numpy", "safetensors", "numba", "scipy")
 #: What a short sweep with the published weights takes, memory and (for frames and results on their way) disk.
 LEAST_MEMORY_BYTES = 2_000_000_000
 LEAST_DISK_BYTES = 2_000_000_000

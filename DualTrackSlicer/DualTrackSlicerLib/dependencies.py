@@ -20,9 +20,12 @@ from slicer.i18n import tr as _
 from DualTrackCore.errors import Cancelled, MissingDependencyError
 
 #: Import names of what a run needs.
-NEEDED = ("torch", "torchvision", "timm", "h5py", "safetensors", "tqdm", "pydicom", "SimpleITK")
+NEEDED = (
+    *("torch", "torchvision", "timm", "h5py", "safetensors", "tqdm", "pydicom", "SimpleITK"),
+    *("numba", "scipy", "pooch", "yaml"),
+)
 #: Packages of Slicer's bundle that must stay as they are.
-BUNDLED = ("numpy", "SimpleITK", "pydicom", "vtk")
+BUNDLED = ("numpy", "scipy", "SimpleITK", "pydicom", "vtk")
 #: Oldest torch that the core is tested with; a lower bound, never an exact version.
 TORCH_REQUIREMENT = ">=2.5"
 REQUIREMENTS_FILE = Path(__file__).resolve().parents[1] / "Resources" / "requirements.txt"

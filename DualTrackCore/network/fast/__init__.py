@@ -1,7 +1,7 @@
 """The local trunk for inference: folded norms, channels last, Winograd convolutions, exact streaming.
 
 :func:`prepared` gives a trunk's weights in the form that inference wants, :class:`FastStream` pushes frames through it.
-On the CPU in single precision numba (extra `fast`) compiles kernels where it is installed; everywhere else torch's own
+On the CPU in single precision numba compiles the kernels; everywhere else torch's own
 convolutions do the same.
 """
 
