@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from DualTrackCore.cli.console import Console, plural
 from DualTrackCore.errors import Cancelled, CheckpointError, InputError, MissingDependencyError, OutputError
 from DualTrackCore.files import staged_folder
-from DualTrackCore.network.shipped import DEFAULT_MODEL
+from DualTrackCore.network.catalogue import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from DualTrackCore.research.comparison import Comparison, Method

@@ -7,20 +7,20 @@ from pathlib import Path
 
 from DualTrackCore.cli.console import Console, columns
 from DualTrackCore.errors import CheckpointError
-from DualTrackCore.network import zoo
-from DualTrackCore.network.shipped import DEFAULT_MODEL
+from DualTrackCore.network import catalogue, installation
+from DualTrackCore.network.catalogue import DEFAULT_MODEL, InstalledModel, ModelEntry
 
 
 def list_models(options: Namespace, console: Console) -> None:
     """Models that ship, published ones and installed ones."""
-    installed = {model.name: model for model in zoo.installed()}
-    published = {entry.name: entry for entry in zoo.catalogue()}
+    installed = {model.name: model for model in catalogue.installed_models()}
+    published = catalogue.published_models()
     for name in sorted({*installed, *published}):
         _say_model(name, published.get(name), installed.get(name), console)
-    console.say(f"\nModels are kept in {zoo.models_folder()}.")
+    console.say(f"\nModels are kept in {catalogue.models_folder()}.")
     console.result(
         {
-            "folder": str(zoo.models_folder()),
+            "folder": str(catalogue.models_folder()),
             "published": [
                 {"name": e.name, "url": e.url, "size_bytes": e.size_bytes, "card": e.card.as_dict()}
                 for e in published.values()
@@ -32,17 +32,17 @@ def list_models(options: Namespace, console: Console) -> None:
     )
 
 
-def _say_model(name: str, entry: zoo.ModelEntry | None, model: zoo.InstalledModel | None, console: Console) -> None:
+def _say_model(name: str, entry: ModelEntry | None, model: InstalledModel | None, console: Console) -> None:
     state = "not installed" if model is None else "ships with the package" if model.ships else "installed"
     console.say(f"{name}: {state}{', the default' if name == DEFAULT_MODEL else ''}")
     rows = []
     if entry is not None:
         rows = [
-            ("what", f"{entry.title}. {entry.description}"),
+            ("what", f"{entry.card.title}. {entry.description}"),
             ("expected error", entry.card.expected_error),
             ("trained on", entry.card.training_data),
             ("size", entry.size_text),
-            ("licence", f"{entry.licence} ({entry.licence_url})"),
+            ("licence", f"{entry.card.licence} ({entry.card.licence_url})"),
             ("from", entry.url),
         ]
     elif model is not None:
@@ -52,9 +52,9 @@ def _say_model(name: str, entry: zoo.ModelEntry | None, model: zoo.InstalledMode
     console.say(columns(rows))
 
 
-def _card_rows(model: zoo.InstalledModel) -> list[tuple[str, str]]:
+def _card_rows(model: InstalledModel) -> list[tuple[str, str]]:
     try:
-        card = zoo.installed_card(model)
+        card = catalogue.installed_card(model)
     except CheckpointError as error:
         return [("card", str(error))]
     if card is None:
@@ -65,18 +65,18 @@ def _card_rows(model: zoo.InstalledModel) -> list[tuple[str, str]]:
 
 def fetch(options: Namespace, console: Console) -> None:
     """Download published weights, after the user has seen size and licence and agreed."""
-    entry = zoo.find_entry(options.name)
-    console.say(f"{entry.title}: {entry.size_text} from {entry.url}")
-    console.say(f"Licence of the weights: {entry.licence} ({entry.licence_url}); non-commercial use only.")
+    entry = catalogue.find_entry(options.name)
+    console.say(f"{entry.card.title}: {entry.size_text} from {entry.url}")
+    console.say(f"Licence of the weights: {entry.card.licence} ({entry.card.licence_url}); non-commercial use only.")
     consent = options.yes or console.confirm("Do you agree to this licence and want to download the file?")
-    path = zoo.fetch(entry, consent=consent, check=_loads_as(entry.name), progress=console.progress)
+    path = installation.fetch(entry, consent=consent, check=_loads_as(entry.name), progress=console.progress)
     console.say(f"Installed {entry.name} as {path}.")
     console.result({"name": entry.name, "path": str(path)})
 
 
 def verify(options: Namespace, console: Console) -> None:
     """Compare an installed model with its checksum, and load it."""
-    model = zoo.verify(options.name)
+    model = installation.verify(options.name)
     _loads_as(options.name)(model.path)
     console.say(f"{model.name} is undamaged and loads: {model.path} (SHA-256 {model.sha256}).")
     console.result({"name": model.name, "path": str(model.path), "sha256": model.sha256, "intact": True})
@@ -84,17 +84,17 @@ def verify(options: Namespace, console: Console) -> None:
 
 def import_model(options: Namespace, console: Console) -> None:
     """Install a local weights file."""
-    path = zoo.import_file(options.name, options.file, check=_loads_as(options.name))
+    path = installation.import_file(options.name, options.file, check=_loads_as(options.name))
     console.say(f"Installed {options.name} as {path}.")
     console.result({"name": options.name, "path": str(path)})
 
 
-def _loads_as(name: str) -> zoo.Check:
+def _loads_as(name: str) -> installation.Check:
     """A check that loads a file as the model of that name, strictly."""
 
     def check(path: Path) -> None:
         from DualTrackCore.network.model import load_file
 
-        load_file(path, fallback={entry.name: entry.card for entry in zoo.catalogue()}.get(name))
+        load_file(path, fallback=catalogue.published_card(name))
 
     return check

@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import NoReturn
 
 from DualTrackCore.errors import InputError
-from DualTrackCore.network.shipped import DEFAULT_MODEL
+from DualTrackCore.network.catalogue import DEFAULT_MODEL
 from DualTrackCore.version import __version__
 
 NOTICE = "Research use only; not for diagnosis. Millimetres are estimates."

@@ -10,14 +10,9 @@ from typing import Any
 from DualTrackCore.errors import CheckpointError, DualTrackError
 from DualTrackCore.files import file_sha256
 from DualTrackCore.network.card import ModelCard, read_card, read_card_beside
-from DualTrackCore.network.checkpoint import (
-    load_weights,
-    positions_of,
-    read_weights,
-    resize_positions,
-)
+from DualTrackCore.network.catalogue import DEFAULT_MODEL, installed_path, published_card
+from DualTrackCore.network.checkpoint import load_weights, positions_of, read_weights, resize_positions
 from DualTrackCore.network.dualtrack import DualTrack
-from DualTrackCore.network.shipped import DEFAULT_MODEL
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,8 +65,10 @@ def load_model(
     Raises:
         CheckpointError: not installed, damaged, unsafe, or of another network.
     """
-    path, named_card = _find(name_or_path)
-    return load_file(path, card=card, fallback=named_card, positions=positions)
+    if os.path.isfile(name_or_path):  # unlike Path.is_file it takes names that no file can have
+        return load_file(Path(name_or_path), card=card, positions=positions)
+    name = str(name_or_path)
+    return load_file(installed_path(name), card=card, fallback=published_card(name), positions=positions)
 
 
 def load_file(
@@ -107,11 +104,3 @@ def build_network(card: ModelCard) -> DualTrack:
         if isinstance(error, DualTrackError):
             raise
         raise CheckpointError(f"The model card {card.name!r} describes no network of this version: {error}.") from None
-
-
-def _find(name_or_path: str | Path) -> tuple[Path, ModelCard | None]:
-    if os.path.isfile(name_or_path):  # unlike Path.is_file it takes names that no file can have
-        return Path(name_or_path), None
-    from DualTrackCore.network.zoo import installed_path
-
-    return installed_path(str(name_or_path))

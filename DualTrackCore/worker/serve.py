@@ -173,13 +173,13 @@ def _request(line: bytes) -> dict[str, Any]:
 def _model_key(settings: RunSettings) -> object:
     """What a model is known by: the settings that name it, and the state of its files."""
     from DualTrackCore.network.card import card_path
-    from DualTrackCore.network.zoo import installed_path
+    from DualTrackCore.network.catalogue import installed_path
 
     path = Path(settings.model)
     if not os.path.isfile(path):
         # Other names are known to load_model alone, or unknown, and then it says so.
         with contextlib.suppress(InputError):
-            path = installed_path(settings.model)[0]
+            path = installed_path(settings.model)
     files = [path, card_path(path), *([Path(settings.card)] if settings.card else [])]
     return settings.model, settings.card, [_file_state(file) for file in files]
 

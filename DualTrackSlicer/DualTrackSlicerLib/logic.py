@@ -17,7 +17,7 @@ from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
 import DualTrackCore
 from DualTrackCore.errors import InputError
 from DualTrackCore.jobs import RunSettings
-from DualTrackCore.network.zoo import FOLDER_VARIABLE
+from DualTrackCore.network.catalogue import FOLDER_VARIABLE
 from DualTrackCore.progress import Progress
 from DualTrackCore.worker_client import Job, WorkerClient
 from DualTrackSlicerLib import scene as scenes

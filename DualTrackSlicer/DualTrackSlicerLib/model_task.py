@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from DualTrackCore.network.zoo import FOLDER_VARIABLE, models_folder
+from DualTrackCore.network.catalogue import FOLDER_VARIABLE, models_folder
 from DualTrackCore.progress import Progress, Stage
 
 

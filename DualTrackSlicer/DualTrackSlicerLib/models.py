@@ -6,9 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from DualTrackCore.errors import DualTrackError
-from DualTrackCore.network import zoo
-from DualTrackCore.network.card import ModelCard, read_card_beside, read_card_inside
-from DualTrackCore.network.zoo import InstalledModel, ModelEntry
+from DualTrackCore.network.card import ModelCard, card_path, read_card_beside, read_card_inside
+from DualTrackCore.network.catalogue import (
+    InstalledModel,
+    ModelEntry,
+    installed_card,
+    installed_models,
+    models_folder,
+    published_models,
+    record_path,
+)
 
 
 @dataclass(frozen=True)
@@ -32,8 +39,8 @@ class ModelChoice:
 
 def modelChoices(folder: Path | None = None) -> list[ModelChoice]:
     """Models that ship first, then published ones, then those of the user."""
-    entries = {entry.name: entry for entry in zoo.catalogue()}
-    installed = {model.name: model for model in zoo.installed(folder)}
+    entries = published_models()
+    installed = {model.name: model for model in installed_models(folder)}
     names = sorted(
         {*installed, *entries},
         key=lambda name: (not (name in installed and installed[name].ships), name not in entries, name),
@@ -52,13 +59,13 @@ def fileCard(path: Path) -> ModelCard | None:
 def deleteDownloaded(folder: Path | None = None) -> int:
     """Delete the models in the folder, not those that ship; returns how many bytes became free."""
     freed = 0
-    for model in zoo.installed(folder):
+    for model in installed_models(folder):
         if model.ships:
             continue
         freed += model.size_bytes
-        for path in (model.path, model.path.with_name(model.path.name + ".sha256"), model.path.with_suffix(".json")):
+        for path in (model.path, record_path(model.path), card_path(model.path)):
             path.unlink(missing_ok=True)
-    for part in (folder or zoo.models_folder()).glob("*.part*"):
+    for part in (folder or models_folder()).glob("*.part*"):
         freed += part.stat().st_size
         part.unlink()
     return freed
@@ -68,7 +75,7 @@ def _choice(name: str, model: InstalledModel | None, entry: ModelEntry | None) -
     card = None if entry is None else entry.card
     if model is not None:
         try:
-            card = zoo.installed_card(model) or card
+            card = installed_card(model) or card
         except DualTrackError:
             card = None
     title = name if card is None or not card.title else card.title

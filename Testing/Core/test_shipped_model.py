@@ -18,9 +18,19 @@ from DualTrackCore.cli.parser import build_parser
 from DualTrackCore.errors import CheckpointError, InputError
 from DualTrackCore.files import file_sha256
 from DualTrackCore.io import save_sweep
-from DualTrackCore.network import load_model, save_model, zoo
+from DualTrackCore.network import load_model, save_model
 from DualTrackCore.network.card import read_card_beside, read_card_inside, write_card_beside
-from DualTrackCore.network.shipped import DEFAULT_MODEL, SHIPPED_MODELS
+from DualTrackCore.network.catalogue import (
+    DEFAULT_MODEL,
+    SHIPPED_MODELS,
+    InstalledModel,
+    find_entry,
+    installed_card,
+    installed_models,
+    installed_path,
+    published_models,
+)
+from DualTrackCore.network.installation import import_file, verify
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -59,8 +69,8 @@ def test_the_shipped_model_is_loaded_by_name_and_without_one(shipped):
 
 def test_the_shipped_model_is_listed_beside_installed_ones(shipped, tmp_path):
     own = save_model(tiny_model().network, tiny_model().card, tmp_path / "own.safetensors")
-    zoo.import_file("own", own, check=lambda path: None)
-    listed = {model.name: model.ships for model in zoo.installed()}
+    import_file("own", own, check=lambda path: None)
+    listed = {model.name: model.ships for model in installed_models()}
     assert listed == {"mini": True, "own": False}
 
 
@@ -107,14 +117,14 @@ def test_a_model_of_the_users_cannot_take_its_name(shipped, dualtrack, tmp_path)
 def test_a_file_of_that_name_in_the_models_folder_does_not_replace_it(shipped, tmp_path):
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / "mini.pt").write_bytes(b"something else")
-    assert [model.path.parent for model in zoo.installed()] == [shipped]
-    assert zoo.installed_path("mini")[0].parent == shipped
+    assert [model.path.parent for model in installed_models()] == [shipped]
+    assert installed_path("mini").parent == shipped
 
 
 def test_an_installation_without_the_file_says_so(missing, dualtrack, tmp_path):
     with pytest.raises(CheckpointError, match=r"lacks its file .*; install DualTrack again, or name another model"):
         load_model()
-    assert zoo.installed() == []
+    assert installed_models() == []
     save_sweep(noise_sweep(3), tmp_path / "sweep.h5")
     code, _, err = dualtrack("run", tmp_path / "sweep.h5", "-o", tmp_path / "out")
     assert code == 2
@@ -156,31 +166,31 @@ def test_a_file_without_a_card_inside_has_none(tmp_path, content):
 
 
 def test_the_card_of_an_installed_model_is_the_one_inside_then_beside_then_the_catalogues(tmp_path):
-    entry = zoo.catalogue()[0]
+    entry = published_models()["dualtrack-tusrec2024"]
     path = tmp_path / f"{entry.name}.safetensors"
     path.write_bytes(b"PK")
-    model = zoo.InstalledModel(entry.name, path, 2, None)
-    assert zoo.installed_card(model) == entry.card
+    model = InstalledModel(entry.name, path, 2, None)
+    assert installed_card(model) == entry.card
     write_card_beside(replace(entry.card, title="beside"), path)
-    assert zoo.installed_card(model) == read_card_beside(path)
+    assert installed_card(model) == read_card_beside(path)
     tiny = tiny_model()
     save_model(tiny.network, replace(tiny.card, title="inside"), path)
-    assert zoo.installed_card(model).title == "inside"
+    assert installed_card(model).title == "inside"
 
 
 def test_a_catalogue_name_never_collides_with_a_shipped_one():
-    assert not {entry.name for entry in zoo.catalogue()} & set(SHIPPED_MODELS)
+    assert not published_models().keys() & set(SHIPPED_MODELS)
     with pytest.raises(InputError, match="no model 'mini' to fetch"):
-        zoo.find_entry("mini")
+        find_entry("mini")
 
 
 @pytest.mark.parametrize("name", SHIPPED_MODELS)
 def test_the_weights_that_ship_are_undamaged_and_say_what_they_are(name):
-    model = load_model(zoo.verify(name).path)
+    model = load_model(verify(name).path)
     assert model.card.name == name
     assert model.card.trained
     assert model.card.simulated_only
-    assert zoo.verify(name).size_bytes < 10_000_000
+    assert verify(name).size_bytes < 10_000_000
 
 
 def test_every_data_file_of_the_package_is_packed():

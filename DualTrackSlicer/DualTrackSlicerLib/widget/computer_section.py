@@ -11,7 +11,7 @@ from slicer.i18n import tr as _
 
 from DualTrackCore import __version__
 from DualTrackCore.errors import DualTrackError
-from DualTrackCore.network.zoo import models_folder
+from DualTrackCore.network.catalogue import models_folder
 from DualTrackSlicerLib.logic import DEVICE_KEY, MODELS_FOLDER_KEY
 from DualTrackSlicerLib.run import THREAD_TURN_S
 from DualTrackSlicerLib.widget.controls import copyText, enable

@@ -147,8 +147,8 @@ class ModelSection:
                 title=choice.title,
                 size=entry.size_text,
                 url=entry.url,
-                licence=entry.licence,
-                licence_url=entry.licence_url,
+                licence=entry.card.licence,
+                licence_url=entry.card.licence_url,
             ),
             windowTitle=_("Download a model"),
         )

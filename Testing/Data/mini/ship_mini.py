@@ -12,7 +12,7 @@ import torch
 
 from DualTrackCore.files import file_sha256, replacing
 from DualTrackCore.network.checkpoint import save_model
-from DualTrackCore.network.shipped import shipped_folder
+from DualTrackCore.network.catalogue import shipped_folder
 from DualTrackCore.research.training import load_recipe
 from DualTrackCore.research.training.initial import initial_network, recipe_card
 

@@ -1,0 +1,225 @@
+"""The models that exist: those that ship with the package, published ones to download, and installed ones.
+
+Nothing here needs torch or the network; :mod:`DualTrackCore.network.installation` brings models into the folder.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from DualTrackCore.errors import CheckpointError, InputError
+from DualTrackCore.network.card import ModelCard, read_card_beside, read_card_inside
+
+#: What `load_model()` loads and `dualtrack run` uses where no other model is named.
+DEFAULT_MODEL = "mini"
+#: Names of the models that ship with the package; no other model can have one of them.
+SHIPPED_MODELS = (DEFAULT_MODEL,)
+#: Environment variable that names the folder of installed models.
+FOLDER_VARIABLE = "DUALTRACK_MODELS"
+#: Suffixes of installed weights.
+SUFFIXES = (".pt", ".safetensors")
+#: What a model can be called.
+MODEL_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+
+_NON_COMMERCIAL = {
+    "licence": "CC BY-NC-SA 4.0",
+    "licence_url": "https://creativecommons.org/licenses/by-nc-sa/4.0/",
+    # Measured with generated weights of the published size on the recorded sweeps: 0.029 (white noise: 0.037).
+    "bf16_error": 0.03,
+}
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """A published model.
+
+    Attributes:
+        card: name, title and licence of the weights, and what they expect.
+        url: where the file is.
+        description: one sentence for a person who chooses.
+        size_bytes: exact size, or None where the makers do not state it.
+        about_bytes: rough size for people, or None where not even that is known.
+        sha256: hexadecimal, or None where the makers do not state it.
+    """
+
+    card: ModelCard
+    url: str
+    description: str
+    size_bytes: int | None = None
+    about_bytes: int | None = None
+    sha256: str | None = None
+
+    @property
+    def name(self) -> str:
+        """Short name, as in `load_model(name)`."""
+        return self.card.name
+
+    @property
+    def size_text(self) -> str:
+        """The size as far as it is known: exact, rough, or "size unknown"."""
+        if self.size_bytes is not None:
+            return size_text(self.size_bytes)
+        return "size unknown" if self.about_bytes is None else f"about {size_text(self.about_bytes)}"
+
+
+@dataclass(frozen=True)
+class InstalledModel:
+    """A weights file that ships with the package or lies in the models folder.
+
+    Attributes:
+        name: as in `load_model(name)`.
+        path: of the weights.
+        size_bytes: of the file.
+        sha256: recorded when the file arrived, or shipped beside it; None without a record.
+        ships: whether it is part of the package.
+    """
+
+    name: str
+    path: Path
+    size_bytes: int
+    sha256: str | None
+    ships: bool = False
+
+
+def published_models() -> dict[str, ModelEntry]:
+    """The models that can be downloaded by name, the more general first."""
+    tusrec2024 = ModelCard(
+        name="dualtrack-tusrec2024",
+        title="DualTrack, TUS-REC 2024",
+        version="2024",
+        global_mean=0.5,
+        global_std=0.25,
+        training_data="TUS-REC 2024: healthy forearms, one linear probe, 250 to 710 frames a sweep at 20 frames/s.",
+        expected_error="4.9 mm five-point global error on the TUS-REC 2024 validation sweeps, as published.",
+        **_NON_COMMERCIAL,
+    )
+    tusrec2025 = ModelCard(
+        name="dualtrack-tusrec2025",
+        title="DualTrack, TUS-REC 2025 challenge",
+        version="2025",
+        training_data="TUS-REC 2024, then TUS-REC 2025: healthy forearms, one linear probe, about 1500 frames a sweep.",
+        expected_error="9.25 mm all-pixel global error on the hidden TUS-REC 2025 test sweeps, as published.",
+        **_NON_COMMERCIAL,
+    )
+    entries = (
+        ModelEntry(
+            tusrec2024,
+            "https://downloads.imfusion.com/DualTrack/dualtrack_final.pt",
+            "The weights of the paper, for sweeps of up to 1024 frames.",
+            about_bytes=408_000_000,
+        ),
+        ModelEntry(
+            tusrec2025,
+            "https://downloads.imfusion.com/DualTrack/dualtrack_ft_tus_rec_2025_v3_best.pt",
+            "The weights that won the 2025 challenge, for long and rotating sweeps of up to 4096 frames.",
+        ),
+    )
+    return {entry.name: entry for entry in entries}
+
+
+def find_entry(name: str) -> ModelEntry:
+    """The published model of that name.
+
+    Raises:
+        InputError: there is none; names those there are.
+    """
+    entries = published_models()
+    if name not in entries:
+        raise InputError(f"There is no model {name!r} to fetch; published models are {', '.join(entries)}.")
+    return entries[name]
+
+
+def published_card(name: str) -> ModelCard | None:
+    """The card of the published model of that name; None where there is none."""
+    entry = published_models().get(name)
+    return None if entry is None else entry.card
+
+
+def models_folder() -> Path:
+    """Where models are installed: the folder that DUALTRACK_MODELS names, else one of the user's data folders."""
+    if named := os.environ.get(FOLDER_VARIABLE):
+        return Path(named).expanduser()
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "DualTrack" / "models"
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Application Support" / "DualTrack" / "models"
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "dualtrack" / "models"
+
+
+def shipped_folder() -> Path:
+    """Where the shipped weights lie: each a `NAME.safetensors` with its checksum in `NAME.safetensors.sha256`."""
+    return Path(__file__).resolve().parent / "weights"
+
+
+def installed_models(folder: Path | None = None) -> list[InstalledModel]:
+    """The models that ship with the package and those in the folder, by name."""
+    shipped = [path for path in map(_shipped_path, SHIPPED_MODELS) if path.is_file()]
+    fetched = [
+        path
+        for path in (folder or models_folder()).glob("*")
+        if path.suffix in SUFFIXES and MODEL_NAME.fullmatch(path.stem) and path.stem not in SHIPPED_MODELS
+    ]
+    return [
+        InstalledModel(p.stem, p, p.stat().st_size, recorded_sha256(p), ships=p in shipped)
+        for p in sorted([*fetched, *shipped], key=lambda p: p.name)
+    ]
+
+
+def installed_path(name: str, folder: Path | None = None) -> Path:
+    """The weights file of a model that ships or is installed.
+
+    Raises:
+        CheckpointError: not installed; says how to get it.
+    """
+    models = {model.name: model for model in installed_models(folder)}
+    if name in models:
+        return models[name].path
+    if name in SHIPPED_MODELS:
+        raise CheckpointError(
+            f"The model {name} ships with DualTrack, but this installation lacks its file {_shipped_path(name)}; "
+            "install DualTrack again, or name another model."
+        )
+    if name in published_models():
+        how = f"`dualtrack models fetch {name}` downloads it, `dualtrack models import {name} FILE` takes a file"
+        raise CheckpointError(f"The model {name} is not installed: {how}.")
+    names = ", ".join(sorted({*models, *published_models()}))
+    raise CheckpointError(f"There is no file and no model {name!r}; models are {names}.")
+
+
+def installed_card(model: InstalledModel) -> ModelCard | None:
+    """The card of a model: inside its file, else beside it, else the published one; None where there is none.
+
+    Raises:
+        CheckpointError: the card cannot be read.
+    """
+    return read_card_inside(model.path) or read_card_beside(model.path) or published_card(model.name)
+
+
+def record_path(weights: Path) -> Path:
+    """Where the checksum of a weights file is recorded."""
+    return weights.with_name(weights.name + ".sha256")
+
+
+def recorded_sha256(weights: Path) -> str | None:
+    """The checksum that is recorded beside a weights file; None without one."""
+    try:
+        words = record_path(weights).read_text(encoding="utf-8").split()
+    except (OSError, UnicodeDecodeError):
+        return None
+    return words[0] if words and re.fullmatch(r"[0-9a-f]{64}", words[0]) else None
+
+
+def size_text(count: int) -> str:
+    """A number of bytes as a person reads it: 408 MB, 1.2 GB."""
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= size:
+            return f"{count / size:.3g} {unit}"
+    return f"{count} bytes"
+
+
+def _shipped_path(name: str) -> Path:
+    return shipped_folder() / f"{name}.safetensors"
