@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pickle
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,7 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], ModelCard | None]:
         CheckpointError: no such file, damaged, not a weights file, or holding anything but tensors.
     """
     content, card = read_content(path)
-    tensors = _plain_state_dict(content, path)
+    tensors, _ = plain_state_dict(content, path)
     return {key.removeprefix(_COMPILED_PREFIX): value for key, value in tensors.items()}, card
 
 
@@ -89,14 +89,33 @@ def _read_pickle(path: Path) -> Any:
         ) from None
 
 
-def _plain_state_dict(content: Any, path: Path) -> dict[str, Tensor]:
-    if isinstance(content, Mapping) and isinstance(content.get("model"), Mapping):
-        content = content["model"]
+def plain_state_dict(
+    content: Any, path: Path, containers: Sequence[str] = ("model",)
+) -> tuple[dict[str, Tensor], list[str]]:
+    """The state dict in what a file holds, and the keys that lead to it.
+
+    Args:
+        content: of the file.
+        path: of the file, for messages.
+        containers: keys under which a state dict may lie, the preferred first.
+
+    Raises:
+        CheckpointError: no state dict, or values that are no tensors.
+    """
+    levels: list[str] = []
+    while isinstance(content, Mapping):
+        inner = next((key for key in containers if isinstance(content.get(key), Mapping)), None)
+        if inner is None:
+            break
+        levels.append(inner)
+        content = content[inner]
     if not isinstance(content, Mapping) or not content:
-        raise CheckpointError(f"{path.name} holds no state dict; expected tensors by name, or those under `model`.")
+        raise CheckpointError(
+            f"{path.name} holds no state dict; expected tensors by name, or those under {', '.join(containers)}."
+        )
     if wrong := [str(key) for key, value in content.items() if not isinstance(value, Tensor)]:
-        raise CheckpointError(f"{path.name} is not a state dict: {_some(wrong)} hold no tensors.")
-    return dict(content)
+        raise CheckpointError(f"{path.name} is not a state dict: {some_keys(wrong)} hold no tensors.")
+    return {str(key): value for key, value in content.items()}, levels
 
 
 def positions_of(tensors: Mapping[str, Tensor]) -> int | None:
@@ -148,27 +167,46 @@ def load_weights(network: DualTrack, tensors: Mapping[str, Tensor], where: str) 
     is_used = {key: not key.startswith(UNUSED_HEADS) for key in {*expected, *tensors}}
     missing = [k for k in expected if k not in tensors and is_used[k] and not k.endswith("num_batches_tracked")]
     unknown = [k for k in tensors if k not in expected and is_used[k]]
-    both = [k for k in expected if k in tensors and is_used[k]]
-    shapes = [
-        f"{k} {tuple(tensors[k].shape)} instead of {tuple(expected[k].shape)}"
-        for k in both
-        if tensors[k].shape != expected[k].shape
-    ]
-    problems = [
-        f"{len(keys)} {what} ({_some(keys)})"
-        for keys, what in ((missing, "missing"), (unknown, "unknown"), (shapes, "of another shape"))
-        if keys
-    ]
-    if problems:
-        raise CheckpointError(f"{where} is not a checkpoint of this network: tensors {'; '.join(problems)}.")
-    if broken := [k for k in both if not torch.isfinite(tensors[k]).all()]:
-        raise CheckpointError(f"{where} holds numbers that are not finite in {_some(broken)}; fetch it again.")
-    usable = {k: tensors[k] for k in both}
+    usable = {k: tensors[k] for k in expected if k in tensors and is_used[k]}
+    require_match(expected, usable, missing, unknown, where)
     for key, value in expected.items():
         if not is_used[key]:
             given = tensors.get(key)
             usable[key] = given if given is not None and given.shape == value.shape else torch.zeros_like(value)
     network.load_state_dict(usable, strict=False)
+
+
+def require_match(
+    expected: Mapping[str, Tensor],
+    tensors: Mapping[str, Tensor],
+    missing: list[str],
+    unknown: list[str],
+    where: str,
+    network: str = "this network",
+    remedy: str = "",
+) -> None:
+    """Refuse tensors that do not fit a network.
+
+    Args:
+        expected: tensors of the network.
+        tensors: those of the same names in the file.
+        missing, unknown: names that only the network, or only the file, has.
+        where: name of the file.
+        network, remedy: for the message.
+
+    Raises:
+        CheckpointError: names the keys that are missing, unknown, of another shape, or not finite.
+    """
+    shapes = [
+        f"{k} {tuple(v.shape)} instead of {tuple(expected[k].shape)}"
+        for k, v in tensors.items()
+        if v.shape != expected[k].shape
+    ]
+    kinds = ((missing, "missing"), (unknown, "unknown"), (shapes, "of another shape"))
+    if problems := [f"{len(keys)} {what} ({some_keys(keys)})" for keys, what in kinds if keys]:
+        raise CheckpointError(f"{where} is not a checkpoint of {network}: tensors {'; '.join(problems)}{remedy}.")
+    if broken := [k for k, v in tensors.items() if not torch.isfinite(v).all()]:
+        raise CheckpointError(f"{where} holds numbers that are not finite in {some_keys(broken)}; fetch it again.")
 
 
 def save_model(network: DualTrack, card: ModelCard, path: str | Path) -> Path:
@@ -185,6 +223,7 @@ def save_model(network: DualTrack, card: ModelCard, path: str | Path) -> Path:
     return path
 
 
-def _some(keys: list[str], most: int = 3) -> str:
+def some_keys(keys: list[str], most: int = 3) -> str:
+    """The first keys on one line, for a message."""
     shown = ", ".join(re.sub(r"\s+", " ", key) for key in keys[:most])
     return shown if len(keys) <= most else f"{shown}, ..."

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from DualTrackCore.errors import InputError
-from DualTrackCore.network.backbones import timm_backbone
 from DualTrackCore.network.transformer import BertEncoder, SpatialTransformer
 from DualTrackCore.network.trunk import TRUNK_STRIDE, Trunk
 
@@ -169,6 +168,8 @@ class DualTrack(nn.Module):
             backbone = PooledTrunk(Trunk(global_widths, global_stem, global_blocks, temporal=False))
             features = global_widths[-1]
         else:
+            from DualTrackCore.network.backbones import timm_backbone
+
             backbone, features = timm_backbone(global_backbone, global_size)
         self.global_encoder = GlobalEncoder(
             backbone, features, BertEncoder(global_layers, hidden, heads, mlp, dropout), hidden, positions

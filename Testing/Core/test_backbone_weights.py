@@ -11,8 +11,7 @@ from timm.models.resnet import BasicBlock, ResNet
 from timm.models.vision_transformer import VisionTransformer
 
 from DualTrackCore.errors import CheckpointError, InputError
-from DualTrackCore.network.backbone_weights import IMAGENET_PIXELS, UNIT_PIXELS, load_backbone_weights
-from DualTrackCore.network.backbones import timm_backbone
+from DualTrackCore.network.backbones import IMAGENET_PIXELS, UNIT_PIXELS, load_backbone_weights, timm_backbone
 
 GREY = (0.4, 0.3)
 

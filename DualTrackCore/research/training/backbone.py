@@ -7,7 +7,7 @@ from pathlib import Path
 
 from DualTrackCore.errors import InputError
 from DualTrackCore.network import DualTrack
-from DualTrackCore.network.backbone_weights import IMAGENET_PIXELS, UNIT_PIXELS, load_backbone_weights
+from DualTrackCore.network.backbones import IMAGENET_PIXELS, UNIT_PIXELS, load_backbone_weights
 from DualTrackCore.network.lora import add_lora, lora_parameters
 from DualTrackCore.research.training.recipe import Recipe
 
