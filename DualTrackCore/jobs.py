@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from DualTrackCore.errors import DualTrackError, InputError
+from DualTrackCore.reconstruction.area import Fan
 from DualTrackCore.reconstruction.builder import COMPOUNDINGS, INTERPOLATIONS
 from DualTrackCore.reconstruction.grid import VoxelGrid
 from DualTrackCore.reconstruction.holes import METHODS
-from DualTrackCore.reconstruction.mask import Fan
 from DualTrackCore.trajectory import Trajectory
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")

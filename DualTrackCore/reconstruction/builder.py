@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Protocol
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from types import ModuleType
+from typing import Any, Literal
 
 import numpy as np
 
-from DualTrackCore.errors import InputError
+from DualTrackCore.errors import InputError, MissingDependencyError
+from DualTrackCore.reconstruction.area import Fan, PixelSelection, Rectangle, select_pixels
 from DualTrackCore.reconstruction.grid import VoxelGrid
-from DualTrackCore.reconstruction.mask import Fan, PixelSelection, select_pixels
 
 INTERPOLATIONS = ("nearest", "linear")
 COMPOUNDINGS = ("mean", "maximum", "latest")
-
-
-class Compounding(Protocol):
-    """What the voxels have received so far."""
-
-    def insert(self, frames: np.ndarray, voxel_from_pixel: np.ndarray, threads: int) -> None:
-        """Put frames [n, H, W] uint8, placed by [n, 4, 4] float64, in, on `threads` threads."""
-
-    def finish(self, threads: int) -> tuple[np.ndarray, np.ndarray]:
-        """(grey values [voxels] uint8, coverage [voxels] float32) so far; what comes later may change them."""
+#: How far outside the outermost voxel centres rounding may place a pixel that lies on them, voxels.
+_EDGE_TOLERANCE = 1e-6
+#: Slabs a thread: where other work holds one thread up, the others take the rest of its slabs.
+_SLABS_A_THREAD = 2
+#: Columns and rows of the raster of pixels that stands for a frame when the grid is cut into slabs.
+_RASTER = 24
 
 
 class VolumeBuilder:
@@ -40,6 +40,7 @@ class VolumeBuilder:
 
     Raises:
         InputError: an option is unknown or out of range, or no pixel is selected.
+        MissingDependencyError: numba cannot be imported.
     """
 
     def __init__(
@@ -61,9 +62,7 @@ class VolumeBuilder:
         self.frames_used = 0
         self._frame_size, self._image_from_pixel = tuple(frame_size), image_from_pixel
         self._selection = select_pixels(frame_size, clip, fan)
-        self._compounding = compounding_for(
-            grid.shape, self._selection, interpolation == "linear", compounding, threshold
-        )
+        self._compounder = Compounder(grid.shape, self._selection, interpolation == "linear", compounding, threshold)
         self._options = {"interpolation": interpolation, "compounding": compounding, "reject_below": threshold}
 
     @property
@@ -98,38 +97,151 @@ class VolumeBuilder:
             raise InputError(f"Poses have shape {poses.shape}; expected ({len(frames)}, 4, 4) finite numbers.")
         if len(frames):
             voxel_from_pixel = self.grid.voxel_from_frame0 @ (poses @ self._image_from_pixel)
-            self._compounding.insert(frames, voxel_from_pixel, torch.get_num_threads())
+            self._compounder.insert(frames, voxel_from_pixel, torch.get_num_threads())
             self.frames_used += len(frames)
 
     def snapshot(self) -> tuple[np.ndarray, np.ndarray]:
-        """(grey values uint8, coverage float32), both [nz, ny, nx], of the frames so far; new arrays."""
+        """Return (grey values uint8, coverage float32), both [nz, ny, nx], of the frames so far; new arrays."""
         volume, coverage = self.finish()
         if self._options["compounding"] == "mean":
             return volume, coverage
         return volume.copy(), coverage.copy()
 
     def finish(self) -> tuple[np.ndarray, np.ndarray]:
-        """As :meth:`snapshot`, but the arrays may be those that the builder goes on filling: for the last call."""
+        """Do as :meth:`snapshot`, but the arrays may be those that further frames change: for the last call."""
         import torch
 
-        volume, coverage = self._compounding.finish(torch.get_num_threads())
+        volume, coverage = self._compounder.finish(torch.get_num_threads())
         return volume.reshape(self.grid.shape), coverage.reshape(self.grid.shape)
 
 
-def compounding_for(
-    shape: tuple[int, int, int], selection: PixelSelection, linear: bool, compounding: str, reject_below: int
-) -> Compounding:
-    """Compiled loops where numba is there and works, torch otherwise; the arguments are those of both."""
-    from DualTrackCore.reconstruction.compound import BlockCompounding
+class Compounder:
+    """What the voxels of a grid have received so far, and the compiled kernels that insert more.
 
+    Args:
+        shape: [nz, ny, nx] of the grid.
+        selection: pixels that count.
+        linear: spread each pixel over eight voxels instead of the nearest one.
+        compounding: "mean", "latest" or "maximum".
+        reject_below: darker pixels are left out.
+
+    Raises:
+        MissingDependencyError: numba cannot be imported.
+    """
+
+    def __init__(
+        self, shape: tuple[int, int, int], selection: PixelSelection, linear: bool, compounding: str, reject_below: int
+    ) -> None:
+        kernels = _kernels()
+        self._size = shape[::-1]
+        self._voxels = shape[0] * shape[1] * shape[2]
+        self._rectangle, self._runs = selection.rectangle, selection.runs
+        self._linear, self._threshold = linear, reject_below
+        self._finish: Callable | None = None
+        self._options: tuple[bool, ...] = ()
+        # Allocated by numpy, which asks for huge pages: first touching a gigabyte in small ones takes seconds.
+        if compounding == "mean":
+            insert = kernels.linear_mean if linear else kernels.nearest_mean
+            self._finish = kernels.prepare(kernels.finish_linear_mean if linear else kernels.finish_nearest_mean)
+            self._sums = (np.zeros(2 * self._voxels, np.float32) if linear else np.zeros(self._voxels, np.int64),)
+        else:
+            insert = kernels.linear_one if linear else kernels.nearest_one
+            self._options = (compounding == "maximum",)
+            self._sums = (np.zeros(self._voxels, np.uint8), np.zeros(self._voxels, np.float32))
+        self._insert = kernels.prepare(insert)
+
+    def insert(self, frames: np.ndarray, voxel_from_pixel: np.ndarray, threads: int) -> None:
+        """Insert frames [n, H, W] uint8, placed by [n, 4, 4] float64, on `threads` threads."""
+        frames = np.ascontiguousarray(frames).view()
+        frames.flags.writeable = False  # the kernels are compiled for arrays that they cannot write
+        matrices = np.ascontiguousarray(voxel_from_pixel)
+        count = 1 if threads == 1 else _SLABS_A_THREAD * threads
+
+        def fill(slab: tuple[int, int, int]) -> None:
+            where = (_slab_box(slab, self._size, self._linear), np.array(slab), np.array(self._size))
+            self._insert(frames, matrices, self._runs, *where, self._threshold, *self._options, *self._sums)
+
+        _run_all(fill, cut_grid(matrices, self._rectangle, self._size, count), threads)
+
+    def finish(self, threads: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return (grey values [voxels] uint8, coverage [voxels] float32) so far; further frames may change them."""
+        if self._finish is None:
+            return self._sums
+        volume, coverage = np.zeros(self._voxels, np.uint8), np.zeros(self._voxels, np.float32)
+        edges = np.linspace(0, self._voxels, _SLABS_A_THREAD * threads + 1).astype(int).tolist()
+        _run_all(lambda part: self._finish(*self._sums, volume, coverage, *part), list(pairwise(edges)), threads)
+        return volume, coverage
+
+
+def cut_grid(
+    voxel_from_pixel: np.ndarray, rectangle: Rectangle, size: tuple[int, int, int], count: int
+) -> list[tuple[int, int, int]]:
+    """Cut a grid into at most `count` slabs (axis, first voxel, voxel after the last) that share no voxel.
+
+    The axis is the one along which the rows of a frame follow each other fastest, so that whole rows fall into one
+    slab; every slab receives about as many pixels.
+
+    Args:
+        voxel_from_pixel: [n, 4, 4] float64, of the frames to come.
+        rectangle: their pixels that count.
+        size: (nx, ny, nz) of the grid.
+        count: at least 1.
+    """
+    axis = int(np.argmax(np.abs(voxel_from_pixel[:, :3, 1]).mean(axis=0) * (np.asarray(size) >= 2 * count)))
+    if count == 1 or size[axis] < 2 * count:
+        return [(axis, 0, size[axis])]
+    columns = np.linspace(rectangle.left, rectangle.right, _RASTER)
+    rows = np.linspace(rectangle.top, rectangle.bottom, _RASTER)
+    u, v = (part.ravel() for part in np.meshgrid(columns, rows))
+    pixels = np.stack([u, v, np.zeros_like(u), np.ones_like(u)])
+    positions = voxel_from_pixel[:, :3] @ pixels
+    inside = ((positions >= 0) & (positions <= np.array(size)[:, None] - 1)).all(axis=1)
+    along = positions[:, axis][inside]
+    if len(along) == 0:
+        return [(axis, 0, size[axis])]
+    cuts = np.round(np.quantile(along, np.arange(1, count) / count)).astype(int)
+    # Two voxels at the end at least: the kernels give the last cell to one slab.
+    edges = [0, *sorted({int(cut) for cut in cuts if 0 < cut < size[axis] - 1}), size[axis]]
+    return [(axis, first, stop) for first, stop in pairwise(edges)]
+
+
+def _slab_box(slab: tuple[int, int, int], size: tuple[int, int, int], linear: bool) -> np.ndarray:
+    """[3, 2] float64: where the pixels of a slab lie along x, y, z; the first is included, the second is not.
+
+    For the nearest voxel positions count with the shift that makes its index their floor. With `linear`, pixels that
+    extend into the slab from the cell before it are included.
+    """
+    axis, first, stop = slab
+    if not linear:
+        box = np.array([[0.0, n] for n in size])
+        box[axis] = first, stop
+        return box
+    box = np.array([[-_EDGE_TOLERANCE, np.nextafter(n - 1 + _EDGE_TOLERANCE, np.inf)] for n in size])
+    if first > 0:
+        box[axis, 0] = first - 1
+    if stop < size[axis]:
+        box[axis, 1] = stop
+    return box
+
+
+def _run_all(work: Callable, items: list, threads: int) -> None:
+    if threads == 1:
+        for item in items:
+            work(item)
+        return
+    with ThreadPoolExecutor(threads, thread_name_prefix="compound") as pool:
+        list(pool.map(work, items))
+
+
+def _kernels() -> ModuleType:
     try:
-        from DualTrackCore.reconstruction.compiled import CompiledCompounding
-    except ImportError:  # not installed, or not for this version of numpy
-        return BlockCompounding(shape, selection, linear, compounding, reject_below)
-    try:
-        return CompiledCompounding(shape, selection, linear, compounding, reject_below)
-    except OSError:  # the compiled loops cannot be kept, as on a full disk
-        return BlockCompounding(shape, selection, linear, compounding, reject_below)
+        from DualTrackCore.reconstruction import kernels
+    except ImportError as error:  # not installed, or not for this version of numpy
+        raise MissingDependencyError(
+            f"The package numba, which compounds the frames, cannot be imported ({error}); "
+            "install it again: pip install --upgrade numba"
+        ) from error
+    return kernels
 
 
 def _require_choice(what: str, value: object, choices: tuple[str, ...]) -> None:

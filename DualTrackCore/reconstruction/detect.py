@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from DualTrackCore.errors import InputError
-from DualTrackCore.reconstruction.mask import Fan, clip_rectangle
+from DualTrackCore.reconstruction.area import Fan
 from DualTrackCore.sweep import Sweep
 
 #: Frames that are looked at, spread over the sweep.
@@ -59,23 +59,6 @@ def detect_fan(sweep: Sweep) -> ImageArea:
     spacing = sweep.spacing_mm or (1.0, 1.0)
     fan = _fitted_fan(content, spacing[1] / spacing[0])
     return ImageArea(clip, fan if fan is not None and _explains(fan, content) else None)
-
-
-def resolved_area(sweep: Sweep, clip: object, fan: object) -> tuple[tuple[int, int, int, int] | None, Fan | None]:
-    """Clip rectangle and fan to use, where `fan` may be "auto".
-
-    Raises:
-        InputError: `fan` is something else, or `clip` and the area that was found do not meet.
-    """
-    if fan is None or isinstance(fan, Fan):
-        return clip, fan
-    if not isinstance(fan, str) or fan != "auto":
-        raise InputError(f"The fan {fan!r} is neither a Fan, 'auto' nor None.")
-    area = detect_fan(sweep)
-    if clip is None:
-        return area.clip, area.fan
-    box = clip_rectangle(clip, sweep.frame_size).intersect(clip_rectangle(area.clip, sweep.frame_size))
-    return (box.left, box.top, box.right - box.left, box.bottom - box.top), area.fan
 
 
 def _content(sweep: Sweep) -> np.ndarray:

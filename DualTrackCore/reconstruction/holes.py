@@ -1,7 +1,7 @@
 """Filling voxels that no pixel reached, from those that pixels did reach.
 
-The methods and their parameters are those of IGSIO, so that its configurations give the same volumes. Only voxels seen
-originally are read: a filled voxel never fills another. Values are cut to whole grey levels, not rounded, as there.
+The methods and their parameters are those of IGSIO, so its configurations give the same volumes. Only voxels that
+pixels reached are read: a filled voxel never fills another. Values are cut to whole grey levels, as in IGSIO.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import numpy as np
 
 from DualTrackCore.errors import InputError
 from DualTrackCore.progress import Reporter, Stage
-from DualTrackCore.reconstruction.sticks import stick_values
 
 METHODS = ("gaussian", "distance", "nearest", "stick")
 #: Added before a value is cut to a whole number, so that rounding in float32 cannot cost a grey level.
@@ -30,7 +29,7 @@ class HoleFilling:
     Attributes:
         method: "gaussian" (weights exp(-d^2 / 2 stdev^2)), "distance" (weights 1 / d), "nearest" (mean of the smallest
             cube around the hole that holds a seen voxel) or "stick" (along the shortest line between two seen voxels).
-        size: width of the largest cube that is looked at, voxels, odd; not used by "stick".
+        size: width of the largest cube around the hole, voxels, odd; not used by "stick".
         stdev_voxels: of "gaussian".
         min_known_ratio: seen voxels of the cube over size cubed must be above this; None is 0.5 for "gaussian" and
             "distance", so that the outside of the sweep stays empty, and 0 for "nearest".
@@ -63,12 +62,16 @@ class HoleFilling:
 
     @property
     def reach(self) -> int:
-        """How far from a hole voxels are looked at, in voxels along an axis."""
+        """Largest distance of a voxel that is read from the hole, in voxels along an axis."""
         return self.stick_length - 1 if self.method == "stick" else self.size // 2
 
 
 def validated_hole_filling(hole_filling: object) -> tuple[HoleFilling, ...]:
-    """The ways of filling to try in turn, from a name, "none", a :class:`HoleFilling`, or several of them."""
+    """Return the ways of filling to try in turn, from a name, "none", a :class:`HoleFilling`, or several of them.
+
+    Raises:
+        InputError: it is none of these.
+    """
     if isinstance(hole_filling, HoleFilling):
         return (hole_filling,)
     if isinstance(hole_filling, str):
@@ -81,13 +84,13 @@ def validated_hole_filling(hole_filling: object) -> tuple[HoleFilling, ...]:
 def fill_holes(
     volume: np.ndarray, seen: np.ndarray, fillings: Sequence[HoleFilling], reporter: Reporter | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Fill unseen voxels by the first of the fillings that can.
+    """Fill each unseen voxel by the first of the fillings that has a value for it.
 
     Args:
         volume: [nz, ny, nx] uint8.
         seen: [nz, ny, nx] bool, the voxels that pixels reached.
         fillings: tried in turn for each voxel.
-        reporter: told about each slab finished.
+        reporter: receives `Stage.FILLING_HOLES` (slices) before each slab and at the end.
 
     Returns:
         (volume with the holes filled, [nz, ny, nx] bool true where a voxel was filled); new arrays.
@@ -100,8 +103,8 @@ def fill_holes(
         stop = min(start + depth, volume.shape[0])
         for filling in fillings:
             low, high = max(0, start - filling.reach), min(volume.shape[0], stop + filling.reach)
-            values, found = _candidates(filling, volume[low:high], seen[low:high], slice(start - low, stop - low))
-            new = found & ~seen[start:stop] & ~filled[start:stop]
+            values, has_value = _candidates(filling, volume[low:high], seen[low:high], slice(start - low, stop - low))
+            new = has_value & ~seen[start:stop] & ~filled[start:stop]
             result[start:stop][new] = values[new]
             filled[start:stop] |= new
     reporter.report(Stage.FILLING_HOLES, volume.shape[0], volume.shape[0])
@@ -116,53 +119,54 @@ def _candidates(
         shape = volume[part].shape
         return np.zeros(shape, np.uint8), np.zeros(shape, bool)
     if filling.method == "stick":
+        from DualTrackCore.reconstruction.sticks import stick_values
+
         return stick_values(volume, seen, part, filling.stick_length, filling.sticks)
-    by_kernel = _nearest_values if filling.method == "nearest" else _kernel_values
-    values, found = by_kernel(filling, volume, seen)
-    return np.floor(values[part] + CUT_TOLERANCE).clip(0, 255).astype(np.uint8), found[part]
+    weighted_mean = _nearest_mean if filling.method == "nearest" else _kernel_mean
+    values, has_value = weighted_mean(filling, volume, seen.astype(np.float32))
+    return np.floor(values[part] + CUT_TOLERANCE).clip(0, 255).astype(np.uint8), has_value[part]
 
 
-def _kernel_values(filling: HoleFilling, volume: np.ndarray, seen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    known = seen.astype(np.float32)
-    count = _convolve(known, np.ones(filling.size), separable=True)
+def _kernel_mean(filling: HoleFilling, volume: np.ndarray, seen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(mean of the seen voxels around each voxel, weighted by a kernel; whether enough are seen)."""
     offsets = np.arange(filling.size) - filling.size // 2
     if filling.method == "gaussian":
-        kernel, separable = np.exp(-(offsets**2) / (2 * filling.stdev_voxels**2)), True
+        kernel = np.exp(-(offsets**2) / (2 * filling.stdev_voxels**2))
     else:
         distance = np.sqrt(offsets[:, None, None] ** 2 + offsets[:, None] ** 2 + offsets**2)
-        kernel, separable = np.divide(1.0, distance, out=np.zeros_like(distance), where=distance > 0), False
-    weight = _convolve(known, kernel, separable)
-    total = _convolve(known * volume, kernel, separable)
-    # Counts are whole numbers in float32: half a voxel keeps the comparison exact.
-    found = (count > filling.min_known_ratio * filling.size**3 + 1e-3) & (weight > 0)
-    return np.divide(total, weight, out=np.zeros_like(total), where=found), found
+        kernel = np.divide(1.0, distance, out=np.zeros_like(distance), where=distance > 0)
+    weight, total = _convolved(seen, kernel), _convolved(seen * volume, kernel)
+    has_value = _enough(_convolved(seen, np.ones(filling.size)), filling) & (weight > 0)
+    return np.divide(total, weight, out=np.zeros_like(total), where=has_value), has_value
 
 
-def _nearest_values(filling: HoleFilling, volume: np.ndarray, seen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    known = seen.astype(np.float32)
-    values, found = np.zeros(volume.shape, np.float32), np.zeros(volume.shape, bool)
-    open_still = np.ones(volume.shape, bool)
+def _nearest_mean(filling: HoleFilling, volume: np.ndarray, seen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(mean of the seen voxels in the smallest cube that holds one; whether enough are seen)."""
+    values, has_value = np.zeros(volume.shape, np.float32), np.zeros(volume.shape, bool)
+    open_holes = np.ones(volume.shape, bool)
     for width in range(3, filling.size + 1, 2):
-        count = _convolve(known, np.ones(width), separable=True)
-        total = _convolve(known * volume, np.ones(width), separable=True)
-        reached = open_still & (count > 0.5)
+        count, total = _convolved(seen, np.ones(width)), _convolved(seen * volume, np.ones(width))
+        reached = open_holes & (count > 0.5)
         np.divide(total, count, out=values, where=reached)
-        found |= reached & (count > filling.min_known_ratio * filling.size**3 + 1e-3)
-        open_still &= ~reached
-    return values, found
+        has_value |= reached & _enough(count, filling)
+        open_holes &= ~reached
+    return values, has_value
 
 
-def _convolve(array: np.ndarray, kernel: np.ndarray, separable: bool) -> np.ndarray:
-    """Convolution with a symmetric kernel, zeros beyond the border; a separable kernel is given as its one profile."""
-    import torch
+def _enough(count: np.ndarray, filling: HoleFilling) -> np.ndarray:
+    """Whether more voxels than the least ratio are seen; the margin keeps rounding out of the comparison."""
+    return count > filling.min_known_ratio * filling.size**3 + 1e-3
 
-    tensor = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))[None, None]
-    weights = torch.from_numpy(np.asarray(kernel, dtype=np.float32))
-    half = len(kernel) // 2
-    if not separable:
-        return torch.nn.functional.conv3d(tensor, weights[None, None], padding=half)[0, 0].numpy()
-    for axis in range(3):
-        shape, padding = [1, 1, 1], [0, 0, 0]
-        shape[axis], padding[axis] = len(kernel), half
-        tensor = torch.nn.functional.conv3d(tensor, weights.view(1, 1, *shape), padding=tuple(padding))
-    return tensor[0, 0].numpy()
+
+def _convolved(array: np.ndarray, kernel: np.ndarray) -> np.ndarray:
+    """Convolution [float32] with a symmetric kernel, a cube or one profile for all axes; zeros beyond the border."""
+    if kernel.ndim == 1:
+        from scipy import ndimage
+
+        for axis in range(3):
+            array = ndimage.correlate1d(array, kernel, axis=axis, mode="constant")
+        return array
+    import torch  # with a cube several times as fast as SciPy
+
+    tensors = (torch.from_numpy(np.asarray(part, np.float32))[None, None] for part in (array, kernel))
+    return torch.nn.functional.conv3d(*tensors, padding=len(kernel) // 2)[0, 0].numpy()

@@ -1,13 +1,13 @@
-"""The inner loops of compounding, compiled by numba: this file needs the extra `fast`.
+"""The inner loops of compounding, compiled by numba.
 
 Every kernel puts frames into one slab of the grid: the voxels whose index along one axis lies in a given range. Slabs
-share no voxel, so threads can work on one each without locks; and since a kernel goes through frames, rows and columns
-in their order, every voxel receives its pixels in that order, however the grid is cut. That makes the sums, to the last
-bit, the same at any number of threads.
+share no voxel, so each thread can fill one without locks. A kernel goes through frames, rows and columns in their
+order, so every voxel receives its pixels in that order, however the grid is cut. The sums are therefore the same, to
+the last bit, at any number of threads.
 
-Where a row of pixels enters and leaves the slab is solved for once a row, with the very expression that places the
-pixels: base + step * column. The loops over columns need no check then, and place the pixels of a row first and visit
-the voxels afterwards, because only the placing can be done for several pixels at a time.
+The columns where a row of pixels enters and leaves the slab are computed once a row, with the same expression that
+places the pixels: base + step * column. The loops over columns then need no check. They place all pixels of a row first
+and visit the voxels afterwards, because only the placing can be done for several pixels at a time.
 
 Arguments that all kernels share:
     frames: [n, H, W] uint8, read only.
@@ -27,29 +27,33 @@ from collections.abc import Callable
 
 import numpy as np
 from numba import njit, types
+from numba.core.dispatcher import Dispatcher
 
-from DualTrackCore.reconstruction.accumulators import COUNT_SHIFT, LEAST_CORNER_WEIGHT, LEAST_MEAN_WEIGHT
-from DualTrackCore.reconstruction.insertion import TIE_TOLERANCE
-
-_NEAREST_SHIFT = 0.5 + TIE_TOLERANCE
-_ONE_PIXEL = 1 << COUNT_SHIFT
+#: Nearest voxel: pixels midway between voxel centres go to the upper one, whatever the rounding of their position.
+_NEAREST_SHIFT = 0.5 + 1e-9
+#: Nearest voxel, mean: one int64 a voxel holds the sum of grey values in the lower bits and the number of pixels in the
+#: upper ones, at most 2^27, because most time goes into reaching the voxel in memory.
+_COUNT_SHIFT = 36
+_ONE_PIXEL = 1 << _COUNT_SHIFT
 _SUM_BITS = _ONE_PIXEL - 1
-_LEAST_CORNER = np.float32(LEAST_CORNER_WEIGHT)
-_LEAST_MEAN = np.float32(LEAST_MEAN_WEIGHT)
+#: Linear, latest and maximum: corners of smaller weight are left alone, as in IGSIO.
+_LEAST_CORNER = np.float32(0.125 - 1e-6)
+#: Linear, mean: a voxel whose weights sum to less counts as unseen, as in IGSIO.
+_LEAST_MEAN = np.float32(1.0 / 512.0)
 _INDEX = np.uintp  # signed indices cost a test for negative ones, at every access
 #: Which of the two voxels along the axis of the slab a pixel may change: both, or one where the other is a neighbour's.
 _BOTH, _LOWER, _UPPER = -1, 0, 1
 
 
-def _compiled(function: Callable) -> Callable:
-    """Compiled at the first call; kept on disk for the next process where there is a folder to keep it in."""
+def compiled(function: Callable) -> Callable:
+    """Compile at the first call, and keep the result on disk where a folder for it can be written."""
     try:
         return njit(nogil=True, cache=True, error_model="numpy")(function)
     except RuntimeError:  # neither the folder of this file nor the user's cache can be written
         return njit(nogil=True, error_model="numpy")(function)
 
 
-@_compiled
+@compiled
 def _crossing(base, step, limit, low, high):
     """First column of low to high from which base + step * column is at or above the limit, or below it if falling."""
     column = np.int64(min(max((limit - base) / step, np.float64(low)), np.float64(high)))
@@ -67,7 +71,7 @@ def _crossing(base, step, limit, low, high):
     return column
 
 
-@_compiled
+@compiled
 def _within(base, step, least, limit, low, high):
     """(first, after last) of the columns low to high where least <= base + step * column < limit."""
     if low >= high:
@@ -81,16 +85,16 @@ def _within(base, step, least, limit, low, high):
     return start, _crossing(base, step, least, start, high)
 
 
-@_compiled
+@compiled
 def _row_of(matrix, row, shift):
-    """Position (x, y, z) of column 0, and what each column adds: voxels, summed in the order of `insertion`."""
+    """Position (x, y, z) of column 0, and what each column adds: voxels."""
     x = matrix[0, 1] * row + (matrix[0, 3] + shift)
     y = matrix[1, 1] * row + (matrix[1, 3] + shift)
     z = matrix[2, 1] * row + (matrix[2, 3] + shift)
     return x, y, z, matrix[0, 0], matrix[1, 0], matrix[2, 0]
 
 
-@_compiled
+@compiled
 def _columns(line, box, low, high):
     """(first, after last) of the columns low to high that lie in the box."""
     x, y, z, step_x, step_y, step_z = line
@@ -99,7 +103,7 @@ def _columns(line, box, low, high):
     return _within(x, step_x, box[0, 0], box[0, 1], low, high)
 
 
-@_compiled
+@compiled
 def _place_nearest(line, low, high, size, index):
     """Flat index of the voxel of each column low to high."""
     x, y, z, step_x, step_y, step_z = line
@@ -111,7 +115,7 @@ def _place_nearest(line, low, high, size, index):
         index[_INDEX(place)] = k * nxy + j * nx + i
 
 
-@_compiled
+@compiled
 def _place_linear(line, low, high, size, index, parts):
     """Flat index of the lowest corner of the cell of each column low to high, and the position within the cell."""
     x, y, z, step_x, step_y, step_z = line
@@ -130,7 +134,7 @@ def _place_linear(line, low, high, size, index, parts):
         parts[0, at], parts[1, at], parts[2, at] = np.float32(p - i), np.float32(q - j), np.float32(r - k)
 
 
-@_compiled
+@compiled
 def _steps(size):
     """What the upper corner along x, y, z adds to the flat index; 0 along an axis of a single voxel."""
     return (
@@ -140,7 +144,7 @@ def _steps(size):
     )
 
 
-@_compiled
+@compiled
 def _seams(line, slab, size, low, high):
     """(first, after last) of the columns whose cell lies in the slab with both of its sides.
 
@@ -152,14 +156,14 @@ def _seams(line, slab, size, low, high):
     return _within(base, step, least, limit, low, high)
 
 
-@_compiled
+@compiled
 def _side(line, slab, column):
     """Which side of its cell a pixel in a shared cell may change."""
     base, step = (line[0], line[3]) if slab[0] == 0 else (line[1], line[4]) if slab[0] == 1 else (line[2], line[5])
     return _UPPER if base + step * column < slab[1] else _LOWER
 
 
-@_compiled
+@compiled
 def _corner(number, parts, place, steps):
     """(offset, weight along z and y, weight along x) of corner `number`, whose bits 0, 1, 2 are x, y, z."""
     one, offset = np.float32(1), _INDEX(0)
@@ -179,15 +183,15 @@ def _corner(number, parts, place, steps):
     return offset, z * y, x
 
 
-@_compiled
+@compiled
 def _owned(number, axis, side):
     """Whether corner `number` lies on the side that may be changed."""
     return side == _BOTH or (number >> axis) & 1 == side
 
 
-@_compiled
+@compiled
 def nearest_mean(frames, matrices, runs, box, slab, size, threshold, packed):
-    """Add sums and counts to `packed` [voxels] int64, laid out as in `accumulators`."""
+    """Add sums and counts to `packed` [voxels] int64: grey values in the lower bits, pixels in the upper ones."""
     index = np.empty(frames.shape[2], np.int64)
     for frame in range(frames.shape[0]):
         for run in range(runs.shape[0]):
@@ -201,7 +205,7 @@ def nearest_mean(frames, matrices, runs, box, slab, size, threshold, packed):
                     packed[_INDEX(index[_INDEX(place)])] += np.int64(grey) + _ONE_PIXEL
 
 
-@_compiled
+@compiled
 def nearest_one(frames, matrices, runs, box, slab, size, threshold, brightest, values, weights):
     """Keep the last or the brightest pixel in `values` [voxels] uint8, count pixels in `weights` [voxels] float32."""
     index = np.empty(frames.shape[2], np.int64)
@@ -219,13 +223,13 @@ def nearest_one(frames, matrices, runs, box, slab, size, threshold, brightest, v
                     weights[voxel] += np.float32(1)
 
 
-@_compiled
+@compiled
 def _add(sums, at, weight, weighted):
     sums[at] += weight
     sums[at + _INDEX(1)] += weighted
 
 
-@_compiled
+@compiled
 def _spread(sums, pixels, threshold, index, parts, steps, low, start, stop):
     """Add the pixels at places start to stop to all eight voxels around them."""
     one = np.float32(1)
@@ -253,7 +257,7 @@ def _spread(sums, pixels, threshold, index, parts, steps, low, start, stop):
         _add(sums, at + dz + dy + dx, upper * x, upper * high_part)
 
 
-@_compiled
+@compiled
 def _spread_to_one_side(sums, pixels, threshold, index, parts, steps, low, start, stop, axis, side):
     """The same for pixels in a cell that is shared with another slab: only to the side that is in this one."""
     for number in range(start, stop):
@@ -269,7 +273,7 @@ def _spread_to_one_side(sums, pixels, threshold, index, parts, steps, low, start
                 _add(sums, (_INDEX(index[place]) + offset) * _INDEX(2), upper * x, upper * share)
 
 
-@_compiled
+@compiled
 def linear_mean(frames, matrices, runs, box, slab, size, threshold, sums):
     """Add weights and weighted grey values to `sums` [2 * voxels] float32, side by side; slab = (axis, first, stop)."""
     index, parts = np.empty(frames.shape[2], np.int64), np.empty((3, frames.shape[2]), np.float32)
@@ -291,7 +295,7 @@ def linear_mean(frames, matrices, runs, box, slab, size, threshold, sums):
                     )
 
 
-@_compiled
+@compiled
 def linear_one(frames, matrices, runs, box, slab, size, threshold, brightest, values, weights):
     """As `nearest_one`, for the voxels around each pixel whose weight is large enough."""
     index, parts = np.empty(frames.shape[2], np.int64), np.empty((3, frames.shape[2]), np.float32)
@@ -316,18 +320,18 @@ def linear_one(frames, matrices, runs, box, slab, size, threshold, brightest, va
                         weights[voxel] += upper * x
 
 
-@_compiled
+@compiled
 def finish_nearest_mean(packed, volume, coverage, start, stop):
     """Mean rounded to the nearest grey value, halves up, and number of pixels, of voxels start to stop."""
     for place in range(start, stop):
         at = _INDEX(place)
-        count = packed[at] >> COUNT_SHIFT
+        count = packed[at] >> _COUNT_SHIFT
         total = packed[at] & _SUM_BITS
         volume[at] = np.uint8(np.float64(total) / np.float64(max(count, 1)) + 0.5)
         coverage[at] = np.float32(count)
 
 
-@_compiled
+@compiled
 def finish_linear_mean(sums, volume, coverage, start, stop):
     """Mean rounded to the nearest grey value, and weight, of voxels start to stop; next to no weight is unseen."""
     for place in range(start, stop):
@@ -362,10 +366,12 @@ _SIGNATURES = {
 
 
 def prepare(kernel: Callable) -> Callable:
-    """The kernel, compiled or loaded now instead of at its first call.
-
-    Raises:
-        OSError: the compiled kernel cannot be kept, as on a full disk.
-    """
-    kernel.compile(_SIGNATURES[kernel])
+    """Return the kernel, compiled or loaded now instead of at its first call."""
+    try:
+        kernel.compile(_SIGNATURES[kernel])
+    except OSError:  # the result cannot be kept, as on a full disk
+        for function in list(globals().values()):
+            if isinstance(function, Dispatcher):
+                function._cache.disable()
+        kernel.compile(_SIGNATURES[kernel])
     return kernel

@@ -9,11 +9,14 @@ from typing import Literal
 import numpy as np
 
 from DualTrackCore.errors import InputError
-from DualTrackCore.reconstruction.detect import resolved_area
-from DualTrackCore.reconstruction.grid import BYTES_A_VOXEL, VoxelGrid, validated_voxel_spacing
-from DualTrackCore.reconstruction.mask import Fan, select_pixels
-from DualTrackCore.reconstruction.memory import default_memory_limit, format_bytes
-from DualTrackCore.reconstruction.placement import corner_points_mm, median_step_mm, usable_frames
+from DualTrackCore.reconstruction.area import Fan, Rectangle, resolved_area, select_pixels
+from DualTrackCore.reconstruction.grid import (
+    BYTES_A_VOXEL,
+    VoxelGrid,
+    default_memory_limit,
+    format_bytes,
+    validated_voxel_spacing,
+)
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.trajectory import Trajectory
 
@@ -21,6 +24,27 @@ from DualTrackCore.trajectory import Trajectory
 AUTOMATIC_VOXELS = 512**3
 #: An extent of fewer voxels than this is rounding: the sweep lies in one plane.
 _FLAT = 1e-6
+
+
+def usable_frames(sweep: Sweep, trajectory: Trajectory) -> np.ndarray:
+    """Indices of the frames that have both an image and a pose.
+
+    Raises:
+        InputError: no images, unknown spacing, numbers of frames and poses differ, or no usable frame.
+    """
+    sweep.require_images()
+    sweep.require_spacing()
+    if len(sweep) != len(trajectory):
+        raise InputError(
+            f"The sweep has {len(sweep)} frames and the trajectory {len(trajectory)} poses; the numbers must be equal."
+        )
+    usable = np.flatnonzero(trajectory.valid & sweep.frame_valid)
+    if len(usable) == 0:
+        raise InputError(
+            f"None of the {len(sweep)} frames has both a valid image and a valid pose, so there is nothing to place; "
+            "use a sweep with tracking, or estimate the trajectory."
+        )
+    return usable
 
 
 def plan_grid(
@@ -67,8 +91,8 @@ def plan_grid(
     selection = select_pixels(sweep.frame_size, clip, fan)
     limit = _validated_limit(max_bytes)
     reference_from_frame0 = _reference(trajectory, frame)
-    corners = corner_points_mm(sweep, trajectory, usable, selection.rectangle)
-    step_mm = median_step_mm(corners)
+    corners = _corner_points_mm(sweep, trajectory, usable, selection.rectangle)
+    step_mm = _median_step_mm(corners)
     if reference_from_frame0 is not None:
         corners = corners @ reference_from_frame0[:3, :3].T + reference_from_frame0[:3, 3]
     rotation = _rotation(corners, axes)
@@ -85,6 +109,19 @@ def plan_grid(
         VoxelGrid(rotation @ low, spacing, size, rotation, reference_from_frame0),
         note=note,
     )
+
+
+def _corner_points_mm(sweep: Sweep, trajectory: Trajectory, frames: np.ndarray, rectangle: Rectangle) -> np.ndarray:
+    """[len(frames), 4, 3] float64: centres of the rectangle's corner pixels of these frames, mm in frame0."""
+    frame0_from_pixel = trajectory.poses[frames] @ sweep.image_from_pixel
+    return (frame0_from_pixel @ rectangle.corners.T).swapaxes(1, 2)[..., :3]
+
+
+def _median_step_mm(corners_mm: np.ndarray) -> float:
+    """Median distance that the corners [n, 4, 3] move from one frame to the next, mm; 0 for a single frame."""
+    if len(corners_mm) < 2:
+        return 0.0
+    return float(np.median(np.linalg.norm(np.diff(corners_mm, axis=0), axis=2).mean(axis=1)))
 
 
 def _validated_limit(max_bytes: int | None) -> float:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy import ndimage
+
+from DualTrackCore.reconstruction.kernels import compiled
 
 #: One of each pair of opposite directions (x, y, z): 3 along axes, 6 across faces, 4 along space diagonals.
 DIRECTIONS = (
@@ -10,95 +13,78 @@ DIRECTIONS = (
     *((1, 1, 0), (1, -1, 0), (1, 0, 1), (1, 0, -1), (0, 1, 1), (0, 1, -1)),
     *((1, 1, 1), (1, 1, -1), (1, -1, 1), (1, -1, -1)),
 )
-#: Voxels looked at together, which bounds the working memory.
-BATCH = 500_000
-#: Two scores closer than this are a tie.
-TIE = 1e-9
+#: Two scores closer than this are equal.
+_TIE = 1e-9
 
 
 def stick_values(
     volume: np.ndarray, seen: np.ndarray, part: slice, length: int, sticks: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Grey values for the holes in the `part` of a slab (along its first axis).
+    """Return grey values for the holes in the `part` of a slab (along its first axis).
 
-    A stick walks from the hole along a direction to the first seen voxel at most length - 1 steps away, and against it
-    to the first one within the steps left. With f and b steps gone, the value between F and B is
+    A stick goes from the hole along a direction to the first seen voxel, at most length - 1 steps away, and against it
+    to the first one within the steps left. With f and b steps and the grey values F and B, its value is
     ((b + 1) F + f B) / (f + b + 1), cut to a whole number, and its score is 1 / ((f + b + 1) |direction|). The best
     scores are averaged, weighted by themselves; all sticks of one score count together.
 
     Args:
         volume: [nz, ny, nx] uint8.
         seen: [nz, ny, nx] bool.
+        part: voxels along z.
+        length: longest stick, voxels along its direction.
+        sticks: how many of the best scores are averaged.
 
     Returns:
         (grey values uint8, whether there is one) of the part.
     """
     margin = length - 1
-    padded = np.zeros(tuple(n + 2 * margin for n in volume.shape), np.int16)
-    inner = (slice(margin, -margin),) * 3
-    # One array for both questions: 0 is unseen, and grey value + 1 is seen.
-    padded[inner] = np.where(seen, volume.astype(np.int16) + 1, 0)
-    holes = np.flatnonzero(_reachable(seen, margin)[part] & ~seen[part])
-    shape = volume[part].shape
-    values, found = np.zeros(shape, np.uint8), np.zeros(shape, bool)
-    k, j, i = np.unravel_index(holes, shape)
-    strides = (1, padded.shape[2], padded.shape[1] * padded.shape[2])
-    home = (k + part.start + margin) * strides[2] + (j + margin) * strides[1] + i + margin
-    for start in range(0, len(holes), BATCH):
-        batch = slice(start, start + BATCH)
-        best = _best_sticks(padded.ravel(), home[batch], strides, length, sticks)
-        values.ravel()[holes[batch]] = np.nan_to_num(best, nan=0.0)
-        found.ravel()[holes[batch]] = ~np.isnan(best)
+    # One array for both questions: 0 is unseen, seen is grey value + 1. The margin spares the search any border check.
+    coded = np.pad(np.where(seen, volume.astype(np.int16) + 1, np.int16(0)), margin)
+    strides = np.array(coded.strides) // coded.itemsize
+    near = ndimage.maximum_filter(seen, 2 * margin + 1, mode="constant")  # elsewhere no stick reaches a seen voxel
+    holes = np.argwhere(near[part] & ~seen[part])
+    homes = (holes + np.array([part.start + margin, margin, margin])) @ strides
+    directions = np.array(DIRECTIONS)
+    steps, lengths = directions @ strides[::-1], np.linalg.norm(directions, axis=1)
+    grey = _best_sticks(coded.ravel(), homes, steps, lengths, length, sticks)
+    values, found = np.zeros(volume[part].shape, np.uint8), np.zeros(volume[part].shape, bool)
+    at = tuple(holes.T)
+    values[at], found[at] = np.maximum(grey, 0), grey >= 0
     return values, found
 
 
-def _reachable(seen: np.ndarray, distance: int) -> np.ndarray:
-    """Voxels with a seen one at most `distance` away along every axis: where no other voxel can have a stick."""
-    import torch
-
-    width = 2 * distance + 1
-    known = torch.from_numpy(seen.astype(np.float32))[None, None]
-    for axis in range(3):
-        size, padding = [1, 1, 1], [0, 0, 0]
-        size[axis], padding[axis] = width, distance
-        known = torch.nn.functional.max_pool3d(known, tuple(size), stride=1, padding=tuple(padding))
-    return known[0, 0].numpy() > 0
-
-
+@compiled
 def _best_sticks(
-    coded: np.ndarray, home: np.ndarray, strides: tuple[int, int, int], length: int, sticks: int
+    coded: np.ndarray, homes: np.ndarray, steps: np.ndarray, lengths: np.ndarray, length: int, sticks: int
 ) -> np.ndarray:
-    """[n] float64: score-weighted mean of the best sticks of each hole, NaN where there is none."""
-    scores = np.zeros((len(DIRECTIONS), len(home)))
-    values = np.zeros_like(scores)
-    for number, direction in enumerate(DIRECTIONS):
-        step = sum(a * stride for a, stride in zip(direction, strides, strict=True))
-        forward, ahead = _walk(coded, home, step, np.full(len(home), length - 1))
-        some = np.flatnonzero(forward)
-        forward, ahead = forward[some], ahead[some]
-        backward, behind = _walk(coded, home[some], -step, length - 1 - forward)
-        both = np.flatnonzero(backward)
-        f, b, some = forward[both], backward[both], some[both]
-        values[number, some] = ((b + 1) * ahead[both] + f * behind[both]) // (f + b + 1)
-        scores[number, some] = 1.0 / ((f + b + 1) * np.linalg.norm(direction))
-    ranked = np.sort(scores, axis=0)[::-1]
-    chosen = (scores >= ranked[sticks - 1] - TIE) & (scores > 0)
-    weight = np.where(chosen, scores, 0.0)
-    total = weight.sum(axis=0)
-    mean = np.divide((weight * values).sum(axis=0), total, out=np.full(len(home), np.nan), where=total > 0)
-    return np.floor(mean + 1e-6)
+    """[n] int64: score-weighted mean of the best sticks of each hole, cut to a whole number; -1 where there is none."""
+    result = np.full(len(homes), -1, np.int64)
+    scores, values = np.zeros(len(steps)), np.zeros(len(steps), np.int64)
+    for number in range(len(homes)):
+        home = homes[number]
+        for d in range(len(steps)):
+            scores[d] = 0.0
+            f = _steps_to_seen(coded, home, steps[d], length - 1)
+            b = _steps_to_seen(coded, home, -steps[d], length - 1 - f) if f > 0 else 0
+            if b > 0:
+                ahead, behind = coded[home + f * steps[d]] - 1, coded[home - b * steps[d]] - 1
+                values[d] = ((b + 1) * ahead + f * behind) // (f + b + 1)
+                scores[d] = 1.0 / ((f + b + 1) * lengths[d])
+        least = np.sort(scores)[len(scores) - sticks] - _TIE
+        total, weighted = 0.0, 0.0
+        for d in range(len(steps)):
+            if scores[d] > 0 and scores[d] >= least:
+                total += scores[d]
+                weighted += scores[d] * values[d]
+        if total > 0:
+            result[number] = np.int64(np.floor(weighted / total + 1e-6))
+    return result
 
 
-def _walk(coded: np.ndarray, home: np.ndarray, step: int, limits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(steps to the first seen voxel, 0 where there is none within the limit; its grey value), both [n] int64."""
-    steps, values = np.zeros(len(home), np.int64), np.zeros(len(home), np.int64)
-    active = np.arange(len(home))
-    for count in range(1, int(limits.max(initial=0)) + 1):
-        active = active[limits[active] >= count]
-        reached = coded[home[active] + count * step]
-        hit = reached > 0
-        steps[active[hit]], values[active[hit]] = count, reached[hit] - 1
-        active = active[~hit]
-        if len(active) == 0:
-            break
-    return steps, values
+@compiled
+def _steps_to_seen(coded: np.ndarray, home: int, step: int, limit: int) -> int:
+    """Number of steps from `home` to the first seen voxel; 0 where there is none within the limit."""
+    for count in range(1, limit + 1):
+        if coded[home + count * step] > 0:
+            return count
+    return 0

@@ -15,13 +15,11 @@ import numpy as np
 from DualTrackCore.errors import InputError, OutputError
 from DualTrackCore.files import replacing
 from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter, Stage
+from DualTrackCore.reconstruction.area import Fan, resolved_area
 from DualTrackCore.reconstruction.builder import VolumeBuilder
-from DualTrackCore.reconstruction.detect import resolved_area
 from DualTrackCore.reconstruction.grid import VoxelGrid
 from DualTrackCore.reconstruction.holes import HoleFilling, fill_holes, validated_hole_filling
-from DualTrackCore.reconstruction.mask import Fan
-from DualTrackCore.reconstruction.placement import usable_frames
-from DualTrackCore.reconstruction.plan import plan_grid
+from DualTrackCore.reconstruction.plan import plan_grid, usable_frames
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.trajectory import Trajectory
 
@@ -135,8 +133,8 @@ def reconstruct_volume(
 
     Positions are computed in float64 with the full affine calibration. Frames are read a few at a time; memory is that
     of the volume (:attr:`VoxelGrid.bytes_needed`), whatever the length of the sweep. The result does not depend on the
-    number of threads. With the extra `fast`, the inner loops are compiled; the first call on a machine then takes some
-    seconds longer. :class:`VolumeBuilder` is the same for frames that come one after the other.
+    number of threads. The first call on a machine compiles the inner loops, which takes some seconds.
+    :class:`VolumeBuilder` does the same for frames that come one after the other.
 
     Args:
         sweep: frames with known spacing.

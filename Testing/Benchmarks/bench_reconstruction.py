@@ -1,6 +1,6 @@
 """Compounding frames of 480 x 640 pixels.
 
-Against copying, torch and numpy; how it grows; frames that come one by one; holes; the first volume of a machine.
+Against copying and numpy; how it grows; frames that come one by one; holes; the first volume of a machine.
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ import numpy as np
 import pytest
 from sweeps import curved_sweep, numpy_mean
 
-from DualTrackCore.reconstruction import VolumeBuilder, VoxelGrid, builder, plan_grid, reconstruct_volume
-from DualTrackCore.reconstruction.compound import BlockCompounding
+from DualTrackCore.reconstruction import VolumeBuilder, VoxelGrid, plan_grid, reconstruct_volume
 
 FRAMES, VOXEL_MM = 600, 0.3
 #: Most memory that a volume of the benchmarks may take.
@@ -49,19 +48,6 @@ def copying(sweep, grid: VoxelGrid):
     return copy
 
 
-def with_plain_loops(work):
-    """The same work by the loops that need torch alone."""
-
-    def run():
-        compiled, builder.compounding_for = builder.compounding_for, BlockCompounding
-        try:
-            return work()
-        finally:
-            builder.compounding_for = compiled
-
-    return run
-
-
 @pytest.mark.parametrize("how", IGSIO)
 def test_compounding_600_frames(ratio, how):
     interpolation, compounding = how.split()
@@ -72,13 +58,10 @@ def test_compounding_600_frames(ratio, how):
 
     timing = ratio(
         ours,
-        {"copying the same bytes": copying(sweep, grid), "loops in torch": with_plain_loops(ours)},
+        {"copying the same bytes": copying(sweep, grid)},
         what=f"{how}, {FRAMES} frames",
-        once=("loops in torch",),
         note=f"{grid.size[0]} x {grid.size[1]} x {grid.size[2]} voxels of {VOXEL_MM} mm",
     )
-    difference = np.abs(timing.result.volume.astype(np.int16) - timing.reference_results["loops in torch"].volume)
-    assert difference.max() <= (1 if interpolation == "linear" else 0)
     timing.figures["million pixels a second"] = sweep.frames.size / 1e6 / timing.seconds
     low, high = IGSIO[how]
     timing.notes.append(f"IGSIO's loops were measured at {low:g} to {high:g} s on such a machine, not in this run")

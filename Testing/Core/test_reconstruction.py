@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from plain_volume import plain_volume
 
 from DualTrackCore.errors import Cancelled, InputError, OutputError
 from DualTrackCore.reconstruction import Fan, HoleFilling, VoxelGrid, plan_grid, reconstruct_volume
@@ -20,37 +21,6 @@ def freehand(frames=9, size=(40, 50), seed=0, skew=2.0):
     return Sweep(images, (0.3, 0.2), skew_deg=skew), Trajectory.from_parameters(steps)
 
 
-def plain(sweep, trajectory, grid, interpolation, compounding):
-    """The definition, pixel by pixel in float64: (grey values, coverage)."""
-    size = np.array(grid.size)
-    sums, weights = np.zeros(grid.shape), np.zeros(grid.shape)
-    values = np.zeros(grid.shape)
-    for pose, frame in zip(trajectory.poses, sweep.frames, strict=True):
-        matrix = grid.voxel_from_frame0 @ pose @ sweep.image_from_pixel
-        for (v, u), grey in np.ndenumerate(frame):
-            p = (matrix @ [u, v, 0, 1])[:3]
-            if interpolation == "nearest":
-                hits = [(np.floor(p + 0.5).astype(int), 1.0)]
-            elif (p < 0).any() or (p > size - 1).any():
-                continue
-            else:
-                low = np.floor(p).astype(int)
-                corners = [low + corner for corner in np.ndindex(2, 2, 2)]
-                hits = [(c, np.prod(1 - np.abs(p - c))) for c in corners]
-            for cell, weight in hits:
-                if (cell < 0).any() or (cell >= size).any() or (compounding != "mean" and weight < 0.125):
-                    continue
-                at = tuple(cell[::-1])
-                sums[at] += weight * grey
-                weights[at] += weight
-                values[at] = max(values[at], grey) if compounding == "maximum" else grey
-    if compounding == "mean":
-        seen = weights >= (1 / 512 if interpolation == "linear" else 1)
-        values = np.floor(np.divide(sums, weights, out=np.zeros_like(sums), where=seen) + 0.5)
-        weights = np.where(seen, weights, 0)
-    return values.astype(np.uint8), weights
-
-
 @pytest.mark.parametrize(("interpolation", "compounding"), MODES)
 def test_a_freehand_sweep_gives_what_the_definition_gives(interpolation, compounding):
     sweep, trajectory = freehand(frames=4, size=(24, 30))
@@ -58,7 +28,7 @@ def test_a_freehand_sweep_gives_what_the_definition_gives(interpolation, compoun
     planned = plan_grid(sweep, trajectory, spacing_mm=(0.5, 0.45, 0.4))
     grid = VoxelGrid(planned.origin_mm + 0.7, planned.spacing_mm, tuple(n - 3 for n in planned.size))
     made = reconstruct_volume(sweep, trajectory, grid, interpolation=interpolation, compounding=compounding)
-    values, coverage = plain(sweep, trajectory, grid, interpolation, compounding)
+    values, coverage = plain_volume(sweep, trajectory, grid, interpolation, compounding)
     np.testing.assert_array_equal(made.volume, values)
     np.testing.assert_allclose(made.coverage, coverage, atol=1e-5)
     assert 0.1 < made.covered_fraction < 1
@@ -87,9 +57,6 @@ def test_a_single_frame_makes_a_volume_of_one_slice():
 
 @pytest.mark.parametrize(("interpolation", "compounding"), MODES)
 def test_the_result_is_the_same_at_any_number_of_threads(interpolation, compounding, monkeypatch):
-    from DualTrackCore.reconstruction import compound
-
-    monkeypatch.setattr(compound, "BLOCK_PIXELS", 300)
     sweep, trajectory = freehand()
     grid = plan_grid(sweep, trajectory, spacing_mm=0.7)
     results = []

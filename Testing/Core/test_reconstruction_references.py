@@ -5,10 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from plus_config import reconstruction_settings_from_plus_config
 from shared_files import shared_path
 
 from DualTrackCore.io import load_sweep
-from DualTrackCore.reconstruction import plan_grid, reconstruct_volume, reconstruction_settings_from_plus_config
+from DualTrackCore.reconstruction import Fan, plan_grid, reconstruct_volume
 
 
 def reproduce(sequence, config, size_of_old_rule=None):
@@ -42,6 +43,21 @@ def compare(made, reference):
     common = np.count_nonzero((ours > 0) & (theirs > 0))
     dice = 2 * common / (np.count_nonzero(ours) + np.count_nonzero(theirs))
     return (ours == theirs).mean(), np.abs(ours - theirs).mean(), dice
+
+
+def test_settings_are_read_from_a_plus_configuration():
+    late = reconstruction_settings_from_plus_config(
+        shared_path("data/config/PlusDeviceSet_VolumeReconstructionOnly_SonixRP_TRUS_D70mm_NN_LATE.xml")
+    )
+    assert (late.interpolation, late.compounding, late.hole_filling) == ("nearest", "latest", ())
+    assert late.clip == (192, 16, 420, 580)
+    assert late.fan == Fan((380, 20), (-45, 45), (120, 360))
+    spine = reconstruction_settings_from_plus_config(
+        shared_path("data/config/PlusDeviceSet_SpinePhantomFreehandReconstructionOnly.xml")
+    )
+    assert spine.spacing_mm == (0.5, 0.5, 0.5)
+    assert (spine.interpolation, spine.compounding, spine.fan) == ("linear", "mean", None)
+    assert [(f.method, f.stick_length, f.sticks) for f in spine.hole_filling] == [("stick", 9, 1)]
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,8 @@ import pytest
 from shared_files import shared_path
 
 from DualTrackCore.errors import InputError
-from DualTrackCore.reconstruction import Fan, detect_fan, reconstruction_settings_from_plus_config
-from DualTrackCore.reconstruction.mask import select_pixels
+from DualTrackCore.reconstruction import Fan, detect_fan
+from DualTrackCore.reconstruction.area import select_pixels
 from DualTrackCore.sweep import Sweep
 
 FAN = Fan((160, -30), (-35, 35), (50, 240))
@@ -107,41 +107,3 @@ def test_the_cut_off_fan_of_a_single_curvilinear_frame_is_found():
     assert area.fan is not None
     drawn = sweep.window(0, 1)[0] > 20
     assert np.count_nonzero(drawn & area.fan.mask(drawn.shape)) > 0.99 * np.count_nonzero(drawn)
-
-
-def test_settings_are_read_from_a_plus_configuration():
-    late = reconstruction_settings_from_plus_config(
-        shared_path("data/config/PlusDeviceSet_VolumeReconstructionOnly_SonixRP_TRUS_D70mm_NN_LATE.xml")
-    )
-    assert (late.interpolation, late.compounding, late.hole_filling) == ("nearest", "latest", ())
-    assert late.clip == (192, 16, 420, 580)
-    assert late.fan == Fan((380, 20), (-45, 45), (120, 360))
-    spine = reconstruction_settings_from_plus_config(
-        shared_path("data/config/PlusDeviceSet_SpinePhantomFreehandReconstructionOnly.xml")
-    )
-    assert spine.spacing_mm == (0.5, 0.5, 0.5)
-    assert (spine.interpolation, spine.compounding, spine.fan) == ("linear", "mean", None)
-    assert [(f.method, f.stick_length, f.sticks) for f in spine.hole_filling] == [("stick", 9, 1)]
-
-
-@pytest.mark.parametrize(
-    ("text", "sentence"),
-    [
-        ("not xml at all", "not a readable XML file"),
-        ("<PlusConfiguration/>", "has no VolumeReconstruction element"),
-        ("<A><VolumeReconstruction/></A>", "gives no OutputSpacing"),
-        ('<A><VolumeReconstruction OutputSpacing="1 1"/></A>', "expected 3 numbers"),
-        ('<A><VolumeReconstruction OutputSpacing="1 1 1" Interpolation="CUBIC"/></A>', "known are NEAREST_NEIGHBOR"),
-        ('<A><VolumeReconstruction OutputSpacing="1 1 1" FillHoles="ON"/></A>', "no HoleFillingElement"),
-    ],
-)
-def test_an_unusable_configuration_is_refused_with_its_name(tmp_path, text, sentence):
-    path = tmp_path / "config.xml"
-    path.write_text(text)
-    with pytest.raises(InputError, match=f"config.xml.*{sentence}"):
-        reconstruction_settings_from_plus_config(path)
-
-
-def test_a_missing_configuration_is_refused_with_its_name(tmp_path):
-    with pytest.raises(InputError, match=r"Cannot read .*none\.xml"):
-        reconstruction_settings_from_plus_config(tmp_path / "none.xml")

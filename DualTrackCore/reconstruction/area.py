@@ -1,4 +1,4 @@
-"""Which pixels of a frame hold ultrasound: the clip rectangle and the fan of a curvilinear probe."""
+"""The pixels of a frame that hold ultrasound: the clip rectangle and the fan of a curvilinear probe."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from DualTrackCore.errors import InputError
+from DualTrackCore.sweep import Sweep
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Rectangle:
         )
 
     def intersect(self, other: Rectangle) -> Rectangle:
-        """The part common to both.
+        """Return the part common to both.
 
         Raises:
             InputError: there is none.
@@ -104,9 +105,21 @@ class PixelSelection:
         whole = (box.right - box.left + 1) * (box.bottom - box.top + 1)
         return whole if self.keep is None else int(self.keep.sum())
 
+    @property
+    def runs(self) -> np.ndarray:
+        """[r, 3] int64: (row, first column, column after the last) of the selected pixels, row by row."""
+        box = self.rectangle
+        if self.keep is None:
+            rows = np.arange(box.top, box.bottom + 1)
+            return np.stack([rows, np.full_like(rows, box.left), np.full_like(rows, box.right + 1)], axis=1)
+        edges = np.diff(np.pad(self.keep.astype(np.int8), ((0, 0), (1, 1))), axis=1)
+        rows, starts = np.nonzero(edges == 1)
+        stops = np.nonzero(edges == -1)[1]
+        return np.stack([rows + box.top, starts + box.left, stops + box.left], axis=1)
+
 
 def clip_rectangle(clip: object, frame_size: tuple[int, int]) -> Rectangle:
-    """The rectangle of `clip` = (x, y, width, height) pixels in a frame of (H, W) pixels; None is the whole frame.
+    """Return the rectangle of `clip` = (x, y, width, height), pixels, in a frame of (H, W); None is the whole frame.
 
     As in PLUS, the upper bound x + width is included, and what lies beyond the frame is cut off.
 
@@ -134,7 +147,7 @@ def clip_rectangle(clip: object, frame_size: tuple[int, int]) -> Rectangle:
 
 
 def select_pixels(frame_size: tuple[int, int], clip: object = None, fan: Fan | None = None) -> PixelSelection:
-    """The pixels inside both the clip rectangle and the fan.
+    """Return the pixels inside both the clip rectangle and the fan.
 
     Raises:
         InputError: the clip rectangle is unusable, or no pixel is left.
@@ -153,6 +166,25 @@ def select_pixels(frame_size: tuple[int, int], clip: object = None, fan: Fan | N
     box = Rectangle(int(columns[0]), int(rows[0]), int(columns[-1]), int(rows[-1]))
     keep = mask[box.top : box.bottom + 1, box.left : box.right + 1]
     return PixelSelection(box, None if keep.all() else keep)
+
+
+def resolved_area(sweep: Sweep, clip: object, fan: object) -> tuple[tuple[int, int, int, int] | None, Fan | None]:
+    """Return the clip rectangle and the fan to use, where `fan` may be "auto".
+
+    Raises:
+        InputError: `fan` is something else, or `clip` and the detected area do not meet.
+    """
+    if fan is None or isinstance(fan, Fan):
+        return clip, fan
+    if not isinstance(fan, str) or fan != "auto":
+        raise InputError(f"The fan {fan!r} is neither a Fan, 'auto' nor None.")
+    from DualTrackCore.reconstruction.detect import detect_fan
+
+    area = detect_fan(sweep)
+    if clip is None:
+        return area.clip, area.fan
+    box = clip_rectangle(clip, sweep.frame_size).intersect(clip_rectangle(area.clip, sweep.frame_size))
+    return (box.left, box.top, box.right - box.left, box.bottom - box.top), area.fan
 
 
 def _pair(values: object, what: str) -> tuple[float, float]:
