@@ -1,20 +1,27 @@
-"""What every figure is: name, unit, whether less or more is better, and its definition in one sentence.
+"""What every figure is, with its definition in one sentence, and the functions that compute it.
 
-G_i maps frame i to the reference frame, L_i maps frame i to frame i - 1; an error is the distance between where the
-estimate and the truth put a point. The reference frame never counts. The definitions are those of the TUS-REC
+G_i maps frame i to the reference frame, L_i maps frame i to frame i - 1; an error is the distance between a point as
+the estimate places it and as the truth does. The reference frame never counts. The definitions are those of the TUS-REC
 challenges and of the DualTrack paper (arXiv 2509.09530).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
+import numpy as np
+
+from DualTrackCore.landmarks import Landmarks
+from DualTrackCore.trajectory import accumulate, invert_rigid, matrices_from_parameters, parameters_from_matrices
+
 #: Components of a relative pose: translations in mm, rotations about fixed axes in degrees.
 COMPONENTS = ("tx", "ty", "tz", "rx", "ry", "rz")
-
+#: Errors that the scores are made of.
+_PIXELS, _LANDMARKS = ("gpe_mm", "lpe_mm"), ("gle_mm", "lle_mm")
 #: Frames nearer than this to the reference, in mm, do not enter the average drift rate, which divides by it.
 MIN_DISTANCE_MM = 0.1
 
@@ -89,3 +96,179 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
         ),
     }
 )
+
+
+@dataclass(frozen=True, eq=False)
+class ReferencedPoses:
+    """Poses in the frame of the first frame that counts.
+
+    Attributes:
+        poses: [N, 4, 4] reference_from_image, mm; NaN where not `used`.
+        relative: [N - 1, 4, 4], entry i maps frame i + 1 to frame i; NaN where either is not used.
+        used: [N] bool.
+        reference: index of the first used frame.
+    """
+
+    poses: np.ndarray
+    relative: np.ndarray
+    used: np.ndarray
+    reference: int
+
+    @classmethod
+    def of(cls, frame0_from_image: np.ndarray, used: np.ndarray) -> ReferencedPoses:
+        """Re-express poses [N, 4, 4] given in any one frame of reference; at least one frame is used."""
+        reference = int(np.argmax(used))
+        poses = invert_rigid(frame0_from_image[reference]) @ np.where(used[:, None, None], frame0_from_image, np.nan)
+        poses[reference] = np.eye(4)
+        return cls(poses, invert_rigid(poses[:-1]) @ poses[1:], used, reference)
+
+    @property
+    def centres_mm(self) -> np.ndarray:
+        """[N, 3] image centres in the reference frame, mm."""
+        return self.poses[:, :3, 3]
+
+
+def baseline_poses(true: ReferencedPoses) -> dict[str, ReferencedPoses]:
+    """Return estimates that need no images: `identity`, no motion at all; `mean_motion`, the mean true step repeated.
+
+    The latter is missing where no two neighbouring frames are used.
+    """
+    steps = true.relative[np.isfinite(true.relative).all(axis=(1, 2))]
+    count = len(true.poses)
+    baselines = {"identity": np.tile(np.eye(4), (count, 1, 1))}
+    if len(steps):
+        mean_step = matrices_from_parameters(parameters_from_matrices(steps).mean(axis=0))
+        baselines["mean_motion"] = accumulate(np.tile(mean_step, (count - 1, 1, 1)))
+    return {name: ReferencedPoses.of(poses, true.used) for name, poses in baselines.items()}
+
+
+def five_points_mm(image_from_pixel: np.ndarray, frame_size: tuple[int, int]) -> np.ndarray:
+    """Return the five points at which the DualTrack paper and the TUS-REC baselines measure.
+
+    Args:
+        image_from_pixel: [4, 4] pixel to image mm.
+        frame_size: (rows H, columns W).
+
+    Returns:
+        [4, 5] homogeneous image points, mm, of pixels (0, 0), (W, 0), (0, H), (W, H) and (W // 2, H // 2). Three of
+        them lie one pixel outside the image, as in the published code.
+    """
+    height, width = frame_size
+    pixels = [(0, 0), (width, 0), (0, height), (width, height), (width // 2, height // 2)]
+    return image_from_pixel @ np.array([(u, v, 0, 1) for u, v in pixels], dtype=np.float64).T
+
+
+def mean_point_error(predicted: np.ndarray, true: np.ndarray, points_mm: np.ndarray) -> np.ndarray:
+    """Return the mean distance between the points as two sets of poses place them.
+
+    Args:
+        predicted, true: [n, 4, 4] poses, mm.
+        points_mm: [4, k] homogeneous image points, mm.
+
+    Returns:
+        [n] mm; NaN where a pose is.
+    """
+    return np.linalg.norm(((predicted - true) @ points_mm)[:, :3], axis=1).mean(axis=1)
+
+
+def landmark_errors(
+    predicted: np.ndarray, true: np.ndarray, landmarks: Landmarks, image_from_pixel: np.ndarray
+) -> np.ndarray:
+    """Return the distance between each landmark as two sets of poses place it.
+
+    Args:
+        predicted, true: [N, 4, 4] poses of all frames, mm; NaN where a frame does not count.
+        landmarks: all in these frames.
+        image_from_pixel: [4, 4] pixel to image mm.
+
+    Returns:
+        [L] mm, NaN for landmarks in frames that do not count.
+    """
+    ones = np.ones(len(landmarks))
+    pixels = np.stack([landmarks.pixels[:, 0], landmarks.pixels[:, 1], 0 * ones, ones], axis=1)
+    difference = predicted[landmarks.frames] - true[landmarks.frames]
+    moved = difference[:, :3] @ (pixels @ image_from_pixel.T)[:, :, None]
+    return np.linalg.norm(moved[..., 0], axis=1)
+
+
+def drift_metrics(drift_mm: np.ndarray, true_centres_mm: np.ndarray) -> dict[str, float]:
+    """Return drift, drift rates and lengths over the frames that count, the reference first.
+
+    Args:
+        drift_mm: [n] error of the image centre.
+        true_centres_mm: [n, 3].
+
+    Returns:
+        `final_drift_mm`, `max_drift_mm`, `sum_drift_mm`, `fdr_percent`, `fdr_path_percent`, `adr_percent`,
+        `adr_path_percent`, `path_length_mm`, `straight_distance_mm`; a rate without motion is NaN.
+    """
+    straight = np.linalg.norm(true_centres_mm - true_centres_mm[0], axis=1)
+    path = np.concatenate([[0.0], np.linalg.norm(np.diff(true_centres_mm, axis=0), axis=1).cumsum()])
+    return {
+        "final_drift_mm": float(drift_mm[-1]),
+        "max_drift_mm": float(drift_mm.max()),
+        "sum_drift_mm": float(drift_mm.sum()),
+        "fdr_percent": _percent(drift_mm[-1:], straight[-1:], 0.0),
+        "fdr_path_percent": _percent(drift_mm[-1:], path[-1:], 0.0),
+        "adr_percent": _percent(drift_mm, straight, MIN_DISTANCE_MM),
+        "adr_path_percent": _percent(drift_mm, path, MIN_DISTANCE_MM),
+        "path_length_mm": float(path[-1]),
+        "straight_distance_mm": float(straight[-1]),
+    }
+
+
+def hausdorff_mm(one: np.ndarray, other: np.ndarray) -> float:
+    """Return the largest distance of a point of either path [n, 3], [m, 3] from the nearest one of the other, mm."""
+    from scipy.spatial.distance import directed_hausdorff
+
+    return max(directed_hausdorff(one, other)[0], directed_hausdorff(other, one)[0])
+
+
+def _percent(part: np.ndarray, whole: np.ndarray, least: float) -> float:
+    """Mean of 100 part / whole where `whole` is above 0 and at least `least`; NaN where it never is."""
+    kept = (whole > 0) & (whole >= least)
+    return float((100 * part[kept] / whole[kept]).mean()) if kept.any() else math.nan
+
+
+def correlations(predicted: np.ndarray, true: np.ndarray) -> dict[str, float]:
+    """Return Pearson's r of the six components of relative poses; a network that only learned the mean has none.
+
+    Args:
+        predicted, true: [n, 4, 4]; steps that are not finite in `true` do not count.
+
+    Returns:
+        `correlation_tx` ... `correlation_rz`; NaN where either side does not vary.
+    """
+    counted = np.isfinite(true).all(axis=(1, 2))
+    columns = [parameters_from_matrices(relative[counted]).T for relative in (predicted, true)]
+    return {f"correlation_{name}": _pearson(*pair) for name, *pair in zip(COMPONENTS, *columns, strict=True)}
+
+
+def _pearson(one: np.ndarray, other: np.ndarray) -> float:
+    if len(one) < 2:
+        return math.nan
+    deviations = [values - values.mean() for values in (one, other)]
+    norms = [np.linalg.norm(deviation) for deviation in deviations]
+    # A component that is constant up to rounding has no correlation.
+    if any(norm <= 1e-9 * math.sqrt(len(one)) for norm in norms):
+        return math.nan
+    return float(np.clip(deviations[0] @ deviations[1] / (norms[0] * norms[1]), -1, 1))
+
+
+def scores(metrics: Mapping[str, float], identity: Mapping[str, float]) -> dict[str, float]:
+    """Return the TUS-REC 2025 scores of one sweep: 1 for no error, 0 for what no motion gives, negative for worse.
+
+    Args:
+        metrics, identity: `gpe_mm`, `lpe_mm`, `gle_mm` and `lle_mm` of the estimate and of no motion at all.
+
+    Returns:
+        `tus_rec_score`, the mean of 1 - E / E_identity over the four, NaN where one of them is undefined (no landmarks)
+        or no motion has no error; `pixel_score`, the same over the first two, which is not the challenge's score.
+    """
+
+    def mean_over(names: tuple[str, ...]) -> float:
+        if any(not identity[name] > 0 for name in names):
+            return math.nan
+        return sum(1 - metrics[name] / identity[name] for name in names) / len(names)
+
+    return {"tus_rec_score": mean_over(_PIXELS + _LANDMARKS), "pixel_score": mean_over(_PIXELS)}

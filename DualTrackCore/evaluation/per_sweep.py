@@ -1,6 +1,6 @@
 """All figures of one estimated trajectory against the tracking of its sweep.
 
-Every figure is of the trajectories as they are: nothing is scaled or fitted first. Pixels are counted from the centre
+The trajectories are compared as they are: nothing is scaled or fitted first. Pixels are counted from the centre
 of the top-left one, which is pixel (0, 0). Definitions: :mod:`DualTrackCore.evaluation.definitions`.
 """
 
@@ -16,13 +16,20 @@ import numpy as np
 
 from DualTrackCore.errors import InputError
 from DualTrackCore.evaluation.all_pixels import PixelGrid
-from DualTrackCore.evaluation.correlation import correlations
-from DualTrackCore.evaluation.definitions import METRICS
-from DualTrackCore.evaluation.drift import drift_metrics, hausdorff_mm
-from DualTrackCore.evaluation.points import five_points_mm, landmark_errors, mean_point_error
-from DualTrackCore.evaluation.poses import ReferencedPoses, baseline_poses
-from DualTrackCore.evaluation.score import scores
+from DualTrackCore.evaluation.definitions import (
+    METRICS,
+    ReferencedPoses,
+    baseline_poses,
+    correlations,
+    drift_metrics,
+    five_points_mm,
+    hausdorff_mm,
+    landmark_errors,
+    mean_point_error,
+    scores,
+)
 from DualTrackCore.landmarks import Landmarks
+from DualTrackCore.plain import plain_values
 from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.trajectory import Trajectory
@@ -37,7 +44,7 @@ class Evaluation:
             name ends in its unit. NaN where the figure is undefined (a drift rate without motion, a correlation with a
             constant, an error on landmarks without landmarks).
         baselines: the same metrics for `identity` (no motion at all) and for `mean_motion` (the mean true
-            relative pose at every step): what an estimate must beat to be worth anything.
+            relative pose at every step); an estimate that is not better than these is useless.
         global_error_mm: [N] mean over all pixels with G; NaN where it does not count.
         local_error_mm: [N] mean over all pixels with L of frame i to i - 1; NaN where it does not count.
         drift_mm: [N] error of the image centre with G; NaN where a pose is invalid.
@@ -58,20 +65,22 @@ class Evaluation:
     landmarks_used: int = 0
 
     def as_dict(self) -> dict[str, Any]:
-        """Everything as plain values for JSON; undefined figures are None."""
-        return {
-            "frames": self.frames,
-            "frames_used": self.frames_used,
-            "landmarks_used": self.landmarks_used,
-            "reference_frame": self.reference_frame,
-            "metrics": _plain(self.metrics),
-            "baselines": {name: _plain(metrics) for name, metrics in self.baselines.items()},
-            "per_frame": {
-                "global_error_mm": [_number(value) for value in self.global_error_mm],
-                "local_error_mm": [_number(value) for value in self.local_error_mm],
-                "drift_mm": [_number(value) for value in self.drift_mm],
-            },
-        }
+        """Return everything as plain values for JSON; undefined figures are None."""
+        return plain_values(
+            {
+                "frames": self.frames,
+                "frames_used": self.frames_used,
+                "landmarks_used": self.landmarks_used,
+                "reference_frame": self.reference_frame,
+                "metrics": self.metrics,
+                "baselines": self.baselines,
+                "per_frame": {
+                    "global_error_mm": self.global_error_mm,
+                    "local_error_mm": self.local_error_mm,
+                    "drift_mm": self.drift_mm,
+                },
+            }
+        )
 
 
 def evaluate(
@@ -85,8 +94,8 @@ def evaluate(
     """Compare a trajectory with the tracking of its sweep.
 
     Both are re-expressed in the first frame that is valid in both. Frames invalid in either do not count, nor do
-    landmarks in them; what their poses hold is not looked at. A relative pose counts where both its frames do. The
-    time does not depend on the size of the frames: see :mod:`DualTrackCore.evaluation.all_pixels`.
+    landmarks in them; their poses are not read. A relative pose counts where both its frames do. The time does not
+    depend on the size of the frames: see :mod:`DualTrackCore.evaluation.all_pixels`.
 
     Args:
         predicted: as many poses as the sweep has frames.
@@ -105,8 +114,8 @@ def evaluate(
     comparer = _Comparer(sweep, true, landmarks, Reporter(progress, cancelled))
     estimates = {"": ReferencedPoses.of(predicted.poses, used), **baseline_poses(true)}
     compared = {name: comparer.compare(poses, name) for name, poses in estimates.items()}
-    still = compared["identity"].metrics
-    metrics = {name: _ordered(found.metrics, still) for name, found in compared.items()}
+    no_motion = compared["identity"].metrics
+    metrics = {name: _ordered(one.metrics, no_motion) for name, one in compared.items()}
     own = compared[""]
     return Evaluation(
         metrics=metrics.pop(""),
@@ -161,7 +170,7 @@ class _Comparer:
 
     def compare(self, predicted: ReferencedPoses, detail: str) -> _Compared:
         true = self._true
-        # The reference frame is where it is by definition; it counts nowhere.
+        # The reference frame has no error by definition, so it does not count.
         true_poses = true.poses.copy()
         true_poses[true.reference] = np.nan
         differences = np.concatenate([predicted.poses - true_poses, predicted.relative - true.relative])
@@ -187,29 +196,23 @@ class _Comparer:
         """GLE, LLE, and the number of landmarks in frames that count."""
         if self._landmarks is None:
             return math.nan, math.nan, 0
-        unknown = np.full((1, 4, 4), np.nan)
+        no_pose = np.full((1, 4, 4), np.nan)
         pairs = (
             (predicted.poses, true_poses),
-            tuple(np.concatenate([unknown, poses.relative]) for poses in (predicted, self._true)),
+            tuple(np.concatenate([no_pose, poses.relative]) for poses in (predicted, self._true)),
         )
-        everywhere, steps = (landmark_errors(*pair, self._landmarks, self._image_from_pixel) for pair in pairs)
-        return _mean(everywhere), _mean(steps), int(np.isfinite(everywhere).sum())
+        global_errors, local_errors = (
+            landmark_errors(*pair, self._landmarks, self._image_from_pixel) for pair in pairs
+        )
+        return _mean(global_errors), _mean(local_errors), int(np.isfinite(global_errors).sum())
 
 
-def _ordered(metrics: Mapping[str, float], still: Mapping[str, float]) -> Mapping[str, float]:
+def _ordered(metrics: Mapping[str, float], no_motion: Mapping[str, float]) -> Mapping[str, float]:
     """The metrics with the scores among them, in the order of their definitions."""
-    known = {**metrics, **scores(metrics, still)}
-    return MappingProxyType({name: known[name] for name in METRICS})
+    with_scores = {**metrics, **scores(metrics, no_motion)}
+    return MappingProxyType({name: with_scores[name] for name in METRICS})
 
 
 def _mean(values: np.ndarray) -> float:
-    known = values[np.isfinite(values)]
-    return float(known.mean()) if len(known) else math.nan
-
-
-def _number(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
-
-
-def _plain(metrics: Mapping[str, float]) -> dict[str, float | None]:
-    return {name: _number(value) for name, value in metrics.items()}
+    finite = values[np.isfinite(values)]
+    return float(finite.mean()) if len(finite) else math.nan

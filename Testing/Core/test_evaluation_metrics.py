@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 
 from DualTrackCore.errors import Cancelled, InputError
 from DualTrackCore.evaluation import COMPONENTS, METRICS, evaluate
-from DualTrackCore.evaluation.all_pixels import PixelGrid
-from DualTrackCore.evaluation.quadrature import NODES, AxisPieces, gram_rule
+from DualTrackCore.evaluation.all_pixels import NODES, AxisPieces, PixelGrid, gram_rule
 from DualTrackCore.landmarks import Landmarks
 from DualTrackCore.progress import Reporter
 from DualTrackCore.sweep import Sweep

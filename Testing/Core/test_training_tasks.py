@@ -8,7 +8,7 @@ from training_data import tiny_recipe, tracked_sweep
 
 from DualTrackCore.errors import CheckpointError, InputError
 from DualTrackCore.evaluation import evaluate
-from DualTrackCore.evaluation.points import five_points_mm
+from DualTrackCore.evaluation.definitions import five_points_mm
 from DualTrackCore.network import DualTrack
 from DualTrackCore.network.checkpoint import save_model
 from DualTrackCore.research.training import load_recipe

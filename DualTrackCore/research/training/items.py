@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from DualTrackCore.errors import InputError
-from DualTrackCore.evaluation.points import five_points_mm
+from DualTrackCore.evaluation.definitions import five_points_mm
 from DualTrackCore.network import DualTrack, ModelCard
 from DualTrackCore.research.baselines import MotionNetwork
 from DualTrackCore.research.training.augmentation import Draw, item_random, targets, thinned

@@ -8,8 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from DualTrackCore.evaluation.definitions import COMPONENTS
-from DualTrackCore.evaluation.points import mean_point_error
+from DualTrackCore.evaluation.definitions import COMPONENTS, mean_point_error
 from DualTrackCore.trajectory import accumulate, matrices_from_parameters
 
 #: Errors, squared errors, counts, then count, sums, squares and products of the six components.
