@@ -96,9 +96,13 @@ class Reporter:
         detail = ", ".join(part for part in (self._detail, report.detail) if part)
         self.report(report.stage, report.done, report.total, detail)
 
+    def cancelled(self) -> bool:
+        """Whether the caller wants to stop; fits as a :data:`CancelledCallback`."""
+        return self._cancelled is not None and self._cancelled()
+
     def check(self) -> None:
         """Raise :class:`Cancelled` if the caller wants to stop."""
-        if self._cancelled is not None and self._cancelled():
+        if self.cancelled():
             raise Cancelled("Cancelled; nothing was written.")
 
     def with_detail(self, detail: str) -> Reporter:

@@ -29,6 +29,7 @@ class Setting:
         at_least, at_most, above: limits of a number, or of each number of a tuple.
         expects: what the field takes, in words; made of type and limits where empty.
         convert: turns what the caller gave into the value that is checked; for values with several notations.
+        group: what the field belongs to; a command takes the options of some groups.
         option: name of the command-line option, where it differs from the field's.
         metavar: placeholder of its value in help texts.
     """
@@ -40,6 +41,7 @@ class Setting:
     above: float | None = None
     expects: str = ""
     convert: Callable[[Any], Any] | None = None
+    group: str = ""
     option: str = ""
     metavar: str = ""
 
@@ -72,19 +74,15 @@ def setting_of(field: dataclasses.Field) -> Setting:
     return field.metadata.get(_KEY, Setting())
 
 
-def check_settings(settings: Any, owner: str = "The setting") -> None:
+def check_settings(settings: Any) -> None:
     """Check every field of a frozen dataclass; call it in `__post_init__`.
-
-    Args:
-        settings: the dataclass.
-        owner: what stands before the name of a field in messages.
 
     Raises:
         InputError: a value of another type or outside the limits; names field, value and what is expected.
     """
     hints = typing.get_type_hints(type(settings))
     for field in dataclasses.fields(settings):
-        value = fitted(field, hints[field.name], getattr(settings, field.name), f"{owner} {field.name}")
+        value = fitted(field, hints[field.name], getattr(settings, field.name), f"The setting {field.name}")
         object.__setattr__(settings, field.name, value)
 
 
@@ -128,6 +126,27 @@ def fitted(field: dataclasses.Field, hint: Any, value: object, place: str) -> An
     return _fit(hint, setting_of(field), value, place, "")
 
 
+def value_of_text(field: dataclasses.Field, hint: Any, text: str) -> Any:
+    """The value that a text on the command line stands for: itself, a number, or numbers with commas between them.
+
+    Raises:
+        InputError: none of these fits; says what is expected.
+    """
+    for value in (text, *_numbers(text)):
+        with contextlib.suppress(_Misfit):
+            return _fit_any(hint, setting_of(field), value, "", "")
+    raise InputError(f"{text!r} is not {expected(hint, setting_of(field))}.")
+
+
+def _numbers(text: str) -> list[Any]:
+    """What a text may be as numbers: one of them, or a list."""
+    words = text.replace("x", ",").split(",")
+    with contextlib.suppress(ValueError):
+        numbers = [int(word) if word.strip().lstrip("+-").isdigit() else float(word) for word in words]
+        return numbers if len(numbers) == 1 else [numbers]
+    return []
+
+
 def expected(hint: Any, facts: Setting) -> str:
     """What a field of this type takes, in words: "a number of mm above 0 or 'auto'"."""
     if facts.expects:
@@ -152,13 +171,19 @@ def _expected(kind: Any, facts: Setting) -> str:
 
 
 def _fit(hint: Any, facts: Setting, value: object, where: str, key: str) -> Any:
+    try:
+        return _fit_any(hint, facts, value, where, key)
+    except _Misfit:
+        raise InputError(f"{_place(where, key)} is {value!r}; expected {expected(hint, facts)}.") from None
+
+
+def _fit_any(hint: Any, facts: Setting, value: object, where: str, key: str) -> Any:
     if facts.convert is not None:
         value = facts.convert(value)
-    kinds = _alternatives(hint)
-    for kind in kinds:
+    for kind in _alternatives(hint):
         with contextlib.suppress(_Misfit):
             return _fit_one(kind, facts, value, where, key)
-    raise InputError(f"{_place(where, key)} is {value!r}; expected {expected(hint, facts)}.")
+    raise _Misfit
 
 
 def _fit_one(kind: Any, facts: Setting, value: object, where: str, key: str) -> Any:
@@ -191,7 +216,7 @@ def _fit_plain(kind: type, facts: Setting, value: object) -> Any:
     if kind is float and not isinstance(value, bool):
         try:
             value = float(value)  # YAML 1.1 reads 1e-4 as text, so text that is a number counts as one
-        except (TypeError, ValueError, OverflowError):
+        except (TypeError, ValueError):
             raise _Misfit from None
     _require(isinstance(value, kind) and (kind is bool or not isinstance(value, bool)), value)
     return _require(kind not in (int, float) or facts.admits(value), value)

@@ -143,16 +143,31 @@ class Sweep:
             yield start, self.window(start, min(start + size, len(self)))
 
     def slice(self, start: int, stop: int) -> Sweep:
-        """Frames start to stop - 1 as a sweep of their own; frames are read into memory."""
+        """Frames start to stop - 1 as a sweep of their own; frames are read when they are asked for."""
+        if (start, stop) == (0, len(self)):
+            return self
         tracked = None if self.tracked is None else self.tracked.slice(start, stop)
         times = None if self.timestamps_s is None else self.timestamps_s[start:stop]
+        array = isinstance(self.frames, np.ndarray)
         return replace(
             self,
-            frames=self.window(start, stop),
+            frames=self.frames[start:stop] if array else _PartOfFrames(self.frames, start, stop),
             timestamps_s=times,
             frame_valid=self.frame_valid[start:stop],
             tracked=tracked,
         )
+
+
+class _PartOfFrames:
+    """Frames start to stop - 1 of a source."""
+
+    def __init__(self, frames: FrameSource, start: int, stop: int) -> None:
+        self._frames, self._start = frames, start
+        self.shape, self.dtype = (stop - start, *frames.shape[1:]), frames.dtype
+
+    def __getitem__(self, key: slice) -> np.ndarray:
+        first, last, _ = key.indices(self.shape[0])
+        return self._frames[self._start + first : self._start + max(first, last)]
 
 
 def validated_spacing(spacing_mm: object) -> tuple[float, float] | None:

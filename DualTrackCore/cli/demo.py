@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from argparse import Namespace
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from DualTrackCore.cli.console import Console, columns, plural
-from DualTrackCore.cli.parser import NOTICE, build_parser
-from DualTrackCore.cli.results import Results, reconstruct, write_files, write_report
 from DualTrackCore.files import staged_folder
 from DualTrackCore.io import write_trajectory_csv
-from DualTrackCore.network import load_model
+from DualTrackCore.progress import Reporter
+from DualTrackCore.run.pipeline import run
+from DualTrackCore.run.report import NOTICE, RunReport
+from DualTrackCore.run.results import RunResult, write_report
+from DualTrackCore.run.settings import TRACKED, RunSettings
 from DualTrackCore.sample import sample_sweep
-from DualTrackCore.sweep import Sweep
-from DualTrackCore.tracking import estimate_trajectory
-from DualTrackCore.trajectory import Trajectory
 
 HONESTY = "Sweep and training data are simulated: the figures say nothing about patients."
 
@@ -45,61 +45,64 @@ _FILES = {
     "sweep.igs.mha": "the frames with their estimated poses",
     "trajectory.csv": "the estimated poses",
     "true-trajectory.csv": "the true poses",
+    "settings.yaml": "the settings, for `dualtrack run --config`",
     "report.json": "model, settings, warnings and all figures",
 }
 
 
 def demo(options: Namespace, console: Console) -> None:
     """Track and reconstruct the sample sweep with the model that ships, and compare with the true poses."""
-    target = Path(options.output)
-    settings = build_parser().parse_args(["run", "sample", "-o", str(target)])
+    target, reporter = Path(options.output), Reporter(console.progress)
+    settings = RunSettings()
     with staged_folder(target) as folder:
-        model, sweep = load_model(), sample_sweep()
+        sweep = sample_sweep()
         console.say(
             f"The sample sweep, {plural(len(sweep), 'simulated frame')} on a path of "
-            f"{sweep.tracked.path_length_mm:.1f} mm, goes through the model {model.card.name},\n"
+            f"{sweep.tracked.path_length_mm:.1f} mm, goes through the model {settings.model},\n"
             "which never saw it. Its true poses are known and only used to measure the result."
         )
-        trajectory = estimate_trajectory(sweep, model, progress=console.progress)
-        results = write_files(folder, sweep, trajectory, settings, console)
-        _write_truth(folder, sweep, trajectory, results, settings, console)
-        results.report["about"] = HONESTY
-        write_report(results.report, folder)
-    console.say(_summary(results.report, model.card.name, target))
-    console.result({"output": str(target), **results.report})
+        result = run(sweep, settings, reporter)
+        report = result.write(folder, reporter)
+        _write_truth(folder, result, reporter)
+        report = write_report(replace(report, about=HONESTY), folder)
+    for note in report.warnings[len(result.warnings) :]:
+        console.warn(note)
+    console.say(_summary(report, settings.model, target))
+    console.result({"output": str(target), **report.as_dict()})
 
 
-def _write_truth(
-    folder: Path, sweep: Sweep, trajectory: Trajectory, results: Results, settings: Namespace, console: Console
-) -> None:
-    """The volume from the true poses, the poses, and the picture of both."""
-    truth = sweep.tracked
-    true = reconstruct(sweep, truth, settings, console)
-    true.write(folder / "true-volume.nrrd")
-    write_trajectory_csv(truth, folder / "true-trajectory.csv", sweep.timestamps_s)
+def _write_truth(folder: Path, result: RunResult, reporter: Reporter) -> None:
+    """Write the volume from the true poses, the poses, and the picture of both."""
+    sweep = result.sweep
+    settings = replace(RunSettings(), poses=TRACKED)
+    true = run(sweep, settings, reporter)
+    true.reconstruction.write(folder / "true-volume.nrrd")
+    write_trajectory_csv(sweep.tracked, folder / "true-trajectory.csv", sweep.timestamps_s)
     if (folder / "slices.png").is_file():  # else there is nothing to draw with, which was said already
         from DualTrackCore.pictures import write_comparison
 
         picture = folder / "comparison.png"
-        write_comparison(results.reconstruction, true, trajectory, truth, results.evaluation, picture)
+        write_comparison(
+            result.reconstruction, true.reconstruction, result.trajectory, sweep.tracked, result.evaluation, picture
+        )
 
 
-def _summary(report: Mapping[str, Any], model: str, target: Path) -> str:
-    volume = report["volume"]
+def _summary(report: RunReport, model: str, target: Path) -> str:
+    volume = report.volume
     size = " x ".join(str(n) for n in volume["size"])
     covered, spacing = f"{volume['covered_fraction']:.0%}", f"{volume['spacing_mm'][0]:.3g} mm"
     lines = [
         "",
         f"The volume has {size} voxels of {spacing}; {covered} of it was seen.",
         "",
-        _table(report["evaluation"], model),
+        _table(report.evaluation, model),
         "",
         '"No motion" leaves every frame on the first one. "Mean motion" repeats the mean of the true steps, so it was',
         "told what the model has to find out, all but the changes from step to step.",
         HONESTY,
         "",
         f"Results are in {target}:",
-        columns([(name, what) for name, what in _FILES.items() if name in report["files"]]),
+        columns([(name, what) for name, what in _FILES.items() if name in report.files]),
         "",
         "In 3D Slicer, drag volume.nrrd and true-volume.nrrd into the window; sweep.igs.mha needs the extension",
         "SlicerIGSIO. Your own clip goes the same way: `dualtrack run CLIP -o DIR`.",

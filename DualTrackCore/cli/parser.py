@@ -1,4 +1,4 @@
-"""Options of the `dualtrack` command. Nothing heavy is imported here, so that --help is instant."""
+"""Options of the `dualtrack` command. Nothing heavy is imported here: --help takes a moment."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import NoReturn
 
+from DualTrackCore.cli.options import add_settings
 from DualTrackCore.errors import InputError
-from DualTrackCore.network.catalogue import DEFAULT_MODEL
+from DualTrackCore.run.report import NOTICE
+from DualTrackCore.run.settings import FRAMES, INPUT, NETWORK, RESULTS, TRACKED, VOLUME, RunSettings
 from DualTrackCore.version import __version__
-
-NOTICE = "Research use only; not for diagnosis. Millimetres are estimates."
 
 
 class _Parser(argparse.ArgumentParser):
@@ -63,90 +63,28 @@ def _lazily(function: str) -> Callable[..., object]:
     return run
 
 
-def _add_sweep(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("sweep", metavar="SWEEP", help="file or folder of frames")
-    parser.add_argument(
-        "--calibration", metavar="FILE", help="image-to-probe calibration: PLUS XML, 4x4 text, or calib_matrix.csv"
-    )
-    parser.add_argument(
-        "--spacing", metavar="MM", type=_numbers(1, 2), help="pixel spacing in mm: one number, or columns,rows"
-    )
-
-
-def _add_model(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--model",
-        metavar="M",
-        default=DEFAULT_MODEL,
-        help="name of a model that ships or is installed, or a weights file (default: %(default)s)",
-    )
-    parser.add_argument("--card", metavar="FILE", help="model card (JSON) of a weights file that has none")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:0, ..., mps (default: %(default)s)")
-    parser.add_argument("--precision", default="auto", choices=["auto", "fp32", "bf16", "fp16"])
-    parser.add_argument(
-        "--chunk",
-        metavar="N",
-        type=_count_or_auto,
-        default="auto",
-        help="frames through the network at a time (default: auto)",
-    )
-
-
-def _add_checks(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--views",
-        type=int,
-        default=1,
-        choices=[1, 2, 4],
-        help="run the network on the sweep as it is (1), mirrored as well (2), and both backwards as well (4), and "
-        "take the mean: steadier in-plane motion for two or four times the time (default: %(default)s)",
-    )
-
-
-def _add_volume(parser: argparse.ArgumentParser) -> None:
-    volume = parser.add_argument_group("volume")
-    volume.add_argument(
-        "--voxel", metavar="MM", type=_numbers(1, 3), help="voxel size in mm: one number, or x,y,z (default: chosen)"
-    )
-    volume.add_argument("--interpolation", default="linear", choices=["linear", "nearest"])
-    volume.add_argument("--compounding", default="mean", choices=["mean", "maximum", "latest"])
-    volume.add_argument(
-        "--hole-filling",
-        default="stick",
-        choices=["none", "gaussian", "distance", "nearest", "stick"],
-        help="of voxels that nothing reached; stick fills only between seen ones (default: %(default)s)",
-    )
-    volume.add_argument("--axes", default="frame0", choices=["frame0", "principal"], help="of the volume")
-    volume.add_argument(
-        "--frame", default="frame0", choices=["frame0", "reference"], help="frame of reference of the volume"
-    )
-    volume.add_argument("--clip", metavar="X,Y,W,H", type=_numbers(4, 4, int), help="use this rectangle of each frame")
-    volume.add_argument("--fan", choices=["none", "auto"], default="none", help="auto: find the image area by itself")
-    volume.add_argument("--reject-below", metavar="GREY", type=int, default=0, help="leave darker pixels out")
-    volume.add_argument("--no-pictures", action="store_true", help="write no preview pictures")
-
-
 def _add_info(commands: argparse._SubParsersAction) -> None:
     parser = _command(commands, "info", "sweeps:info", "say what a sweep holds")
-    _add_sweep(parser)
+    _add_sweep(parser, INPUT)
 
 
 def _add_run(commands: argparse._SubParsersAction) -> None:
     parser = _command(
-        commands, "run", "sweeps:run", "estimate the trajectory of a sweep and reconstruct its volume, with a report"
+        commands, "run", "runs:run", "estimate the trajectory of a sweep and reconstruct its volume, with a report"
     )
-    _add_sweep(parser)
-    _add_model(parser)
-    _add_checks(parser)
-    parser.add_argument("-o", "--output", metavar="DIR", required=True, help="folder for the results")
-    _add_volume(parser)
+    parser.add_argument("sweeps", metavar="SWEEP", nargs="+", help="files or folders of frames; several share settings")
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="DIR",
+        required=True,
+        help="folder for the results, or for those of each sweep",
+    )
+    _add_settings(parser, INPUT, NETWORK, FRAMES, VOLUME, RESULTS)
 
 
 def _add_track(commands: argparse._SubParsersAction) -> None:
-    parser = _command(commands, "track", "sweeps:track", "estimate the trajectory of a sweep")
-    _add_sweep(parser)
-    _add_model(parser)
-    _add_checks(parser)
+    parser = _command(commands, "track", "runs:track", "estimate the trajectory of a sweep")
     parser.add_argument(
         "-o",
         "--output",
@@ -154,23 +92,37 @@ def _add_track(commands: argparse._SubParsersAction) -> None:
         required=True,
         help="trajectory .csv, or the sweep with its poses: .igs.mha, ...",
     )
+    _add_sweep(parser, INPUT, NETWORK, FRAMES)
 
 
 def _add_reconstruct(commands: argparse._SubParsersAction) -> None:
-    parser = _command(commands, "reconstruct", "sweeps:reconstruct", "reconstruct a volume from poses that are known")
-    _add_sweep(parser)
-    parser.add_argument(
-        "--poses", metavar="tracked|FILE", default="tracked", help="the sweep's own tracking, or a trajectory .csv"
-    )
+    parser = _command(commands, "reconstruct", "runs:reconstruct", "reconstruct a volume from poses that are known")
     parser.add_argument("-o", "--output", metavar="DIR", required=True, help="folder for the results")
-    _add_volume(parser)
+    _add_poses(parser, "the sweep's own tracking, or a trajectory .csv")
+    _add_sweep(parser, INPUT, FRAMES, VOLUME, RESULTS)
 
 
 def _add_convert(commands: argparse._SubParsersAction) -> None:
     parser = _command(commands, "convert", "sweeps:convert", "write a sweep in another format")
-    _add_sweep(parser)
+    _add_sweep(parser, INPUT)
     parser.add_argument("output", metavar="OUTPUT", help=".igs.mha, .seq.nrrd or .h5")
-    parser.add_argument("--poses", metavar="tracked|FILE", default="tracked", help="poses to write along")
+    _add_poses(parser, "poses to write along")
+
+
+def _add_sweep(parser: argparse.ArgumentParser, *groups: str) -> None:
+    parser.add_argument("sweep", metavar="SWEEP", help="file or folder of frames")
+    _add_settings(parser, *groups)
+
+
+def _add_settings(parser: argparse.ArgumentParser, *groups: str) -> None:
+    """Options from the fields of RunSettings, and a file of them for commands that run something."""
+    add_settings(parser, RunSettings, groups)
+    if len(groups) > 1:
+        parser.add_argument("--config", metavar="FILE", help="settings (YAML), as a run writes them; options go first")
+
+
+def _add_poses(parser: argparse.ArgumentParser, text: str) -> None:
+    parser.add_argument("--poses", metavar="tracked|FILE", default=TRACKED, help=f"{text} (default: %(default)s)")
 
 
 def _add_models(commands: argparse._SubParsersAction) -> None:
@@ -304,15 +256,6 @@ def _add_demo(commands: argparse._SubParsersAction) -> None:
         commands, "demo", "demo:demo", "track and reconstruct the sample sweep, and measure it against its true poses"
     )
     parser.add_argument("-o", "--output", metavar="DIR", required=True, help="folder for the results")
-
-
-def _count_or_auto(text: str) -> int | str:
-    if text == "auto":
-        return text
-    try:
-        return int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is neither 'auto' nor a whole number") from None
 
 
 def _numbers(least: int, most: int, kind: type = float) -> Callable[[str], tuple]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from DualTrackCore.evaluation import Evaluation
 from DualTrackCore.pictures import drawing
 from DualTrackCore.trajectory import Trajectory
 
@@ -27,7 +27,7 @@ def write_comparison(
     true: Reconstruction,
     trajectory: Trajectory,
     truth: Trajectory,
-    evaluation: Evaluation,
+    evaluation: Mapping[str, Any],
     path: str | os.PathLike,
 ) -> Path:
     """Volumes from estimated and from true poses side by side, both paths, and the error over the frames.
@@ -38,7 +38,7 @@ def write_comparison(
     Args:
         estimated, true: volumes of one sweep whose grids have the axes of frame0.
         trajectory, truth: the poses that they were made with, in one frame0.
-        evaluation: of `trajectory` against `truth`.
+        evaluation: `Evaluation.as_dict()` of `trajectory` against `truth`.
         path: PNG file to write, replaced as a whole.
 
     Returns:
@@ -68,7 +68,7 @@ def write_comparison(
         top -= height + _GAP_INCHES
     bottom, height = 0.7, _CURVES_INCHES - 0.7
     _draw_paths(_placed(figure, 0.9, bottom, widest, height), trajectory, truth)
-    _draw_errors(_placed(figure, 1.6 + widest, bottom, widest, height), evaluation)
+    _draw_errors(_placed(figure, 1.6 + widest, bottom, widest, height), evaluation["per_frame"])
     title = "The same frames, placed by estimated and by true poses"
     figure.text(0.9 / drawing.WIDTH_INCHES, 1 - 0.5 / total, title, color=drawing.INK, fontsize=19, weight="bold")
     return drawing.save(figure, path)
@@ -139,10 +139,11 @@ def _draw_paths(axes: Axes, trajectory: Trajectory, truth: Trajectory) -> None:
     axes.set_title("Paths seen from the probe", loc="left", color=drawing.INK, fontsize=14, weight="bold")
 
 
-def _draw_errors(axes: Axes, evaluation: Evaluation) -> None:
-    frames = np.arange(evaluation.frames)
-    axes.plot(frames, evaluation.global_error_mm, color=drawing.BLUE, lw=1.8, label="mean of all pixels")
-    axes.plot(frames, evaluation.drift_mm, color=drawing.INK, lw=1.2, ls=(0, (5, 3)), label="image centre")
+def _draw_errors(axes: Axes, errors: Mapping[str, Any]) -> None:
+    pixels, centre = (np.array(errors[name], dtype=np.float64) for name in ("global_error_mm", "drift_mm"))
+    frames = np.arange(len(pixels))
+    axes.plot(frames, pixels, color=drawing.BLUE, lw=1.8, label="mean of all pixels")
+    axes.plot(frames, centre, color=drawing.INK, lw=1.2, ls=(0, (5, 3)), label="image centre")
     drawing.style_plot(axes, "frame", "mm")
     axes.set_ylim(bottom=0)
     axes.legend(frameon=False, fontsize=12, ncols=2, loc="lower right", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.2)

@@ -1,10 +1,18 @@
-"""The work in a process of its own: what it runs, how it says what it is doing, and how it ends.
+"""Runs in a process of their own: what it says while it works, and how it ends.
 
-`python -m DualTrackCore.worker` is that process; :class:`~DualTrackCore.worker_client.WorkerClient` starts it, talks to
-it and ends it. `run_job` and `preflight` are what it does, for scripts that compute in their own process.
+`python -m DualTrackCore.worker` is that process; :class:`WorkerClient` starts it, talks to it and ends it.
 """
 
-from DualTrackCore.worker.readiness import preflight
-from DualTrackCore.worker.run import run_job
+from typing import TYPE_CHECKING
 
-__all__ = ["preflight", "run_job"]
+from DualTrackCore.lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from DualTrackCore.worker.client import WorkerClient as WorkerClient
+    from DualTrackCore.worker.job import Job as Job
+    from DualTrackCore.worker.job import JobFailed as JobFailed
+    from DualTrackCore.worker.readiness import preflight as preflight
+
+__getattr__, __dir__, __all__ = lazy_exports(
+    __name__, {"client": ["WorkerClient"], "job": ["Job", "JobFailed"], "readiness": ["preflight"]}
+)

@@ -16,12 +16,12 @@ from DualTrackCore.worker.serve import serve
 def main() -> None:
     """Speak the protocol on standard input and output; everything that is printed goes to standard error."""
     parser = argparse.ArgumentParser(
-        prog="python -m DualTrackCore.worker", description="Compute for DualTrackCore.worker_client, which starts it."
+        prog="python -m DualTrackCore.worker", description="Compute for DualTrackCore.worker, which starts it."
     )
     parser.add_argument("--folder", type=Path, help="folder of the client, removed when the client has gone")
     options = parser.parse_args()
     if sys.stdin is None or sys.stdin.isatty():
-        parser.error("this process is started by DualTrackCore.worker_client and does not talk to people")
+        parser.error("this process is started by DualTrackCore.worker and does not talk to people")
     faulthandler.enable()
     _offer_to_die_first()
     requests, answers = _private_streams()

@@ -11,38 +11,57 @@ from pathlib import Path
 from typing import Any
 
 from DualTrackCore.errors import Cancelled, DualTrackError
-from DualTrackCore.jobs import JobResult
 from DualTrackCore.progress import Progress, Reporter
+from DualTrackCore.run.results import RunResult
 
 #: Writes what the worker needs into the folder of the job, and says what to ask it for.
 Request = Callable[[Path, Reporter], dict[str, Any]]
+#: Makes the outcome of the values that the worker answers.
+Answer = Callable[[dict[str, Any]], "RunResult | dict[str, Any]"]
+
+
+class JobFailed(DualTrackError):
+    """A run that ended without a result; `str()` is one sentence.
+
+    Attributes:
+        kind: what to offer next: "input" (settings or sweep), "memory" (smaller chunk, CPU, coarser voxels), "disk",
+            "missing" (a package), "start" (the process did not start), "version" (of another DualTrack), "crash" (the
+            process ended or said something unreadable), "fault" (an error in the program).
+        log_path: log of the process; it is deleted when the client stops.
+        details: the end of the log or the traceback, to be copied into a report.
+    """
+
+    def __init__(self, message: str, log_path: Path, details: str = "", kind: str = "fault") -> None:
+        super().__init__(message)
+        self.log_path = Path(log_path)
+        self.details = details
+        self.kind = kind
 
 
 class Job:
-    """One piece of work of a :class:`~DualTrackCore.worker_client.WorkerClient`.
+    """One piece of work of a :class:`~DualTrackCore.worker.WorkerClient`.
 
     Attributes:
         state: "running" (also while it waits for its turn), "done", "failed" or "cancelled".
     """
 
-    def __init__(self, owner: object, request: Request) -> None:
+    def __init__(self, owner: object, request: Request, answer: Answer = lambda values: values) -> None:
         self.state = "running"
         self.submitted_s = time.perf_counter()
         self._owner = owner  # a client lives as long as its jobs are of interest
-        self._request = request
+        self._request, self._answer = request, answer
         self._lock = threading.Lock()
         self._started = False
         self._cancelled = threading.Event()
         self._finished = threading.Event()
         self._reports: deque[Progress] = deque()
-        self._outcome: JobResult | dict[str, Any] | DualTrackError | None = None
+        self._outcome: RunResult | dict[str, Any] | DualTrackError | None = None
         self._wake: Callable[[], None] = lambda: None
 
     def poll(self) -> list[Progress]:
         """What has been reported since the last call, oldest first; never waits.
 
-        Stages are those of :func:`DualTrackCore.worker.run_job`; before them come "sending frames" (frames) and, where
-        the process is new, "starting".
+        Before the stages of the run come `Stage.SENDING` (frames) and, where the process is new, `Stage.STARTING`.
         """
         reports = []
         with contextlib.suppress(IndexError):
@@ -71,8 +90,8 @@ class Job:
                 return
 
     @property
-    def result(self) -> JobResult | dict[str, Any]:
-        """What came out: a :class:`JobResult`, or the dict of a preflight.
+    def result(self) -> RunResult | dict[str, Any]:
+        """What came out: a :class:`RunResult`, or the dict of a preflight.
 
         Raises:
             JobFailed: the run failed; the message is one sentence.
@@ -101,11 +120,15 @@ class Job:
         """For the session: write what the worker needs into the folder, and say what to ask it for."""
         return self._request(folder, Reporter(self.report, self._cancelled.is_set))
 
+    def outcome_of(self, values: dict[str, Any]) -> RunResult | dict[str, Any]:
+        """For the session: what the worker's answer stands for."""
+        return self._answer(values)
+
     def report(self, report: Progress) -> None:
         """For the session: note progress."""
         self._reports.append(report)
 
-    def finish(self, outcome: JobResult | dict[str, Any] | DualTrackError) -> None:
+    def finish(self, outcome: RunResult | dict[str, Any] | DualTrackError) -> None:
         """For the session: note how it ended; only the first ending counts."""
         with self._lock:
             if self._finished.is_set():
@@ -116,5 +139,5 @@ class Job:
             self._outcome = outcome
             failed = "failed" if isinstance(outcome, DualTrackError) else "done"
             self.state = "cancelled" if isinstance(outcome, Cancelled) else failed
-            self._request = lambda folder, reporter: {}  # lets go of the frames
+            self._request, self._answer = (lambda folder, reporter: {}), (lambda values: values)  # drop the frames
             self._finished.set()

@@ -14,9 +14,11 @@ from typing import Any
 import numpy as np
 
 from DualTrackCore.files import staged_folder
-from DualTrackCore.jobs import JobResult, plain_values
+from DualTrackCore.plain import plain_values
 from DualTrackCore.progress import Reporter, Stage
 from DualTrackCore.reconstruction.grid import VoxelGrid
+from DualTrackCore.run.report import RunReport
+from DualTrackCore.run.results import RunResult
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.trajectory import Trajectory
 
@@ -26,25 +28,23 @@ WINDOW_FRAMES = 32
 _TRAJECTORY_ARRAYS = ("poses", "valid", "reference_from_frame0")
 
 
-def write_sweep(folder: Path, sweep: Sweep, start: int, stop: int, reporter: Reporter) -> None:
-    """Write frames start to stop - 1 of a sweep into a folder, which must exist; told of as stage "sending frames".
+def write_sweep(folder: Path, sweep: Sweep, reporter: Reporter) -> None:
+    """Write a sweep into a folder, which must exist; reports `Stage.SENDING` (frames).
 
     Raises:
         OSError: no room.
         Cancelled: the caller asked to stop; the folder is left to the caller.
     """
-    whole = (start, stop) == (0, len(sweep))
-    tracked = sweep.tracked if whole or sweep.tracked is None else sweep.tracked.slice(start, stop)
-    _write_frames(folder / "frames.npy", sweep, start, stop, reporter)
-    arrays = {"frame_valid": sweep.frame_valid[start:stop], **_trajectory_arrays(tracked)}
+    _write_frames(folder / "frames.npy", sweep, reporter)
+    arrays = {"frame_valid": sweep.frame_valid, **_trajectory_arrays(sweep.tracked)}
     if sweep.timestamps_s is not None:
-        arrays["timestamps_s"] = sweep.timestamps_s[start:stop]
+        arrays["timestamps_s"] = sweep.timestamps_s
     np.savez(folder / "sweep.npz", **arrays)
     facts = {
         "spacing_mm": sweep.spacing_mm,
         "skew_deg": sweep.skew_deg,
         "provenance": sweep.provenance,
-        "tracked": None if tracked is None else tracked.provenance,
+        "tracked": None if sweep.tracked is None else sweep.tracked.provenance,
     }
     _write_json(folder / "sweep.json", facts)
 
@@ -66,24 +66,23 @@ def read_sweep(folder: Path) -> Sweep:
     )
 
 
-def write_result(folder: Path, result: JobResult) -> None:
-    """Write a result into a new folder; it appears whole or not at all."""
+def write_result(folder: Path, result: RunResult) -> None:
+    """Write a result, all but its frames, into a new folder; it appears whole or not at all."""
     with staged_folder(folder) as staging:
-        for name in ("volume", "coverage"):
-            if (array := getattr(result, name)) is not None:
-                np.save(staging / f"{name}.npy", array)
-        arrays = _trajectory_arrays(result.trajectory)
-        if result.grid is not None:
-            arrays |= {"grid_origin_mm": result.grid.origin_mm, "grid_axes": result.grid.axes}
+        arrays, volume = _trajectory_arrays(result.trajectory), result.reconstruction
+        facts = {"trajectory": result.trajectory.provenance, "report": result.report, "seconds": result.seconds}
+        if volume is not None:
+            for name in _VOLUME_ARRAYS:
+                np.save(staging / f"{name}.npy", getattr(volume, name))
+            arrays |= {"grid_origin_mm": volume.grid.origin_mm, "grid_axes": volume.grid.axes}
+            facts["grid"] = {name: getattr(volume.grid, name) for name in ("spacing_mm", "size", "note")}
+            facts["volume"] = {name: getattr(volume, name) for name in ("frames_used", "frames_skipped", "provenance")}
         np.savez(staging / "arrays.npz", **arrays)
-        facts = {name: getattr(result, name) for name in _RESULT_FACTS}
-        facts["trajectory"] = result.trajectory.provenance
-        facts["grid"] = None if result.grid is None else {name: getattr(result.grid, name) for name in _GRID_FACTS}
         _write_json(staging / "result.json", facts)
 
 
-def read_result(folder: Path) -> JobResult:
-    """The result that :func:`write_result` wrote.
+def read_result(folder: Path, sweep: Sweep) -> RunResult:
+    """The result that :func:`write_result` wrote; `sweep` holds its frames.
 
     Volume and coverage are mapped, writable without changing the file, and stay readable when the folder is deleted;
     on Windows, where a mapped file cannot be deleted, they are read.
@@ -91,33 +90,33 @@ def read_result(folder: Path) -> JobResult:
     facts = _read_json(folder / "result.json")
     with np.load(folder / "arrays.npz") as file:
         arrays = dict(file)
-    grid = facts.pop("grid")
-    if grid is not None:
-        grid = VoxelGrid(arrays["grid_origin_mm"], axes=arrays["grid_axes"], **{**grid, "size": tuple(grid["size"])})
-    return JobResult(
-        trajectory=_trajectory(arrays, facts.pop("trajectory")),
-        volume=_mapped(folder / "volume.npy"),
-        coverage=_mapped(folder / "coverage.npy"),
-        grid=grid,
-        **facts,
-    )
+    volume = None
+    if "grid" in facts:
+        from DualTrackCore.reconstruction import Reconstruction
+
+        grid = {**facts["grid"], "size": tuple(facts["grid"]["size"])}
+        volume = Reconstruction(
+            *(_mapped(folder / f"{name}.npy") for name in _VOLUME_ARRAYS),
+            VoxelGrid(arrays["grid_origin_mm"], axes=arrays["grid_axes"], **grid),
+            **facts["volume"],
+        )
+    trajectory = _trajectory(arrays, facts["trajectory"])
+    return RunResult(sweep, trajectory, volume, RunReport.from_dict(facts["report"]), facts["seconds"])
 
 
-_RESULT_FACTS = ("first_frame", "evaluation", "warnings", "provenance", "seconds")
-_GRID_FACTS = ("spacing_mm", "size", "note")
+_VOLUME_ARRAYS = ("volume", "coverage", "filled")
 
 
-def _write_frames(path: Path, sweep: Sweep, start: int, stop: int, reporter: Reporter) -> None:
-    shape = (stop - start, *sweep.frame_size)
+def _write_frames(path: Path, sweep: Sweep, reporter: Reporter) -> None:
+    shape = (len(sweep), *sweep.frame_size)
     header = {"descr": np.lib.format.dtype_to_descr(np.dtype(np.uint8)), "fortran_order": False, "shape": shape}
     # Written, not mapped: where there is no room, a write fails with an error and a mapping ends the whole process.
     with path.open("wb") as file:
         np.lib.format.write_array_header_1_0(file, header)
-        for first in range(start, stop, WINDOW_FRAMES):
-            reporter.report(Stage.SENDING, first - start, stop - start)
-            frames = sweep.window(first, min(first + WINDOW_FRAMES, stop))
+        for first, frames in sweep.windows(WINDOW_FRAMES):
+            reporter.report(Stage.SENDING, first, len(sweep))
             file.write(np.ascontiguousarray(frames, dtype=np.uint8).data)
-    reporter.report(Stage.SENDING, stop - start, stop - start)
+    reporter.report(Stage.SENDING, len(sweep), len(sweep))
 
 
 def _trajectory_arrays(trajectory: Trajectory | None) -> dict[str, np.ndarray]:
@@ -129,9 +128,7 @@ def _trajectory(arrays: Mapping[str, np.ndarray], provenance: Mapping[str, Any])
     return Trajectory(*(arrays.get(name) for name in _TRAJECTORY_ARRAYS), provenance)
 
 
-def _mapped(path: Path) -> np.ndarray | None:
-    if not path.exists():
-        return None
+def _mapped(path: Path) -> np.ndarray:
     if os.name == "nt":
         return np.load(path)
     return np.load(path, mmap_mode="c").view(np.ndarray)

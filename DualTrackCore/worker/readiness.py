@@ -31,7 +31,7 @@ def preflight(device: str = "auto") -> dict[str, Any]:
     """Look at what a run needs; torch is imported only if it is there.
 
     Args:
-        device: as in :class:`~DualTrackCore.jobs.RunSettings`.
+        device: as in :class:`~DualTrackCore.run.RunSettings`.
 
     Returns:
         "ready": bool; "sentence": what is ready, or what is missing and the remedy; "notes": further sentences, such as

@@ -18,13 +18,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from DualTrackCore.errors import DualTrackError, InputError, MissingDependencyError
-from DualTrackCore.jobs import RunSettings, plain_values
-from DualTrackCore.progress import Progress, Stage
+from DualTrackCore.plain import plain_values
+from DualTrackCore.progress import Progress, Reporter, Stage
+from DualTrackCore.run.pipeline import run_frames, settings_model
+from DualTrackCore.run.settings import RunSettings
 from DualTrackCore.worker.job_files import read_sweep, write_result
 from DualTrackCore.worker.process import end_tree
 from DualTrackCore.worker.protocol import encoded, hello
 from DualTrackCore.worker.readiness import preflight
-from DualTrackCore.worker.run import load_settings_model, run_selected
 
 if TYPE_CHECKING:
     from DualTrackCore.network import Model
@@ -89,7 +90,7 @@ class WarmModel:
         key = _model_key(settings)
         if self._model is None or key != self._key:
             self.forget()  # first: there may be no room for two
-            self._model, self._key = load_settings_model(settings), key
+            self._model, self._key = settings_model(settings), key
         return self._model
 
     def forget(self) -> None:
@@ -135,7 +136,7 @@ class Worker:
         def progress(report: Progress) -> None:
             self.speaker.progress(request["id"], report)
 
-        result = run_selected(read_sweep(folder), settings, progress, models=self._models.load)
+        result = run_frames(read_sweep(folder), settings, Reporter(progress), self._models.load)
         with self._writing:
             write_result(folder / "result", result)
         return {"folder": str(folder / "result")}

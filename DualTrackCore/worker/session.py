@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import os
 import queue
 import shutil
 import tempfile
@@ -13,16 +15,17 @@ import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from DualTrackCore.errors import Cancelled, DualTrackError, InputError, OutputError
-from DualTrackCore.jobs import JobFailed, JobResult
 from DualTrackCore.progress import Progress, Stage
-from DualTrackCore.worker.job import Job
-from DualTrackCore.worker.job_files import read_result
+from DualTrackCore.run.results import RunResult
+from DualTrackCore.worker.job import Job, JobFailed
 from DualTrackCore.worker.process import WorkerProcess
 from DualTrackCore.worker.protocol import PROGRESS_FIELDS, mismatch
-from DualTrackCore.worker.session_folder import SessionFolder
+
+_PREFIX = "dualtrack-worker-"
+_LOCK = "owner.lock"
 
 #: A process that has not said hello by then is given up, s; virus scanners can make a first start slow.
 HELLO_TIMEOUT_S = 120.0
@@ -81,7 +84,7 @@ class Session:
             job.finish(Cancelled("Cancelled; nothing was written."))
         return True
 
-    def _outcome(self, job: Job, number: int, folder: Path) -> JobResult | dict[str, Any] | DualTrackError:
+    def _outcome(self, job: Job, number: int, folder: Path) -> RunResult | dict[str, Any] | DualTrackError:
         try:
             return self._perform(job, number, folder)
         except Cancelled as error:
@@ -103,7 +106,7 @@ class Session:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def _perform(self, job: Job, number: int, folder: Path) -> JobResult | dict[str, Any]:
+    def _perform(self, job: Job, number: int, folder: Path) -> RunResult | dict[str, Any]:
         folder.mkdir()
         self._start_process()
         start = time.perf_counter()
@@ -113,11 +116,10 @@ class Session:
             self._greet(job)
         self.process.send({"id": number, **request})
         waiting = time.perf_counter() - job.submitted_s - sending
-        result = self._result(job, number)
-        if request["do"] == "preflight":
-            return result
-        answer = read_result(Path(result["folder"]))
-        return replace(answer, seconds={**answer.seconds, "sending": sending, "waiting": waiting})
+        outcome = job.outcome_of(self._result(job, number))
+        if isinstance(outcome, RunResult):
+            return replace(outcome, seconds={**outcome.seconds, "sending": sending, "waiting": waiting})
+        return outcome
 
     def _start_process(self) -> None:
         if self.process is not None and self.process.running:
@@ -197,3 +199,71 @@ class Session:
     def _end_process(self) -> None:
         if self.process is not None:
             self.process.end()
+
+
+class SessionFolder:
+    """A folder that is this client's until :meth:`remove`.
+
+    The client keeps a lock in it. What a client left behind that was ended from outside together with its worker, which
+    otherwise cleans up after it, is known by the lock that nobody holds any more; the next client removes it.
+
+    Raises:
+        OutputError: there is no room for temporary files.
+    """
+
+    def __init__(self) -> None:
+        _remove_leftovers(Path(tempfile.gettempdir()))
+        try:
+            self.path = Path(tempfile.mkdtemp(prefix=_PREFIX))
+            self._lock = _hold(self.path)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise OutputError(f"No temporary folder can be made: {reason}; free some space or set TMPDIR.") from error
+
+    def remove(self) -> None:
+        """Delete the folder with all it holds; a second call does nothing."""
+        self._lock.close()
+        # Windows lets go of the files of a process some moments after its end.
+        for _ in range(20):
+            shutil.rmtree(self.path, ignore_errors=True)
+            if not self.path.exists():
+                return
+            time.sleep(0.1)
+
+
+def _hold(folder: Path) -> BinaryIO:
+    """The lock file, open and locked; on Windows an open file is one that others cannot delete."""
+    if os.name == "nt":
+        return (folder / _LOCK).open("wb")
+    import fcntl
+
+    new = folder / f"new-{_LOCK}"
+    file = new.open("wb")
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    os.replace(new, folder / _LOCK)  # under its name it is never seen without the lock
+    return file
+
+
+def _remove_leftovers(parent: Path) -> None:
+    for lock in parent.glob(f"{_PREFIX}*/{_LOCK}"):
+        # Of another user, or gone in the meantime.
+        with contextlib.suppress(OSError):
+            if not _is_held(lock):
+                shutil.rmtree(lock.parent, ignore_errors=True)
+
+
+def _is_held(lock: Path) -> bool:
+    if os.name == "nt":
+        try:
+            lock.unlink()
+        except PermissionError:
+            return True
+        return False
+    import fcntl
+
+    with lock.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False

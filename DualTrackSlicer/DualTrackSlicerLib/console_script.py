@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import fields
 
-from DualTrackCore.jobs import RunSettings
 from DualTrackCore.reconstruction import Fan
+from DualTrackCore.run.settings import RunSettings
 
 
 def consoleScript(
@@ -31,7 +31,7 @@ def consoleScript(
         if field.name != "model" and getattr(settings, field.name) != field.default
     ]
     lines = ["from DualTrackSlicer import DualTrackSlicerLogic"]
-    lines += ["from DualTrackCore.jobs import RunSettings"] if changed else []
+    lines += ["from DualTrackCore.run import RunSettings"] if changed else []
     lines += ["from DualTrackCore.reconstruction import Fan"] if isinstance(settings.fan, Fan) else []
     kind = "vtkMRMLScalarVolumeNode" if is_volume else "vtkMRMLSequenceBrowserNode"
     lines += ["", "logic = DualTrackSlicerLogic()", f"clip = {_node(kind, clip_name)}"]

@@ -16,10 +16,10 @@ from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
 
 import DualTrackCore
 from DualTrackCore.errors import InputError
-from DualTrackCore.jobs import RunSettings
 from DualTrackCore.network.catalogue import FOLDER_VARIABLE
 from DualTrackCore.progress import Progress
-from DualTrackCore.worker_client import Job, WorkerClient
+from DualTrackCore.run.settings import RunSettings
+from DualTrackCore.worker import Job, WorkerClient
 from DualTrackSlicerLib import scene as scenes
 from DualTrackSlicerLib.dependencies import Dependencies
 from DualTrackSlicerLib.model_task import ModelTask

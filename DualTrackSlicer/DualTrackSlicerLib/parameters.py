@@ -18,8 +18,8 @@ from slicer.parameterNodeWrapper import WithinRange, parameterNodeWrapper
 from slicer.util import NodeModify
 
 from DualTrackCore.errors import InputError
-from DualTrackCore.jobs import RunSettings
 from DualTrackCore.reconstruction import Fan
+from DualTrackCore.run.settings import RunSettings
 
 #: The name of the model list's last entry: a weights file that is not installed.
 OWN_FILE = "own file"
@@ -190,7 +190,7 @@ def runSettings(parameters: DualTrackSlicerParameterNode, device: str = "auto") 
         device=device,
         precision=parameters.precision.value,
         chunk_frames=parameters.chunkFrames or "auto",
-        views=parameters.views.value,
+        test_time_augmentation=parameters.views.value,
         poses=parameters.poses.value,
         reconstruct=parameters.makeVolume,
         first_frame=parameters.firstFrame - 1,

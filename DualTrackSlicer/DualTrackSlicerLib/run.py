@@ -10,9 +10,9 @@ import slicer
 from slicer.i18n import tr as _
 
 from DualTrackCore.errors import Cancelled, DualTrackError
-from DualTrackCore.jobs import JobFailed, JobResult
 from DualTrackCore.progress import Progress, Stage
-from DualTrackCore.worker_client import Job
+from DualTrackCore.run.results import RunResult
+from DualTrackCore.worker import Job, JobFailed
 from DualTrackSlicerLib.scene import ResultNodes, SceneSweep, showResults
 
 #: Slicer lets Python threads run only while the main thread runs Python; so long the client's threads get a turn.
@@ -57,7 +57,7 @@ class Run:
         result: the results as arrays, once done.
         failure, error: what went wrong and its sentence, if it failed or was cancelled.
         details: for a report, if it failed: end of the log or traceback.
-        kind: what kind of failure, as :class:`~DualTrackCore.jobs.JobFailed` has it.
+        kind: what kind of failure, as :class:`~DualTrackCore.worker.JobFailed` has it.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Run:
         self.state, self.error, self.details, self.kind = "running", "", "", ""
         self.pace = Pace()
         self.nodes: ResultNodes | None = None
-        self.result: JobResult | None = None
+        self.result: RunResult | None = None
         self.failure: DualTrackError | None = None
         self._job, self._scene, self._scene_sweep = job, scene, sceneSweep
         self._on_progress, self._on_done = onProgress, onDone

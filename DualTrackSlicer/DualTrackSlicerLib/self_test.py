@@ -9,7 +9,7 @@ import slicer
 from slicer.ScriptedLoadableModule import ScriptedLoadableModuleTest
 
 from DualTrackCore import Sweep, Trajectory
-from DualTrackCore.jobs import RunSettings
+from DualTrackCore.run.settings import RunSettings
 from DualTrackSlicerLib.console_script import consoleScript
 from DualTrackSlicerLib.logic import Logic
 from DualTrackSlicerLib.parameters import Area, givenSpacing, runSettings

@@ -24,8 +24,12 @@ from clip_nodes import add_clip, ijk_to_ras  # noqa: E402
 from DualTrackSlicerLib.scene import showResults, sweepFromBrowser  # noqa: E402
 from mrml import Application  # noqa: E402
 
-from DualTrackCore.jobs import JobResult, RunSettings  # noqa: E402
 from DualTrackCore.reconstruction.grid import VoxelGrid  # noqa: E402
+from DualTrackCore.reconstruction.volume import Reconstruction  # noqa: E402
+from DualTrackCore.run.report import run_report  # noqa: E402
+from DualTrackCore.run.results import RunResult  # noqa: E402
+from DualTrackCore.run.settings import RunSettings  # noqa: E402
+from DualTrackCore.sweep import Sweep  # noqa: E402
 from DualTrackCore.trajectory import Trajectory  # noqa: E402
 
 FRAMES = 600
@@ -47,13 +51,18 @@ def resident_mb() -> float:
         return int(status.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
-def result_of(volume: np.ndarray | None) -> JobResult:
+def result_of(volume: np.ndarray | None) -> RunResult:
     """A result of a gently curved sweep, with a volume or without."""
     motions = np.tile([0.02, 0.0, 0.2, 0.02, 0.05, 0.0], (FRAMES - 1, 1))
-    grid = None if volume is None else VoxelGrid(np.zeros(3), 0.4, volume.shape[::-1])
-    coverage = None if volume is None else np.ones(volume.shape, np.float32)
-    provenance = {"settings": RunSettings().as_dict(), "dualtrack_version": "0", "created": "now", "trajectory": {}}
-    return JobResult(Trajectory.from_parameters(motions), 0, volume, coverage, grid, None, [], provenance, {})
+    trajectory = Trajectory.from_parameters(motions)
+    reconstruction = None
+    if volume is not None:
+        grid = VoxelGrid(np.zeros(3), 0.4, volume.shape[::-1])
+        seen = np.ones(volume.shape, np.float32)
+        reconstruction = Reconstruction(volume, seen, np.zeros(volume.shape, bool), grid, FRAMES, 0)
+    sweep = Sweep(np.zeros((FRAMES, 4, 4), np.uint8), 0.2)
+    report = run_report(RunSettings(), sweep, trajectory, reconstruction, None)
+    return RunResult(sweep, trajectory, reconstruction, report, {})
 
 
 @pytest.mark.parametrize("voxels", [None, (320, 280, 360)], ids=["no-volume", "volume"])

@@ -19,7 +19,7 @@ import SimpleITK as sitk
 from DualTrackCore.io import load_sweep, save_sweep
 from DualTrackCore.sample import sample_path
 from DualTrackCore.sweep import Sweep
-from DualTrackCore.worker_client import WorkerClient
+from DualTrackCore.worker import WorkerClient
 
 FRAMES = 600
 #: Plain pixels, as scanners and PLUS write them, and the compressed files that are written here.

@@ -19,7 +19,7 @@ from DualTrackCore.sweep import Sweep
 from DualTrackCore.trajectory import Trajectory
 
 RESULTS = {
-    *("volume.nrrd", "coverage.nrrd", "sweep.igs.mha", "trajectory.csv", "report.json"),
+    *("volume.nrrd", "coverage.nrrd", "sweep.igs.mha", "trajectory.csv", "report.json", "settings.yaml"),
     *("slices.png", "trajectory.png", "motion.png", "comparison.png", "true-volume.nrrd", "true-trajectory.csv"),
 }
 
@@ -124,7 +124,7 @@ def test_a_perfect_estimate_has_no_error_and_gives_the_true_volume(tmp_path, mon
     sweep = short_sample()
     estimate = Trajectory(sweep.tracked.poses, provenance={"model": "mini"})
     monkeypatch.setattr(demo, "sample_sweep", lambda: replace(sweep))
-    monkeypatch.setattr(demo, "estimate_trajectory", lambda *_, **__: estimate)
+    monkeypatch.setattr("DualTrackCore.tracking.estimate_trajectory", lambda *_, **__: estimate)
     assert main(["demo", "-o", str(tmp_path / "out")]) == 0
     (row,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("  GPE")]
     assert row.split()[1:3] == ["0.00", "mm"]

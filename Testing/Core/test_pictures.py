@@ -247,7 +247,9 @@ def test_a_comparison_shows_the_same_places_of_both_volumes_at_one_scale(monkeyp
     shift[2, 3] = 3.0
     moved = Trajectory(trajectory.poses @ shift, trajectory.valid)
     volumes = [reconstruct_volume(sweep, poses) for poses in (moved, trajectory)]
-    figure = drawn(monkeypatch, pictures.write_comparison, *volumes, moved, trajectory, evaluate(moved, tracked))
+    figure = drawn(
+        monkeypatch, pictures.write_comparison, *volumes, moved, trajectory, evaluate(moved, tracked).as_dict()
+    )
     slices, (paths, errors) = figure.axes[:4], figure.axes[4:]
     for estimated, true in (slices[:2], slices[2:]):
         assert estimated.get_title("left").replace("Estimated", "True") == true.get_title("left")

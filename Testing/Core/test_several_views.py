@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from typing import get_args, get_type_hints
 
 import numpy as np
 import pytest
@@ -9,20 +10,19 @@ from all_knowing import FRAMES, SPACING, all_knowing, numbered_sweep, random_pos
 from oracle import noise_sweep, tiny_model
 
 import DualTrackCore.tracking.engine as engine
-from DualTrackCore import jobs
 from DualTrackCore.cli import main
 from DualTrackCore.errors import Cancelled, InputError
 from DualTrackCore.io import read_trajectory_csv, save_sweep
-from DualTrackCore.jobs import RunSettings
 from DualTrackCore.network import load_model
 from DualTrackCore.network.checkpoint import save_model
 from DualTrackCore.progress import Stage
 from DualTrackCore.research.comparison.by_name import load_networks
 from DualTrackCore.research.heads import estimate_with_head
+from DualTrackCore.run import run
+from DualTrackCore.run.settings import RunSettings
 from DualTrackCore.tracking import estimate_trajectory
 from DualTrackCore.tracking.views import VIEW_COUNTS, flipped_sweep, reversed_sweep
 from DualTrackCore.trajectory import Trajectory
-from DualTrackCore.worker import run_job
 
 pytestmark = pytest.mark.filterwarnings("ignore::DualTrackCore.tracking.TrackingWarning")
 
@@ -92,8 +92,8 @@ def test_another_view_can_be_stopped():
         )
 
 
-def test_jobs_and_tracking_offer_the_same_numbers_of_views():
-    assert jobs.VIEW_COUNTS == VIEW_COUNTS
+def test_settings_and_tracking_offer_the_same_numbers_of_views():
+    assert get_args(get_type_hints(RunSettings)["test_time_augmentation"]) == VIEW_COUNTS
 
 
 @pytest.mark.parametrize("views", [0, 3, 8, True, 2.5])
@@ -112,14 +112,14 @@ def test_command_line_job_and_comparison_give_what_python_gives(tmp_path, capsys
     weights, tiny = tmp_path / "tiny.safetensors", tiny_model()
     save_model(tiny.network, tiny.card, weights)
     expected = estimate_trajectory(noise_sweep(8), load_model(weights), views=4).poses
-    words = ["run", tmp_path / "sweep.igs.mha", "--model", weights, "--views", "4", "--voxel", "2", "--no-pictures"]
+    words = ["run", tmp_path / "sweep.igs.mha", "--model", weights, "--tta", "4", "--voxel", "2", "--no-pictures"]
     assert main([str(word) for word in (*words, "-o", tmp_path / "out")]) == 0
     assert "mean of the sweep as it is, mirrored, backwards, backwards and mirrored" in capsys.readouterr().out
     np.testing.assert_allclose(read_trajectory_csv(tmp_path / "out" / "trajectory.csv").poses, expected, atol=1e-6)
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert len(report["trajectory"]["source"]["views"]) == 4
-    settings = RunSettings(model=str(weights), views=4, reconstruct=False)
-    np.testing.assert_allclose(run_job(noise_sweep(8), settings).trajectory.poses, expected, atol=1e-6)
+    settings = RunSettings(model=str(weights), test_time_augmentation=4, reconstruct=False)
+    np.testing.assert_allclose(run(noise_sweep(8), settings).trajectory.poses, expected, atol=1e-6)
     method = load_networks([f"four-views:{weights}"])[f"four-views:{weights}"]
     np.testing.assert_allclose(method.estimate(noise_sweep(8)).poses, expected, atol=1e-6)
     assert method.name == "four-views:tiny"

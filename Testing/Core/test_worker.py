@@ -19,18 +19,19 @@ from oracle import noise_sweep, tiny_model
 from worker_processes import LIGHT, tracked_sweep
 
 from DualTrackCore.errors import Cancelled, InputError, MissingDependencyError, OutOfMemoryError
-from DualTrackCore.jobs import RunSettings
 from DualTrackCore.network import save_model
 from DualTrackCore.progress import Progress, Reporter, Stage
 from DualTrackCore.reconstruction import Fan, plan_grid, reconstruct_volume
+from DualTrackCore.run import run
+from DualTrackCore.run.settings import RunSettings
 from DualTrackCore.tracking import estimate_trajectory
 from DualTrackCore.version import __version__
-from DualTrackCore.worker import preflight, run_job
+from DualTrackCore.worker import preflight
 from DualTrackCore.worker.job_files import write_sweep
 from DualTrackCore.worker.process import described_ending
 from DualTrackCore.worker.protocol import PROTOCOL, decoded_event, encoded, hello, mismatch
 from DualTrackCore.worker.serve import Speaker, WarmModel, Worker, described_failure
-from DualTrackCore.worker.session_folder import SessionFolder
+from DualTrackCore.worker.session import SessionFolder
 
 pytestmark = pytest.mark.filterwarnings("ignore::DualTrackCore.tracking.engine.TrackingWarning")
 
@@ -46,7 +47,7 @@ def model_file(tmp_path_factory):
 def test_a_run_does_what_its_parts_do(model_file):
     sweep = tracked_sweep(24)
     settings = RunSettings(model=str(model_file), voxel_mm=0.8, compounding="maximum", hole_filling="none")
-    result = run_job(sweep, settings)
+    result = run(sweep, settings)
     trajectory = estimate_trajectory(sweep, tiny_model())
     grid = plan_grid(sweep, trajectory, spacing_mm=0.8)
     expected = reconstruct_volume(sweep, trajectory, grid, compounding="maximum")
@@ -56,17 +57,18 @@ def test_a_run_does_what_its_parts_do(model_file):
     np.testing.assert_array_equal(result.grid.mm_from_voxel, grid.mm_from_voxel)
     assert result.evaluation["metrics"]["path_length_mm"] == pytest.approx(11.5)
     assert any("untrained" in warning for warning in result.warnings)
-    assert result.provenance["settings"] == settings.as_dict()
-    assert result.provenance["trajectory"]["model"] == "tiny"
-    assert result.provenance["volume"]["covered_fraction"] == expected.covered_fraction
-    assert json.loads(json.dumps(result.provenance, allow_nan=False)) == result.provenance
+    report = result.report
+    assert report.settings == settings.as_dict()
+    assert report.trajectory["source"]["model"] == "tiny"
+    assert report.volume["covered_fraction"] == expected.covered_fraction
+    assert json.loads(report.to_json()) == report.as_dict()
     assert {"model", "trajectory", "volume", "evaluation", "total"} == set(result.seconds)
 
 
 def test_a_run_uses_only_the_frames_asked_for(model_file):
     sweep = tracked_sweep(24)
     settings = RunSettings(model=str(model_file), first_frame=4, last_frame=15, reconstruct=False)
-    result = run_job(sweep, settings)
+    result = run(sweep, settings)
     expected = estimate_trajectory(sweep.slice(4, 16), tiny_model())
     np.testing.assert_array_equal(result.trajectory.poses, expected.poses)
     assert (result.first_frame, len(result.trajectory)) == (4, 12)
@@ -75,7 +77,7 @@ def test_a_run_uses_only_the_frames_asked_for(model_file):
 
 def test_a_run_with_tracked_poses_needs_no_model_and_measures_nothing():
     sweep = tracked_sweep(20, frame_valid=np.arange(20) != 7)
-    result = run_job(sweep, RunSettings(model="none of this name", poses="tracked", voxel_mm=0.5))
+    result = run(sweep, RunSettings(model="none of this name", poses="tracked", voxel_mm=0.5))
     np.testing.assert_array_equal(result.trajectory.poses, sweep.tracked.poses)
     assert result.evaluation is None
     assert result.volume.shape == result.grid.shape
@@ -86,7 +88,7 @@ def test_only_the_fan_goes_into_the_volume():
     sweep = tracked_sweep(6)
     fan = Fan((63.5, -20), (-25, 25), (25, 110), aspect=0.22097969 / 0.22938919)
     settings = RunSettings(poses="tracked", voxel_mm=0.5, hole_filling="none", fan=fan)
-    result = run_job(sweep, RunSettings.from_json(settings.to_json()))
+    result = run(sweep, RunSettings.from_json(settings.to_json()))
     grid = plan_grid(sweep, sweep.tracked, spacing_mm=0.5, fan=fan)
     expected = reconstruct_volume(sweep, sweep.tracked, grid, fan=fan)
     np.testing.assert_array_equal(result.volume, expected.volume)
@@ -94,13 +96,13 @@ def test_only_the_fan_goes_into_the_volume():
     seen = result.coverage.max(axis=(0, 1)) > 0
     top = result.coverage[:, result.coverage.shape[1] // 4].max(axis=0) > 0
     assert top.sum() < 0.8 * seen.sum()
-    assert result.provenance["settings"]["fan"]["radii_pixel"] == [25, 110]
+    assert result.report.settings["fan"]["radii_pixel"] == [25, 110]
 
 
 @pytest.mark.parametrize(
     ("sweep", "settings", "words"),
     [
-        (noise_sweep(5), RunSettings(poses="tracked"), "holds no tracking. Let the poses be estimated"),
+        (noise_sweep(5), RunSettings(poses="tracked"), "holds no tracking. Give a trajectory .csv as poses"),
         (noise_sweep(5, spacing_mm=None), RunSettings(), "spacing of this sweep is unknown"),
         (noise_sweep(5), RunSettings(last_frame=5), "which has the frames 0 to 4"),
         (noise_sweep(5), RunSettings(model="none of this name"), "no model 'none of this name'"),
@@ -108,17 +110,16 @@ def test_only_the_fan_goes_into_the_volume():
 )
 def test_a_run_that_cannot_be_says_why(sweep, settings, words):
     with pytest.raises(InputError, match=words):
-        run_job(sweep, settings)
+        run(sweep, settings)
 
 
 def test_a_run_can_be_cancelled_between_pieces_of_work(model_file):
     reports: list[Progress] = []
     with pytest.raises(Cancelled):
-        run_job(
+        run(
             noise_sweep(24),
             RunSettings(model=str(model_file)),
-            reports.append,
-            lambda: any(report.stage == "network" and report.done for report in reports),
+            Reporter(reports.append, lambda: any(report.stage == "network" and report.done for report in reports)),
         )
     assert {report.stage for report in reports} == {"loading model", "network"}
 
@@ -245,7 +246,7 @@ def conversation():
         (b"nonsense\n", "was sent no request: b'nonsense"),
         (b"[1]\n", "was sent no request"),
         (b'{"id": 4, "do": "dance"}\n', "asked for 'dance'"),
-        (b'{"id": 4, "do": "run", "folder": ".", "settings": {"modle": 1}}\n', "There is no setting modle"),
+        (b'{"id": 4, "do": "run", "folder": ".", "settings": {"modle": 1}}\n', "modle in the settings is no known key"),
     ],
 )
 def test_a_request_that_is_none_is_answered_with_a_sentence(conversation, line, words):
@@ -258,7 +259,7 @@ def test_a_request_that_is_none_is_answered_with_a_sentence(conversation, line, 
 
 def test_a_request_is_answered_with_progress_and_one_result(conversation, model_file, tmp_path):
     worker, said = conversation
-    write_sweep(tmp_path, noise_sweep(20), 0, 20, Reporter())
+    write_sweep(tmp_path, noise_sweep(20), Reporter())
     settings = RunSettings(model=str(model_file), reconstruct=False).as_dict()
     worker.answer(encoded({"id": 7, "do": "run", "folder": str(tmp_path), "settings": settings}))
     events = said()
@@ -314,10 +315,10 @@ def test_a_session_folder_removes_what_a_dead_client_left_but_not_what_a_living_
 def test_a_light_run_loads_no_torch_in_a_fresh_python():
     code = (
         "import sys; sys.path.insert(0, sys.argv[1]); import numpy as np\n"
-        "from DualTrackCore.worker import run_job; from DualTrackCore.jobs import RunSettings\n"
+        "from DualTrackCore.run import run; from DualTrackCore.run.settings import RunSettings\n"
         "from DualTrackCore.sweep import Sweep; from DualTrackCore.trajectory import Trajectory\n"
         "sweep = Sweep(np.zeros((3, 4, 5), np.uint8), 0.2, tracked=Trajectory(np.tile(np.eye(4), (3, 1, 1))))\n"
-        f"run_job(sweep, RunSettings.from_json({LIGHT.to_json()!r})); print('torch' in sys.modules)"
+        f"run(sweep, RunSettings.from_json({LIGHT.to_json()!r})); print('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code, "."], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == "False"

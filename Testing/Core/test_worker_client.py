@@ -16,9 +16,9 @@ from oracle import noise_sweep
 from worker_processes import LIGHT, comes_true, failure, finished, first_report, is_running, stand_in, tracked_sweep
 
 from DualTrackCore.errors import Cancelled, InputError
-from DualTrackCore.jobs import RunSettings
-from DualTrackCore.worker import run_job
-from DualTrackCore.worker_client import WorkerClient
+from DualTrackCore.run import run
+from DualTrackCore.run.settings import RunSettings
+from DualTrackCore.worker import WorkerClient
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "killpg"), reason="These journeys look at processes in ways Windows has not."),
@@ -38,7 +38,7 @@ def test_a_run_in_the_worker_gives_what_it_gives_here(warm_client, model_file):
     sweep = tracked_sweep(40)
     settings = RunSettings(model=str(model_file), first_frame=3, last_frame=30, voxel_mm=0.8)
     result = finished(warm_client.submit(sweep, settings)).result
-    expected = run_job(sweep, settings)
+    expected = run(sweep, settings)
     np.testing.assert_allclose(result.trajectory.poses, expected.trajectory.poses, atol=1e-5)
     assert result.grid.size == expected.grid.size
     assert np.mean(result.volume != expected.volume) < 1e-3
@@ -48,8 +48,9 @@ def test_a_run_in_the_worker_gives_what_it_gives_here(warm_client, model_file):
     for name in ("gpe_mm", "lpe_mm", "final_drift_mm", "path_length_mm"):
         assert result.evaluation["metrics"][name] == pytest.approx(expected.evaluation["metrics"][name], rel=1e-4)
     assert result.warnings == expected.warnings
-    assert result.provenance["settings"] == settings.as_dict()
-    assert result.provenance["trajectory"]["weights_sha256"] == expected.provenance["trajectory"]["weights_sha256"]
+    assert result.report.settings == settings.as_dict()
+    sources = [r.report.trajectory["source"] for r in (result, expected)]
+    assert sources[0]["weights_sha256"] == sources[1]["weights_sha256"]
 
 
 def test_progress_comes_in_the_order_of_the_work(warm_client, model_file):
@@ -220,13 +221,13 @@ def test_what_libraries_print_goes_to_the_log(temporary, tmp_path):
     body = """
 import runpy
 import DualTrackCore.worker.serve as serve
-real = serve.run_selected
+real = serve.run_frames
 def loud(*arguments, **more):
     print("a library speaks")
     os.system("echo a program speaks")
     assert sys.stdin.read() == ""
     return real(*arguments, **more)
-serve.run_selected = loud
+serve.run_frames = loud
 runpy.run_module("DualTrackCore.worker", run_name="__main__", alter_sys=True)
 """
     with WorkerClient(stand_in(tmp_path, body)) as client:
@@ -273,8 +274,8 @@ PARENT = """
 import os, sys, time
 sys.path.insert(0, {here!r})
 from worker_processes import LIGHT, tracked_sweep
-from DualTrackCore.jobs import RunSettings
-from DualTrackCore.worker_client import WorkerClient
+from DualTrackCore.run.settings import RunSettings
+from DualTrackCore.worker import WorkerClient
 client = WorkerClient()
 job = client.submit(tracked_sweep(3), LIGHT)
 job.wait()
@@ -327,6 +328,6 @@ def test_the_process_is_not_for_people():
 
 def test_importing_the_client_loads_none_of_the_heavy_libraries():
     heavy = ["torch", "torchvision", "timm", "SimpleITK", "h5py", "pydicom", "matplotlib", "av"]
-    code = f"import sys, DualTrackCore.worker_client; print([name for name in {heavy} if name in sys.modules])"
+    code = f"import sys, DualTrackCore.worker; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == "[]"

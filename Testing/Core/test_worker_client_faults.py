@@ -8,8 +8,8 @@ import pytest
 from oracle import noise_sweep
 from worker_processes import LIGHT, comes_true, failure, finished, first_report, is_running, stand_in, tracked_sweep
 
-from DualTrackCore.jobs import RunSettings
-from DualTrackCore.worker_client import WorkerClient
+from DualTrackCore.run.settings import RunSettings
+from DualTrackCore.worker import WorkerClient
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "killpg"), reason="These journeys look at processes in ways Windows has not."),
@@ -121,7 +121,7 @@ def test_a_full_disk_is_a_sentence_and_the_next_job_runs(temporary, monkeypatch)
 
     with WorkerClient() as client:
         with monkeypatch.context() as patch:
-            patch.setattr("DualTrackCore.worker_client.write_sweep", full)
+            patch.setattr("DualTrackCore.worker.client.write_sweep", full)
             error = failure(client.submit(tracked_sweep(3), LIGHT))
         assert error.kind == "disk"
         assert "No space left on device; free some space or set TMPDIR" in str(error)

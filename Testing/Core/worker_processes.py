@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from DualTrackCore.jobs import JobFailed, RunSettings
+from DualTrackCore.run.settings import RunSettings
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.trajectory import Trajectory
+from DualTrackCore.worker import JobFailed
 
 #: A run that needs no network and no torch, and so takes no time.
 LIGHT = RunSettings(poses="tracked", reconstruct=False)

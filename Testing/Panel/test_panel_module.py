@@ -11,7 +11,7 @@ from oracle import noise_sweep
 
 from DualTrackCore import save_sweep
 from DualTrackCore.errors import Cancelled, InputError
-from DualTrackCore.jobs import RunSettings
+from DualTrackCore.run.settings import RunSettings
 
 
 def test_the_module_describes_itself(host):

@@ -10,7 +10,8 @@ from journey import add_clip, choose_file, finish
 from pythonqt import unwrap
 
 from DualTrackCore.errors import Cancelled, MissingDependencyError
-from DualTrackCore.jobs import JobFailed, RunSettings
+from DualTrackCore.run.settings import RunSettings
+from DualTrackCore.worker import JobFailed
 
 
 def test_settings_come_back_with_the_scene(host, panel):

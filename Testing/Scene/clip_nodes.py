@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import slicer
@@ -10,9 +11,11 @@ import vtk
 from vtk.util.numpy_support import get_vtk_array_type, vtk_to_numpy
 
 from DualTrackCore.evaluation import evaluate
-from DualTrackCore.jobs import JobResult, RunSettings
 from DualTrackCore.reconstruction import plan_grid, reconstruct_volume
 from DualTrackCore.research.simulation import simulated_sweep
+from DualTrackCore.run.report import run_report
+from DualTrackCore.run.results import RunResult
+from DualTrackCore.run.settings import RunSettings
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.trajectory import Trajectory, matrices_from_parameters
 
@@ -119,29 +122,16 @@ def job_result(sweep: Sweep, trajectory: Trajectory, *, first: int = 0, last: in
         grid = plan_grid(part, poses, spacing_mm=0.8)
         reconstruction = reconstruct_volume(part, poses, grid, interpolation="nearest", hole_filling="stick")
     evaluated = part.tracked is not None and poses.estimated_by is not None
-    return JobResult(
-        trajectory=poses,
-        first_frame=first,
-        volume=None if reconstruction is None else reconstruction.volume,
-        coverage=None if reconstruction is None else reconstruction.coverage,
-        grid=None if reconstruction is None else reconstruction.grid,
-        evaluation=evaluate(poses, part).as_dict() if evaluated else None,
-        warnings=[],
-        provenance={
-            "dualtrack_version": "1.2.3",
-            "created": "2026-05-04T03:02:01+00:00",
-            "settings": RunSettings(first_frame=first, last_frame=last).as_dict(),
-            "sweep": {"spacing_mm": list(sweep.spacing_mm)},
-            "trajectory": {
-                "model": "mini",
-                "weights_sha256": "ab" * 32,
-                "precision": "fp32",
-                "chunk_frames": 16,
-                "device": "cpu",
-            },
-        },
-        seconds={"total": 1.0},
+    source = {"model": "mini", "weights_sha256": "ab" * 32, "precision": "fp32", "chunk_frames": 16, "device": "cpu"}
+    settings = RunSettings(first_frame=first, last_frame=last)
+    report = run_report(settings, part, poses, reconstruction, evaluate(poses, part) if evaluated else None)
+    report = replace(
+        report,
+        trajectory={**report.trajectory, "source": source},
+        dualtrack_version="1.2.3",
+        created="2026-05-04T03:02:01+00:00",
     )
+    return RunResult(part, poses, reconstruction, report, {"total": 1.0})
 
 
 def random_rigid(random: np.random.Generator, count: int | None = None) -> np.ndarray:

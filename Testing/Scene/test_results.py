@@ -158,7 +158,7 @@ def test_the_volume_and_its_coverage_lie_on_the_grid_of_the_result(scene, clip, 
 
 def test_the_volume_is_a_copy_that_outlives_the_arrays_of_the_result(scene, clip, result):
     writeable = np.array(result.volume)
-    nodes = showResults(scene, clip, replace(result, volume=writeable))
+    nodes = showResults(scene, clip, replace(result, reconstruction=replace(result.reconstruction, volume=writeable)))
     writeable[:] = 0
     np.testing.assert_array_equal(slicer.util.arrayFromVolume(nodes.volume), result.volume)
 
@@ -372,11 +372,16 @@ def test_a_tracked_clip_goes_back_below_its_tracking(scene, clip, result):
     assert image.GetParentTransformNode() is tracker
 
 
+def moved_on(result, first: int):
+    """The result as if the frames used began at `first`."""
+    return replace(result, report=replace(result.report, sweep={**result.report.sweep, "first_frame": first}))
+
+
 def test_a_result_of_another_clip_is_refused_and_the_scene_stays_as_it_is(scene, clip):
     result = job_result(TRUTH, ESTIMATE, volume=False)
     before = node_ids(scene)
     with pytest.raises(InputError, match="frames 10 to 33 and the clip has 24 frames"):
-        showResults(scene, clip, replace(result, first_frame=10))
+        showResults(scene, clip, moved_on(result, 10))
     clip.image_sequence.RemoveDataNodeAtValue(clip.image_sequence.GetNthIndexValue(23))
     with pytest.raises(InputError, match="has 23 frames now and had 24"):
         showResults(scene, clip, result)

@@ -9,27 +9,27 @@ from typing import TYPE_CHECKING
 import slicer
 
 if TYPE_CHECKING:
-    from DualTrackCore.jobs import JobResult
+    from DualTrackCore.run.results import RunResult
 
 
-def provenance_attributes(result: JobResult) -> dict[str, str]:
+def provenance_attributes(result: RunResult) -> dict[str, str]:
     """Node attributes that say how a result was made; what the result does not tell is left out.
 
     DualTrack.Model, .ModelSha256, .Spacing (mm across columns and down rows), .Precision, .Chunk (frames), .Device,
     .Version, .Date (ISO 8601) and .Settings (all settings as JSON). Poses that a tracker measured have no model.
     """
-    told, trajectory = result.provenance, result.provenance.get("trajectory") or {}
-    spacing = (told.get("sweep") or {}).get("spacing_mm")
+    report = result.report
+    spacing, source = report.sweep.get("spacing_mm"), report.trajectory["source"]
     values = {
-        "DualTrack.Model": trajectory.get("model"),
-        "DualTrack.ModelSha256": trajectory.get("weights_sha256"),
+        "DualTrack.Model": source.get("model"),
+        "DualTrack.ModelSha256": source.get("weights_sha256"),
         "DualTrack.Spacing": None if spacing is None else " ".join(f"{value:.9g}" for value in spacing),
-        "DualTrack.Precision": trajectory.get("precision"),
-        "DualTrack.Chunk": trajectory.get("chunk_frames"),
-        "DualTrack.Device": trajectory.get("device"),
-        "DualTrack.Version": told.get("dualtrack_version"),
-        "DualTrack.Date": told.get("created"),
-        "DualTrack.Settings": json.dumps(told.get("settings", {}), sort_keys=True),
+        "DualTrack.Precision": source.get("precision"),
+        "DualTrack.Chunk": source.get("chunk_frames"),
+        "DualTrack.Device": source.get("device"),
+        "DualTrack.Version": report.dualtrack_version,
+        "DualTrack.Date": report.created,
+        "DualTrack.Settings": json.dumps(report.settings, sort_keys=True),
     }
     return {name: str(value) for name, value in values.items() if value is not None}
 

@@ -10,7 +10,7 @@ import numpy as np
 from DualTrackSlicerLib.scene.input import SceneSweep
 
 if TYPE_CHECKING:
-    from DualTrackCore.jobs import JobResult
+    from DualTrackCore.run.results import RunResult
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +30,7 @@ class FrameQuality:
     speed_unit: str
 
 
-def frame_quality(clip: SceneSweep, result: JobResult) -> FrameQuality:
+def frame_quality(clip: SceneSweep, result: RunResult) -> FrameQuality:
     """The quality of every frame of a clip from the trajectory of a run."""
     count, start = len(clip.sweep), result.first_frame
     relative = result.trajectory.relative

@@ -32,10 +32,10 @@ from DualTrackSlicerLib.scene.wiring import (
 )
 
 if TYPE_CHECKING:
-    from DualTrackCore.jobs import JobResult
+    from DualTrackCore.run.results import RunResult
 
 
-def showResults(scene: slicer.vtkMRMLScene, sceneSweep: SceneSweep, result: JobResult) -> ResultNodes:
+def showResults(scene: slicer.vtkMRMLScene, sceneSweep: SceneSweep, result: RunResult) -> ResultNodes:
     """Put a result into the scene: one step of undo; an earlier result of the same clip goes.
 
     Afterwards the image moves through the scene as its browser is stepped. Nothing is changed where the result does
@@ -70,7 +70,7 @@ def showResults(scene: slicer.vtkMRMLScene, sceneSweep: SceneSweep, result: JobR
 def _add_all(
     scene: slicer.vtkMRMLScene,
     clip: SceneSweep,
-    result: JobResult,
+    result: RunResult,
     placed: FramePoses,
     transforms: slicer.vtkMRMLSequenceNode,
     proxy: slicer.vtkMRMLTransformNode,
@@ -113,7 +113,7 @@ def _tube_radius(corners: np.ndarray) -> float:
     return float(np.linalg.norm(corners[:3, 2] - corners[:3, 0])) / 100
 
 
-def _with_truth(scene: slicer.vtkMRMLScene, clip: SceneSweep, result: JobResult, made: ResultNodes) -> ResultNodes:
+def _with_truth(scene: slicer.vtkMRMLScene, clip: SceneSweep, result: RunResult, made: ResultNodes) -> ResultNodes:
     """The nodes with the true path, errors and plots added; the truth is laid over the first frame valid in both."""
     name, estimated = clip.image_sequence.GetName(), result.trajectory
     frames = slice(result.first_frame, result.first_frame + len(estimated))

@@ -18,7 +18,7 @@ from DualTrackSlicerLib.scene.placement import FramePoses
 from DualTrackSlicerLib.scene.quality import FrameQuality
 
 if TYPE_CHECKING:
-    from DualTrackCore.jobs import JobResult
+    from DualTrackCore.run.results import RunResult
 
 FRAME, INDEX, VALID = "Frame", "Index value", "Valid"
 #: Columns of the upper three rows of a pose; the last row is 0 0 0 1.
@@ -86,7 +86,7 @@ def trajectoryFromTable(tableNode: slicer.vtkMRMLTableNode) -> Trajectory:
 
 
 def add_error_table(
-    scene: slicer.vtkMRMLScene, result: JobResult, estimated: np.ndarray, true: np.ndarray, name: str
+    scene: slicer.vtkMRMLScene, result: RunResult, estimated: np.ndarray, true: np.ndarray, name: str
 ) -> slicer.vtkMRMLTableNode:
     """A row for each frame of the run: its errors, and where its centre is estimated and was.
 

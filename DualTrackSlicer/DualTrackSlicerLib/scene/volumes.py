@@ -13,13 +13,13 @@ from DualTrackSlicerLib.scene.matrices import to_vtk
 from DualTrackSlicerLib.scene.nodes import free_name
 
 if TYPE_CHECKING:
-    from DualTrackCore.jobs import JobResult
+    from DualTrackCore.run.results import RunResult
 
 GREY, COVERAGE_COLOURS = "vtkMRMLColorTableNodeGrey", "vtkMRMLColorTableNodeIron"
 
 
 def add_volumes(
-    scene: slicer.vtkMRMLScene, result: JobResult, node_from_frame0: np.ndarray, name: str
+    scene: slicer.vtkMRMLScene, result: RunResult, node_from_frame0: np.ndarray, name: str
 ) -> tuple[slicer.vtkMRMLScalarVolumeNode | None, slicer.vtkMRMLScalarVolumeNode | None]:
     """(volume, coverage) of a run, copied out of its arrays; None where the run reconstructed nothing.
 

@@ -12,7 +12,7 @@ from slicer.ScriptedLoadableModule import ScriptedLoadableModuleWidget
 from slicer.util import VTKObservationMixin
 
 from DualTrackCore.errors import DualTrackError
-from DualTrackCore.jobs import RunSettings
+from DualTrackCore.run.settings import RunSettings
 from DualTrackSlicerLib.logic import Logic
 from DualTrackSlicerLib.parameters import DualTrackSlicerParameterNode, givenSpacing, runSettings
 from DualTrackSlicerLib.run import Run

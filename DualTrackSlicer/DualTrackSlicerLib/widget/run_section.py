@@ -9,8 +9,9 @@ import slicer
 from slicer.i18n import tr as _
 
 from DualTrackCore.errors import DualTrackError
-from DualTrackCore.jobs import JobResult, RunSettings
 from DualTrackCore.progress import Progress
+from DualTrackCore.run.results import RunResult
+from DualTrackCore.run.settings import RunSettings
 from DualTrackSlicerLib.logic import withLessMemory
 from DualTrackSlicerLib.run import Run
 from DualTrackSlicerLib.scene import Clip, fitSliceViews, followFrame
@@ -151,7 +152,7 @@ class RunSection:
         copyText("\n\n".join(part for part in parts if part))
 
 
-def resultRows(result: JobResult) -> list[tuple[str, str]]:
+def resultRows(result: RunResult) -> list[tuple[str, str]]:
     """The lines of the result card."""
     trajectory = result.trajectory
     rows = [
@@ -168,13 +169,13 @@ def resultRows(result: JobResult) -> list[tuple[str, str]]:
     if (errors := _errors(result)) is not None:
         text = _("{own:.1f} mm on average ({still:.1f} mm for no motion at all)")
         rows.append((_("Error against the tracker"), text.format(own=errors[0], still=errors[1])))
-    rows.append((_("Model"), str(result.provenance.get("trajectory", {}).get("model") or _("none: tracked"))))
+    rows.append((_("Model"), str(result.report.trajectory["source"].get("model") or _("none: tracked"))))
     if "total" in result.seconds:
         rows.append((_("Time"), durationText(result.seconds["total"])))
     return rows
 
 
-def resultWarnings(result: JobResult) -> list[str]:
+def resultWarnings(result: RunResult) -> list[str]:
     """What the user must know of the result, the gravest first."""
     errors = _errors(result)
     if errors is None or errors[0] < errors[1]:
@@ -182,9 +183,9 @@ def resultWarnings(result: JobResult) -> list[str]:
     return [_("The estimate is no better than assuming no motion at all: do not use this volume."), *result.warnings]
 
 
-def _errors(result: JobResult) -> tuple[float, float] | None:
+def _errors(result: RunResult) -> tuple[float, float] | None:
     """Mean error of the estimate and of no motion, mm; None where there is nothing to compare with."""
-    if result.evaluation is None or result.provenance.get("settings", {}).get("poses") == "tracked":
+    if result.evaluation is None or result.report.settings["poses"] == "tracked":
         return None
     own = result.evaluation["metrics"].get("gpe_mm")
     still = result.evaluation["baselines"]["identity"].get("gpe_mm")

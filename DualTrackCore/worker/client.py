@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import threading
 import weakref
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from DualTrackCore.jobs import RunSettings
 from DualTrackCore.progress import Reporter
+from DualTrackCore.run.pipeline import with_spacing
+from DualTrackCore.run.settings import RunSettings
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.worker.job import Job
-from DualTrackCore.worker.job_files import write_sweep
+from DualTrackCore.worker.job_files import read_result, write_sweep
 from DualTrackCore.worker.session import Session
-
-__all__ = ["Job", "WorkerClient"]
 
 
 class WorkerClient:
@@ -65,16 +62,16 @@ class WorkerClient:
         """Start a run; returns at once.
 
         Raises:
-            InputError: the range of frames is not in the sweep.
+            InputError: the range of frames is not in the sweep, or a setting is for files only.
         """
-        settings = settings or RunSettings()
-        start, stop = settings.frame_range(len(sweep))
+        settings = (settings or RunSettings()).with_whole_paths()
+        used = with_spacing(sweep, settings).slice(*settings.frame_range(len(sweep)))
 
         def request(folder: Path, reporter: Reporter) -> dict[str, Any]:
-            write_sweep(folder, sweep, start, stop, reporter)
-            return {"do": "run", "folder": str(folder), "settings": _with_whole_paths(settings).as_dict()}
+            write_sweep(folder, used, reporter)
+            return {"do": "run", "folder": str(folder), "settings": settings.as_dict()}
 
-        return self._start(Job(self, request))
+        return self._start(Job(self, request, lambda answer: read_result(Path(answer["folder"]), used)))
 
     def preflight(self, device: str = "auto") -> Job:
         """Ask the worker whether it can run; the result is the dict of :func:`DualTrackCore.worker.preflight`."""
@@ -95,9 +92,3 @@ class WorkerClient:
                 self._stop = weakref.finalize(self, self._session.stop)
             self._session.add(job)
         return job
-
-
-def _with_whole_paths(settings: RunSettings) -> RunSettings:
-    """The settings with files named from the root, in case that the worker stands in another folder."""
-    model = os.path.abspath(settings.model) if os.path.isfile(settings.model) else settings.model
-    return replace(settings, model=model, card=None if settings.card is None else os.path.abspath(settings.card))

@@ -1,0 +1,189 @@
+"""A clip to its trajectory, volume and report: what every front end calls."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from DualTrackCore.errors import InputError
+from DualTrackCore.progress import Reporter, Stage
+from DualTrackCore.run.report import run_report
+from DualTrackCore.run.results import RunResult
+from DualTrackCore.run.settings import ESTIMATE, TRACKED, RunSettings
+from DualTrackCore.sweep import Sweep
+from DualTrackCore.trajectory import Trajectory
+
+if TYPE_CHECKING:
+    from DualTrackCore.evaluation import Evaluation
+    from DualTrackCore.network import Model
+    from DualTrackCore.reconstruction import Reconstruction
+
+#: Gives the model that settings name.
+ModelSource = Callable[[RunSettings], "Model"]
+
+
+def settings_model(settings: RunSettings) -> Model:
+    """The model that settings name, loaded now."""
+    from DualTrackCore.network import load_model
+
+    return load_model(settings.model, card=settings.card)
+
+
+def run(
+    source: Sweep | str | os.PathLike,
+    settings: RunSettings | None = None,
+    reporter: Reporter | None = None,
+    *,
+    models: ModelSource = settings_model,
+) -> RunResult:
+    """Estimate (or take) the trajectory of a sweep, reconstruct its volume, measure the error where it is tracked.
+
+    Args:
+        source: a sweep, or a file or folder of frames that :func:`~DualTrackCore.io.load_sweep` reads.
+        settings: every choice; the defaults where None.
+        reporter: receives progress, and says whether to stop.
+        models: gives the model; for callers that keep models loaded.
+
+    Returns:
+        Trajectory, volume and report; :meth:`RunResult.write` writes them into a folder.
+
+    Raises:
+        InputError: settings, sweep or model cannot be used as they are.
+        OutOfMemoryError: the device has too little memory.
+        Cancelled: the caller asked to stop.
+    """
+    settings = (settings or RunSettings()).with_whole_paths()
+    sweep = _loaded(source, settings)
+    return run_frames(sweep.slice(*settings.frame_range(len(sweep))), settings, reporter, models)
+
+
+def run_frames(
+    sweep: Sweep, settings: RunSettings, reporter: Reporter | None = None, models: ModelSource = settings_model
+) -> RunResult:
+    """:func:`run` of a sweep that holds just the frames of the settings' range; its spacing is final."""
+    reporter = reporter or Reporter()
+    seconds: dict[str, float] = {}
+    with _timed(seconds, "total"):
+        trajectory = _trajectory(sweep, settings, models, reporter, seconds)
+        reconstruction = _reconstruction(sweep, trajectory, settings, reporter, seconds)
+        evaluation = _evaluation(sweep, trajectory, settings, reporter, seconds)
+        report = run_report(settings, sweep, trajectory, reconstruction, evaluation)
+    return RunResult(sweep, trajectory, reconstruction, report, seconds)
+
+
+def known_poses(sweep: Sweep, poses: str) -> Trajectory:
+    """The poses that a sweep was tracked with, or those of a trajectory .csv.
+
+    Raises:
+        InputError: no tracking, a table that cannot be read, or another number of poses than frames.
+    """
+    if poses == TRACKED:
+        if sweep.tracked is None:
+            reason = sweep.provenance.get("tracking") or "The sweep holds no tracking."
+            raise InputError(f"{reason} Give a trajectory .csv as poses, or estimate them from the images.")
+        return sweep.tracked
+    from DualTrackCore.io import read_trajectory_csv
+
+    trajectory = read_trajectory_csv(poses)
+    if len(trajectory) != len(sweep):
+        raise InputError(f"{poses} has {len(trajectory)} poses and the sweep {len(sweep)} frames; they must be equal.")
+    return trajectory
+
+
+def _loaded(source: Sweep | str | os.PathLike, settings: RunSettings) -> Sweep:
+    if not isinstance(source, Sweep):
+        from DualTrackCore.io import load_sweep
+
+        return load_sweep(source, calibration=settings.calibration, spacing_mm=settings.spacing_mm)
+    return with_spacing(source, settings)
+
+
+def with_spacing(sweep: Sweep, settings: RunSettings) -> Sweep:
+    """A sweep in memory with the pixel spacing of the settings, where they give one.
+
+    Raises:
+        InputError: the settings have a calibration, which only the readers of files can use.
+    """
+    if settings.calibration is not None:
+        raise InputError("The setting calibration is for files; give the calibration to load_sweep instead.")
+    if settings.spacing_mm is None:
+        return sweep
+    return replace(sweep, spacing_mm=settings.spacing_mm, provenance={**sweep.provenance, "spacing_source": "user"})
+
+
+def _trajectory(
+    sweep: Sweep, settings: RunSettings, models: ModelSource, reporter: Reporter, seconds: dict[str, float]
+) -> Trajectory:
+    if settings.poses != ESTIMATE:
+        return known_poses(sweep, settings.poses)
+    # Before the model, which takes longest to load: what is wrong with the sweep is said at once.
+    sweep.require_images()
+    sweep.require_spacing()
+    reporter.report(Stage.LOADING_MODEL, 0, 1)
+    with _timed(seconds, "model"):
+        model = models(settings)
+    reporter.report(Stage.LOADING_MODEL, 1, 1)
+    from DualTrackCore.tracking import estimate_trajectory
+
+    with _timed(seconds, "trajectory"):
+        return estimate_trajectory(
+            sweep,
+            model,
+            device=settings.device,
+            precision=settings.precision,
+            chunk_frames=settings.chunk_frames,
+            views=settings.test_time_augmentation,
+            progress=reporter.forward,
+            cancelled=reporter.cancelled,
+        )
+
+
+def _reconstruction(
+    sweep: Sweep, trajectory: Trajectory, settings: RunSettings, reporter: Reporter, seconds: dict[str, float]
+) -> Reconstruction | None:
+    if not settings.reconstruct:
+        return None
+    from DualTrackCore.reconstruction import plan_grid, reconstruct_volume
+
+    area = {"clip": settings.clip, "fan": None if settings.fan == "none" else settings.fan}
+    spacing = "auto" if settings.voxel_mm is None else settings.voxel_mm
+    with _timed(seconds, "volume"):
+        grid = plan_grid(sweep, trajectory, spacing_mm=spacing, axes=settings.axes, frame=settings.frame, **area)
+        return reconstruct_volume(
+            sweep,
+            trajectory,
+            grid,
+            interpolation=settings.interpolation,
+            compounding=settings.compounding,
+            reject_below=settings.reject_below,
+            hole_filling=settings.hole_filling,
+            progress=reporter.forward,
+            cancelled=reporter.cancelled,
+            **area,
+        )
+
+
+def _evaluation(
+    sweep: Sweep, trajectory: Trajectory, settings: RunSettings, reporter: Reporter, seconds: dict[str, float]
+) -> Evaluation | None:
+    """The error where a tracker measured the sweep; poses of an earlier estimate measure nothing."""
+    tracked = sweep.tracked
+    if not settings.evaluate or tracked is None or tracked is trajectory or tracked.estimated_by is not None:
+        return None
+    if (tracked.valid & trajectory.valid).sum() < 2:
+        return None
+    from DualTrackCore.evaluation import evaluate
+
+    with _timed(seconds, "evaluation"):
+        return evaluate(trajectory, sweep, progress=reporter.forward, cancelled=reporter.cancelled)
+
+
+@contextlib.contextmanager
+def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    seconds[name] = time.perf_counter() - start

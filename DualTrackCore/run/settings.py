@@ -1,0 +1,248 @@
+"""What a run is asked for: every choice once, with its default, limits, unit and the sentence that explains it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from DualTrackCore.errors import InputError
+from DualTrackCore.plain import plain_values
+from DualTrackCore.reconstruction.area import Fan
+from DualTrackCore.settings import build, check_settings, setting
+
+#: Groups of settings; a command of the command line takes the options of some of them.
+INPUT, NETWORK, FRAMES, VOLUME, RESULTS = "input", "network", "frames", "volume", "results"
+#: Values of `poses` that are no file.
+ESTIMATE, TRACKED = "estimate", "tracked"
+
+
+def _fan_of_numbers(value: object) -> object:
+    """A fan from x, y, left, right, start, stop and perhaps the aspect, as the command line gives it."""
+    if isinstance(value, list | tuple) and len(value) in (6, 7):
+        return Fan(tuple(value[:2]), tuple(value[2:4]), tuple(value[4:6]), *value[6:])
+    return value
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """Everything that a run is asked for, checked when it is made; the fields say what each setting means.
+
+    Command-line options, validation, the limits of the panel and the YAML file of a run are derived from the fields.
+
+    Raises:
+        InputError: a value of the wrong kind or out of range.
+    """
+
+    spacing_mm: float | tuple[float, float] | None = setting(
+        None,
+        help="pixel size: one number, or columns,rows; needed where the file does not know it, and used before what "
+        "the file says",
+        unit="mm",
+        above=0,
+        at_most=10,
+        group=INPUT,
+        option="spacing",
+        metavar="MM",
+    )
+    calibration: str | None = setting(
+        None,
+        help="image-to-probe calibration of a tracked sweep: PLUS XML, 4x4 text, or calib_matrix.csv",
+        group=INPUT,
+        metavar="FILE",
+    )
+    model: str = setting(
+        "mini",
+        help="name of a model that ships or is installed, or a weights file",
+        expects="a name or a file",
+        group=NETWORK,
+        metavar="M",
+    )
+    card: str | None = setting(
+        None, help="model card (JSON) of a weights file that has none", group=NETWORK, metavar="FILE"
+    )
+    device: str = setting(
+        "auto", help="auto, cpu, cuda, cuda:0, ..., mps", expects="a device's name", group=NETWORK, metavar="DEVICE"
+    )
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = setting(
+        "auto", help="number format of the convolutional networks", group=NETWORK
+    )
+    chunk_frames: int | Literal["auto"] = setting(
+        "auto", help="frames through the network at a time", at_least=1, group=NETWORK, option="chunk", metavar="N"
+    )
+    test_time_augmentation: Literal[1, 2, 4] = setting(
+        1,
+        help="run the network on the sweep as it is (1), mirrored as well (2), and both backwards as well (4), and "
+        "take the mean: steadier in-plane motion for two or four times the time",
+        group=NETWORK,
+        option="tta",
+    )
+    poses: str = setting(
+        ESTIMATE,
+        help="estimate: from the images; tracked: those of the sweep's own tracking; or a trajectory .csv",
+        expects="estimate, tracked or a trajectory .csv",
+        metavar="estimate|tracked|FILE",
+    )
+    first_frame: int = setting(
+        0, help="first frame that is used, counted from 0", at_least=0, group=FRAMES, metavar="N"
+    )
+    last_frame: int | None = setting(
+        None,
+        help="last frame that is used, counted from 0; none: the last of the sweep",
+        at_least=0,
+        group=FRAMES,
+        metavar="N",
+    )
+    evaluate: bool = setting(True, help="measure the error where a tracker measured the sweep", group=RESULTS)
+    reconstruct: bool = setting(True, help="reconstruct the volume", group=RESULTS)
+    pictures: bool = setting(True, help="draw preview pictures", group=RESULTS)
+    voxel_mm: float | tuple[float, float, float] | None = setting(
+        None,
+        help="voxel size: one number, or x,y,z; none: chosen from the sweep",
+        unit="mm",
+        above=0,
+        at_most=100,
+        group=VOLUME,
+        option="voxel",
+        metavar="MM",
+    )
+    interpolation: Literal["linear", "nearest"] = setting(
+        "linear", help="spread a pixel over the eight voxels around it, or give it to the nearest", group=VOLUME
+    )
+    compounding: Literal["mean", "maximum", "latest"] = setting(
+        "mean", help="value of a voxel that several pixels reach", group=VOLUME
+    )
+    hole_filling: Literal["stick", "none", "nearest", "distance", "gaussian"] = setting(
+        "stick", help="of voxels that no pixel reached; stick fills only between seen ones", group=VOLUME
+    )
+    axes: Literal["frame0", "principal"] = setting(
+        "frame0", help="axes of the volume: those of the first frame, or the principal axes of the sweep", group=VOLUME
+    )
+    frame: Literal["frame0", "reference"] = setting(
+        "frame0",
+        help="frame of reference of the volume: the first frame, or the reference of the tracking",
+        group=VOLUME,
+    )
+    clip: tuple[int, int, int, int] | None = setting(
+        None,
+        help="rectangle of each frame that goes into the volume, in pixels",
+        expects="x, y, width, height in whole pixels, the sizes at least 1",
+        group=VOLUME,
+        metavar="X,Y,W,H",
+    )
+    fan: Fan | Literal["none", "auto"] = setting(
+        "none",
+        help="sector of a curvilinear probe: none, auto (find the image area), or origin x,y, angles left,right in "
+        "degrees and radii start,stop, in pixels",
+        expects="a fan or one of none, auto",
+        convert=_fan_of_numbers,
+        group=VOLUME,
+        metavar="none|auto|X,Y,LEFT,RIGHT,START,STOP",
+    )
+    reject_below: int = setting(
+        0,
+        help="leave pixels out that are darker than this grey value",
+        at_least=0,
+        at_most=255,
+        group=VOLUME,
+        metavar="GREY",
+    )
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+        for name in ("model", "device", "poses"):
+            if not getattr(self, name):
+                raise InputError(f"The setting {name} is empty; give a value or leave it out.")
+        if self.last_frame is not None and self.last_frame < self.first_frame:
+            raise InputError(
+                f"The setting last_frame is {self.last_frame}; expected at least {self.first_frame}, the first frame."
+            )
+        if self.clip is not None and (min(self.clip[:2]) < 0 or min(self.clip[2:]) < 1):
+            raise InputError(
+                f"The setting clip is {self.clip}; expected x, y, width, height in whole pixels, the sizes at least 1."
+            )
+
+    def frame_range(self, frames: int) -> tuple[int, int]:
+        """(start, stop) of the frames used in a sweep of so many, as a Python slice counts.
+
+        Raises:
+            InputError: the range reaches beyond the sweep.
+        """
+        last = frames - 1 if self.last_frame is None else self.last_frame
+        if max(self.first_frame, last) >= frames:
+            raise InputError(
+                f"The frames {self.first_frame} to {last} are not all in the sweep, "
+                f"which has the frames 0 to {frames - 1}; choose a smaller range."
+            )
+        return self.first_frame, last + 1
+
+    def with_whole_paths(self) -> RunSettings:
+        """The same settings with files named from the root, for another folder or process."""
+        files = {name: getattr(self, name) for name in ("card", "calibration")}
+        if self.poses not in (ESTIMATE, TRACKED):
+            files["poses"] = self.poses
+        if os.path.isfile(self.model):
+            files["model"] = self.model
+        return replace(self, **{name: os.path.abspath(path) for name, path in files.items() if path is not None})
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON and YAML."""
+        return plain_values(self)
+
+    @classmethod
+    def from_dict(cls, values: object, where: str = "the settings") -> RunSettings:
+        """Settings from :meth:`as_dict`; what is missing has its default.
+
+        Raises:
+            InputError: no mapping, a key that no setting has, or a value that cannot be used; one sentence.
+        """
+        return build(cls, values, where)
+
+    def to_json(self) -> str:
+        """The settings as one line of JSON."""
+        return json.dumps(self.as_dict(), allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> RunSettings:
+        """Settings from :meth:`to_json`.
+
+        Raises:
+            InputError: not JSON, or as for :meth:`from_dict`.
+        """
+        try:
+            values = json.loads(text)
+        except ValueError as error:
+            raise InputError(f"The settings are not readable JSON: {error}.") from None
+        return cls.from_dict(values)
+
+    def to_yaml(self) -> str:
+        """The settings as YAML, a line each, for :meth:`from_yaml`."""
+        import yaml
+
+        return yaml.safe_dump(self.as_dict(), sort_keys=False)
+
+    @classmethod
+    def from_yaml(cls, path: str | os.PathLike, changes: Mapping[str, Any] | None = None) -> RunSettings:
+        """Settings from a YAML file, with `changes` put over it.
+
+        Raises:
+            InputError: the file cannot be read, is not YAML, or as for :meth:`from_dict`.
+        """
+        import yaml
+
+        path = Path(path)
+        try:
+            values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise InputError(f"Cannot read the settings {path}: {error.strerror or error}.") from None
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            reason = " ".join(str(error).split())
+            raise InputError(f"{path} is not readable YAML: {reason}.") from None
+        if values is None:
+            values = {}
+        if isinstance(values, Mapping):
+            values = {**values, **(changes or {})}
+        return cls.from_dict(values, path.name)
