@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from DualTrackCore.errors import InputError
-from DualTrackCore.network.transformer import BertEncoder, SpatialTransformer
+from DualTrackCore.network.transformer import BertEncoder, Scope, SpatialTransformer
 from DualTrackCore.network.trunk import TRUNK_STRIDE, Trunk
 
 #: Name of the global backbone that the published weights use; every other name is timm's.
@@ -26,15 +26,6 @@ UNUSED_HEADS = (
     "local_encoder.0.temporal_encoder.fc.",
     "global_encoder.fc.",
 )
-
-
-class Scope(nn.Module):
-    """Modules under names of their own: levels of the published state dict that compute nothing."""
-
-    def __init__(self, **children: nn.Module) -> None:
-        super().__init__()
-        for name, child in children.items():
-            self.add_module(name, child)
 
 
 class LocalEncoder(nn.Module):

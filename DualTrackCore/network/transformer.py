@@ -6,6 +6,8 @@ training only. Layer names are those of the published state dicts.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -99,6 +101,15 @@ def distance_scores(rows: Tensor, columns: Tensor, start: int, keys: int) -> Ten
     return scores.as_strided((batch, heads, n, keys), strides, scores.storage_offset() + n - 1)
 
 
+class Scope(nn.Module):
+    """Modules and parameters under names of their own: a level of the published state dict that computes nothing."""
+
+    def __init__(self, **children: nn.Module | nn.Parameter) -> None:
+        super().__init__()
+        for name, child in children.items():
+            setattr(self, name, child)
+
+
 class _Output(nn.Module):
     """Linear layer, dropout, residual, LayerNorm."""
 
@@ -124,33 +135,16 @@ class _Attention(nn.Module):
         return self.output(self.self(x, context), x)
 
 
-class _Dense(nn.Module):
-    """A linear layer under the name `dense`."""
-
-    def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__()
-        self.dense = nn.Linear(inputs, outputs)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.dense(x)
-
-
 class BertLayer(nn.Module):
     """Post-norm transformer layer: self-attention, optional cross-attention to a context, MLP. No mask of any kind."""
 
     def __init__(
-        self,
-        hidden: int,
-        heads: int,
-        mlp: int,
-        dropout: float,
-        positions: int | None = None,
-        cross: bool = False,
+        self, hidden: int, heads: int, mlp: int, dropout: float, positions: int | None = None, cross: bool = False
     ) -> None:
         super().__init__()
         self.attention = _Attention(hidden, heads, dropout, positions)
         self.crossattention = _Attention(hidden, heads, dropout, None) if cross else None
-        self.intermediate = _Dense(hidden, mlp)
+        self.intermediate = Scope(dense=nn.Linear(hidden, mlp))
         self.output = _Output(mlp, hidden, dropout)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
@@ -158,24 +152,15 @@ class BertLayer(nn.Module):
         x = self.attention(x, x)
         if self.crossattention is not None:
             x = self.crossattention(x, context)
-        return self.output(F.gelu(self.intermediate(x)), x)
+        return self.output(F.gelu(self.intermediate.dense(x)), x)
 
 
 class BertEncoder(nn.Module):
-    """A stack of :class:`BertLayer`; no embedding, no final norm, no pooler."""
+    """A stack of :class:`BertLayer`, made with its arguments; no embedding, no final norm, no pooler."""
 
-    def __init__(
-        self,
-        layers: int,
-        hidden: int,
-        heads: int,
-        mlp: int,
-        dropout: float,
-        positions: int | None = None,
-        cross: bool = False,
-    ) -> None:
+    def __init__(self, layers: int, *arguments: Any, **options: Any) -> None:
         super().__init__()
-        self.layer = nn.ModuleList(BertLayer(hidden, heads, mlp, dropout, positions, cross) for _ in range(layers))
+        self.layer = nn.ModuleList(BertLayer(*arguments, **options) for _ in range(layers))
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """x [B, N, C] to [B, N, C]."""
@@ -184,51 +169,23 @@ class BertEncoder(nn.Module):
         return x
 
 
-class _ViTSelfAttention(nn.Module):
-    def __init__(self, hidden: int, heads: int) -> None:
-        super().__init__()
-        self.attention = RelativeAttention(hidden, heads, dropout=0.0)
-        self.output = _Dense(hidden, hidden)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.output(self.attention(x, x))
-
-
 class _ViTLayer(nn.Module):
     """Pre-norm transformer layer."""
 
     def __init__(self, hidden: int, heads: int, mlp: int) -> None:
         super().__init__()
-        self.attention = _ViTSelfAttention(hidden, heads)
-        self.intermediate = _Dense(hidden, mlp)
-        self.output = _Dense(mlp, hidden)
+        self.attention = Scope(
+            attention=RelativeAttention(hidden, heads, dropout=0.0), output=Scope(dense=nn.Linear(hidden, hidden))
+        )
+        self.intermediate = Scope(dense=nn.Linear(hidden, mlp))
+        self.output = Scope(dense=nn.Linear(mlp, hidden))
         self.layernorm_before = nn.LayerNorm(hidden, eps=LAYER_NORM_EPS)
         self.layernorm_after = nn.LayerNorm(hidden, eps=LAYER_NORM_EPS)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x + self.attention(self.layernorm_before(x))
-        return x + self.output(F.gelu(self.intermediate(self.layernorm_after(x))))
-
-
-class _PatchProjection(nn.Module):
-    def __init__(self, inputs: int, hidden: int, patch: int) -> None:
-        super().__init__()
-        self.projection = nn.Conv2d(inputs, hidden, patch, stride=patch)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.projection(x).flatten(2).transpose(1, 2)
-
-
-class _Embeddings(nn.Module):
-    def __init__(self, inputs: int, grid: int, hidden: int, patch: int) -> None:
-        super().__init__()
-        self.cls_token = nn.Parameter(torch.zeros(1, 1, hidden))
-        self.position_embeddings = nn.Parameter(torch.randn(1, (grid // patch) ** 2 + 1, hidden) * 0.02)
-        self.patch_embeddings = _PatchProjection(inputs, hidden, patch)
-
-    def forward(self, x: Tensor) -> Tensor:
-        tokens = self.patch_embeddings(x)
-        return torch.cat([self.cls_token.expand(len(tokens), -1, -1), tokens], dim=1) + self.position_embeddings
+        normed = self.layernorm_before(x)
+        x = x + self.attention.output.dense(self.attention.attention(normed, normed))
+        return x + self.output.dense(F.gelu(self.intermediate.dense(self.layernorm_after(x))))
 
 
 class SpatialTransformer(nn.Module):
@@ -237,18 +194,25 @@ class SpatialTransformer(nn.Module):
     Args:
         inputs: channels of the feature map.
         grid: rows (and columns) of the feature map.
+        hidden, layers, heads, mlp: of the transformer.
+        patch: rows (and columns) of the map that make a token.
     """
 
     def __init__(self, inputs: int, grid: int, hidden: int, layers: int, heads: int, mlp: int, patch: int = 2) -> None:
         super().__init__()
-        self.embeddings = _Embeddings(inputs, grid, hidden, patch)
-        self.encoder = nn.Module()
-        self.encoder.layer = nn.ModuleList(_ViTLayer(hidden, heads, mlp) for _ in range(layers))
+        self.embeddings = Scope(
+            cls_token=nn.Parameter(torch.zeros(1, 1, hidden)),
+            position_embeddings=nn.Parameter(torch.randn(1, (grid // patch) ** 2 + 1, hidden) * 0.02),
+            patch_embeddings=Scope(projection=nn.Conv2d(inputs, hidden, patch, stride=patch)),
+        )
+        self.encoder = Scope(layer=nn.ModuleList(_ViTLayer(hidden, heads, mlp) for _ in range(layers)))
         self.layernorm = nn.LayerNorm(hidden, eps=LAYER_NORM_EPS)
 
     def forward(self, x: Tensor) -> Tensor:
         """Feature maps [n, inputs, grid, grid] to class tokens [n, hidden]."""
-        x = self.embeddings(x)
+        parts = self.embeddings
+        tokens = parts.patch_embeddings.projection(x).flatten(2).transpose(1, 2)
+        x = torch.cat([parts.cls_token.expand(len(tokens), -1, -1), tokens], dim=1) + parts.position_embeddings
         for layer in self.encoder.layer:
             x = layer(x)
         return self.layernorm(x[:, 0])
