@@ -36,31 +36,22 @@ def _say_model(name: str, entry: ModelEntry | None, model: InstalledModel | None
     state = "not installed" if model is None else "ships with the package" if model.ships else "installed"
     console.say(f"{name}: {state}{', the default' if name == DEFAULT_MODEL else ''}")
     rows = []
-    if entry is not None:
-        rows = [
-            ("what", f"{entry.card.title}. {entry.description}"),
-            ("expected error", entry.card.expected_error),
-            ("trained on", entry.card.training_data),
-            ("size", entry.size_text),
-            ("licence", f"{entry.card.licence} ({entry.card.licence_url})"),
-            ("from", entry.url),
+    try:
+        card = entry.card if entry is not None else catalogue.installed_card(model)
+    except CheckpointError as error:
+        card, rows = None, [("card", str(error))]
+    if card is not None:
+        rows += [
+            ("what", card.title if entry is None else f"{card.title}. {entry.description}"),
+            ("expected error", card.expected_error),
+            ("trained on", card.training_data),
+            ("licence", f"{card.licence} ({card.licence_url})" if card.licence_url else card.licence),
         ]
-    elif model is not None:
-        rows = _card_rows(model)
+    if entry is not None:
+        rows += [("size", entry.size_text), ("from", entry.url)]
     if model is not None:
         rows += [("file", str(model.path)), ("SHA-256", model.sha256 or "not recorded")]
     console.say(columns(rows))
-
-
-def _card_rows(model: InstalledModel) -> list[tuple[str, str]]:
-    try:
-        card = catalogue.installed_card(model)
-    except CheckpointError as error:
-        return [("card", str(error))]
-    if card is None:
-        return []
-    what = [("what", card.title), ("expected error", card.expected_error), ("trained on", card.training_data)]
-    return [*what, ("licence", card.licence)]
 
 
 def fetch(options: Namespace, console: Console) -> None:

@@ -41,7 +41,7 @@ class ModelCard:
         spacing_mm: pixel spacing (columns, rows) that the millimetres are tied to.
         frame_size: (rows, columns) of the training frames at that spacing.
         frame_rate_hz: frame rate of the training sweeps, or None.
-        global_mean, global_std: the whole-frame image is normalised as (grey / 255 - mean) / std.
+        global_mean, global_std: the global image is normalised as (grey / 255 - mean) / std.
         training_data: one sentence.
         licence, licence_url: of the weights.
         expected_error: one sentence, with the metric and the data it was measured on.

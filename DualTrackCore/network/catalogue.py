@@ -42,7 +42,7 @@ class ModelEntry:
         url: where the file is.
         description: one sentence for a person who chooses.
         size_bytes: exact size, or None where the makers do not state it.
-        about_bytes: rough size for people, or None where not even that is known.
+        about_bytes: rough size, or None where that is unknown too.
         sha256: hexadecimal, or None where the makers do not state it.
     """
 
@@ -60,7 +60,7 @@ class ModelEntry:
 
     @property
     def size_text(self) -> str:
-        """The size as far as it is known: exact, rough, or "size unknown"."""
+        """The exact size, else the rough one, else "size unknown"."""
         if self.size_bytes is not None:
             return size_text(self.size_bytes)
         return "size unknown" if self.about_bytes is None else f"about {size_text(self.about_bytes)}"

@@ -1,10 +1,11 @@
-"""Weights files: reading them as tensors only, checking them against the network, writing them.
+"""Read weights files, check them against the network, and write them.
 
 A file can never run code: pickles are read with `weights_only=True`, safetensors hold nothing but tensors and text.
 """
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 import re
 from collections.abc import Mapping, Sequence
@@ -30,10 +31,10 @@ _COMPILED_PREFIX = "_orig_mod."
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], ModelCard | None]:
-    """Tensors of a .safetensors or PyTorch file, and the card inside it if there is one.
+    """Read the tensors of a .safetensors or PyTorch file, and the card inside it if there is one.
 
-    Both published layouts are understood: a plain state dict, and a training checkpoint with the weights under `model`.
-    The prefix that torch.compile adds is removed.
+    The file holds a state dict, or a training checkpoint with the state dict under `model`. The prefix that
+    torch.compile adds is removed.
 
     Raises:
         CheckpointError: no such file, damaged, not a weights file, or holding anything but tensors.
@@ -44,7 +45,7 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], ModelCard | None]:
 
 
 def read_content(path: Path) -> tuple[Any, ModelCard | None]:
-    """Whatever a .safetensors or PyTorch file holds, opened so that it cannot run code, and the card inside it.
+    """Read what a .safetensors or PyTorch file holds, without running code, and the card inside it.
 
     Raises:
         CheckpointError: no such file, damaged, not a weights file, or holding more than tensors and plain values.
@@ -76,12 +77,10 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], ModelCard | None]:
 def _read_pickle(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        refused = re.search(r"GLOBAL (\S+)", str(error))
-        named = f" ({refused[1]})" if refused else ""
+    except pickle.UnpicklingError:
         raise CheckpointError(
-            f"The weights file {path.name} holds more than tensors{named} and was not opened, because such a file can "
-            "run code; whoever made it can save its state dict alone: torch.save(checkpoint['model'], ...)."
+            f"The weights file {path.name} holds more than tensors{_forbidden_names(path)} and was not opened, because "
+            "such a file can run code; ask for a file with the state dict alone: torch.save(checkpoint['model'], ...)."
         ) from None
     except Exception as error:  # damaged files raise anything from EOFError to RuntimeError
         raise CheckpointError(
@@ -89,10 +88,18 @@ def _read_pickle(path: Path) -> Any:
         ) from None
 
 
+def _forbidden_names(path: Path) -> str:
+    """What a file would import, in brackets with a space before; empty where torch cannot list it."""
+    with contextlib.suppress(Exception):  # files of old versions of torch, or an old torch
+        names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+        return f" ({some_keys(names)})" if names else ""
+    return ""
+
+
 def plain_state_dict(
     content: Any, path: Path, containers: Sequence[str] = ("model",)
 ) -> tuple[dict[str, Tensor], list[str]]:
-    """The state dict in what a file holds, and the keys that lead to it.
+    """Return the state dict in what a file holds, and the keys that lead to it.
 
     Args:
         content: of the file.
@@ -119,16 +126,16 @@ def plain_state_dict(
 
 
 def positions_of(tensors: Mapping[str, Tensor]) -> int | None:
-    """Most frames at a time that the weights were made for, read off the position table; None without one."""
+    """Return the rows of the position table, the most frames at a time; None without a table."""
     table = tensors.get(POSITION_KEY)
     return None if table is None or table.ndim != 2 else table.shape[0]
 
 
 def resize_positions(tensors: Mapping[str, Tensor], positions: int) -> dict[str, Tensor]:
-    """Weights for another number of frames at a time, with unchanged output on sweeps that fit before and after.
+    """Return weights for another number of frames at a time; the output on sweeps that fit both does not change.
 
-    Distance tables stay centred on distance 0 and position rows keep their index. New entries are zero, and a model
-    must be fine-tuned before they mean anything.
+    Distance tables stay centred on distance 0 and position rows keep their index. New entries are zero; sweeps that
+    use them need a fine-tuned model.
 
     Raises:
         CheckpointError: no position table, or no sensible number of positions.
@@ -148,7 +155,7 @@ def resize_positions(tensors: Mapping[str, Tensor], positions: int) -> dict[str,
 
 
 def _padded_or_cut(table: Tensor, before: int, after: int) -> Tensor:
-    """The rows of a table with this many zero rows put before and after; negative numbers take rows away."""
+    """Put this many rows of zeros before and after a table; negative numbers remove rows."""
     kept = table[max(-before, 0) : len(table) - max(-after, 0)]
     zeros = [table.new_zeros(max(count, 0), table.shape[1]) for count in (before, after)]
     return torch.cat([zeros[0], kept, zeros[1]])
@@ -157,8 +164,8 @@ def _padded_or_cut(table: Tensor, before: int, after: int) -> Tensor:
 def load_weights(network: DualTrack, tensors: Mapping[str, Tensor], where: str) -> None:
     """Put weights into the network, strictly.
 
-    Every tensor that the poses depend on must be there with its exact shape and finite values, and nothing unknown may
-    be there. The unused heads of training stages may be missing or of any shape; they are then set to zero.
+    Every tensor that the poses depend on must be there with its exact shape and finite values, and no other tensors.
+    The heads of training stages may be missing or of any shape; they are then set to zero.
 
     Raises:
         CheckpointError: names the keys that are missing, unknown, of another shape, or not finite.
@@ -185,7 +192,7 @@ def require_match(
     network: str = "this network",
     remedy: str = "",
 ) -> None:
-    """Refuse tensors that do not fit a network.
+    """Raise if tensors do not fit a network.
 
     Args:
         expected: tensors of the network.
@@ -210,9 +217,9 @@ def require_match(
 
 
 def save_model(network: DualTrack, card: ModelCard, path: str | Path) -> Path:
-    """Write weights and card into one safetensors file, atomically; returns its path.
+    """Write weights and card into one safetensors file, atomically, and return its path.
 
-    The card's architecture is replaced by that of the network, so that the file can always be loaded again.
+    The architecture in the card becomes that of the network, so that the file can always be loaded again.
     """
     path = Path(path)
     card = replace(card, architecture=network.arguments)

@@ -160,7 +160,7 @@ def _record_path(part: Path) -> Path:
 
 
 def _resumable(url: str, part: Path) -> tuple[_Source, int]:
-    """Where a part came from, and its bytes; 0 where the address is another or changed content could not be told."""
+    """Where a part came from, and its bytes; 0 if it cannot be continued: another address, no validator, no length."""
     try:
         source = _Source(**json.loads(_record_path(part).read_text(encoding="utf-8")))
         size = part.stat().st_size

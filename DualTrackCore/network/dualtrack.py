@@ -20,7 +20,7 @@ from DualTrackCore.network.trunk import TRUNK_STRIDE, Trunk
 
 #: Name of the global backbone that the published weights use; every other name is timm's.
 PUBLISHED_BACKBONE = "dualtrack-resnet18"
-#: Heads of training stages: in the state dict, never in the way from images to poses.
+#: Heads that only training stages use: in the state dict, without effect on the poses.
 UNUSED_HEADS = (
     "local_encoder.0.backbone.module.fc.",
     "local_encoder.0.temporal_encoder.fc.",
@@ -29,7 +29,7 @@ UNUSED_HEADS = (
 
 
 class LocalEncoder(nn.Module):
-    """Speckle over time: a 3D trunk on a crop of every frame, a ViT over each feature map, a BERT over the sweep."""
+    """Local motion from speckle: a 3D trunk on a crop of every frame, a ViT on each feature map, a BERT over time."""
 
     def __init__(self, trunk: Trunk, vit: SpatialTransformer, temporal: BertEncoder, hidden: int) -> None:
         super().__init__()
@@ -75,7 +75,7 @@ class PooledTrunk(nn.Module):
 
 
 class GlobalEncoder(nn.Module):
-    """Anatomy over the sweep: an image backbone on every 16th frame and a BERT over those frames."""
+    """Anatomy of the sweep: an image backbone on every 16th frame, and a BERT over those frames."""
 
     def __init__(self, backbone: nn.Module, features: int, bert: BertEncoder, hidden: int, positions: int) -> None:
         super().__init__()
@@ -86,7 +86,7 @@ class GlobalEncoder(nn.Module):
         self.fc = nn.Linear(hidden, 6)
 
     def image_features(self, images: Tensor) -> Tensor:
-        """Whole-frame images [B, K, S, S] to pooled features [B, K, F]."""
+        """Global images [B, K, S, S] to pooled features [B, K, F]."""
         return self.backbone(images.flatten(0, 1)[:, None]).unflatten(0, images.shape[:2])
 
     def forward(self, features: Tensor, frame_index: Tensor) -> Tensor:
@@ -99,7 +99,7 @@ class DualTrack(nn.Module):
 
     Args:
         crop_size: pixels a side of the local crop; a multiple of 32.
-        global_size: pixels a side of the resized whole frame.
+        global_size: pixels a side of the global image, the resized frame.
         global_every: the global encoder sees frames 0, global_every, 2 global_every, ...
         positions: most frames at a time (size of the position and distance tables).
         local_widths, local_stem, local_blocks: channels of the four stages, of the stem, basic blocks a stage.
@@ -190,7 +190,7 @@ class DualTrack(nn.Module):
             Relative poses [B, N - 1, 6]: mm and degrees, frame i + 1 in frame i.
 
         Raises:
-            InputError: more frames than positions, or features that do not belong together.
+            InputError: more frames than positions, or numbers of local and global features that do not match.
         """
         frames = local_features.shape[1]
         if frames > self.positions:
@@ -209,7 +209,7 @@ class DualTrack(nn.Module):
 
         Args:
             local_images: crops [B, N, crop_size, crop_size], grey value / 255.
-            global_images: resized frames [B, K, global_size, global_size] of :meth:`global_frames`, normalised as the
+            global_images: [B, K, global_size, global_size] of frames :meth:`global_frames`, normalised as the
                 model card says.
 
         Returns:

@@ -51,9 +51,9 @@ def fetch(
 
     Args:
         entry: what to fetch.
-        consent: that the user has seen and accepted size and licence.
-        folder: where to; the models folder by default.
-        check: raises if the file is not loadable; without it only size and checksum are checked, where known.
+        consent: whether the user has read and accepted size and licence.
+        folder: to install in; the models folder by default.
+        check: raises if the file is not loadable; without it only stated size and checksum are checked.
         progress: receives the bytes so far.
         cancelled: called between blocks; true stops the download.
 
@@ -64,7 +64,7 @@ def fetch(
         InputError: no consent.
         DownloadError: the network failed.
         CheckpointError: what arrived is not the model; it is deleted.
-        OutputError: no room, or the folder cannot be written.
+        OutputError: too little room, or the folder cannot be written.
         Cancelled: what has arrived is kept.
     """
     if not consent:
@@ -107,7 +107,7 @@ def import_file(name: str, path: str | Path, *, check: Check, folder: Path | Non
         name: of a published model, or a new one of lower-case letters, digits, `.`, `_`, `-`.
         path: the file; it is copied.
         check: raises if the file cannot be loaded.
-        folder: where to; the models folder by default.
+        folder: to install in; the models folder by default.
 
     Raises:
         InputError: no such file, a name that cannot be used, or what `check` raises.

@@ -2,8 +2,7 @@
 
 The weight W [out, in] of a linear layer becomes W + (alpha / rank) B A, where A [rank, in] starts as random numbers
 and B [out, rank] as zeros, so that nothing changes until B is trained; W itself stays as it is. The sum is a
-parametrization of the layer's weight: code that reads `layer.weight` past the layer's own forward, as timm's BEiT does,
-sees it too.
+parametrization of the layer's weight, so code that reads `layer.weight` itself, as timm's BEiT does, gets the sum too.
 """
 
 from __future__ import annotations
@@ -48,10 +47,10 @@ class LowRankSum(nn.Module):
 
 
 def add_lora(backbone: nn.Module, rank: int, alpha: float | None = None) -> list[str]:
-    """Put adapters on the `attn.qkv` and `attn.proj` linears of a backbone; its output is the same at first.
+    """Put adapters on the `attn.qkv` and `attn.proj` layers of a backbone; its output does not change at first.
 
     Args:
-        backbone: changed in place; whether its own weights train is left as it is.
+        backbone: changed in place; `requires_grad` of its own weights does not change.
         rank: of the adapters.
         alpha: strength; the rank by default, so that the added term is up @ down as it stands.
 

@@ -1,4 +1,4 @@
-"""A model ready for use: network, weights, card; and `load_model`, which finds and checks them."""
+"""A network with its weights and its card, and how it is loaded by name or from a file."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Transformers of the network: the BERT layers over time, and the small ViT over a frame's feature map.
 
-All LayerNorms use eps 1e-12 and GELU is the exact one; both differences are visible in the poses. Dropout acts in
-training only. Layer names are those of the published state dicts.
+LayerNorm uses eps 1e-12 and GELU is exact, as in the published network; the defaults of torch change the poses visibly.
+Dropout acts in training only. Layer names are those of the published state dicts.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class RelativeAttention(nn.Module):
         """Queries from x [B, N, C], keys and values from context [B, K, C]; returns [B, N, C].
 
         Raises:
-            InputError: distances that the table does not hold.
+            InputError: more frames than the distance table has.
         """
         q, k, v = (
             split_heads(layer(source), self.heads)
@@ -82,8 +82,8 @@ def query_rows(keys: int, heads: int) -> int:
 def distance_scores(rows: Tensor, columns: Tensor, start: int, keys: int) -> Tensor:
     """The distance term of query rows start, start + 1, ...
 
-    The rows are multiplied with the n + keys - 1 columns they can meet; row i then needs the entries from n - 1 - i on,
-    which a stride one entry short of a row gives without copying.
+    The rows are multiplied with the n + keys - 1 columns that they can meet. Row i needs the entries from n - 1 - i on;
+    a view whose row stride is one entry shorter than the row selects them without a copy.
 
     Args:
         rows: [B, heads, n, d], queries.

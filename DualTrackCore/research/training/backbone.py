@@ -18,7 +18,7 @@ def prepare_backbone(recipe: Recipe, network: DualTrack, say: Callable[[str], No
     Args:
         recipe: its `backbone`, and `global_mean` and `global_std` of its card.
         network: changed in place.
-        say: told in sentences what was loaded.
+        say: receives sentences on what was loaded.
 
     Raises:
         InputError: no such file, or a backbone without attention that is to learn by LoRA.
