@@ -22,6 +22,8 @@ class FileServer:
         status: answer with this error instead.
         content_type: of the answer.
         asked: the Range header of each request, None where there was none.
+        url: address of the file.
+        moved_url: address that redirects to it.
     """
 
     content: bytes
@@ -33,6 +35,10 @@ class FileServer:
     asked: list[str | None] = field(default_factory=list)
     url: str = ""
 
+    @property
+    def moved_url(self) -> str:
+        return self.url.replace("weights.pt", "moved.pt")
+
 
 @contextlib.contextmanager
 def serving(server: FileServer) -> Iterator[FileServer]:
@@ -40,6 +46,12 @@ def serving(server: FileServer) -> Iterator[FileServer]:
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
+            if self.path == "/moved.pt":
+                self.send_response(302)
+                self.send_header("Location", server.url)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
             server.asked.append(self.headers.get("Range"))
             if server.status is not None:
                 self.send_error(server.status)

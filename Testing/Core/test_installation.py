@@ -136,6 +136,13 @@ def test_an_interrupted_download_goes_on_where_it_ended(server, entry, tmp_path)
     assert not list(tmp_path.glob("*.part*"))
 
 
+def test_a_moved_file_is_followed_from_the_start_and_for_the_rest(server, entry, tmp_path):
+    entry = replace(entry, url=server.moved_url)
+    arrived = interrupted(server, entry, tmp_path, 1_200_000).stat().st_size
+    assert fetch(entry, tmp_path).read_bytes() == CONTENT
+    assert server.asked == [None, f"bytes={arrived}-"]
+
+
 def test_a_server_without_ranges_sends_everything_again(server, entry, tmp_path):
     server.ranges = False
     interrupted(server, entry, tmp_path, 1_200_000)
