@@ -1,11 +1,19 @@
-"""Preview pictures: slices of a volume, the trajectory in 3D, and the motion from frame to frame.
+"""Pictures of results: PNG files about 1600 pixels wide, drawn without a display.
 
-All are PNG files about 1600 pixels wide, drawn without a display. They need matplotlib (the extra `report`).
+They need matplotlib (the extra `report`).
 """
 
-from DualTrackCore.pictures.comparison import write_comparison
-from DualTrackCore.pictures.motion import write_motion
-from DualTrackCore.pictures.slices import write_slices
-from DualTrackCore.pictures.trajectory import write_trajectory
+from typing import TYPE_CHECKING
 
-__all__ = ["write_comparison", "write_motion", "write_slices", "write_trajectory"]
+from DualTrackCore.lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from DualTrackCore.pictures.comparison import write_comparison as write_comparison
+    from DualTrackCore.pictures.previews import write_motion as write_motion
+    from DualTrackCore.pictures.previews import write_slices as write_slices
+    from DualTrackCore.pictures.previews import write_trajectory as write_trajectory
+
+__getattr__, __dir__, __all__ = lazy_exports(
+    __name__,
+    {"comparison": ["write_comparison"], "previews": ["write_motion", "write_slices", "write_trajectory"]},
+)

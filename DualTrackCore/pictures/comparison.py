@@ -30,7 +30,7 @@ def write_comparison(
     evaluation: Mapping[str, Any],
     path: str | os.PathLike,
 ) -> Path:
-    """Volumes from estimated and from true poses side by side, both paths, and the error over the frames.
+    """Draw volumes from estimated and from true poses side by side, both paths, and the error over the frames.
 
     The slices lie at the same places of frame0 and have one scale: one along the sweep, one as seen from the probe,
     each where the true volume has most contrast.
@@ -39,10 +39,7 @@ def write_comparison(
         estimated, true: volumes of one sweep whose grids have the axes of frame0.
         trajectory, truth: the poses that they were made with, in one frame0.
         evaluation: `Evaluation.as_dict()` of `trajectory` against `truth`.
-        path: PNG file to write, replaced as a whole.
-
-    Returns:
-        The path.
+        path: PNG file to write, replaced as a whole, and returned.
 
     Raises:
         MissingDependencyError: matplotlib is not installed.
@@ -58,13 +55,12 @@ def write_comparison(
     figure = drawing.new_figure(total, "white")
     top = total - _TITLE_INCHES
     for (through, down), height in zip(rows, heights, strict=True):
-        at_mm = _telling_place(true, through)
+        at_mm = _place_of_most_contrast(true, through)
         width = height * size[2] / size[down]
         for column, (volume, name) in enumerate(((estimated, "Estimated"), (true, "True"))):
             axes = _placed(figure, 0.9 + column * (widest + 0.7), top - height, width, height)
             _draw_slice(axes, volume, through, down, at_mm, (low, high))
-            title = f"{name} poses, {drawing.FRAME0_AXES[through]} = {at_mm:.1f} mm"
-            axes.set_title(title, loc="left", color=drawing.INK, fontsize=14, weight="bold")
+            drawing.set_title(axes, f"{name} poses, {drawing.FRAME0_AXES[through]} = {at_mm:.1f} mm")
         top -= height + _GAP_INCHES
     bottom, height = 0.7, _CURVES_INCHES - 0.7
     _draw_paths(_placed(figure, 0.9, bottom, widest, height), trajectory, truth)
@@ -87,12 +83,12 @@ def _common_box(*grids: VoxelGrid) -> tuple[np.ndarray, np.ndarray]:
     return np.min(lows, axis=0), np.max(highs, axis=0)
 
 
-def _telling_place(reconstruction: Reconstruction, through: int) -> float:
+def _place_of_most_contrast(reconstruction: Reconstruction, through: int) -> float:
     """Place on an axis of frame0, mm, of the plane with most contrast among those that were seen almost whole."""
-    grid, known = reconstruction.grid, reconstruction.coverage > 0
+    grid, seen = reconstruction.grid, reconstruction.coverage > 0
     others = tuple(axis for axis in range(3) if axis != 2 - through)
-    counts = known.sum(axis=others)
-    sums = [np.where(known, reconstruction.volume.astype(np.float64) ** power, 0).sum(axis=others) for power in (1, 2)]
+    counts = seen.sum(axis=others)
+    sums = [np.where(seen, reconstruction.volume.astype(np.float64) ** power, 0).sum(axis=others) for power in (1, 2)]
     mean, square = (total / np.maximum(counts, 1) for total in sums)
     contrast = np.where(counts >= 0.8 * counts.max(), square - mean**2, -1.0)
     return float(grid.origin_mm[through] + int(np.argmax(contrast)) * grid.spacing_mm[through])
@@ -109,12 +105,12 @@ def _draw_slice(
     grid, (low, high) = reconstruction.grid, box
     origin, spacing = np.asarray(grid.origin_mm), np.asarray(grid.spacing_mm)
     index = int(np.clip(round((at_mm - origin[through]) / spacing[through]), 0, grid.size[through] - 1))
-    known = (reconstruction.coverage > 0) | reconstruction.filled
+    has_value = (reconstruction.coverage > 0) | reconstruction.filled
     # Volumes are [z, y, x]: without one of x and y, a plane is [z, down].
-    grey, seen = (np.take(array, index, axis=2 - through).T for array in (reconstruction.volume, known))
+    grey, valued = (np.take(array, index, axis=2 - through).T for array in (reconstruction.volume, has_value))
     first, last = origin - spacing / 2, origin + (np.asarray(grid.size) - 0.5) * spacing
     extent = (first[2], last[2], last[down], first[down])
-    axes.imshow(drawing.tinted(grey, seen), extent=extent, interpolation="antialiased")
+    axes.imshow(drawing.tinted(grey, valued), extent=extent, interpolation="antialiased")
     axes.set(xlim=(low[2], high[2]), ylim=(high[down], low[down]))
     axes.set_facecolor([value / 255 for value in drawing.UNSEEN_RGB])
     axes.set_xlabel(f"{drawing.FRAME0_AXES[2]}, mm", color=drawing.INK, fontsize=12)
@@ -135,8 +131,8 @@ def _draw_paths(axes: Axes, trajectory: Trajectory, truth: Trajectory) -> None:
     axes.margins(0.06, 0.25)
     axes.set_aspect("equal", adjustable="datalim")
     axes.invert_yaxis()
-    axes.legend(frameon=False, fontsize=12, ncols=2, loc="lower right", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.2)
-    axes.set_title("Paths seen from the probe", loc="left", color=drawing.INK, fontsize=14, weight="bold")
+    _legend_above(axes)
+    drawing.set_title(axes, "Paths seen from the probe")
 
 
 def _draw_errors(axes: Axes, errors: Mapping[str, Any]) -> None:
@@ -146,5 +142,9 @@ def _draw_errors(axes: Axes, errors: Mapping[str, Any]) -> None:
     axes.plot(frames, centre, color=drawing.INK, lw=1.2, ls=(0, (5, 3)), label="image centre")
     drawing.style_plot(axes, "frame", "mm")
     axes.set_ylim(bottom=0)
+    _legend_above(axes)
+    drawing.set_title(axes, "Distance from the truth")
+
+
+def _legend_above(axes: Axes) -> None:
     axes.legend(frameon=False, fontsize=12, ncols=2, loc="lower right", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.2)
-    axes.set_title("Distance from the truth", loc="left", color=drawing.INK, fontsize=14, weight="bold")

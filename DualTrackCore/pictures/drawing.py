@@ -1,4 +1,4 @@
-"""What all pictures share: size, colours, scale bars, and how a figure becomes a file."""
+"""Common parts of all pictures: size, colours, scale bars, and writing a figure to a file."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FRAME0_AXES = ("x lateral", "y depth", "z elevational")
 
 
 def new_figure(height_inches: float, colour: str) -> Figure:
-    """An empty figure of the common width; MissingDependencyError without matplotlib."""
+    """Return an empty figure of the common width; raise MissingDependencyError without matplotlib."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
@@ -50,25 +50,30 @@ def save(figure: Figure, path: str | os.PathLike) -> Path:
 
 
 def scale_bar_mm(extent_mm: float) -> float:
-    """Length of the scale bar for a picture `extent_mm` wide: the longest of 1, 2, 5 x 10^n that is at most a third."""
+    """Return the length of the scale bar of a picture: the longest of 1, 2, 5 x 10^n that is at most a third of it."""
     power = 10.0 ** math.floor(math.log10(extent_mm / 3))
     return max(step * power for step in (1, 2, 5) if step * power <= extent_mm / 3 * (1 + 1e-9))
 
 
-def tinted(grey: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Grey values [h, w] uint8 as [h, w, 3] uint8, with the unseen tint where `known` [h, w] is false."""
-    return np.where(known[..., None], grey[..., None], np.array(UNSEEN_RGB, np.uint8)).astype(np.uint8)
+def tinted(grey: np.ndarray, has_value: np.ndarray) -> np.ndarray:
+    """Return grey values [h, w] uint8 as [h, w, 3] uint8, with the tint where `has_value` [h, w] is false."""
+    return np.where(has_value[..., None], grey[..., None], np.array(UNSEEN_RGB, np.uint8)).astype(np.uint8)
 
 
 def outline_effect() -> Any:
-    """A dark rim that keeps light text readable on any grey."""
+    """Return a dark rim that keeps light text readable on any grey."""
     from matplotlib.patheffects import withStroke
 
     return withStroke(linewidth=2.5, foreground=(0, 0, 0, 0.7))
 
 
+def set_title(axes: Axes, text: str) -> None:
+    """Set the title of a plot on white, above its left end."""
+    axes.set_title(text, loc="left", color=INK, fontsize=14, weight="bold")
+
+
 def style_plot(axes: Axes, across: str, down: str) -> None:
-    """Labels, grid and no frame above and to the right of curves."""
+    """Set labels and grid, and remove the frame above and to the right."""
     axes.set_xlabel(across, color=INK, fontsize=12)
     axes.set_ylabel(down, color=INK, fontsize=12)
     axes.tick_params(labelsize=11, colors=INK)

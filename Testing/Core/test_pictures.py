@@ -11,8 +11,7 @@ from DualTrackCore import pictures
 from DualTrackCore.errors import MissingDependencyError, OutputError
 from DualTrackCore.evaluation import evaluate
 from DualTrackCore.pictures import drawing
-from DualTrackCore.pictures.slices import seen_centre
-from DualTrackCore.pictures.trajectory import _outlines, _plotted
+from DualTrackCore.pictures.previews import _outlines, _plotted, seen_centre
 from DualTrackCore.reconstruction import reconstruct_volume
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.trajectory import Trajectory

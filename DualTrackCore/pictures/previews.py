@@ -1,0 +1,323 @@
+"""Preview pictures of one run: slices of the volume, the path of the probe in 3D, the motion from frame to frame."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from DualTrackCore.pictures import drawing
+from DualTrackCore.sweep import Sweep
+from DualTrackCore.trajectory import Trajectory
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from DualTrackCore.reconstruction import Reconstruction, VoxelGrid
+
+_GRID_AXES = ("grid x", "grid y", "grid z")
+#: Most frames that are drawn as outlines.
+_OUTLINES = 28
+_MOTIONS = tuple(
+    [(name, "mm a frame") for name in drawing.FRAME0_AXES]
+    + [(f"rotation about {axis}", "degrees a frame") for axis in "xyz"]
+)
+
+
+def write_slices(reconstruction: Reconstruction, path: str | os.PathLike) -> Path:
+    """Draw three orthogonal slices through the middle of the seen voxels, and the maximum projection along the sweep.
+
+    Voxels without a value, neither seen nor filled in, have a tint. The scale bars are exact; thin lines show where the
+    other slices lie.
+
+    Args:
+        reconstruction: volume, coverage and filled voxels [nz, ny, nx] and their grid.
+        path: PNG file to write, replaced as a whole, and returned.
+
+    Raises:
+        MissingDependencyError: matplotlib is not installed.
+        OutputError: the file cannot be written.
+    """
+    volume, grid = reconstruction.volume, reconstruction.grid
+    seen = (reconstruction.coverage > 0) | reconstruction.filled
+    names, extent = _axis_names(grid), np.asarray(grid.size) * grid.spacing_mm
+    centre = seen_centre(seen)
+    at_mm = (np.asarray(centre) + 0.5) * grid.spacing_mm
+    # Panels as (across, down) axes: the frame; along the sweep; seen from the probe; all frames on one another. A
+    # projection along depth would show nothing but the bright skin line.
+    from_probe = (2, 0) if extent[2] > extent[0] else (0, 2)
+    panels = ((0, 1), (2, 1), from_probe, (0, 1))
+    rows = _row_heights(extent, panels)
+    figure = drawing.new_figure(sum(rows) + 2.6, drawing.DARK)
+    layout = figure.add_gridspec(2, 2, height_ratios=rows)
+    for number, (across, down) in enumerate(panels):
+        through = 3 - across - down
+        axes = figure.add_subplot(layout[number // 2, number % 2])
+        if number < 3:
+            grey, known = (_plane(array, through, centre[through]) for array in (volume, seen))
+            position = f"{names[through]} = {_voxel_mm(grid, centre)[through]:.1f} mm"
+            title, lines = f"slice at {position}", (at_mm[across], at_mm[down])
+        else:
+            # Voxels without a value hold 0, so they do not change the maximum.
+            grey, known = volume.max(axis=2 - through), seen.any(axis=2 - through)
+            title, lines = f"maximum along {names[through]}", None
+        _draw_plane(axes, _oriented(grey, across, down), _oriented(known, across, down), extent[[across, down]], lines)
+        _label_plane(axes, title, names[across], names[down])
+    _title_slices(figure, grid, float(seen.mean()), float(reconstruction.filled.mean()))
+    return drawing.save(figure, path)
+
+
+def seen_centre(seen: np.ndarray) -> tuple[int, int, int]:
+    """Return the middle (i, j, k) of the seen voxels: the median on each axis; the centre of the grid if none is."""
+    centre = []
+    for axis in (2, 1, 0):
+        profile = np.count_nonzero(seen, axis=tuple(a for a in range(3) if a != axis))
+        total = profile.sum()
+        middle = int(np.searchsorted(np.cumsum(profile), (total + 1) // 2)) if total else seen.shape[axis] // 2
+        centre.append(middle)
+    return centre[0], centre[1], centre[2]
+
+
+def _axis_names(grid: VoxelGrid) -> tuple[str, str, str]:
+    """Anatomical names where the axes are those of frame0, plain ones elsewhere."""
+    in_frame0 = getattr(grid, "reference_from_frame0", None) is None and np.allclose(grid.axes, np.eye(3), atol=1e-3)
+    return drawing.FRAME0_AXES if in_frame0 else _GRID_AXES
+
+
+def _voxel_mm(grid: VoxelGrid, voxel: tuple[int, int, int]) -> np.ndarray:
+    """Distance of a voxel from the origin of the frame along each grid axis, mm."""
+    return np.asarray(grid.axes).T @ np.asarray(grid.origin_mm) + np.asarray(voxel) * grid.spacing_mm
+
+
+def _plane(array: np.ndarray, through: int, index: int) -> np.ndarray:
+    return np.take(array, index, axis=2 - through)
+
+
+def _oriented(plane: np.ndarray, across: int, down: int) -> np.ndarray:
+    """A plane as [down, across]; planes of a [nz, ny, nx] array have the higher axis first."""
+    return plane.T if across > down else plane
+
+
+def _row_heights(extent_mm: np.ndarray, panels: tuple[tuple[int, int], ...]) -> list[float]:
+    """Height of the two rows of panels, inches, so that the larger panel of a row fills its width or 6.2 inches."""
+    panel_width = drawing.WIDTH_INCHES * 0.46
+    ratios = [extent_mm[down] / extent_mm[across] for across, down in panels]
+    return [min(max(ratios[i], ratios[i + 1], 0.2) * panel_width, 6.2) for i in (0, 2)]
+
+
+def _draw_plane(
+    axes: Axes, grey: np.ndarray, known: np.ndarray, extent_mm: np.ndarray, lines: tuple[float, float] | None
+) -> None:
+    width, height = float(extent_mm[0]), float(extent_mm[1])
+    axes.imshow(drawing.tinted(grey, known), extent=(0, width, height, 0), interpolation="antialiased")
+    if lines is not None:
+        axes.axvline(lines[0], color=drawing.LIGHT, lw=0.7, alpha=0.35)
+        axes.axhline(lines[1], color=drawing.LIGHT, lw=0.7, alpha=0.35)
+    bar = drawing.scale_bar_mm(width)
+    margin = 0.03 * max(width, height)
+    across, down = (margin, margin + bar), (height - margin, height - margin)
+    axes.plot(across, down, color="black", lw=6.5, solid_capstyle="butt", alpha=0.6)
+    axes.plot(across, down, color="white", lw=3.5, solid_capstyle="butt", gid="scale bar")
+    text = axes.text(margin + bar / 2, height - 1.4 * margin, f"{bar:g} mm", color="white", fontsize=12)
+    text.set(ha="center", va="bottom")
+    text.set_path_effects([drawing.outline_effect()])
+
+
+def _label_plane(axes: Axes, title: str, across: str, down: str) -> None:
+    axes.set_title(title, color=drawing.LIGHT, fontsize=14, loc="left", pad=8)
+    axes.set_xlabel(f"{across} →", color=drawing.FAINT, fontsize=12)
+    axes.set_ylabel(f"← {down}", color=drawing.FAINT, fontsize=12)
+    axes.set(xticks=[], yticks=[], facecolor=drawing.DARK, anchor="NW")
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+
+
+def _title_slices(figure: Figure, grid: VoxelGrid, seen_part: float, filled_part: float) -> None:
+    height = figure.get_figheight()
+    size = " × ".join(str(n) for n in grid.size)
+    spacing = " × ".join(f"{value:.3g}" for value in grid.spacing_mm)
+    filled = f", {filled_part:.1%} filled in" if filled_part else ""
+    title = f"{size} voxels of {spacing} mm{filled}"
+    top = 1 - 0.55 / height
+    figure.text(0.035, top, title, color=drawing.LIGHT, fontsize=19, weight="bold", va="center")
+    if seen_part < 1:
+        legend = f"■  nothing seen ({1 - seen_part:.0%} of the grid)"
+        text = figure.text(0.965, top, legend, color=[min(1, v * 2.3 / 255) for v in drawing.UNSEEN_RGB], fontsize=14)
+        text.set(va="center", ha="right")
+    # hspace is in units of the mean row: always 0.9 inch.
+    space = {"wspace": 0.08, "hspace": 0.9 / ((height - 2.6) / 2)}
+    figure.subplots_adjust(left=0.035, right=0.975, top=1 - 1.2 / height, bottom=0.5 / height, **space)
+
+
+def write_trajectory(
+    trajectory: Trajectory, sweep: Sweep, path: str | os.PathLike, truth: Trajectory | None = None
+) -> Path:
+    """Draw the path of the image centre in frame0 and outlines of some frames, coloured from the first to the last.
+
+    Depth points down; the axes have one scale and are right-handed, so a mirrored sweep looks mirrored.
+
+    Args:
+        trajectory: poses to draw; invalid ones are left out.
+        sweep: gives the size of the outlines; without images or spacing only the path is drawn.
+        path: PNG file to write, replaced as a whole, and returned.
+        truth: tracked poses in the same frame0, drawn as a grey line.
+
+    Raises:
+        MissingDependencyError: matplotlib is not installed.
+        OutputError: the file cannot be written.
+    """
+    figure = drawing.new_figure(10.5, "white")
+    axes = figure.add_subplot(projection="3d", computed_zorder=False)
+    axes.set_position((0.0, 0.02, 0.86, 0.93))
+    frames = np.flatnonzero(trajectory.valid)
+    colours = _time_colours(len(trajectory))
+    outlines = list(_outlines(trajectory, sweep, frames))
+    points = [trajectory.centres_mm[frames], *(corners for _, corners in outlines)]
+    if truth is not None:
+        points.append(truth.centres_mm[truth.valid])
+        axes.plot(*_plotted(truth.centres_mm).T, color=drawing.GREY, lw=3.0, zorder=1, label="tracked")
+    _draw_outlines(axes, outlines, colours)
+    _draw_path(axes, trajectory.centres_mm, colours)
+    _equal_axes(axes, np.concatenate(points))
+    _time_bar(figure, len(trajectory), sweep.duration_s)
+    counted = len(frames) if len(frames) == len(trajectory) else f"{len(frames)} of {len(trajectory)}"
+    title = f"{counted} frames, path of {trajectory.path_length_mm:.1f} mm"
+    if truth is not None:
+        title += f"; grey: tracked, {truth.path_length_mm:.1f} mm"
+    figure.text(0.03, 0.955, title, color=drawing.INK, fontsize=19, weight="bold")
+    return drawing.save(figure, path)
+
+
+def _time_colours(count: int) -> np.ndarray:
+    """[count, 4] RGBA from the first frame to the last; the pale end of the map is left out on white."""
+    from matplotlib import colormaps
+
+    return colormaps["plasma"](np.linspace(0.0, 0.87, count))
+
+
+def _outlines(trajectory: Trajectory, sweep: Sweep, frames: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """(frame, closed outline [5, 3] mm in frame0) of evenly spaced frames, the first and the last among them."""
+    if not sweep.has_images or sweep.spacing_mm is None or len(frames) == 0:
+        return
+    height, width = sweep.frame_size
+    corners = np.array([[0, 0], [width - 1, 0], [width - 1, height - 1], [0, height - 1], [0, 0]])
+    image = sweep.image_from_pixel @ np.column_stack([corners, np.zeros(5), np.ones(5)]).T
+    chosen = np.unique(np.linspace(0, len(frames) - 1, min(_OUTLINES, len(frames))).round().astype(int))
+    for frame in frames[chosen]:
+        yield int(frame), (trajectory.poses[frame] @ image)[:3].T
+
+
+def _plotted(points_mm: np.ndarray) -> np.ndarray:
+    """frame0 points [..., 3] as the (x, y, z) of the plot: along the sweep, across it, and up.
+
+    Two axes change sign, which is a rotation and mirrors nothing.
+    """
+    return points_mm[..., [2, 0, 1]] * [1.0, -1.0, -1.0]
+
+
+def _draw_outlines(axes: Any, outlines: list[tuple[int, np.ndarray]], colours: np.ndarray) -> None:
+    for number, (frame, corners) in enumerate(outlines):
+        is_end = number in (0, len(outlines) - 1)
+        axes.plot(*_plotted(corners).T, color=colours[frame], lw=2.0 if is_end else 1.0, alpha=1.0 if is_end else 0.55)
+
+
+def _draw_path(axes: Any, centres_mm: np.ndarray, colours: np.ndarray) -> None:
+    from mpl_toolkits.mplot3d.art3d import Line3DCollection
+
+    points = _plotted(centres_mm)
+    steps = np.stack([points[:-1], points[1:]], axis=1)
+    whole = np.isfinite(steps).all(axis=(1, 2))
+    axes.add_collection3d(
+        Line3DCollection(steps[whole], colors=colours[:-1][whole], linewidths=3.5, zorder=3), autolim=False
+    )
+    first = points[np.isfinite(points).all(axis=1)][:1]
+    axes.scatter(*first.T, s=70, color=colours[0], edgecolor="white", zorder=4, depthshade=False)
+
+
+def _equal_axes(axes: Any, points_mm: np.ndarray) -> None:
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    points = _plotted(points_mm) if len(points_mm) else np.zeros((1, 3))
+    low, high = points.min(axis=0), points.max(axis=0)
+    half = np.maximum(high - low, 0.15 * (high - low).max() + 1e-3) * 0.53
+    middle = (low + high) / 2
+    for axis, centre, reach, sign, name in zip("xyz", middle, half, (1, -1, -1), (2, 0, 1), strict=True):
+        getattr(axes, f"set_{axis}lim")(centre - reach, centre + reach)
+        ticks = getattr(axes, f"{axis}axis")
+        ticks.set_major_locator(MaxNLocator(max(2, int(6 * reach / half.max()))))
+        ticks.set_major_formatter(FuncFormatter(lambda value, _, sign=sign: f"{sign * value + 0.0:g}"))
+        ticks.set_pane_color((0.965, 0.968, 0.975))
+        getattr(axes, f"set_{axis}label")(
+            f"{drawing.FRAME0_AXES[name]}, mm", color=drawing.INK, fontsize=13, labelpad=12
+        )
+    axes.tick_params(labelsize=11, colors=drawing.INK)
+    axes.set_box_aspect(half, zoom=0.95)
+    axes.view_init(elev=22, azim=-58)
+
+
+def _time_bar(figure: Figure, count: int, duration_s: float | None) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axes = figure.add_axes((0.9, 0.2, 0.018, 0.6))
+    axes.imshow(_time_colours(256)[:, None, :], aspect="auto", extent=(0, 1, count - 1, 0))
+    axes.set(xticks=[])
+    axes.yaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.yaxis.tick_right()
+    axes.tick_params(labelsize=11, colors=drawing.INK)
+    label = "frame" if duration_s is None else f"frame ({duration_s:.1f} s)"
+    axes.set_title(label, fontsize=13, color=drawing.INK, pad=10)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+
+
+def write_motion(
+    trajectory: Trajectory,
+    path: str | os.PathLike,
+    truth: Trajectory | None = None,
+    timestamps_s: np.ndarray | None = None,
+) -> Path:
+    """Draw the six components of the motion from each frame to the next, each with its mean as a thin line.
+
+    Args:
+        trajectory: poses of N frames; motions from or to an invalid pose are gaps.
+        path: PNG file to write, replaced as a whole, and returned.
+        truth: tracked poses of the same frames, drawn in grey.
+        timestamps_s: [N] seconds for the axis across; frame numbers without.
+
+    Raises:
+        MissingDependencyError: matplotlib is not installed.
+        OutputError: the file cannot be written.
+    """
+    figure = drawing.new_figure(8.5, "white")
+    across, unit = np.arange(1, len(trajectory)), "frame"
+    if timestamps_s is not None:
+        across, unit = np.asarray(timestamps_s)[1:] - timestamps_s[0], "time, s"
+    motions = trajectory.parameters
+    true_motions = None if truth is None else truth.parameters
+    for component, (name, motion_unit) in enumerate(_MOTIONS):
+        axes = figure.add_subplot(2, 3, component + 1)
+        if true_motions is not None:
+            axes.plot(across, true_motions[:, component], color=drawing.GREY, lw=2.2, label="tracked")
+        axes.plot(across, motions[:, component], color=drawing.BLUE, lw=1.0, label="this trajectory")
+        values = motions[np.isfinite(motions[:, component]), component]
+        mean = f"mean {_signed(values.mean())}" if len(values) else "no valid motion"
+        if len(values):
+            axes.axhline(values.mean(), color=drawing.INK, lw=0.8, ls=(0, (6, 4)))
+        drawing.set_title(axes, name)
+        axes.set_title(mean, loc="right", color=drawing.INK, fontsize=12)
+        drawing.style_plot(axes, unit if component >= 3 else "", motion_unit if component % 3 == 0 else "")
+    if truth is not None:
+        # Above the panels, where it covers no curve.
+        figure.legend(*axes.get_legend_handles_labels(), frameon=False, fontsize=13, ncols=2, loc="upper right")
+    title = f"Motion from frame to frame, {len(trajectory)} frames"
+    figure.text(0.05, 0.95, title, color=drawing.INK, fontsize=19, weight="bold")
+    figure.subplots_adjust(left=0.06, right=0.985, top=0.87, bottom=0.085, wspace=0.2, hspace=0.3)
+    return drawing.save(figure, path)
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.3f}".replace("-", "−")
