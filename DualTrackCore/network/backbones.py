@@ -12,6 +12,7 @@ import sys
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,7 @@ def timm_backbone(name: str, image_size: int) -> tuple[nn.Module, int]:
     if config is not None and config.fixed_input_size:
         options["img_size"] = image_size
     try:
-        backbone = timm.create_model(name, **options)
+        backbone = _slice_before_pointwise_strides(timm.create_model(name, **options))
         _require_whole_patches(backbone, name, image_size)
         with torch.inference_mode():  # what timm calls num_features is not the output's length for every family
             features = backbone.eval()(torch.zeros(1, 1, image_size, image_size)).shape[-1]
@@ -82,6 +83,26 @@ def timm_backbone(name: str, image_size: int) -> tuple[nn.Module, int]:
         raise InputError(
             f"The timm model {name!r} cannot be built for {image_size}-pixel grey images: {error}."
         ) from error
+
+
+def _slice_before_pointwise_strides(backbone: nn.Module) -> nn.Module:
+    """Let the 1x1 convolutions with a stride take every second pixel themselves; the numbers stay the same.
+
+    Only where channels are no multiple of 8 (the stems of RepVGG and MobileOne, some blocks of RegNetY and GhostNetV3):
+    there the weight gradient of oneDNN is wrong on processors without AVX-512 (torch 2.14.1).
+    """
+    for module in backbone.modules():
+        if not isinstance(module, nn.Conv2d) or module.kernel_size != (1, 1) or module.stride == (1, 1):
+            continue
+        if module.in_channels % 8 or module.out_channels % 8:
+            module.register_forward_pre_hook(partial(_every_pixel_of_stride, stride=module.stride))
+            module.stride = (1, 1)
+    return backbone
+
+
+def _every_pixel_of_stride(module: nn.Module, inputs: tuple[Tensor], stride: tuple[int, int]) -> tuple[Tensor]:
+    """A forward hook: the pixels that the convolution looked at."""
+    return (inputs[0][..., :: stride[0], :: stride[1]],)
 
 
 def _require_whole_patches(backbone: nn.Module, name: str, image_size: int) -> None:

@@ -24,11 +24,13 @@ class ResidualBlock(nn.Module):
         self.body = nn.Sequential(
             *convolution(inputs, outputs, 3, 2), nn.ReLU(inplace=True), *convolution(outputs, outputs, 3)
         )
-        self.shortcut = nn.Sequential(*convolution(inputs, outputs, 1, 2))
+        self.shortcut = nn.Sequential(*convolution(inputs, outputs, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         """[n, inputs, h, w] to [n, outputs, h / 2, w / 2]."""
-        return torch.relu(self.body(x) + self.shortcut(x))
+        # Every second pixel, and no stride: the weight gradient of oneDNN's 1x1 convolution with a stride is wrong, or
+        # ends the process, on processors without AVX-512 where channels are no multiple of 8 (torch 2.14.1).
+        return torch.relu(self.body(x) + self.shortcut(x[..., ::2, ::2]))
 
 
 class PairEncoder(nn.Module):
