@@ -46,7 +46,7 @@ def trained_weights(network, loss, onednn: bool) -> dict:
 
 
 def assert_same_training(network, loss) -> None:
-    """The change of each tensor of weights is the same, but for rounding, which a ReLU near zero can make a few percent."""
+    """The change of each tensor of weights is the same, but for rounding (a few percent after a ReLU near zero)."""
     before = copy.deepcopy(network.state_dict())
     one, other = (trained_weights(network, loss, onednn) for onednn in (True, False))
     assert any(not torch.equal(before[name], one[name]) for name in one)
