@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal, get_args, get_origin, get_type_hints
 
 from slicer import (
     vtkMRMLMarkupsClosedCurveNode,
@@ -19,23 +20,26 @@ from slicer.util import NodeModify
 
 from DualTrackCore.errors import InputError
 from DualTrackCore.reconstruction import Fan
-from DualTrackCore.run.settings import RunSettings
+from DualTrackCore.run.settings import ESTIMATE, TRACKED, RunSettings
+from DualTrackCore.settings import setting_of
 
 #: The name of the model list's last entry: a weights file that is not installed.
 OWN_FILE = "own file"
 #: Pixel sizes nearer than this are the same: the editors show five digits.
 SPACING_TOLERANCE_MM = 1e-5
+#: Largest number of a widget without a limit of its own.
+MOST = 1000000
 
 
 class Poses(Enum):
     """Where the frames lie; scenes keep the names, runs take the values."""
 
-    ESTIMATE = "estimate"
-    TRACKED = "tracked"
+    ESTIMATE = ESTIMATE
+    TRACKED = TRACKED
 
     def label(self) -> str:
         """Text in the chooser."""
-        return {"estimate": _("estimated from the pictures"), "tracked": _("measured by the tracker")}[self.value]
+        return {ESTIMATE: _("estimated from the pictures"), TRACKED: _("measured by the tracker")}[self.value]
 
 
 class Area(Enum):
@@ -57,76 +61,95 @@ class Area(Enum):
         return labels[self.value]
 
 
-class Compounding(Enum):
-    """What a voxel shows that several frames have seen."""
-
-    MEAN = "mean"
-    MAXIMUM = "maximum"
-    LATEST = "latest"
+class SettingChoice(Enum):
+    """Base of the choices that a setting of a run offers; the class has the name of the setting."""
 
     def label(self) -> str:
         """Text in the chooser."""
-        return {"mean": _("mean"), "maximum": _("brightest"), "latest": _("last seen")}[self.value]
+        return _choiceLabels().get((type(self).__name__, self.value), str(self.value))
 
 
-class Holes(Enum):
-    """How voxels between frames are filled."""
-
-    STICK = "stick"
-    NONE = "none"
-    NEAREST = "nearest"
-    DISTANCE = "distance"
-    GAUSSIAN = "gaussian"
-
-    def label(self) -> str:
-        """Text in the chooser."""
-        labels = {
-            "stick": _("fill along the shortest line"),
-            "none": _("leave empty"),
-            "nearest": _("fill with the nearest"),
-            "distance": _("fill with the mean around, by distance"),
-            "gaussian": _("fill with the mean around, smoothly"),
-        }
-        return labels[self.value]
-
-
-class Interpolation(Enum):
-    """How a pixel is given to voxels."""
-
-    LINEAR = "linear"
-    NEAREST = "nearest"
-
-    def label(self) -> str:
-        """Text in the chooser."""
-        return {"linear": _("shared among neighbours"), "nearest": _("given to the nearest")}[self.value]
+def _choiceLabels() -> dict[tuple[str, object], str]:
+    """Texts of choices whose own names say too little."""
+    return {
+        ("compounding", "maximum"): _("brightest"),
+        ("compounding", "latest"): _("last seen"),
+        ("hole_filling", "stick"): _("fill along the shortest line"),
+        ("hole_filling", "none"): _("leave empty"),
+        ("hole_filling", "nearest"): _("fill with the nearest"),
+        ("hole_filling", "distance"): _("fill with the mean around, by distance"),
+        ("hole_filling", "gaussian"): _("fill with the mean around, smoothly"),
+        ("interpolation", "linear"): _("shared among neighbours"),
+        ("interpolation", "nearest"): _("given to the nearest"),
+        ("precision", "auto"): _("automatic"),
+        ("test_time_augmentation", 1): _("as it is"),
+        ("test_time_augmentation", 2): _("also mirrored"),
+        ("test_time_augmentation", 4): _("also mirrored and backwards"),
+        ("axes", "frame0"): _("those of the first frame"),
+        ("axes", "principal"): _("along the sweep"),
+        ("frame", "frame0"): _("the first frame"),
+        ("frame", "reference"): _("the tracker's reference"),
+    }
 
 
-class Precision(Enum):
-    """Number format of the network."""
-
-    AUTO = "auto"
-    FP32 = "fp32"
-    BF16 = "bf16"
-    FP16 = "fp16"
-
-    def label(self) -> str:
-        """Text in the chooser."""
-        return _("automatic") if self is Precision.AUTO else self.value
+#: Fields of RunSettings that the panel asks for in a way of its own, or not at all.
+_OWN_WAY = {
+    *("spacing_mm", "calibration", "model", "card", "device", "chunk_frames", "poses", "first_frame", "last_frame"),
+    *("evaluate", "pictures", "voxel_mm", "clip", "fan"),
+}
+_FIELDS = {field.name: field for field in fields(RunSettings)}
+_TYPES = get_type_hints(RunSettings)
 
 
-class Views(Enum):
-    """How often the network looks at the clip, each time another way, for the mean of what it finds."""
+def parameterName(setting: str) -> str:
+    """Name of the parameter of a setting: `holeFilling` of `hole_filling`."""
+    first, *others = setting.split("_")
+    return {"reconstruct": "makeVolume"}.get(setting, first + "".join(word.capitalize() for word in others))
 
-    ONE = 1
-    TWO = 2
-    FOUR = 4
 
-    def label(self) -> str:
-        """Text in the chooser."""
-        return {1: _("as it is"), 2: _("also mirrored"), 4: _("also mirrored and backwards")}[self.value]
+#: Settings that are parameters as they are, by the name of the parameter.
+SETTING_OF = {parameterName(name): name for name in _FIELDS if name not in _OWN_WAY}
+
+
+#: The same with the parameters that stand for a setting in a way of their own and belong to one widget.
+_WIDGET_SETTINGS = {**SETTING_OF, "voxelSize": "voxel_mm", "chunkFrames": "chunk_frames"}
+
+
+def settingOfParameter(parameter: str | None) -> str | None:
+    """Name of the setting that one parameter stands for; None where it is none or one of several."""
+    return _WIDGET_SETTINGS.get(parameter or "")
+
+
+def settingGroup(setting: str) -> str:
+    """The group of a setting."""
+    return setting_of(_FIELDS[setting]).group
+
+
+def limits(setting: str, least: float | None = None) -> WithinRange:
+    """The limits of a setting for a parameter; `least` where a smaller value stands for something else."""
+    facts = setting_of(_FIELDS[setting])
+    lowest = next(limit for limit in (least, facts.at_least, facts.above, 0) if limit is not None)
+    return WithinRange(lowest, MOST if facts.at_most is None else facts.at_most)
+
+
+def withSettings(cls: type) -> type:
+    """Give a class of parameters one for each entry of :data:`SETTING_OF`, with type, limits and default."""
+    for parameter, name in SETTING_OF.items():
+        kind, default = _TYPES[name], _FIELDS[name].default
+        if get_origin(kind) is Literal:
+            kind = SettingChoice(
+                name, {f"N{value}" if value in range(10) else str(value).upper(): value for value in get_args(kind)}
+            )
+            default = kind(default)
+        elif kind in (int, float):
+            kind = Annotated[kind, limits(name)]
+        cls.__annotations__[parameter] = kind
+        setattr(cls, parameter, default)
+    return cls
 
 
 @parameterNodeWrapper
+@withSettings
 class DualTrackSlicerParameterNode:
     """The settings of the panel, saved and restored with the scene.
 
@@ -142,6 +165,8 @@ class DualTrackSlicerParameterNode:
         fanCorners, fanOutline: what draws the fan there.
         model: name of a model, or :data:`OWN_FILE`, and then modelFile.
         voxelSize, chunkFrames: 0 is automatic.
+
+    The other settings of a run are parameters too, derived from the fields of RunSettings: see :data:`SETTING_OF`.
     """
 
     browser: vtkMRMLSequenceBrowserNode
@@ -149,10 +174,10 @@ class DualTrackSlicerParameterNode:
     region: vtkMRMLMarkupsROINode
     fanCorners: vtkMRMLMarkupsFiducialNode
     fanOutline: vtkMRMLMarkupsClosedCurveNode
-    spacingX: Annotated[float, WithinRange(0, 10)] = 0.0
-    spacingY: Annotated[float, WithinRange(0, 10)] = 0.0
-    firstFrame: Annotated[int, WithinRange(1, 1000000)] = 1
-    lastFrame: Annotated[int, WithinRange(0, 1000000)] = 0
+    spacingX: Annotated[float, limits("spacing_mm", 0)] = 0.0
+    spacingY: Annotated[float, limits("spacing_mm", 0)] = 0.0
+    firstFrame: Annotated[int, WithinRange(1, MOST)] = 1
+    lastFrame: Annotated[int, WithinRange(0, MOST)] = 0
     area: Area = Area.WHOLE
     areaX: Annotated[int, WithinRange(0, 100000)] = 0
     areaY: Annotated[int, WithinRange(0, 100000)] = 0
@@ -167,14 +192,8 @@ class DualTrackSlicerParameterNode:
     model: str = "mini"
     modelFile: Path = Path()
     poses: Poses = Poses.ESTIMATE
-    makeVolume: bool = True
-    voxelSize: Annotated[float, WithinRange(0, 20)] = 0.0
-    compounding: Compounding = Compounding.MEAN
-    holeFilling: Holes = Holes.STICK
-    interpolation: Interpolation = Interpolation.LINEAR
-    views: Views = Views.ONE
-    precision: Precision = Precision.AUTO
-    chunkFrames: Annotated[int, WithinRange(0, 1024)] = 0
+    voxelSize: Annotated[float, limits("voxel_mm", 0)] = 0.0
+    chunkFrames: Annotated[int, limits("chunk_frames", 0)] = 0
 
 
 def runSettings(parameters: DualTrackSlicerParameterNode, device: str = "auto") -> RunSettings:
@@ -188,20 +207,19 @@ def runSettings(parameters: DualTrackSlicerParameterNode, device: str = "auto") 
     return RunSettings(
         model=modelName(parameters),
         device=device,
-        precision=parameters.precision.value,
         chunk_frames=parameters.chunkFrames or "auto",
-        test_time_augmentation=parameters.views.value,
         poses=parameters.poses.value,
-        reconstruct=parameters.makeVolume,
         first_frame=parameters.firstFrame - 1,
         last_frame=parameters.lastFrame - 1 if parameters.lastFrame else None,
         clip=givenArea(parameters),
         fan=givenFan(parameters) or ("auto" if parameters.area is Area.FOUND else "none"),
         voxel_mm=round(parameters.voxelSize, 4) or None,
-        interpolation=parameters.interpolation.value,
-        compounding=parameters.compounding.value,
-        hole_filling=parameters.holeFilling.value,
+        **{name: _value(getattr(parameters, parameter)) for parameter, name in SETTING_OF.items()},
     )
+
+
+def _value(parameter: object) -> object:
+    return parameter.value if isinstance(parameter, Enum) else parameter
 
 
 def modelName(parameters: DualTrackSlicerParameterNode) -> str:

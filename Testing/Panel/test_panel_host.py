@@ -67,7 +67,7 @@ def test_a_parameter_refuses_wrong_values_and_unknown_names(host):
     with pytest.raises(AttributeError):
         parameters.voxelsize = 1.0
     with pytest.raises(ValueError):
-        parameters.voxelSize = 21.0
+        parameters.voxelSize = 101.0
     with pytest.raises(TypeError):
         parameters.makeVolume = "yes"
     with pytest.raises(TypeError):

@@ -44,7 +44,7 @@ def test_from_the_sample_to_a_result(host, panel, pictures, tiny_model_file):
         "Length of the sweep",
         "Coverage",
         "Error against the tracker",
-        panel.run.result.provenance["trajectory"]["model"],
+        panel.run.result.report.trajectory["source"]["model"],
     ):
         assert part in panel.ui.resultLabel.text
     assert panel.run.nodes.transform_sequence.GetNumberOfDataNodes() == 168
@@ -142,7 +142,7 @@ def test_an_unknown_pixel_size_stops_apply_until_it_is_given(host, panel, tiny_m
     host.click(panel.ui.applyButton)
     finish(host, panel)
     assert panel.run.error == ""
-    np.testing.assert_allclose(panel.run.result.provenance["sweep"]["spacing_mm"], (0.2, 0.25))
+    np.testing.assert_allclose(panel.run.result.report.sweep["spacing_mm"], (0.2, 0.25))
 
 
 def test_a_loaded_volume_is_taken_as_a_clip(host, panel, tiny_model_file):

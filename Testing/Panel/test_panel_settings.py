@@ -19,14 +19,14 @@ def test_settings_come_back_with_the_scene(host, panel):
     panel.ui.voxelSpinBox.value = 0.7
     panel.ui.compoundingComboBox.currentIndex = 1
     panel.ui.areaComboBox.currentIndex = 1
-    panel.ui.viewsComboBox.currentIndex = 2
+    panel.ui.testTimeAugmentationComboBox.currentIndex = 2
     panel.ui.volumeCheckBox.checked = False
     saved = _saved(slicer.mrmlScene)
     slicer.mrmlScene.Clear(False)
     host.process()
     assert panel.ui.voxelSpinBox.text == "automatic"
     assert panel.ui.volumeCheckBox.checked
-    assert panel.settings().views == 1
+    assert panel.settings().test_time_augmentation == 1
     slicer.mrmlScene.SetLoadFromXMLString(1)
     slicer.mrmlScene.SetSceneXMLString(saved)
     slicer.mrmlScene.Import()
@@ -35,8 +35,8 @@ def test_settings_come_back_with_the_scene(host, panel):
     assert panel.ui.compoundingComboBox.currentText == "brightest"
     assert not panel.ui.volumeCheckBox.checked
     assert panel.settings().fan == "auto"
-    assert panel.ui.viewsComboBox.currentText == "also mirrored and backwards"
-    assert panel.settings().views == 4
+    assert panel.ui.testTimeAugmentationComboBox.currentText == "also mirrored and backwards"
+    assert panel.settings().test_time_augmentation == 4
 
 
 def test_device_and_models_folder_belong_to_the_computer(host, panel, tmp_path):
@@ -264,3 +264,25 @@ def _pretend_missing(panel, names):
     dependencies.install_torch, dependencies.install_packages = torch, packages
     panel.update()
     return calls
+
+
+def test_every_setting_of_a_run_that_is_a_plain_choice_has_a_widget_and_reaches_the_run(host, panel):
+    from DualTrackSlicerLib.parameters import SETTING_OF
+
+    add_clip(host)
+    widgets = {widget.property("SlicerParameterName"): widget for widget in vars(panel.ui).values()}
+    for parameter, name in SETTING_OF.items():
+        before, widget = getattr(panel.settings(), name), widgets[parameter]
+        if hasattr(widget, "currentIndex"):
+            widget.currentIndex = 1 - (widget.currentIndex == 1)
+        elif hasattr(widget, "checked"):
+            widget.checked = not widget.checked
+        else:
+            widget.value = 7
+        assert getattr(panel.settings(), name) != before, name
+
+
+def test_the_limits_of_numbers_in_the_panel_are_those_of_the_settings(panel):
+    assert (panel.ui.rejectSpinBox.minimum, panel.ui.rejectSpinBox.maximum) == (0, 255)
+    assert (panel.ui.voxelSpinBox.minimum, panel.ui.voxelSpinBox.maximum) == (0, 100)
+    assert panel.ui.spacingXSpinBox.maximum == 10

@@ -10,8 +10,9 @@ from slicer.i18n import tr as _
 
 from DualTrackCore.errors import InputError
 from DualTrackCore.reconstruction.grid import BYTES_A_VOXEL
+from DualTrackCore.run.settings import NETWORK, VOLUME
 from DualTrackSlicerLib.fan_region import fanOutline
-from DualTrackSlicerLib.parameters import Area, Poses, givenFan
+from DualTrackSlicerLib.parameters import Area, Poses, givenFan, settingGroup, settingOfParameter
 from DualTrackSlicerLib.widget.controls import enable
 from DualTrackSlicerLib.widget.texts import sizeText
 
@@ -25,35 +26,22 @@ class VolumeSection:
 
     def __init__(self, panel: Panel) -> None:
         self.panel, self.ui = panel, panel.ui
+        # Widgets of settings by the group of the setting, each with the tool tip of the form.
+        self._widgets = {group: [] for group in (NETWORK, VOLUME)}
+        for widget in vars(self.ui).values():
+            name = settingOfParameter(widget.property("SlicerParameterName"))
+            if name is not None and settingGroup(name) in self._widgets:
+                self._widgets[settingGroup(name)].append((widget, widget.toolTip))
 
     def update(self) -> None:
         """Show the estimate, and what does not apply."""
-        ui, parameters = self.ui, self.panel.parameters
-        reason = "" if parameters.makeVolume else _("Tick “Make a volume” under Advanced first.")
-        tips = (
-            (ui.voxelSpinBox, _("Side of a voxel. Automatic takes what suits the clip and the memory.")),
-            (ui.compoundingComboBox, _("What a voxel shows that several frames have seen.")),
-            (
-                ui.holesComboBox,
-                _("How voxels are filled that no frame has seen but that lie between frames."),
-            ),
-            (
-                ui.interpolationComboBox,
-                _("Whether a pixel goes to the nearest voxel or is shared among its neighbours."),
-            ),
-        )
-        for widget, tip in tips:
-            enable(widget, reason, tip)
-        tracked = parameters.poses is Poses.TRACKED
-        reason = _("Measured positions need no network.") if tracked else ""
-        enable(
-            ui.viewsComboBox,
-            reason,
-            _("Further looks, averaged, give steadier steps for two or four times the time."),
-        )
-        enable(ui.precisionComboBox, reason, _("Automatic is right for nearly everybody."))
-        enable(ui.chunkSpinBox, reason, _("Fewer frames at a time need less memory and give the same result."))
-        ui.estimateLabel.text = self._estimate()
+        parameters = self.panel.parameters
+        volume = "" if parameters.makeVolume else _("Tick “Make a volume” under Advanced first.")
+        network = _("Measured positions need no network.") if parameters.poses is Poses.TRACKED else ""
+        for group, reason in ((VOLUME, volume), (NETWORK, network)):
+            for widget, tip in self._widgets[group]:
+                enable(widget, reason, tip)
+        self.ui.estimateLabel.text = self._estimate()
 
     def _estimate(self) -> str:
         parameters, clip = self.panel.parameters, self.panel.clip()
