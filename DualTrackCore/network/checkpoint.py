@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from DualTrackCore.errors import CheckpointError
 from DualTrackCore.files import replacing
-from DualTrackCore.network.card import CARD_KEY, ModelCard
+from DualTrackCore.network.card import CARD_KEY, ModelCard, read_card_inside
 from DualTrackCore.network.dualtrack import UNUSED_HEADS, DualTrack
 
 #: Longest position table that weights are extended to: almost an hour at 20 frames a second.
@@ -56,22 +56,15 @@ def read_content(path: Path) -> tuple[Any, ModelCard | None]:
         head = file.read(9)
     # A safetensors file starts with the length of its JSON header, a PyTorch file as a zip or, the old ones, a pickle.
     if head[8:9] == b"{":
-        return _read_safetensors(path)
+        try:
+            return load_file(path), read_card_inside(path)
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(
+                f"The weights file {path.name} is damaged or cut short ({error}); fetch it again."
+            ) from None
     if head.startswith((b"PK\x03\x04", b"\x80")):
         return _read_pickle(path), None
     raise CheckpointError(f"{path.name} is not a weights file: it is neither safetensors nor PyTorch.")
-
-
-def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], ModelCard | None]:
-    try:
-        with safe_open(str(path), framework="pt") as file:
-            text = (file.metadata() or {}).get(CARD_KEY)
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(
-            f"The weights file {path.name} is damaged or cut short ({error}); fetch it again."
-        ) from None
-    return tensors, None if text is None else ModelCard.from_json(text, f"inside {path.name}")
 
 
 def _read_pickle(path: Path) -> Any:

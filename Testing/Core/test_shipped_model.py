@@ -1,6 +1,7 @@
 """The model that comes with the package: found by name, checked, the default, and nobody else's name."""
 
 import fnmatch
+import inspect
 import json
 import os
 import re
@@ -14,7 +15,6 @@ from oracle import noise_sweep, tiny_model
 from shipped_stand_in import ship_stand_in
 
 from DualTrackCore.cli import main
-from DualTrackCore.cli.parser import build_parser
 from DualTrackCore.errors import CheckpointError, InputError
 from DualTrackCore.files import file_sha256
 from DualTrackCore.io import save_sweep
@@ -31,6 +31,7 @@ from DualTrackCore.network.catalogue import (
     published_models,
 )
 from DualTrackCore.network.installation import import_file, verify
+from DualTrackCore.run import RunSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -132,9 +133,9 @@ def test_an_installation_without_the_file_says_so(missing, dualtrack, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("command", ["run", "track"])
-def test_it_is_the_default_of_the_command_line(command):
-    assert build_parser().parse_args([command, "SWEEP", "-o", "x"]).model == DEFAULT_MODEL == "mini"
+def test_it_is_the_default_of_a_run_and_of_loading_a_model():
+    assert RunSettings().model == DEFAULT_MODEL == "mini"
+    assert inspect.signature(load_model).parameters["name_or_path"].default == DEFAULT_MODEL
 
 
 def test_run_without_a_model_uses_it_and_warns_on_a_sweep_that_is_not_simulated(shipped, dualtrack, tmp_path):
