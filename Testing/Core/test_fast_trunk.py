@@ -2,13 +2,15 @@
 
 import copy
 import pickle
+import sys
 
 import numpy as np
 import pytest
 import torch
 from oracle import tiny_model
 
-from DualTrackCore.network.fast import FastStream, forget_prepared, layers, prepared
+from DualTrackCore.errors import InputError, MissingDependencyError
+from DualTrackCore.network.fast import FastStream, forget_prepared, layers, prepare_engine, prepared
 from DualTrackCore.network.fast.backend import NumbaBackend, TorchBackend, compiled_backend
 from DualTrackCore.network.fast.folding import Folded, fold_trunk
 from DualTrackCore.network.fast.images import Workspace
@@ -33,7 +35,6 @@ def lively_trunk(widths=(16, 32, 48, 64), stem=12, blocks=1, seed=0) -> Trunk:
 
 @pytest.fixture(scope="module")
 def compiled() -> NumbaBackend:
-    pytest.importorskip("numba", reason="the compiled kernels need numba (extra fast)")
     backend = compiled_backend()
     if backend is None:
         pytest.skip("this processor has no fused multiply-add")
@@ -166,12 +167,24 @@ def test_prepared_weights_stay_out_of_states_copies_and_files():
     assert trunk.__dict__.keys() == Trunk((4, 4, 4, 4), 3, 1, True).__dict__.keys()
 
 
-def test_torch_does_it_without_numba(monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+def test_plain_torch_is_taken_where_the_environment_says_so(monkeypatch):
+    monkeypatch.setenv("DUALTRACK_ENGINE", "torch")
     trunk, frames = lively_trunk(), torch.rand(9, 32, 32)
     assert isinstance(choose_backend(trunk, CPU, torch.float32), TorchBackend)
     result = streamed(prepared(trunk, CPU, torch.float32), frames, [4, 5])
     torch.testing.assert_close(result, whole(trunk, frames), atol=1e-5, rtol=1e-5)
+
+
+def test_an_unknown_engine_is_an_error(monkeypatch):
+    monkeypatch.setenv("DUALTRACK_ENGINE", "numpy")
+    with pytest.raises(InputError, match="DUALTRACK_ENGINE is 'numpy'; it must be 'torch'"):
+        compiled_backend()
+
+
+def test_without_numba_one_sentence_says_how_to_install_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "numba", None)
+    with pytest.raises(MissingDependencyError, match="numba.*cannot be imported.*pip install --upgrade numba"):
+        prepare_engine()
 
 
 def test_kernels_are_compiled_for_wide_layers_in_single_precision_only(compiled):
@@ -179,28 +192,6 @@ def test_kernels_are_compiled_for_wide_layers_in_single_precision_only(compiled)
     assert isinstance(choose_backend(wide, CPU, torch.float32), NumbaBackend)
     assert isinstance(choose_backend(wide, CPU, torch.bfloat16), TorchBackend)
     assert isinstance(choose_backend(narrow, CPU, torch.float32), TorchBackend)
-
-
-def test_where_nothing_can_be_cached_kernels_are_compiled_all_the_same(compiled, monkeypatch):
-    import numba
-
-    from DualTrackCore.network.fast import blocks
-
-    original = numba.njit
-
-    def no_cache(*arguments, cache=False, **options):
-        if cache:
-            raise RuntimeError("cannot cache function: no locator available")
-        return original(*arguments, **options)
-
-    monkeypatch.setattr(blocks, "njit", no_cache)
-
-    @blocks.compiled(numba.int64)
-    def nothing(x):
-        pass
-
-    nothing(1)
-    assert nothing.signatures
 
 
 def test_an_abandoned_sweep_in_inference_mode_leaves_nothing_that_others_cannot_use():

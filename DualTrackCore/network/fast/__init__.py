@@ -5,8 +5,8 @@ On the CPU in single precision numba compiles the kernels; everywhere else torch
 convolutions do the same.
 """
 
-from DualTrackCore.network.fast.backend import compiled_backend
+from DualTrackCore.network.fast.backend import compiled_backend, prepare_engine
 from DualTrackCore.network.fast.prepared import forget_prepared, prepared
 from DualTrackCore.network.fast.trunk import FastStream
 
-__all__ = ["FastStream", "compiled_backend", "forget_prepared", "prepared"]
+__all__ = ["FastStream", "compiled_backend", "forget_prepared", "prepare_engine", "prepared"]

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-import importlib.util
+import os
 from typing import Protocol
 
 import torch
 
+from DualTrackCore.compilation import Signatures, compile_kernels, kernel_module
+from DualTrackCore.errors import InputError
 from DualTrackCore.network.fast.folding import Folded, padded_channels
 from DualTrackCore.network.fast.layers import Layer, TorchLayer
+from DualTrackCore.progress import Reporter
+
+#: Environment variable that switches the compiled kernels off where it is "torch".
+ENGINE_VARIABLE = "DUALTRACK_ENGINE"
+_BLOCKS, _VECTORS = (f"DualTrackCore.network.fast.{name}" for name in ("blocks", "vectors"))
 
 
 class Backend(Protocol):
@@ -55,8 +62,9 @@ class NumbaBackend:
     device, dtype = torch.device("cpu"), torch.float32
 
     def __init__(self) -> None:
-        from DualTrackCore.network.fast.compiled import LANES, Workers
+        from DualTrackCore.network.fast.compiled import LANES, SIGNATURES, Workers
 
+        compile_kernels(SIGNATURES)
         self.lanes, self._workers = LANES, Workers()
 
     def padded(self, folded: Folded, first: bool = False) -> Folded:
@@ -76,12 +84,34 @@ class NumbaBackend:
 
 
 def compiled_backend() -> NumbaBackend | None:
-    """The compiled kernels; None without numba or without fused multiply-add, which they live on."""
-    if importlib.util.find_spec("numba") is None:
-        return None
-    try:
-        from DualTrackCore.network.fast.vectors import HAS_FUSED_MULTIPLY_ADD
+    """Return the compiled kernels; None where plain torch is chosen or the processor has no fused multiply-add.
 
-        return NumbaBackend() if HAS_FUSED_MULTIPLY_ADD else None
-    except (ImportError, OSError):  # a numba that does not fit this Python or this numpy
-        return None
+    Raises:
+        InputError: DUALTRACK_ENGINE has a value that it cannot have.
+        MissingDependencyError: numba cannot be imported.
+    """
+    return NumbaBackend() if _has_kernels() else None
+
+
+def prepare_engine(reporter: Reporter | None = None, more: Signatures | None = None) -> float:
+    """Compile the kernels of the trunk ahead of their first use, or load them from disk where they are kept already.
+
+    Args:
+        reporter: receives `Stage.PREPARING` (kernels) after each kernel that had to be compiled.
+        more: further kernels to compile, such as those of the volume.
+
+    Returns:
+        Seconds that compiling took; 0.0 where all kernels were kept on disk or compiled before.
+
+    Raises:
+        InputError, MissingDependencyError: as :func:`compiled_backend`.
+    """
+    own = kernel_module(_BLOCKS).SIGNATURES if _has_kernels() else {}
+    return compile_kernels({**own, **(more or {})}, reporter)
+
+
+def _has_kernels() -> bool:
+    engine = os.environ.get(ENGINE_VARIABLE, "")
+    if engine not in ("", "torch"):
+        raise InputError(f"{ENGINE_VARIABLE} is {engine!r}; it must be 'torch', for plain torch, or not set.")
+    return engine != "torch" and kernel_module(_VECTORS).HAS_FUSED_MULTIPLY_ADD

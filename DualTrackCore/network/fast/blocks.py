@@ -7,10 +7,9 @@ A block of output frames n is computed from n + 2 input frames where kernels rea
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from numba import float32, int64
 
-from numba import float32, int64, njit, void
-
+from DualTrackCore.compilation import kernel
 from DualTrackCore.network.fast.vectors import (
     LANES,
     PANEL,
@@ -39,20 +38,7 @@ def direct_scratch(frames: int, pixels: int, inputs: int, outputs: int, temporal
     return factors * (groups * pixels + ROWS) * (inputs + outputs) + (frames + 1) * pixels * outputs
 
 
-def compiled(*kinds: object) -> Callable:
-    """Compile now for these argument types, from the cache on disk where one can be kept."""
-
-    def decorate(function: Callable) -> Callable:
-        options = {"nogil": True, "boundscheck": False}
-        try:
-            return njit(void(*kinds), cache=True, **options)(function)
-        except (RuntimeError, OSError):  # no folder for the cache that can be written
-            return njit(void(*kinds), **options)(function)
-
-    return decorate
-
-
-@compiled(*[int64] * 9)
+@kernel()
 def multiply(a: int, a_row: int, b: int, c: int, c_row: int, rows: int, depth: int, columns: int, more: int) -> None:
     """c = a b or c += a b; b in panels, rows rounded up to ROWS (what lies behind them must be scratch)."""
     for column in range(0, columns, PANEL):
@@ -68,7 +54,7 @@ def multiply(a: int, a_row: int, b: int, c: int, c_row: int, rows: int, depth: i
                     )
 
 
-@compiled(*[int64] * 7)
+@kernel()
 def pairs_to_winograd(d: int, frame: int, run: int, frames: int, t: int, apart: int, step: int) -> None:
     """Runs of numbers of all frames to factors in time; `frames` outputs, an odd last one on its own."""
     for pair in range(frames // 2):
@@ -80,7 +66,7 @@ def pairs_to_winograd(d: int, frame: int, run: int, frames: int, t: int, apart: 
             single_to_winograd(d + 2 * pair * frame + i, frame, t + pair * step + i, apart)
 
 
-@compiled(*[int64] * 6)
+@kernel()
 def pairs_from_winograd(m: int, apart: int, run: int, frames: int, y: int, frame: int) -> None:
     """Products in time to runs of numbers of `frames` frames."""
     for pair in range(frames // 2):
@@ -92,7 +78,7 @@ def pairs_from_winograd(m: int, apart: int, run: int, frames: int, y: int, frame
             single_from_winograd(m + pair * run + i, apart, y + 2 * pair * frame + i)
 
 
-@compiled(*[int64] * 5, *[int64] * 4, *[int64] * 3, *[int64] * 6)
+@kernel()
 def winograd_block(
     x: int,
     x_frame: int,
@@ -147,7 +133,7 @@ def winograd_block(
                 )
 
 
-@compiled(*[int64] * 8, *[int64] * 7, *[int64] * 3, float32)
+@kernel()
 def direct_block(
     x: int,
     x_frame: int,
@@ -197,3 +183,13 @@ def direct_block(
             target = y + frame * y_frame + (first + p) // across * y_row + (first + p) % across * y_pixel
             for c in range(0, y_pixel, 4 * LANES):
                 finish_vector(results + (frame * count + p) * y_pixel + c, bias + c, target + c, floor)
+
+
+#: The one signature of each kernel.
+SIGNATURES = {
+    multiply: (int64,) * 9,
+    pairs_to_winograd: (int64,) * 7,
+    pairs_from_winograd: (int64,) * 6,
+    winograd_block: (int64,) * 18,
+    direct_block: (*(int64,) * 18, float32),
+}

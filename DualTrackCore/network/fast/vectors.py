@@ -14,23 +14,21 @@ from collections.abc import Callable
 from itertools import chain
 from typing import Any
 
-from llvmlite import binding, ir
+from llvmlite import ir
 from numba import types
 from numba.core import cgutils
+from numba.core.registry import cpu_target
 from numba.extending import intrinsic
 
 from DualTrackCore.network.fast.winograd import POINTS
 
 
-def _lanes() -> int:
-    features = binding.get_host_cpu_features()
-    return 16 if features.get("avx512f") else 8 if features.get("avx2") else 4
-
-
+#: Instruction sets that numba compiles for: those of this processor, or what NUMBA_CPU_FEATURES names.
+_FEATURES = cpu_target.target_context.codegen().magic_tuple()[2].split(",")
+#: Channels a vector register holds.
+LANES = 16 if "+avx512f" in _FEATURES else 8 if "+avx2" in _FEATURES else 4
 #: Whether a b + c is one instruction: on every ARM of 64 bits, on Intel and AMD since 2013.
-HAS_FUSED_MULTIPLY_ADD = platform.machine().lower() in ("arm64", "aarch64") or _lanes() > 4
-#: Channels a vector register holds on this processor.
-LANES = _lanes()
+HAS_FUSED_MULTIPLY_ADD = platform.machine().lower() in ("arm64", "aarch64") or "+fma" in _FEATURES
 #: Rows and vectors of the matrix product held in registers: 12 x 2 sums of 32 registers, 6 x 2 of 16.
 ROWS, VECTORS = (12, 2) if LANES == 16 else (6, 2)
 #: Columns that one pass over the rows takes.

@@ -1,0 +1,97 @@
+"""Kernels: functions that numba compiles to machine code, once per computer.
+
+A kernel is compiled when it is first called, or ahead of that by :func:`compile_kernels`, and numba keeps the result on
+disk for the next process: in NUMBA_CACHE_DIR if set, else beside the source file, else in the user's cache folder.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from DualTrackCore.errors import MissingDependencyError
+from DualTrackCore.progress import Reporter, Stage
+
+if TYPE_CHECKING:
+    from numba.core.dispatcher import Dispatcher
+
+#: Kernels, each with the types of its arguments; those that others call come first.
+Signatures = Mapping["Dispatcher", tuple]
+
+
+class CompilationWarning(UserWarning):
+    """Compiled kernels cannot be kept on disk."""
+
+
+def kernel_module(name: str) -> ModuleType:
+    """Import a module of kernels.
+
+    Raises:
+        MissingDependencyError: numba cannot be imported.
+    """
+    try:
+        import numba  # noqa: F401
+    except (ImportError, OSError) as error:  # not installed, or not for this version of numpy
+        raise MissingDependencyError(
+            f"The package numba, which compiles DualTrack's kernels, cannot be imported ({error}); "
+            "install it again: pip install --upgrade numba"
+        ) from error
+    return import_module(name)
+
+
+def kernel(**options: Any) -> Callable[[Callable], Dispatcher]:
+    """Decorate a function as a kernel that runs without Python's global lock; options are those of numba.njit."""
+    from numba import njit
+
+    def decorate(function: Callable) -> Dispatcher:
+        try:
+            return njit(nogil=True, cache=True, **options)(function)
+        except RuntimeError:  # numba found no folder that can be written
+            return njit(nogil=True, **options)(function)
+
+    return decorate
+
+
+def compile_kernels(signatures: Signatures, reporter: Reporter | None = None) -> float:
+    """Compile kernels, or load them from disk where they are kept already.
+
+    Args:
+        signatures: the kernels.
+        reporter: receives `Stage.PREPARING` (kernels) after each kernel that had to be compiled.
+
+    Returns:
+        Seconds that compiling took; 0.0 where all kernels were kept on disk or compiled before.
+    """
+    seconds = 0.0
+    for done, (function, types) in enumerate(signatures.items(), 1):
+        if types in function.overloads:
+            continue
+        start = time.perf_counter()
+        _compile(function, types)
+        if function.stats.cache_misses:
+            seconds += time.perf_counter() - start
+            if reporter is not None:
+                reporter.report(Stage.PREPARING, done, len(signatures))
+    if seconds and any(function.stats.cache_path is None for function in signatures):
+        warnings.warn(_NOT_KEPT.format(seconds), CompilationWarning, stacklevel=2)
+    return seconds
+
+
+_NOT_KEPT = (
+    "Compiled kernels cannot be kept on disk, so every start compiles them again ({:.0f} s); "
+    "set NUMBA_CACHE_DIR to a folder that can be written."
+)
+
+
+def _compile(function: Dispatcher, types: tuple) -> None:
+    try:
+        function.compile(types)
+    except OSError:  # the result cannot be written, as on a full disk
+        for other in function.py_func.__globals__.values():
+            if isinstance(other, type(function)):
+                other._cache.disable()
+        function.compile(types)
