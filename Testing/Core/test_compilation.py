@@ -70,8 +70,8 @@ def test_where_nothing_can_be_kept_kernels_are_compiled_with_one_note(no_folder_
         return 2 * x
 
     with pytest.warns(CompilationWarning, match=r"cannot be kept on disk.*set NUMBA_CACHE_DIR") as notes:
-        assert compile_kernels({doubled: (int64,)}) > 0
-        assert compile_kernels({doubled: (int64,)}) == 0
+        seconds = [compile_kernels({doubled: (int64,)}) for _ in range(2)]
+    assert seconds[0] > 0 == seconds[1]
     assert len(notes) == 1
     assert doubled(4) == 8
 

@@ -183,7 +183,7 @@ def test_an_unknown_engine_is_an_error(monkeypatch):
 
 def test_without_numba_one_sentence_says_how_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "numba", None)
-    with pytest.raises(MissingDependencyError, match="numba.*cannot be imported.*pip install --upgrade numba"):
+    with pytest.raises(MissingDependencyError, match=r"numba.*cannot be imported.*pip install --upgrade numba"):
         prepare_engine()
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from DualTrackCore.network.fast.blocks import SIGNATURES, direct_block, direct_scratch, winograd_block, winograd_scratch
+from DualTrackCore.network.fast.blocks import direct_block, direct_scratch, winograd_block, winograd_scratch
 from DualTrackCore.network.fast.folding import Folded
 from DualTrackCore.network.fast.images import TILE, Frames, large
 from DualTrackCore.network.fast.vectors import LANES, PANEL

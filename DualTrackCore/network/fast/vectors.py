@@ -22,7 +22,6 @@ from numba.extending import intrinsic
 
 from DualTrackCore.network.fast.winograd import POINTS
 
-
 #: Instruction sets that numba compiles for: those of this processor, or what NUMBA_CPU_FEATURES names.
 _FEATURES = cpu_target.target_context.codegen().magic_tuple()[2].split(",")
 #: Channels a vector register holds.
