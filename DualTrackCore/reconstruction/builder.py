@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
-from types import ModuleType
 from typing import Any, Literal
 
 import numpy as np
 
-from DualTrackCore.errors import InputError, MissingDependencyError
+from DualTrackCore.errors import InputError
+from DualTrackCore.reconstruction import kernels
 from DualTrackCore.reconstruction.area import Fan, PixelSelection, Rectangle, select_pixels
 from DualTrackCore.reconstruction.grid import VoxelGrid
 
@@ -40,7 +40,6 @@ class VolumeBuilder:
 
     Raises:
         InputError: an option is unknown or out of range, or no pixel is selected.
-        MissingDependencyError: numba cannot be imported.
     """
 
     def __init__(
@@ -124,15 +123,11 @@ class Compounder:
         linear: spread each pixel over eight voxels instead of the nearest one.
         compounding: "mean", "latest" or "maximum".
         reject_below: darker pixels are left out.
-
-    Raises:
-        MissingDependencyError: numba cannot be imported.
     """
 
     def __init__(
         self, shape: tuple[int, int, int], selection: PixelSelection, linear: bool, compounding: str, reject_below: int
     ) -> None:
-        kernels = _kernels()
         self._size = shape[::-1]
         self._voxels = shape[0] * shape[1] * shape[2]
         self._rectangle, self._runs = selection.rectangle, selection.runs
@@ -231,17 +226,6 @@ def _run_all(work: Callable, items: list, threads: int) -> None:
         return
     with ThreadPoolExecutor(threads, thread_name_prefix="compound") as pool:
         list(pool.map(work, items))
-
-
-def _kernels() -> ModuleType:
-    try:
-        from DualTrackCore.reconstruction import kernels
-    except ImportError as error:  # not installed, or not for this version of numpy
-        raise MissingDependencyError(
-            f"The package numba, which compounds the frames, cannot be imported ({error}); "
-            "install it again: pip install --upgrade numba"
-        ) from error
-    return kernels
 
 
 def _require_choice(what: str, value: object, choices: tuple[str, ...]) -> None:

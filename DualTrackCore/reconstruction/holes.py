@@ -11,15 +11,27 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from numba import float64, int16, int64
+from scipy import ndimage
 
 from DualTrackCore.errors import InputError
 from DualTrackCore.progress import Reporter, Stage
+from DualTrackCore.reconstruction.kernels import compiled, prepare
 
 METHODS = ("gaussian", "distance", "nearest", "stick")
 #: Added before a value is cut to a whole number, so that rounding in float32 cannot cost a grey level.
 CUT_TOLERANCE = 1e-3
 #: Voxels of a slab, so that the working arrays stay below some hundred megabytes.
 SLAB_VOXELS = 4_000_000
+#: One of each pair of opposite directions (x, y, z): 3 along axes, 6 across faces, 4 along space diagonals.
+DIRECTIONS = (
+    *((1, 0, 0), (0, 1, 0), (0, 0, 1)),
+    *((1, 1, 0), (1, -1, 0), (1, 0, 1), (1, 0, -1), (0, 1, 1), (0, 1, -1)),
+    *((1, 1, 1), (1, 1, -1), (1, -1, 1), (1, -1, -1)),
+)
+#: Two scores closer than this are equal.
+_TIE = 1e-9
+_STICK_ARGUMENTS = (int16[::1], int64[::1], int64[::1], float64[::1], int64, int64)
 
 
 @dataclass(frozen=True)
@@ -119,9 +131,7 @@ def _candidates(
         shape = volume[part].shape
         return np.zeros(shape, np.uint8), np.zeros(shape, bool)
     if filling.method == "stick":
-        from DualTrackCore.reconstruction.sticks import stick_values
-
-        return stick_values(volume, seen, part, filling.stick_length, filling.sticks)
+        return _stick_values(volume, seen, part, filling.stick_length, filling.sticks)
     weighted_mean = _nearest_mean if filling.method == "nearest" else _kernel_mean
     values, has_value = weighted_mean(filling, volume, seen.astype(np.float32))
     return np.floor(values[part] + CUT_TOLERANCE).clip(0, 255).astype(np.uint8), has_value[part]
@@ -161,8 +171,6 @@ def _enough(count: np.ndarray, filling: HoleFilling) -> np.ndarray:
 def _convolved(array: np.ndarray, kernel: np.ndarray) -> np.ndarray:
     """Convolution [float32] with a symmetric kernel, a cube or one profile for all axes; zeros beyond the border."""
     if kernel.ndim == 1:
-        from scipy import ndimage
-
         for axis in range(3):
             array = ndimage.correlate1d(array, kernel, axis=axis, mode="constant")
         return array
@@ -170,3 +178,65 @@ def _convolved(array: np.ndarray, kernel: np.ndarray) -> np.ndarray:
 
     tensors = (torch.from_numpy(np.asarray(part, np.float32))[None, None] for part in (array, kernel))
     return torch.nn.functional.conv3d(*tensors, padding=len(kernel) // 2)[0, 0].numpy()
+
+
+def _stick_values(
+    volume: np.ndarray, seen: np.ndarray, part: slice, length: int, sticks: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """(grey values uint8, whether there is one) for the `part` of a slab, along sticks: lines between two seen voxels.
+
+    A stick goes from the hole along a direction to the first seen voxel, at most length - 1 steps away, and against it
+    to the first one within the steps left. With f and b steps and the grey values F and B, its value is
+    ((b + 1) F + f B) / (f + b + 1), cut to a whole number, and its score is 1 / ((f + b + 1) |direction|). The best
+    scores are averaged, weighted by themselves; all sticks of one score count together.
+    """
+    margin = length - 1
+    # One array for both questions: 0 is unseen, seen is grey value + 1. The margin spares the search any border check.
+    coded = np.pad(np.where(seen, volume.astype(np.int16) + 1, np.int16(0)), margin)
+    strides = np.array(coded.strides, np.int64) // coded.itemsize
+    near = ndimage.maximum_filter(seen, 2 * margin + 1, mode="constant")  # elsewhere no stick reaches a seen voxel
+    holes = np.argwhere(near[part] & ~seen[part])
+    homes = (holes + np.array([part.start + margin, margin, margin])) @ strides
+    directions = np.array(DIRECTIONS, np.int64)
+    steps, lengths = directions @ strides[::-1], np.linalg.norm(directions, axis=1)
+    grey = prepare(_best_sticks, _STICK_ARGUMENTS)(coded.ravel(), homes, steps, lengths, length, sticks)
+    values, has_value = np.zeros(volume[part].shape, np.uint8), np.zeros(volume[part].shape, bool)
+    at = tuple(holes.T)
+    values[at], has_value[at] = np.maximum(grey, 0), grey >= 0
+    return values, has_value
+
+
+@compiled
+def _best_sticks(
+    coded: np.ndarray, homes: np.ndarray, steps: np.ndarray, lengths: np.ndarray, length: int, sticks: int
+) -> np.ndarray:
+    """[n] int64: score-weighted mean of the best sticks of each hole, cut to a whole number; -1 where there is none."""
+    result = np.full(len(homes), -1, np.int64)
+    scores, values = np.zeros(len(steps)), np.zeros(len(steps), np.int64)
+    for number in range(len(homes)):
+        home = homes[number]
+        for d in range(len(steps)):
+            scores[d] = 0.0
+            f = _steps_to_seen(coded, home, steps[d], length - 1)
+            b = _steps_to_seen(coded, home, -steps[d], length - 1 - f) if f > 0 else 0
+            if b > 0:
+                ahead, behind = coded[home + f * steps[d]] - 1, coded[home - b * steps[d]] - 1
+                values[d] = ((b + 1) * ahead + f * behind) // (f + b + 1)
+                scores[d] = 1.0 / ((f + b + 1) * lengths[d])
+        total, weighted = 0.0, 0.0
+        for d in range(len(steps)):
+            if scores[d] > 0 and np.count_nonzero(scores > scores[d] + _TIE) < sticks:
+                total += scores[d]
+                weighted += scores[d] * values[d]
+        if total > 0:
+            result[number] = np.int64(np.floor(weighted / total + 1e-6))
+    return result
+
+
+@compiled
+def _steps_to_seen(coded: np.ndarray, home: int, step: int, limit: int) -> int:
+    """Number of steps from `home` to the first seen voxel; 0 where there is none within the limit."""
+    for count in range(1, limit + 1):
+        if coded[home + count * step] > 0:
+            return count
+    return 0

@@ -26,8 +26,17 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from numba import njit, types
-from numba.core.dispatcher import Dispatcher
+
+from DualTrackCore.errors import MissingDependencyError
+
+try:
+    from numba import njit, types
+    from numba.core.dispatcher import Dispatcher
+except ImportError as error:  # not installed, or not for this version of numpy
+    raise MissingDependencyError(
+        f"The package numba, which compounds the frames, cannot be imported ({error}); "
+        "install it again: pip install --upgrade numba"
+    ) from error
 
 #: Nearest voxel: pixels midway between voxel centres go to the upper one, whatever the rounding of their position.
 _NEAREST_SHIFT = 0.5 + 1e-9
@@ -365,13 +374,14 @@ _SIGNATURES = {
 }
 
 
-def prepare(kernel: Callable) -> Callable:
+def prepare(kernel: Callable, signature: tuple | None = None) -> Callable:
     """Return the kernel, compiled or loaded now instead of at its first call."""
+    signature = signature or _SIGNATURES[kernel]
     try:
-        kernel.compile(_SIGNATURES[kernel])
+        kernel.compile(signature)
     except OSError:  # the result cannot be kept, as on a full disk
-        for function in list(globals().values()):
+        for function in list(kernel.py_func.__globals__.values()):
             if isinstance(function, Dispatcher):
                 function._cache.disable()
-        kernel.compile(_SIGNATURES[kernel])
+        kernel.compile(signature)
     return kernel

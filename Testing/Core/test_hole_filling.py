@@ -6,8 +6,7 @@ import pytest
 from DualTrackCore.errors import Cancelled, InputError
 from DualTrackCore.progress import Reporter
 from DualTrackCore.reconstruction import HoleFilling, holes
-from DualTrackCore.reconstruction.holes import fill_holes, validated_hole_filling
-from DualTrackCore.reconstruction.sticks import DIRECTIONS
+from DualTrackCore.reconstruction.holes import DIRECTIONS, fill_holes, validated_hole_filling
 
 METHODS = ("gaussian", "distance", "nearest", "stick")
 

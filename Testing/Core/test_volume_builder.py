@@ -10,7 +10,7 @@ import pytest
 import torch
 from plain_volume import plain_volume
 
-from DualTrackCore.errors import InputError, MissingDependencyError
+from DualTrackCore.errors import InputError
 from DualTrackCore.reconstruction import Fan, VolumeBuilder, VoxelGrid, kernels, plan_grid, reconstruct_volume
 from DualTrackCore.reconstruction.area import Rectangle, select_pixels
 from DualTrackCore.reconstruction.builder import Compounder, cut_grid
@@ -141,11 +141,12 @@ def test_frames_and_poses_that_do_not_fit_are_refused(frames, poses, sentence):
         VolumeBuilder(grid, SIZE, sweep.image_from_pixel).add(frames, poses)
 
 
-def test_numba_that_cannot_be_imported_is_named_with_its_remedy(monkeypatch):
-    monkeypatch.setitem(sys.modules, "DualTrackCore.reconstruction.kernels", None)
-    monkeypatch.delattr("DualTrackCore.reconstruction.kernels", raising=False)
-    with pytest.raises(MissingDependencyError, match=r"numba.*cannot be imported.*pip install"):
-        reconstruct_volume(*turned_sweep((0, 0, 0)))
+def test_numba_that_cannot_be_imported_is_named_with_its_remedy():
+    code = "import sys; sys.modules['numba'] = None; from DualTrackCore.reconstruction import VolumeBuilder"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    *_, last = result.stderr.splitlines()
+    assert last.startswith("DualTrackCore.errors.MissingDependencyError: The package numba")
+    assert "pip install" in last
 
 
 FULL_DISK = f"""
