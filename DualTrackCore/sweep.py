@@ -72,6 +72,40 @@ class Sweep:
             raise InputError(f"The pixel axes are {self.skew_deg} degrees off a right angle; the limit is 45.")
         object.__setattr__(self, "provenance", MappingProxyType(dict(self.provenance)))
 
+    @classmethod
+    def from_array(
+        cls,
+        frames: np.ndarray,
+        *,
+        spacing_mm: float | tuple[float, float] | None = None,
+        frame_rate_hz: float | None = None,
+    ) -> Sweep:
+        """A sweep of frames that are in memory.
+
+        Args:
+            frames: [N, H, W] grey or [N, H, W, 3 or 4] colour, rows along the beam, first row near the probe. uint8 is
+                taken as it is; colour becomes grey, and other types are scaled so that the smallest value becomes 0 and
+                the largest 255 (:func:`~DualTrackCore.grey.to_grey_uint8`). `provenance` says what was converted.
+            spacing_mm: pixel size in mm: one number, or (across columns, down rows); None where unknown.
+            frame_rate_hz: frames a second; None where unknown.
+
+        Raises:
+            InputError: another shape, pixels that are no finite numbers, a spacing or frame rate out of range.
+        """
+        from DualTrackCore.grey import to_grey_uint8
+
+        array = np.asarray(frames)
+        grey, notes = to_grey_uint8(array, colour_axis=3 if array.ndim == 4 else None)
+        times = None
+        if frame_rate_hz is not None:
+            if not isinstance(frame_rate_hz, int | float | np.number) or not 0 < frame_rate_hz < np.inf:
+                raise InputError(f"The frame rate {frame_rate_hz!r} is out of range; it must be a number above 0 Hz.")
+            times = np.arange(len(grey)) / float(frame_rate_hz)
+        provenance = {"format": "array", "conversions": notes}
+        if spacing_mm is not None:
+            provenance["spacing_source"] = "user"
+        return cls(grey, spacing_mm, times, provenance=provenance)
+
     def __len__(self) -> int:
         return self.frames.shape[0]
 

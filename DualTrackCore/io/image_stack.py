@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from DualTrackCore.errors import InputError
-from DualTrackCore.io.grey import to_grey_uint8
+from DualTrackCore.grey import to_grey_uint8
 from DualTrackCore.io.limits import require_plausible_clip
 from DualTrackCore.io.spacing import choose_pixel_size
 from DualTrackCore.sweep import Sweep

@@ -10,9 +10,9 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from DualTrackCore.errors import InputError
+from DualTrackCore.grey import to_grey_uint8
 from DualTrackCore.io.axes import Axes, find_axes
 from DualTrackCore.io.calibration import read_calibration
-from DualTrackCore.io.grey import to_grey_uint8
 from DualTrackCore.io.limits import require_plausible_frame
 from DualTrackCore.io.orientation import Orientation, parse_orientation
 from DualTrackCore.io.payload import Payload

@@ -5,8 +5,8 @@ import pytest
 import SimpleITK as sitk
 
 from DualTrackCore.errors import InputError
+from DualTrackCore.grey import to_grey_uint8
 from DualTrackCore.io import image_stack
-from DualTrackCore.io.grey import to_grey_uint8
 from DualTrackCore.io.image_stack import natural_key
 
 

@@ -110,7 +110,7 @@ def test_an_option_goes_before_the_file_of_settings(folder, tmp_path):
 
 
 def test_a_run_from_an_array_needs_no_file():
-    sweep = Sweep(noise_sweep(12).window(0, 12), 0.3)
+    sweep = Sweep.from_array(noise_sweep(12).window(0, 12), spacing_mm=0.3, frame_rate_hz=20)
     result = run(sweep, RunSettings(poses="estimate", voxel_mm=1.0))
     assert isinstance(result, RunResult)
     assert result.volume.shape == result.grid.shape

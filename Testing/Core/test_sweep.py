@@ -84,3 +84,43 @@ def test_a_sweep_that_is_none_is_refused_with_its_reason(frames, changes, senten
 def test_an_unknown_spacing_is_refused_where_it_is_needed_with_the_remedy():
     with pytest.raises(InputError, match="--spacing"):
         _ = Sweep(FRAMES).image_from_pixel
+
+
+def test_a_sweep_from_an_array_has_spacing_and_times():
+    sweep = Sweep.from_array(FRAMES, spacing_mm=0.2, frame_rate_hz=20)
+    np.testing.assert_array_equal(sweep.frames, FRAMES)
+    assert sweep.spacing_mm == (0.2, 0.2)
+    assert sweep.frame_rate_hz == pytest.approx(20)
+    assert sweep.provenance["conversions"] == []
+    bare = Sweep.from_array(FRAMES)
+    assert (bare.spacing_mm, bare.timestamps_s) == (None, None)
+
+
+def test_an_array_of_colour_or_of_real_numbers_becomes_grey_bytes_and_says_so():
+    colour = np.stack([FRAMES] * 3, axis=-1)
+    sweep = Sweep.from_array(colour, spacing_mm=(0.2, 0.3))
+    np.testing.assert_array_equal(sweep.frames, FRAMES)
+    assert sweep.provenance["conversions"] == ["Converted colour to grey (0.299 R + 0.587 G + 0.114 B)."]
+    real = Sweep.from_array(FRAMES / FRAMES.max(), spacing_mm=0.2)
+    assert (real.frames.dtype, real.frames.min(), real.frames.max()) == (np.uint8, 0, 255)
+
+
+@pytest.mark.parametrize(
+    ("frames", "options", "words"),
+    [
+        (FRAMES[0], {}, "expected frames, rows, columns"),
+        (np.zeros((0, 3, 4)), {}, "no pixels"),
+        (np.zeros((2, 3, 4, 7)), {}, "7 channels"),
+        (np.full((2, 3, 4), np.nan), {}, "not finite"),
+        (np.zeros((2, 3, 4), complex), {}, "must hold whole or real numbers"),
+        (np.array([["a"]]), {}, "must hold whole or real numbers"),
+        (FRAMES, {"spacing_mm": 0}, "out of range"),
+        (FRAMES, {"spacing_mm": (1, 2, 3)}, "not one or two numbers"),
+        (FRAMES, {"frame_rate_hz": 0}, "frame rate 0 is out of range"),
+        (FRAMES, {"frame_rate_hz": float("inf")}, "out of range"),
+        (FRAMES, {"frame_rate_hz": "20"}, "out of range"),
+    ],
+)
+def test_an_array_that_is_no_sweep_is_one_sentence(frames, options, words):
+    with pytest.raises(InputError, match=words):
+        Sweep.from_array(frames, **options)

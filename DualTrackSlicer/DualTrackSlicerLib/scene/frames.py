@@ -10,7 +10,7 @@ import slicer
 from vtk.util.numpy_support import vtk_to_numpy
 
 from DualTrackCore.errors import InputError
-from DualTrackCore.io.grey import to_grey_uint8
+from DualTrackCore.grey import to_grey_uint8
 from DualTrackCore.progress import Reporter
 
 
