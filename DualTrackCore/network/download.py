@@ -98,7 +98,8 @@ class _Transfer:
             validator = etag if etag and not etag.startswith("W/") else headers.get("Last-Modified")
             self.source = _Source(url, validator, int(length) if length.isdigit() else None)
         elif total and headers.get("Content-Range") != f"bytes {self.file.tell()}-{total - 1}/{total}":
-            raise DownloadError(f"{url} answered with another part of the file than the one asked for.")
+            self.file.truncate(0)
+            raise DownloadError(f"{url} sent another part of the file than requested; run the command again.")
         _require_room(self._part.parent, (self.source.total or 0) - self.file.tell() + _SPARE_BYTES)
         _record_path(self._part).write_text(json.dumps(asdict(self.source)), encoding="utf-8")
         self.has_begun = True
@@ -137,7 +138,7 @@ def _problem(transfer: _Transfer, error: RequestException) -> str:
     url, file, total = transfer.source.url, transfer.file, transfer.source.total
     if transfer.has_begun:
         arrived = size_text(file.tell()) + (f" of {size_text(total)}" if total else "")
-        return f"The connection ended after {arrived}; run the same command again to go on."
+        return f"The connection ended after {arrived}; run the same command again to continue."
     if error.response is not None:
         if error.response.status_code == 416:  # the part is longer than the file has become
             file.truncate(0)

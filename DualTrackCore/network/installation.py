@@ -90,7 +90,7 @@ def fetch(
             check(part)
     except InputError as error:
         delete_part(part)
-        raise CheckpointError(f"What {entry.url} sent is not the model and was deleted: {error}") from error
+        raise CheckpointError(f"The file from {entry.url} is not the model and was deleted: {error}") from error
     target = folder / (entry.name + SUFFIXES[0])
     os.replace(part, target)
     delete_part(part)
@@ -117,7 +117,7 @@ def import_file(name: str, path: str | Path, *, check: Check, folder: Path | Non
     if not path.is_file():
         raise InputError(f"There is no weights file {path} to import.")
     if not MODEL_NAME.fullmatch(name):
-        raise InputError(f"{name!r} cannot name a model; use lower-case letters, digits, '.', '_' and '-', at most 64.")
+        raise InputError(f"{name!r} is not a valid model name; use up to 64 of a to z, 0 to 9, '.', '_', '-'.")
     if name in SHIPPED_MODELS:
         raise InputError(f"{name} is the name of a model that ships with DualTrack; import {path.name} under another.")
     check(path)

@@ -1,9 +1,13 @@
 import hashlib
 import json
+import os
 import random
 import shutil
+import subprocess
+import sys
 from collections import namedtuple
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from file_server import FileServer, serving
@@ -21,6 +25,7 @@ from DualTrackCore.network.catalogue import (
 from DualTrackCore.network.download import DownloadError
 from DualTrackCore.progress import Stage
 
+ROOT = Path(__file__).resolve().parents[2]
 CONTENT = random.Random(0).randbytes(3_500_000)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 Usage = namedtuple("Usage", "total used free")
@@ -71,6 +76,17 @@ def test_the_catalogue_shows_address_licence_and_size_of_both_published_models()
     assert second.size_text == "size unknown"
     assert (first.card.global_mean, first.card.global_std) == (0.5, 0.25)
     assert (second.card.global_mean, second.card.global_std) == (0.0, 1.0)
+
+
+def test_models_are_listed_where_no_package_is_installed(tmp_path):
+    script = (
+        "from DualTrackCore.network.catalogue import installed_models, models_folder, published_models\n"
+        "import DualTrackCore.network.installation\nprint(len(published_models()), installed_models(models_folder()))\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), catalogue.FOLDER_VARIABLE: str(tmp_path)}
+    arguments = [sys.executable, "-S", "-c", script]
+    ran = subprocess.run(arguments, env=environment, capture_output=True, text=True, check=True)
+    assert ran.stdout.startswith("2 [InstalledModel(name='mini'")
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones():
@@ -155,8 +171,9 @@ def test_a_part_of_an_older_file_is_not_continued(server, entry, tmp_path):
     assert fetch(entry, tmp_path).read_bytes() == CONTENT[::-1]
 
 
-def test_a_part_without_anything_to_tell_its_version_by_is_not_continued(server, entry, tmp_path):
-    server.etag = None
+@pytest.mark.parametrize("etag", [None, 'W/"one"'])
+def test_a_part_without_a_strong_validator_is_not_continued(etag, server, entry, tmp_path):
+    server.etag = etag
     interrupted(server, entry, tmp_path, 1_200_000)
     assert fetch(entry, tmp_path).read_bytes() == CONTENT
     assert server.asked == [None, None]
@@ -175,6 +192,16 @@ def test_a_refused_rest_of_a_part_costs_one_call_and_a_fresh_start(server, entry
     with pytest.raises(DownloadError, match="answered 416"):
         fetch(entry, tmp_path)
     server.status = None
+    assert fetch(entry, tmp_path).read_bytes() == CONTENT
+    assert server.asked[-1] is None
+
+
+def test_another_part_than_requested_costs_one_call_and_a_fresh_start(server, entry, tmp_path):
+    interrupted(server, entry, tmp_path, 1_200_000)
+    server.content = CONTENT + b"more"
+    with pytest.raises(DownloadError, match="another part of the file than requested"):
+        fetch(entry, tmp_path)
+    server.content = CONTENT
     assert fetch(entry, tmp_path).read_bytes() == CONTENT
     assert server.asked[-1] is None
 
@@ -306,7 +333,7 @@ def test_a_file_that_fails_its_check_leaves_the_installed_model_alone(tmp_path):
 @pytest.mark.parametrize("name", ["../escape", "Upper", "", ".hidden", "a" * 65])
 def test_a_name_that_cannot_be_a_file_name_is_refused(tmp_path, name):
     (tmp_path / "a.pt").write_bytes(b"a")
-    with pytest.raises(InputError, match="cannot name a model"):
+    with pytest.raises(InputError, match="not a valid model name"):
         installation.import_file(name, tmp_path / "a.pt", check=lambda path: None, folder=tmp_path)
 
 
