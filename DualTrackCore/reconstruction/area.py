@@ -48,14 +48,14 @@ class Rectangle:
 
 @dataclass(frozen=True)
 class Fan:
-    """The sector that a curvilinear or phased-array probe shows, as PLUS configurations describe it.
+    """The sector of a curvilinear or phased-array probe, described as in PLUS configurations.
 
     Attributes:
         origin_pixel: (column, row) where the beams meet; may lie outside the frame.
         angles_deg: smallest and largest angle from straight down, positive to the right, within -90 to 90.
         radii_pixel: distances from the origin at which the image starts and stops, in pixels (columns).
         aspect: height of a pixel over its width; rows are multiplied by it before distances and angles are taken.
-            PLUS configurations take pixels as square.
+            1 in PLUS configurations.
     """
 
     origin_pixel: tuple[float, float]
@@ -76,7 +76,7 @@ class Fan:
             raise InputError(f"The fan's pixel aspect {self.aspect:g} is out of range; it must lie in 0.1 to 10.")
 
     def mask(self, frame_size: tuple[int, int]) -> np.ndarray:
-        """[H, W] bool: the pixels whose centres lie in the sector, its border included."""
+        """Return [H, W] bool: the pixels whose centres lie in the sector, its border included."""
         height, width = frame_size
         right = np.arange(width) - self.origin_pixel[0]
         down = (np.arange(height)[:, None] - self.origin_pixel[1]) * self.aspect
@@ -88,10 +88,10 @@ class Fan:
 
 @dataclass(frozen=True, eq=False)
 class PixelSelection:
-    """The pixels of a frame that go into the volume.
+    """The pixels of a frame that are compounded.
 
     Attributes:
-        rectangle: the smallest rectangle that holds them.
+        rectangle: the smallest rectangle that contains them.
         keep: [rows, columns] bool within the rectangle, or None where all of it is kept.
     """
 

@@ -1,4 +1,4 @@
-"""Finding the image area of a clip: where the scanner draws ultrasound, and where only frame and text."""
+"""Detection of the image area of a clip, without the frame and the text that the scanner draws around it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from DualTrackCore.errors import InputError
 from DualTrackCore.reconstruction.area import Fan
 from DualTrackCore.sweep import Sweep
 
-#: Frames that are looked at, spread over the sweep.
+#: Frames that are read, spread over the sweep.
 SAMPLED_FRAMES = 24
 #: Grey value from which a pixel is not background.
 LEAST_GREY = 3
@@ -18,17 +18,17 @@ LEAST_GREY = 3
 LEAST_PIECE = 0.002
 #: An image area that fills this much of its bounding rectangle is a rectangle.
 RECTANGLE_FILL = 0.97
-#: A fan must hold this much of the content, so that nothing is lost, and be filled by content this far.
+#: A fan must contain this part of the content, and content must fill this part of the fan.
 FAN_RECALL, FAN_PRECISION = 0.985, 0.85
 
 
 @dataclass(frozen=True)
 class ImageArea:
-    """Where ultrasound is drawn in the frames.
+    """The part of the frames that shows ultrasound.
 
     Attributes:
         clip: (x, y, width, height) in pixels, upper bound included, as `clip` of the reconstruction takes it.
-        fan: the sector within it, or None where the area is a rectangle or has no shape that is known.
+        fan: the sector within it, or None where the area is a rectangle or of another shape.
     """
 
     clip: tuple[int, int, int, int]
@@ -36,11 +36,11 @@ class ImageArea:
 
 
 def detect_fan(sweep: Sweep) -> ImageArea:
-    """The image area: pixels that are not black and change over the sweep, described by a rectangle or a fan.
+    """Return the image area, a rectangle or a fan: the pixels that are not black and change over the sweep.
 
-    A static frame, logo or caption does not change and is left out (one frame alone cannot tell them from the image).
-    A fan is reported only where two straight edges and two arcs explain the content; otherwise the bounding rectangle
-    of the content is, which never loses any of it.
+    A static frame, logo or caption does not change and is left out (a single frame cannot show the difference). The
+    area is a fan only where two straight edges and two arcs fit the content, and otherwise the bounding rectangle of
+    the content, which contains all of it.
 
     Raises:
         InputError: the sweep has no images, or nothing in them changes.
@@ -58,7 +58,7 @@ def detect_fan(sweep: Sweep) -> ImageArea:
         return ImageArea(clip, None)
     spacing = sweep.spacing_mm or (1.0, 1.0)
     fan = _fitted_fan(content, spacing[1] / spacing[0])
-    return ImageArea(clip, fan if fan is not None and _explains(fan, content) else None)
+    return ImageArea(clip, fan if fan is not None and _fits(fan, content) else None)
 
 
 def _content(sweep: Sweep) -> np.ndarray:
@@ -81,7 +81,7 @@ def _content(sweep: Sweep) -> np.ndarray:
     height, width = drawn.shape
     radius = max(1, round(0.015 * min(height, width)))
     margin = 2 * radius
-    # Padded, because closing at the border of an image would eat the content there.
+    # Padded, because closing at the border of an image would remove the content there.
     image = sitk.GetImageFromArray(np.pad(drawn, margin).astype(np.uint8))
     image = sitk.BinaryMorphologicalClosing(image, [radius, radius])
     image = sitk.BinaryMorphologicalOpening(image, [max(1, radius // 3)] * 2)
@@ -91,7 +91,7 @@ def _content(sweep: Sweep) -> np.ndarray:
 
 
 def _fitted_fan(content: np.ndarray, aspect: float) -> Fan | None:
-    """The fan whose straight sides and arcs follow the border of the content, or None where there is none."""
+    """The fan whose straight sides and arcs fit the border of the content, or None where there is none."""
     rows = np.flatnonzero(content.any(axis=1))
     first = content[rows].argmax(axis=1)
     last = content.shape[1] - 1 - content[rows, ::-1].argmax(axis=1)
@@ -141,8 +141,8 @@ def _radii(
 ) -> tuple[float, float] | None:
     """Distances from the origin to the upper and the lower arc, along beams.
 
-    A beam that leaves the frame within the content says nothing about the lower arc; where all do, the fan ends
-    beyond the frame.
+    A beam that leaves the frame within the content does not reach the lower arc; where all do so, the fan ends beyond
+    the frame.
     """
     height, width = content.shape
     reach = float(np.hypot(width + abs(origin[0]), (height + abs(origin[1])) * aspect))
@@ -161,13 +161,13 @@ def _radii(
             stops.append(distances[framed][on[-1]])
     if len(starts) < 10:
         return None
-    # Two pixels more on either side: what the smoothing of the content took away.
+    # Smoothing has removed about two pixels of the content on either side.
     start = max(0.0, float(np.median(starts)) - 2.0)
     stop = float(np.median(stops)) + 2.0 if len(stops) >= 5 else reach
     return (start, stop) if start < stop else None
 
 
-def _explains(fan: Fan, content: np.ndarray) -> bool:
+def _fits(fan: Fan, content: np.ndarray) -> bool:
     inside = fan.mask(content.shape)
     common = np.count_nonzero(inside & content)
     return bool(common >= FAN_RECALL * np.count_nonzero(content) and common >= FAN_PRECISION * np.count_nonzero(inside))

@@ -1,4 +1,4 @@
-"""The voxel grid of a volume: where it lies, how fine it is, what it costs."""
+"""The voxel grid of a volume: its place, its spacing and the memory that it needs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from DualTrackCore.errors import InputError
 BYTES_A_VOXEL = 14
 #: Largest departure of the axes from orthonormality: six-digit matrices from files pass.
 AXES_TOLERANCE = 1e-5
-#: What is assumed where the system does not tell.
+#: Assumed where the system gives no figure.
 UNKNOWN_MEMORY_BYTES = 4 * 1024**3
 #: Part of the available memory that a volume may take.
 DEFAULT_FRACTION = 0.5
@@ -27,8 +27,8 @@ DEFAULT_FRACTION = 0.5
 class VoxelGrid:
     """A regular grid of voxels.
 
-    The grid lies in *its* frame of reference: frame0, or the tracker's reference world when `reference_from_frame0`
-    is given. "mm" in the names below means millimetres in that frame; a voxel index is (i, j, k) along the three axes
+    The grid lies in frame0, or in the tracker's reference world where `reference_from_frame0` is given. "mm" in the
+    names below means millimetres in that frame; a voxel index is (i, j, k) along the three axes
     and an array of the grid has the shape [nz, ny, nx].
 
     Attributes:
@@ -76,7 +76,7 @@ class VoxelGrid:
     def bytes_needed(self) -> int:
         """Peak memory of the arrays of a reconstruction on this grid, bytes, for the most demanding compounding.
 
-        Blocks of pixels on their way add some tens of megabytes, whatever the grid.
+        Frames that are being inserted add some megabytes, whatever the grid.
         """
         return self.voxels * BYTES_A_VOXEL
 
@@ -111,7 +111,7 @@ class VoxelGrid:
         return self.voxel_from_mm @ self.reference_from_frame0
 
     def describe(self) -> str:
-        """One sentence: size, spacing, extent, memory, and what planning changed."""
+        """Return one sentence with size, spacing, extent, memory, and what planning changed."""
         size = " x ".join(map(str, self.size))
         spacing = " x ".join(f"{value:.3g}" for value in self.spacing_mm)
         extent = " x ".join(f"{n * value:.3g}" for n, value in zip(self.size, self.spacing_mm, strict=True))
@@ -123,7 +123,7 @@ class VoxelGrid:
 
 
 def validated_voxel_spacing(spacing_mm: object) -> tuple[float, float, float]:
-    """A voxel spacing as three floats; one number stands for cubic voxels.
+    """Return a voxel spacing as three floats; one number stands for cubic voxels.
 
     Raises:
         InputError: not one or three finite numbers above 0.
@@ -167,12 +167,12 @@ def _validated_axes(axes: object) -> np.ndarray:
 
 
 def default_memory_limit() -> int:
-    """Bytes that a reconstruction may take when the caller sets no limit: half of what is available now."""
+    """Return the bytes that a reconstruction may take without a limit of the caller: half of those available now."""
     return int(DEFAULT_FRACTION * available_memory_bytes())
 
 
 def available_memory_bytes() -> int:
-    """Physical memory available now, bytes; all installed memory on systems that do not tell what is free."""
+    """Return the physical memory available now, bytes; all installed memory where the system gives no other figure."""
     if sys.platform == "win32":
         return _available_on_windows()
     with contextlib.suppress(OSError, ValueError, IndexError):  # only Linux has the file
@@ -205,7 +205,7 @@ def _available_on_windows() -> int:
 
 
 def format_bytes(count: float) -> str:
-    """A number of bytes for people: '3.4 GB'."""
+    """Return a number of bytes as text: '3.4 GB'."""
     for unit in ("bytes", "kB", "MB", "GB"):
         if count < 1000:
             return f"{count:.3g} {unit}"

@@ -1,4 +1,4 @@
-"""Choosing the voxel grid of a sweep before anything is allocated."""
+"""The choice of the voxel grid of a sweep, before anything is allocated."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _FLAT = 1e-6
 
 
 def usable_frames(sweep: Sweep, trajectory: Trajectory) -> np.ndarray:
-    """Indices of the frames that have both an image and a pose.
+    """Return the indices of the frames that have both an image and a pose.
 
     Raises:
         InputError: no images, unknown spacing, numbers of frames and poses differ, or no usable frame.
@@ -41,7 +41,7 @@ def usable_frames(sweep: Sweep, trajectory: Trajectory) -> np.ndarray:
     usable = np.flatnonzero(trajectory.valid & sweep.frame_valid)
     if len(usable) == 0:
         raise InputError(
-            f"None of the {len(sweep)} frames has both a valid image and a valid pose, so there is nothing to place; "
+            f"None of the {len(sweep)} frames has both a valid image and a valid pose, so no frame can be placed; "
             "use a sweep with tracking, or estimate the trajectory."
         )
     return usable
@@ -59,7 +59,7 @@ def plan_grid(
     fan: Fan | Literal["auto"] | None = None,
     max_bytes: int | None = None,
 ) -> VoxelGrid:
-    """The grid that holds every selected pixel of the frames with an image and a pose.
+    """Return the grid that contains every selected pixel of the frames with an image and a pose.
 
     The extent is that of IGSIO since 2024: the origin is the componentwise minimum of the corner pixels' centres, and
     an axis has round(extent / spacing) + 1 voxels.
@@ -151,13 +151,13 @@ def _rotation(corners_mm: np.ndarray, axes: str) -> np.ndarray:
         raise InputError(f"The axes {axes!r} of the grid are unknown; choose 'frame0' or 'principal'.")
     points = corners_mm.reshape(-1, 3)
     vectors = np.linalg.eigh(np.cov(points, rowvar=False))[1]
-    # Order and signs are free: the choice closest to the identity keeps x, y, z where a reader expects them.
+    # Order and signs are free: choose those closest to the identity, so that x, y, z stay close to their axes.
     order = max(permutations(range(3)), key=lambda p: sum(abs(vectors[i, p[i]]) for i in range(3)))
     vectors = vectors[:, order]
     vectors = vectors * np.where(np.diag(vectors) < 0, -1.0, 1.0)
     if np.linalg.det(vectors) < 0:
         vectors[:, np.argmin(np.diag(vectors))] *= -1
-    # Equal variances leave the directions to chance, and then the box may even grow.
+    # With equal variances the directions are arbitrary, and the box may even grow.
     smaller = np.prod(np.ptp(points @ vectors, axis=0)) < np.prod(np.ptp(points, axis=0))
     return vectors if smaller else np.eye(3)
 
@@ -190,9 +190,9 @@ def _box_text(low: np.ndarray, high: np.ndarray) -> str:
 
 
 def _size(extent_mm: np.ndarray, spacing_mm: tuple[float, float, float]) -> np.ndarray:
-    # As floats: the counts of an absurdly fine spacing must not overflow before they are refused.
+    # As floats, so that the counts of a far too fine spacing do not overflow before they are refused.
     extent = extent_mm / np.asarray(spacing_mm)
-    # One layer holds what lies in its plane and, spread linearly, nothing beside it.
+    # With linear interpolation one layer takes only pixels in its plane, so an extent needs two.
     return np.maximum(np.floor(extent + 0.5) + 1, np.where(extent > _FLAT, 2, 1))
 
 
@@ -203,13 +203,13 @@ def _bytes(extent_mm: np.ndarray, spacing_mm: tuple[float, float, float]) -> flo
 def _automatic_spacing(
     pixel_mm: tuple[float, float], step_mm: float, extent_mm: np.ndarray, limit: float
 ) -> tuple[tuple[float, float, float], str]:
-    wanted = np.ceil(max(max(pixel_mm), np.sqrt(max(pixel_mm) * step_mm)) * 100 - 1e-6) / 100
+    suitable = np.ceil(max(max(pixel_mm), np.sqrt(max(pixel_mm) * step_mm)) * 100 - 1e-6) / 100
     allowed = min(limit, AUTOMATIC_VOXELS * BYTES_A_VOXEL)
-    spacing = _fitting((wanted,) * 3, extent_mm, allowed)
-    if spacing[0] == wanted:
+    spacing = _fitting((suitable,) * 3, extent_mm, allowed)
+    if spacing[0] == suitable:
         return spacing, ""
     return spacing, (
-        f"coarsened from the {wanted:.3g} mm that suit the sweep, "
+        f"coarsened from the {suitable:.3g} mm that suit the sweep, "
         f"so that the volume stays below {format_bytes(allowed)}"
     )
 

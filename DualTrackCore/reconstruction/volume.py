@@ -1,4 +1,4 @@
-"""Poses and frames to a volume."""
+"""Reconstruction of a volume from frames and poses."""
 
 from __future__ import annotations
 
@@ -38,9 +38,8 @@ class Reconstruction:
 
     Attributes:
         volume: [nz, ny, nx] uint8 grey values; 0 where nothing was seen and nothing was filled.
-        coverage: [nz, ny, nx] float32, how much was seen: the number of pixels that fell into a voxel (nearest) or the
-            sum of their weights (linear). 0 is unseen, also where a hole was filled; a dark voxel that was seen has a
-            coverage above 0.
+        coverage: [nz, ny, nx] float32, number of pixels that fell into a voxel (nearest) or sum of their weights
+            (linear). 0 is unseen, also where a hole was filled; a dark voxel that was seen has a coverage above 0.
         filled: [nz, ny, nx] bool, the voxels whose grey value comes from hole filling.
         grid: where the voxels lie.
         frames_used: frames that were inserted.
@@ -67,7 +66,7 @@ class Reconstruction:
 
     @property
     def covered_fraction(self) -> float:
-        """Part of the voxels that pixels reached, 0 to 1; filled voxels do not count."""
+        """Part of the voxels that pixels reached, 0 to 1, without filled ones."""
         return float(np.count_nonzero(self.coverage)) / self.grid.voxels
 
     @property
@@ -76,16 +75,16 @@ class Reconstruction:
         return float(np.count_nonzero(self.filled)) / self.grid.voxels
 
     def to_sitk(self, what: Literal["volume", "coverage", "filled"] = "volume") -> SimpleITK.Image:
-        """The volume (8 bit), the coverage (float32) or the filled flags (8 bit, 0 or 1) as a SimpleITK image.
+        """Return the volume (8 bit), the coverage (float32) or the filled flags (8 bit, 0 or 1) as a SimpleITK image.
 
-        Origin, spacing and direction are those of the grid, in mm in its frame. ITK calls its physical axes left,
-        posterior, superior; a sweep does not know the patient, and x, y, z of frame0 (or reference) are written
-        there as they are. 3D Slicer, which shows right, anterior, superior, negates x and y when it loads the file.
+        Origin, spacing and direction are those of the grid, in mm in its frame. ITK's physical axes are left,
+        posterior, superior; the place of the patient is unknown, so x, y, z of frame0 (or reference) are written there
+        unchanged. 3D Slicer uses right, anterior, superior, and negates x and y when it loads the file.
         """
         import SimpleITK as sitk
 
         if what not in ("volume", "coverage", "filled"):
-            raise InputError(f"There is no {what!r} to export; choose 'volume', 'coverage' or 'filled'.")
+            raise InputError(f"{what!r} is not part of a reconstruction; choose 'volume', 'coverage' or 'filled'.")
         array = getattr(self, what)
         image = sitk.GetImageFromArray(array.astype(np.uint8) if what == "filled" else array)
         image.SetOrigin([float(value) for value in self.grid.origin_mm])
@@ -149,8 +148,8 @@ def reconstruct_volume(
         reject_below: pixels darker than this grey value are left out.
         hole_filling: "none", a method, a :class:`HoleFilling`, or several of them to try in turn. Only voxels that
             nothing reached are filled.
-        progress: told after each frame.
-        cancelled: asked before each frame.
+        progress: receives `Stage.RECONSTRUCTING` (frames) and `Stage.FILLING_HOLES` (slices).
+        cancelled: called before each frame.
 
     Raises:
         InputError: an option is unknown, nothing can be placed, or no pixel reaches the grid.
@@ -194,7 +193,7 @@ def reconstruct_volume(
 def _insert_all(
     builder: VolumeBuilder, sweep: Sweep, poses: np.ndarray, usable: np.ndarray, reporter: Reporter
 ) -> None:
-    """Insert the usable frames; the next ones are read, on this thread, while some are inserted."""
+    """Insert the usable frames, while this thread reads the next ones."""
     is_usable = np.zeros(len(sweep), bool)
     is_usable[usable] = True
     with ThreadPoolExecutor(1, thread_name_prefix="insert") as inserter:
@@ -205,7 +204,7 @@ def _insert_all(
             kept = is_usable[start : start + len(frames)]
             if pending is not None:
                 pending.result()
-            # The window itself where all of it is kept, so that it is not copied.
+            # Where all frames are kept, the window itself is used without a copy.
             chosen = frames if kept.all() else frames[kept]
             pending = inserter.submit(builder.add, chosen, poses[start : start + len(frames)][kept])
         pending.result()
