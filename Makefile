@@ -28,7 +28,7 @@ test-all: $(STAMP)
 BENCH ?= Testing/Benchmarks
 
 bench: $(STAMP)
-	$(BIN)/python -m pytest -o addopts= -o python_files='bench_*.py' --benchmark-quiet --benchmark-json=bench.json $(BENCH)
+	$(BIN)/python -m pytest -o addopts= -o timeout=0 -o faulthandler_timeout=0 -o python_files='bench_*.py' --benchmark-quiet --benchmark-json=bench.json $(BENCH)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -1,0 +1,40 @@
+"""A test that crashes or never ends fails the run by its name, and does not hang it."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+CONFIGURATION = Path(__file__).resolve().parents[2] / "pyproject.toml"
+FAULTS = {
+    "aborts": "os.abort()",
+    "never_ends": "time.sleep(1000)",
+    "never_ends_in_compiled_code": "ctypes.PyDLL(None).sleep(1000)",  # and lets no thread of Python run
+}
+
+
+def run_pytest(folder: Path, fault: str, *options: str) -> subprocess.CompletedProcess:
+    """A run of two files by the configuration of the project, but with seconds in place of minutes."""
+    body = f"import ctypes, os, time\n\ndef test_that_{fault}():\n    {FAULTS[fault]}\n"
+    (folder / "test_faulty.py").write_text(body)
+    (folder / "test_sound.py").write_text("def test_that_passes():\n    pass\n")
+    limits = ["--timeout=3", "-o", "faulthandler_timeout=6"]
+    command = [sys.executable, "-m", "pytest", "-c", str(CONFIGURATION), "--rootdir", str(folder), *limits, *options]
+    own = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "COV_"))}
+    return subprocess.run(
+        [*command, str(folder)], cwd=folder, env=own, capture_output=True, text=True, timeout=90, check=False
+    )
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows' C library has no sleep.")
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("options", [("-n", "2", "--dist", "loadfile"), ()], ids=["in two processes", "in one process"])
+def test_a_fault_ends_the_run_with_the_name_of_the_test(fault, options, tmp_path):
+    done = run_pytest(tmp_path, fault, *options)
+    output = done.stdout + done.stderr
+    assert done.returncode not in (0, 5), output
+    assert f"test_that_{fault}" in output
+    if options:
+        assert f"FAILED test_faulty.py::test_that_{fault}" in output
