@@ -1,36 +1,24 @@
-"""Networks of earlier methods, to compare with: built from their papers' descriptions, trained by the stage `baseline`.
+"""Networks of earlier methods to compare with: built from their papers' descriptions, trained by the stage `baseline`."""
 
-The names are loaded when they are first used: torch stays out until then.
-"""
+from typing import TYPE_CHECKING
 
-from importlib import import_module
+from DualTrackCore.lazy import lazy_exports
 
-_HOMES = {
-    "ARCHITECTURES": "DualTrackCore.research.baselines.architectures",
-    "Baseline": "DualTrackCore.research.baselines.method",
-    "MotionNetwork": "DualTrackCore.research.baselines.motion_network",
-    "baseline_method": "DualTrackCore.research.baselines.method",
-    "build_baseline": "DualTrackCore.research.baselines.architectures",
-    "load_baseline": "DualTrackCore.research.baselines.method",
-    "save_baseline": "DualTrackCore.research.baselines.weights",
-}
+if TYPE_CHECKING:
+    from DualTrackCore.research.baselines.method import Baseline as Baseline
+    from DualTrackCore.research.baselines.method import baseline_method as baseline_method
+    from DualTrackCore.research.baselines.method import load_baseline as load_baseline
+    from DualTrackCore.research.baselines.method import save_baseline as save_baseline
+    from DualTrackCore.research.baselines.motion_network import MotionNetwork as MotionNetwork
+    from DualTrackCore.research.baselines.motion_network import motions_in_pieces as motions_in_pieces
+    from DualTrackCore.research.baselines.networks import ARCHITECTURES as ARCHITECTURES
+    from DualTrackCore.research.baselines.networks import build_baseline as build_baseline
 
-__all__ = [
-    "ARCHITECTURES",
-    "Baseline",
-    "MotionNetwork",
-    "baseline_method",
-    "build_baseline",
-    "load_baseline",
-    "save_baseline",
-]
-
-
-def __getattr__(name: str) -> object:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__, __all__ = lazy_exports(
+    __name__,
+    {
+        "method": ["Baseline", "baseline_method", "load_baseline", "save_baseline"],
+        "motion_network": ["MotionNetwork", "motions_in_pieces"],
+        "networks": ["ARCHITECTURES", "build_baseline"],
+    },
+)

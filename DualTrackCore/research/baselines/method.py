@@ -1,21 +1,28 @@
-"""A baseline as a method of the comparison: a sweep in, a trajectory out, in bounded memory."""
+"""A baseline as a method of the comparison (a sweep in, a trajectory out), and its weights files.
+
+A weights file is safetensors with a model card, whose architecture names the network and its sizes.
+"""
 
 from __future__ import annotations
 
 import os
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import save_file
+from torch import Tensor
 
 from DualTrackCore.errors import CheckpointError, InputError, OutOfMemoryError
-from DualTrackCore.files import file_sha256
-from DualTrackCore.network.card import ModelCard
+from DualTrackCore.files import file_sha256, replacing
+from DualTrackCore.network.card import CARD_KEY, ModelCard
+from DualTrackCore.network.checkpoint import read_weights
 from DualTrackCore.network.model import Model
 from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter, Stage
 from DualTrackCore.research.baselines.motion_network import MotionNetwork, motions_in_pieces
-from DualTrackCore.research.baselines.weights import read_baseline
+from DualTrackCore.research.baselines.networks import ARCHITECTURES, build_baseline
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.tracking import TrackingWarning
 from DualTrackCore.tracking.device import choose_device, is_out_of_memory, release_memory
@@ -24,10 +31,12 @@ from DualTrackCore.tracking.scope import scope_warnings
 from DualTrackCore.trajectory import Trajectory
 from DualTrackCore.version import __version__
 
-#: Frames through the network at a time: more is no faster, and memory does not grow with the sweep.
+#: Frames through the network at a time; more is no faster. Memory does not grow with the sweep.
 CHUNK_FRAMES = 32
-#: The baselines that were trained at mini scale lie here in the source tree; they are no part of the package.
-_TRAINED = Path(__file__).resolve().parents[3] / "Testing" / "Data" / "baselines"
+#: Weights of the baselines that are part of the package, trained on the data of the small model.
+SHIPPED_FOLDER = Path(__file__).parent / "weights"
+#: Key of the network's name in the card's architecture, beside its sizes.
+KIND_KEY = "baseline"
 
 
 class Baseline:
@@ -36,7 +45,7 @@ class Baseline:
     Args:
         network: from :func:`~DualTrackCore.research.baselines.build_baseline`.
         card: its spacing is what the network's millimetres are baked in at.
-        name: in tables; the card's where None.
+        name: in tables; by default the card's.
         device: "auto" (CUDA, MPS, CPU in this order) or a torch device.
         sha256: of the weights file, for provenance.
     """
@@ -57,17 +66,17 @@ class Baseline:
 
     @property
     def network(self) -> MotionNetwork:
-        """On the CPU but while it runs."""
+        """The network; on the CPU, except while it runs."""
         return self.model.network
 
     @property
     def card(self) -> ModelCard:
-        """What the weights expect."""
+        """The model card."""
         return self.model.card
 
     @property
     def parameter_count(self) -> int:
-        """How many numbers were trained."""
+        """Number of trained parameters."""
         return self.network.parameter_count
 
     def estimate(
@@ -78,17 +87,17 @@ class Baseline:
         progress: ProgressCallback | None = None,
         cancelled: CancelledCallback | None = None,
     ) -> Trajectory:
-        """Trajectory of all frames, frame0_from_image in mm, accumulated in float64.
+        """Return the trajectory of all frames, frame0_from_image in mm, accumulated in float64.
 
         Args:
-            sweep: spacing known; resampled to the card's. Its tracking is not looked at.
+            sweep: with a spacing; resampled to the card's spacing. Its tracking is not used.
             chunk_frames: frames at a time; the result does not depend on it beyond rounding.
-            progress: told of stage "network" (frames).
-            cancelled: asked between chunks.
+            progress: receives the stage "network", in frames.
+            cancelled: called between chunks; True stops the run.
 
         Raises:
             InputError: no images, unknown spacing, or fewer frames than the network's window.
-            OutOfMemoryError: the device has too little memory; give fewer `chunk_frames`.
+            OutOfMemoryError: the device has too little memory for `chunk_frames` frames at a time.
             Cancelled: the caller asked to stop.
         """
         if chunk_frames < 1:
@@ -143,11 +152,74 @@ class Baseline:
             release_memory(device)
 
 
-def load_baseline(path: str | Path, *, name: str | None = None, device: str | torch.device = "auto") -> Baseline:
-    """A baseline from its weights file.
+def save_baseline(
+    network: MotionNetwork, card: ModelCard, path: str | Path, *, number_type: torch.dtype = torch.float32
+) -> Path:
+    """Write weights and card into one safetensors file, atomically, and return its path.
 
     Args:
-        path: a .safetensors file that the training stage `baseline` has written.
+        network: its name and sizes replace the architecture of the card.
+        card: spacing, origin and expected error.
+        path: ends in .safetensors.
+        number_type: type of the stored weights; float16 halves the file and rounds them to eleven bits.
+    """
+    path = Path(path)
+    card = replace(card, architecture={KIND_KEY: network.architecture, **network.arguments})
+    tensors = {key: _stored(value, number_type) for key, value in network.state_dict().items()}
+    with replacing(path) as temporary:
+        save_file(tensors, str(temporary), metadata={CARD_KEY: card.to_json()})
+        temporary.chmod(0o644)  # safetensors makes files that only their owner can read
+    return path
+
+
+def read_baseline(path: str | Path) -> tuple[MotionNetwork, ModelCard]:
+    """Return the network, in evaluation mode, and the card of a file. Reading a file never runs code from it.
+
+    Raises:
+        CheckpointError: no such file, damaged, of another network, or with numbers that are not finite.
+    """
+    path = Path(path)
+    tensors, card = read_weights(path)
+    kind = None if card is None else card.architecture.get(KIND_KEY)
+    if kind not in ARCHITECTURES:
+        raise CheckpointError(
+            f"{path.name} holds no baseline: its card names none of {', '.join(ARCHITECTURES)}; give a file that the "
+            "training stage baseline has written."
+        )
+    sizes = {key: value for key, value in card.architecture.items() if key != KIND_KEY}
+    try:
+        network = build_baseline(kind, **sizes)
+    except InputError as error:
+        raise CheckpointError(f"The card inside {path.name} describes no network of this version: {error}") from None
+    _load(network, tensors, path.name)
+    return network.eval(), card
+
+
+def _load(network: MotionNetwork, tensors: dict[str, Tensor], name: str) -> None:
+    expected = network.state_dict()
+    wrong = sorted(
+        {*expected} ^ {*tensors} | {k for k in {*expected} & {*tensors} if expected[k].shape != tensors[k].shape}
+    )
+    if wrong:
+        raise CheckpointError(
+            f"{name} is not a checkpoint of the network that its card describes: {len(wrong)} tensors are missing, "
+            f"unknown or of another shape, such as {wrong[0]}."
+        )
+    if broken := [key for key, value in tensors.items() if not torch.isfinite(value).all()]:
+        raise CheckpointError(f"{name} holds numbers that are not finite in {broken[0]}; train or fetch it again.")
+    network.load_state_dict({key: tensors[key].to(value.dtype) for key, value in expected.items()})
+
+
+def _stored(value: Tensor, number_type: torch.dtype) -> Tensor:
+    value = value.detach().cpu().contiguous()
+    return value.to(number_type) if value.is_floating_point() else value
+
+
+def load_baseline(path: str | Path, *, name: str | None = None, device: str | torch.device = "auto") -> Baseline:
+    """Load a baseline from its weights file.
+
+    Args:
+        path: a .safetensors file written by the training stage `baseline`.
         name, device: as in :class:`Baseline`.
 
     Raises:
@@ -159,23 +231,24 @@ def load_baseline(path: str | Path, *, name: str | None = None, device: str | to
 
 
 def baseline_method(
-    name_or_path: str, *, name: str | None = None, device: str | torch.device = "auto", folder: Path = _TRAINED
+    name_or_path: str, *, name: str | None = None, device: str | torch.device = "auto", folder: Path = SHIPPED_FOLDER
 ) -> Baseline:
-    """What `baseline:NAME` and `baseline:FILE` mean on the command line.
+    """Load `baseline:NAME` or `baseline:FILE` of the command line.
 
     Args:
         name_or_path: a weights file, or the name of one in `folder` without its suffix.
         name: in tables; by default the card's.
         device: as in :class:`Baseline`.
-        folder: by default where the trained baselines lie in the source tree.
+        folder: with the named weights files; by default those of the package.
 
     Raises:
         CheckpointError: neither a file nor a name there, or as in :func:`load_baseline`.
     """
     if os.path.isfile(name_or_path):  # unlike Path.is_file it takes names that no file can have
         return load_baseline(name_or_path, name=name, device=device)
-    known = {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
-    if name_or_path not in known:
-        there = f"one of {', '.join(known)}" if known else "one of the trained ones, which only the source tree holds"
-        raise CheckpointError(f"There is no baseline {name_or_path!r}: neither a weights file nor {there}.")
-    return load_baseline(known[name_or_path], name=name, device=device)
+    files = {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
+    if name_or_path not in files:
+        raise CheckpointError(
+            f"There is no baseline {name_or_path!r}: it is neither a weights file nor one of {', '.join(files)}."
+        )
+    return load_baseline(files[name_or_path], name=name, device=device)

@@ -1,4 +1,4 @@
-"""What the networks of earlier methods have in common: crops in, relative motions out, piece by piece where need be."""
+"""The base class of the networks of earlier methods: crops in, relative motions out, in pieces for long sweeps."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from DualTrackCore.errors import InputError
 
-#: What a network hands from one piece of a sweep to the next: None, or tensors of a size that does not grow.
+#: State of a network between two pieces of a sweep: None, or tensors of bounded size.
 State = Any
 
 
@@ -26,14 +26,14 @@ class MotionNetwork(nn.Module, ABC):
 
     Attributes:
         head: the last layer, to (tx, ty, tz) in mm and rotations about x, y, z in degrees.
-        arguments: what the network was built with; with the name of the architecture it can be built again.
+        arguments: of the constructor; with the name of the architecture they build the network again.
     """
 
     #: Name in recipes and weights files.
     architecture: ClassVar[str]
     #: Frames that an output belongs to.
     window_frames: int = 2
-    #: Training asks every network for these sizes: no whole frames here, and no limit to the length of a sweep.
+    #: Sizes that training reads from every network: no whole frames here, and no limit to the length of a sweep.
     global_size, global_every, positions = 1, 1, 1 << 31
 
     head: nn.Linear
@@ -45,16 +45,16 @@ class MotionNetwork(nn.Module, ABC):
 
     @property
     def parameter_count(self) -> int:
-        """Numbers that training changes."""
+        """Number of trained parameters."""
         return sum(parameter.numel() for parameter in self.parameters())
 
     @abstractmethod
     def outputs(self, images: Tensor, state: State = None) -> tuple[Tensor, State]:
-        """Outputs of consecutive frames.
+        """Return the outputs of consecutive frames.
 
         Args:
             images: [B, n, crop, crop] in 0 to 1, n at least `window_frames`.
-            state: what the call for the frames before gave, whose last `window_frames` - 1 frames come first in
+            state: returned by the call for the frames before, whose last `window_frames` - 1 frames come first in
                 `images`; None at the start of a sweep.
 
         Returns:
@@ -62,7 +62,7 @@ class MotionNetwork(nn.Module, ABC):
         """
 
     def forward(self, images: Tensor) -> Tensor:
-        """Relative motions [B, n - 1, 6] of images [B, n, crop, crop] in 0 to 1; row i of frame i + 1 in frame i."""
+        """Return the relative motions [B, n - 1, 6] of images [B, n, crop, crop] in 0 to 1; row i of frame i + 1 in frame i."""
         return self.motions(self.outputs(images)[0])
 
     def motions(self, outputs: Tensor) -> Tensor:
@@ -76,14 +76,14 @@ class MotionNetwork(nn.Module, ABC):
         return total / windows
 
     def wanted(self, targets: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
-        """What the outputs of n frames should be.
+        """Return the targets of the outputs of n frames.
 
         Args:
             targets: [B, n - 1, 6] motions.
             known: [B, n - 1] bool.
 
         Returns:
-            [B, m, 6] and [B, m] bool: means over windows, known where every step of the window is.
+            [B, m, 6] and [B, m] bool: means over windows, known where every step of the window is known.
         """
         steps = self.window_frames - 1
         return targets.unfold(1, steps, 1).mean(dim=-1), known.unfold(1, steps, 1).all(dim=-1)
@@ -96,14 +96,14 @@ def motions_in_pieces(
     size: int,
     report: Callable[[int, int], None] = lambda done, total: None,
 ) -> Tensor:
-    """Motions of a whole sweep in bounded memory, the same as all frames at once give.
+    """Return the motions of a whole sweep in bounded memory, the same as of all frames at once.
 
     Args:
         network: in evaluation mode.
         images: [B, n, crop, crop] in 0 to 1 of frames start to stop - 1.
         frames: of the sweep.
         size: frames a piece; neighbours share as many as a window needs.
-        report: told how many frames of how many are done.
+        report: called with the frames that are done and their total.
 
     Returns:
         [B, frames - 1, 6] float32.

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from DualTrackCore.errors import InputError
 from DualTrackCore.network import DualTrack
-from DualTrackCore.research.baselines.motion_network import MotionNetwork, motions_in_pieces
+from DualTrackCore.research.baselines import MotionNetwork, motions_in_pieces
 from DualTrackCore.research.training.backbone import restrict_backbone
 from DualTrackCore.research.training.chunks import trunk_in_chunks
 from DualTrackCore.research.training.items import Item

@@ -1,8 +1,8 @@
-"""Put the trained baselines beside this script, as `baseline:NAME` finds them, in half the bytes.
+"""Put the trained baselines into the package, where `baseline:NAME` finds them, as float16.
 
-    python Testing/Data/baselines/ship_baselines.py RUNS [NAME ...]
+    python Testing/Data/ship_baselines.py RUNS [NAME ...]
 
-RUNS holds the finished stages mini/baseline-NAME. Weights are stored as float16; what that changes is printed: the
+RUNS holds the finished stages mini/baseline-NAME. The effect of float16 is printed: the
 largest difference of a motion on the sample sweep, mm or degrees. The card is that of the recipe, with the error on the
 sweeps that chose the epoch.
 """
@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from DualTrackCore.research.baselines import ARCHITECTURES, load_baseline, save_baseline
+from DualTrackCore.research.baselines.method import SHIPPED_FOLDER
 from DualTrackCore.sample import sample_sweep
 from DualTrackCore.research.training import load_recipe
 from DualTrackCore.research.training.initial import recipe_card
@@ -30,7 +31,7 @@ for name in names:
         "on the simulated sweeps that chose the epoch; unknown on recorded ones."
     )
     card = replace(recipe_card(recipe), name=name, expected_error=error)
-    target = Path(__file__).with_name(f"{name}.safetensors")
+    target = SHIPPED_FOLDER / f"{name}.safetensors"
     save_baseline(trained.network, card, target, number_type=torch.float16)
     sweep = sample_sweep()
     motions = [method.estimate(sweep).parameters for method in (trained, load_baseline(target))]
