@@ -1,4 +1,4 @@
-"""Networks of earlier methods to compare with: built from their papers' descriptions, trained by the stage `baseline`."""
+"""Networks of earlier methods, for comparison: built from their papers, trained by the stage `baseline`."""
 
 from typing import TYPE_CHECKING
 

@@ -179,7 +179,7 @@ class WindowResNeXt(MotionNetwork):
     From the description: a 3D ResNeXt takes a short window of frames, a self-attention module weighs the
     places, the network gives the mean of the motions in the window, and the motion of a step is the mean over the
     windows that hold it. Different: the losses that the papers add to the squared error (case-wise correlation;
-    contrastive in DC2-Net) are left out, so that all baselines here have the same loss; the attention is one convolution
+    contrastive in DC2-Net) are left out, so that all baselines here have the same loss; the attention is a convolution
     and a sigmoid; the feature map is averaged over time and to `grid` rows and columns, and not to one number a channel
     (`grid` 1); the crop of the card in place of the whole frame; sizes.
 
@@ -291,7 +291,7 @@ class BackwardAttention(nn.Module):
         self.distance_bias = nn.Parameter(torch.zeros(heads, reach))
 
     def forward(self, x: Tensor, before: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Attend from steps x [B, n, C] to them and to the keys and values `before`, [2, B, heads, k, C / heads] or None.
+        """Let steps x [B, n, C] attend to themselves and to keys and values `before` [2, B, heads, k, C / heads].
 
         Return the outputs [B, n, C] and the keys and values that the next piece needs.
         """
@@ -342,8 +342,8 @@ class HybridTransformer(MotionNetwork):
         widths: channels of the stem and the residual blocks.
         hidden: numbers a step; a multiple of `heads`.
         layers, heads, mlp: of the transformer.
-        reach: receptive field of a layer in steps, its own included; at most the length of the training windows, or some
-            distances stay untrained.
+        reach: receptive field of a layer in steps, its own included; at most the length of the training windows, so
+            that every distance is trained.
     """
 
     architecture = "hybrid"
