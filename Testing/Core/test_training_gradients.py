@@ -20,7 +20,6 @@ from DualTrackCore.research.training.items import SweepItems, collate
 from DualTrackCore.research.training.lightning_task import LightningTask
 from DualTrackCore.research.training.sweeps import SweepSet
 
-pytestmark = pytest.mark.numeric
 #: Channels that are no multiples of 8.
 SIZES = {
     "two-frame": {"crop_size": 16, "widths": [4, 6, 10], "hidden": 8},

@@ -62,7 +62,7 @@ class MotionNetwork(nn.Module, ABC):
         """
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the relative motions [B, n - 1, 6] of images [B, n, crop, crop], 0 to 1; row i: frame i + 1 in frame i."""
+        """Return motions [B, n - 1, 6] of images [B, n, crop, crop], 0 to 1; row i is of frame i + 1 in frame i."""
         return self.motions(self.outputs(images)[0])
 
     def motions(self, outputs: Tensor) -> Tensor:
