@@ -1,9 +1,4 @@
-"""The networks of earlier methods, each built from the description in its paper.
-
-Two neighbouring frames to one motion (:class:`TwoFrameCNN`), a window of frames to its mean motion
-(:class:`WindowResNeXt`), and features of frame pairs followed by an LSTM (:class:`CnnLstm`) or by a transformer
-(:class:`HybridTransformer`) over time.
-"""
+"""The networks of earlier methods, each built from the description in its paper."""
 
 from __future__ import annotations
 
@@ -310,7 +305,7 @@ class BackwardAttention(nn.Module):
 
 
 class _Layer(nn.Module):
-    """Attention and an MLP, each with a LayerNorm before it and a residual connection around it."""
+    """Attention and an MLP, each with a LayerNorm before it and a shortcut around it."""
 
     def __init__(self, hidden: int, heads: int, mlp: int, reach: int) -> None:
         super().__init__()
