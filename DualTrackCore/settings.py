@@ -74,15 +74,19 @@ def setting_of(field: dataclasses.Field) -> Setting:
     return field.metadata.get(_KEY, Setting())
 
 
-def check_settings(settings: Any) -> None:
+def check_settings(settings: Any, owner: str = "The setting") -> None:
     """Check every field of a frozen dataclass; call it in `__post_init__`.
+
+    Args:
+        settings: the dataclass.
+        owner: what stands before the name of a field in messages.
 
     Raises:
         InputError: a value of another type or outside the limits; names field, value and what is expected.
     """
     hints = typing.get_type_hints(type(settings))
     for field in dataclasses.fields(settings):
-        value = fitted(field, hints[field.name], getattr(settings, field.name), f"The setting {field.name}")
+        value = fitted(field, hints[field.name], getattr(settings, field.name), f"{owner} {field.name}")
         object.__setattr__(settings, field.name, value)
 
 
@@ -216,7 +220,7 @@ def _fit_plain(kind: type, facts: Setting, value: object) -> Any:
     if kind is float and not isinstance(value, bool):
         try:
             value = float(value)  # YAML 1.1 reads 1e-4 as text, so text that is a number counts as one
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise _Misfit from None
     _require(isinstance(value, kind) and (kind is bool or not isinstance(value, bool)), value)
     return _require(kind not in (int, float) or facts.admits(value), value)

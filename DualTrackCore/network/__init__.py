@@ -1,26 +1,21 @@
-"""The dual-encoder network, its checkpoints, model cards and the model zoo.
+"""The network, its weights files, and the models that exist."""
 
-The names are loaded when they are first used: the zoo and the cards can be read where torch is not installed.
-"""
+from typing import TYPE_CHECKING
 
-from importlib import import_module
+from DualTrackCore.lazy import lazy_exports
 
-_HOMES = {
-    "DualTrack": "DualTrackCore.network.dualtrack",
-    "Model": "DualTrackCore.network.model",
-    "ModelCard": "DualTrackCore.network.card",
-    "load_model": "DualTrackCore.network.model",
-    "save_model": "DualTrackCore.network.checkpoint",
-}
+if TYPE_CHECKING:
+    from DualTrackCore.network.card import ModelCard as ModelCard
+    from DualTrackCore.network.dualtrack import DualTrack as DualTrack
+    from DualTrackCore.network.model import Model as Model
+    from DualTrackCore.network.model import load_model as load_model
+    from DualTrackCore.network.model import save_model as save_model
 
-__all__ = ["DualTrack", "Model", "ModelCard", "load_model", "save_model"]
-
-
-def __getattr__(name: str) -> object:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__, __all__ = lazy_exports(
+    __name__,
+    {
+        "card": ["ModelCard"],
+        "dualtrack": ["DualTrack"],
+        "model": ["Model", "load_model", "save_model"],
+    },
+)

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from DualTrackCore.errors import CheckpointError, InputError
-from DualTrackCore.network.checkpoint import plain_state_dict, read_content, require_match, some_keys
+from DualTrackCore.network.model import plain_state_dict, read_content, require_match, some_keys
 
 #: Keys that state dicts lie under; of a teacher and a student the teacher, which is the average that projects publish.
 _CONTAINERS = ("teacher", "state_dict", "model", "module", "student")

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
-from DualTrackCore.errors import CheckpointError
+from DualTrackCore.errors import CheckpointError, InputError
 from DualTrackCore.files import replacing
+from DualTrackCore.settings import build, check_settings, setting
 
 #: Key of the card in a safetensors file's metadata.
 CARD_KEY = "dualtrack_card"
@@ -55,40 +53,22 @@ class ModelCard:
     trained: bool = True
     simulated_only: bool = False
     architecture: Mapping[str, Any] = field(default_factory=dict)
-    spacing_mm: tuple[float, float] = PUBLISHED_SPACING_MM
-    frame_size: tuple[int, int] = PUBLISHED_FRAME_SIZE
-    frame_rate_hz: float | None = PUBLISHED_FRAME_RATE_HZ
+    spacing_mm: tuple[float, float] = setting(PUBLISHED_SPACING_MM, above=0)
+    frame_size: tuple[int, int] = setting(PUBLISHED_FRAME_SIZE, at_least=1)
+    frame_rate_hz: float | None = setting(PUBLISHED_FRAME_RATE_HZ, above=0)
     global_mean: float = 0.0
-    global_std: float = 1.0
+    global_std: float = setting(1.0, above=0)
     training_data: str = "unknown"
     licence: str = "unknown"
     licence_url: str = ""
     expected_error: str = "unknown"
-    bf16_error: float | None = None
+    bf16_error: float | None = setting(None, above=0)
 
     def __post_init__(self) -> None:
-        for name in ("name", "title", "version", "training_data", "licence", "licence_url", "expected_error"):
-            if not isinstance(getattr(self, name), str):
-                raise CheckpointError(f"The model card gives {getattr(self, name)!r} as {name}; expected text.")
-        for name in ("trained", "simulated_only"):
-            if not isinstance(getattr(self, name), bool):
-                raise CheckpointError(
-                    f"The model card gives {getattr(self, name)!r} as {name}; expected true or false."
-                )
-        for value, what in ((self.frame_rate_hz, "frame rate"), (self.bf16_error, "bf16 error")):
-            if value is not None and not (isinstance(value, int | float) and math.isfinite(value) and value > 0):
-                raise CheckpointError(f"The model card gives the {what} {value!r}; expected a number above 0, or null.")
-        object.__setattr__(self, "architecture", MappingProxyType(dict(self.architecture)))
-        object.__setattr__(self, "spacing_mm", tuple(float(s) for s in self.spacing_mm))
-        object.__setattr__(self, "frame_size", tuple(int(s) for s in self.frame_size))
-        if len(self.spacing_mm) != 2 or not all(math.isfinite(s) and s > 0 for s in self.spacing_mm):
-            raise CheckpointError(
-                f"The model card gives the spacing {self.spacing_mm}; expected two numbers above 0 mm."
-            )
-        if len(self.frame_size) != 2 or min(self.frame_size) < 1:
-            raise CheckpointError(f"The model card gives the frame size {self.frame_size}; expected rows and columns.")
-        if not (math.isfinite(self.global_mean) and math.isfinite(self.global_std) and self.global_std > 0):
-            raise CheckpointError("The model card's global_mean and global_std must be finite, global_std above 0.")
+        try:
+            check_settings(self, "The model card's")
+        except InputError as error:
+            raise CheckpointError(str(error)) from None
 
     def __reduce__(self) -> tuple[object, tuple]:
         # A mapping proxy cannot be pickled, and networks go to worker processes with their card.
@@ -96,9 +76,7 @@ class ModelCard:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, as written to JSON."""
-        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        values["architecture"] = dict(self.architecture)
-        return values
+        return {**vars(self), "architecture": dict(self.architecture)}
 
     def to_json(self) -> str:
         """The card as JSON text."""
@@ -116,20 +94,11 @@ class ModelCard:
             CheckpointError: not JSON, an unknown field, or a value of the wrong kind.
         """
         try:
-            values = json.loads(text)
+            return build(cls, json.loads(text), f"the model card {where}")
+        except InputError as error:
+            raise CheckpointError(str(error)) from None
         except ValueError as error:
             raise CheckpointError(f"The model card {where} is not JSON: {error}.") from None
-        known = {f.name for f in dataclasses.fields(cls)}
-        if not isinstance(values, dict):
-            raise CheckpointError(f"The model card {where} must be a JSON object with fields such as spacing_mm.")
-        if unknown := sorted(set(values) - known):
-            raise CheckpointError(f"The model card {where} has unknown fields: {', '.join(unknown)}.")
-        try:
-            return cls(**values)
-        except (TypeError, ValueError, OverflowError) as error:
-            if isinstance(error, CheckpointError):
-                raise
-            raise CheckpointError(f"The model card {where} has a value of the wrong kind: {error}.") from None
 
 
 def card_path(weights: Path) -> Path:

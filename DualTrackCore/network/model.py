@@ -1,18 +1,35 @@
-"""A network with its weights and its card, and how it is loaded by name or from a file."""
+"""A network with its weights and its card: load by name or from a file, check against the network, save.
+
+A file can never run code: pickles are read with `weights_only=True`, safetensors hold nothing but tensors and text.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import pickle
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
 from DualTrackCore.errors import CheckpointError, DualTrackError
-from DualTrackCore.files import file_sha256
-from DualTrackCore.network.card import ModelCard, read_card, read_card_beside
+from DualTrackCore.files import file_sha256, replacing
+from DualTrackCore.network.card import CARD_KEY, ModelCard, read_card, read_card_beside, read_card_inside
 from DualTrackCore.network.catalogue import DEFAULT_MODEL, installed_path, published_card
-from DualTrackCore.network.checkpoint import load_weights, positions_of, read_weights, resize_positions
-from DualTrackCore.network.dualtrack import DualTrack
+from DualTrackCore.network.dualtrack import UNUSED_HEADS, DualTrack
+
+#: Longest position table that weights are extended to: almost an hour at 20 frames a second.
+MAX_POSITIONS = 1 << 16
+POSITION_KEY = "global_encoder.pos_emb.weight"
+_DISTANCE_SUFFIX = ".distance_embedding.weight"
+_COMPILED_PREFIX = "_orig_mod."
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,12 +83,12 @@ def load_model(
         CheckpointError: not installed, damaged, unsafe, or of another network.
     """
     if os.path.isfile(name_or_path):  # unlike Path.is_file it takes names that no file can have
-        return load_file(Path(name_or_path), card=card, positions=positions)
+        return load_model_file(Path(name_or_path), card=card, positions=positions)
     name = str(name_or_path)
-    return load_file(installed_path(name), card=card, fallback=published_card(name), positions=positions)
+    return load_model_file(installed_path(name), card=card, fallback=published_card(name), positions=positions)
 
 
-def load_file(
+def load_model_file(
     path: Path,
     *,
     card: ModelCard | str | Path | None = None,
@@ -104,3 +121,202 @@ def build_network(card: ModelCard) -> DualTrack:
         if isinstance(error, DualTrackError):
             raise
         raise CheckpointError(f"The model card {card.name!r} describes no network of this version: {error}.") from None
+
+
+def save_model(network: DualTrack, card: ModelCard, path: str | Path) -> Path:
+    """Write weights and card into one safetensors file, atomically, and return its path.
+
+    The architecture in the card becomes that of the network, so that the file can always be loaded again.
+    """
+    path = Path(path)
+    card = replace(card, architecture=network.arguments)
+    tensors = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
+    with replacing(path) as temporary:
+        save_file(tensors, str(temporary), metadata={CARD_KEY: card.to_json()})
+        temporary.chmod(0o644)  # safetensors makes files that only their owner can read
+    return path
+
+
+def read_weights(path: Path) -> tuple[dict[str, Tensor], ModelCard | None]:
+    """Read the tensors of a .safetensors or PyTorch file, and the card inside it if there is one.
+
+    The file holds a state dict, or a training checkpoint with the state dict under `model`. The prefix that
+    torch.compile adds is removed.
+
+    Raises:
+        CheckpointError: no such file, damaged, not a weights file, or holding anything but tensors.
+    """
+    content, card = read_content(path)
+    tensors, _ = plain_state_dict(content, path)
+    return {key.removeprefix(_COMPILED_PREFIX): value for key, value in tensors.items()}, card
+
+
+def read_content(path: Path) -> tuple[Any, ModelCard | None]:
+    """Read what a .safetensors or PyTorch file holds, without running code, and the card inside it.
+
+    Raises:
+        CheckpointError: no such file, damaged, not a weights file, or holding more than tensors and plain values.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"There is no weights file {path}; `dualtrack models list` shows what is installed.")
+    with path.open("rb") as file:
+        head = file.read(9)
+    # A safetensors file starts with the length of its JSON header, a PyTorch file as a zip or, the old ones, a pickle.
+    if head[8:9] == b"{":
+        try:
+            return load_file(path), read_card_inside(path)
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(
+                f"The weights file {path.name} is damaged or cut short ({error}); fetch it again."
+            ) from None
+    if head.startswith((b"PK\x03\x04", b"\x80")):
+        return _read_pickle(path), None
+    raise CheckpointError(f"{path.name} is not a weights file: it is neither safetensors nor PyTorch.")
+
+
+def _read_pickle(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise CheckpointError(
+            f"The weights file {path.name} holds more than tensors{_forbidden_names(path)} and was not opened, because "
+            "such a file can run code; ask for a file with the state dict alone: torch.save(checkpoint['model'], ...)."
+        ) from None
+    except Exception as error:  # damaged files raise anything from EOFError to RuntimeError
+        raise CheckpointError(
+            f"The weights file {path.name} is damaged or cut short ({type(error).__name__}); fetch it again."
+        ) from None
+
+
+def _forbidden_names(path: Path) -> str:
+    """What a file would import, in brackets with a space before; empty where torch cannot list it."""
+    with contextlib.suppress(Exception):  # files of old versions of torch, or an old torch
+        names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+        return f" ({some_keys(names)})" if names else ""
+    return ""
+
+
+def plain_state_dict(
+    content: Any, path: Path, containers: Sequence[str] = ("model",)
+) -> tuple[dict[str, Tensor], list[str]]:
+    """Return the state dict in what a file holds, and the keys that lead to it.
+
+    Args:
+        content: of the file.
+        path: of the file, for messages.
+        containers: keys under which a state dict may lie, the preferred first.
+
+    Raises:
+        CheckpointError: no state dict, or values that are no tensors.
+    """
+    levels: list[str] = []
+    while isinstance(content, Mapping):
+        inner = next((key for key in containers if isinstance(content.get(key), Mapping)), None)
+        if inner is None:
+            break
+        levels.append(inner)
+        content = content[inner]
+    if not isinstance(content, Mapping) or not content:
+        raise CheckpointError(
+            f"{path.name} holds no state dict; expected tensors by name, or those under {', '.join(containers)}."
+        )
+    if wrong := [str(key) for key, value in content.items() if not isinstance(value, Tensor)]:
+        raise CheckpointError(f"{path.name} is not a state dict: {some_keys(wrong)} hold no tensors.")
+    return {str(key): value for key, value in content.items()}, levels
+
+
+def positions_of(tensors: Mapping[str, Tensor]) -> int | None:
+    """Return the rows of the position table, the most frames at a time; None without a table."""
+    table = tensors.get(POSITION_KEY)
+    return None if table is None or table.ndim != 2 else table.shape[0]
+
+
+def resize_positions(tensors: Mapping[str, Tensor], positions: int) -> dict[str, Tensor]:
+    """Return weights for another number of frames at a time; the output on sweeps that fit both does not change.
+
+    Distance tables stay centred on distance 0 and position rows keep their index. New entries are zero; sweeps that
+    use them need a fine-tuned model.
+
+    Raises:
+        CheckpointError: no position table, or no sensible number of positions.
+    """
+    old = positions_of(tensors)
+    if not isinstance(positions, int) or not 1 <= positions <= MAX_POSITIONS:
+        raise CheckpointError(f"positions is {positions!r}; it must be a whole number from 1 to {MAX_POSITIONS}.")
+    if old is None:
+        raise CheckpointError(f"Weights without a position table cannot be made to fit {positions} positions.")
+    resized = dict(tensors)
+    for key, table in tensors.items():
+        if key == POSITION_KEY:
+            resized[key] = _padded_or_cut(table, 0, positions - old)
+        elif key.endswith(_DISTANCE_SUFFIX):
+            resized[key] = _padded_or_cut(table, positions - old, positions - old)
+    return resized
+
+
+def _padded_or_cut(table: Tensor, before: int, after: int) -> Tensor:
+    """Put this many rows of zeros before and after a table; negative numbers remove rows."""
+    kept = table[max(-before, 0) : len(table) - max(-after, 0)]
+    zeros = [table.new_zeros(max(count, 0), table.shape[1]) for count in (before, after)]
+    return torch.cat([zeros[0], kept, zeros[1]])
+
+
+def load_weights(network: DualTrack, tensors: Mapping[str, Tensor], where: str) -> None:
+    """Put weights into the network, strictly.
+
+    Every tensor that the poses depend on must be there with its exact shape and finite values, and no other tensors.
+    The heads of training stages may be missing or of any shape; they are then set to zero.
+
+    Raises:
+        CheckpointError: names the keys that are missing, unknown, of another shape, or not finite.
+    """
+    expected = network.state_dict()
+    is_used = {key: not key.startswith(UNUSED_HEADS) for key in {*expected, *tensors}}
+    missing = [k for k in expected if k not in tensors and is_used[k] and not k.endswith("num_batches_tracked")]
+    unknown = [k for k in tensors if k not in expected and is_used[k]]
+    usable = {k: tensors[k] for k in expected if k in tensors and is_used[k]}
+    require_match(expected, usable, missing, unknown, where)
+    for key, value in expected.items():
+        if not is_used[key]:
+            given = tensors.get(key)
+            usable[key] = given if given is not None and given.shape == value.shape else torch.zeros_like(value)
+    network.load_state_dict(usable, strict=False)
+
+
+def require_match(
+    expected: Mapping[str, Tensor],
+    tensors: Mapping[str, Tensor],
+    missing: list[str],
+    unknown: list[str],
+    where: str,
+    network: str = "this network",
+    remedy: str = "",
+) -> None:
+    """Raise if tensors do not fit a network.
+
+    Args:
+        expected: tensors of the network.
+        tensors: those of the same names in the file.
+        missing, unknown: names that only the network, or only the file, has.
+        where: name of the file.
+        network, remedy: for the message.
+
+    Raises:
+        CheckpointError: names the keys that are missing, unknown, of another shape, or not finite.
+    """
+    shapes = [
+        f"{k} {tuple(v.shape)} instead of {tuple(expected[k].shape)}"
+        for k, v in tensors.items()
+        if v.shape != expected[k].shape
+    ]
+    kinds = ((missing, "missing"), (unknown, "unknown"), (shapes, "of another shape"))
+    if problems := [f"{len(keys)} {what} ({some_keys(keys)})" for keys, what in kinds if keys]:
+        raise CheckpointError(f"{where} is not a checkpoint of {network}: tensors {'; '.join(problems)}{remedy}.")
+    if broken := [k for k, v in tensors.items() if not torch.isfinite(v).all()]:
+        raise CheckpointError(f"{where} holds numbers that are not finite in {some_keys(broken)}; fetch it again.")
+
+
+def some_keys(keys: list[str], most: int = 3) -> str:
+    """The first keys on one line, for a message."""
+    shown = ", ".join(re.sub(r"\s+", " ", key) for key in keys[:most])
+    return shown if len(keys) <= most else f"{shown}, ..."

@@ -10,7 +10,7 @@ import torch
 
 from DualTrackCore.network import DualTrack, Model, ModelCard
 from DualTrackCore.network.card import PUBLISHED_SPACING_MM
-from DualTrackCore.network.checkpoint import load_weights, save_model
+from DualTrackCore.network.model import load_weights, save_model
 from DualTrackCore.sweep import Sweep
 
 ORACLE = Path(__file__).resolve().parents[1] / "Data" / "oracle"

@@ -13,7 +13,7 @@ from shared_files import shared_path
 
 from DualTrackCore.cli import main
 from DualTrackCore.io import load_sweep, read_trajectory_csv, save_sweep
-from DualTrackCore.network.checkpoint import save_model
+from DualTrackCore.network.model import save_model
 from DualTrackCore.research.simulation import rendered, simulated_sweep
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.trajectory import Trajectory

@@ -11,7 +11,7 @@ from DualTrackCore.cli import main
 from DualTrackCore.errors import InputError
 from DualTrackCore.evaluation import evaluate
 from DualTrackCore.io import save_sweep
-from DualTrackCore.network.checkpoint import save_model
+from DualTrackCore.network.model import save_model
 from DualTrackCore.research.comparison import Identity
 from DualTrackCore.research.comparison.figures import SHOWN
 from DualTrackCore.research.datasets.held_out import calibration_simulations, held_out_simulations, simulate_all

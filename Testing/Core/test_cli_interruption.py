@@ -13,7 +13,7 @@ from oracle import tiny_model
 from DualTrackCore.cli import interruption, main
 from DualTrackCore.errors import Cancelled
 from DualTrackCore.io import save_sweep
-from DualTrackCore.network.checkpoint import save_model
+from DualTrackCore.network.model import save_model
 from DualTrackCore.progress import Progress, Stage
 from DualTrackCore.sweep import Sweep
 

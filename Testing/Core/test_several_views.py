@@ -14,7 +14,7 @@ from DualTrackCore.cli import main
 from DualTrackCore.errors import Cancelled, InputError
 from DualTrackCore.io import read_trajectory_csv, save_sweep
 from DualTrackCore.network import load_model
-from DualTrackCore.network.checkpoint import save_model
+from DualTrackCore.network.model import save_model
 from DualTrackCore.progress import Stage
 from DualTrackCore.research.comparison.by_name import load_networks
 from DualTrackCore.research.heads import estimate_with_head

@@ -11,7 +11,7 @@ from training_data import tiny_recipe, tracked_sweep, write_sweeps
 from DualTrackCore.errors import CheckpointError, InputError
 from DualTrackCore.io import load_sweep
 from DualTrackCore.network import DualTrack, load_model
-from DualTrackCore.network.checkpoint import read_weights
+from DualTrackCore.network.model import read_weights
 from DualTrackCore.research.training import load_recipe, train
 from DualTrackCore.research.training.initial import initial_network, recipe_card
 from DualTrackCore.research.training.items import SweepItems, collate
@@ -135,7 +135,7 @@ def test_two_sources_of_weights_and_two_names_are_refused():
 def test_weights_of_another_backbone_name_the_file(tmp_path):
     torch.save(timm.create_model("test_resnet").state_dict(), tmp_path / "resnet.pth")
     recipe = tiny_recipe("global", backbone={"name": VIT, "weights": str(tmp_path / "resnet.pth")})
-    with pytest.raises(CheckpointError, match=r"resnet\.pth is no checkpoint of the backbone \(VisionTransformer\)"):
+    with pytest.raises(CheckpointError, match=r"resnet\.pth is not a checkpoint of the backbone \(VisionTransformer\)"):
         initial_network(recipe, tmp_path)
 
 

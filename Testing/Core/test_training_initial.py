@@ -6,7 +6,7 @@ from oracle import tiny_model
 from training_data import tiny_recipe
 
 from DualTrackCore.errors import CheckpointError, InputError
-from DualTrackCore.network.checkpoint import save_model
+from DualTrackCore.network.model import save_model
 from DualTrackCore.research.training.initial import initial_network
 
 

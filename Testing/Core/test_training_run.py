@@ -16,7 +16,7 @@ from training_data import tiny_recipe, tiny_values, write_sweeps
 from DualTrackCore.errors import Cancelled, CheckpointError, InputError
 from DualTrackCore.io import load_sweep
 from DualTrackCore.network import load_model
-from DualTrackCore.network.checkpoint import read_weights
+from DualTrackCore.network.model import read_weights
 from DualTrackCore.research.training import train
 from DualTrackCore.tracking import estimate_trajectory
 

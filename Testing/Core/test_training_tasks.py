@@ -10,7 +10,7 @@ from DualTrackCore.errors import CheckpointError, InputError
 from DualTrackCore.evaluation import evaluate
 from DualTrackCore.evaluation.definitions import five_points_mm
 from DualTrackCore.network import DualTrack
-from DualTrackCore.network.checkpoint import save_model
+from DualTrackCore.network.model import save_model
 from DualTrackCore.research.training import load_recipe
 from DualTrackCore.research.training.chunks import trunk_in_chunks
 from DualTrackCore.research.training.initial import initial_network, recipe_card

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from DualTrackCore.errors import CheckpointError, InputError
 from DualTrackCore.network import DualTrack, ModelCard
-from DualTrackCore.network.checkpoint import load_weights, positions_of, read_weights, resize_positions
 from DualTrackCore.network.dualtrack import UNUSED_HEADS
+from DualTrackCore.network.model import load_weights, positions_of, read_weights, resize_positions
 from DualTrackCore.research.baselines import MotionNetwork, build_baseline
 from DualTrackCore.research.training.backbone import prepare_backbone
 from DualTrackCore.research.training.recipe import Initial, Recipe

@@ -22,8 +22,8 @@ from torch import Tensor
 from DualTrackCore.errors import Cancelled, CheckpointError, InputError
 from DualTrackCore.files import replacing
 from DualTrackCore.network import ModelCard
-from DualTrackCore.network.checkpoint import save_model
 from DualTrackCore.network.lora import merge_lora
+from DualTrackCore.network.model import save_model
 from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter
 from DualTrackCore.research.baselines import save_baseline
 from DualTrackCore.research.training.initial import WEIGHTS_NAME, initial_network, recipe_card

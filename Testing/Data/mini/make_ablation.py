@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from DualTrackCore.network.checkpoint import save_model
+from DualTrackCore.network.model import save_model
 from DualTrackCore.research.training import load_recipe
 from DualTrackCore.research.training.initial import initial_network, recipe_card
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from DualTrackCore.files import file_sha256, replacing
-from DualTrackCore.network.checkpoint import save_model
+from DualTrackCore.network.model import save_model
 from DualTrackCore.network.catalogue import shipped_folder
 from DualTrackCore.research.training import load_recipe
 from DualTrackCore.research.training.initial import initial_network, recipe_card
