@@ -18,8 +18,7 @@ from torch import Tensor
 from DualTrackCore.errors import CheckpointError, InputError, OutOfMemoryError
 from DualTrackCore.files import file_sha256, replacing
 from DualTrackCore.network.card import CARD_KEY, ModelCard
-from DualTrackCore.network.model import read_weights
-from DualTrackCore.network.model import Model
+from DualTrackCore.network.model import Model, read_weights
 from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter, Stage
 from DualTrackCore.research.baselines.motion_network import MotionNetwork, motions_in_pieces
 from DualTrackCore.research.baselines.networks import ARCHITECTURES, build_baseline
