@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 from DualTrackCore.lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from DualTrackCore.pictures.comparison import write_comparison as write_comparison
+    from DualTrackCore.pictures.beside_truth import write_comparison as write_comparison
     from DualTrackCore.pictures.previews import write_motion as write_motion
     from DualTrackCore.pictures.previews import write_slices as write_slices
     from DualTrackCore.pictures.previews import write_trajectory as write_trajectory
 
 __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
-    {"comparison": ["write_comparison"], "previews": ["write_motion", "write_slices", "write_trajectory"]},
+    {"beside_truth": ["write_comparison"], "previews": ["write_motion", "write_slices", "write_trajectory"]},
 )

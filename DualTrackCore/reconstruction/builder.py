@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
 
+from DualTrackCore.compilation import compile_kernels, kernel_module
 from DualTrackCore.errors import InputError
-from DualTrackCore.reconstruction import kernels
+from DualTrackCore.progress import Reporter
 from DualTrackCore.reconstruction.area import Fan, PixelSelection, Rectangle, select_pixels
 from DualTrackCore.reconstruction.grid import VoxelGrid
 
@@ -37,9 +38,11 @@ class VolumeBuilder:
         image_from_pixel: [4, 4] float64, as :attr:`Sweep.image_from_pixel`.
         interpolation, compounding, clip, reject_below: as in `reconstruct_volume`.
         fan: the sector of a curvilinear probe, or None.
+        reporter: receives `Stage.PREPARING` where the inner loops have to be compiled first.
 
     Raises:
         InputError: an option is unknown or out of range, or no pixel is selected.
+        MissingDependencyError: numba cannot be imported.
     """
 
     def __init__(
@@ -53,6 +56,7 @@ class VolumeBuilder:
         clip: tuple[int, int, int, int] | None = None,
         fan: Fan | None = None,
         reject_below: int = 0,
+        reporter: Reporter | None = None,
     ) -> None:
         _require_choice("interpolation", interpolation, INTERPOLATIONS)
         _require_choice("compounding", compounding, COMPOUNDINGS)
@@ -61,7 +65,9 @@ class VolumeBuilder:
         self.frames_used = 0
         self._frame_size, self._image_from_pixel = tuple(frame_size), image_from_pixel
         self._selection = select_pixels(frame_size, clip, fan)
-        self._compounder = Compounder(grid.shape, self._selection, interpolation == "linear", compounding, threshold)
+        self._compounder = Compounder(
+            grid.shape, self._selection, interpolation == "linear", compounding, threshold, reporter
+        )
         self._options = {"interpolation": interpolation, "compounding": compounding, "reject_below": threshold}
 
     @property
@@ -123,10 +129,17 @@ class Compounder:
         linear: spread each pixel over eight voxels instead of the nearest one.
         compounding: "mean", "latest" or "maximum".
         reject_below: darker pixels are left out.
+        reporter: receives `Stage.PREPARING` where kernels have to be compiled first.
     """
 
     def __init__(
-        self, shape: tuple[int, int, int], selection: PixelSelection, linear: bool, compounding: str, reject_below: int
+        self,
+        shape: tuple[int, int, int],
+        selection: PixelSelection,
+        linear: bool,
+        compounding: str,
+        reject_below: int,
+        reporter: Reporter | None = None,
     ) -> None:
         self._size = shape[::-1]
         self._voxels = shape[0] * shape[1] * shape[2]
@@ -134,16 +147,16 @@ class Compounder:
         self._linear, self._threshold = linear, reject_below
         self._finish: Callable | None = None
         self._options: tuple[bool, ...] = ()
+        interpolation = "linear" if linear else "nearest"
         # Allocated by numpy, which asks for huge pages: first touching a gigabyte in small ones takes seconds.
         if compounding == "mean":
-            insert = kernels.linear_mean if linear else kernels.nearest_mean
-            self._finish = kernels.prepare(kernels.finish_linear_mean if linear else kernels.finish_nearest_mean)
+            names = [f"{interpolation}_mean", f"finish_{interpolation}_mean"]
+            self._insert, self._finish = compiled_kernels(names, reporter)
             self._sums = (np.zeros(2 * self._voxels, np.float32) if linear else np.zeros(self._voxels, np.int64),)
         else:
-            insert = kernels.linear_one if linear else kernels.nearest_one
+            (self._insert,) = compiled_kernels([f"{interpolation}_one"], reporter)
             self._options = (compounding == "maximum",)
             self._sums = (np.zeros(self._voxels, np.uint8), np.zeros(self._voxels, np.float32))
-        self._insert = kernels.prepare(insert)
 
     def insert(self, frames: np.ndarray, voxel_from_pixel: np.ndarray, threads: int) -> None:
         """Insert frames [n, H, W] uint8, placed by [n, 4, 4] float64, on `threads` threads."""
@@ -166,6 +179,18 @@ class Compounder:
         edges = np.linspace(0, self._voxels, _SLABS_A_THREAD * threads + 1).astype(int).tolist()
         _run_all(lambda part: self._finish(*self._sums, volume, coverage, *part), list(pairwise(edges)), threads)
         return volume, coverage
+
+
+def compiled_kernels(names: Sequence[str], reporter: Reporter | None = None) -> list[Callable]:
+    """Return kernels of :mod:`DualTrackCore.reconstruction.kernels`, compiled or loaded now, not at their first call.
+
+    Raises:
+        MissingDependencyError: numba cannot be imported.
+    """
+    module = kernel_module("DualTrackCore.reconstruction.kernels")
+    chosen = [getattr(module, name) for name in names]
+    compile_kernels({one: module.SIGNATURES[one] for one in chosen}, reporter)
+    return chosen
 
 
 def cut_grid(

@@ -11,12 +11,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numba import float64, int16, int64
 from scipy import ndimage
 
 from DualTrackCore.errors import InputError
 from DualTrackCore.progress import Reporter, Stage
-from DualTrackCore.reconstruction.kernels import compiled, prepare
+from DualTrackCore.reconstruction.builder import compiled_kernels
 
 METHODS = ("gaussian", "distance", "nearest", "stick")
 #: Added before a value is cut to a whole number, so that rounding in float32 cannot cost a grey level.
@@ -29,9 +28,6 @@ DIRECTIONS = (
     *((1, 1, 0), (1, -1, 0), (1, 0, 1), (1, 0, -1), (0, 1, 1), (0, 1, -1)),
     *((1, 1, 1), (1, 1, -1), (1, -1, 1), (1, -1, -1)),
 )
-#: Two scores closer than this are equal.
-_TIE = 1e-9
-_STICK_ARGUMENTS = (int16[::1], int64[::1], int64[::1], float64[::1], int64, int64)
 
 
 @dataclass(frozen=True)
@@ -199,44 +195,9 @@ def _stick_values(
     homes = (holes + np.array([part.start + margin, margin, margin])) @ strides
     directions = np.array(DIRECTIONS, np.int64)
     steps, lengths = directions @ strides[::-1], np.linalg.norm(directions, axis=1)
-    grey = prepare(_best_sticks, _STICK_ARGUMENTS)(coded.ravel(), homes, steps, lengths, length, sticks)
+    (best_sticks,) = compiled_kernels(["best_sticks"])
+    grey = best_sticks(coded.ravel(), homes, steps, lengths, length, sticks)
     values, has_value = np.zeros(volume[part].shape, np.uint8), np.zeros(volume[part].shape, bool)
     at = tuple(holes.T)
     values[at], has_value[at] = np.maximum(grey, 0), grey >= 0
     return values, has_value
-
-
-@compiled
-def _best_sticks(
-    coded: np.ndarray, homes: np.ndarray, steps: np.ndarray, lengths: np.ndarray, length: int, sticks: int
-) -> np.ndarray:
-    """[n] int64: score-weighted mean of the best sticks of each hole, cut to a whole number; -1 where there is none."""
-    result = np.full(len(homes), -1, np.int64)
-    scores, values = np.zeros(len(steps)), np.zeros(len(steps), np.int64)
-    for number in range(len(homes)):
-        home = homes[number]
-        for d in range(len(steps)):
-            scores[d] = 0.0
-            f = _steps_to_seen(coded, home, steps[d], length - 1)
-            b = _steps_to_seen(coded, home, -steps[d], length - 1 - f) if f > 0 else 0
-            if b > 0:
-                ahead, behind = coded[home + f * steps[d]] - 1, coded[home - b * steps[d]] - 1
-                values[d] = ((b + 1) * ahead + f * behind) // (f + b + 1)
-                scores[d] = 1.0 / ((f + b + 1) * lengths[d])
-        total, weighted = 0.0, 0.0
-        for d in range(len(steps)):
-            if scores[d] > 0 and np.count_nonzero(scores > scores[d] + _TIE) < sticks:
-                total += scores[d]
-                weighted += scores[d] * values[d]
-        if total > 0:
-            result[number] = np.int64(np.floor(weighted / total + 1e-6))
-    return result
-
-
-@compiled
-def _steps_to_seen(coded: np.ndarray, home: int, step: int, limit: int) -> int:
-    """Number of steps from `home` to the first seen voxel; 0 where there is none within the limit."""
-    for count in range(1, limit + 1):
-        if coded[home + count * step] > 0:
-            return count
-    return 0

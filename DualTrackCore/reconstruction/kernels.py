@@ -1,15 +1,15 @@
-"""The inner loops of compounding, compiled by numba.
+"""The inner loops of compounding and of filling holes along sticks, compiled by numba.
 
-Every kernel puts frames into one slab of the grid: the voxels whose index along one axis lies in a given range. Slabs
-share no voxel, so each thread can fill one without locks. A kernel goes through frames, rows and columns in their
-order, so every voxel receives its pixels in that order, however the grid is cut. The sums are therefore the same, to
-the last bit, at any number of threads.
+Every kernel of compounding puts frames into one slab of the grid: the voxels whose index along one axis lies in a given
+range. Slabs share no voxel, so each thread can fill one without locks. A kernel goes through frames, rows and columns
+in their order, so every voxel receives its pixels in that order, however the grid is cut. The sums are therefore the
+same, to the last bit, at any number of threads.
 
 The columns where a row of pixels enters and leaves the slab are computed once a row, with the same expression that
 places the pixels: base + step * column. The loops over columns then need no check. They place all pixels of a row first
 and visit the voxels afterwards, because only the placing can be done for several pixels at a time.
 
-Arguments that all kernels share:
+Arguments that these kernels share:
     frames: [n, H, W] uint8, read only.
     matrices: [n, 4, 4] float64, voxel_from_pixel.
     runs: [r, 3] int64, (row, first column, column after the last) of the pixels that count, in their order.
@@ -23,20 +23,10 @@ Arguments that all kernels share:
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
+from numba import float32, float64, int16, int64, types, uint8
 
-from DualTrackCore.errors import MissingDependencyError
-
-try:
-    from numba import njit, types
-    from numba.core.dispatcher import Dispatcher
-except ImportError as error:  # not installed, or not for this version of numpy
-    raise MissingDependencyError(
-        f"The package numba, which compounds the frames, cannot be imported ({error}); "
-        "install it again: pip install --upgrade numba"
-    ) from error
+from DualTrackCore.compilation import kernel
 
 #: Nearest voxel: pixels midway between voxel centres go to the upper one, whatever the rounding of their position.
 _NEAREST_SHIFT = 0.5 + 1e-9
@@ -52,17 +42,12 @@ _LEAST_MEAN = np.float32(1.0 / 512.0)
 _INDEX = np.uintp  # signed indices cost a test for negative ones, at every access
 #: Which of the two voxels along the axis of the slab a pixel may change: both, or one where the other is a neighbour's.
 _BOTH, _LOWER, _UPPER = -1, 0, 1
+#: Scores of two sticks closer than this are equal.
+_EQUAL_SCORES = 1e-9
+_kernel = kernel(error_model="numpy")
 
 
-def compiled(function: Callable) -> Callable:
-    """Compile at the first call, and keep the result on disk where a folder for it can be written."""
-    try:
-        return njit(nogil=True, cache=True, error_model="numpy")(function)
-    except RuntimeError:  # neither the folder of this file nor the user's cache can be written
-        return njit(nogil=True, error_model="numpy")(function)
-
-
-@compiled
+@_kernel
 def _crossing(base, step, limit, low, high):
     """First column of low to high from which base + step * column is at or above the limit, or below it if falling."""
     column = np.int64(min(max((limit - base) / step, np.float64(low)), np.float64(high)))
@@ -80,7 +65,7 @@ def _crossing(base, step, limit, low, high):
     return column
 
 
-@compiled
+@_kernel
 def _within(base, step, least, limit, low, high):
     """(first, after last) of the columns low to high where least <= base + step * column < limit."""
     if low >= high:
@@ -94,7 +79,7 @@ def _within(base, step, least, limit, low, high):
     return start, _crossing(base, step, least, start, high)
 
 
-@compiled
+@_kernel
 def _row_of(matrix, row, shift):
     """Position (x, y, z) of column 0, and what each column adds: voxels."""
     x = matrix[0, 1] * row + (matrix[0, 3] + shift)
@@ -103,7 +88,7 @@ def _row_of(matrix, row, shift):
     return x, y, z, matrix[0, 0], matrix[1, 0], matrix[2, 0]
 
 
-@compiled
+@_kernel
 def _columns(line, box, low, high):
     """(first, after last) of the columns low to high that lie in the box."""
     x, y, z, step_x, step_y, step_z = line
@@ -112,7 +97,7 @@ def _columns(line, box, low, high):
     return _within(x, step_x, box[0, 0], box[0, 1], low, high)
 
 
-@compiled
+@_kernel
 def _place_nearest(line, low, high, size, index):
     """Flat index of the voxel of each column low to high."""
     x, y, z, step_x, step_y, step_z = line
@@ -124,7 +109,7 @@ def _place_nearest(line, low, high, size, index):
         index[_INDEX(place)] = k * nxy + j * nx + i
 
 
-@compiled
+@_kernel
 def _place_linear(line, low, high, size, index, parts):
     """Flat index of the lowest corner of the cell of each column low to high, and the position within the cell."""
     x, y, z, step_x, step_y, step_z = line
@@ -143,7 +128,7 @@ def _place_linear(line, low, high, size, index, parts):
         parts[0, at], parts[1, at], parts[2, at] = np.float32(p - i), np.float32(q - j), np.float32(r - k)
 
 
-@compiled
+@_kernel
 def _steps(size):
     """What the upper corner along x, y, z adds to the flat index; 0 along an axis of a single voxel."""
     return (
@@ -153,7 +138,7 @@ def _steps(size):
     )
 
 
-@compiled
+@_kernel
 def _seams(line, slab, size, low, high):
     """(first, after last) of the columns whose cell lies in the slab with both of its sides.
 
@@ -165,14 +150,14 @@ def _seams(line, slab, size, low, high):
     return _within(base, step, least, limit, low, high)
 
 
-@compiled
+@_kernel
 def _side(line, slab, column):
     """Which side of its cell a pixel in a shared cell may change."""
     base, step = (line[0], line[3]) if slab[0] == 0 else (line[1], line[4]) if slab[0] == 1 else (line[2], line[5])
     return _UPPER if base + step * column < slab[1] else _LOWER
 
 
-@compiled
+@_kernel
 def _corner(number, parts, place, steps):
     """(offset, weight along z and y, weight along x) of corner `number`, whose bits 0, 1, 2 are x, y, z."""
     one, offset = np.float32(1), _INDEX(0)
@@ -192,13 +177,13 @@ def _corner(number, parts, place, steps):
     return offset, z * y, x
 
 
-@compiled
+@_kernel
 def _owned(number, axis, side):
     """Whether corner `number` lies on the side that may be changed."""
     return side == _BOTH or (number >> axis) & 1 == side
 
 
-@compiled
+@_kernel
 def nearest_mean(frames, matrices, runs, box, slab, size, threshold, packed):
     """Add sums and counts to `packed` [voxels] int64: grey values in the lower bits, pixels in the upper ones."""
     index = np.empty(frames.shape[2], np.int64)
@@ -214,7 +199,7 @@ def nearest_mean(frames, matrices, runs, box, slab, size, threshold, packed):
                     packed[_INDEX(index[_INDEX(place)])] += np.int64(grey) + _ONE_PIXEL
 
 
-@compiled
+@_kernel
 def nearest_one(frames, matrices, runs, box, slab, size, threshold, brightest, values, weights):
     """Keep the last or the brightest pixel in `values` [voxels] uint8, count pixels in `weights` [voxels] float32."""
     index = np.empty(frames.shape[2], np.int64)
@@ -232,13 +217,13 @@ def nearest_one(frames, matrices, runs, box, slab, size, threshold, brightest, v
                     weights[voxel] += np.float32(1)
 
 
-@compiled
+@_kernel
 def _add(sums, at, weight, weighted):
     sums[at] += weight
     sums[at + _INDEX(1)] += weighted
 
 
-@compiled
+@_kernel
 def _spread(sums, pixels, threshold, index, parts, steps, low, start, stop):
     """Add the pixels at places start to stop to all eight voxels around them."""
     one = np.float32(1)
@@ -266,7 +251,7 @@ def _spread(sums, pixels, threshold, index, parts, steps, low, start, stop):
         _add(sums, at + dz + dy + dx, upper * x, upper * high_part)
 
 
-@compiled
+@_kernel
 def _spread_to_one_side(sums, pixels, threshold, index, parts, steps, low, start, stop, axis, side):
     """The same for pixels in a cell that is shared with another slab: only to the side that is in this one."""
     for number in range(start, stop):
@@ -282,7 +267,7 @@ def _spread_to_one_side(sums, pixels, threshold, index, parts, steps, low, start
                 _add(sums, (_INDEX(index[place]) + offset) * _INDEX(2), upper * x, upper * share)
 
 
-@compiled
+@_kernel
 def linear_mean(frames, matrices, runs, box, slab, size, threshold, sums):
     """Add weights and weighted grey values to `sums` [2 * voxels] float32, side by side; slab = (axis, first, stop)."""
     index, parts = np.empty(frames.shape[2], np.int64), np.empty((3, frames.shape[2]), np.float32)
@@ -304,7 +289,7 @@ def linear_mean(frames, matrices, runs, box, slab, size, threshold, sums):
                     )
 
 
-@compiled
+@_kernel
 def linear_one(frames, matrices, runs, box, slab, size, threshold, brightest, values, weights):
     """As `nearest_one`, for the voxels around each pixel whose weight is large enough."""
     index, parts = np.empty(frames.shape[2], np.int64), np.empty((3, frames.shape[2]), np.float32)
@@ -329,7 +314,7 @@ def linear_one(frames, matrices, runs, box, slab, size, threshold, brightest, va
                         weights[voxel] += upper * x
 
 
-@compiled
+@_kernel
 def finish_nearest_mean(packed, volume, coverage, start, stop):
     """Mean rounded to the nearest grey value, halves up, and number of pixels, of voxels start to stop."""
     for place in range(start, stop):
@@ -340,7 +325,7 @@ def finish_nearest_mean(packed, volume, coverage, start, stop):
         coverage[at] = np.float32(count)
 
 
-@compiled
+@_kernel
 def finish_linear_mean(sums, volume, coverage, start, stop):
     """Mean rounded to the nearest grey value, and weight, of voxels start to stop; next to no weight is unseen."""
     for place in range(start, stop):
@@ -352,36 +337,62 @@ def finish_linear_mean(sums, volume, coverage, start, stop):
         coverage[at] = weight if seen else np.float32(0)
 
 
+@_kernel
+def best_sticks(coded, homes, steps, lengths, length, sticks):
+    """[n] int64: score-weighted mean of the best sticks of each hole, cut to a whole number; -1 where there is none.
+
+    `coded` holds 0, or grey value + 1 of a seen voxel, with a margin that no stick leaves; `homes` [n] are the indices
+    of the holes. A step along a direction adds `steps` [d] to the index and has `lengths` [d].
+    """
+    result = np.full(len(homes), -1, np.int64)
+    scores, values = np.zeros(len(steps)), np.zeros(len(steps), np.int64)
+    for number in range(len(homes)):
+        home = homes[number]
+        for d in range(len(steps)):
+            scores[d] = 0.0
+            f = _steps_to_seen(coded, home, steps[d], length - 1)
+            b = _steps_to_seen(coded, home, -steps[d], length - 1 - f) if f > 0 else 0
+            if b > 0:
+                ahead, behind = coded[home + f * steps[d]] - 1, coded[home - b * steps[d]] - 1
+                values[d] = ((b + 1) * ahead + f * behind) // (f + b + 1)
+                scores[d] = 1.0 / ((f + b + 1) * lengths[d])
+        total, weighted = 0.0, 0.0
+        for d in range(len(steps)):
+            if scores[d] > 0 and np.count_nonzero(scores > scores[d] + _EQUAL_SCORES) < sticks:
+                total += scores[d]
+                weighted += scores[d] * values[d]
+        if total > 0:
+            result[number] = np.int64(np.floor(weighted / total + 1e-6))
+    return result
+
+
+@_kernel
+def _steps_to_seen(coded, home, step, limit):
+    """Number of steps from `home` to the first seen voxel; 0 where there is none within the limit."""
+    for count in range(1, limit + 1):
+        if coded[home + count * step] > 0:
+            return count
+    return 0
+
+
 _PLACING = (
-    types.Array(types.uint8, 3, "C", readonly=True),
-    types.float64[:, :, ::1],
-    types.int64[:, ::1],
-    types.float64[:, ::1],
-    types.int64[::1],
-    types.int64[::1],
-    types.int64,
+    types.Array(uint8, 3, "C", readonly=True),
+    float64[:, :, ::1],
+    int64[:, ::1],
+    float64[:, ::1],
+    int64[::1],
+    int64[::1],
+    int64,
 )
-_ONE = (types.boolean, types.uint8[::1], types.float32[::1])
-_FINISHED = (types.uint8[::1], types.float32[::1], types.int64, types.int64)
-#: The one signature of each kernel that is called from Python.
-_SIGNATURES = {
-    nearest_mean: (*_PLACING, types.int64[::1]),
+_ONE = (types.boolean, uint8[::1], float32[::1])
+_FINISHED = (uint8[::1], float32[::1], int64, int64)
+#: The kernels that are called from Python, with the types of their arguments.
+SIGNATURES = {
+    nearest_mean: (*_PLACING, int64[::1]),
     nearest_one: (*_PLACING, *_ONE),
-    linear_mean: (*_PLACING, types.float32[::1]),
+    linear_mean: (*_PLACING, float32[::1]),
     linear_one: (*_PLACING, *_ONE),
-    finish_nearest_mean: (types.int64[::1], *_FINISHED),
-    finish_linear_mean: (types.float32[::1], *_FINISHED),
+    finish_nearest_mean: (int64[::1], *_FINISHED),
+    finish_linear_mean: (float32[::1], *_FINISHED),
+    best_sticks: (int16[::1], int64[::1], int64[::1], float64[::1], int64, int64),
 }
-
-
-def prepare(kernel: Callable, signature: tuple | None = None) -> Callable:
-    """Return the kernel, compiled or loaded now instead of at its first call."""
-    signature = signature or _SIGNATURES[kernel]
-    try:
-        kernel.compile(signature)
-    except OSError:  # the result cannot be kept, as on a full disk
-        for function in list(kernel.py_func.__globals__.values()):
-            if isinstance(function, Dispatcher):
-                function._cache.disable()
-        kernel.compile(signature)
-    return kernel

@@ -148,7 +148,8 @@ def reconstruct_volume(
         reject_below: pixels darker than this grey value are left out.
         hole_filling: "none", a method, a :class:`HoleFilling`, or several of them to try in turn. Only voxels that
             nothing reached are filled.
-        progress: receives `Stage.RECONSTRUCTING` (frames) and `Stage.FILLING_HOLES` (slices).
+        progress: receives `Stage.RECONSTRUCTING` (frames), `Stage.FILLING_HOLES` (slices), and before them
+            `Stage.PREPARING` (kernels) where the inner loops have to be compiled.
         cancelled: called before each frame.
 
     Raises:
@@ -159,6 +160,7 @@ def reconstruct_volume(
     usable = usable_frames(sweep, trajectory)
     clip, fan = resolved_area(sweep, clip, fan)
     grid = plan_grid(sweep, trajectory, clip=clip, fan=fan) if grid is None else grid
+    reporter = Reporter(progress, cancelled)
     builder = VolumeBuilder(
         grid,
         sweep.frame_size,
@@ -168,13 +170,14 @@ def reconstruct_volume(
         clip=clip,
         fan=fan,
         reject_below=reject_below,
+        reporter=reporter,
     )
-    reporter = Reporter(progress, cancelled)
     _insert_all(builder, sweep, trajectory.poses, usable, reporter)
     volume, coverage = builder.finish()
     if not coverage.any():
         raise InputError(
-            f"No pixel of the {len(usable)} usable frames reached the volume of {grid.describe()[:-1]}; "
+            f"No pixel of the {len(usable)} usable frames reached the volume of {grid.size} voxels of {grid.spacing_mm} "
+            f"mm from {grid.origin_mm.round(1).tolist()} mm in {grid.frame}; "
             "choose another region, clip rectangle or rejection threshold."
         )
     filled = np.zeros(grid.shape, bool)

@@ -1,8 +1,5 @@
 """The compiled loops give what the definition gives, however the grid is cut; and a volume can grow frame by frame."""
 
-import errno
-import os
-import subprocess
 import sys
 
 import numpy as np
@@ -10,8 +7,9 @@ import pytest
 import torch
 from plain_volume import plain_volume
 
-from DualTrackCore.errors import InputError
-from DualTrackCore.reconstruction import Fan, VolumeBuilder, VoxelGrid, kernels, plan_grid, reconstruct_volume
+from DualTrackCore.errors import InputError, MissingDependencyError
+from DualTrackCore.progress import Stage
+from DualTrackCore.reconstruction import Fan, VolumeBuilder, VoxelGrid, builder, plan_grid, reconstruct_volume
 from DualTrackCore.reconstruction.area import Rectangle, select_pixels
 from DualTrackCore.reconstruction.builder import Compounder, cut_grid
 from DualTrackCore.sweep import Sweep
@@ -108,22 +106,22 @@ def test_runs_of_pixels_are_the_mask():
 def test_a_volume_built_frame_by_frame_is_the_one_built_at_once(interpolation, compounding):
     sweep, trajectory, grid = turned_sweep((20, 30, 40))
     options = {"interpolation": interpolation, "compounding": compounding, "clip": (2, 1, 25, 20)}
-    builder = VolumeBuilder(grid, sweep.frame_size, sweep.image_from_pixel, **options)
-    builder.add(sweep.frames[0], trajectory.poses[0])
-    builder.add(sweep.frames[1:4], trajectory.poses[1:4])
-    early_volume, early_coverage = builder.snapshot()
+    growing = VolumeBuilder(grid, sweep.frame_size, sweep.image_from_pixel, **options)
+    growing.add(sweep.frames[0], trajectory.poses[0])
+    growing.add(sweep.frames[1:4], trajectory.poses[1:4])
+    early_volume, early_coverage = growing.snapshot()
     kept = early_volume.copy(), early_coverage.copy()
-    builder.add(sweep.frames[4:], trajectory.poses[4:])
+    growing.add(sweep.frames[4:], trajectory.poses[4:])
     whole = reconstruct_volume(sweep, trajectory, grid, **options)
     part = reconstruct_volume(sweep.slice(0, 4), Trajectory(trajectory.poses[:4]), grid, **options)
-    volume, coverage = builder.snapshot()
+    volume, coverage = growing.snapshot()
     np.testing.assert_array_equal(volume, whole.volume)
     np.testing.assert_array_equal(coverage, whole.coverage)
     np.testing.assert_array_equal(early_volume, part.volume)
     np.testing.assert_array_equal(early_coverage, part.coverage)
     np.testing.assert_array_equal(early_volume, kept[0])
     np.testing.assert_array_equal(early_coverage, kept[1])
-    assert builder.frames_used == 7
+    assert growing.frames_used == 7
 
 
 @pytest.mark.parametrize(
@@ -141,35 +139,14 @@ def test_frames_and_poses_that_do_not_fit_are_refused(frames, poses, sentence):
         VolumeBuilder(grid, SIZE, sweep.image_from_pixel).add(frames, poses)
 
 
-def test_numba_that_cannot_be_imported_is_named_with_its_remedy():
-    code = "import sys; sys.modules['numba'] = None; from DualTrackCore.reconstruction import VolumeBuilder"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    *_, last = result.stderr.splitlines()
-    assert last.startswith("DualTrackCore.errors.MissingDependencyError: The package numba")
-    assert "pip install" in last
+def test_numba_that_cannot_be_imported_is_named_with_its_remedy(monkeypatch):
+    monkeypatch.setitem(sys.modules, "numba", None)
+    with pytest.raises(MissingDependencyError, match=r"numba.*cannot be imported.*pip install"):
+        reconstruct_volume(*turned_sweep((0, 0, 0)))
 
 
-FULL_DISK = f"""
-from numba.core.caching import IndexDataCacheFile
-def save(*arguments):
-    raise OSError({errno.ENOSPC}, "No space left on device")
-IndexDataCacheFile.save = save
-from DualTrackCore.reconstruction import kernels
-assert kernels.prepare(kernels.nearest_mean).signatures
-"""
-
-
-def test_kernels_are_compiled_also_where_a_full_disk_cannot_keep_them(tmp_path):
-    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
-    subprocess.run([sys.executable, "-c", FULL_DISK], env=environment, check=True)
-
-
-def test_an_installation_that_cannot_be_written_compiles_without_keeping(monkeypatch):
-    def nowhere_to_keep(cache=False, **options):
-        if cache:
-            raise RuntimeError("cannot cache function: no locator available")
-        return lambda function: ("compiled", function, options)
-
-    monkeypatch.setattr(kernels, "njit", nowhere_to_keep)
-    how, function, options = kernels.compiled(len)
-    assert (how, function, options["nogil"]) == ("compiled", len, True)
+def test_loops_that_have_to_be_compiled_are_reported_first(monkeypatch):
+    monkeypatch.setattr(builder, "compile_kernels", lambda kernels, reporter: reporter.report(Stage.PREPARING, 1, 1))
+    reports = []
+    reconstruct_volume(*turned_sweep((0, 0, 0)), progress=reports.append)
+    assert [report.stage for report in reports][:2] == [Stage.PREPARING, Stage.RECONSTRUCTING]
