@@ -176,8 +176,8 @@ def reconstruct_volume(
     volume, coverage = builder.finish()
     if not coverage.any():
         raise InputError(
-            f"No pixel of the {len(usable)} usable frames reached the volume of {grid.size} voxels of {grid.spacing_mm} "
-            f"mm from {grid.origin_mm.round(1).tolist()} mm in {grid.frame}; "
+            f"No pixel of the {len(usable)} usable frames reached the volume of {grid.size} voxels of "
+            f"{grid.spacing_mm} mm from {grid.origin_mm.round(1).tolist()} mm in {grid.frame}; "
             "choose another region, clip rectangle or rejection threshold."
         )
     filled = np.zeros(grid.shape, bool)
