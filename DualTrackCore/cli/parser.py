@@ -213,8 +213,8 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
         "--method",
         metavar="NAME",
         action="append",
-        help="identity, mean-motion, own-mean-motion, decorrelation, decorrelation-told, model:M, four-views:M (run "
-        "with --views 4), local:M (encoder alone), global:M, baseline:B; M is a model's name or a weights file, B a "
+        help="identity, mean-motion, own-mean-motion, decorrelation, decorrelation-oracle-direction, model:M, tta4:M "
+        "(run with --tta 4), local:M (encoder alone), global:M, baseline:B; M is a model's name or a weights file, B a "
         "trained baseline's; repeat for several (default: those without weights and model:mini)",
     )
     parser.add_argument("--split", metavar="NAME", help="only the sweeps of this split: train, val, ...")

@@ -78,7 +78,7 @@ def _run_into(output: str, sweep: str, settings: RunSettings, console: Console) 
 def _summary(report: RunReport, target: Path) -> str:
     trajectory = report.trajectory
     rows = [("trajectory", f"{trajectory['path_length_mm']:.1f} mm path over {plural(trajectory['poses'], 'frame')}")]
-    if augmented := trajectory["source"].get("views"):
+    if augmented := trajectory["source"].get("test_time_augmentation"):
         rows.append(("augmentation", f"mean of the sweep {', '.join(augmented)}"))
     if report.volume is not None:
         rows.append(("volume", _volume_text(report.volume)))

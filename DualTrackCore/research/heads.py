@@ -28,7 +28,7 @@ def estimate_with_head(
     head: Head,
     *,
     samples: int = GLOBAL_SAMPLES,
-    views: int = 1,
+    test_time_augmentation: int = 1,
     device: str | torch.device = "auto",
     precision: Precision = "auto",
     chunk_frames: int | str = "auto",
@@ -45,19 +45,26 @@ def estimate_with_head(
         sweep, model, device, precision, chunk_frames, progress, cancelled: as in
             :func:`~DualTrackCore.tracking.estimate_trajectory`.
         head: "fusion" is the whole network.
-        views: as there; more than one for "fusion" only.
+        test_time_augmentation: as there; more than one for "fusion" only.
         samples: for "global": frames that the encoder sees; a sweep longer than the position table is taken in pieces
             of that length, each with so many.
 
     Raises:
-        InputError: an unknown head, one that the weights do not have, several views for one encoder, or as in
+        InputError: an unknown head, one that the weights do not have, test-time augmentation of one encoder, or as in
             `estimate_trajectory`.
     """
     options = {"device": device, "precision": precision, "chunk_frames": chunk_frames}
     if head == "fusion":
-        return estimate_trajectory(sweep, model, views=views, progress=progress, cancelled=cancelled, **options)
-    if views != 1:
-        raise InputError(f"The head {head!r} takes one view, not {views}; more are for the whole network.")
+        return estimate_trajectory(
+            sweep,
+            model,
+            test_time_augmentation=test_time_augmentation,
+            progress=progress,
+            cancelled=cancelled,
+            **options,
+        )
+    if test_time_augmentation != 1:
+        raise InputError(f"The head {head!r} has no test-time augmentation; choose 1, or the head fusion.")
     reporter = Reporter(progress, cancelled)
     if head == "local":
         poses, provenance = _local(sweep, model, reporter, options)
@@ -72,7 +79,7 @@ def _local(sweep: Sweep, model: Model, reporter: Reporter, options: dict) -> tup
     network, local = model.network, model.network.local
     linear = _trained(local.temporal_encoder.fc, "local", model)
 
-    def read_out(tokens: Tensor, _: Tensor, reporter: Reporter) -> Tensor:
+    def head(tokens: Tensor, _: Tensor, reporter: Reporter) -> Tensor:
         return motions_in_windows(
             len(tokens),
             network.positions,
@@ -81,7 +88,7 @@ def _local(sweep: Sweep, model: Model, reporter: Reporter, options: dict) -> tup
             lambda done, total: reporter.report(Stage.ATTENTION, done, total),
         )
 
-    motions, provenance = run_network(sweep, model, read_out, whole_frames=(), reporter=reporter, **options)
+    motions, provenance = run_network(sweep, model, head, global_frames=(), reporter=reporter, **options)
     return accumulate(matrices_from_parameters(motions)), provenance
 
 
@@ -93,7 +100,7 @@ def _global(sweep: Sweep, model: Model, samples: int, reporter: Reporter, option
     pieces = _pieces(len(sweep), model.network.positions, samples)
     chosen = np.unique(np.concatenate(pieces))
 
-    def read_out(_: Tensor, pooled: Tensor, reporter: Reporter) -> Tensor:
+    def head(_: Tensor, pooled: Tensor, reporter: Reporter) -> Tensor:
         parts = []
         for done, piece in enumerate(pieces):
             reporter.report(Stage.ATTENTION, done, len(pieces))
@@ -103,7 +110,7 @@ def _global(sweep: Sweep, model: Model, samples: int, reporter: Reporter, option
         return torch.cat(parts)
 
     motions, provenance = run_network(
-        sweep, model, read_out, whole_frames=chosen, local=False, reporter=reporter, **options
+        sweep, model, head, global_frames=chosen, local=False, reporter=reporter, **options
     )
     return interpolated_poses(chosen, accumulate(matrices_from_parameters(motions))), provenance
 

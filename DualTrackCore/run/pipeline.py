@@ -136,7 +136,7 @@ def _trajectory(
             device=settings.device,
             precision=settings.precision,
             chunk_frames=settings.chunk_frames,
-            views=settings.test_time_augmentation,
+            test_time_augmentation=settings.test_time_augmentation,
             progress=reporter.forward,
             cancelled=reporter.cancelled,
         )

@@ -35,8 +35,8 @@ from DualTrackCore.tracking.device import (
 from DualTrackCore.tracking.preprocessing import Preprocessor
 from DualTrackCore.tracking.scope import scope_warnings
 from DualTrackCore.tracking.streaming import StreamingTrunk
+from DualTrackCore.tracking.test_time_augmentation import augmentations
 from DualTrackCore.tracking.transfer import FramesAhead
-from DualTrackCore.tracking.views import other_views
 from DualTrackCore.tracking.windows import poses_in_windows
 from DualTrackCore.trajectory import Trajectory, matrices_from_parameters, parameters_from_matrices
 from DualTrackCore.version import __version__
@@ -48,18 +48,18 @@ class TrackingWarning(UserWarning):
 
 @dataclass(frozen=True)
 class EngineRun:
-    """Where and how one trajectory is computed; `local` and `whole` say which features are wanted of which frames."""
+    """Where and how one trajectory is computed; `local` and `global_frames` say which features are computed."""
 
     model: Model
     device: torch.device
     precision: str
     preprocessor: Preprocessor
     local: bool
-    whole: np.ndarray
+    global_frames: np.ndarray
 
 
 #: Class tokens [N, C] of all frames, pooled features [K, F] of the chosen ones, and the reporter, to motions [n, 6].
-ReadOut = Callable[[Tensor, Tensor, Reporter], Tensor]
+Head = Callable[[Tensor, Tensor, Reporter], Tensor]
 
 
 def estimate_trajectory(
@@ -69,7 +69,7 @@ def estimate_trajectory(
     device: str | torch.device = "auto",
     precision: Precision = "auto",
     chunk_frames: int | str = "auto",
-    views: int = 1,
+    test_time_augmentation: int = 1,
     progress: ProgressCallback | None = None,
     cancelled: CancelledCallback | None = None,
 ) -> Trajectory:
@@ -83,10 +83,10 @@ def estimate_trajectory(
             computes with it, where the compiled kernels are missing and the model card allows it; else fp32.
         chunk_frames: frames through the trunk at a time; the result does not depend on it beyond rounding. Halved and
             tried again when the device runs out of memory.
-        views: how often the network runs: 1, on the sweep as it is; 2, mirrored left to right as well; 4, both of them
-            backwards as well. Motions are the means of what it finds in them, which cancels part of its random error.
-        progress: receives `Stage.NETWORK` (frames) and `Stage.ATTENTION` (windows); with more than one view the
-            name of another view is the detail of its reports.
+        test_time_augmentation: how often the network runs: 1, on the sweep as it is; 2, mirrored left to right as well;
+            4, both of them backwards as well. Motions are means of all runs, which cancels part of the random error.
+        progress: receives `Stage.NETWORK` (frames) and `Stage.ATTENTION` (windows); the detail is the name of the
+            augmentation.
         cancelled: asked between chunks.
 
     Returns:
@@ -98,17 +98,17 @@ def estimate_trajectory(
         OutOfMemoryError: one frame at a time is still too much for the device.
         Cancelled: the caller asked to stop.
     """
-    others = other_views(views)
+    others = augmentations(test_time_augmentation)
     options = {"device": device, "precision": precision, "chunk_frames": chunk_frames}
     reporter = Reporter(progress, cancelled)
     parameters, provenance = run_whole(sweep, model, reporter=reporter, **options)
     if others:
-        found = [parameters]
-        for view in others:
-            seen, _ = run_whole(view.look(sweep), model, reporter=reporter.with_detail(view.name), **options)
-            found.append(parameters_from_matrices(view.back(matrices_from_parameters(seen))))
-        parameters = np.mean(found, axis=0)
-        provenance = {**provenance, "views": ["as it is", *(view.name for view in others)]}
+        runs = [parameters]
+        for other in others:
+            changed, _ = run_whole(other.apply(sweep), model, reporter=reporter.with_detail(other.name), **options)
+            runs.append(parameters_from_matrices(other.undo(matrices_from_parameters(changed))))
+        parameters = np.mean(runs, axis=0)
+        provenance = {**provenance, "test_time_augmentation": ["as it is", *(other.name for other in others)]}
     for message in provenance["warnings"]:
         warnings.warn(message, TrackingWarning, stacklevel=2)
     return Trajectory.from_parameters(parameters, provenance)
@@ -117,28 +117,27 @@ def estimate_trajectory(
 def run_whole(sweep: Sweep, model: Model, **options: Any) -> tuple[np.ndarray, dict[str, object]]:
     """Motions [N - 1, 6] by the whole network and their provenance; options and errors are those of `run_network`."""
     network = model.network
-    return run_network(sweep, model, _whole_network(network), whole_frames=network.global_frames(len(sweep)), **options)
+    return run_network(sweep, model, _fusion_head(network), global_frames=network.global_frames(len(sweep)), **options)
 
 
-def _whole_network(network: DualTrack) -> ReadOut:
-    """The read-out of local and global features together: what the network is trained for."""
+def _fusion_head(network: DualTrack) -> Head:
+    """The head on local and global features together: what the network is trained for."""
 
-    def read_out(local_features: Tensor, global_features: Tensor, reporter: Reporter) -> Tensor:
+    def head(local_features: Tensor, global_features: Tensor, reporter: Reporter) -> Tensor:
         return poses_in_windows(
             network, local_features, global_features, lambda done, total: reporter.report(Stage.ATTENTION, done, total)
         )
 
-    return read_out
+    return head
 
 
 def run_network(
     sweep: Sweep,
     model: Model,
-    read_out: ReadOut,
+    head: Head,
     *,
-    whole_frames: Sequence[int],
+    global_frames: Sequence[int],
     local: bool = True,
-    crop_shift: tuple[int, int] = (0, 0),
     device: str | torch.device = "auto",
     precision: Precision = "auto",
     chunk_frames: int | str = "auto",
@@ -148,10 +147,9 @@ def run_network(
 
     Args:
         sweep, model, device, precision, chunk_frames: as in :func:`estimate_trajectory`.
-        read_out: from features to motions; runs on the device, without gradients.
-        whole_frames: rising indices of the frames that go through the global backbone.
+        head: from features to motions; runs on the device, without gradients.
+        global_frames: rising indices of the frames that go through the global backbone.
         local: whether frames go through the local trunk; where not, there are 0 class tokens.
-        crop_shift: (rows, columns) that the local crop lies off its central place, pixels at the model's spacing.
         reporter: told of stage "network".
 
     Returns:
@@ -163,14 +161,14 @@ def run_network(
     sweep.require_images()
     if len(sweep) < 2:
         raise InputError("The sweep has one frame; a trajectory needs at least two.")
-    run = prepare(sweep, model, device, precision, local, whole_frames, crop_shift)
+    run = prepare(sweep, model, device, precision, local, global_frames)
     chunk = choose_chunk(chunk_frames, model.network, run.device, run.precision)
     network = model.network.eval()
     try:
         network.to(run.device)
         with torch.inference_mode():
             local_features, global_features, chunk = _features(run, sweep, chunk, reporter)
-            parameters = read_out(local_features, global_features, reporter).cpu().numpy()
+            parameters = head(local_features, global_features, reporter).cpu().numpy()
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
@@ -186,25 +184,13 @@ def prepare(
     device: str | torch.device,
     precision: Precision,
     local: bool,
-    whole_frames: Sequence[int],
-    crop_shift: tuple[int, int],
+    global_frames: Sequence[int],
 ) -> EngineRun:
     """Check the options and choose the device; `sweep` tells frame size and spacing, the rest as for `run_network`."""
     chosen = choose_device(device)
-    network, card = model.network, model.card
-    preprocessor = Preprocessor(
-        sweep.frame_size,
-        sweep.require_spacing(),
-        card.spacing_mm,
-        network.crop_size,
-        network.global_size,
-        card.global_mean,
-        card.global_std,
-        crop_shift,
-    )
-    whole = np.asarray(whole_frames, dtype=np.int64)
-    precision = choose_precision(precision, chosen, card.bf16_error)
-    return EngineRun(model, chosen, precision, preprocessor, local, whole)
+    preprocessor = Preprocessor.for_model(model, sweep)
+    precision = choose_precision(precision, chosen, model.card.bf16_error)
+    return EngineRun(model, chosen, precision, preprocessor, local, np.asarray(global_frames, dtype=np.int64))
 
 
 def _features(run: EngineRun, sweep: Sweep, chunk: int, reporter: Reporter) -> tuple[Tensor, Tensor, int]:
@@ -219,15 +205,15 @@ def _features(run: EngineRun, sweep: Sweep, chunk: int, reporter: Reporter) -> t
             try:
                 images = ahead.take(start, chunk)
                 stop = start + len(images)
-                local, whole = chunk_features(run, stream, images, start, stop == frames)
+                tokens, pooled = chunk_features(run, stream, images, start, stop == frames)
             except (RuntimeError, MemoryError) as error:
                 if chunk == 1 or not is_out_of_memory(error):
                     raise
                 chunk = chunk // 2
                 release_memory(run.device)
                 continue
-            local_parts.append(local)
-            global_parts.extend(whole)
+            local_parts.append(tokens)
+            global_parts.extend(pooled)
             start = stop
             reporter.report(Stage.NETWORK, start, frames)
     nothing = torch.empty(0, device=run.device)
@@ -239,16 +225,17 @@ def chunk_features(
 ) -> tuple[Tensor, list[Tensor]]:
     """Local features that have become complete, and global features of the frames of this chunk that need them."""
     network = run.model.network
-    here = run.whole[(run.whole >= start) & (run.whole < start + len(images))] - start
-    seen = images[torch.from_numpy(here).to(images.device)]
-    whole = []
+    here = run.global_frames[(run.global_frames >= start) & (run.global_frames < start + len(images))] - start
+    global_images = images[torch.from_numpy(here).to(images.device)]
+    pooled = []
     with half_precision(run.precision, run.device):
-        if len(seen):
-            whole.append(network.global_encoder.image_features(run.preprocessor.whole(seen)[None])[0].float())
+        if len(global_images):
+            prepared = run.preprocessor.global_image(global_images)
+            pooled.append(network.global_encoder.image_features(prepared[None])[0].float())
         if not run.local:
-            return torch.empty(0, device=run.device), whole
+            return torch.empty(0, device=run.device), pooled
         # The stream comes last: once it has taken the frames, nothing in this chunk can fail any more.
-        return stream.push(run.preprocessor.local(images), last), whole
+        return stream.push(run.preprocessor.local(images), last), pooled
 
 
 def class_tokens(run: EngineRun, maps: Tensor) -> Tensor:

@@ -65,7 +65,7 @@ class LiveTracker:
     last call. A frame's pose appears once the trunk has seen the frames that it depends on (17 for the published
     network) and the chunk that holds the last of them is full; it changes until the attention window has moved past it.
     Memory does not depend on the length of the sweep but for a class token and a pose a frame, below a kilobyte for the
-    networks there are. Where the network is slower than the frames, :attr:`behind_frames` grows up to `most_behind`,
+    networks there are. Where the network is slower than the frames, :attr:`behind_frames` grows up to `max_lag_frames`,
     and then :meth:`push` waits: a source that cannot wait looks at it and leaves frames out.
 
     Making a tracker sends black frames through the network, so that the first frame finds everything loaded; in a new
@@ -81,7 +81,7 @@ class LiveTracker:
         chunk_frames: frames through the trunk at a time; fewer are known sooner, more cost less.
         window_frames: frames that the transformers see for provisional poses; by default as many as the model takes,
             256 at most.
-        most_behind: frames that may wait for the network.
+        max_lag_frames: frames that may wait for the network.
         simulated: whether the frames come from the simulation, as in the provenance of a
             :class:`~DualTrackCore.sweep.Sweep`.
         cancelled: asked before every chunk.
@@ -102,20 +102,20 @@ class LiveTracker:
         precision: Precision = "auto",
         chunk_frames: int = LIVE_CHUNK,
         window_frames: int | None = None,
-        most_behind: int = 64,
+        max_lag_frames: int = 64,
         simulated: bool = False,
         cancelled: CancelledCallback | None = None,
     ) -> None:
         self._template = _sweep_without_pixels(1, frame_size, spacing_mm, simulated)
         self._template.require_images()
-        self._run = prepare(self._template, model, device, precision, True, (), (0, 0))
+        self._run = prepare(self._template, model, device, precision, True, ())
         self._chunk = choose_chunk(chunk_frames, model.network, self._run.device, self._run.precision)
-        if isinstance(most_behind, bool) or not isinstance(most_behind, int) or most_behind < self._chunk:
+        if isinstance(max_lag_frames, bool) or not isinstance(max_lag_frames, int) or max_lag_frames < self._chunk:
             raise InputError(
-                f"most_behind is {most_behind!r}; it must be a whole number of frames, at least one chunk "
+                f"max_lag_frames is {max_lag_frames!r}; it must be a whole number of frames, at least one chunk "
                 f"({self._chunk})."
             )
-        self._most_behind = most_behind
+        self._max_lag_frames = max_lag_frames
         network = model.network
         window = min(network.positions, LIVE_WINDOW) if window_frames is None else window_frames
         self._path = ProvisionalPath(network, window)
@@ -173,7 +173,7 @@ class LiveTracker:
             self._submit(waiting[: self._chunk], last=False)
             waiting = waiting[self._chunk :]
         self._waiting = waiting.copy()
-        return self._told(until=self._most_behind)
+        return self._told(until=self._max_lag_frames)
 
     def wait(self) -> list[ProvisionalPose]:
         """Let the network catch up; returns and raises as :meth:`push`."""
@@ -226,7 +226,7 @@ class LiveTracker:
         """
         network, device = self._run.model.network, self._run.device
         frames = max(self._chunk, 2)  # one frame has no motion, and would not reach the transformers
-        run = replace(self._run, whole=np.arange(0, frames, network.global_every))
+        run = replace(self._run, global_frames=np.arange(0, frames, network.global_every))
         path = ProvisionalPath(network, self._path.window_frames)
 
         def work() -> None:
@@ -259,7 +259,7 @@ class LiveTracker:
         start = self._submitted
         self._submitted += len(frames)
         self._jobs.append(self._thread.submit(self._guarded, self._take, frames.copy(), start, last))
-        self._settle(self._most_behind)
+        self._settle(self._max_lag_frames)
 
     def _settle(self, most: int) -> None:
         """Wait until at most so many frames are behind; raise what went wrong in the thread."""
@@ -292,7 +292,7 @@ class LiveTracker:
 
     def _take(self, frames: np.ndarray, start: int, last: bool) -> None:
         stop, every = start + len(frames), self._run.model.network.global_every
-        run = replace(self._run, whole=np.arange(-(-start // every) * every, stop, every))
+        run = replace(self._run, global_frames=np.arange(-(-start // every) * every, stop, every))
         images = torch.from_numpy(frames).to(run.device)
         tokens, pooled = chunk_features(run, self._stream, images, start, last)
         self._local.append(tokens)

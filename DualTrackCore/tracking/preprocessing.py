@@ -7,11 +7,17 @@ the model's first, about the image centre, so that a pixel means the same millim
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from DualTrackCore.sweep import Sweep
+
+if TYPE_CHECKING:
+    from DualTrackCore.network.model import Model
 
 #: Spacings that agree to this fraction count as equal: over 640 columns the difference is below a pixel.
 SPACING_TOLERANCE = 1e-3
@@ -38,10 +44,10 @@ def resampling_matrix(inputs: int, scale: float) -> np.ndarray:
         [round(inputs / scale), inputs] float32; rows sum to one.
     """
     outputs = max(1, round(inputs / scale))
-    reach = max(scale, 1.0)
+    radius = max(scale, 1.0)
     centres = inputs / 2 + (np.arange(outputs) + 0.5 - outputs / 2) * scale
     distance = np.abs(np.arange(inputs) + 0.5 - np.clip(centres, 0.5, inputs - 0.5)[:, None])
-    weights = np.maximum(0.0, 1.0 - distance / reach)
+    weights = np.maximum(0.0, 1.0 - distance / radius)
     return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
@@ -55,8 +61,6 @@ class Preprocessor:
         crop_size: pixels a side of the local crop.
         global_size: pixels a side of the resized whole frame.
         global_mean, global_std: normalisation of the resized frame.
-        crop_shift: (rows, columns) that :meth:`local` takes its crop off the central place, pixels at the model's
-            spacing; within :attr:`shift_limits`.
     """
 
     def __init__(
@@ -68,12 +72,11 @@ class Preprocessor:
         global_size: int,
         global_mean: float = 0.0,
         global_std: float = 1.0,
-        crop_shift: tuple[int, int] = (0, 0),
     ) -> None:
         scales = [model / own for own, model in zip(spacing_mm, model_spacing_mm, strict=True)]
         self.resamples = any(not math.isclose(scale, 1.0, rel_tol=SPACING_TOLERANCE) for scale in scales)
         self.global_size, self.global_mean, self.global_std = global_size, global_mean, global_std
-        self._crop_size, self._crop_shift = crop_size, crop_shift
+        self._crop_size = crop_size
         self._columns = self._rows = None
         if self.resamples:
             self._columns = torch.from_numpy(resampling_matrix(frame_size[1], scales[0]))
@@ -82,6 +85,24 @@ class Preprocessor:
         #: (rows, columns) of the sweep at the model's spacing.
         self.model_frame_size = frame_size
         self._margins = [crop_margins(size, crop_size) for size in frame_size]
+
+    @classmethod
+    def for_model(cls, model: Model, sweep: Sweep) -> Preprocessor:
+        """The preprocessing of a sweep for a model; a network without a global encoder gets no global images.
+
+        Raises:
+            InputError: the spacing of the sweep is unknown.
+        """
+        card, network = model.card, model.network
+        return cls(
+            sweep.frame_size,
+            sweep.require_spacing(),
+            card.spacing_mm,
+            network.crop_size,
+            getattr(network, "global_size", 1),
+            card.global_mean,
+            card.global_std,
+        )
 
     @property
     def pads(self) -> bool:
@@ -98,7 +119,7 @@ class Preprocessor:
 
     def local(self, frames: Tensor) -> Tensor:
         """Crops [n, crop, crop] float32 in 0 to 1 of frames [n, H, W] uint8."""
-        return as_grey(self.crops(frames, self._crop_shift))
+        return as_grey(self.crops(frames))
 
     def crops(self, frames: Tensor, shift: tuple[int, int] = (0, 0)) -> Tensor:
         """Crops [n, crop, crop] of frames [n, H, W] uint8, moved by `shift` (rows, columns) from the central place.
@@ -113,7 +134,7 @@ class Preprocessor:
         (top, bottom, _), (left, right, _) = self._margins
         return F.pad(crops, (left, right, top, bottom))
 
-    def whole(self, frames: Tensor) -> Tensor:
+    def global_image(self, frames: Tensor) -> Tensor:
         """Whole frames resized to [n, global_size, global_size] float32, normalised, of frames [n, H, W] uint8."""
         images = self._resample(frames, slice(None), slice(None)) if self.resamples else unit_grey(frames)
         size = (self.global_size, self.global_size)

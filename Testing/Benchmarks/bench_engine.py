@@ -51,7 +51,9 @@ def as_specified(sweep, model) -> np.ndarray:
     )
     frames = torch.from_numpy(np.array(sweep.window(0, len(sweep))))
     with torch.inference_mode():
-        return network(prepare.local(frames)[None], prepare.whole(frames[:: network.global_every])[None])[0].numpy()
+        return network(prepare.local(frames)[None], prepare.global_image(frames[:: network.global_every])[None])[
+            0
+        ].numpy()
 
 
 def through_the_engine(sweep, model, precision="fp32") -> np.ndarray:

@@ -43,7 +43,7 @@ class Stream:
         self.tracker = LiveTracker(model, size, spacing_mm, device="cpu", simulated=True)
         self.arrived: list[float] = []
         self.latency_s: dict[int, float] = {}
-        self.dropped, self.most_behind, self.first_pose_frames = 0, 0, 0
+        self.dropped, self.max_lag_frames, self.first_pose_frames = 0, 0, 0
 
     def run(self) -> Stream:
         """Feed the tracker for the time of one benchmark and let it finish."""
@@ -63,7 +63,7 @@ class Stream:
         return self
 
     def _offer(self, frame: np.ndarray, due: float) -> None:
-        self.most_behind = max(self.most_behind, self.tracker.behind_frames)
+        self.max_lag_frames = max(self.max_lag_frames, self.tracker.behind_frames)
         if self.tracker.behind_frames > self.rate_hz:
             self.dropped += 1
             return
@@ -94,7 +94,7 @@ def test_live_stream(ratio, mini, name, rate_hz):
         timing.figures[f"latency p{percent}, ms"] = 1e3 * np.percentile(list(stream.latency_s.values()), percent)
     timing.figures["first pose after frames"] = stream.first_pose_frames
     timing.figures["dropped frames"] = stream.dropped
-    timing.figures["most frames behind"] = stream.most_behind
+    timing.figures["most frames behind"] = stream.max_lag_frames
     assert 0 < stream.first_pose_frames <= 40
 
 
@@ -121,7 +121,7 @@ def test_mini_end_to_end(ratio, mini, name):
         for start, window in sweep.windows(16):
             images = torch.from_numpy(window)
             prepare.local(images)
-            prepare.whole(images[-start % network.global_every :: network.global_every])
+            prepare.global_image(images[-start % network.global_every :: network.global_every])
 
     timing = ratio(
         _quiet(lambda: estimate_trajectory(sweep, mini, device="cpu")),

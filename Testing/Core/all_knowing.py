@@ -30,7 +30,7 @@ def all_knowing(poses: np.ndarray, error_mm=None):
     """
     error_mm = error_mm or {}
 
-    def run(sweep, model, read_out, *, whole_frames, reporter, crop_shift=(0, 0), **options):
+    def run(sweep, model, head, *, global_frames, reporter, crop_shift=(0, 0), **options):
         reporter.report("network", 0, len(sweep))
         frames = sweep.window(0, len(sweep))
         left, right = frames[:, 0, 0], frames[:, 0, -1]

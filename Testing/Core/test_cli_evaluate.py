@@ -88,7 +88,7 @@ def test_weights_files_and_sweeps_of_one_name_keep_their_folders(files, tmp_path
 
 def test_held_out_sweeps_are_simulated_and_kept(tmp_path, capsys):
     small = ["--count", "2", "--calibration-count", "2", "--frames", "6", "--size", "112,72", "--spacing", "0.25"]
-    chosen = methods("mean-motion", "decorrelation", "decorrelation-told")
+    chosen = methods("mean-motion", "decorrelation", "decorrelation-oracle-direction")
     assert main(["evaluate", "held-out", "-o", str(tmp_path / "out"), *chosen, *small]) == 0
     assert "held-out sweeps" in capsys.readouterr().out
     assert len(list((tmp_path / "out" / "sweeps").glob("*.h5"))) == 4

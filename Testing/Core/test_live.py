@@ -133,7 +133,7 @@ def test_an_update_works_on_one_window_however_long_the_sweep(model, monkeypatch
 
 def test_frames_are_let_go_once_the_network_has_seen_them(model):
     sweep = noise_sweep(64)
-    with live(model, sweep, most_behind=8) as tracker:
+    with live(model, sweep, max_lag_frames=8) as tracker:
         for piece in pieces(sweep, 16):
             tracker.push(piece)
             assert tracker.behind_frames <= 8
@@ -149,7 +149,7 @@ def test_a_tracker_says_that_it_falls_behind_and_then_makes_the_source_wait(mode
         StreamingTrunk, "push", lambda self, images, last=False: (time.sleep(0.05), original(self, images, last))[1]
     )
     sweep = noise_sweep(40)
-    with live(model, sweep, most_behind=12) as tracker:
+    with live(model, sweep, max_lag_frames=12) as tracker:
         behind = []
         for frame in pieces(sweep, 1):
             tracker.push(frame)
@@ -220,7 +220,7 @@ def test_memory_that_runs_out_in_the_thread_is_a_sentence(model, monkeypatch):
         ({"window_frames": 20}, "20 frames; for this model it must have 32 to 64"),
         ({"window_frames": 65}, "for this model it must have 32 to 64"),
         ({"chunk_frames": 0}, "chunk_frames is 0"),
-        ({"chunk_frames": 8, "most_behind": 7}, r"most_behind is 7; .* at least one chunk \(8\)"),
+        ({"chunk_frames": 8, "max_lag_frames": 7}, r"max_lag_frames is 7; .* at least one chunk \(8\)"),
     ],
 )
 def test_options_out_of_range_are_refused(model, options, message):

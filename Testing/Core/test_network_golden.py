@@ -49,7 +49,7 @@ def test_preprocessing_equals_the_reference(size):
     local = prepare.local(frames)
     assert zlib.crc32(local.contiguous().numpy().tobytes()) == expected[f"lcrc_{name}"]
     np.testing.assert_array_equal(local[:, 5::17, 3::19], expected[f"l_{name}"])
-    assert largest_difference(prepare.whole(frames)[:, 3::7, 3::7], expected[f"g_{name}"]) <= ARRAY_TOLERANCE
+    assert largest_difference(prepare.global_image(frames)[:, 3::7, 3::7], expected[f"g_{name}"]) <= ARRAY_TOLERANCE
 
 
 @torch.inference_mode()
@@ -57,7 +57,7 @@ def test_every_intermediate_of_24_frames_equals_the_reference(oracle_model):
     expected, network, frames = golden("n24"), oracle_model.network, oracle_sweep(11, 24).window(0, 24)
     assert zlib.crc32(frames.tobytes()) == expected["sweep_crc32"]
     prepare = preprocessor(480, 640)
-    crops, whole = prepare.local(torch.from_numpy(frames)), prepare.whole(torch.from_numpy(frames[::16].copy()))
+    crops, whole = prepare.local(torch.from_numpy(frames)), prepare.global_image(torch.from_numpy(frames[::16].copy()))
     assert zlib.crc32(crops.contiguous().numpy().tobytes()) == expected["local_img_crc32"]
     assert largest_difference(whole[:, 3::7, 3::7], expected["global_img_probe"]) <= ARRAY_TOLERANCE
 

@@ -59,8 +59,8 @@ def test_a_spacing_within_a_thousandth_is_left_alone():
 
 def test_the_whole_frame_is_normalised_as_the_card_says():
     frames = torch.full((1, 60, 80), 255, dtype=torch.uint8)
-    plain = Preprocessor((60, 80), (0.2, 0.2), (0.2, 0.2), 64, 32).whole(frames)
-    scaled = Preprocessor((60, 80), (0.2, 0.2), (0.2, 0.2), 64, 32, 0.5, 0.25).whole(frames)
+    plain = Preprocessor((60, 80), (0.2, 0.2), (0.2, 0.2), 64, 32).global_image(frames)
+    scaled = Preprocessor((60, 80), (0.2, 0.2), (0.2, 0.2), 64, 32, 0.5, 0.25).global_image(frames)
     assert torch.allclose(plain, torch.ones(()))
     assert torch.allclose(scaled, torch.full((), 2.0))
 

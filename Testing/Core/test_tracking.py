@@ -33,7 +33,9 @@ def whole_sequence(sweep: Sweep, model) -> np.ndarray:
     prepare = Preprocessor(sweep.frame_size, sweep.spacing_mm, card.spacing_mm, network.crop_size, network.global_size)
     frames = torch.from_numpy(sweep.window(0, len(sweep)))
     with torch.inference_mode():
-        return network(prepare.local(frames)[None], prepare.whole(frames[:: network.global_every])[None])[0].numpy()
+        return network(prepare.local(frames)[None], prepare.global_image(frames[:: network.global_every])[None])[
+            0
+        ].numpy()
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 16, 64, "auto"])
@@ -97,7 +99,7 @@ def test_a_window_far_from_every_overlap_equals_the_network_on_that_window_alone
     frames = torch.from_numpy(sweep.window(0, 96))
     with torch.inference_mode():
         tokens = model.network.local(prepare.local(frames)[None])
-        pooled = model.network.global_encoder.image_features(prepare.whole(frames[::16])[None])
+        pooled = model.network.global_encoder.image_features(prepare.global_image(frames[::16])[None])
         first = model.network.poses_from_features(tokens[:, :64], pooled[:, :4])[0].numpy()
     assert starts == [0, 32]
     np.testing.assert_allclose(trajectory.parameters[:32], first[:32], atol=1e-4)

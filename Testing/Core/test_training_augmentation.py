@@ -143,7 +143,7 @@ def test_a_sweep_of_another_spacing_is_seen_as_tracking_sees_it(sweep):
     prepared = Preprocessor(SIZE, SPACING_MM, card.spacing_mm, 64, 48)
     frames = torch.from_numpy(sweep.frames[:3])
     torch.testing.assert_close(images.local(FORWARDS[:3], False, (0, 0)), prepared.local(frames), atol=1e-6, rtol=0)
-    torch.testing.assert_close(images.whole(FORWARDS[:3], False), prepared.whole(frames), atol=1e-6, rtol=0)
+    torch.testing.assert_close(images.whole(FORWARDS[:3], False), prepared.global_image(frames), atol=1e-6, rtol=0)
     mirrored = images.local(FORWARDS[:3], True, (0, 0))
     torch.testing.assert_close(mirrored.flip(2), prepared.local(frames), atol=1e-6, rtol=0)
 

@@ -10,7 +10,7 @@ import slicer
 from journey import add_clip
 
 from DualTrackCore.progress import Stage
-from DualTrackCore.tracking.views import VIEW_COUNTS, other_views
+from DualTrackCore.tracking.test_time_augmentation import AUGMENTATION_COUNTS, augmentations
 
 ROOT = Path(__file__).resolve().parents[2]
 MODULE = ROOT / "DualTrackSlicer"
@@ -198,5 +198,5 @@ def test_a_stage_and_its_detail_are_shown_in_the_panels_words(host, stage, detai
 def test_the_panel_has_words_for_every_view(host):
     from DualTrackSlicerLib.widget.texts import stageText
 
-    for view in other_views(max(VIEW_COUNTS)):
+    for view in augmentations(max(AUGMENTATION_COUNTS)):
         assert stageText(Stage.NETWORK, view.name) == f"Looking at the frames, {view.name}"

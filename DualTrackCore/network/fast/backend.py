@@ -62,7 +62,8 @@ class NumbaBackend:
     device, dtype = torch.device("cpu"), torch.float32
 
     def __init__(self) -> None:
-        from DualTrackCore.network.fast.compiled import LANES, SIGNATURES, Workers
+        from DualTrackCore.network.fast.blocks import SIGNATURES
+        from DualTrackCore.network.fast.compiled import LANES, Workers
 
         compile_kernels(SIGNATURES)
         self.lanes, self._workers = LANES, Workers()

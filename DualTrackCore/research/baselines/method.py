@@ -102,9 +102,7 @@ class Baseline:
         if chunk_frames < 1:
             raise InputError(f"chunk_frames is {chunk_frames}; it must be at least 1.")
         sweep.require_images()
-        prepared = Preprocessor(
-            sweep.frame_size, sweep.require_spacing(), self.card.spacing_mm, self.network.crop_size, global_size=1
-        )
+        prepared = Preprocessor.for_model(self.model, sweep)
         device = choose_device(self._device)
         motions = self._motions(sweep, prepared, device, chunk_frames, Reporter(progress, cancelled))
         messages = scope_warnings(sweep, self.model, prepared)

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from DualTrackCore.sweep import Sweep
 
 #: Methods that need no weights, and those of them that are calibrated on tracked sweeps first.
-SIMPLE = ("identity", "mean-motion", "own-mean-motion", "decorrelation", "decorrelation-told")
-CALIBRATED = ("mean-motion", "decorrelation", "decorrelation-told")
-#: Head and number of views by the word before the colon.
-_HEADS = {"model": ("fusion", 1), "four-views": ("fusion", 4), "local": ("local", 1), "global": ("global", 1)}
+SIMPLE = ("identity", "mean-motion", "own-mean-motion", "decorrelation", "decorrelation-oracle-direction")
+CALIBRATED = ("mean-motion", "decorrelation", "decorrelation-oracle-direction")
+#: Head and test-time augmentation by the word before the colon.
+_HEADS = {"model": ("fusion", 1), "tta4": ("fusion", 4), "local": ("local", 1), "global": ("global", 1)}
 _BASELINE = "baseline"
 
 
@@ -29,7 +29,7 @@ def require_known(names: Sequence[str]) -> None:
         kind, _, weights = name.partition(":")
         if name not in SIMPLE and not (kind in (*_HEADS, _BASELINE) and weights):
             raise InputError(
-                f"The method {name!r} is unknown; choose {', '.join(SIMPLE)}, model:M, four-views:M, local:M or "
+                f"The method {name!r} is unknown; choose {', '.join(SIMPLE)}, model:M, tta4:M, local:M or "
                 "global:M, where M is the name of a model or a weights file, or baseline:B, where B is the name of a "
                 "trained baseline or its weights file."
             )
@@ -58,8 +58,8 @@ def load_networks(names: Sequence[str], device: str = "auto") -> dict[str, Metho
         else:
             from DualTrackCore.network import load_model
 
-            head, views = _HEADS[kind]
-            networks[name] = Network(load_model(weights), head, label, device, views)
+            head, test_time_augmentation = _HEADS[kind]
+            networks[name] = Network(load_model(weights), head, label, device, test_time_augmentation)
     return networks
 
 
@@ -91,9 +91,9 @@ def make_methods(
         dataset = calibration()
         if "mean-motion" in names:
             made["mean-motion"] = MeanMotion.calibrated(_sweeps(dataset))
-        if {"decorrelation", "decorrelation-told"} & set(names):
+        if {"decorrelation", "decorrelation-oracle-direction"} & set(names):
             fitted = Decorrelation.calibrated(_sweeps(dataset), progress=progress, cancelled=cancelled)
-            made |= {"decorrelation": fitted, "decorrelation-told": fitted.told()}
+            made |= {"decorrelation": fitted, "decorrelation-oracle-direction": fitted.told()}
     return [made[name] for name in dict.fromkeys(names)]
 
 

@@ -110,7 +110,7 @@ class Network:
         model: from :func:`~DualTrackCore.network.load_model`.
         head: "fusion" is the whole network; see :func:`~DualTrackCore.tracking.estimate_with_head`.
         name: by default the card's, with the head where that is not "fusion".
-        device, views: as in :func:`~DualTrackCore.tracking.estimate_with_head`.
+        device, test_time_augmentation: as in :func:`~DualTrackCore.tracking.estimate_with_head`.
     """
 
     uses = "images"
@@ -121,11 +121,11 @@ class Network:
         head: Literal["fusion", "local", "global"] = "fusion",
         name: str | None = None,
         device: str = "auto",
-        views: int = 1,
+        test_time_augmentation: int = 1,
     ) -> None:
         if head not in ("fusion", "local", "global"):
             raise InputError(f"The head {head!r} is unknown; choose fusion, local or global.")
-        self.model, self.head, self._device, self._views = model, head, device, views
+        self.model, self.head, self._device, self._test_time_augmentation = model, head, device, test_time_augmentation
         own = model.card.name if head == "fusion" else f"{model.card.name} ({head} alone)"
         self.name = own if name is None else name
 
@@ -139,7 +139,7 @@ class Network:
             sweep,
             self.model,
             self.head,
-            views=self._views,
+            test_time_augmentation=self._test_time_augmentation,
             device=self._device,
             progress=progress,
             cancelled=cancelled,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from DualTrackCore.tracking.views import mirrored, shifted
+from DualTrackCore.tracking.test_time_augmentation import mirrored, shifted
 from DualTrackCore.trajectory import invert_rigid, parameters_from_matrices
 
 

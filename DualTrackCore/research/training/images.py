@@ -38,7 +38,7 @@ class SweepImages:
 
     def whole(self, frames: np.ndarray, flipped: bool) -> Tensor:
         """Whole frames [n, global_size, global_size] float32, normalised."""
-        return self._prepared.whole(self._images(frames, flipped))
+        return self._prepared.global_image(self._images(frames, flipped))
 
     def _images(self, frames: np.ndarray, flipped: bool) -> Tensor:
         pixels = self._read(frames)

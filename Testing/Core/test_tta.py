@@ -1,4 +1,4 @@
-"""Several views of a sweep: the network runs on it mirrored and backwards as well, and the mean is what counts."""
+"""Test-time augmentation: the network runs on the sweep mirrored and backwards as well; the mean counts."""
 
 import json
 from dataclasses import replace
@@ -21,7 +21,7 @@ from DualTrackCore.research.heads import estimate_with_head
 from DualTrackCore.run import run
 from DualTrackCore.run.settings import RunSettings
 from DualTrackCore.tracking import estimate_trajectory
-from DualTrackCore.tracking.views import VIEW_COUNTS, flipped_sweep, reversed_sweep
+from DualTrackCore.tracking.test_time_augmentation import AUGMENTATION_COUNTS, flipped_sweep, reversed_sweep
 from DualTrackCore.trajectory import Trajectory
 
 pytestmark = pytest.mark.filterwarnings("ignore::DualTrackCore.tracking.TrackingWarning")
@@ -33,21 +33,21 @@ def model():
     return replace(plain, card=replace(plain.card, spacing_mm=SPACING))
 
 
-@pytest.mark.parametrize("views", VIEW_COUNTS)
-def test_a_network_that_is_right_about_every_view_is_right_about_their_mean(model, monkeypatch, views):
+@pytest.mark.parametrize("runs", AUGMENTATION_COUNTS)
+def test_a_network_that_is_right_about_every_view_is_right_about_their_mean(model, monkeypatch, runs):
     poses = random_poses()
     monkeypatch.setattr(engine, "run_network", all_knowing(poses))
-    found = estimate_trajectory(numbered_sweep(), model, views=views)
+    found = estimate_trajectory(numbered_sweep(), model, test_time_augmentation=runs)
     np.testing.assert_allclose(found.poses, poses, atol=1e-9)
 
 
-@pytest.mark.parametrize(("views", "left"), [(1, 0.8), (2, 0.6), (4, 0.1)])
-def test_the_errors_of_the_views_are_averaged(model, monkeypatch, views, left):
+@pytest.mark.parametrize(("runs", "left"), [(1, 0.8), (2, 0.6), (4, 0.1)])
+def test_the_errors_of_the_views_are_averaged(model, monkeypatch, runs, left):
     """A step that a view of the sweep backwards finds too long along z is too long against z in the sweep."""
     poses = Trajectory.from_parameters(np.tile([0.1, 0, 0.5, 0, 0, 0], (FRAMES - 1, 1))).poses
     errors = {"own": 0.8, "flip": 0.4, "reverse": 0.6, "reverse+flip": 0.2}
     monkeypatch.setattr(engine, "run_network", all_knowing(poses, errors))
-    found = estimate_trajectory(numbered_sweep(), model, views=views)
+    found = estimate_trajectory(numbered_sweep(), model, test_time_augmentation=runs)
     np.testing.assert_allclose(found.parameters[:, 2], 0.5 + left, atol=1e-9)
 
 
@@ -64,20 +64,23 @@ def test_two_and_four_views_of_the_network_are_the_means_of_its_runs():
         for seen in (sweep, flipped_sweep(sweep), turned, flipped_sweep(turned))
     )
     runs = [own, flipped * mirror, in_the_order_of_the_sweep(back), in_the_order_of_the_sweep(back_flipped * mirror)]
-    for views in (2, 4):
-        found = estimate_trajectory(sweep, network, views=views, chunk_frames=7)
-        np.testing.assert_allclose(found.parameters, np.mean(runs[:views], axis=0), atol=1e-5)
+    for count in (2, 4):
+        found = estimate_trajectory(sweep, network, test_time_augmentation=count, chunk_frames=7)
+        np.testing.assert_allclose(found.parameters, np.mean(runs[:count], axis=0), atol=1e-5)
 
 
 def test_the_views_are_named_in_the_provenance_and_in_the_stages():
     stages = []
     found = estimate_trajectory(
-        noise_sweep(6), tiny_model(), views=4, progress=lambda report: stages.append((report.stage, report.detail))
+        noise_sweep(6),
+        tiny_model(),
+        test_time_augmentation=4,
+        progress=lambda report: stages.append((report.stage, report.detail)),
     )
     names = ["as it is", "mirrored", "backwards", "backwards and mirrored"]
-    assert found.provenance["views"] == names
+    assert found.provenance["test_time_augmentation"] == names
     assert list(dict.fromkeys(stages))[0::2] == [(Stage.NETWORK, ""), *((Stage.NETWORK, name) for name in names[1:])]
-    assert "views" not in estimate_trajectory(noise_sweep(6), tiny_model()).provenance
+    assert "test_time_augmentation" not in estimate_trajectory(noise_sweep(6), tiny_model()).provenance
 
 
 def test_another_view_can_be_stopped():
@@ -86,40 +89,40 @@ def test_another_view_can_be_stopped():
         estimate_trajectory(
             noise_sweep(6),
             tiny_model(),
-            views=2,
+            test_time_augmentation=2,
             progress=lambda report: stages.append((report.stage, report.detail)),
             cancelled=lambda: (Stage.NETWORK, "mirrored") in stages,
         )
 
 
 def test_settings_and_tracking_offer_the_same_numbers_of_views():
-    assert get_args(get_type_hints(RunSettings)["test_time_augmentation"]) == VIEW_COUNTS
+    assert get_args(get_type_hints(RunSettings)["test_time_augmentation"]) == AUGMENTATION_COUNTS
 
 
-@pytest.mark.parametrize("views", [0, 3, 8, True, 2.5])
-def test_another_number_of_views_is_refused(views):
+@pytest.mark.parametrize("runs", [0, 3, 8, True, 2.5])
+def test_another_number_of_views_is_refused(runs):
     with pytest.raises(InputError, match="choose 1, 2, 4"):
-        estimate_trajectory(noise_sweep(6), tiny_model(), views=views)
+        estimate_trajectory(noise_sweep(6), tiny_model(), test_time_augmentation=runs)
 
 
 def test_an_encoder_alone_takes_one_view():
-    with pytest.raises(InputError, match="'local' takes one view, not 2"):
-        estimate_with_head(noise_sweep(6), tiny_model(), "local", views=2)
+    with pytest.raises(InputError, match="'local' has no test-time augmentation"):
+        estimate_with_head(noise_sweep(6), tiny_model(), "local", test_time_augmentation=2)
 
 
 def test_command_line_job_and_comparison_give_what_python_gives(tmp_path, capsys):
     save_sweep(noise_sweep(8), tmp_path / "sweep.igs.mha")
     weights, tiny = tmp_path / "tiny.safetensors", tiny_model()
     save_model(tiny.network, tiny.card, weights)
-    expected = estimate_trajectory(noise_sweep(8), load_model(weights), views=4).poses
+    expected = estimate_trajectory(noise_sweep(8), load_model(weights), test_time_augmentation=4).poses
     words = ["run", tmp_path / "sweep.igs.mha", "--model", weights, "--tta", "4", "--voxel", "2", "--no-pictures"]
     assert main([str(word) for word in (*words, "-o", tmp_path / "out")]) == 0
     assert "mean of the sweep as it is, mirrored, backwards, backwards and mirrored" in capsys.readouterr().out
     np.testing.assert_allclose(read_trajectory_csv(tmp_path / "out" / "trajectory.csv").poses, expected, atol=1e-6)
     report = json.loads((tmp_path / "out" / "report.json").read_text())
-    assert len(report["trajectory"]["source"]["views"]) == 4
+    assert len(report["trajectory"]["source"]["test_time_augmentation"]) == 4
     settings = RunSettings(model=str(weights), test_time_augmentation=4, reconstruct=False)
     np.testing.assert_allclose(run(noise_sweep(8), settings).trajectory.poses, expected, atol=1e-6)
-    method = load_networks([f"four-views:{weights}"])[f"four-views:{weights}"]
+    method = load_networks([f"tta4:{weights}"])[f"tta4:{weights}"]
     np.testing.assert_allclose(method.estimate(noise_sweep(8)).poses, expected, atol=1e-6)
-    assert method.name == "four-views:tiny"
+    assert method.name == "tta4:tiny"

@@ -1,4 +1,4 @@
-"""The same sweep seen otherwise: backwards, in a mirror, with the crop elsewhere; and its poses as they are then."""
+"""Test-time augmentation: the same sweep backwards, mirrored, or cropped elsewhere, and its poses then."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from DualTrackCore.trajectory import invert_rigid
 
 #: Conjugating with it mirrors x: what a left-right flip of the images does to poses.
 MIRROR = np.diag([-1.0, 1.0, 1.0, 1.0])
-#: Numbers of views that can be asked for: the sweep as it is; and mirrored; and both of them backwards.
-VIEW_COUNTS = (1, 2, 4)
+#: Numbers of runs: the sweep as it is; mirrored as well; and both of them backwards as well.
+AUGMENTATION_COUNTS = (1, 2, 4)
 
 
 def mirrored(relative: np.ndarray) -> np.ndarray:
@@ -48,24 +48,24 @@ def flipped_sweep(sweep: Sweep) -> Sweep:
 
 
 @dataclass(frozen=True)
-class View:
-    """A way to look at a sweep whose motion tells that of the sweep.
+class Augmentation:
+    """A change of a sweep whose motion gives that of the sweep.
 
     Attributes:
         name: for reports and provenance.
-        look: from the sweep to what the network is shown.
-        back: from relative poses [N - 1, 4, 4] found there to those of the sweep.
+        apply: from the sweep to the one that the network sees.
+        undo: from relative poses [N - 1, 4, 4] of the changed sweep to those of the sweep.
     """
 
     name: str
-    look: Callable[[Sweep], Sweep]
-    back: Callable[[np.ndarray], np.ndarray]
+    apply: Callable[[Sweep], Sweep]
+    undo: Callable[[np.ndarray], np.ndarray]
 
 
 _OTHERS = (
-    View("mirrored", flipped_sweep, mirrored),
-    View("backwards", reversed_sweep, backwards),
-    View(
+    Augmentation("mirrored", flipped_sweep, mirrored),
+    Augmentation("backwards", reversed_sweep, backwards),
+    Augmentation(
         "backwards and mirrored",
         lambda sweep: flipped_sweep(reversed_sweep(sweep)),
         lambda relative: backwards(mirrored(relative)),
@@ -73,14 +73,14 @@ _OTHERS = (
 )
 
 
-def other_views(count: int) -> tuple[View, ...]:
-    """What makes so many views beside the sweep as it is: the first of mirrored, backwards, both.
+def augmentations(count: int) -> tuple[Augmentation, ...]:
+    """The changed sweeps that are run beside the sweep as it is: the first of mirrored, backwards, both.
 
     Raises:
         InputError: another number than 1, 2 or 4.
     """
-    if count not in VIEW_COUNTS or isinstance(count, bool):
-        raise InputError(f"The number of views is {count!r}; choose {', '.join(map(str, VIEW_COUNTS))}.")
+    if count not in AUGMENTATION_COUNTS or isinstance(count, bool):
+        raise InputError(f"The test-time augmentation is {count!r}; choose {', '.join(map(str, AUGMENTATION_COUNTS))}.")
     return _OTHERS[: count - 1]
 
 
