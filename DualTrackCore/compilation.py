@@ -60,7 +60,7 @@ def compile_kernels(signatures: Signatures, reporter: Reporter | None = None) ->
     """Compile kernels, or load them from disk where they are kept already.
 
     Args:
-        signatures: the kernels.
+        signatures: the kernels; from now on they accept no other types.
         reporter: receives `Stage.PREPARING` (kernels) after each kernel that had to be compiled.
 
     Returns:
@@ -72,6 +72,7 @@ def compile_kernels(signatures: Signatures, reporter: Reporter | None = None) ->
             continue
         start = time.perf_counter()
         _compile(function, types)
+        function.disable_compile()  # no second version for literals and the like: what calls it converts
         if function.stats.cache_misses:
             seconds += time.perf_counter() - start
             if reporter is not None:

@@ -1,7 +1,7 @@
 """The convolutional trunk that both encoders share: a ResNet-18 over (time, row, column).
 
-The local encoder's trunk mixes neighbouring frames in every layer (kernels of three frames), the global encoder's sees
-each frame on its own (kernels of one). Layer names are those of the published state dicts.
+The local encoder's trunk mixes neighbouring frames in every layer (kernels of three frames), the global encoder's
+treats each frame on its own (kernels of one). Layer names are those of the published state dicts.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-#: A trunk halves rows and columns this many times over: the stem once, stages 2 to 4 once each.
+#: Rows and columns of a crop over those of its feature map: the stem halves them once, stages 2 to 4 once each.
 TRUNK_STRIDE = 16
 
 
@@ -43,7 +43,7 @@ class BasicBlock(nn.Module):
         return torch.relu(self.conv2(self.conv1(x)) + self.shortcut(x))
 
     def shortcut(self, x: Tensor) -> Tensor:
-        """The path around the two convolutions: the input itself, or its projection where the shape changes."""
+        """The shortcut: the input itself, or its projection where the shape changes."""
         return x if self.downsample is None else self.downsample(x)
 
 
@@ -54,7 +54,7 @@ class Trunk(nn.Module):
         widths: channels of the four stages.
         stem_width: channels between the two stem convolutions.
         blocks: basic blocks a stage.
-        temporal: whether kernels reach over three frames (local encoder) or one (global encoder).
+        temporal: whether kernels cover three frames (local encoder) or one (global encoder).
     """
 
     def __init__(self, widths: Sequence[int], stem_width: int, blocks: int, temporal: bool) -> None:
@@ -79,11 +79,6 @@ class Trunk(nn.Module):
     def blocks(self) -> list[BasicBlock]:
         """All basic blocks in order."""
         return [block for stage in range(1, 5) for block in getattr(self, f"layer{stage}")]
-
-    @property
-    def reach_frames(self) -> int:
-        """Frames on either side that an output frame depends on."""
-        return sum(module.kernel_size[0] // 2 for module in self.modules() if isinstance(module, nn.Conv3d))
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, 1, N, H, W] in 0 to 1 to [B, width, N, H / 16, W / 16]."""

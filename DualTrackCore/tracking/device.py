@@ -9,7 +9,7 @@ import torch
 
 from DualTrackCore.errors import InputError
 from DualTrackCore.network.dualtrack import DualTrack
-from DualTrackCore.network.fast import compiled_backend
+from DualTrackCore.network.fast import has_compiled_kernels
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -77,7 +77,7 @@ def _cpu_precision(bf16_error: float | None) -> str:
     it, it is several times slower.
     """
     is_fit = bf16_error is not None and bf16_error <= _MOST_BF16_ERROR
-    return "bf16" if is_fit and computes_in_bf16() and compiled_backend() is None else "fp32"
+    return "bf16" if is_fit and computes_in_bf16() and not has_compiled_kernels() else "fp32"
 
 
 def computes_in_bf16() -> bool:

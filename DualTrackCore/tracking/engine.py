@@ -19,7 +19,7 @@ from torch import Tensor
 
 from DualTrackCore.errors import InputError, OutOfMemoryError
 from DualTrackCore.network.dualtrack import DualTrack
-from DualTrackCore.network.fast import forget_prepared
+from DualTrackCore.network.fast import StreamingTrunk, forget_prepared
 from DualTrackCore.network.model import Model
 from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter, Stage
 from DualTrackCore.sweep import Sweep
@@ -34,7 +34,6 @@ from DualTrackCore.tracking.device import (
 )
 from DualTrackCore.tracking.preprocessing import Preprocessor
 from DualTrackCore.tracking.scope import scope_warnings
-from DualTrackCore.tracking.streaming import StreamingTrunk
 from DualTrackCore.tracking.test_time_augmentation import augmentations
 from DualTrackCore.tracking.transfer import FramesAhead
 from DualTrackCore.tracking.windows import poses_in_windows

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from DualTrackCore.errors import InputError
+from DualTrackCore.network.fast import StreamingTrunk
 from DualTrackCore.network.model import Model
 from DualTrackCore.progress import CancelledCallback, Reporter
 from DualTrackCore.sweep import Sweep
@@ -29,7 +30,6 @@ from DualTrackCore.tracking.engine import (
 )
 from DualTrackCore.tracking.provisional import ProvisionalPath
 from DualTrackCore.tracking.scope import scope_warnings
-from DualTrackCore.tracking.streaming import StreamingTrunk
 from DualTrackCore.tracking.windows import poses_in_windows
 from DualTrackCore.trajectory import Trajectory
 

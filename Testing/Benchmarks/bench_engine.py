@@ -20,10 +20,9 @@ sys.path.insert(0, str(CORE_TESTS))
 from oracle import golden, oracle_sweep, published_model
 
 from DualTrackCore import estimate_trajectory, load_model
-from DualTrackCore.network.fast import FastStream, forget_prepared, prepared
-from DualTrackCore.network.fast.backend import TorchBackend
-from DualTrackCore.network.fast.folding import fold_trunk
-from DualTrackCore.network.fast.trunk import FastTrunk
+from DualTrackCore.network.fast import StreamingTrunk, forget_prepared, prepared
+from DualTrackCore.network.fast.layers import TorchBackend
+from DualTrackCore.network.fast.stream import PreparedTrunk
 from DualTrackCore.tracking.device import computes_in_bf16
 from DualTrackCore.tracking.preprocessing import Preprocessor
 
@@ -117,11 +116,11 @@ def test_rounding_against_double_precision(ratio, published):
 def test_the_trunk_by_chunk(ratio, published, chunk):
     trunk = published.network.local.trunk
     fast = prepared(trunk, CPU, torch.float32)
-    stream, images = FastStream(fast), torch.rand(chunk, 256, 256)
+    stream, images = StreamingTrunk(fast), torch.rand(chunk, 256, 256)
     few = torch.rand(1, 1, 4, 256, 256)
 
     def push():
-        _, stream.kept = stream.step(images, False)
+        stream.push(images)
 
     def eager():
         with torch.inference_mode():
@@ -139,21 +138,18 @@ def test_the_trunk_without_compiled_kernels(ratio, published, name, precision):
     trunk, dtype = network.local.trunk, {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
     images = torch.rand(16, network.crop_size, network.crop_size)
 
-    def push(stream):
-        _, stream.kept = stream.step(images, False)
-
-    plain = FastStream(FastTrunk(fold_trunk(trunk), TorchBackend(CPU, dtype)))
-    compiled = FastStream(prepared(trunk, CPU, torch.float32))
+    plain = StreamingTrunk(PreparedTrunk(trunk, TorchBackend(CPU, dtype)))
+    compiled = StreamingTrunk(prepared(trunk, CPU, torch.float32))
 
     def eager():
         with torch.inference_mode():
             trunk(images[None, None])
 
     for _ in range(3):  # the first pushes of a stream give fewer frames than they take, and are faster
-        push(compiled)
+        compiled.push(images)
     timing = ratio(
-        lambda: push(plain),
-        {"compiled kernels, fp32": lambda: push(compiled), "eager fp32": eager},
+        lambda: plain.push(images),
+        {"compiled kernels, fp32": lambda: compiled.push(images), "eager fp32": eager},
         what=f"{name} trunk, 16 frames at a time, torch alone, {precision}",
         warm_up=3,
     )

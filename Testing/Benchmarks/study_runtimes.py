@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "Core"))
 from oracle import published_model
 
 from DualTrackCore.files import replacing
-from DualTrackCore.network.fast import FastStream, prepared
+from DualTrackCore.network.fast import StreamingTrunk, prepared
 from DualTrackCore.network.trunk import Trunk
 
 FRAMES, CROP, CPU = 32, 256, torch.device("cpu")
@@ -50,7 +50,7 @@ def of_this_project(trunk: Trunk) -> Iterator[Runtime]:
         took = time.perf_counter() - start
 
         def run(seen: Tensor, fast=fast) -> Tensor:
-            return FastStream(fast).step(seen[0, 0], True)[0].transpose(0, 1)[None]
+            return StreamingTrunk(fast).push(seen[0, 0], True).transpose(0, 1)[None]
 
         yield f"engine, {name}", run, took
 

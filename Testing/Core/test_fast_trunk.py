@@ -10,13 +10,19 @@ import torch
 from oracle import tiny_model
 
 from DualTrackCore.errors import InputError, MissingDependencyError
-from DualTrackCore.network.fast import FastStream, forget_prepared, layers, prepare_engine, prepared
-from DualTrackCore.network.fast.backend import NumbaBackend, TorchBackend, compiled_backend
-from DualTrackCore.network.fast.folding import Folded, fold_trunk
-from DualTrackCore.network.fast.images import Workspace
-from DualTrackCore.network.fast.prepared import choose_backend
-from DualTrackCore.network.fast.trunk import FastTrunk
-from DualTrackCore.network.fast.winograd import spatial_matrices, temporal_matrices
+from DualTrackCore.network.fast import (
+    ENGINE_VARIABLE,
+    StreamingTrunk,
+    forget_prepared,
+    has_compiled_kernels,
+    layers,
+    prepare_engine,
+    prepared,
+)
+from DualTrackCore.network.fast.compiled_layers import CompiledBackend, spatial_matrices, temporal_matrices
+from DualTrackCore.network.fast.convolution_kernels import SIGNATURES
+from DualTrackCore.network.fast.layers import Folded, TorchBackend, Workspace
+from DualTrackCore.network.fast.stream import PreparedTrunk, choose_backend
 from DualTrackCore.network.trunk import Trunk
 
 CPU = torch.device("cpu")
@@ -34,18 +40,16 @@ def lively_trunk(widths=(16, 32, 48, 64), stem=12, blocks=1, seed=0) -> Trunk:
 
 
 @pytest.fixture(scope="module")
-def compiled() -> NumbaBackend:
-    backend = compiled_backend()
-    if backend is None:
+def compiled() -> CompiledBackend:
+    if not has_compiled_kernels():
         pytest.skip("this processor has no fused multiply-add")
-    return backend
+    return CompiledBackend()
 
 
-def streamed(trunk: FastTrunk, frames: torch.Tensor, pieces: list[int]) -> torch.Tensor:
-    stream, start, maps = FastStream(trunk), 0, []
+def streamed(trunk: PreparedTrunk, frames: torch.Tensor, pieces: list[int]) -> torch.Tensor:
+    stream, start, maps = StreamingTrunk(trunk), 0, []
     for piece in pieces:
-        result, stream.kept = stream.step(frames[start : start + piece], start + piece >= len(frames))
-        maps.append(result)
+        maps.append(stream.push(frames[start : start + piece], start + piece >= len(frames)))
         start += piece
     return torch.cat(maps)
 
@@ -67,7 +71,7 @@ def test_the_transforms_give_the_convolution_exactly(matrices, outputs):
 @pytest.mark.parametrize("pieces", [[1] * 23, [7, 7, 7, 2], [23]])
 def test_compiled_streaming_gives_the_whole_sequence_result(compiled, pieces):
     trunk, frames = lively_trunk(), torch.rand(23, 64, 64)
-    fast = FastTrunk(fold_trunk(trunk), compiled)
+    fast = PreparedTrunk(trunk, compiled)
     torch.testing.assert_close(streamed(fast, frames, pieces), whole(trunk, frames), atol=1e-5, rtol=1e-5)
 
 
@@ -78,7 +82,7 @@ def test_streaming_through_torch_gives_the_whole_sequence_result(monkeypatch, wi
         pytest.skip("this torch has no oneDNN")
     monkeypatch.setattr(layers, "has_onednn", lambda device, dtype: with_onednn)
     trunk, frames = lively_trunk(), torch.rand(23, 64, 64)
-    fast = FastTrunk(fold_trunk(trunk), TorchBackend(CPU, torch.float32))
+    fast = PreparedTrunk(trunk, TorchBackend(CPU, torch.float32))
     torch.testing.assert_close(streamed(fast, frames, pieces), whole(trunk, frames), atol=1e-5, rtol=1e-5)
 
 
@@ -91,7 +95,7 @@ def test_onednn_is_called_for_single_precision_on_the_processor_only():
 @pytest.mark.parametrize("crop", [32, 96])
 def test_sizes_that_are_not_whole_tiles_and_channels_that_fill_no_register_come_out_right(compiled, crop):
     trunk, frames = tiny_model().network.local.trunk, torch.rand(11, crop, crop)
-    fast = FastTrunk(fold_trunk(trunk), compiled)
+    fast = PreparedTrunk(trunk, compiled)
     torch.testing.assert_close(streamed(fast, frames, [4, 4, 3]), whole(trunk, frames), atol=1e-6, rtol=1e-5)
 
 
@@ -116,7 +120,7 @@ def test_a_winograd_layer_loses_a_few_bits_at_most(compiled, channels, frames):
 
 
 def test_more_threads_give_the_same_numbers(compiled):
-    fast, frames = FastTrunk(fold_trunk(lively_trunk()), compiled), torch.rand(20, 64, 64)
+    fast, frames = PreparedTrunk(lively_trunk(), compiled), torch.rand(20, 64, 64)
     before = torch.get_num_threads()
     try:
         results = []
@@ -168,17 +172,24 @@ def test_prepared_weights_stay_out_of_states_copies_and_files():
 
 
 def test_plain_torch_is_taken_where_the_environment_says_so(monkeypatch):
-    monkeypatch.setenv("DUALTRACK_ENGINE", "torch")
     trunk, frames = lively_trunk(), torch.rand(9, 32, 32)
+    prepared(trunk, CPU, torch.float32)
+    monkeypatch.setenv(ENGINE_VARIABLE, "torch")
+    assert prepare_engine() == 0
     assert isinstance(choose_backend(trunk, CPU, torch.float32), TorchBackend)
     result = streamed(prepared(trunk, CPU, torch.float32), frames, [4, 5])
     torch.testing.assert_close(result, whole(trunk, frames), atol=1e-5, rtol=1e-5)
 
 
+def test_running_compiles_nothing_beyond_what_was_prepared(compiled):
+    streamed(PreparedTrunk(lively_trunk(), compiled), torch.rand(5, 32, 32), [5])
+    assert [kernel.signatures for kernel in SIGNATURES] == [[types] for types in SIGNATURES.values()]
+
+
 def test_an_unknown_engine_is_an_error(monkeypatch):
     monkeypatch.setenv("DUALTRACK_ENGINE", "numpy")
     with pytest.raises(InputError, match="DUALTRACK_ENGINE is 'numpy'; it must be 'torch'"):
-        compiled_backend()
+        has_compiled_kernels()
 
 
 def test_without_numba_one_sentence_says_how_to_install_it(monkeypatch):
@@ -189,7 +200,7 @@ def test_without_numba_one_sentence_says_how_to_install_it(monkeypatch):
 
 def test_kernels_are_compiled_for_wide_layers_in_single_precision_only(compiled):
     wide, narrow = lively_trunk((16, 16, 16, 16)), lively_trunk((4, 4, 4, 4))
-    assert isinstance(choose_backend(wide, CPU, torch.float32), NumbaBackend)
+    assert isinstance(choose_backend(wide, CPU, torch.float32), CompiledBackend)
     assert isinstance(choose_backend(wide, CPU, torch.bfloat16), TorchBackend)
     assert isinstance(choose_backend(narrow, CPU, torch.float32), TorchBackend)
 
@@ -197,6 +208,6 @@ def test_kernels_are_compiled_for_wide_layers_in_single_precision_only(compiled)
 def test_an_abandoned_sweep_in_inference_mode_leaves_nothing_that_others_cannot_use():
     trunk, frames = lively_trunk((4, 4, 4, 4), 3), torch.rand(8, 32, 32)
     with torch.inference_mode():
-        FastStream(prepared(trunk, CPU, torch.float32)).step(frames, False)
+        StreamingTrunk(prepared(trunk, CPU, torch.float32)).push(frames)
     result = streamed(prepared(trunk, CPU, torch.float32), frames, [8])
     torch.testing.assert_close(result, whole(trunk, frames), atol=1e-5, rtol=1e-5)

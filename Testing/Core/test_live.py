@@ -9,10 +9,10 @@ import torch
 from oracle import noise_sweep, tiny_model
 
 from DualTrackCore.errors import Cancelled, InputError, OutOfMemoryError
+from DualTrackCore.network.fast import StreamingTrunk
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.tracking import LiveTracker, TrackingWarning, estimate_trajectory
 from DualTrackCore.tracking.provisional import ProvisionalPath
-from DualTrackCore.tracking.streaming import StreamingTrunk
 from DualTrackCore.tracking.windows import motions_in_windows
 from DualTrackCore.trajectory import Trajectory
 

@@ -11,12 +11,12 @@ import torch
 from oracle import noise_sweep, tiny_model
 
 from DualTrackCore.errors import Cancelled, InputError, OutOfMemoryError
+from DualTrackCore.network.fast import StreamingTrunk
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.tracking import TrackingWarning, estimate_trajectory
 from DualTrackCore.tracking import device as device_module
 from DualTrackCore.tracking.device import choose_chunk, choose_device, choose_precision, is_out_of_memory
 from DualTrackCore.tracking.preprocessing import Preprocessor
-from DualTrackCore.tracking.streaming import StreamingTrunk
 from DualTrackCore.tracking.windows import window_starts
 
 pytestmark = pytest.mark.filterwarnings("ignore::DualTrackCore.tracking.TrackingWarning")
@@ -284,18 +284,18 @@ def test_a_real_allocation_failure_on_the_cpu_is_recognised():
 @pytest.mark.parametrize(
     ("native", "compiled", "error", "chosen"),
     [
-        (True, None, 0.02, "bf16"),
-        (True, object(), 0.02, "fp32"),  # the compiled kernels are as fast, and exact
-        (False, None, 0.02, "fp32"),  # imitated, it is slow
-        (True, None, 0.05, "fp32"),
-        (True, None, None, "fp32"),
+        (True, False, 0.02, "bf16"),
+        (True, True, 0.02, "fp32"),  # the compiled kernels are as fast, and exact
+        (False, False, 0.02, "fp32"),  # imitated, it is slow
+        (True, False, 0.05, "fp32"),
+        (True, False, None, "fp32"),
     ],
 )
 def test_the_processor_takes_half_precision_only_where_it_pays_and_the_card_allows_it(
     monkeypatch, native, compiled, error, chosen
 ):
     monkeypatch.setattr(device_module, "computes_in_bf16", lambda: native)
-    monkeypatch.setattr(device_module, "compiled_backend", lambda: compiled)
+    monkeypatch.setattr(device_module, "has_compiled_kernels", lambda: compiled)
     assert choose_precision("auto", torch.device("cpu"), error) == chosen
     assert choose_precision("fp32", torch.device("cpu"), error) == "fp32"
 
@@ -313,7 +313,7 @@ def test_a_processor_without_instructions_for_bfloat16_is_told_from_one_with_the
 
 def test_the_card_of_the_model_decides_about_half_precision(monkeypatch):
     monkeypatch.setattr(device_module, "computes_in_bf16", lambda: True)
-    monkeypatch.setattr(device_module, "compiled_backend", lambda: None)
+    monkeypatch.setattr(device_module, "has_compiled_kernels", lambda: False)
     model, sweep = tiny_model(), noise_sweep(4)
     for error, chosen in ((None, "fp32"), (0.01, "bf16")):
         allowed = replace(model, card=replace(model.card, bf16_error=error))

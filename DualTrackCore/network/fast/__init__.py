@@ -1,12 +1,23 @@
-"""The local trunk for inference: folded norms, channels last, Winograd convolutions, exact streaming.
+"""The convolutional trunk for inference: exact streaming in bounded memory, by compiled kernels or by plain torch.
 
-:func:`prepared` gives a trunk's weights in the form that inference wants, :class:`FastStream` pushes frames through it.
-On the CPU in single precision numba compiles the kernels; everywhere else torch's own
-convolutions do the same.
+On the CPU in single precision numba compiles the kernels; on GPUs, in half precision and on processors without fused
+multiply-add torch's own convolutions run. README.md in this folder explains the kernels. Import from here only.
 """
 
-from DualTrackCore.network.fast.backend import compiled_backend, prepare_engine
-from DualTrackCore.network.fast.prepared import forget_prepared, prepared
-from DualTrackCore.network.fast.trunk import FastStream
+from DualTrackCore.network.fast.stream import (
+    ENGINE_VARIABLE,
+    StreamingTrunk,
+    forget_prepared,
+    has_compiled_kernels,
+    prepare_engine,
+    prepared,
+)
 
-__all__ = ["FastStream", "compiled_backend", "forget_prepared", "prepare_engine", "prepared"]
+__all__ = [
+    "ENGINE_VARIABLE",
+    "StreamingTrunk",
+    "forget_prepared",
+    "has_compiled_kernels",
+    "prepare_engine",
+    "prepared",
+]

@@ -1,18 +1,141 @@
-"""Convolutions by torch's own kernels, which every machine has.
+"""Convolutions of the trunk with their BatchNorm folded in, the frames they read, and the layers of plain torch.
 
-A layer reads frames, border and all, and writes the pixels of other frames. Where its kernel reaches over three frames,
-n output frames come from n + 2 input frames.
+A layer reads frames, border and all, and writes the pixels of other frames. Where its kernel covers three frames, n + 2
+input frames give n output frames.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from DualTrackCore.network.fast.folding import Folded
-from DualTrackCore.network.fast.images import Frames
+#: Output pixels a side of a Winograd tile; images are stored rounded up to whole tiles.
+TILE = 4
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Frames [n, stored rows, stored columns, channels] around the pixels themselves.
+
+    Attributes:
+        tensor: contiguous; pixel (row, column) lies at [:, row + 1, column + 1].
+        rows, columns: of the pixels; what lies outside them is zero when a convolution reads it.
+    """
+
+    tensor: Tensor
+    rows: int
+    columns: int
+
+    def __len__(self) -> int:
+        return self.tensor.shape[0]
+
+    @property
+    def channels(self) -> int:
+        """Channels of a pixel."""
+        return self.tensor.shape[3]
+
+    @property
+    def pixels(self) -> Tensor:
+        """[n, rows, columns, channels], without the border; a view."""
+        return self.tensor[:, 1 : self.rows + 1, 1 : self.columns + 1]
+
+    def part(self, start: int, stop: int) -> Frames:
+        """Frames start to stop; a view."""
+        return Frames(self.tensor[start:stop], self.rows, self.columns)
+
+    def clear_border(self) -> None:
+        """Zeros around the pixels, up to the end of the last tiles."""
+        self.tensor[:, 0] = 0
+        self.tensor[:, :, 0] = 0
+        self.clear_overhang()
+
+    def clear_overhang(self) -> None:
+        """Zeros below and to the right of the pixels."""
+        self.tensor[:, self.rows + 1 :] = 0
+        self.tensor[:, :, self.columns + 1 :] = 0
+
+    @property
+    def fills_tiles(self) -> bool:
+        """Whether rows and columns are whole tiles."""
+        return self.rows % TILE == 0 and self.columns % TILE == 0
+
+
+class Workspace:
+    """Memory for frames under numbers, taken again and again: new memory costs as much as a short convolution."""
+
+    def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
+        self._device, self._dtype = device, dtype
+        self._memory: dict[int, Tensor] = {}
+
+    def clear(self) -> None:
+        """Give the memory back."""
+        self._memory.clear()
+
+    def take(self, number: int, frames: int, rows: int, columns: int, channels: int) -> Frames:
+        """Frames with a clear border and any pixels; what was taken under the number before is overwritten."""
+        shape = (frames, _stored(rows), _stored(columns), channels)
+        size = frames * shape[1] * shape[2] * channels
+        if number not in self._memory or len(self._memory[number]) < size:
+            self._memory.pop(number, None)
+            self._memory[number] = self._new(size)
+        taken = Frames(self._memory[number][:size].view(shape), rows, columns)
+        taken.clear_border()
+        return taken
+
+    def _new(self, size: int) -> Tensor:
+        if self._device.type == "cpu":
+            return large(-(-size * self._dtype.itemsize // 4)).view(self._dtype)[:size]
+        return torch.empty(size, dtype=self._dtype, device=self._device)
+
+
+def large(size: int) -> Tensor:
+    """Uninitialised float32 numbers; numpy asks for huge pages, without which first touching them takes long."""
+    return torch.from_numpy(np.empty(size, np.float32))
+
+
+def _stored(size: int) -> int:
+    return -(-size // TILE) * TILE + 2
+
+
+@dataclass(frozen=True)
+class Folded:
+    """A convolution with bias.
+
+    Attributes:
+        weight: [outputs, inputs, frames, rows, columns] float64.
+        bias: [outputs] float64.
+        stride: in rows and columns.
+        activate: whether negative results become 0.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    stride: int
+    activate: bool
+
+
+def fold(convolution: nn.Conv3d, norm: nn.BatchNorm3d, activate: bool) -> Folded:
+    """The convolution and the BatchNorm in evaluation mode as one, computed in float64 on the CPU."""
+    kernel, gain, offset, mean, variance = (
+        tensor.detach().cpu().double()  # Apple's GPU has no float64
+        for tensor in (convolution.weight, norm.weight, norm.bias, norm.running_mean, norm.running_var)
+    )
+    scale = gain / torch.sqrt(variance + norm.eps)
+    weight, bias = kernel * scale[:, None, None, None, None], offset - mean * scale
+    return Folded(weight, bias, convolution.stride[1], activate)
+
+
+def padded_channels(folded: Folded, inputs: int, outputs: int) -> Folded:
+    """The same convolution between more channels, the new ones zero."""
+    weight = folded.weight.new_zeros((outputs, inputs, *folded.weight.shape[2:]))
+    weight[: folded.weight.shape[0], : folded.weight.shape[1]] = folded.weight
+    bias = folded.bias.new_zeros(outputs)
+    bias[: len(folded.bias)] = folded.bias
+    return Folded(weight, bias, folded.stride, folded.activate)
 
 
 class Layer(Protocol):
@@ -90,3 +213,37 @@ class FirstLayer:
                 images[:, None].to(self._weight.dtype), self._weight, self._bias, self.stride, self._padding
             )
             y.pixels.copy_(result.relu_().permute(0, 2, 3, 1))
+
+
+class Backend(Protocol):
+    """Makes layers of folded convolutions, with as many channels as its kernels want.
+
+    Attributes:
+        device, dtype: of images, weights and frames.
+    """
+
+    device: torch.device
+    dtype: torch.dtype
+
+    def padded(self, folded: Folded, first: bool = False) -> Folded:
+        """The convolution between as many channels as the layers use; `first` reads images of one channel."""
+        ...
+
+    def layer(self, folded: Folded) -> Layer:
+        """The convolution, ready to run."""
+        ...
+
+
+class TorchBackend:
+    """torch's own convolutions, on any device and in any precision."""
+
+    def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
+        self.device, self.dtype = device, dtype
+
+    def padded(self, folded: Folded, first: bool = False) -> Folded:
+        """As it is."""
+        return folded
+
+    def layer(self, folded: Folded) -> Layer:
+        """See :class:`Backend`."""
+        return TorchLayer(folded, self.device, self.dtype)

@@ -20,9 +20,9 @@ import torch
 from DualTrackCore.files import replacing
 from DualTrackCore.network import DualTrack
 from DualTrackCore.network.dualtrack import LocalEncoder
+from DualTrackCore.network.fast import StreamingTrunk
 from DualTrackCore.research.training.items import SweepItems, variant_index
 from DualTrackCore.tracking.preprocessing import as_grey
-from DualTrackCore.tracking.streaming import StreamingTrunk
 
 
 def store_tokens(

@@ -1,4 +1,11 @@
-"""Convolutions by numba, on all the threads that torch uses. Import only where numba is installed."""
+"""Convolutions by the compiled kernels, on all the threads that torch uses. Importing this file imports numba.
+
+Winograd's minimal filtering F(m, 3) gives m outputs of a filter g of three taps from m + 2 inputs d with m + 2
+multiplications instead of 3 m: y = A^T [(G g) * (B^T d)]. The matrices follow from interpolation at chosen points (Cook
+and Toom; Winograd, "Arithmetic Complexity of Computations", 1980; Lavin and Gray, "Fast Algorithms for Convolutional
+Neural Networks", arXiv:1509.09308). In two dimensions they act along both: F(4x4, 3x3) needs 36 multiplications instead
+of 144; nested with F(2, 3) in time, 144 instead of 864 for two frames.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +17,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from DualTrackCore.network.fast.blocks import direct_block, direct_scratch, winograd_block, winograd_scratch
-from DualTrackCore.network.fast.folding import Folded
-from DualTrackCore.network.fast.images import TILE, Frames, large
-from DualTrackCore.network.fast.vectors import LANES, PANEL
-from DualTrackCore.network.fast.winograd import spatial_matrices, temporal_matrices
+from DualTrackCore.compilation import compile_kernels
+from DualTrackCore.network.fast.convolution_kernels import (
+    LANES,
+    PANEL,
+    POINTS,
+    ROWS,
+    SIGNATURES,
+    direct_block,
+    winograd_block,
+)
+from DualTrackCore.network.fast.layers import TILE, Folded, Frames, Layer, large, padded_channels
 
 #: Rows of a matrix product in a block: enough to use every weight often, few enough to stay near the processor.
 _ROWS = 96
@@ -63,7 +76,7 @@ class WinogradLayer:
         self._nothing = torch.zeros(LANES)
 
     def run(self, x: Frames, y: Frames, shortcut: Frames | None = None) -> None:
-        """See :class:`~DualTrackCore.network.fast.layers.Layer`; what overhangs the last tiles is cleared."""
+        """See :class:`Layer`; what overhangs the last tiles is cleared."""
         frames, channels = len(y), self.outputs
         if not frames:
             return
@@ -71,7 +84,7 @@ class WinogradLayer:
         tiles = -(-y.rows // TILE) * across
         size = block_size(tiles, (frames + 1) // 2)
         rest = (self._nothing.data_ptr(), 0, 0, 0) if shortcut is None else (*_place(shortcut, 1), 4 * channels)
-        places = (*_place(x, 0), self._weights.data_ptr(), self._bias.data_ptr(), *rest, *_place(y, 1))
+        places = (_place(x, 0), self._weights.data_ptr(), self._bias.data_ptr(), rest, _place(y, 1))
 
         def block(index: int, scratch: int) -> None:
             first = index * size
@@ -89,10 +102,10 @@ class DirectLayer:
         self.outputs, self._inputs, frames, self._side, _ = folded.weight.shape
         self.stride, self._temporal, self._workers = folded.stride, frames == 3, workers
         self._weights, self._bias = direct_weights(folded.weight), folded.bias.float()
-        self._floor = 0.0 if folded.activate else -np.inf
+        self._floor = np.float32(0.0 if folded.activate else -np.inf)  # the type that the kernel is compiled for
 
     def run(self, x: Frames, y: Frames, shortcut: Frames | None = None) -> None:
-        """See :class:`~DualTrackCore.network.fast.layers.Layer`; takes no shortcut."""
+        """See :class:`Layer`; takes no shortcut."""
         frames, pixels = len(y), y.rows * y.columns
         if shortcut is not None:
             raise ValueError("A direct layer adds no shortcut.")
@@ -100,7 +113,7 @@ class DirectLayer:
             return
         size = block_size(pixels, (frames + 1) // 2 if self._temporal else frames)
         inside = 1 - self._side // 2  # a single tap looks at the pixel itself, not at the border
-        places = (*_place(x, inside), self._weights.data_ptr(), self._bias.data_ptr(), *_place(y, 1))
+        places = (_place(x, inside), self._weights.data_ptr(), self._bias.data_ptr(), _place(y, 1))
         shape = (self._inputs, self.outputs, frames, self._side, self.stride, int(self._temporal), y.columns)
 
         def block(index: int, scratch: int) -> None:
@@ -158,3 +171,67 @@ def _place(frames: Frames, inside: int) -> tuple[int, int, int]:
     tensor = frames.tensor
     frame, row, pixel, _ = (4 * stride for stride in tensor.stride())
     return tensor.data_ptr() + inside * (row + pixel), frame, row
+
+
+class CompiledBackend:
+    """Kernels that numba compiles for this processor, single precision.
+
+    Attributes:
+        lanes: channels that a vector register holds.
+    """
+
+    device, dtype = torch.device("cpu"), torch.float32
+    lanes = LANES
+
+    def __init__(self) -> None:
+        compile_kernels(SIGNATURES)
+        self._workers = Workers()
+
+    def padded(self, folded: Folded, first: bool = False) -> Folded:
+        """Channels rounded up to whole vector registers."""
+        outputs, inputs = (-(-size // self.lanes) * self.lanes for size in folded.weight.shape[:2])
+        return padded_channels(folded, 1 if first else inputs, outputs)
+
+    def layer(self, folded: Folded) -> Layer:
+        """See :class:`Backend`."""
+        padded = self.padded(folded)
+        outputs, inputs, *kernel = padded.weight.shape
+        if kernel == [3, 3, 3] and folded.stride == 1 and inputs == outputs:
+            return WinogradLayer(padded, self._workers)
+        return DirectLayer(padded, self._workers)
+
+
+def winograd_scratch(frames: int, tiles: int, channels: int) -> int:
+    """Floats of scratch memory for `tiles` tiles of `frames` output frames."""
+    return 36 * (frames + 2) * tiles * channels + 8 * ((frames + 1) // 2 * tiles + ROWS) * channels
+
+
+def direct_scratch(frames: int, pixels: int, inputs: int, outputs: int, temporal: bool) -> int:
+    """Floats of scratch memory for `pixels` output pixels of `frames` output frames."""
+    factors, groups = (4, (frames + 1) // 2) if temporal else (1, frames)
+    return factors * (groups * pixels + ROWS) * (inputs + outputs) + (frames + 1) * pixels * outputs
+
+
+def spatial_matrices() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A^T [4, 6], G [6, 3] and B^T [6, 6] of F(4, 3), float64."""
+    a, b = POINTS
+    points = [0.0, a, -a, b, -b]
+    output = np.zeros((4, 6))
+    kernel = np.zeros((6, 3))
+    data = np.zeros((6, 6))
+    for i, p in enumerate(points):
+        others = [q for q in points if q != p]
+        output[:, i] = [p**power for power in range(4)]
+        kernel[i] = np.array([1.0, p, p * p]) / np.prod([p - q for q in others])
+        data[i, :5] = np.poly(others)[::-1]
+    output[3, 5] = kernel[5, 2] = 1.0
+    data[5] = np.poly(points)[::-1]
+    return output, kernel, data
+
+
+def temporal_matrices() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A^T [2, 4], G [4, 3] and B^T [4, 4] of F(2, 3) at the points 0, 1, -1 and infinity, float64."""
+    output = np.array([[1.0, 1.0, 1.0, 0.0], [0.0, 1.0, -1.0, -1.0]])
+    kernel = np.array([[1.0, 0.0, 0.0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0.0, 0.0, 1.0]])
+    data = np.array([[1.0, 0.0, -1.0, 0.0], [0.0, 1.0, 1.0, 0.0], [0.0, -1.0, 1.0, 0.0], [0.0, 1.0, 0.0, -1.0]])
+    return output, kernel, data

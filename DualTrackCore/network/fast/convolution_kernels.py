@@ -1,0 +1,400 @@
+"""The compiled kernels: vector instructions, written as LLVM code, and the loops around them, compiled by numba.
+
+numba compiles loops well, but keeps the sums of a matrix product in registers only where the code says so. The
+innermost pieces (upper half of this file) are therefore vector instructions over one group of channels; the loops
+(lower half) convolve a block of tiles or pixels over all frames of a chunk.
+
+Everything takes addresses and distances in bytes, as int64, and single-precision numbers. Images are [frame, row,
+column, channel] with a border of one pixel. The caller gives scratch memory. Where a kernel covers three frames, n + 2
+input frames give n output frames. README.md in this folder says more.
+
+Pieces and loops share a file because numba compiles again only what changed in the file of the loops.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable
+from itertools import chain
+from typing import Any
+
+from llvmlite import ir
+from numba import float32, int64, types
+from numba.core import cgutils
+from numba.core.registry import cpu_target
+from numba.extending import intrinsic
+
+from DualTrackCore.compilation import kernel
+
+#: a and b of Winograd's F(4, 3). Lavin and Gray take 1 and 2; these two keep the transformed values closer to one size,
+#: which makes the rounding of single precision about half as large.
+POINTS = (0.5**0.5, 2.0**0.5)
+#: Instruction sets that numba compiles for: those of this processor, or what NUMBA_CPU_FEATURES names.
+_FEATURES = cpu_target.target_context.codegen().magic_tuple()[2].split(",")
+#: Channels a vector register holds.
+LANES = 16 if "+avx512f" in _FEATURES else 8 if "+avx2" in _FEATURES else 4
+#: Whether a b + c is one instruction: on every ARM of 64 bits, on Intel and AMD since 2013.
+HAS_FUSED_MULTIPLY_ADD = platform.machine().lower() in ("arm64", "aarch64") or "+fma" in _FEATURES
+#: Rows and vectors of the matrix product held in registers: 12 x 2 sums of 32 registers, 6 x 2 of 16.
+ROWS, VECTORS = (12, 2) if LANES == 16 else (6, 2)
+#: Columns that one pass over the rows takes.
+PANEL = LANES * VECTORS
+_BYTES = 4 * LANES
+
+_FLOAT = ir.FloatType()
+_VECTOR = ir.VectorType(_FLOAT, LANES)
+_INT = ir.IntType(64)
+
+
+class Emitter:
+    """Vector instructions of one piece; a value is an LLVM vector of LANES floats, an address an int64 in bytes."""
+
+    def __init__(self, builder: ir.IRBuilder) -> None:
+        self.builder = builder
+        kind = ir.FunctionType(_VECTOR, [_VECTOR] * 3)
+        self._fma = cgutils.get_or_insert_function(builder.module, kind, f"llvm.fma.v{LANES}f32")
+
+    def offset(self, address: ir.Value, distance: ir.Value | int, times: int = 1) -> ir.Value:
+        """The address `times` distances further."""
+        if isinstance(distance, int):
+            distance, times = ir.Constant(_INT, distance * times), 1
+        if times == 0:
+            return address
+        if times > 1:
+            distance = self.builder.mul(distance, ir.Constant(_INT, times))
+        return self.builder.add(address, distance)
+
+    def load(self, address: ir.Value) -> ir.Value:
+        """LANES floats from memory."""
+        return self.builder.load(self.builder.inttoptr(address, _VECTOR.as_pointer()), align=4)
+
+    def store(self, value: ir.Value, address: ir.Value) -> None:
+        """LANES floats to memory."""
+        self.builder.store(value, self.builder.inttoptr(address, _VECTOR.as_pointer()), align=4)
+
+    def in_all_lanes(self, number: ir.Value) -> ir.Value:
+        """One float in all lanes."""
+        empty = ir.Constant(_VECTOR, ir.Undefined)
+        first = self.builder.insert_element(empty, number, ir.Constant(ir.IntType(32), 0))
+        return self.builder.shuffle_vector(first, empty, ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES))
+
+    def load_in_all_lanes(self, address: ir.Value) -> ir.Value:
+        """One float from memory in all lanes."""
+        return self.in_all_lanes(self.builder.load(self.builder.inttoptr(address, _FLOAT.as_pointer()), align=4))
+
+    def constant(self, number: float) -> ir.Value:
+        """The same number in all lanes."""
+        return ir.Constant(_VECTOR, [float(number)] * LANES)
+
+    def add(self, a: ir.Value, b: ir.Value) -> ir.Value:
+        """a + b."""
+        return self.builder.fadd(a, b)
+
+    def subtract(self, a: ir.Value, b: ir.Value) -> ir.Value:
+        """a - b."""
+        return self.builder.fsub(a, b)
+
+    def scaled(self, factor: float, a: ir.Value, b: ir.Value) -> ir.Value:
+        """factor a + b."""
+        return self.fma(self.constant(factor), a, b)
+
+    def fma(self, a: ir.Value, b: ir.Value, c: ir.Value) -> ir.Value:
+        """a b + c, rounded once."""
+        return self.builder.call(self._fma, [a, b, c])
+
+    def at_least(self, a: ir.Value, floor: ir.Value) -> ir.Value:
+        """The larger of the two, lane by lane."""
+        return self.builder.select(self.builder.fcmp_ordered(">", a, floor), a, floor)
+
+
+def _piece(*kinds: types.Type) -> Callable[[Callable], Any]:
+    """Make a function of (emitter, *values) callable in compiled code."""
+
+    def decorate(emit: Callable) -> Any:
+        def typed(_, *arguments):
+            def generate(context, builder, signature, values):
+                emit(Emitter(builder), *values)
+                return context.get_dummy_value()
+
+            return types.void(*kinds), generate
+
+        names = ", ".join(f"a{i}" for i in range(len(kinds)))  # numba wants one name for each argument
+        space: dict[str, Any] = {"typed": typed}
+        exec(f"def piece(context, {names}):\n    return typed(context, {names})", space)
+        return intrinsic(space["piece"])
+
+    return decorate
+
+
+def _product(vectors):
+    """ROWS rows of a matrix product, `vectors` registers wide: c = a b, or c += a b where `more` is not 0."""
+
+    def emit(e, a, a_row, b, c, c_row, depth, more):
+        builder, zero = e.builder, ir.Constant(_INT, 0)
+        rows = [a]
+        for _ in range(1, ROWS):
+            rows.append(builder.add(rows[-1], a_row))
+        before, body, after = builder.block, builder.append_basic_block("depth"), builder.append_basic_block("done")
+        builder.branch(body)
+        builder.position_at_end(body)
+        index, panel = builder.phi(_INT), builder.phi(_INT)
+        sums = [builder.phi(_VECTOR) for _ in range(ROWS * vectors)]
+        weights = [e.load(e.offset(panel, _BYTES * j)) for j in range(vectors)]
+        here = builder.shl(index, ir.Constant(_INT, 2))
+        new_sums = []
+        for r in range(ROWS):
+            value = e.load_in_all_lanes(builder.add(rows[r], here))
+            new_sums += [e.fma(value, weights[j], sums[r * vectors + j]) for j in range(vectors)]
+        following = builder.add(index, ir.Constant(_INT, 1))
+        for phi, start, later in [
+            (index, zero, following),
+            (panel, b, builder.add(panel, ir.Constant(_INT, _BYTES * vectors))),
+            *((s, e.constant(0.0), g) for s, g in zip(sums, new_sums, strict=True)),
+        ]:
+            phi.add_incoming(start, before)
+            phi.add_incoming(later, body)
+        builder.cbranch(builder.icmp_signed("<", following, depth), body, after)
+        builder.position_at_end(after)
+        places = [e.offset(e.offset(c, c_row, r), _BYTES * j) for r in range(ROWS) for j in range(vectors)]
+        with builder.if_else(builder.icmp_signed("==", more, zero)) as (fresh, continued):
+            with fresh:
+                for value, place in zip(new_sums, places, strict=True):
+                    e.store(value, place)
+            with continued:
+                for value, place in zip(new_sums, places, strict=True):
+                    e.store(e.add(e.load(place), value), place)
+
+    return _piece(*[types.int64] * 7)(emit)
+
+
+product_panel, product_vector = _product(VECTORS), _product(1)
+
+
+def _into_winograd(e, d: list) -> list:
+    """B^T d of F(4, 3) for six values; compiled_layers.py computes the matrices."""
+    a, b = POINTS
+    even_a, odd_a = e.scaled(-b * b, d[2], d[4]), e.scaled(-b * b, d[1], d[3])
+    even_b, odd_b = e.scaled(-a * a, d[2], d[4]), e.scaled(-a * a, d[1], d[3])
+    first = e.scaled(a * a * b * b, d[0], e.scaled(-(a * a + b * b), d[2], d[4]))
+    last = e.scaled(a * a * b * b, d[1], e.scaled(-(a * a + b * b), d[3], d[5]))
+    middle = [(a, odd_a, even_a), (-a, odd_a, even_a), (b, odd_b, even_b), (-b, odd_b, even_b)]
+    return [first, *(e.scaled(*values) for values in middle), last]
+
+
+def _from_winograd(e, m: list) -> list:
+    """A^T m of F(4, 3) for six values."""
+    a, b = POINTS
+    even_a, odd_a = e.add(m[1], m[2]), e.subtract(m[1], m[2])
+    even_b, odd_b = e.add(m[3], m[4]), e.subtract(m[3], m[4])
+    return [
+        e.add(e.add(m[0], even_a), even_b),
+        e.builder.fmul(e.constant(a), e.scaled(b / a, odd_b, odd_a)),
+        e.builder.fmul(e.constant(a * a), e.scaled((b / a) ** 2, even_b, even_a)),
+        e.scaled(a**3, odd_a, e.scaled(b**3, odd_b, m[5])),
+    ]
+
+
+def _both_ways(transform: Callable, e, square: list[list]) -> list[list]:
+    """A one-dimensional transform along the rows, then along the columns: [y][x] to [y][x]."""
+    along = [transform(e, line) for line in square]
+    across = [transform(e, [line[x] for line in along]) for x in range(len(along[0]))]
+    return [list(line) for line in zip(*across, strict=True)]
+
+
+@_piece(*[types.int64] * 5)
+def tile_to_winograd(e, x, row, pixel, v, apart):
+    """6 x 6 pixels, rows `row` and pixels `pixel` apart, to 36 values `apart` from one another."""
+    square = [[e.load(e.offset(e.offset(x, row, i), pixel, j)) for j in range(6)] for i in range(6)]
+    for i, value in enumerate(chain.from_iterable(_both_ways(_into_winograd, e, square))):
+        e.store(value, e.offset(v, apart, i))
+
+
+@_piece(*[types.int64] * 9)
+def tile_from_winograd(e, m, apart, bias, rest, rest_row, rest_pixel, y, row, pixel):
+    """36 values to 4 x 4 pixels, plus the bias and the shortcut `rest`, negative numbers to 0."""
+    square = [[e.load(e.offset(m, apart, 6 * i + j)) for j in range(6)] for i in range(6)]
+    offset, zero = e.load(bias), e.constant(0.0)
+    for i, line in enumerate(_both_ways(_from_winograd, e, square)):
+        here, shortcut = e.offset(y, row, i), e.offset(rest, rest_row, i)
+        for j, value in enumerate(line):
+            whole = e.add(e.add(value, offset), e.load(e.offset(shortcut, rest_pixel, j)))
+            e.store(e.at_least(whole, zero), e.offset(here, pixel, j))
+
+
+def _frames_to_winograd(outputs):
+    """B^T d of F(2, 3) in time, four frames to four factors; for the first output alone, three frames to three."""
+
+    def emit(e, d, frame, t, apart):
+        d = [e.load(e.offset(d, frame, i)) for i in range(outputs + 2)]
+        values = [e.subtract(d[0], d[2]), e.add(d[1], d[2]), e.subtract(d[2], d[1])]
+        if outputs == 2:
+            values.append(e.subtract(d[1], d[3]))
+        for i, value in enumerate(values):
+            e.store(value, e.offset(t, apart, i))
+
+    return _piece(*[types.int64] * 4)(emit)
+
+
+def _frames_from_winograd(outputs):
+    """A^T m of F(2, 3) in time, four products to two frames; or three products to the first frame."""
+
+    def emit(e, m, apart, y, frame):
+        m = [e.load(e.offset(m, apart, i)) for i in range(outputs + 2)]
+        e.store(e.add(m[0], e.add(m[1], m[2])), y)
+        if outputs == 2:
+            e.store(e.subtract(e.subtract(m[1], m[2]), m[3]), e.offset(y, frame))
+
+    return _piece(*[types.int64] * 4)(emit)
+
+
+pair_to_winograd, single_to_winograd = _frames_to_winograd(2), _frames_to_winograd(1)
+pair_from_winograd, single_from_winograd = _frames_from_winograd(2), _frames_from_winograd(1)
+
+
+@_piece(types.int64, types.int64)
+def copy_vector(e, x, y):
+    """LANES numbers from x to y."""
+    e.store(e.load(x), y)
+
+
+@_piece(types.int64, types.int64, types.int64, types.float32)
+def finish_vector(e, m, bias, y, floor):
+    """m plus the bias, at least `floor`, to y."""
+    e.store(e.at_least(e.add(e.load(m), e.load(bias)), e.in_all_lanes(floor)), y)
+
+
+@kernel()
+def multiply(a, a_row, b, c, c_row, rows, depth, columns, more):
+    """c = a b or c += a b; b in panels, rows rounded up to ROWS (what lies behind them must be scratch)."""
+    for column in range(0, columns, PANEL):
+        for row in range(0, rows, ROWS):
+            left, target = a + row * a_row, c + row * c_row
+            if columns - column >= PANEL:
+                product_panel(left, a_row, b + 4 * column * depth, target + 4 * column, c_row, depth, more)
+            else:
+                for part in range(column, columns, LANES):
+                    product_vector(left, a_row, b + 4 * part * depth, target + 4 * part, c_row, depth, more)
+
+
+@kernel()
+def pairs_to_winograd(d, frame, run, frames, t, apart, step):
+    """Runs of numbers of all frames to factors in time; `frames` outputs, an odd last one on its own."""
+    for pair in range(frames // 2):
+        for i in range(0, run, 4 * LANES):
+            pair_to_winograd(d + 2 * pair * frame + i, frame, t + pair * step + i, apart)
+    if frames % 2:
+        pair = frames // 2
+        for i in range(0, run, 4 * LANES):
+            single_to_winograd(d + 2 * pair * frame + i, frame, t + pair * step + i, apart)
+
+
+@kernel()
+def pairs_from_winograd(m, apart, run, frames, y, frame):
+    """Products in time to runs of numbers of `frames` frames."""
+    for pair in range(frames // 2):
+        for i in range(0, run, 4 * LANES):
+            pair_from_winograd(m + pair * run + i, apart, y + 2 * pair * frame + i, frame)
+    if frames % 2:
+        pair = frames // 2
+        for i in range(0, run, 4 * LANES):
+            single_from_winograd(m + pair * run + i, apart, y + 2 * pair * frame + i, frame)
+
+
+@kernel()
+def winograd_block(x_place, weights, bias, rest_place, y_place, channels, frames, across, first, count, scratch):
+    """3 x 3 x 3 convolution, F(4x4, 3x3) nested with F(2, 3): tiles first to first + count of all frames.
+
+    A place is (address, bytes between frames, bytes between rows); for the shortcut `rest` also between pixels.
+    """
+    (x, x_frame, x_row), (rest, rest_frame, rest_row, rest_pixel), (y, y_frame, y_row) = x_place, rest_place, y_place
+    pixel, run = 4 * channels, 4 * channels * count
+    apart = (frames + 2) * run
+    pairs = (frames + 1) // 2
+    factor = (pairs * count + ROWS) * pixel
+    times = scratch + 36 * apart
+    products = times + 4 * factor
+    for frame in range(frames + 2):
+        for tile in range(count):
+            ty, tx = (first + tile) // across, (first + tile) % across
+            source = x + frame * x_frame + 4 * ty * x_row + 4 * tx * pixel
+            for c in range(0, pixel, 4 * LANES):
+                tile_to_winograd(source + c, x_row, pixel, scratch + frame * run + tile * pixel + c, apart)
+    for place in range(36):
+        here = scratch + place * apart
+        pairs_to_winograd(here, run, run, frames, times, factor, run)
+        for k in range(4):
+            rows = (frames // 2 if k == 3 else pairs) * count
+            matrix = weights + (4 * place + k) * pixel * channels
+            multiply(times + k * factor, pixel, matrix, products + k * factor, pixel, rows, channels, channels, 0)
+        pairs_from_winograd(products, factor, run, frames, here, run)
+    for frame in range(frames):
+        for tile in range(count):
+            ty, tx = (first + tile) // across, (first + tile) % across
+            target = y + frame * y_frame + 4 * ty * y_row + 4 * tx * pixel
+            beside = rest + frame * rest_frame + 4 * ty * rest_row + 4 * tx * rest_pixel
+            source = scratch + frame * run + tile * pixel
+            for c in range(0, pixel, 4 * LANES):
+                along = c if rest_pixel else 0
+                tile_from_winograd(
+                    source + c, apart, bias + c, beside + along, rest_row, rest_pixel, target + c, y_row, pixel
+                )
+
+
+@kernel()
+def direct_block(
+    x_place,
+    weights,
+    bias,
+    y_place,
+    inputs,
+    outputs,
+    frames,
+    side,
+    stride,
+    temporal,
+    across,
+    first,
+    count,
+    scratch,
+    floor,
+):
+    """side x side pixels, three frames (F(2, 3)) or one: output pixels first to first + count of all frames."""
+    (x, x_frame, x_row), (y, y_frame, y_row) = x_place, y_place
+    groups, factors = ((frames + 1) // 2, 4) if temporal else (frames, 1)
+    x_pixel, y_pixel = 4 * inputs, 4 * outputs
+    x_apart, y_apart = (groups * count + ROWS) * x_pixel, (groups * count + ROWS) * y_pixel
+    products = scratch + factors * x_apart
+    results = products + factors * y_apart if temporal else products
+    for tap in range(side * side):
+        for p in range(count):
+            row, column = (first + p) // across * stride + tap // side, (first + p) % across * stride + tap % side
+            source, target = x + row * x_row + column * x_pixel, scratch + p * x_pixel
+            if temporal:
+                pairs_to_winograd(source, x_frame, x_pixel, frames, target, x_apart, count * x_pixel)
+            else:
+                for frame in range(frames):
+                    for c in range(0, x_pixel, 4 * LANES):
+                        copy_vector(source + frame * x_frame + c, target + frame * count * x_pixel + c)
+        for k in range(factors):
+            rows = (frames // 2 if k == 3 else groups) * count
+            matrix = weights + (factors * tap + k) * x_pixel * outputs
+            target = products + k * y_apart
+            multiply(scratch + k * x_apart, x_pixel, matrix, target, y_pixel, rows, inputs, outputs, tap)
+    if temporal:
+        pairs_from_winograd(products, y_apart, count * y_pixel, frames, results, count * y_pixel)
+    for frame in range(frames):
+        for p in range(count):
+            target = y + frame * y_frame + (first + p) // across * y_row + (first + p) % across * y_pixel
+            for c in range(0, y_pixel, 4 * LANES):
+                finish_vector(results + (frame * count + p) * y_pixel + c, bias + c, target + c, floor)
+
+
+_PLACE = types.UniTuple(int64, 3)
+#: The one signature of each kernel.
+SIGNATURES = {
+    multiply: (int64,) * 9,
+    pairs_to_winograd: (int64,) * 7,
+    pairs_from_winograd: (int64,) * 6,
+    winograd_block: (_PLACE, int64, int64, types.UniTuple(int64, 4), _PLACE, *[int64] * 6),
+    direct_block: (_PLACE, int64, int64, _PLACE, *[int64] * 10, float32),
+}
