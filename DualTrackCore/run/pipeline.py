@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from DualTrackCore.compilation import compile_kernels
 from DualTrackCore.errors import InputError
 from DualTrackCore.progress import Reporter, Stage
 from DualTrackCore.run.report import run_report
@@ -127,7 +128,12 @@ def _trajectory(
     with _timed(seconds, "model"):
         model = models(settings)
     reporter.report(Stage.LOADING_MODEL, 1, 1)
+    from DualTrackCore.network.fast import prepare_engine
     from DualTrackCore.tracking import estimate_trajectory
+    from DualTrackCore.tracking.device import choose_device
+
+    if choose_device(settings.device).type == "cpu":
+        prepare_engine(reporter)
 
     with _timed(seconds, "trajectory"):
         return estimate_trajectory(
@@ -148,6 +154,9 @@ def _reconstruction(
     if not settings.reconstruct:
         return None
     from DualTrackCore.reconstruction import plan_grid, reconstruct_volume
+    from DualTrackCore.reconstruction.kernels import SIGNATURES
+
+    compile_kernels(SIGNATURES, reporter)
 
     area = {"clip": settings.clip, "fan": None if settings.fan == "none" else settings.fan}
     spacing = "auto" if settings.voxel_mm is None else settings.voxel_mm
