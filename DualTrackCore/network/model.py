@@ -95,7 +95,7 @@ def load_model_file(
     fallback: ModelCard | None = None,
     positions: int | None = None,
 ) -> Model:
-    """:func:`load_model` of a file; `fallback` is the card where none is given, inside or beside the file."""
+    """Load a file as :func:`load_model` does; `fallback` is used where no card is given, inside or beside the file."""
     tensors, inner_card = read_weights(path)
     if isinstance(card, str | Path):
         card = read_card(Path(card))
@@ -110,16 +110,16 @@ def load_model_file(
 
 
 def build_network(card: ModelCard) -> DualTrack:
-    """The network that a card describes, with random weights.
+    """Build the network that a card describes, with random weights.
 
     Raises:
         CheckpointError: the card's architecture has an argument that the network does not know, or an impossible value.
     """
     try:
         return DualTrack(**card.architecture)
+    except DualTrackError:
+        raise
     except (TypeError, ValueError, ArithmeticError, RuntimeError, MemoryError) as error:
-        if isinstance(error, DualTrackError):
-            raise
         raise CheckpointError(f"The model card {card.name!r} describes no network of this version: {error}.") from None
 
 

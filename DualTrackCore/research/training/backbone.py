@@ -46,7 +46,7 @@ def prepare_backbone(recipe: Recipe, network: DualTrack, say: Callable[[str], No
 
 
 def restrict_backbone(network: DualTrack) -> None:
-    """Let no gradient reach the backbone but that of its adapters, if it has any."""
+    """Freeze the backbone but for its adapters, if it has any."""
     backbone = network.global_encoder.backbone
     learns = any(p.requires_grad for p in backbone.parameters())
     backbone.requires_grad_(False)
