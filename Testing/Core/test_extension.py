@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -106,3 +107,11 @@ def test_the_module_imports_nothing_that_slicer_does_not_bundle():
 
 def test_the_module_file_is_short():
     assert len(MODULE.read_text().splitlines()) < 120
+
+
+def test_slicer_installs_every_package_that_the_core_requires():
+    text = (ROOT / "pyproject.toml").read_text()
+    required = set(re.findall(r'"([^"]+)"', re.search(r"^dependencies = \[(.*?)^\]", text, re.M | re.S)[1]))
+    lines = (ROOT / "DualTrackSlicer" / "Resources" / "requirements.txt").read_text().splitlines()
+    installed = {line for line in lines if not line.startswith("#")}
+    assert {re.split("[<>=]", name)[0] for name in required ^ installed} == {"torch", "numpy", "SimpleITK"}
