@@ -8,7 +8,7 @@ WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --cov=DualTrackCore
 
 .DEFAULT_GOAL := test
-.PHONY: demo sample test test-all bench lint clean
+.PHONY: demo sample test test-all test-isa bench lint clean
 
 demo: $(STAMP)
 	$(BIN)/dualtrack demo -o demo
@@ -24,6 +24,25 @@ test: $(STAMP)
 test-all: $(STAMP)
 	$(PYTEST)
 
+# The numeric part of the suite as other processors compute it: one with AVX2 (Haswell), and one with neither that nor
+# fused multiply-add. Kernels compiled for them are kept apart from those of this processor.
+NUMERIC := $(patsubst %,Testing/Core/test_%.py,training_gradients baselines fast_trunk network network_golden \
+	reconstruction reconstruction_references hole_filling volume_builder grid training_tasks training_run \
+	training_backbone lora streaming several_views)
+AVX2 := ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 NUMBA_CPU_NAME=haswell NUMBA_CPU_FEATURES=$(shell echo \
+	+64bit +cmov +cx8 +cx16 +fxsr +mmx +sahf +sse +sse2 +sse3 +ssse3 +sse4.1 +sse4.2 +popcnt +crc32 +avx +avx2 +fma \
+	+f16c +bmi +bmi2 +lzcnt +movbe +fsgsbase +rdrnd +xsave +xsaveopt | tr ' ' ,)
+PLAIN := ONEDNN_MAX_CPU_ISA=SSE41 ATEN_CPU_CAPABILITY=default NUMBA_CPU_NAME=generic
+PYTEST_ISA := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow" $(NUMERIC)
+
+test-isa: $(STAMP)
+ifneq (,$(filter x86_64 amd64 AMD64,$(shell uname -m)))
+	NUMBA_CACHE_DIR=$(CURDIR)/.numba_cache/avx2 $(AVX2) $(PYTEST_ISA)
+	NUMBA_CACHE_DIR=$(CURDIR)/.numba_cache/plain $(PLAIN) $(PYTEST_ISA)
+else
+	@echo "Instruction sets differ on x86-64 alone; on this processor make test is enough."
+endif
+
 # Some of the benchmarks: make bench BENCH=Testing/Benchmarks/bench_engine.py
 BENCH ?= Testing/Benchmarks
 
@@ -37,7 +56,7 @@ lint: $(STAMP)
 
 clean:
 	rm -rf .venv build dist demo out *.egg-info htmlcov .coverage bench.json
-	rm -rf .pytest_cache .ruff_cache .import_linter_cache .hypothesis .benchmarks
+	rm -rf .pytest_cache .ruff_cache .import_linter_cache .hypothesis .benchmarks .numba_cache
 	find DualTrackCore DualTrackSlicer Testing -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The byte code of torch alone takes half a minute to compile; Python compiles what is imported anyway.

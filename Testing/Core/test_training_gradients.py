@@ -5,6 +5,7 @@ test-isa` runs this file as such a processor would.
 """
 
 import copy
+import os
 
 import pytest
 import timm
@@ -14,6 +15,7 @@ from torch import nn
 from training_data import tiny_recipe, tracked_sweep
 
 from DualTrackCore.network.backbones import timm_backbone
+from DualTrackCore.network.fast.vectors import HAS_FUSED_MULTIPLY_ADD, LANES
 from DualTrackCore.research.baselines import ARCHITECTURES, build_baseline
 from DualTrackCore.research.training.initial import recipe_card
 from DualTrackCore.research.training.items import SweepItems, collate
@@ -55,6 +57,13 @@ def assert_same_training(network, loss) -> None:
         if difference > 0.1 * way + 1e-6 * parameter.norm() + 1e-7:
             wrong[name] = float(difference / way)
     assert not wrong
+
+
+@pytest.mark.skipif("ATEN_CPU_CAPABILITY" not in os.environ, reason="no instruction set is asked for")
+def test_torch_and_numba_compute_with_the_instruction_set_that_is_asked_for():
+    wanted = os.environ["ATEN_CPU_CAPABILITY"]
+    assert torch.backends.cpu.get_cpu_capability() == wanted.upper()
+    assert (LANES, HAS_FUSED_MULTIPLY_ADD) == {"avx2": (8, True), "default": (4, False)}[wanted]
 
 
 def test_every_baseline_is_among_the_sizes():
