@@ -10,12 +10,12 @@ import os
 import pytest
 import timm
 import torch
+from DualTrackCore.network.fast.vectors import HAS_FUSED_MULTIPLY_ADD, LANES
 from oracle import tiny_model
 from torch import nn
 from training_data import tiny_recipe, tracked_sweep
 
 from DualTrackCore.network.backbones import timm_backbone
-from DualTrackCore.network.fast.vectors import HAS_FUSED_MULTIPLY_ADD, LANES
 from DualTrackCore.research.baselines import ARCHITECTURES, build_baseline
 from DualTrackCore.research.training.initial import recipe_card
 from DualTrackCore.research.training.items import SweepItems, collate
@@ -63,7 +63,7 @@ def assert_same_training(network, loss) -> None:
 def test_torch_and_numba_compute_with_the_instruction_set_that_is_asked_for():
     wanted = os.environ["ATEN_CPU_CAPABILITY"]
     assert torch.backends.cpu.get_cpu_capability() == wanted.upper()
-    assert (LANES, HAS_FUSED_MULTIPLY_ADD) == {"avx2": (8, True), "default": (4, False)}[wanted]
+    assert {"avx2": (8, True), "default": (4, False)}[wanted] == (LANES, HAS_FUSED_MULTIPLY_ADD)
 
 
 def test_every_baseline_is_among_the_sizes():
