@@ -10,7 +10,7 @@ import os
 import pytest
 import timm
 import torch
-from DualTrackCore.network.fast.vectors import HAS_FUSED_MULTIPLY_ADD, LANES
+from DualTrackCore.network.fast.convolution_kernels import HAS_FUSED_MULTIPLY_ADD, LANES
 from oracle import tiny_model
 from torch import nn
 from training_data import tiny_recipe, tracked_sweep
