@@ -10,12 +10,12 @@ import os
 import pytest
 import timm
 import torch
-from DualTrackCore.network.fast.convolution_kernels import HAS_FUSED_MULTIPLY_ADD, LANES
 from oracle import tiny_model
 from torch import nn
 from training_data import tiny_recipe, tracked_sweep
 
 from DualTrackCore.network.backbones import timm_backbone
+from DualTrackCore.network.fast.convolution_kernels import HAS_FUSED_MULTIPLY_ADD, LANES
 from DualTrackCore.research.baselines import ARCHITECTURES, build_baseline
 from DualTrackCore.research.training.initial import recipe_card
 from DualTrackCore.research.training.items import SweepItems, collate
