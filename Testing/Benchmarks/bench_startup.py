@@ -6,7 +6,9 @@ is the command's own.
 
 from __future__ import annotations
 
+import os
 import resource
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -26,12 +28,25 @@ FRAMES = 600
 FORMATS = ("raw.mha", "compressed.igs.mha", "compressed.h5")
 
 
-def command(*arguments: str) -> Callable[[], float]:
+#: All that a run has compiled before the network starts.
+PREPARE = """
+from DualTrackCore.network.fast import prepare_engine
+from DualTrackCore.reconstruction.kernels import SIGNATURES
+prepare_engine(more=SIGNATURES)
+"""
+
+
+def command(*arguments: str, environment: dict[str, str] | None = None) -> Callable[[], float]:
     """Run this Python to its end; returns the processor seconds that it took."""
 
     def run() -> float:
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(
+            [sys.executable, *arguments],
+            check=True,
+            stdout=subprocess.DEVNULL,
+            env=os.environ | (environment or {}),
+        )
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
@@ -52,6 +67,23 @@ def test_a_command(ratio, what, arguments):
     )
     timing.figures["processor, s"] = timing.result
     timing.figures["processor above python, s"] = timing.result - timing.reference_results["python -c pass"]
+
+
+def test_preparing_the_engine_first_and_later(ratio, tmp_path):
+    """Processor seconds of the first run on a computer, and of one that finds the kernels on disk."""
+    empty, filled = tmp_path / "empty", tmp_path / "filled"
+    later = command("-c", PREPARE, environment={"NUMBA_CACHE_DIR": str(filled)})
+    later()
+    first = command("-c", PREPARE, environment={"NUMBA_CACHE_DIR": str(empty)})
+
+    def first_run() -> float:
+        shutil.rmtree(empty, ignore_errors=True)
+        return first()
+
+    timing = ratio(first_run, {"kernels on disk": later}, what="preparing the engine, nothing on disk", rounds=2)
+    seconds = timing.result - timing.reference_results["kernels on disk"]
+    timing.figures["processor seconds of compiling"] = seconds
+    assert seconds < 20
 
 
 def test_the_worker_cold_and_warm(ratio):
