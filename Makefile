@@ -28,7 +28,7 @@ test-all: $(STAMP)
 # fused multiply-add. Kernels compiled for them are kept apart from those of this processor.
 NUMERIC := $(patsubst %,Testing/Core/test_%.py,training_gradients baselines fast_trunk network network_golden \
 	reconstruction reconstruction_references hole_filling volume_builder grid training_tasks training_run \
-	training_backbone lora streaming several_views)
+	training_backbone lora streaming tta)
 AVX2 := ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 NUMBA_CPU_NAME=haswell NUMBA_CPU_FEATURES=$(shell echo \
 	+64bit +cmov +cx8 +cx16 +fxsr +mmx +sahf +sse +sse2 +sse3 +ssse3 +sse4.1 +sse4.2 +popcnt +crc32 +avx +avx2 +fma \
 	+f16c +bmi +bmi2 +lzcnt +movbe +fsgsbase +rdrnd +xsave +xsaveopt | tr ' ' ,)

@@ -1,6 +1,7 @@
 """A test that crashes or never ends fails the run by its name, and does not hang it."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -38,3 +39,11 @@ def test_a_fault_ends_the_run_with_the_name_of_the_test(fault, options, tmp_path
     assert f"test_that_{fault}" in output
     if options:
         assert f"FAILED test_faulty.py::test_that_{fault}" in output
+
+
+def test_every_file_that_is_run_for_other_instruction_sets_exists():
+    text = (CONFIGURATION.parent / "Makefile").read_text(encoding="utf-8").replace("\\\n", " ")
+    listed = re.search(r"NUMERIC := \$\(patsubst %,(\S+),(.+?)\)\n", text)
+    assert listed is not None
+    missing = [name for name in listed[2].split() if not Path(CONFIGURATION.parent, listed[1].replace("%", name)).is_file()]
+    assert not missing
