@@ -45,5 +45,6 @@ def test_every_file_that_is_run_for_other_instruction_sets_exists():
     text = (CONFIGURATION.parent / "Makefile").read_text(encoding="utf-8").replace("\\\n", " ")
     listed = re.search(r"NUMERIC := \$\(patsubst %,(\S+),(.+?)\)\n", text)
     assert listed is not None
-    missing = [name for name in listed[2].split() if not Path(CONFIGURATION.parent, listed[1].replace("%", name)).is_file()]
+    paths = [CONFIGURATION.parent / listed[1].replace("%", name) for name in listed[2].split()]
+    missing = [path.name for path in paths if not path.is_file()]
     assert not missing
