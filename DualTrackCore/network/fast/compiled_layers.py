@@ -76,7 +76,7 @@ class WinogradLayer:
         self._nothing = torch.zeros(LANES)
 
     def run(self, x: Frames, y: Frames, shortcut: Frames | None = None) -> None:
-        """See :class:`Layer`; what overhangs the last tiles is cleared."""
+        """See :class:`Layer`; pixels of the last tiles outside the image are set to 0."""
         frames, channels = len(y), self.outputs
         if not frames:
             return

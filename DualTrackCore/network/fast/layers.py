@@ -65,18 +65,18 @@ class Frames:
 
 
 class Workspace:
-    """Memory for frames under numbers, taken again and again: new memory costs as much as a short convolution."""
+    """Numbered buffers for frames, used again: allocating memory takes as long as a short convolution."""
 
     def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
         self._device, self._dtype = device, dtype
         self._memory: dict[int, Tensor] = {}
 
     def clear(self) -> None:
-        """Give the memory back."""
+        """Release the memory."""
         self._memory.clear()
 
     def take(self, number: int, frames: int, rows: int, columns: int, channels: int) -> Frames:
-        """Frames with a clear border and any pixels; what was taken under the number before is overwritten."""
+        """Return frames in a buffer, border zero, pixels undefined; earlier frames in that buffer are overwritten."""
         shape = (frames, _stored(rows), _stored(columns), channels)
         size = frames * shape[1] * shape[2] * channels
         if number not in self._memory or len(self._memory[number]) < size:
@@ -155,12 +155,12 @@ class Layer(Protocol):
 
 
 def has_onednn(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether oneDNN can be called for such images: on the CPU in single precision, where this torch brings it.
+    """Whether oneDNN can be called for such images: on the CPU in single precision, where this torch was built with it.
 
     In half precision torch chooses it by itself, where the processor allows it.
     """
-    brought = torch.backends.mkldnn.is_available() and hasattr(torch, "mkldnn_convolution")
-    return device.type == "cpu" and dtype == torch.float32 and brought
+    is_built_in = torch.backends.mkldnn.is_available() and hasattr(torch, "mkldnn_convolution")
+    return device.type == "cpu" and dtype == torch.float32 and is_built_in
 
 
 def onednn_convolution(image: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, stride: tuple) -> torch.Tensor:
@@ -185,8 +185,8 @@ class TorchLayer:
         """See :class:`Layer`."""
         if not len(y):
             return
-        seen = x.pixels if self._side == 1 else x.tensor[:, : x.rows + 2, : x.columns + 2]
-        image = seen.permute(3, 0, 1, 2)[None]
+        inputs = x.pixels if self._side == 1 else x.tensor[:, : x.rows + 2, : x.columns + 2]
+        image = inputs.permute(3, 0, 1, 2)[None]
         result = self._convolution(image, self._weight, self._bias, (1, self.stride, self.stride))
         result = result[0].permute(1, 2, 3, 0)
         if shortcut is not None:
@@ -216,7 +216,7 @@ class FirstLayer:
 
 
 class Backend(Protocol):
-    """Makes layers of folded convolutions, with as many channels as its kernels want.
+    """Makes layers of folded convolutions, with as many channels as its kernels need.
 
     Attributes:
         device, dtype: of images, weights and frames.
@@ -241,7 +241,7 @@ class TorchBackend:
         self.device, self.dtype = device, dtype
 
     def padded(self, folded: Folded, first: bool = False) -> Folded:
-        """As it is."""
+        """Return the convolution unchanged."""
         return folded
 
     def layer(self, folded: Folded) -> Layer:
