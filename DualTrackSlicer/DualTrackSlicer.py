@@ -6,10 +6,10 @@ import slicer
 from DualTrackSlicerLib.dependencies import Dependencies
 from DualTrackSlicerLib.logic import Logic
 from DualTrackSlicerLib.reader import FileReader
-from DualTrackSlicerLib.sample_data import registerSample
 from DualTrackSlicerLib.self_test import SelfTest
+from DualTrackSlicerLib.sweep_nodes import registerSample
+from DualTrackSlicerLib.widget.controls import QtTicker
 from DualTrackSlicerLib.widget.panel import Panel
-from DualTrackSlicerLib.widget.ticker import QtTicker
 from slicer.i18n import tr as _
 from slicer.i18n import translate
 from slicer.ScriptedLoadableModule import ScriptedLoadableModule

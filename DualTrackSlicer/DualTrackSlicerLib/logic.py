@@ -22,8 +22,7 @@ from DualTrackCore.run.settings import RunSettings
 from DualTrackCore.worker import Job, WorkerClient
 from DualTrackSlicerLib import scene as scenes
 from DualTrackSlicerLib.dependencies import Dependencies
-from DualTrackSlicerLib.model_task import ModelTask
-from DualTrackSlicerLib.models import ModelChoice, deleteDownloaded, modelChoices
+from DualTrackSlicerLib.models import ModelChoice, ModelTask, deleteDownloaded, modelChoices
 from DualTrackSlicerLib.parameters import DualTrackSlicerParameterNode
 from DualTrackSlicerLib.run import Run
 

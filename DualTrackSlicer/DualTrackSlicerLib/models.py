@@ -1,13 +1,20 @@
-"""The models that the panel offers, read without torch."""
+"""The models that the panel offers, read without torch, and their download and import in a process of its own."""
 
 from __future__ import annotations
 
+import contextlib
+import json
+import os
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from DualTrackCore.errors import DualTrackError
 from DualTrackCore.network.card import ModelCard, card_path, read_card_beside, read_card_inside
 from DualTrackCore.network.catalogue import (
+    FOLDER_VARIABLE,
     InstalledModel,
     ModelEntry,
     installed_card,
@@ -16,6 +23,7 @@ from DualTrackCore.network.catalogue import (
     published_models,
     record_path,
 )
+from DualTrackCore.progress import Progress, Stage
 
 
 @dataclass(frozen=True)
@@ -80,3 +88,82 @@ def _choice(name: str, model: InstalledModel | None, entry: ModelEntry | None) -
             card = None
     title = name if card is None or not card.title else card.title
     return ModelChoice(name, title, card, model, entry)
+
+
+class ModelTask:
+    """One download or import.
+
+    Args:
+        arguments: of `dualtrack models`, such as ["fetch", name, "--yes"].
+        name: of the model.
+        python: the interpreter with the core's packages.
+        folder: where models are kept; the core's own choice where None.
+        about_bytes: rough size, for progress until the server has told the exact one.
+        environment: of the process.
+    """
+
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        name: str,
+        *,
+        python: str,
+        folder: Path | None = None,
+        about_bytes: int | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self.state, self.message = "running", ""
+        self._part = (folder or models_folder()) / f"{name}.part"
+        self._about_bytes = about_bytes
+        self._output = tempfile.TemporaryFile(mode="w+", encoding="utf-8")  # noqa: SIM115 - closed with the process
+        variables = dict(os.environ if environment is None else environment)
+        if folder is not None:
+            variables[FOLDER_VARIABLE] = str(folder)
+        command = [python, "-m", "DualTrackCore.cli", "models", *arguments, "--json"]
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=self._output, stderr=subprocess.DEVNULL, env=variables
+        )
+
+    def poll(self) -> Progress | None:
+        """Where it stands; call it from a timer until `state` is "done", "failed" or "cancelled"."""
+        if self.state != "running":
+            return None
+        code = self._process.poll()
+        if code is None:
+            return self._progress()
+        self.state = "done" if code == 0 else "failed"
+        self.message = self._last_words()
+        return None
+
+    def cancel(self) -> None:
+        """Stop; what has arrived is kept for the next time."""
+        if self.state != "running":
+            return
+        self.state = "cancelled"
+        self._process.terminate()
+        try:
+            self._process.wait(timeout=2)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._output.close()
+
+    def _progress(self) -> Progress | None:
+        total = self._about_bytes or 0
+        try:
+            done = self._part.stat().st_size
+        except OSError:
+            return None
+        with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):
+            memory = json.loads(self._part.with_name(self._part.name + ".json").read_text(encoding="utf-8"))
+            total = int(memory.get("total") or total)
+        return Progress(Stage.DOWNLOADING, min(done, total) if total else done, total)
+
+    def _last_words(self) -> str:
+        with self._output as output:
+            output.seek(0)
+            text = output.read()
+        try:
+            return str(json.loads(text).get("error", ""))
+        except (ValueError, AttributeError):
+            return text.strip().splitlines()[-1] if text.strip() else ""

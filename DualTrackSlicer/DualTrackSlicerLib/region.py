@@ -1,4 +1,4 @@
-"""The picture area as a box in the slice view: drawn with the mouse, kept in pixels."""
+"""What draws the picture area of a clip in the slice view: a box, or the corners and outline of a fan."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from DualTrackCore.errors import InputError
+from DualTrackCore.reconstruction import Fan, detect_fan
 from DualTrackSlicerLib.scene import SceneSweep
 
 
@@ -51,3 +52,114 @@ def areaOfRegion(region: slicer.vtkMRMLMarkupsROINode, sceneSweep: SceneSweep) -
     if (high <= low).any():
         raise InputError(_("The box lies beside the picture; move it onto the ultrasound, or choose the whole frame."))
     return int(low[0]), int(low[1]), int(high[0] - low[0]), int(high[1] - low[1])
+
+
+#: Points on each arc of the outline.
+ARC_POINTS = 16
+#: Half the opening, degrees, of a fan where none is found: most curvilinear probes show 55 to 70 degrees in all.
+USUAL_HALF_ANGLE_DEG = 30.0
+
+
+def likelyFan(sceneSweep: SceneSweep) -> Fan:
+    """The fan that is found in the frames, else one from the middle of the upper edge to the bottom: to start from."""
+    sweep = sceneSweep.sweep
+    try:
+        found = detect_fan(sweep).fan
+    except InputError:
+        found = None
+    if found is not None:
+        return found
+    height, width = sweep.frame_size
+    across, down = sweep.spacing_mm or (1.0, 1.0)
+    depth = (height - 1) * down / across
+    angles = -USUAL_HALF_ANGLE_DEG, USUAL_HALF_ANGLE_DEG
+    return Fan(((width - 1) / 2, 0.0), angles, (0.1 * depth, depth), down / across)
+
+
+def fanCorners(fan: Fan) -> np.ndarray:
+    """[4, 2] (column, row): left side from start to end, right side from end to start."""
+    (left, right), (start, stop) = fan.angles_deg, fan.radii_pixel
+    return _points(fan, np.array([left, left, right, right]), np.array([start, stop, stop, start]))
+
+
+def fanOutline(fan: Fan) -> np.ndarray:
+    """[N, 2] (column, row) of points around the fan, the arcs in short straight pieces."""
+    there = np.linspace(*fan.angles_deg, ARC_POINTS)
+    angles = np.concatenate([there, there[::-1]])
+    return _points(fan, angles, np.repeat(fan.radii_pixel[::-1], ARC_POINTS))
+
+
+def fanOfCorners(pixels: np.ndarray, aspect: float) -> Fan:
+    """The fan whose sides go through corners as :func:`fanCorners` orders them; arcs lie between uneven corners.
+
+    Args:
+        pixels: [4, 2] (column, row).
+        aspect: height of a pixel over its width.
+
+    Raises:
+        InputError: the sides do not meet, or the corners make no fan.
+    """
+    square = np.asarray(pixels, dtype=np.float64) * (1.0, aspect)
+    sides = np.column_stack([square[1] - square[0], square[3] - square[2]])
+    lengths = np.linalg.norm(sides, axis=0)
+    if (lengths < 1).any() or abs(np.linalg.det(sides)) < 1e-3 * lengths.prod():
+        raise InputError(_("The sides of the fan do not meet above the picture; move its corners."))
+    origin = square[0] + sides[:, 0] * np.linalg.solve(sides, square[3] - square[0])[0]
+    rays = square - origin
+    distances = np.linalg.norm(rays, axis=1)
+    angles = np.rad2deg(np.arctan2(rays[1:3, 0], rays[1:3, 1]))
+    radii = distances[[0, 3]].mean(), distances[[1, 2]].mean()
+    return Fan((origin[0], origin[1] / aspect), tuple(angles), radii, aspect)
+
+
+def addFanCorners(scene: slicer.vtkMRMLScene) -> slicer.vtkMRMLMarkupsFiducialNode:
+    """Four points to drag, not yet placed."""
+    node = scene.AddNewNodeByClass("vtkMRMLMarkupsFiducialNode", "DualTrack fan corners")
+    node.CreateDefaultDisplayNodes()
+    return node
+
+
+def addFanOutline(scene: slicer.vtkMRMLScene) -> slicer.vtkMRMLMarkupsClosedCurveNode:
+    """A line that cannot be dragged, not yet placed."""
+    node = scene.AddNewNodeByClass("vtkMRMLMarkupsClosedCurveNode", "DualTrack fan")
+    node.SetCurveTypeToLinear()
+    node.SetLocked(True)
+    node.CreateDefaultDisplayNodes()
+    display = node.GetDisplayNode()
+    display.SetGlyphScale(0.1)
+    display.SetPropertiesLabelVisibility(False)
+    display.SetPointLabelsVisibility(False)
+    return node
+
+
+def placePoints(node: slicer.vtkMRMLMarkupsNode, pixels: np.ndarray, sceneSweep: SceneSweep) -> None:
+    """Put the points of a node at pixels [N, 2] (column, row) of the frame as it is loaded."""
+    homogeneous = np.column_stack([pixels, np.zeros(len(pixels)), np.ones(len(pixels))])
+    places = (homogeneous @ _node_from_pixel(sceneSweep).T)[:, :3]
+    with slicer.util.NodeModify(node):
+        while node.GetNumberOfControlPoints() > len(places):
+            node.RemoveNthControlPoint(node.GetNumberOfControlPoints() - 1)
+        for number, place in enumerate(places):
+            if number < node.GetNumberOfControlPoints():
+                node.SetNthControlPointPosition(number, *place)
+            else:
+                node.AddControlPoint(*place)
+                node.SetNthControlPointLabel(number, "")
+
+
+def pixelsOf(node: slicer.vtkMRMLMarkupsNode, sceneSweep: SceneSweep) -> np.ndarray:
+    """[N, 2] (column, row) of the points of a node in the frame as it is loaded."""
+    places = [node.GetNthControlPointPosition(number) for number in range(node.GetNumberOfControlPoints())]
+    homogeneous = np.column_stack([np.reshape(places, (-1, 3)), np.ones(len(places))])
+    return (homogeneous @ np.linalg.inv(_node_from_pixel(sceneSweep)).T)[:, :2]
+
+
+def _node_from_pixel(sceneSweep: SceneSweep) -> np.ndarray:
+    return sceneSweep.node_from_image @ sceneSweep.sweep.image_from_pixel
+
+
+def _points(fan: Fan, angles_deg: np.ndarray, radii_pixel: np.ndarray) -> np.ndarray:
+    """[N, 2] (column, row) at angles from straight down and distances from where the beams meet."""
+    angles = np.deg2rad(angles_deg)
+    offsets = np.column_stack([np.sin(angles), np.cos(angles) / fan.aspect]) * radii_pixel[:, None]
+    return offsets + fan.origin_pixel

@@ -145,7 +145,7 @@ def test_a_run_and_its_script_take_the_fan(host, panel):
 
 @pytest.mark.parametrize("aspect", [1.0, 0.7, 1.6])
 def test_corners_and_fan_say_the_same(host, aspect):
-    from DualTrackSlicerLib.fan_region import fanCorners, fanOfCorners, fanOutline
+    from DualTrackSlicerLib.region import fanCorners, fanOfCorners, fanOutline
 
     fan = Fan((50.0, -7.0), (-41.0, 25.0), (12.0, 88.0), aspect)
     again = fanOfCorners(fanCorners(fan), aspect)
@@ -159,7 +159,7 @@ def test_corners_and_fan_say_the_same(host, aspect):
 
 
 def test_corners_in_the_wrong_order_are_no_fan(host):
-    from DualTrackSlicerLib.fan_region import fanCorners, fanOfCorners
+    from DualTrackSlicerLib.region import fanCorners, fanOfCorners
 
     with pytest.raises(InputError, match="fan"):
         fanOfCorners(fanCorners(FAN)[::-1], 1.0)

@@ -160,8 +160,8 @@ def test_every_picture_of_the_tutorial_is_there_and_small(picture):
 
 @pytest.mark.parametrize("path", ["README.md", "Docs/slicer-tutorial.md"])
 def test_the_console_examples_run(host, tiny_model_file, path):
-    from DualTrackSlicerLib.sample_data import SAMPLE_NAME
     from DualTrackSlicerLib.self_test import syntheticSweep
+    from DualTrackSlicerLib.sweep_nodes import SAMPLE_NAME
 
     text = (ROOT / path).read_text(encoding="utf-8")
     blocks = [block for block in re.findall(r"```python\n(.*?)```", text, re.S) if "logic.run(" in block]

@@ -21,8 +21,7 @@ from DualTrackCore.progress import CancelledCallback, Reporter
 from DualTrackCore.sweep import Sweep, validated_spacing
 from DualTrackCore.trajectory import Trajectory
 from DualTrackSlicerLib.scene.frames import FrameLayout, layout_of, read_frames
-from DualTrackSlicerLib.scene.matrices import ijk_to_ras
-from DualTrackSlicerLib.scene.nodes import nodes_of_class
+from DualTrackSlicerLib.scene.nodes import ijk_to_ras, nodes_of_class
 from DualTrackSlicerLib.scene.tracking import find_tracking
 from DualTrackSlicerLib.scene.volume_clip import SOURCE_REFERENCE
 from DualTrackSlicerLib.scene.wiring import ROLE, sequences_of

@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 
 import slicer
 
-from DualTrackSlicerLib.scene.folder import file_nodes, folder_of
-from DualTrackSlicerLib.scene.nodes import nodes_of_class
+from DualTrackSlicerLib.scene.nodes import file_nodes, folder_of, nodes_of_class
 from DualTrackSlicerLib.scene.wiring import IMAGES, POSE, PROXY, ROLE
 
 #: Attribute that all nodes of one run share.

@@ -13,14 +13,18 @@ from DualTrackCore.errors import InputError
 from DualTrackCore.trajectory import invert_rigid
 from DualTrackSlicerLib.scene import paths
 from DualTrackSlicerLib.scene.display import renderVolume
-from DualTrackSlicerLib.scene.folder import remove_empty_folders
 from DualTrackSlicerLib.scene.input import SceneSweep
-from DualTrackSlicerLib.scene.placement import FramePoses, node_motions, poses_of_all_frames, transform_sequence
-from DualTrackSlicerLib.scene.plots import add_plots
-from DualTrackSlicerLib.scene.provenance import mark, provenance_attributes
-from DualTrackSlicerLib.scene.quality import FrameQuality, frame_quality
+from DualTrackSlicerLib.scene.nodes import mark, provenance_attributes, remove_empty_folders
+from DualTrackSlicerLib.scene.placement import (
+    FramePoses,
+    FrameQuality,
+    frame_quality,
+    node_motions,
+    poses_of_all_frames,
+    transform_sequence,
+)
 from DualTrackSlicerLib.scene.result_nodes import RUN, ResultNodes, file_result, nodes_of
-from DualTrackSlicerLib.scene.tables import add_error_table, add_pose_table
+from DualTrackSlicerLib.scene.tables import add_error_table, add_plots, add_pose_table
 from DualTrackSlicerLib.scene.undo import attendants, make_undoable, save_state
 from DualTrackSlicerLib.scene.volumes import add_volumes
 from DualTrackSlicerLib.scene.wiring import (

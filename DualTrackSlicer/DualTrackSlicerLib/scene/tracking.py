@@ -10,7 +10,7 @@ import slicer
 
 from DualTrackCore.io.sequence_fields import TransformTrack
 from DualTrackCore.io.transform_chain import trace_image
-from DualTrackSlicerLib.scene.matrices import matrix_to_parent
+from DualTrackSlicerLib.scene.nodes import matrix_to_parent
 from DualTrackSlicerLib.scene.wiring import is_result_sequence, parent_of_clip, sequences_of
 
 #: PLUS names: ImageToReference, ProbeToTracker; a browser may add a number to make them unique.

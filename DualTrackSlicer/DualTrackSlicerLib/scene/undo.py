@@ -11,8 +11,7 @@ from collections.abc import Iterable
 
 import slicer
 
-from DualTrackSlicerLib.scene.folder import remove_empty_folders
-from DualTrackSlicerLib.scene.nodes import nodes_of_class
+from DualTrackSlicerLib.scene.nodes import nodes_of_class, remove_empty_folders
 from DualTrackSlicerLib.scene.result_nodes import file_result, restore_references
 from DualTrackSlicerLib.scene.wiring import (
     BROWSER,

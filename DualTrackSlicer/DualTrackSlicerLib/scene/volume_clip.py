@@ -8,8 +8,7 @@ import vtk
 from vtk.util.numpy_support import get_vtk_array_type, vtk_to_numpy
 
 from DualTrackCore.errors import InputError
-from DualTrackSlicerLib.scene.matrices import ijk_to_ras, to_vtk
-from DualTrackSlicerLib.scene.nodes import free_name, nodes_of_class
+from DualTrackSlicerLib.scene.nodes import free_name, ijk_to_ras, nodes_of_class, to_vtk
 
 #: On a sequence: the volume that its frames were copied from.
 SOURCE_REFERENCE = "DualTrack.sourceVolume"

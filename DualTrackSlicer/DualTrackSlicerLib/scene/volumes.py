@@ -9,8 +9,7 @@ import slicer
 import vtk
 from vtk.util.numpy_support import get_vtk_array_type, vtk_to_numpy
 
-from DualTrackSlicerLib.scene.matrices import to_vtk
-from DualTrackSlicerLib.scene.nodes import free_name
+from DualTrackSlicerLib.scene.nodes import free_name, to_vtk
 
 if TYPE_CHECKING:
     from DualTrackCore.run.results import RunResult

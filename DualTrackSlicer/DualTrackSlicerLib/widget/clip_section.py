@@ -11,8 +11,8 @@ from DualTrackCore.errors import DualTrackError
 from DualTrackCore.reconstruction import detect_fan
 from DualTrackSlicerLib.parameters import Area, givenArea, takeFan
 from DualTrackSlicerLib.region import addRegion, areaOfRegion
-from DualTrackSlicerLib.sample_data import addSample
 from DualTrackSlicerLib.scene import Clip, SceneSweep, sweepFromBrowser
+from DualTrackSlicerLib.sweep_nodes import addSample
 from DualTrackSlicerLib.widget.controls import enable
 from DualTrackSlicerLib.widget.fan_area import FanArea, fanTip
 from DualTrackSlicerLib.widget.texts import clipText

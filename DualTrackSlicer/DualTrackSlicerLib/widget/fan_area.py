@@ -9,7 +9,8 @@ from slicer.i18n import tr as _
 
 from DualTrackCore.errors import DualTrackError
 from DualTrackCore.reconstruction import Fan
-from DualTrackSlicerLib.fan_region import (
+from DualTrackSlicerLib.parameters import Area, givenFan, takeFan
+from DualTrackSlicerLib.region import (
     addFanCorners,
     addFanOutline,
     fanCorners,
@@ -19,7 +20,6 @@ from DualTrackSlicerLib.fan_region import (
     pixelsOf,
     placePoints,
 )
-from DualTrackSlicerLib.parameters import Area, givenFan, takeFan
 from DualTrackSlicerLib.scene import SceneSweep
 
 if TYPE_CHECKING:

@@ -12,8 +12,7 @@ from slicer.i18n import tr as _
 
 from DualTrackCore.errors import DualTrackError
 from DualTrackCore.network.card import ModelCard
-from DualTrackSlicerLib.model_task import ModelTask
-from DualTrackSlicerLib.models import ModelChoice, fileCard
+from DualTrackSlicerLib.models import ModelChoice, ModelTask, fileCard
 from DualTrackSlicerLib.parameters import OWN_FILE, Poses
 from DualTrackSlicerLib.widget.controls import enable
 from DualTrackSlicerLib.widget.texts import sizeText

@@ -19,11 +19,11 @@ from DualTrackSlicerLib.run import Run
 from DualTrackSlicerLib.scene import Clip
 from DualTrackSlicerLib.widget.clip_section import ClipSection
 from DualTrackSlicerLib.widget.computer_section import ComputerSection
+from DualTrackSlicerLib.widget.controls import QtTicker
 from DualTrackSlicerLib.widget.evaluation_tab import EvaluationTab
 from DualTrackSlicerLib.widget.model_section import ModelSection
 from DualTrackSlicerLib.widget.run_section import RunSection
 from DualTrackSlicerLib.widget.script_tab import ScriptTab
-from DualTrackSlicerLib.widget.ticker import QtTicker
 from DualTrackSlicerLib.widget.volume_section import VolumeSection
 
 

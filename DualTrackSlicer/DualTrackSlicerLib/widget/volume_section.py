@@ -11,8 +11,8 @@ from slicer.i18n import tr as _
 from DualTrackCore.errors import InputError
 from DualTrackCore.reconstruction.grid import BYTES_A_VOXEL
 from DualTrackCore.run.settings import NETWORK, VOLUME
-from DualTrackSlicerLib.fan_region import fanOutline
 from DualTrackSlicerLib.parameters import Area, Poses, givenFan, settingGroup, settingOfParameter
+from DualTrackSlicerLib.region import fanOutline
 from DualTrackSlicerLib.widget.controls import enable
 from DualTrackSlicerLib.widget.texts import sizeText
 
