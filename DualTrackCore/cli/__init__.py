@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.fail(str(error))
         return REFUSED
     except BrokenPipeError:
-        sys.stderr.close()  # the reader of our output has gone; Python would complain about it once more at exit
+        sys.stderr.close()  # nobody reads the output any more; Python would report that again at exit
         return FAILED
     except Exception as error:
         traceback.print_exc()

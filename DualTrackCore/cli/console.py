@@ -20,14 +20,14 @@ class Console:
         quiet: no progress bars.
 
     Attributes:
-        interrupted: set by who hears that the user wants to stop; the next report of progress raises KeyboardInterrupt.
-        heard: the work knows that, and is on its way out.
-        asking: the user is being asked something.
+        interrupted: set by the signal handler; the next report of progress raises KeyboardInterrupt.
+        cancellation_seen: the work has seen the cancellation and is stopping.
+        asking: a question to the user is open.
     """
 
     def __init__(self, json_output: bool, quiet: bool) -> None:
         self._json, self._quiet = json_output, quiet
-        self.interrupted = self.heard = self.asking = False
+        self.interrupted = self.cancellation_seen = self.asking = False
         self._bar = None
         self._stage: tuple[Stage, str] | None = None
 
@@ -65,8 +65,8 @@ class Console:
             self.asking = False
 
     def cancelled(self) -> bool:
-        """Whether the user wants to stop, for work that asks instead of reporting."""
-        self.heard = self.interrupted
+        """Whether the user cancelled; for work that polls instead of reporting progress."""
+        self.cancellation_seen = self.interrupted
         return self.interrupted
 
     def progress(self, report: Progress) -> None:

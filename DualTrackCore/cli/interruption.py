@@ -1,4 +1,4 @@
-"""Ctrl-C and a polite end of the process (SIGTERM): the work stops at its next report, where it can be left cleanly."""
+"""Ctrl-C and SIGTERM: the work stops cleanly at its next report of progress."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from DualTrackCore.cli.console import Console
 
-#: How long work that reports nothing may go on, s.
+#: Time that work without a report may continue after a signal, s.
 GRACE_S = 5.0
 
 
@@ -17,15 +17,15 @@ GRACE_S = 5.0
 def signals_as_interrupt(console: Console) -> Iterator[None]:
     """Turn both signals into a KeyboardInterrupt, raised by the console at the next report of progress.
 
-    An exception out of a signal's handler strikes wherever the program happens to be. Inside a library that calls back
-    into Python, as a compiler does, it is lost or ends the process without any cleaning up. It is therefore raised at
-    once only where the user is asked something, at the second signal, or when `GRACE_S` have passed without a report.
-    Work that has heard of it takes the time that it needs to leave things in order.
+    An exception raised in a signal handler can occur anywhere. Inside a library that calls back into Python, such as a
+    compiler, it is lost or ends the process without clean-up. It is therefore raised at once only while a question to
+    the user is open, at the second signal, or after `GRACE_S` without a report. Work that has seen the cancellation
+    gets the time that its clean-up needs.
     """
     if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may say what signals do
+        yield  # only the main thread may set signal handlers
         return
-    impatience = threading.Timer(GRACE_S, lambda: console.heard or _signal_main_thread())
+    impatience = threading.Timer(GRACE_S, lambda: console.cancellation_seen or _signal_main_thread())
     impatience.daemon = True
 
     def interrupt(*_: object) -> None:

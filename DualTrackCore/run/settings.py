@@ -39,8 +39,8 @@ class RunSettings:
 
     spacing_mm: float | tuple[float, float] | None = setting(
         None,
-        help="pixel size: one number, or columns,rows; needed where the file does not know it, and used before what "
-        "the file says",
+        help="pixel size: one number, or columns,rows; needed where the file does not state it; goes before the file's "
+        "own",
         unit="mm",
         above=0,
         at_most=10,

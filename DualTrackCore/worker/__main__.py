@@ -23,7 +23,7 @@ def main() -> None:
     if sys.stdin is None or sys.stdin.isatty():
         parser.error("this process is started by DualTrackCore.worker and does not talk to people")
     faulthandler.enable()
-    _offer_to_die_first()
+    _raise_oom_score()
     requests, answers = _private_streams()
     serve(requests, answers, options.folder)
 
@@ -38,8 +38,8 @@ def _private_streams() -> tuple[BinaryIO, BinaryIO]:
     return requests, answers
 
 
-def _offer_to_die_first() -> None:
-    """Where memory runs out, Linux is to end this process and not the application that holds the user's scene."""
+def _raise_oom_score() -> None:
+    """Make Linux end this process first when memory runs out, not the application that holds the user's scene."""
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("500", encoding="ascii")
 

@@ -26,7 +26,7 @@ class JobFailed(DualTrackError):
     Attributes:
         kind: what to offer next: "input" (settings or sweep), "memory" (smaller chunk, CPU, coarser voxels), "disk",
             "missing" (a package), "start" (the process did not start), "version" (of another DualTrack), "crash" (the
-            process ended or said something unreadable), "fault" (an error in the program).
+            process ended or wrote something unreadable), "fault" (an error in the program).
         log_path: log of the process; it is deleted when the client stops.
         details: the end of the log or the traceback, to be copied into a report.
     """

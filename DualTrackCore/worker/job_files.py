@@ -1,4 +1,4 @@
-"""The folder of one job: the frames on their way to the worker, the result on its way back.
+"""The folder of one job: frames for the worker, and its result.
 
 Arrays are plain .npy files that the other side maps instead of reading; everything else is JSON or a small .npz.
 """
@@ -55,7 +55,7 @@ def read_sweep(folder: Path) -> Sweep:
     with np.load(folder / "sweep.npz") as file:
         arrays = dict(file)
     return Sweep(
-        # "c": torch wants memory that it might write to; the file never changes.
+        # "c" (copy on write): torch needs writable memory; the file does not change.
         np.load(folder / "frames.npy", mmap_mode="c"),
         spacing_mm=facts["spacing_mm"],
         timestamps_s=arrays.get("timestamps_s"),

@@ -30,9 +30,9 @@ from DualTrackCore.worker.readiness import preflight
 if TYPE_CHECKING:
     from DualTrackCore.network import Model
 
-#: Progress within a stage is told at most this often, s.
+#: Least time between two reports of progress within a stage, s.
 PROGRESS_INTERVAL_S = 0.05
-#: A result that is being written when the client goes is waited for no longer than this, s.
+#: Longest wait for a result that is being written when the client ends, s.
 WRITING_TIMEOUT_S = 5.0
 
 
@@ -48,7 +48,7 @@ def serve(requests: BinaryIO, answers: BinaryIO, folder: Path | None) -> None:
     listener = threading.Thread(target=_listen, args=(requests, inbox, folder, writing), daemon=True)
     listener.start()
     worker = Worker(Speaker(answers), writing)
-    # Nobody reads the answers any more: the listener has noticed too, and ends the process.
+    # Nobody reads the answers any more: the listener ends the process.
     with contextlib.suppress(OSError):
         worker.speaker.say(hello())
         while True:
@@ -57,24 +57,24 @@ def serve(requests: BinaryIO, answers: BinaryIO, folder: Path | None) -> None:
 
 
 class Speaker:
-    """Says events; progress of a stage only now and then, its first and last always."""
+    """Writes events; of the progress of a stage the first, the last, and some in between."""
 
     def __init__(self, answers: BinaryIO) -> None:
         self._answers = answers
         self._stage: tuple[Stage, str] | None = None
-        self._told_s = 0.0
+        self._written_s = 0.0
 
     def say(self, message: Mapping[str, Any]) -> None:
-        """Say one event now."""
+        """Write one event now."""
         self._answers.write(encoded(message))
         self._answers.flush()
 
     def progress(self, request: int, report: Progress) -> None:
-        """Say how far a request is, unless something like it was said a moment ago."""
+        """Write the progress of a request, unless a report of the stage was written a moment ago."""
         now = time.monotonic()
         due = (report.stage, report.detail) != self._stage or report.done >= report.total
-        if due or now - self._told_s >= PROGRESS_INTERVAL_S:
-            self._stage, self._told_s = (report.stage, report.detail), now
+        if due or now - self._written_s >= PROGRESS_INTERVAL_S:
+            self._stage, self._written_s = (report.stage, report.detail), now
             self.say({"id": request, "event": "progress", **vars(report)})
 
 
@@ -89,12 +89,12 @@ class WarmModel:
         """The model that settings name."""
         key = _model_key(settings)
         if self._model is None or key != self._key:
-            self.forget()  # first: there may be no room for two
+            self.forget()  # first: memory may not suffice for two
             self._model, self._key = settings_model(settings), key
         return self._model
 
     def forget(self) -> None:
-        """Let go of the model and its memory."""
+        """Release the model and its memory."""
         self._model = self._key = None
 
 
@@ -112,7 +112,7 @@ class Worker:
         self._models = WarmModel()
 
     def answer(self, line: bytes) -> None:
-        """Do what one line asks for and say the result, or the failure as a sentence."""
+        """Carry out the request of one line and write its result, or its failure as a sentence."""
         number = 0
         try:
             request = _request(line)
@@ -167,7 +167,7 @@ def _request(line: bytes) -> dict[str, Any]:
     if not isinstance(request, dict) or not isinstance(request.get("id"), int):
         raise InputError(f"The worker was sent no request: {line[:200]!r}.")
     if request.get("do") not in ("run", "preflight"):
-        raise InputError(f"The worker was asked for {request.get('do')!r}; it knows run and preflight.")
+        raise InputError(f"The worker was asked for {request.get('do')!r}; supported: run and preflight.")
     return request
 
 
@@ -209,12 +209,12 @@ def _first_line(error: BaseException) -> str:
 
 
 def _listen(requests: BinaryIO, inbox: queue.SimpleQueue[bytes], folder: Path | None, writing: threading.Lock) -> None:
-    """Pass on what comes in; its end means that the client has gone, and then nothing is to stay."""
+    """Queue the requests; when the input ends the client has ended, and all its files are removed."""
     with contextlib.suppress(OSError, ValueError):
         for line in requests:
             inbox.put(line)
     if folder is not None:
-        writing.acquire(timeout=WRITING_TIMEOUT_S)  # and keep it: nothing may be written once the folder has gone
+        writing.acquire(timeout=WRITING_TIMEOUT_S)  # kept: nothing may be written after the folder is removed
         shutil.rmtree(folder, ignore_errors=True)
         end_tree({os.getpid() if os.name == "nt" else os.getpgrp()})
     os._exit(0)

@@ -27,14 +27,14 @@ from DualTrackCore.worker.protocol import PROGRESS_FIELDS, mismatch
 _PREFIX = "dualtrack-worker-"
 _LOCK = "owner.lock"
 
-#: A process that has not said hello by then is given up, s; virus scanners can make a first start slow.
+#: Longest wait for the greeting of a process, s; virus scanners can make a first start slow.
 HELLO_TIMEOUT_S = 120.0
 
 _WAKE = {"event": "wake"}
 
 
 class Session:
-    """A thread with a folder and a process, from the first job of a client to its stop; knows no client."""
+    """A thread with a folder and a process, from the first job of a client to its stop; has no reference to it."""
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str] | None) -> None:
         self._command, self._environment = command, environment
@@ -73,7 +73,7 @@ class Session:
             pass
 
     def _next(self) -> bool:
-        """Do one job, or return false at the end; the job is let go of before the next one is waited for."""
+        """Do one job, or return false at the end; the reference to the job ends before the wait for the next."""
         job = self._jobs.get()
         if job is None:
             return False
@@ -163,7 +163,7 @@ class Session:
                 raise self._failed(message["kind"], message["message"], message["details"])
 
     def _message(self, job: Job, deadline: float | None = None) -> dict[str, Any]:
-        """The next thing that the worker says; queue.Empty after the deadline."""
+        """The next message of the worker; queue.Empty after the deadline."""
         while True:
             if job.is_cancelled:
                 raise Cancelled("Cancelled; nothing was written.")
@@ -173,13 +173,13 @@ class Session:
                 return message
 
     def _broken(self, message: Mapping[str, Any], kind: str) -> JobFailed:
-        """What to say of a worker that ended or talks nonsense; the process is gone afterwards."""
+        """The failure for a worker that ended or wrote something unreadable; ends the process."""
         if message["event"] == "ended":
             what, ending = self.process.ending()
             kind = what if what == "memory" else kind
             sentence = self._with_log(f"The worker process {ending}.")
         else:
-            sentence = self._with_log("The worker process said something unreadable and was ended; run it again.")
+            sentence = self._with_log("The worker process wrote something unreadable and was ended; run it again.")
         details = "\n".join([*([message["line"]] if "line" in message else []), self.process.log_tail()])
         self._end_process()
         return self._failed(kind, sentence, details)

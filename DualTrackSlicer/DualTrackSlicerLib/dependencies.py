@@ -40,7 +40,7 @@ def isInstalled(name: str) -> bool:
 
 
 def installTorch() -> None:
-    """Through the PyTorch extension, which knows what fits the graphics card."""
+    """Install torch by the PyTorch extension, which chooses the build for the graphics card."""
     try:
         from PyTorchUtils import PyTorchUtilsLogic
     except ImportError:
@@ -53,7 +53,7 @@ def installTorch() -> None:
 
 
 def installPackages(requirements: Path, constraints: Path) -> None:
-    """With Slicer's own installer, the newer one where it exists."""
+    """Install packages by Slicer's own installer, the newer one where it exists."""
     import slicer
 
     packaging = _packaging()

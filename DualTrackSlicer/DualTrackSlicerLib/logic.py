@@ -89,8 +89,8 @@ class Logic(ScriptedLoadableModuleLogic):
             sequenceNode: which image sequence of the browser; needed only where there are several.
             settings: everything else.
             spacing_mm: pixel size (across columns, down rows) where the scene's is unknown or wrong.
-            onProgress: told how far it is.
-            onDone: told when it has ended; without it the call waits.
+            onProgress: receives reports of progress.
+            onDone: called when the run has ended; without it the call waits.
 
         Returns:
             The nodes of the results; with `onDone` the :class:`Run`, at once.

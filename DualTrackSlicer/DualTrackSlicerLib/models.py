@@ -98,7 +98,7 @@ class ModelTask:
         name: of the model.
         python: the interpreter with the core's packages.
         folder: where models are kept; the core's own choice where None.
-        about_bytes: rough size, for progress until the server has told the exact one.
+        about_bytes: rough size, for progress until the server states the exact one.
         environment: of the process.
     """
 

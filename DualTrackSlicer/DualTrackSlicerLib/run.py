@@ -15,9 +15,9 @@ from DualTrackCore.run.results import RunResult
 from DualTrackCore.worker import Job, JobFailed
 from DualTrackSlicerLib.scene import ResultNodes, SceneSweep, showResults
 
-#: Slicer lets Python threads run only while the main thread runs Python; so long the client's threads get a turn.
+#: Slicer runs Python threads only while its main thread runs Python: time that the client's threads get, s.
 THREAD_TURN_S = 0.02
-#: Time left is told once a stage has shown its pace for so long.
+#: Time that a stage has to run before the time left is shown, s.
 LEAST_PACE_S = 2.0
 
 

@@ -74,7 +74,7 @@ runpy.run_module("DualTrackCore.worker", run_name="__main__", alter_sys=True)
         ("hello(protocol=2)\nasked()", "version", "(protocol 2)"),
         ("sys.exit('no module named numpy')", "start", "ended with code 1 (no module named numpy)"),
         ("hello()\nasked()\nos._exit(3)", "crash", "ended with code 3"),
-        ("hello()\nasked()\nprint('nonsense', flush=True)\ntime.sleep(60)", "crash", "said something unreadable"),
+        ("hello()\nasked()\nprint('nonsense', flush=True)\ntime.sleep(60)", "crash", "wrote something unreadable"),
         ("hello()\nasked()\nsay(event='done', id=99, result={})\ntime.sleep(60)", "crash", "something unreadable"),
         ("hello()\nasked()\nsay(event='done', id=1, result={})\ntime.sleep(60)", "fault", "A fault of the program"),
         (

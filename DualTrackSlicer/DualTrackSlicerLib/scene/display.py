@@ -23,7 +23,7 @@ def renderVolume(
 
     Args:
         volumeNode: in a scene.
-        logic: the volume-rendering logic, which knows the method that the user prefers; None renders on the GPU.
+        logic: the volume-rendering logic, for the method that the user prefers; None renders on the GPU.
     """
     scene = volumeNode.GetScene()
     display = _rendering_of(volumeNode)

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 def nodes_of_class(scene: slicer.vtkMRMLScene, name: str) -> list[slicer.vtkMRMLNode]:
     """All nodes of a class or of one derived from it, in the order of the scene."""
-    found = scene.GetNodesByClass(name)
-    found.UnRegister(None)
-    return as_list(found)
+    collection = scene.GetNodesByClass(name)
+    collection.UnRegister(None)
+    return as_list(collection)
 
 
 def as_list(collection: vtk.vtkCollection) -> list[object]:
@@ -102,9 +102,9 @@ def remove_empty_folders(scene: slicer.vtkMRMLScene) -> None:
 
 
 def _items(hierarchy: slicer.vtkMRMLSubjectHierarchyNode, parent: int, recursive: bool) -> list[int]:
-    found = vtk.vtkIdList()
-    hierarchy.GetItemChildren(parent, found, recursive)
-    return [found.GetId(i) for i in range(found.GetNumberOfIds())]
+    items = vtk.vtkIdList()
+    hierarchy.GetItemChildren(parent, items, recursive)
+    return [items.GetId(i) for i in range(items.GetNumberOfIds())]
 
 
 def provenance_attributes(result: RunResult) -> dict[str, str]:

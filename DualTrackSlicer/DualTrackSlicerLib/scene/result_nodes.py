@@ -54,7 +54,7 @@ class ResultNodes:
             yield from getattr(self, name)
 
     def remember(self) -> None:
-        """Let the transform sequence refer to all other nodes, and every node know its role."""
+        """Make the transform sequence refer to all other nodes, and write its role on each node."""
         for name in SINGLE:
             node = getattr(self, name)
             if node is not None:

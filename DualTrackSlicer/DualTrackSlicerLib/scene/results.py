@@ -164,7 +164,7 @@ def previousResults(
 
 
 def removeResults(nodes: ResultNodes) -> None:
-    """Take a result out of the scene, in one step of undo, and hang the image where it hung before."""
+    """Take a result out of the scene, in one step of undo, and restore the parent of the image."""
     scene = nodes.transform_sequence.GetScene()
     if scene is None:
         return

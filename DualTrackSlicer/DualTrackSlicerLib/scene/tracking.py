@@ -1,4 +1,4 @@
-"""Tracked poses of the frames of a clip, as far as the scene knows any."""
+"""Tracked poses of the frames of a clip, as far as the scene holds any."""
 
 from __future__ import annotations
 

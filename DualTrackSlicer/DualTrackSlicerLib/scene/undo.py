@@ -1,8 +1,7 @@
 """Results as one step of the scene's undo.
 
-Undo in MRML is a matter of nodes that come and go. Sequence browsers lose their sequences when they take part, so they
-do not: after an undo or a redo, an observer puts the browsers, the images and the folders back into line with the
-result nodes that are there. Slicer has undo switched off until a user or script calls `SetUndoOn` on the scene.
+Undo in MRML removes and restores nodes. Sequence browsers lose their sequences if they take part, so they do not: after
+an undo or a redo, an observer makes browsers, images and folders agree with the result nodes in the scene. Slicer has undo switched off until a user or script calls `SetUndoOn` on the scene.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How the image of a clip hangs below the transform that moves it, and what it hung below before.
+"""Parents the image node of a clip to the transform that moves it, and restores its former parent.
 
 The transform sequence of a run is synchronized in the browser of the clip, and its proxy becomes the parent of the
 image proxy. Stepping copies over the attributes and references of proxies, so everything to be remembered is kept on
@@ -19,7 +19,7 @@ POSES, POSE = "poses", "pose"
 #: References of the transform sequence of a run.
 IMAGES, BROWSER, PROXY = "DualTrack.images", "DualTrack.browser", "DualTrack.proxy"
 
-#: On the image sequence: whether a run moves it, and the transform that its proxy hung below before.
+#: On the image sequence: whether a run moves it, and the former parent of its proxy.
 _MOVED, _BASE = "DualTrack.Moved", "DualTrack.base"
 
 
@@ -38,7 +38,7 @@ def is_result_sequence(node: slicer.vtkMRMLSequenceNode | None) -> bool:
 def parent_of_clip(
     browser: slicer.vtkMRMLSequenceBrowserNode, images: slicer.vtkMRMLSequenceNode
 ) -> slicer.vtkMRMLTransformNode | None:
-    """The transform that the image proxy hangs below, or hung below before the result of a run took its place."""
+    """The parent of the image proxy, or its former parent where the result of a run took its place."""
     proxy = browser.GetProxyNode(images)
     parent = None if proxy is None else proxy.GetParentTransformNode()
     if parent is not None and is_result_sequence(browser.GetSequenceNode(parent)):
@@ -49,7 +49,7 @@ def parent_of_clip(
 def still_parent(
     browser: slicer.vtkMRMLSequenceBrowserNode, images: slicer.vtkMRMLSequenceNode
 ) -> slicer.vtkMRMLTransformNode | None:
-    """The nearest transform above the image with nothing that moves above it: results hang below the same one."""
+    """The nearest transform above the image with nothing that moves above it: the parent of results, too."""
     link = base = parent_of_clip(browser, images)
     while link is not None:
         moving = browser.GetSequenceNode(link) is not None
@@ -59,7 +59,7 @@ def still_parent(
 
 
 def connect(transforms: slicer.vtkMRMLSequenceNode) -> slicer.vtkMRMLTransformNode:
-    """Synchronize a transform sequence with its images and hang the image below its proxy; idempotent.
+    """Synchronize a transform sequence with its images and parent the image to its proxy; idempotent.
 
     Args:
         transforms: with the references :data:`IMAGES` and :data:`BROWSER`; gets the reference :data:`PROXY`.
@@ -109,7 +109,7 @@ def _remember_parent(browser: slicer.vtkMRMLSequenceBrowserNode, images: slicer.
 
 
 def disconnect(images: slicer.vtkMRMLSequenceNode) -> None:
-    """Hang the image where it hung before the first run; nothing happens where no run moved it."""
+    """Parent the image to its former parent; does nothing where no run moved it."""
     if not images.GetAttribute(_MOVED):
         return
     base = images.GetNodeReference(_BASE)

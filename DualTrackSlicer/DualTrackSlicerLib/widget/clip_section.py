@@ -193,10 +193,10 @@ class ClipSection:
         self._message = message
         self.panel.update()
 
-    def hush(self) -> None:
+    def clear_message(self) -> None:
         """The facts of the clip again, with the next update."""
         self._message = ""
 
-    def complain(self, message: str) -> None:
+    def show_message(self, message: str) -> None:
         """:meth:`say` from within an update, until the next one."""
         self.ui.clipInfoLabel.text = message

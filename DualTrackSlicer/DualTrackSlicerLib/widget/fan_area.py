@@ -60,7 +60,7 @@ class FanArea:
                 takeFan(parameters, likelyFan(self.section.sceneSweep()))
             self._show(givenFan(parameters))
         except DualTrackError as error:
-            self.section.complain(str(error))
+            self.section.show_message(str(error))
 
     def draw(self, sceneSweep: SceneSweep) -> None:
         """Corners to drag, and the outline that they make."""
@@ -114,7 +114,7 @@ class FanArea:
             return
         self._dragging = True
         try:
-            self.section.hush()
+            self.section.clear_message()
             takeFan(parameters, fan)
         finally:
             self._dragging = False

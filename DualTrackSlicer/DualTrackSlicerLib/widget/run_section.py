@@ -176,7 +176,7 @@ def resultRows(result: RunResult) -> list[tuple[str, str]]:
 
 
 def resultWarnings(result: RunResult) -> list[str]:
-    """What the user must know of the result, the gravest first."""
+    """Warnings about the result, the gravest first."""
     errors = _errors(result)
     if errors is None or errors[0] < errors[1]:
         return list(result.warnings)

@@ -49,7 +49,7 @@ class VolumeSection:
             return _("No volume is made: only the path of the probe is estimated.")
         spacing = parameters.spacingX, parameters.spacingY
         if clip is None or clip.problem or min(spacing) <= 0:
-            return _("The size is told once a clip with known pixel size is chosen.")
+            return _("The size is shown once a clip with known pixel size is chosen.")
         exact = self._as_last_time(clip)
         if exact:
             return exact
