@@ -52,7 +52,7 @@ bench: $(STAMP)
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/lint-imports
+	PYTHONPATH=DualTrackSlicer $(BIN)/lint-imports
 
 clean:
 	rm -rf .venv build dist demo out *.egg-info htmlcov .coverage bench.json
