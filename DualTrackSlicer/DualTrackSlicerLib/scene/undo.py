@@ -1,7 +1,8 @@
 """Results as one step of the scene's undo.
 
 Undo in MRML removes and restores nodes. Sequence browsers lose their sequences if they take part, so they do not: after
-an undo or a redo, an observer makes browsers, images and folders agree with the result nodes in the scene. Slicer has undo switched off until a user or script calls `SetUndoOn` on the scene.
+an undo or a redo, an observer makes browsers, images and folders agree with the result nodes in the scene. Undo is
+switched off in Slicer until a user or script calls `SetUndoOn` on the scene.
 """
 
 from __future__ import annotations
