@@ -80,6 +80,11 @@ class Trunk(nn.Module):
         """All basic blocks in order."""
         return [block for stage in range(1, 5) for block in getattr(self, f"layer{stage}")]
 
+    @property
+    def reach_frames(self) -> int:
+        """Frames on either side that an output frame depends on: half the receptive field."""
+        return sum(module.kernel_size[0] // 2 for module in self.modules() if isinstance(module, nn.Conv3d))
+
     def forward(self, x: Tensor) -> Tensor:
         """[B, 1, N, H, W] in 0 to 1 to [B, width, N, H / 16, W / 16]."""
         x = self.stem(x)
