@@ -8,7 +8,7 @@ WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --cov=DualTrackCore
 
 .DEFAULT_GOAL := test
-.PHONY: demo sample test test-all test-isa bench lint clean
+.PHONY: demo sample test test-all test-isa resolve bench lint clean
 
 demo: $(STAMP)
 	$(BIN)/dualtrack demo -o demo
@@ -49,6 +49,10 @@ BENCH ?= Testing/Benchmarks
 
 bench: $(STAMP)
 	$(BIN)/python -m pytest -o addopts= -o timeout=0 -o faulthandler_timeout=0 -o python_files='bench_*.py' --benchmark-quiet --benchmark-json=bench.json $(BENCH)
+
+# Whether the requirements of the Slicer module fit the numpy that Slicer brings, on every system; asks the package index.
+resolve: $(STAMP)
+	$(BIN)/python Testing/resolve_requirements.py
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
