@@ -14,7 +14,7 @@ from DualTrackCore.files import replacing, staged_folder
 from DualTrackCore.network import Model
 from DualTrackCore.progress import Reporter
 from DualTrackCore.run.pipeline import run, settings_model
-from DualTrackCore.run.report import NOTICE, RunReport
+from DualTrackCore.run.results import NOTICE, RunReport
 from DualTrackCore.run.settings import RunSettings
 
 #: Columns of summary.csv.

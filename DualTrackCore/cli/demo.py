@@ -13,8 +13,7 @@ from DualTrackCore.files import staged_folder
 from DualTrackCore.io import write_trajectory_csv
 from DualTrackCore.progress import Reporter
 from DualTrackCore.run.pipeline import run
-from DualTrackCore.run.report import NOTICE, RunReport
-from DualTrackCore.run.results import RunResult, write_report
+from DualTrackCore.run.results import NOTICE, RunReport, RunResult, write_report
 from DualTrackCore.run.settings import TRACKED, RunSettings
 from DualTrackCore.sample import sample_sweep
 

@@ -9,7 +9,7 @@ from typing import NoReturn
 
 from DualTrackCore.cli.options import add_settings
 from DualTrackCore.errors import InputError
-from DualTrackCore.run.report import NOTICE
+from DualTrackCore.run.results import NOTICE
 from DualTrackCore.run.settings import FRAMES, INPUT, NETWORK, RESULTS, TRACKED, VOLUME, RunSettings
 from DualTrackCore.version import __version__
 

@@ -16,7 +16,7 @@ from DualTrackCore.files import staged_folder
 from DualTrackCore.io import save_sweep, write_trajectory_csv
 from DualTrackCore.progress import Reporter
 from DualTrackCore.run.pipeline import run as run_clip
-from DualTrackCore.run.report import RunReport
+from DualTrackCore.run.results import RunReport
 from DualTrackCore.run.settings import RunSettings
 
 

@@ -8,7 +8,7 @@ from DualTrackCore.cli.console import Console, columns, plural
 from DualTrackCore.cli.options import given_settings
 from DualTrackCore.io import load_sweep, save_sweep
 from DualTrackCore.run.pipeline import known_poses
-from DualTrackCore.run.report import sweep_facts
+from DualTrackCore.run.results import sweep_facts
 from DualTrackCore.run.settings import TRACKED, RunSettings
 from DualTrackCore.sweep import Sweep
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from DualTrackCore.lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from DualTrackCore.network.card import ModelCard as ModelCard
+    from DualTrackCore.network.catalogue import ModelCard as ModelCard
     from DualTrackCore.network.dualtrack import DualTrack as DualTrack
     from DualTrackCore.network.model import Model as Model
     from DualTrackCore.network.model import load_model as load_model
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
-        "card": ["ModelCard"],
+        "catalogue": ["ModelCard"],
         "dualtrack": ["DualTrack"],
         "model": ["Model", "load_model", "save_model"],
     },

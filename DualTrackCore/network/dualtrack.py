@@ -15,8 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from DualTrackCore.errors import InputError
-from DualTrackCore.network.transformer import BertEncoder, Scope, SpatialTransformer
-from DualTrackCore.network.trunk import TRUNK_STRIDE, Trunk
+from DualTrackCore.network.blocks import TRUNK_STRIDE, BertEncoder, Scope, SpatialTransformer, Trunk
 
 #: Name of the global backbone that the published weights use; every other name is timm's.
 PUBLISHED_BACKBONE = "dualtrack-resnet18"

@@ -14,20 +14,23 @@ from pathlib import Path
 
 from DualTrackCore.errors import CheckpointError, InputError, OutputError
 from DualTrackCore.files import file_sha256, replacing
-from DualTrackCore.network.card import ModelCard, card_path, read_card_beside, write_card_beside
 from DualTrackCore.network.catalogue import (
     FOLDER_VARIABLE,
     MODEL_NAME,
     SHIPPED_MODELS,
     SUFFIXES,
     InstalledModel,
+    ModelCard,
     ModelEntry,
+    card_path,
     installed_path,
     models_folder,
     published_card,
     published_models,
+    read_card_beside,
     record_path,
     recorded_sha256,
+    write_card_beside,
 )
 from DualTrackCore.network.download import DownloadError, delete_part, download
 from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter

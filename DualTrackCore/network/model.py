@@ -21,8 +21,16 @@ from torch import Tensor
 
 from DualTrackCore.errors import CheckpointError, DualTrackError
 from DualTrackCore.files import file_sha256, replacing
-from DualTrackCore.network.card import CARD_KEY, ModelCard, read_card, read_card_beside, read_card_inside
-from DualTrackCore.network.catalogue import DEFAULT_MODEL, installed_path, published_card
+from DualTrackCore.network.catalogue import (
+    CARD_KEY,
+    DEFAULT_MODEL,
+    ModelCard,
+    installed_path,
+    published_card,
+    read_card,
+    read_card_beside,
+    read_card_inside,
+)
 from DualTrackCore.network.dualtrack import UNUSED_HEADS, DualTrack
 
 #: Longest position table that weights are extended to: almost an hour at 20 frames a second.

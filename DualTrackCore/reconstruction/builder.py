@@ -1,19 +1,22 @@
-"""A volume that grows with the frames that come in."""
+"""Reconstruction of a volume from frames and poses, and the builder that takes frames as they arrive."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
 
-from DualTrackCore.compilation import compile_kernels, kernel_module
 from DualTrackCore.errors import InputError
-from DualTrackCore.progress import Reporter
-from DualTrackCore.reconstruction.area import Fan, PixelSelection, Rectangle, select_pixels
-from DualTrackCore.reconstruction.grid import VoxelGrid
+from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter, Stage
+from DualTrackCore.reconstruction.area import Fan, PixelSelection, Rectangle, resolved_area, select_pixels
+from DualTrackCore.reconstruction.grid import Reconstruction, VoxelGrid
+from DualTrackCore.reconstruction.holes import HoleFilling, compiled_kernels, fill_holes, validated_hole_filling
+from DualTrackCore.reconstruction.plan import plan_grid, usable_frames
+from DualTrackCore.sweep import Sweep
+from DualTrackCore.trajectory import Trajectory
 
 INTERPOLATIONS = ("nearest", "linear")
 COMPOUNDINGS = ("mean", "maximum", "latest")
@@ -23,6 +26,8 @@ _EDGE_TOLERANCE = 1e-6
 _SLABS_A_THREAD = 2
 #: Columns and rows of the raster of pixels that stands for a frame when the grid is cut into slabs.
 _RASTER = 24
+#: Frames read at once.
+WINDOW_FRAMES = 8
 
 
 class VolumeBuilder:
@@ -181,18 +186,6 @@ class Compounder:
         return volume, coverage
 
 
-def compiled_kernels(names: Sequence[str], reporter: Reporter | None = None) -> list[Callable]:
-    """Return kernels of :mod:`DualTrackCore.reconstruction.kernels`, compiled or loaded now, not at their first call.
-
-    Raises:
-        MissingDependencyError: numba cannot be imported.
-    """
-    module = kernel_module("DualTrackCore.reconstruction.kernels")
-    chosen = [getattr(module, name) for name in names]
-    compile_kernels({one: module.SIGNATURES[one] for one in chosen}, reporter)
-    return chosen
-
-
 def cut_grid(
     voxel_from_pixel: np.ndarray, rectangle: Rectangle, size: tuple[int, int, int], count: int
 ) -> list[tuple[int, int, int]]:
@@ -262,3 +255,103 @@ def _validated_threshold(reject_below: object) -> int:
     if isinstance(reject_below, bool) or reject_below not in range(256):
         raise InputError(f"The rejection threshold {reject_below!r} must be a whole grey value from 0 to 255.")
     return int(reject_below)
+
+
+def reconstruct_volume(
+    sweep: Sweep,
+    trajectory: Trajectory,
+    grid: VoxelGrid | None = None,
+    *,
+    interpolation: Literal["linear", "nearest"] = "linear",
+    compounding: Literal["mean", "maximum", "latest"] = "mean",
+    clip: tuple[int, int, int, int] | None = None,
+    fan: Fan | Literal["auto"] | None = None,
+    reject_below: int = 0,
+    hole_filling: str | HoleFilling | Sequence[HoleFilling] = "none",
+    progress: ProgressCallback | None = None,
+    cancelled: CancelledCallback | None = None,
+) -> Reconstruction:
+    """Compound the frames of a sweep into a volume.
+
+    Positions are computed in float64 with the full affine calibration. Frames are read a few at a time; memory is that
+    of the volume (:attr:`VoxelGrid.bytes_needed`), whatever the length of the sweep. The result does not depend on the
+    number of threads. The first call on a machine compiles the inner loops, which takes some seconds.
+    :class:`VolumeBuilder` does the same for frames that come one after the other.
+
+    Args:
+        sweep: frames with known spacing.
+        trajectory: one pose a frame.
+        grid: from :func:`plan_grid`; None plans one with automatic spacing.
+        interpolation: "nearest" adds a pixel to the voxel whose centre is closest; "linear" spreads it over the eight
+            around it, and leaves out pixels that have fewer than eight.
+        compounding: where pixels meet: their (weighted) mean, the brightest, or the last in the order of frames, rows
+            and columns. With "linear", the last two count only voxels with a weight of at least 1/8.
+        clip: (x, y, width, height) in pixels; what lies outside is left out. None is the whole frame.
+        fan: the sector of a curvilinear probe, or "auto" to find the image area from the frames.
+        reject_below: pixels darker than this grey value are left out.
+        hole_filling: "none", a method, a :class:`HoleFilling`, or several of them to try in turn. Only voxels that
+            nothing reached are filled.
+        progress: receives `Stage.RECONSTRUCTING` (frames), `Stage.FILLING_HOLES` (slices), and before them
+            `Stage.PREPARING` (kernels) where the inner loops have to be compiled.
+        cancelled: called before each frame.
+
+    Raises:
+        InputError: an option is unknown, nothing can be placed, or no pixel reaches the grid.
+        Cancelled: the caller asked to stop.
+    """
+    fillings = validated_hole_filling(hole_filling)
+    usable = usable_frames(sweep, trajectory)
+    clip, fan = resolved_area(sweep, clip, fan)
+    grid = plan_grid(sweep, trajectory, clip=clip, fan=fan) if grid is None else grid
+    reporter = Reporter(progress, cancelled)
+    builder = VolumeBuilder(
+        grid,
+        sweep.frame_size,
+        sweep.image_from_pixel,
+        interpolation=interpolation,
+        compounding=compounding,
+        clip=clip,
+        fan=fan,
+        reject_below=reject_below,
+        reporter=reporter,
+    )
+    _insert_all(builder, sweep, trajectory.poses, usable, reporter)
+    volume, coverage = builder.finish()
+    if not coverage.any():
+        raise InputError(
+            f"No pixel of the {len(usable)} usable frames reached the volume of {grid.size} voxels of "
+            f"{grid.spacing_mm} mm from {grid.origin_mm.round(1).tolist()} mm in {grid.frame}; "
+            "choose another region, clip rectangle or rejection threshold."
+        )
+    filled = np.zeros(grid.shape, bool)
+    if fillings:
+        volume, filled = fill_holes(volume, coverage > 0, fillings, reporter)
+    settings = {
+        **builder.settings,
+        "hole_filling": [vars(filling) for filling in fillings],
+        "grid": grid.describe(),
+        "sweep": dict(sweep.provenance),
+        "trajectory": dict(trajectory.provenance),
+    }
+    return Reconstruction(volume, coverage, filled, grid, len(usable), len(sweep) - len(usable), settings)
+
+
+def _insert_all(
+    builder: VolumeBuilder, sweep: Sweep, poses: np.ndarray, usable: np.ndarray, reporter: Reporter
+) -> None:
+    """Insert the usable frames, while this thread reads the next ones."""
+    is_usable = np.zeros(len(sweep), bool)
+    is_usable[usable] = True
+    with ThreadPoolExecutor(1, thread_name_prefix="insert") as inserter:
+        pending: Future | None = None
+        for start, frames in sweep.windows(WINDOW_FRAMES):
+            for number in range(start, start + len(frames)):
+                reporter.report(Stage.RECONSTRUCTING, number, len(sweep))
+            kept = is_usable[start : start + len(frames)]
+            if pending is not None:
+                pending.result()
+            # Where all frames are kept, the window itself is used without a copy.
+            chosen = frames if kept.all() else frames[kept]
+            pending = inserter.submit(builder.add, chosen, poses[start : start + len(frames)][kept])
+        pending.result()
+    reporter.report(Stage.RECONSTRUCTING, len(sweep), len(sweep))

@@ -1,4 +1,4 @@
-"""The voxel grid of a volume: its place, its spacing and the memory that it needs."""
+"""The voxel grid of a volume (place, spacing, memory), and a volume with its coverage on its grid."""
 
 from __future__ import annotations
 
@@ -6,13 +6,22 @@ import contextlib
 import ctypes
 import os
 import sys
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from DualTrackCore.errors import InputError
+from DualTrackCore.errors import InputError, OutputError
+from DualTrackCore.files import replacing
 
+if TYPE_CHECKING:
+    import SimpleITK
+
+#: File formats that keep origin, spacing and direction.
+VOLUME_SUFFIXES = (".nrrd", ".mha", ".mhd", ".nii.gz", ".nii")
 #: Peak of the arrays of a reconstruction, bytes a voxel: 8 accumulator + 4 coverage + 1 grey value + 1 filled flag.
 BYTES_A_VOXEL = 14
 #: Largest departure of the axes from orthonormality: six-digit matrices from files pass.
@@ -211,3 +220,85 @@ def format_bytes(count: float) -> str:
             return f"{count:.3g} {unit}"
         count /= 1000
     return f"{count:.3g} TB" if count < 1e6 else f"{count:.1e} TB"
+
+
+@dataclass(frozen=True, eq=False)
+class Reconstruction:
+    """A volume compounded from a sweep.
+
+    Attributes:
+        volume: [nz, ny, nx] uint8 grey values; 0 where nothing was seen and nothing was filled.
+        coverage: [nz, ny, nx] float32, number of pixels that fell into a voxel (nearest) or sum of their weights
+            (linear). 0 is unseen, also where a hole was filled; a dark voxel that was seen has a coverage above 0.
+        filled: [nz, ny, nx] bool, the voxels whose grey value comes from hole filling.
+        grid: where the voxels lie.
+        frames_used: frames that were inserted.
+        frames_skipped: frames left out because their image or pose is invalid.
+        provenance: settings and sources: plain values, written into reports.
+    """
+
+    volume: np.ndarray
+    coverage: np.ndarray
+    filled: np.ndarray
+    grid: VoxelGrid
+    frames_used: int
+    frames_skipped: int
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, dtype in (("volume", np.uint8), ("coverage", np.float32), ("filled", np.bool_)):
+            array = getattr(self, name)
+            if array.shape != self.grid.shape or array.dtype != dtype:
+                raise InputError(
+                    f"The {name} is {array.dtype} {array.shape}; expected {np.dtype(dtype)} {self.grid.shape}."
+                )
+        object.__setattr__(self, "provenance", MappingProxyType(dict(self.provenance)))
+
+    @property
+    def covered_fraction(self) -> float:
+        """Part of the voxels that pixels reached, 0 to 1, without filled ones."""
+        return float(np.count_nonzero(self.coverage)) / self.grid.voxels
+
+    @property
+    def filled_fraction(self) -> float:
+        """Part of the voxels whose value comes from hole filling, 0 to 1."""
+        return float(np.count_nonzero(self.filled)) / self.grid.voxels
+
+    def to_sitk(self, what: Literal["volume", "coverage", "filled"] = "volume") -> SimpleITK.Image:
+        """Return the volume (8 bit), the coverage (float32) or the filled flags (8 bit, 0 or 1) as a SimpleITK image.
+
+        Origin, spacing and direction are those of the grid, in mm in its frame. ITK's physical axes are left,
+        posterior, superior; the place of the patient is unknown, so x, y, z of frame0 (or reference) are written there
+        unchanged. 3D Slicer uses right, anterior, superior, and negates x and y when it loads the file.
+        """
+        import SimpleITK as sitk
+
+        if what not in ("volume", "coverage", "filled"):
+            raise InputError(f"{what!r} is not part of a reconstruction; choose 'volume', 'coverage' or 'filled'.")
+        array = getattr(self, what)
+        image = sitk.GetImageFromArray(array.astype(np.uint8) if what == "filled" else array)
+        image.SetOrigin([float(value) for value in self.grid.origin_mm])
+        image.SetSpacing(self.grid.spacing_mm)
+        image.SetDirection([float(value) for value in self.grid.axes.ravel()])
+        return image
+
+    def write(self, path: str | os.PathLike, what: Literal["volume", "coverage", "filled"] = "volume") -> Path:
+        """Write the volume, the coverage or the filled flags, compressed; see :meth:`to_sitk` for the coordinates.
+
+        Raises:
+            InputError: the suffix is not one of .nrrd, .mha, .nii.gz, .nii.
+            OutputError: the file cannot be written.
+        """
+        import SimpleITK as sitk
+
+        path = Path(path)
+        if not path.name.lower().endswith(VOLUME_SUFFIXES):
+            raise InputError(f"{path.name} is not a volume file; choose one of {', '.join(VOLUME_SUFFIXES)}.")
+        image = self.to_sitk(what)
+        with replacing(path) as temporary:
+            try:
+                sitk.WriteImage(image, str(temporary), useCompression=True)
+            except RuntimeError as error:
+                reason = str(error).strip().splitlines()[-1]
+                raise OutputError(f"Cannot write {path}: {reason}") from error
+        return path

@@ -6,16 +6,16 @@ pixels reached are read: a filled voxel never fills another. Values are cut to w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from scipy import ndimage
 
+from DualTrackCore.compilation import compile_kernels, kernel_module
 from DualTrackCore.errors import InputError
 from DualTrackCore.progress import Reporter, Stage
-from DualTrackCore.reconstruction.builder import compiled_kernels
 
 METHODS = ("gaussian", "distance", "nearest", "stick")
 #: Added before a value is cut to a whole number, so that rounding in float32 cannot cost a grey level.
@@ -201,3 +201,15 @@ def _stick_values(
     at = tuple(holes.T)
     values[at], has_value[at] = np.maximum(grey, 0), grey >= 0
     return values, has_value
+
+
+def compiled_kernels(names: Sequence[str], reporter: Reporter | None = None) -> list[Callable]:
+    """Return kernels of :mod:`DualTrackCore.reconstruction.kernels`, compiled or loaded now, not at their first call.
+
+    Raises:
+        MissingDependencyError: numba cannot be imported.
+    """
+    module = kernel_module("DualTrackCore.reconstruction.kernels")
+    chosen = [getattr(module, name) for name in names]
+    compile_kernels({one: module.SIGNATURES[one] for one in chosen}, reporter)
+    return chosen

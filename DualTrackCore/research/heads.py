@@ -13,8 +13,7 @@ from DualTrackCore.network.model import Model
 from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter, Stage
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.tracking.device import Precision
-from DualTrackCore.tracking.engine import estimate_trajectory, run_network
-from DualTrackCore.tracking.windows import motions_in_windows
+from DualTrackCore.tracking.engine import estimate_trajectory, motions_in_windows, run_network
 from DualTrackCore.trajectory import Trajectory, accumulate, invert_rigid, matrices_from_parameters
 
 Head = Literal["fusion", "local", "global"]

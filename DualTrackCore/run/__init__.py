@@ -6,10 +6,10 @@ from DualTrackCore.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from DualTrackCore.run.pipeline import run as run
-    from DualTrackCore.run.report import RunReport as RunReport
+    from DualTrackCore.run.results import RunReport as RunReport
     from DualTrackCore.run.results import RunResult as RunResult
     from DualTrackCore.run.settings import RunSettings as RunSettings
 
 __getattr__, __dir__, __all__ = lazy_exports(
-    __name__, {"pipeline": ["run"], "report": ["RunReport"], "results": ["RunResult"], "settings": ["RunSettings"]}
+    __name__, {"pipeline": ["run"], "results": ["RunReport", "RunResult"], "settings": ["RunSettings"]}
 )

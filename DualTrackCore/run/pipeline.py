@@ -9,11 +9,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from DualTrackCore.compilation import compile_kernels
 from DualTrackCore.errors import InputError
 from DualTrackCore.progress import Reporter, Stage
-from DualTrackCore.run.report import run_report
-from DualTrackCore.run.results import RunResult
+from DualTrackCore.run.results import RunResult, run_report
 from DualTrackCore.run.settings import ESTIMATE, TRACKED, RunSettings
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.trajectory import Trajectory
@@ -134,7 +132,6 @@ def _trajectory(
 
     if choose_device(settings.device).type == "cpu":
         prepare_engine(reporter)
-
     with _timed(seconds, "trajectory"):
         return estimate_trajectory(
             sweep,
@@ -154,9 +151,6 @@ def _reconstruction(
     if not settings.reconstruct:
         return None
     from DualTrackCore.reconstruction import plan_grid, reconstruct_volume
-    from DualTrackCore.reconstruction.kernels import SIGNATURES
-
-    compile_kernels(SIGNATURES, reporter)
 
     area = {"clip": settings.clip, "fan": None if settings.fan == "none" else settings.fan}
     spacing = "auto" if settings.voxel_mm is None else settings.voxel_mm

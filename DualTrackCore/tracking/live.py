@@ -25,12 +25,12 @@ from DualTrackCore.tracking.engine import (
     class_tokens,
     leave_device,
     out_of_memory,
+    poses_in_windows,
     prepare,
     provenance_of,
 )
+from DualTrackCore.tracking.preprocessing import scope_warnings
 from DualTrackCore.tracking.provisional import ProvisionalPath
-from DualTrackCore.tracking.scope import scope_warnings
-from DualTrackCore.tracking.windows import poses_in_windows
 from DualTrackCore.trajectory import Trajectory
 
 #: Frames through the trunk at a time: enough to keep two cores busy, few enough not to be waited for.

@@ -17,8 +17,7 @@ from DualTrackCore.files import staged_folder
 from DualTrackCore.plain import plain_values
 from DualTrackCore.progress import Reporter, Stage
 from DualTrackCore.reconstruction.grid import VoxelGrid
-from DualTrackCore.run.report import RunReport
-from DualTrackCore.run.results import RunResult
+from DualTrackCore.run.results import RunReport, RunResult
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.trajectory import Trajectory
 

@@ -173,8 +173,7 @@ def _request(line: bytes) -> dict[str, Any]:
 
 def _model_key(settings: RunSettings) -> object:
     """What a model is known by: the settings that name it, and the state of its files."""
-    from DualTrackCore.network.card import card_path
-    from DualTrackCore.network.catalogue import installed_path
+    from DualTrackCore.network.catalogue import card_path, installed_path
 
     path = Path(settings.model)
     if not os.path.isfile(path):

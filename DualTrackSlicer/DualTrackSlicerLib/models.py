@@ -12,15 +12,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from DualTrackCore.errors import DualTrackError
-from DualTrackCore.network.card import ModelCard, card_path, read_card_beside, read_card_inside
 from DualTrackCore.network.catalogue import (
     FOLDER_VARIABLE,
     InstalledModel,
+    ModelCard,
     ModelEntry,
+    card_path,
     installed_card,
     installed_models,
     models_folder,
     published_models,
+    read_card_beside,
+    read_card_inside,
     record_path,
 )
 from DualTrackCore.progress import Progress, Stage

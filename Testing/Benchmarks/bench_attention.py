@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from DualTrackCore.network import DualTrack
-from DualTrackCore.network.transformer import RelativeAttention, split_heads
+from DualTrackCore.network.blocks import RelativeAttention, split_heads
 
 POSITIONS = 2048
 #: The convolutions of a frame of the published network on two cores, s: what an engine may reach at best.

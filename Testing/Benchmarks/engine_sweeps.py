@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from DualTrackCore.network.card import PUBLISHED_SPACING_MM
+from DualTrackCore.network.catalogue import PUBLISHED_SPACING_MM
 from DualTrackCore.sweep import Sweep
 
 CORE_TESTS = Path(__file__).resolve().parents[1] / "Core"

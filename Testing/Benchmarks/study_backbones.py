@@ -25,8 +25,8 @@ from torch import nn
 
 from DualTrackCore.files import replacing
 from DualTrackCore.network.backbones import timm_backbone
+from DualTrackCore.network.blocks import Trunk
 from DualTrackCore.network.dualtrack import PooledTrunk
-from DualTrackCore.network.trunk import Trunk
 from DualTrackCore.research.training import Recipe, load_recipe
 
 #: The same for every row: 420 sweeps, one item of 6 frames each, two epochs.

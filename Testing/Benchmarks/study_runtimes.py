@@ -27,8 +27,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "Core"))
 from oracle import published_model
 
 from DualTrackCore.files import replacing
+from DualTrackCore.network.blocks import Trunk
 from DualTrackCore.network.fast import StreamingTrunk, prepared
-from DualTrackCore.network.trunk import Trunk
 
 FRAMES, CROP, CPU = 32, 256, torch.device("cpu")
 #: Name, call from images [1, 1, N, H, W] to maps [1, C, N, h, w], seconds that making it ready took.

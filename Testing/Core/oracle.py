@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from DualTrackCore.network import DualTrack, Model, ModelCard
-from DualTrackCore.network.card import PUBLISHED_SPACING_MM
+from DualTrackCore.network.catalogue import PUBLISHED_SPACING_MM
 from DualTrackCore.network.model import load_weights, save_model
 from DualTrackCore.sweep import Sweep
 

@@ -10,6 +10,7 @@ import torch
 from oracle import tiny_model
 
 from DualTrackCore.errors import InputError, MissingDependencyError
+from DualTrackCore.network.blocks import Trunk
 from DualTrackCore.network.fast import (
     ENGINE_VARIABLE,
     StreamingTrunk,
@@ -23,7 +24,6 @@ from DualTrackCore.network.fast.compiled_layers import CompiledBackend, spatial_
 from DualTrackCore.network.fast.convolution_kernels import SIGNATURES
 from DualTrackCore.network.fast.layers import Folded, TorchBackend, Workspace
 from DualTrackCore.network.fast.stream import PreparedTrunk, choose_backend
-from DualTrackCore.network.trunk import Trunk
 
 CPU = torch.device("cpu")
 

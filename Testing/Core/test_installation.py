@@ -14,12 +14,13 @@ from file_server import FileServer, serving
 
 from DualTrackCore.errors import Cancelled, CheckpointError, InputError, OutputError
 from DualTrackCore.network import catalogue, installation
-from DualTrackCore.network.card import ModelCard, read_card_beside
 from DualTrackCore.network.catalogue import (
     InstalledModel,
+    ModelCard,
     installed_models,
     installed_path,
     published_models,
+    read_card_beside,
     size_text,
 )
 from DualTrackCore.network.download import DownloadError

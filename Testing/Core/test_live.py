@@ -12,8 +12,8 @@ from DualTrackCore.errors import Cancelled, InputError, OutOfMemoryError
 from DualTrackCore.network.fast import StreamingTrunk
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.tracking import LiveTracker, TrackingWarning, estimate_trajectory
+from DualTrackCore.tracking.engine import motions_in_windows
 from DualTrackCore.tracking.provisional import ProvisionalPath
-from DualTrackCore.tracking.windows import motions_in_windows
 from DualTrackCore.trajectory import Trajectory
 
 pytestmark = pytest.mark.filterwarnings("ignore::DualTrackCore.tracking.TrackingWarning")

@@ -6,8 +6,8 @@ import torch
 from oracle import TINY, tiny_model
 
 from DualTrackCore.errors import InputError
-from DualTrackCore.network import DualTrack, transformer
-from DualTrackCore.network.transformer import QUERY_BLOCK, RelativeAttention
+from DualTrackCore.network import DualTrack, blocks
+from DualTrackCore.network.blocks import QUERY_BLOCK, RelativeAttention
 
 
 def explicit_attention(layer: RelativeAttention, x: torch.Tensor, context: torch.Tensor | None = None) -> torch.Tensor:
@@ -34,8 +34,8 @@ def test_blocked_relative_attention_equals_the_formula(frames):
 
 @pytest.mark.parametrize(("queries", "keys"), [(37, 37), (40, 29), (3, 40)])
 def test_blocks_of_few_rows_equal_the_formula(monkeypatch, queries, keys):
-    monkeypatch.setattr(transformer, "SCORE_BYTES", 4 * 4 * (keys + QUERY_BLOCK) * 7)
-    assert transformer.query_rows(keys, 4) == 7
+    monkeypatch.setattr(blocks, "SCORE_BYTES", 4 * 4 * (keys + QUERY_BLOCK) * 7)
+    assert blocks.query_rows(keys, 4) == 7
     torch.manual_seed(0)
     layer = RelativeAttention(16, 2, 0.0, positions=40)
     x, context = torch.randn(2, queries, 16), torch.randn(2, keys, 16)
@@ -44,7 +44,7 @@ def test_blocks_of_few_rows_equal_the_formula(monkeypatch, queries, keys):
 
 
 def test_gradients_through_blocks_equal_those_of_the_formula(monkeypatch):
-    monkeypatch.setattr(transformer, "SCORE_BYTES", 4 * 4 * (21 + QUERY_BLOCK) * 8)
+    monkeypatch.setattr(blocks, "SCORE_BYTES", 4 * 4 * (21 + QUERY_BLOCK) * 8)
     torch.manual_seed(0)
     layer = RelativeAttention(16, 2, 0.0, positions=30)
     x, target = torch.randn(2, 21, 16), torch.randn(2, 21, 16)
@@ -59,8 +59,8 @@ def test_gradients_through_blocks_equal_those_of_the_formula(monkeypatch):
 
 @pytest.mark.parametrize("keys", [200, 2048, 4096])
 def test_scores_stay_within_their_memory_at_any_length(keys):
-    rows, heads = transformer.query_rows(keys, 8), 8
-    assert 4 * heads * rows * (rows + keys - 1) <= transformer.SCORE_BYTES
+    rows, heads = blocks.query_rows(keys, 8), 8
+    assert 4 * heads * rows * (rows + keys - 1) <= blocks.SCORE_BYTES
     assert rows >= 128
 
 

@@ -12,7 +12,7 @@ import torch
 from oracle import golden, oracle_sweep, oracle_weights, recipe
 
 from DualTrackCore.network import DualTrack
-from DualTrackCore.network.card import PUBLISHED_SPACING_MM
+from DualTrackCore.network.catalogue import PUBLISHED_SPACING_MM
 from DualTrackCore.tracking import estimate_trajectory
 from DualTrackCore.tracking.preprocessing import Preprocessor
 from DualTrackCore.trajectory import Trajectory, accumulate, matrices_from_parameters

@@ -19,7 +19,6 @@ from DualTrackCore.errors import CheckpointError, InputError
 from DualTrackCore.files import file_sha256
 from DualTrackCore.io import save_sweep
 from DualTrackCore.network import load_model, save_model
-from DualTrackCore.network.card import read_card_beside, read_card_inside, write_card_beside
 from DualTrackCore.network.catalogue import (
     DEFAULT_MODEL,
     SHIPPED_MODELS,
@@ -29,6 +28,9 @@ from DualTrackCore.network.catalogue import (
     installed_models,
     installed_path,
     published_models,
+    read_card_beside,
+    read_card_inside,
+    write_card_beside,
 )
 from DualTrackCore.network.installation import import_file, verify
 from DualTrackCore.run import RunSettings
@@ -151,7 +153,7 @@ def test_run_without_a_model_uses_it_and_warns_on_a_sweep_that_is_not_simulated(
 
 def test_a_card_inside_a_file_is_read_without_torch(shipped, tmp_path):
     script = (
-        "import sys\nfrom pathlib import Path\nfrom DualTrackCore.network.card import read_card_inside\n"
+        "import sys\nfrom pathlib import Path\nfrom DualTrackCore.network.catalogue import read_card_inside\n"
         "print(read_card_inside(Path(sys.argv[1])).title, 'torch' in sys.modules)\n"
     )
     arguments = [sys.executable, "-c", script, str(shipped / "mini.safetensors")]

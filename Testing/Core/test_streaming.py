@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracle import tiny_model
 
+from DualTrackCore.network.blocks import Trunk
 from DualTrackCore.network.fast import StreamingTrunk
-from DualTrackCore.network.trunk import Trunk
 
 TRUNK = tiny_model().network.local.trunk
 

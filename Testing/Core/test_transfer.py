@@ -6,7 +6,7 @@ import torch
 from oracle import noise_sweep
 
 from DualTrackCore.sweep import Sweep
-from DualTrackCore.tracking.transfer import FramesAhead
+from DualTrackCore.tracking.device import FramesAhead
 
 CPU = torch.device("cpu")
 

@@ -9,7 +9,7 @@ from plain_volume import plain_volume
 
 from DualTrackCore.errors import InputError, MissingDependencyError
 from DualTrackCore.progress import Stage
-from DualTrackCore.reconstruction import Fan, VolumeBuilder, VoxelGrid, builder, plan_grid, reconstruct_volume
+from DualTrackCore.reconstruction import Fan, VolumeBuilder, VoxelGrid, holes, plan_grid, reconstruct_volume
 from DualTrackCore.reconstruction.area import Rectangle, select_pixels
 from DualTrackCore.reconstruction.builder import Compounder, cut_grid
 from DualTrackCore.sweep import Sweep
@@ -146,7 +146,7 @@ def test_numba_that_cannot_be_imported_is_named_with_its_remedy(monkeypatch):
 
 
 def test_loops_that_have_to_be_compiled_are_reported_first(monkeypatch):
-    monkeypatch.setattr(builder, "compile_kernels", lambda kernels, reporter: reporter.report(Stage.PREPARING, 1, 1))
+    monkeypatch.setattr(holes, "compile_kernels", lambda kernels, reporter: reporter.report(Stage.PREPARING, 1, 1))
     reports = []
     reconstruct_volume(*turned_sweep((0, 0, 0)), progress=reports.append)
     assert [report.stage for report in reports][:2] == [Stage.PREPARING, Stage.RECONSTRUCTING]

@@ -11,8 +11,7 @@ from DualTrackCore.errors import Cancelled, InputError
 from DualTrackCore.plain import plain_values
 from DualTrackCore.progress import Progress, Reporter
 from DualTrackCore.reconstruction import Reconstruction, VoxelGrid
-from DualTrackCore.run.report import RunReport, run_report
-from DualTrackCore.run.results import RunResult
+from DualTrackCore.run.results import RunReport, RunResult, run_report
 from DualTrackCore.run.settings import RunSettings
 from DualTrackCore.trajectory import Trajectory
 from DualTrackCore.worker import JobFailed

@@ -13,8 +13,7 @@ from vtk.util.numpy_support import get_vtk_array_type, vtk_to_numpy
 from DualTrackCore.evaluation import evaluate
 from DualTrackCore.reconstruction import plan_grid, reconstruct_volume
 from DualTrackCore.research.simulation import simulated_sweep
-from DualTrackCore.run.report import run_report
-from DualTrackCore.run.results import RunResult
+from DualTrackCore.run.results import RunResult, run_report
 from DualTrackCore.run.settings import RunSettings
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.trajectory import Trajectory, matrices_from_parameters

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from DualTrackCore.compilation import Signatures, compile_kernels, kernel_module
 from DualTrackCore.errors import InputError
+from DualTrackCore.network.blocks import BasicBlock, Trunk
 from DualTrackCore.network.fast.layers import (
     Backend,
     FirstLayer,
@@ -27,7 +28,6 @@ from DualTrackCore.network.fast.layers import (
     Workspace,
     fold,
 )
-from DualTrackCore.network.trunk import BasicBlock, Trunk
 from DualTrackCore.progress import Reporter
 
 #: Environment variable that switches the compiled kernels off where it is "torch".

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from DualTrackCore.errors import CheckpointError, InputError, OutOfMemoryError
 from DualTrackCore.files import file_sha256, replacing
-from DualTrackCore.network.card import CARD_KEY, ModelCard
+from DualTrackCore.network.catalogue import CARD_KEY, ModelCard
 from DualTrackCore.network.model import Model, read_weights
 from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter, Stage
 from DualTrackCore.research.baselines.motion_network import MotionNetwork, motions_in_pieces
@@ -25,8 +25,7 @@ from DualTrackCore.research.baselines.networks import ARCHITECTURES, build_basel
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.tracking import TrackingWarning
 from DualTrackCore.tracking.device import choose_device, is_out_of_memory, release_memory
-from DualTrackCore.tracking.preprocessing import Preprocessor
-from DualTrackCore.tracking.scope import scope_warnings
+from DualTrackCore.tracking.preprocessing import Preprocessor, scope_warnings
 from DualTrackCore.trajectory import Trajectory
 from DualTrackCore.version import __version__
 

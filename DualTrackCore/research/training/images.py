@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from DualTrackCore.network.card import ModelCard
+from DualTrackCore.network.catalogue import ModelCard
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.tracking.preprocessing import Preprocessor
 

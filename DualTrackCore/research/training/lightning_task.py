@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from DualTrackCore.network import DualTrack
-from DualTrackCore.network.trunk import Trunk
+from DualTrackCore.network.blocks import Trunk
 from DualTrackCore.research.baselines import MotionNetwork
 from DualTrackCore.research.training.items import Item
 from DualTrackCore.research.training.metrics import ValidationSums

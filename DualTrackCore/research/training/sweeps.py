@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from DualTrackCore.errors import DatasetError, InputError
-from DualTrackCore.network.card import ModelCard
+from DualTrackCore.network.catalogue import ModelCard
 from DualTrackCore.progress import Reporter, Stage
 from DualTrackCore.research.datasets import Dataset, open_dataset
 from DualTrackCore.research.simulation.stored import Simulation, stored_sweeps

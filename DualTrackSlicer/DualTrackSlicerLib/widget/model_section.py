@@ -11,7 +11,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from DualTrackCore.errors import DualTrackError
-from DualTrackCore.network.card import ModelCard
+from DualTrackCore.network.catalogue import ModelCard
 from DualTrackSlicerLib.models import ModelChoice, ModelTask, fileCard
 from DualTrackSlicerLib.parameters import OWN_FILE, Poses
 from DualTrackSlicerLib.widget.controls import enable
