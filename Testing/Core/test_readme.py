@@ -41,10 +41,22 @@ def test_the_python_example_runs(tmp_path, monkeypatch):
     monkeypatch.setenv("DUALTRACK_MODELS", str(tmp_path / "models"))
     monkeypatch.chdir(tmp_path)
     names = {}
-    exec(block("python", "estimate_trajectory"), names)
+    exec(block("python", "estimate_trajectory(sweep, model)"), names)
     assert len(names["trajectory"]) == 20
     assert (tmp_path / "volume.nrrd").stat().st_size > 0
     assert (tmp_path / "tracked.igs.mha").stat().st_size > 0
+
+
+@pytest.mark.filterwarnings("ignore::DualTrackCore.tracking.TrackingWarning")
+def test_the_example_from_an_array_runs(tmp_path, monkeypatch):
+    model = tiny_model()
+    save_model(model.network, model.card, tmp_path / "models" / "dualtrack-tusrec2024.safetensors")
+    monkeypatch.setenv("DUALTRACK_MODELS", str(tmp_path / "models"))
+    monkeypatch.chdir(tmp_path)
+    names = {"frames": np.random.default_rng(0).integers(0, 255, (12, 64, 96), dtype=np.uint8)}
+    exec(block("python", "from_array"), names)
+    assert names["result"].report.trajectory["poses"] == 12
+    assert (tmp_path / "volume.nrrd").stat().st_size > 0
 
 
 @pytest.mark.filterwarnings("ignore::DualTrackCore.tracking.TrackingWarning")
