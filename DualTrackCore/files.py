@@ -1,14 +1,21 @@
-"""Writing files so that a reader sees the old content or the whole new one, never a part; and their checksums."""
+"""Files: written whole or not at all, their checksums, and values of any kind as JSON has them."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
+import math
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, is_dataclass
+from enum import Enum
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from DualTrackCore.errors import OutputError
 
@@ -93,3 +100,29 @@ def _remove_empty(folders: list[Path]) -> None:
     for folder in folders:
         with contextlib.suppress(OSError):
             folder.rmdir()
+
+
+def plain_values(value: Any) -> Any:
+    """The same values with nothing but what JSON knows.
+
+    Mappings and dataclasses become dicts with text as keys, arrays, tuples and sets lists, enums their values, numbers
+    that are not finite None, and everything else, paths included, its text.
+    """
+    if isinstance(value, Enum):
+        return plain_values(value.value)
+    if is_dataclass(value) and not isinstance(value, type):
+        return plain_values(asdict(value))
+    if isinstance(value, Mapping):
+        return {str(key): plain_values(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray | np.generic):
+        return plain_values(value.tolist())
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain_values(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if value is None or isinstance(value, str | int | float | bool) else str(value)
+
+
+def json_text(values: Any) -> str:
+    """Values as indented JSON for a file, with a line end; see :func:`plain_values`."""
+    return json.dumps(plain_values(values), indent=2, ensure_ascii=False, allow_nan=False) + "\n"

@@ -28,8 +28,8 @@ from DualTrackCore.evaluation.definitions import (
     mean_point_error,
     scores,
 )
+from DualTrackCore.files import plain_values
 from DualTrackCore.landmarks import Landmarks
-from DualTrackCore.plain import plain_values
 from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.trajectory import Trajectory

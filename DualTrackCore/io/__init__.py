@@ -1,14 +1,143 @@
-"""Reading and writing sweeps, calibrations and trajectories."""
+"""One way in and one way out for all sweeps, and trajectories as tables and calibrations.
 
-from DualTrackCore.io.calibration import read_calibration, split_affine
-from DualTrackCore.io.registry import load_sweep, save_sweep
-from DualTrackCore.io.trajectory_csv import read_trajectory_csv, write_trajectory_csv
+Formats are told apart by content on reading and by suffix on writing.
+"""
 
-__all__ = [
-    "load_sweep",
-    "read_calibration",
-    "read_trajectory_csv",
-    "save_sweep",
-    "split_affine",
-    "write_trajectory_csv",
-]
+from __future__ import annotations
+
+from importlib import import_module
+from os import PathLike
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from DualTrackCore.errors import InputError
+from DualTrackCore.lazy import lazy_exports
+from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter
+from DualTrackCore.sweep import Sweep, validated_spacing
+from DualTrackCore.trajectory import Trajectory
+
+if TYPE_CHECKING:
+    from DualTrackCore.io.calibration import read_calibration as read_calibration
+    from DualTrackCore.io.calibration import split_affine as split_affine
+    from DualTrackCore.io.trajectory_csv import read_trajectory_csv as read_trajectory_csv
+    from DualTrackCore.io.trajectory_csv import write_trajectory_csv as write_trajectory_csv
+
+__getattr__, __dir__, __all__ = lazy_exports(
+    __name__,
+    {
+        "calibration": ["read_calibration", "split_affine"],
+        "trajectory_csv": ["read_trajectory_csv", "write_trajectory_csv"],
+    },
+)
+__all__ += ["load_sweep", "save_sweep"]
+
+#: Modules with `FORMAT`, `recognises` and `read`, in the order in which they are asked.
+_READERS = ("metafile", "nrrd", "hdf5", "dicom", "video", "image_stack")
+
+_HEAD_BYTES = 4096
+
+
+def load_sweep(
+    path: str | PathLike,
+    *,
+    calibration: str | PathLike | np.ndarray | None = None,
+    spacing_mm: tuple[float, float] | float | None = None,
+) -> Sweep:
+    """Load a sweep from a file or a folder; the content decides the format, not the name.
+
+    Args:
+        path: sequence metafile (MetaImage, NRRD), HDF5 (DualTrack, TUS-REC), DICOM, video, image, or folder of images.
+        calibration: where pixels lie on the probe: a PLUS configuration (XML), a text file with a 4x4 matrix, a
+            [4, 4] array (pixel to mm), or for TUS-REC its calib_matrix.csv.
+        spacing_mm: pixel size (across columns, down rows) in mm, or one number for square pixels. Goes before what the
+            file says; must agree with a calibration within 1 %.
+
+    Returns:
+        The sweep; frames are read lazily where the format allows. `provenance` says what was found and converted.
+
+    Raises:
+        InputError: nothing there, no known format, damaged content, contradicting sizes.
+        MissingDependencyError: the format needs an optional package.
+    """
+    if not str(path):
+        raise InputError("The name of the sweep is empty; give a file or a folder.")
+    path = Path(path)
+    if isinstance(calibration, (str, PathLike)):
+        calibration = _existing(Path(calibration), "calibration")
+    elif calibration is not None:
+        from DualTrackCore.io.calibration import read_calibration
+
+        calibration = read_calibration(calibration)
+    spacing_mm = validated_spacing(spacing_mm)
+    try:
+        return _reader(path).read(path, calibration=calibration, spacing_mm=spacing_mm)
+    except OSError as error:
+        raise InputError(f"Cannot read {path}: {error.strerror or error}.") from error
+
+
+def save_sweep(
+    sweep: Sweep,
+    path: str | PathLike,
+    *,
+    trajectory: Trajectory | None = None,
+    progress: ProgressCallback | None = None,
+    cancelled: CancelledCallback | None = None,
+) -> None:
+    """Save a sweep, and where its frames lie.
+
+    The suffix decides the format: `.mha` (also `.igs.mha`, `.seq.mha`) a MetaImage sequence metafile, `.nrrd` (also
+    `.seq.nrrd`, `.igs.nrrd`) an NRRD one that Slicer opens, `.h5` or `.hdf5` DualTrack HDF5.
+
+    Args:
+        sweep: read in windows, never held whole.
+        path: the file; it appears complete or not at all.
+        trajectory: poses to write, as ImageToReference (pixel to mm) per frame; `sweep.tracked` where None.
+        progress: called with a :class:`~DualTrackCore.progress.Progress` every few frames.
+        cancelled: asked every few frames; true raises :class:`~DualTrackCore.errors.Cancelled`.
+
+    Raises:
+        InputError: an unknown suffix, poses without a pixel spacing, another number of poses than frames.
+        OutputError: the file cannot be written.
+    """
+    path, reporter = Path(path), Reporter(progress, cancelled)
+    trajectory = sweep.tracked if trajectory is None else trajectory
+    if trajectory is not None and len(trajectory) != len(sweep):
+        raise InputError(f"The sweep has {len(sweep)} frames and the trajectory {len(trajectory)}; they must be equal.")
+    suffix = path.suffix.lower()
+    if suffix in (".mha", ".nrrd"):
+        writer = import_module("DualTrackCore.io.sequence_writer")
+        (writer.write_metafile if suffix == ".mha" else writer.write_nrrd)(sweep, path, trajectory, reporter)
+    elif suffix in (".h5", ".hdf5"):
+        import_module("DualTrackCore.io.hdf5").write(sweep, path, trajectory, reporter)
+    else:
+        raise InputError(f"{path.name} has no suffix of a format that can be written: .igs.mha, .seq.nrrd or .h5.")
+
+
+def _reader(path: Path) -> ModuleType:
+    """The module that reads what is at `path`."""
+    head = b""
+    if not _existing(path, "sweep").is_dir():
+        with path.open("rb") as stream:
+            head = stream.read(_HEAD_BYTES)
+        if not head:
+            raise InputError(f"{path} is empty; copy or record it again.")
+    formats = []
+    for name in _READERS:
+        module = import_module(f"DualTrackCore.io.{name}")
+        if module.recognises(path, head):
+            return module
+        formats.append(module.FORMAT)
+    raise InputError(f"{path} is not in a supported format; supported: {'; '.join(formats)}.")
+
+
+def _existing(path: Path, what: str) -> Path:
+    try:
+        exists = path.exists()
+    except (OSError, ValueError):
+        exists = False
+    if not exists:
+        raise InputError(f"There is no {what} at {path}; check the name.")
+    return path

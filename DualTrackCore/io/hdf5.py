@@ -7,15 +7,18 @@ Files written here may also have `timestamps` [N] in seconds and `frame_valid` [
 
 from __future__ import annotations
 
+import contextlib
+import io
+from collections.abc import Iterator
 from pathlib import Path
 
+import h5py
 import numpy as np
 
 from DualTrackCore.errors import InputError, OutputError
 from DualTrackCore.files import replacing
-from DualTrackCore.io.calibration import split_affine
+from DualTrackCore.io.calibration import choose_pixel_size, split_affine
 from DualTrackCore.io.hdf5_frames import Hdf5Frames, opened, read_table
-from DualTrackCore.io.spacing import choose_pixel_size
 from DualTrackCore.io.tracked_poses import marked_as_estimate, trajectory_from_tracker
 from DualTrackCore.io.tus_rec import read_tus_rec
 from DualTrackCore.progress import Reporter, Stage
@@ -168,7 +171,6 @@ def write(sweep: Sweep, path: Path, trajectory: Trajectory | None, reporter: Rep
 
 
 def _write_file(sweep: Sweep, path: Path, trajectory: Trajectory | None, reporter: Reporter) -> None:
-    from DualTrackCore.io.hdf5_sink import written
 
     height, width = sweep.frame_size
     with written(path) as file:
@@ -199,3 +201,54 @@ def _write_file(sweep: Sweep, path: Path, trajectory: Trajectory | None, reporte
             if trajectory.estimated_by is not None:
                 file["tracking"].attrs[_ESTIMATED_BY] = trajectory.estimated_by
     reporter.report(Stage.WRITING, len(sweep), len(sweep))
+
+
+@contextlib.contextmanager
+def written(path: Path) -> Iterator[h5py.File]:
+    """A new HDF5 file at `path`, closed at the end.
+
+    Raises:
+        OSError: what first went wrong with writing.
+    """
+    with _Sink(path) as sink:
+        try:
+            with h5py.File(sink, "w") as file:
+                yield file
+                file.flush()
+                sink.require_success()
+        except (OSError, RuntimeError):
+            sink.require_success()  # the cause goes before what HDF5 makes of it
+            raise
+        sink.require_success()
+
+
+class _Sink(io.FileIO):
+    """The part of a binary file that h5py uses; see the module for what is unusual about it."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, "w+")
+        self._failure: OSError | None = None
+
+    def require_success(self) -> None:
+        """Raise the first failure, if there was one."""
+        if self._failure is not None:
+            raise self._failure
+
+    def write(self, data: memoryview) -> int:
+        """Write all of `data`, or keep the failure and drop it."""
+        view = memoryview(data).cast("B")
+        done = 0
+        while done < len(view) and self._failure is None:
+            try:
+                done += super().write(view[done:])
+            except OSError as error:
+                self._failure = error
+        return len(view)
+
+    def truncate(self, size: int | None = None) -> int:
+        """Set the length, or keep the failure."""
+        try:
+            return super().truncate(size)
+        except OSError as error:
+            self._failure = self._failure or error
+            return size or 0

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from DualTrackCore.errors import InputError
-from DualTrackCore.io.limits import require_plausible_frame
+from DualTrackCore.io.sequence_parts import require_plausible_frame
 
 if TYPE_CHECKING:
     import h5py

@@ -8,10 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from DualTrackCore.errors import InputError
-from DualTrackCore.io.metafile import beside
-from DualTrackCore.io.payload import GZIP, Payload
-from DualTrackCore.io.sequence_fields import FrameFields
-from DualTrackCore.io.sequence_file import SequenceFile, header_lines, sweep_from_sequence, whole_numbers
+from DualTrackCore.io.metafile import SequenceFile, beside, header_lines, sweep_from_sequence, whole_numbers
+from DualTrackCore.io.sequence_parts import GZIP, FrameFields, Payload
 from DualTrackCore.sweep import Sweep
 
 FORMAT = "Sequence metafile (NRRD)"

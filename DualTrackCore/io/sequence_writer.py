@@ -14,14 +14,14 @@ import numpy as np
 
 from DualTrackCore.errors import InputError
 from DualTrackCore.files import replacing
-from DualTrackCore.io.payload import GZIP, ZLIB
-from DualTrackCore.io.sequence_file import (
+from DualTrackCore.io.metafile import (
     ESTIMATED_FIELD,
     SIMULATED_FIELD,
     SIMULATED_VALUE,
     SKEW_FIELD,
     SPACING_FIELD,
 )
+from DualTrackCore.io.sequence_parts import GZIP, ZLIB
 from DualTrackCore.progress import Reporter, Stage
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.trajectory import Trajectory

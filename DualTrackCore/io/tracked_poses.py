@@ -1,13 +1,33 @@
-"""Poses as a tracker wrote them, with whatever it wrote while it saw nothing, to a trajectory."""
+"""Tracked poses: from the named transforms and the header of a recording to pixel size and trajectory of its frames.
+
+A recording names its transforms `<From>To<To>`; together with the calibration (Image to Probe) they form a graph of
+coordinate systems. The shortest way from the stored pixels to the reference is multiplied out frame by frame. Trackers
+write all kinds of poses while they see nothing; what is no rigid motion is marked as invalid.
+"""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from DualTrackCore.errors import InputError
+from DualTrackCore.io.calibration import (
+    PixelSize,
+    as_text,
+    choose_pixel_size,
+    contradicts,
+    image_pose,
+    require_agreement,
+    split_affine,
+    validated_calibration,
+)
+from DualTrackCore.io.sequence_parts import FrameFields, TransformTrack
+from DualTrackCore.sweep import validated_spacing
 from DualTrackCore.trajectory import RIGID_TOLERANCE, Trajectory
 
 
@@ -51,3 +71,236 @@ def rigid(poses: np.ndarray) -> np.ndarray:
     error = np.abs(np.swapaxes(rotation, 1, 2) @ rotation - np.eye(3)).max(axis=(1, 2), initial=0.0)
     error = np.maximum(error, np.abs(checked[:, 3] - [0, 0, 0, 1]).max(axis=1, initial=0.0))
     return plausible & (error <= RIGID_TOLERANCE) & (np.linalg.det(rotation) > 0)
+
+
+#: Worlds in which a trajectory can be expressed, the preferred first.
+_WORLDS = ("Reference", "Tracker", "World")
+_IMAGE, _PROBE, _CROPPED = "Image", "Probe", "CroppedImage"
+
+Tracks = Mapping[tuple[str, str], TransformTrack]
+
+
+class ImageChain(NamedTuple):
+    """What the transforms of a recording tell about its pixels.
+
+    Attributes:
+        world_from_pixel: the transform from stored pixels to the world, or None without a way there.
+        probe_from_pixel: [4, 4] where the way from pixels to the probe is the same in all frames, or None.
+        way: the coordinate systems on the way to the world, or () without one.
+    """
+
+    world_from_pixel: TransformTrack | None
+    probe_from_pixel: np.ndarray | None
+    way: tuple[str, ...]
+
+
+def trace_image(tracks: Tracks, count: int, calibration: np.ndarray | None) -> ImageChain:
+    """Find the way from the stored pixels to the world.
+
+    Cropped recordings carry ImageToCroppedImage, and their stored pixels are those of the cropped image; a calibration
+    is about the whole image. A given calibration goes before transforms of the image in the file.
+
+    Args:
+        tracks: transforms by (from, to).
+        count: number of frames.
+        calibration: [4, 4] probe_from_pixel of the whole image, or None.
+    """
+    start = _CROPPED if (_IMAGE, _CROPPED) in tracks else _IMAGE
+    known = dict(tracks)
+    if calibration is not None:
+        fixed = TransformTrack(np.broadcast_to(calibration, (count, 4, 4)), np.ones(count, bool))
+        known = {k: t for k, t in tracks.items() if _IMAGE not in k or _CROPPED in k}
+        known[_IMAGE, _PROBE] = fixed
+    way = _first_way(known, start)
+    probe = _constant(_along(known, _way(known, start, _PROBE), count))
+    if not way and calibration is not None:
+        known = dict(tracks)
+        way = _first_way(known, start)
+    return ImageChain(_along(known, way, count), probe, way)
+
+
+def _first_way(tracks: Tracks, start: str) -> tuple[str, ...]:
+    return next((way for world in _WORLDS if (way := _way(tracks, start, world))), ())
+
+
+def _way(tracks: Tracks, start: str, goal: str) -> tuple[str, ...]:
+    """Coordinate systems on the shortest way, both ends included; () where there is none."""
+    neighbours: dict[str, list[str]] = {}
+    for source, target in tracks:
+        neighbours.setdefault(source, []).append(target)
+        neighbours.setdefault(target, []).append(source)
+    ways, queue = {start: (start,)}, deque([start])
+    while queue:
+        here = queue.popleft()
+        for there in neighbours.get(here, []):
+            if there not in ways:
+                ways[there] = (*ways[here], there)
+                queue.append(there)
+    way = ways.get(goal, ())
+    return way if len(way) > 1 else ()
+
+
+def _along(tracks: Tracks, way: tuple[str, ...], count: int) -> TransformTrack | None:
+    """The product of the transforms along `way`; a frame is valid where all of them are."""
+    if not way:
+        return None
+    matrices, valid = np.broadcast_to(np.eye(4), (count, 4, 4)), np.ones(count, bool)
+    for step in pairwise(way):
+        track = tracks[step] if step in tracks else _inverse(tracks[step[::-1]])
+        matrices, valid = track.matrices @ matrices, valid & track.valid
+    matrices[~valid] = np.nan
+    return TransformTrack(matrices, valid)
+
+
+def _inverse(track: TransformTrack) -> TransformTrack:
+    determinants = np.linalg.det(np.where(track.valid[:, None, None], track.matrices, np.eye(4)))
+    # Pixels of 1 um would give 1e-9; a matrix far below that maps to a plane and has no inverse.
+    valid = track.valid & (np.abs(determinants) > 1e-12)
+    inverse = np.linalg.inv(np.where(valid[:, None, None], track.matrices, np.eye(4)))
+    inverse[~valid] = np.nan
+    return TransformTrack(inverse, valid)
+
+
+def _constant(track: TransformTrack | None) -> np.ndarray | None:
+    if track is None or not track.valid.any():
+        return None
+    matrices = track.matrices[track.valid]
+    spread = np.abs(matrices - matrices[0]).max()
+    return matrices[0] if spread <= 1e-9 * max(1.0, np.abs(matrices[0]).max()) else None
+
+
+#: A size measured from rounded poses is replaced by the one that the header states within these differences.
+_STATED_SPACING_TOLERANCE = 1e-3
+_STATED_SKEW_TOLERANCE_DEG = 0.06
+
+
+@dataclass(frozen=True)
+class PlacedFrames:
+    """Where the frames of a recording lie.
+
+    Attributes:
+        size: the pixel size; its source is "calibration", "file", "user" or "unknown".
+        tracked: the trajectory, or None.
+        tracking: a sentence on how the trajectory was found, or why there is none.
+        notes: what was converted or ignored.
+    """
+
+    size: PixelSize
+    tracked: Trajectory | None
+    tracking: str
+    notes: list[str] = field(default_factory=list)
+
+
+def place_frames(
+    fields: FrameFields,
+    shape: tuple[int, int, int],
+    calibration: np.ndarray | None,
+    stated: PixelSize | None,
+    given_mm: tuple[float, float] | None,
+    source: str,
+) -> PlacedFrames:
+    """Pixel size and trajectory of a recording.
+
+    The transforms decide where they say anything about the pixels, then the user, then the header.
+
+    Args:
+        fields: the per-frame fields.
+        shape: (N, H, W) of the frames.
+        calibration: [4, 4] probe_from_pixel that the user gives, or None.
+        stated: what the header states, or None.
+        given_mm: the spacing that the user gives, or None.
+        source: the name of the file, for messages.
+
+    Raises:
+        InputError: sizes that contradict each other, or no pose that is rigid.
+    """
+    count, frame_size = shape[0], (shape[1], shape[2])
+    tracks = fields.transforms(count)
+    chain = trace_image(tracks, count, calibration)
+    measured = _measured(chain, frame_size, stated, source)
+    tracking = _sentence(chain, [f"{a}To{b}" for a, b in tracks], calibration is not None)
+    if measured is None:
+        chosen = choose_pixel_size(None if stated is None else stated.spacing_mm, None, given_mm)
+        skewed = replace(chosen, skew_deg=0.0 if stated is None else stated.skew_deg)
+        return PlacedFrames(skewed, _unplaced(chain), tracking, chosen.notes)
+    require_agreement(measured.spacing_mm, given_mm)
+    notes = _overruled(stated, measured)
+    tracked = None
+    if chain.world_from_pixel is not None:
+        tracked = _trajectory(chain.world_from_pixel, measured, frame_size, notes, source)
+    origin = "file" if calibration is None else "calibration"
+    return PlacedFrames(replace(measured, source=origin), tracked, tracking, notes)
+
+
+def _unplaced(chain: ImageChain) -> Trajectory | None:
+    """The trajectory of a recording whose transforms are invalid in all frames."""
+    if chain.world_from_pixel is None:
+        return None
+    return Trajectory(chain.world_from_pixel.matrices, chain.world_from_pixel.valid)
+
+
+def _overruled(stated: PixelSize | None, measured: PixelSize) -> list[str]:
+    if stated is None or not contradicts(measured.spacing_mm, stated.spacing_mm):
+        return []
+    used, ignored = as_text(measured.spacing_mm), as_text(stated.spacing_mm)
+    return [f"Used the pixel spacing {used} of the transforms in place of {ignored} in the header."]
+
+
+def _measured(
+    chain: ImageChain, frame_size: tuple[int, int], stated: PixelSize | None, source: str
+) -> PixelSize | None:
+    """The pixel size in the transforms: that of the calibration, or the median over the frames."""
+    if chain.probe_from_pixel is not None:
+        matrix = validated_calibration(chain.probe_from_pixel, f"{source}, ImageToProbe")
+        split = split_affine(matrix, frame_size)
+        return PixelSize(validated_spacing(tuple(split.spacing_mm.tolist())), float(split.skew_deg))
+    if chain.world_from_pixel is None or not chain.world_from_pixel.valid.any():
+        return None
+    matrices = chain.world_from_pixel.matrices[chain.world_from_pixel.valid]
+    plausible = np.linalg.norm(matrices[:, :3, :2], axis=1).all(axis=1)
+    if not plausible.any():
+        raise InputError(f"{source}: the transforms of the image give its pixels no size; no pose can be used.")
+    split = split_affine(matrices[plausible], frame_size)
+    spacing = validated_spacing(tuple(np.median(split.spacing_mm, axis=0).tolist()))
+    skew = float(np.median(split.skew_deg))
+    if stated is None:
+        return PixelSize(spacing, skew)
+    ratio = np.divide(stated.spacing_mm, spacing)
+    if np.abs(ratio - 1).max() <= _STATED_SPACING_TOLERANCE:
+        spacing = stated.spacing_mm
+        skew = stated.skew_deg if abs(skew - stated.skew_deg) <= _STATED_SKEW_TOLERANCE_DEG else skew
+    return PixelSize(spacing, skew)
+
+
+def _trajectory(
+    world_from_pixel: TransformTrack,
+    size: PixelSize,
+    frame_size: tuple[int, int],
+    notes: list[str],
+    source: str,
+) -> Trajectory:
+    with np.errstate(all="ignore"):
+        poses = image_pose(world_from_pixel.matrices, size.spacing_mm, size.skew_deg, frame_size)
+        valid = world_from_pixel.valid & rigid(poses)
+    dropped = int((world_from_pixel.valid & ~valid).sum())
+    if dropped and not valid.any():
+        raise InputError(
+            f"{source}: none of the {dropped} poses that count as good is a rigid motion at the pixel spacing "
+            f"{as_text(size.spacing_mm)}; the calibration belongs to another recording."
+        )
+    if dropped:
+        notes.append(f"Marked {dropped} poses invalid that the file calls good: they are no rigid motions.")
+    return Trajectory.from_reference(poses, valid, {"source": source})
+
+
+def _sentence(chain: ImageChain, names: list[str], calibrated: bool) -> str:
+    if chain.way:
+        return f"Tracked: {' to '.join(chain.way)}."
+    if not names:
+        return "Not tracked: the file holds no transforms."
+    remedy = (
+        "none of them leads from the probe to a reference"
+        if calibrated
+        else "a calibration (Image to Probe) is needed to use them"
+    )
+    return f"Not tracked: the file holds {', '.join(sorted(names))}, and {remedy}."

@@ -12,9 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from DualTrackCore.errors import InputError
-from DualTrackCore.io.calibration import read_calibration, split_affine
+from DualTrackCore.io.calibration import calibration_name, read_calibration, require_agreement, split_affine
 from DualTrackCore.io.hdf5_frames import Hdf5Frames, opened, read_table
-from DualTrackCore.io.spacing import calibration_name, require_agreement
 from DualTrackCore.io.tracked_poses import rigid, trajectory_from_tracker
 from DualTrackCore.sweep import Sweep, validated_spacing
 

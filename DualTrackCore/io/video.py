@@ -10,8 +10,8 @@ import numpy as np
 
 from DualTrackCore.errors import InputError, MissingDependencyError
 from DualTrackCore.grey import to_grey_uint8
-from DualTrackCore.io.limits import require_plausible_clip, require_plausible_frame
-from DualTrackCore.io.spacing import choose_pixel_size
+from DualTrackCore.io.calibration import choose_pixel_size
+from DualTrackCore.io.sequence_parts import require_plausible_clip, require_plausible_frame
 from DualTrackCore.sweep import Sweep
 
 if TYPE_CHECKING:

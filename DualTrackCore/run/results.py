@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from DualTrackCore.errors import InputError, MissingDependencyError
-from DualTrackCore.plain import json_text, plain_values
+from DualTrackCore.files import json_text, plain_values
 from DualTrackCore.progress import Reporter
 from DualTrackCore.run.settings import RunSettings
 from DualTrackCore.sweep import Sweep

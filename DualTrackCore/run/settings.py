@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from DualTrackCore.errors import InputError
-from DualTrackCore.plain import plain_values
+from DualTrackCore.files import plain_values
 from DualTrackCore.reconstruction.area import Fan
 from DualTrackCore.settings import build, check_settings, setting
 

@@ -183,7 +183,7 @@ class FramesAhead:
 
     def _fetch(self, count: int) -> Tensor:
         stop = min(self._read + count, len(self._sweep))
-        frames = torch.from_numpy(np.ascontiguousarray(self._sweep.window(self._read, stop)))
+        frames = torch.from_numpy(np.require(self._sweep.window(self._read, stop), requirements="CW"))
         if self._copying is None:
             frames = frames.to(self._device)
         else:

@@ -13,8 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from DualTrackCore.files import staged_folder
-from DualTrackCore.plain import plain_values
+from DualTrackCore.files import plain_values, staged_folder
 from DualTrackCore.progress import Reporter, Stage
 from DualTrackCore.reconstruction.grid import VoxelGrid
 from DualTrackCore.run.results import RunReport, RunResult

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from DualTrackCore.errors import DualTrackError, InputError, MissingDependencyError
-from DualTrackCore.plain import plain_values
+from DualTrackCore.files import plain_values
 from DualTrackCore.progress import Progress, Reporter, Stage
 from DualTrackCore.run.pipeline import run_frames, settings_model
 from DualTrackCore.run.settings import RunSettings

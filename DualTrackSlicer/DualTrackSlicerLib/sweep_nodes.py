@@ -11,7 +11,7 @@ import slicer
 from slicer.i18n import tr as _
 from vtk.util.numpy_support import numpy_to_vtk
 
-from DualTrackCore.io.sequence_file import SIMULATED_FIELD, SIMULATED_VALUE
+from DualTrackCore.io.metafile import SIMULATED_FIELD, SIMULATED_VALUE
 from DualTrackSlicerLib.scene.nodes import to_vtk
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from DualTrackCore.errors import InputError, MissingDependencyError
-from DualTrackCore.io import limits, video
+from DualTrackCore.io import sequence_parts, video
 
 av = pytest.importorskip("av", reason="video needs the extra `video` (PyAV)")
 
@@ -122,7 +122,7 @@ def test_an_mp4_with_its_index_in_front_is_refused_when_cut_short(tmp_path):
 
 def test_a_video_too_long_for_memory_is_refused_while_it_is_decoded(tmp_path, monkeypatch):
     make(tmp_path / "long.mkv", smooth_frames(), *LOSSLESS["mkv"])
-    monkeypatch.setattr(limits, "MAX_CLIP_BYTES", 10 * 48 * 64)
+    monkeypatch.setattr(sequence_parts, "MAX_CLIP_BYTES", 10 * 48 * 64)
     with pytest.raises(InputError, match=r"long\.mkv claims 11 frames"):
         load(tmp_path / "long.mkv")
 

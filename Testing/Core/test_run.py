@@ -11,9 +11,9 @@ from oracle import noise_sweep, tiny_model
 
 from DualTrackCore.cli import main
 from DualTrackCore.errors import InputError
+from DualTrackCore.files import plain_values
 from DualTrackCore.io import load_sweep, read_trajectory_csv, save_sweep
 from DualTrackCore.network import save_model
-from DualTrackCore.plain import plain_values
 from DualTrackCore.reconstruction import Fan
 from DualTrackCore.research.simulation import rendered, simulated_sweep
 from DualTrackCore.run import RunResult, RunSettings, run

@@ -8,7 +8,7 @@ import pytest
 from oracle import noise_sweep
 
 from DualTrackCore.errors import Cancelled, InputError
-from DualTrackCore.plain import plain_values
+from DualTrackCore.files import plain_values
 from DualTrackCore.progress import Progress, Reporter
 from DualTrackCore.reconstruction import Reconstruction, VoxelGrid
 from DualTrackCore.run.results import RunReport, RunResult, run_report

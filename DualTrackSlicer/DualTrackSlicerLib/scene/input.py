@@ -13,9 +13,8 @@ import numpy as np
 import slicer
 
 from DualTrackCore.errors import InputError
-from DualTrackCore.io.calibration import image_pose, split_affine
-from DualTrackCore.io.sequence_file import SIMULATED_FIELD, SIMULATED_VALUE
-from DualTrackCore.io.spacing import choose_spacing, contradicts, require_agreement
+from DualTrackCore.io.calibration import choose_spacing, contradicts, image_pose, require_agreement, split_affine
+from DualTrackCore.io.metafile import SIMULATED_FIELD, SIMULATED_VALUE
 from DualTrackCore.io.tracked_poses import trajectory_from_tracker
 from DualTrackCore.progress import CancelledCallback, Reporter
 from DualTrackCore.sweep import Sweep, validated_spacing

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import slicer
 
-from DualTrackCore.io.sequence_fields import TransformTrack
-from DualTrackCore.io.transform_chain import trace_image
+from DualTrackCore.io.sequence_parts import TransformTrack
+from DualTrackCore.io.tracked_poses import trace_image
 from DualTrackSlicerLib.scene.nodes import matrix_to_parent
 from DualTrackSlicerLib.scene.wiring import is_result_sequence, parent_of_clip, sequences_of
 

@@ -1,0 +1,377 @@
+"""The parts of a sequence metafile: text fields of each frame, axes and orientation of the pixels, and the pixel block.
+
+Pixels are mapped where they are plain and decompressed within bounds where they are not. Sizes beyond which a file is
+taken for damaged or hostile are checked before anything is allocated.
+
+The first letter of an orientation code is the direction of +x, the second that of +y: M towards the marked side of the
+probe and U away from it, F far from the probe (deeper) and N near. A third letter is the handedness of a stack alone.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import zlib
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import numpy as np
+
+from DualTrackCore.errors import InputError, OutOfMemoryError
+
+#: Largest frame that is read, in pixels: 8192 x 8192, far beyond any ultrasound image.
+MAX_FRAME_PIXELS = 1 << 26
+
+#: Largest clip that is read into memory, in bytes of 8-bit grey.
+MAX_CLIP_BYTES = 16 << 30
+
+
+def require_plausible_frame(path: Path, height: int, width: int) -> None:
+    """Raise :class:`InputError` for frames without pixels or with absurdly many."""
+    if height < 1 or width < 1:
+        raise InputError(f"{path.name} has frames of {width} x {height} pixels; there is nothing to read.")
+    if height * width > MAX_FRAME_PIXELS:
+        raise InputError(
+            f"{path.name} claims frames of {width} x {height} pixels; the limit is {MAX_FRAME_PIXELS} pixels "
+            "a frame, so the file is damaged or holds no ultrasound clip."
+        )
+
+
+def require_plausible_clip(path: Path, count: int, height: int, width: int) -> None:
+    """Raise :class:`InputError` for no frames, for absurd ones, or for a clip too large for memory."""
+    if count < 1:
+        raise InputError(f"{path.name} has no frames.")
+    require_plausible_frame(path, height, width)
+    if count * height * width > MAX_CLIP_BYTES:
+        raise InputError(
+            f"{path.name} claims {count} frames of {width} x {height} pixels, "
+            f"{count * height * width / 2**30:.1f} GiB; the limit is {MAX_CLIP_BYTES >> 30} GiB: "
+            "cut the clip into shorter ones."
+        )
+
+
+_KEY = re.compile(r"Seq_Frame([0-9]{1,9})_(\S+)")
+_TRANSFORM = re.compile(r"([A-Za-z0-9]+?)To([A-Z][A-Za-z0-9]*)Transform")
+_STATUS_SUFFIX = "Status"
+_OK = "OK"
+
+
+class TransformTrack(NamedTuple):
+    """One transform over all frames: `matrices` [N, 4, 4], NaN where not `valid` [N]."""
+
+    matrices: np.ndarray
+    valid: np.ndarray
+
+
+class FrameFields:
+    """The fields `Seq_FrameNNNN_Name = text` of a file, by name and frame; frames may lack any of them."""
+
+    def __init__(self) -> None:
+        self._texts: dict[str, dict[int, str]] = defaultdict(dict)
+
+    def add(self, key: str, text: str) -> bool:
+        """Keep `text` if `key` names a per-frame field, and tell whether it does."""
+        match = _KEY.fullmatch(key)
+        if match is not None:
+            self._texts[match[2]][int(match[1])] = text.strip()
+        return match is not None
+
+    def __len__(self) -> int:
+        return len(self._texts)
+
+    def frames_without_fields(self, count: int) -> int:
+        """How many of the first `count` frames have no field at all."""
+        return count - len({i for texts in self._texts.values() for i in texts if i < count})
+
+    def numbers(self, name: str, count: int) -> np.ndarray:
+        """[count] float64, NaN where the field is missing or no finite number."""
+        values = np.full(count, np.nan)
+        for index, text in self._texts.get(name, {}).items():
+            if index < count:
+                values[index] = _number(text)
+        return values
+
+    def ok(self, name: str, count: int) -> np.ndarray:
+        """[count] bool: false where the status field `name` says anything but OK."""
+        valid = np.ones(count, bool)
+        for index, text in self._texts.get(name, {}).items():
+            if index < count:
+                valid[index] = text.upper() == _OK
+        return valid
+
+    def image_ok(self, count: int) -> np.ndarray:
+        """[count] bool: false where the image is marked as missing; NRRD files name the field `Status`."""
+        return self.ok("ImageStatus", count) & self.ok("Status", count)
+
+    def transforms(self, count: int) -> dict[tuple[str, str], TransformTrack]:
+        """All transforms by (from, to); p_to = matrix @ p_from.
+
+        A frame is invalid where its status says anything but OK, and where the 16 numbers are missing or not finite.
+        """
+        tracks = {}
+        for name, texts in list(self._texts.items()):
+            match = _TRANSFORM.fullmatch(name)
+            if match is None:
+                continue
+            matrices = np.full((count, 4, 4), np.nan)
+            for index, text in texts.items():
+                if index < count:
+                    matrices[index] = _matrix(text)
+            valid = np.isfinite(matrices).all(axis=(1, 2)) & self.ok(name + _STATUS_SUFFIX, count)
+            matrices[~valid] = np.nan
+            tracks[match[1], match[2]] = TransformTrack(matrices, valid)
+        return tracks
+
+    def times(self, count: int) -> tuple[np.ndarray | None, list[str]]:
+        """Times of the frames in s, [count] float64 or None where most are unknown, and what to tell the reader."""
+        for name in ("Timestamp", "UnfilteredTimestamp"):
+            times = self.numbers(name, count)
+            known = np.flatnonzero(np.isfinite(times))
+            if len(known) == count:
+                return times, []
+            if len(known) >= 2 and 2 * len(known) > count:
+                missing = count - len(known)
+                filled = _filled(times, known)
+                return filled, [f"Filled in the times of {missing} of {count} frames from their neighbours."]
+        return None, []
+
+
+def _filled(times: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Missing times on the line through their neighbours; beyond the ends at the median step a frame."""
+    frames = np.arange(len(times))
+    filled = np.interp(frames, known, times[known])
+    step = float(np.median(np.diff(times[known]) / np.diff(known)))
+    filled += step * (np.minimum(frames - known[0], 0) + np.maximum(frames - known[-1], 0))
+    return filled
+
+
+def _number(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        return np.nan
+    return value if np.isfinite(value) else np.nan
+
+
+def _matrix(text: str) -> np.ndarray:
+    values = [_number(word) for word in text.split()]
+    return np.reshape(values, (4, 4)) if len(values) == 16 else np.full((4, 4), np.nan)
+
+
+_FRAME_KINDS = frozenset({"list", "time"})
+_COLOUR_KINDS = frozenset({"vector", "rgb-color", "rgba-color", "3-color", "4-color", "3-vector", "4-vector"})
+
+
+@dataclass(frozen=True)
+class Axes:
+    """Positions of the axes in a header, which lists the fastest first.
+
+    Attributes:
+        across: from column to column.
+        down: from row to row.
+        frames: from frame to frame; None for a single frame.
+        colour: channels; None for grey.
+        empty: an axis of one entry that carries nothing, or None.
+    """
+
+    across: int
+    down: int
+    frames: int | None = None
+    colour: int | None = None
+    empty: int | None = None
+
+    def arranged(self, array: np.ndarray) -> np.ndarray:
+        """`array` (slowest axis first, as the header read backwards) as a view [N, H, W] or [N, H, W, channels]."""
+        axes = array.transpose()
+        kept = [axis for axis in (self.frames, self.down, self.across, self.colour) if axis is not None]
+        if self.empty is not None:
+            axes = axes[tuple(0 if i == self.empty else slice(None) for i in range(axes.ndim))]
+            kept = [axis - (axis > self.empty) for axis in kept]
+        ordered = axes.transpose(kept)
+        return ordered if self.frames is not None else ordered[None]
+
+
+def find_axes(sizes: tuple[int, ...], kinds: tuple[str, ...] | None, source: str) -> Axes:
+    """Sort out the axes of a header.
+
+    Without kinds the slowest axis is the frames. Three image axes and no frame axis are a stack of slices, which is
+    read as frames.
+
+    Args:
+        sizes: entries of each axis, the fastest first.
+        kinds: what the header says of each axis ("domain", "list", "vector"...), or None.
+        source: the name of the file, for messages.
+
+    Raises:
+        InputError: no arrangement of frames; volumes over time.
+    """
+    kinds = _default_kinds(sizes) if kinds is None or len(kinds) != len(sizes) else tuple(map(str.lower, kinds))
+    frames = [i for i, kind in enumerate(kinds) if kind in _FRAME_KINDS]
+    colour = [i for i, kind in enumerate(kinds) if kind in _COLOUR_KINDS]
+    image = [i for i in range(len(sizes)) if i not in frames and i not in colour]
+    empty = None
+    if not frames and len(image) == 3:
+        frames = [image.pop()]
+    elif len(image) == 3 and sizes[image[2]] == 1:
+        empty = image.pop()
+    if len(image) != 2 or len(frames) > 1 or len(colour) > 1:
+        described = ", ".join(f"{size} {kind}" for size, kind in zip(sizes, kinds, strict=True))
+        raise InputError(
+            f"{source} has the axes {described}; only frames of two image axes can be read (columns, rows, frames)."
+        )
+    return Axes(image[0], image[1], *(axis[0] if axis else None for axis in (frames, colour)), empty)
+
+
+def _default_kinds(sizes: tuple[int, ...]) -> tuple[str, ...]:
+    if len(sizes) == 4 and sizes[0] in (3, 4) and sizes[2] != 1:
+        return ("vector", "domain", "domain", "list")
+    return ("domain",) * (len(sizes) - 1) + (("list",) if len(sizes) > 2 else ("domain",))
+
+
+_ENUMERATION_PREFIX = "US_IMG_ORIENT_"
+
+
+@dataclass(frozen=True)
+class Orientation:
+    """How stored frames lie, and what turns them into MF: first transpose, then flip.
+
+    Attributes:
+        code: as the file says it, in capitals; "XX" where the file does not say it.
+    """
+
+    code: str
+    transposed: bool = False
+    rows_reversed: bool = False
+    columns_reversed: bool = False
+    known: bool = True
+
+    @property
+    def is_mf(self) -> bool:
+        """Whether frames can stay as they are."""
+        return not (self.transposed or self.rows_reversed or self.columns_reversed)
+
+    def to_mf(self, frames: np.ndarray) -> np.ndarray:
+        """Frames [N, rows, columns, ...] as a view in MF orientation."""
+        if self.transposed:
+            frames = np.swapaxes(frames, 1, 2)
+        return frames[:, :: -1 if self.rows_reversed else 1, :: -1 if self.columns_reversed else 1]
+
+    def note(self) -> str | None:
+        """The sentence for the report, or None where there is nothing to say."""
+        if not self.known:
+            return f"The orientation of the frames is unknown ({self.code}); they are taken as they are."
+        return None if self.is_mf else f"Turned frames from orientation {self.code} to MF."
+
+
+def parse_orientation(text: str | None) -> Orientation:
+    """Orientation of a code such as MF, MFA or UN; unknown for anything else."""
+    code = (text or "XX").strip().upper().removeprefix(_ENUMERATION_PREFIX)
+    axes = code[:2]
+    if len(code) > 3 or (len(code) == 3 and code[2] not in "AD"):
+        return Orientation(code, known=False)
+    transposed = len(axes) == 2 and axes[0] in "FN"
+    across, down = (axes[1], axes[0]) if transposed else (axes[:1], axes[1:])
+    if across not in ("M", "U") or down not in ("F", "N"):
+        return Orientation(code or "XX", known=False)
+    return Orientation(code, transposed, rows_reversed=down == "N", columns_reversed=across == "U")
+
+
+#: A deflate stream expands at most 1032-fold; a claim beyond that, and a little for short files, is false.
+_MAX_RATIO = 1032
+_RATIO_SLACK_BYTES = 4096
+
+_COMPRESSED_PIECE_BYTES = 1 << 20
+_PLAIN_PIECE_BYTES = 1 << 24
+
+#: Window sizes of zlib.decompressobj that select the two containers.
+ZLIB, GZIP = 15, 31
+
+
+@dataclass(frozen=True)
+class Payload:
+    """Where the pixels lie.
+
+    Attributes:
+        path: the file that holds them; not always the one with the header.
+        offset: byte of the first one.
+        length: bytes that belong to them; None for all up to the end of the file.
+        compression: None, :data:`ZLIB` or :data:`GZIP`.
+    """
+
+    path: Path
+    offset: int = 0
+    length: int | None = None
+    compression: int | None = None
+
+    def read(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        """The pixels as an array of `shape`, slowest axis first; memory-mapped unless they are compressed.
+
+        Nothing is allocated before the claimed size is known to be possible for the bytes that are there.
+
+        Raises:
+            InputError: fewer or more bytes than claimed, a damaged stream, an impossible claim.
+            OutOfMemoryError: the memory does not suffice.
+        """
+        wanted = math.prod(shape) * dtype.itemsize
+        available = max(self.path.stat().st_size - self.offset, 0)
+        length = available if self.length is None else self.length
+        if length > available:
+            raise InputError(
+                f"{self.path.name} is cut short: its header announces {length} bytes of compressed pixels and "
+                f"{available} are there; copy the file again."
+            )
+        if self.compression is not None:
+            return self._decompressed(wanted, length).view(dtype).reshape(shape)
+        if wanted > length:
+            raise InputError(
+                f"{self.path.name} is cut short or its header is wrong: {wanted} bytes of pixels are announced and "
+                f"{length} are there; copy the file again."
+            )
+        return np.memmap(self.path, dtype=dtype, mode="r", offset=self.offset, shape=shape)
+
+    def _decompressed(self, wanted: int, length: int) -> np.ndarray:
+        if wanted > length * _MAX_RATIO + _RATIO_SLACK_BYTES or wanted > MAX_CLIP_BYTES:
+            raise InputError(
+                f"{self.path.name} claims {wanted} bytes of pixels in {length} compressed ones; at most "
+                f"{_MAX_RATIO} times as many and {MAX_CLIP_BYTES >> 30} GiB are possible, so the file is damaged."
+            )
+        try:
+            buffer = np.empty(wanted, np.uint8)
+        except MemoryError:
+            raise OutOfMemoryError(
+                f"{self.path.name} needs {wanted / 2**30:.1f} GiB of memory for its pixels; close other programs "
+                "or cut the clip into shorter ones."
+            ) from None
+        try:
+            with self.path.open("rb") as stream:
+                stream.seek(self.offset)
+                self._inflate(stream, length, buffer)
+        except zlib.error as error:
+            raise InputError(f"{self.path.name} has damaged compressed pixels ({error}); copy it again.") from None
+        return buffer
+
+    def _inflate(self, stream: BinaryIO, length: int, buffer: np.ndarray) -> None:
+        """Fill `buffer` from the stream; the stream must end exactly where the buffer does."""
+        engine, filled = zlib.decompressobj(self.compression), 0
+        while not engine.eof:
+            packed = engine.unconsumed_tail
+            if not packed:
+                packed = stream.read(min(_COMPRESSED_PIECE_BYTES, length))
+                length -= len(packed)
+            # One byte more than announced is asked for: a stream that has it is refused, and never expanded.
+            piece = engine.decompress(packed, min(len(buffer) - filled + 1, _PLAIN_PIECE_BYTES))
+            if filled + len(piece) > len(buffer):
+                raise InputError(
+                    f"{self.path.name} has more pixels than the {len(buffer)} bytes that its header announces."
+                )
+            buffer[filled : filled + len(piece)] = np.frombuffer(piece, np.uint8)
+            filled += len(piece)
+            if not piece and not packed:
+                break
+        if filled < len(buffer) or not engine.eof:
+            raise InputError(
+                f"{self.path.name} is cut short: {filled} of {len(buffer)} bytes of pixels could be decompressed; "
+                "copy the file again."
+            )
