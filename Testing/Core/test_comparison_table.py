@@ -11,6 +11,7 @@ from training_data import tracked_sweep
 
 from DualTrackCore.errors import Cancelled, InputError
 from DualTrackCore.evaluation import evaluate
+from DualTrackCore.progress import Stage
 from DualTrackCore.research.comparison import (
     Identity,
     MeanMotion,
@@ -187,8 +188,7 @@ def test_text_fits_120_columns_however_many_methods(tmp_path):
 def test_a_run_can_be_cancelled_and_reports_each_sweep_and_method(tmp_path):
     reports = []
     run_methods([Network(tiny_model(), "local")], Given(a=tracked_sweep(0)), tmp_path, progress=reports.append)
-    stages = [report.stage for report in reports]
-    assert stages[-1] == "sweeps"
-    assert {stage.split(":")[0] for stage in stages[:-1]} == {"a, tiny (local alone)"}
+    assert (reports[-1].stage, reports[-1].detail) == (Stage.SWEEPS, "")
+    assert {report.detail for report in reports[:-1]} == {"a, tiny (local alone)"}
     with pytest.raises(Cancelled):
         run_methods([Identity()], Given(a=straight_sweep(0.5)), tmp_path, cancelled=lambda: True)
