@@ -16,7 +16,7 @@ from DualTrackCore.network.catalogue import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from DualTrackCore.research.comparison import Comparison, Method
-    from DualTrackCore.research.comparison.statistics import Pair
+    from DualTrackCore.research.comparison.summaries import Pair
     from DualTrackCore.research.datasets import Dataset
 
 #: Folder of the finished items in the output folder.
@@ -29,8 +29,8 @@ def evaluate(options: Namespace, console: Console) -> None:
     # Threads that wait for each other by spinning cost another program its core; read when torch is loaded, below.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     from DualTrackCore.research.comparison import make_methods, run_methods
-    from DualTrackCore.research.comparison.by_name import SIMPLE, require_known
-    from DualTrackCore.research.comparison.items import ItemFolder
+    from DualTrackCore.research.comparison.methods import SIMPLE, require_known
+    from DualTrackCore.research.comparison.result_files import ItemFolder
 
     _require_options(options)
     require_known(options.method or ())
@@ -119,7 +119,7 @@ def _joined(parts: Sequence[Dataset]) -> Dataset:
 
 def _networks(options: Namespace, console: Console) -> dict[str, Method]:
     """The methods with weights, loaded first: a wrong name is found before anything is run."""
-    from DualTrackCore.research.comparison.by_name import load_networks
+    from DualTrackCore.research.comparison.methods import load_networks
 
     if options.method is not None:
         return load_networks(options.method, options.device)

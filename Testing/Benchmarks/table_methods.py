@@ -25,9 +25,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read when torch is loaded
 import numpy as np
 
 from DualTrackCore.files import replacing
-from DualTrackCore.research.comparison.by_name import load_networks
-from DualTrackCore.research.comparison.memory import PeakMemory
-from DualTrackCore.research.comparison.methods import Method, parameter_count
+from DualTrackCore.research.comparison.measure import PeakMemory
+from DualTrackCore.research.comparison.methods import Method, load_networks, parameter_count
 from DualTrackCore.sample import sample_sweep
 from DualTrackCore.sweep import Sweep
 

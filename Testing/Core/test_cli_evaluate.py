@@ -13,7 +13,7 @@ from DualTrackCore.evaluation import evaluate
 from DualTrackCore.io import save_sweep
 from DualTrackCore.network.model import save_model
 from DualTrackCore.research.comparison import Identity
-from DualTrackCore.research.comparison.figures import SHOWN
+from DualTrackCore.research.comparison.summaries import SHOWN
 from DualTrackCore.research.datasets.held_out import calibration_simulations, held_out_simulations, simulate_all
 from DualTrackCore.research.simulation import FAMILIES
 from DualTrackCore.research.training import load_recipe

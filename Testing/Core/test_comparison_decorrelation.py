@@ -7,10 +7,8 @@ from DualTrackCore.errors import Cancelled, InputError
 from DualTrackCore.progress import Reporter
 from DualTrackCore.research.comparison import Decorrelation
 from DualTrackCore.research.simulation import Phantom, Probe, SimulatedFrames
-from DualTrackCore.research.speckle.curves import DecorrelationCurves, _falling, profile
-from DualTrackCore.research.speckle.elevation import cumulative_fit, fit_planes
-from DualTrackCore.research.speckle.likeness import LAGS, sweep_likeness
-from DualTrackCore.research.speckle.patches import PITCH_MM, PatchGrid
+from DualTrackCore.research.speckle.motion import DecorrelationCurves, _falling, cumulative_fit, fit_planes, profile
+from DualTrackCore.research.speckle.patches import LAGS, PITCH_MM, PatchGrid, sweep_likeness
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.trajectory import Trajectory
 

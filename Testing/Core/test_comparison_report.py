@@ -14,9 +14,7 @@ pytest.importorskip("jinja2", reason="reports need the extra report")
 from DualTrackCore.errors import Cancelled, InputError, MissingDependencyError
 from DualTrackCore.research.comparison import Identity, OwnMeanMotion, run_methods
 from DualTrackCore.research.report import write_report
-from DualTrackCore.research.report.cases import choose_cases
-from DualTrackCore.research.report.figures import growth
-from DualTrackCore.research.report.leaders import families, family_of, leaders, ranked
+from DualTrackCore.research.report.plots import choose_cases, families, family_of, growth, leaders, ranked
 
 _VOID = {"meta", "img", "br", "link", "input", "hr"}
 

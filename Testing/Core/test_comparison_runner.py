@@ -19,7 +19,7 @@ from DualTrackCore.evaluation import evaluate
 from DualTrackCore.landmarks import Landmarks
 from DualTrackCore.research.comparison import Identity, MeanMotion, Network, run_methods
 from DualTrackCore.research.comparison.fingerprint import fingerprint, sweep_fingerprint
-from DualTrackCore.research.comparison.items import read_item
+from DualTrackCore.research.comparison.result_files import read_item
 from DualTrackCore.trajectory import Trajectory
 
 #: What a run is when it is started in a process of its own: argument 1 the folder, 2 the log, 3 seconds a sweep.
@@ -103,7 +103,7 @@ def test_a_cluster_of_two_workers_finds_the_same_and_is_gone_on_with(tmp_path):
 
 def test_a_scheduler_that_does_not_answer_is_named(tmp_path, monkeypatch):
     pytest.importorskip("distributed", reason="the cluster needs Dask distributed")
-    monkeypatch.setattr("DualTrackCore.research.comparison.cluster._CONNECT_S", 0.2)
+    monkeypatch.setattr("DualTrackCore.research.comparison.runner._CONNECT_S", 0.2)
     with pytest.raises(InputError, match=r"No Dask scheduler answers at tcp://127\.0\.0\.1:9"):
         run_methods(methods(), Wobbling(1), tmp_path, cluster="tcp://127.0.0.1:9")
 
@@ -130,7 +130,7 @@ def test_only_what_changed_is_made_anew(tmp_path):
 def test_another_version_of_the_program_makes_everything_anew(tmp_path, monkeypatch):
     log = tmp_path / "log"
     run_methods(methods(log), Wobbling(1), tmp_path / "items")
-    monkeypatch.setattr("DualTrackCore.research.comparison.items.__version__", "0.0.0")
+    monkeypatch.setattr("DualTrackCore.research.comparison.result_files.__version__", "0.0.0")
     run_methods(methods(log), Wobbling(1), tmp_path / "items")
     assert len(lines(log)) == 4
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from DualTrackCore.research.comparison.statistics import bootstrap_intervals, compare_pairs, holm, signed_rank
+from DualTrackCore.research.comparison.summaries import bootstrap_intervals, compare_pairs, holm, signed_rank
 
 
 def test_intervals_agree_with_those_of_scipy():

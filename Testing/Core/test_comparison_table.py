@@ -21,9 +21,9 @@ from DualTrackCore.research.comparison import (
     make_methods,
     run_methods,
 )
-from DualTrackCore.research.comparison.figures import SHOWN
 from DualTrackCore.research.comparison.methods import parameter_count
-from DualTrackCore.research.comparison.moments import PooledCorrelation
+from DualTrackCore.research.comparison.result_files import PooledCorrelation
+from DualTrackCore.research.comparison.summaries import SHOWN
 from DualTrackCore.research.comparison.tables import text_table, write_tables
 from DualTrackCore.trajectory import Trajectory
 

@@ -16,7 +16,7 @@ from DualTrackCore.io import read_trajectory_csv, save_sweep
 from DualTrackCore.network import load_model
 from DualTrackCore.network.model import save_model
 from DualTrackCore.progress import Stage
-from DualTrackCore.research.comparison.by_name import load_networks
+from DualTrackCore.research.comparison.methods import load_networks
 from DualTrackCore.research.heads import estimate_with_head
 from DualTrackCore.run import run
 from DualTrackCore.run.settings import RunSettings

@@ -7,31 +7,29 @@
     for summary in result.summaries:
         print(summary.method, summary.figures["gpe_mm"].mean, summary.sweeps)
 
-The names are loaded when they are first used: processes that only measure need no network.
+The names are imported at first use: processes that only measure need no network.
 """
 
-from importlib import import_module
+from typing import TYPE_CHECKING
 
-_HOMES = {
-    "Comparison": "table",
-    "Decorrelation": "decorrelation",
-    "Identity": "methods",
-    "MeanMotion": "methods",
-    "Method": "methods",
-    "Network": "methods",
-    "OwnMeanMotion": "methods",
-    "make_methods": "by_name",
-    "run_methods": "runner",
-}
+from DualTrackCore.lazy import lazy_exports
 
-__all__ = sorted(_HOMES)
+if TYPE_CHECKING:
+    from DualTrackCore.research.comparison.methods import Decorrelation as Decorrelation
+    from DualTrackCore.research.comparison.methods import Identity as Identity
+    from DualTrackCore.research.comparison.methods import MeanMotion as MeanMotion
+    from DualTrackCore.research.comparison.methods import Method as Method
+    from DualTrackCore.research.comparison.methods import Network as Network
+    from DualTrackCore.research.comparison.methods import OwnMeanMotion as OwnMeanMotion
+    from DualTrackCore.research.comparison.methods import make_methods as make_methods
+    from DualTrackCore.research.comparison.runner import run_methods as run_methods
+    from DualTrackCore.research.comparison.summaries import Comparison as Comparison
 
-
-def __getattr__(name: str) -> object:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__, __all__ = lazy_exports(
+    __name__,
+    {
+        "methods": ["Decorrelation", "Identity", "MeanMotion", "Method", "Network", "OwnMeanMotion", "make_methods"],
+        "runner": ["run_methods"],
+        "summaries": ["Comparison"],
+    },
+)

@@ -1,10 +1,13 @@
-"""One sweep of a data set through the methods: what is run in every process and on every machine."""
+"""Run the methods on one sweep of a data set: what every process and every machine does."""
 
 from __future__ import annotations
 
+import contextlib
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,16 +16,41 @@ from DualTrackCore.errors import Cancelled, DualTrackError, InputError
 from DualTrackCore.evaluation import evaluate
 from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter
 from DualTrackCore.research.comparison.fingerprint import sweep_fingerprint
-from DualTrackCore.research.comparison.items import Item, item_key, poses_of
-from DualTrackCore.research.comparison.memory import PeakMemory
 from DualTrackCore.research.comparison.methods import Method, parameter_count
-from DualTrackCore.research.comparison.moments import PooledCorrelation
+from DualTrackCore.research.comparison.result_files import Item, PooledCorrelation, item_key, poses_of
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.trajectory import Trajectory
 
 if TYPE_CHECKING:
     from DualTrackCore.landmarks import Landmarks
     from DualTrackCore.research.datasets import Dataset
+
+_STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
+class PeakMemory:
+    """Context in which the largest resident memory of this process is watched; Linux only.
+
+    The figure is of the whole process with its libraries, and of everything else that the process does meanwhile.
+
+    Attributes:
+        mebibytes: after the context; NaN where the system does not tell.
+    """
+
+    mebibytes = math.nan
+
+    def __enter__(self) -> PeakMemory:
+        self._watched = False
+        with contextlib.suppress(OSError):
+            _RESET.write_text("5")  # start the peak anew at what is resident now (man 5 proc)
+            self._watched = True
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._watched:
+            with contextlib.suppress(OSError, ValueError, StopIteration):
+                line = next(line for line in _STATUS.read_text().splitlines() if line.startswith("VmHWM:"))
+                self.mebibytes = int(line.split()[1]) / 1024
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,19 +1,33 @@
-"""Ways to get a trajectory from a sweep, all behind one interface."""
+"""Methods that estimate a trajectory from a sweep, behind one interface, and their names on the command line.
+
+Decorrelation is the classical method (Gee et al. 2006, Med. Image Anal. 10: 137; Laporte and Arbel 2008): in-plane
+motion by matching speckle, elevational motion, tilt and yaw from the correlation of patches by calibrated curves.
+Distances have no sign: the probe is assumed to move one way throughout, and the images do not show which way.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
 from DualTrackCore.errors import InputError
-from DualTrackCore.progress import CancelledCallback, ProgressCallback
+from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter
+from DualTrackCore.research.speckle.motion import (
+    DecorrelationCurves,
+    elevational_direction,
+    elevational_steps,
+    in_plane_steps,
+)
+from DualTrackCore.research.speckle.patches import SweepLikeness, sweep_likeness
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.trajectory import Trajectory
 
 if TYPE_CHECKING:
     from DualTrackCore.network.model import Model
+    from DualTrackCore.research.datasets import Dataset
 
 
 @runtime_checkable
@@ -159,3 +173,193 @@ def _tracked(sweep: Sweep, what: str) -> Trajectory:
     if sweep.tracked is None:
         raise InputError(f"{what} has no tracking, so its true motion is unknown; choose a tracked sweep.")
     return sweep.tracked
+
+
+class Decorrelation:
+    """Speckle decorrelation with curves from calibration sweeps.
+
+    Args:
+        curves: distance from likeness.
+        gain: [3] what elevational motion, tilt and yaw as measured are multiplied with; below 1 where they are mostly
+            noise, which would bend the path.
+        direction: sign of the elevational motion of a whole sweep: 1 or -1, assumed of every sweep, or "told": that of
+            the sweep's own tracking, which is then needed for this one bit.
+
+    Attributes:
+        name: in tables.
+        uses: what it is given beyond the images.
+    """
+
+    def __init__(
+        self, curves: DecorrelationCurves, gain: np.ndarray | None = None, direction: Literal[1, -1, "told"] = 1
+    ) -> None:
+        if direction not in (1, -1, "told"):
+            raise InputError(f"The direction is {direction!r}; it must be 1, -1 or 'told'.")
+        self.curves, self.direction = curves, direction
+        self.gain = np.ones(3) if gain is None else np.asarray(gain, dtype=np.float64)
+        self.name = "decorrelation (direction told)" if direction == "told" else "decorrelation"
+        self.uses = "images, true direction" if direction == "told" else "images"
+
+    @classmethod
+    def calibrated(
+        cls,
+        sweeps: Iterable[Sweep],
+        direction: Literal[1, -1, "told"] = 1,
+        *,
+        progress: ProgressCallback | None = None,
+        cancelled: CancelledCallback | None = None,
+    ) -> Decorrelation:
+        """Fit the curves to tracked sweeps of one frame size, taken one at a time.
+
+        Raises:
+            InputError: no sweeps, one without tracking or spacing, different frame sizes, or no speckle that tells.
+            Cancelled: the caller asked to stop.
+        """
+        reporter, seen = Reporter(progress, cancelled), []
+        for sweep in sweeps:
+            if sweep.tracked is None:
+                raise InputError("A calibration sweep has no tracking; decorrelation curves need the true distances.")
+            seen.append((sweep_likeness(sweep, reporter), sweep.tracked))
+            if len(seen[-1][0].grid.x_mm) != len(seen[0][0].grid.x_mm):
+                raise InputError("The calibration sweeps differ in frame size; calibrate with sweeps of one size.")
+        if not seen:
+            raise InputError("Decorrelation needs at least one calibration sweep.")
+        curves = DecorrelationCurves.fitted(seen)
+        return cls(curves, _gain(curves, seen), direction)
+
+    def told(self) -> Decorrelation:
+        """The same calibration with the direction of each sweep taken from its tracking."""
+        return Decorrelation(self.curves, self.gain, "told")
+
+    def estimate(
+        self,
+        sweep: Sweep,
+        *,
+        progress: ProgressCallback | None = None,
+        cancelled: CancelledCallback | None = None,
+    ) -> Trajectory:
+        """Trajectory of a sweep.
+
+        Raises:
+            InputError: fewer than two frames, no images, unknown spacing, frames too small for patches, or no tracking
+                where the direction is to be told.
+            Cancelled: the caller asked to stop.
+        """
+        sign = self._sign(sweep)
+        seen = sweep_likeness(sweep, Reporter(progress, cancelled))
+        parameters = np.zeros((len(sweep) - 1, 6))
+        parameters[:, [0, 1, 5]] = in_plane_steps(seen)
+        parameters[:, 2:5] = sign * self.gain * elevational_steps(self.curves, seen)
+        return Trajectory.from_parameters(parameters, {"method": self.name, "uses": self.uses})
+
+    def _sign(self, sweep: Sweep) -> float:
+        if self.direction != "told":
+            return float(self.direction)
+        if sweep.tracked is None:
+            raise InputError("The sweep has no tracking to tell the direction from; choose direction 1 or -1.")
+        return elevational_direction(sweep.tracked)
+
+
+def _gain(curves: DecorrelationCurves, sweeps: Sequence[tuple[SweepLikeness, Trajectory]]) -> np.ndarray:
+    """[3] factors that bring what is measured nearest to the truth, by least squares over all steps."""
+    product, square = np.zeros(3), np.full(3, 1e-12)
+    for seen, tracked in sweeps:
+        true = tracked.parameters[:, 2:5] * elevational_direction(tracked)
+        known = np.isfinite(true).all(axis=1)
+        measured = elevational_steps(curves, seen)[known]
+        product += (measured * true[known]).sum(axis=0)
+        square += (measured**2).sum(axis=0)
+    return product / square
+
+
+#: Methods that need no weights, and those of them that are calibrated on tracked sweeps first.
+SIMPLE = ("identity", "mean-motion", "own-mean-motion", "decorrelation", "decorrelation-oracle-direction")
+CALIBRATED = ("mean-motion", "decorrelation", "decorrelation-oracle-direction")
+#: Head and test-time augmentation by the word before the colon.
+_HEADS = {"model": ("fusion", 1), "tta4": ("fusion", 4), "local": ("local", 1), "global": ("global", 1)}
+_BASELINE = "baseline"
+
+
+def require_known(names: Sequence[str]) -> None:
+    """Raise :class:`InputError` for a name that is none of a method."""
+    for name in names:
+        kind, _, weights = name.partition(":")
+        if name not in SIMPLE and not (kind in (*_HEADS, _BASELINE) and weights):
+            raise InputError(
+                f"The method {name!r} is unknown; choose {', '.join(SIMPLE)}, model:M, tta4:M, local:M or "
+                "global:M, where M is the name of a model or a weights file, or baseline:B, where B is the name of a "
+                "trained baseline or its weights file."
+            )
+
+
+def load_networks(names: Sequence[str], device: str = "auto") -> dict[str, Method]:
+    """The methods among `names` that have weights, loaded; the others are left out.
+
+    Args:
+        names: as on the command line: "model:mini", "local:FILE", "baseline:FILE", ...
+        device: of the networks.
+
+    Raises:
+        InputError: an unknown name.
+        CheckpointError: weights that are missing, damaged or of another network.
+    """
+    require_known(names)
+    labels = _labels(list(dict.fromkeys(names)))
+    networks: dict[str, Method] = {}
+    for name, label in labels.items():
+        kind, _, weights = name.partition(":")
+        if kind == _BASELINE:
+            from DualTrackCore.research.baselines import baseline_method
+
+            networks[name] = baseline_method(weights, name=label, device=device)
+        else:
+            from DualTrackCore.network import load_model
+
+            head, test_time_augmentation = _HEADS[kind]
+            networks[name] = Network(load_model(weights), head, label, device, test_time_augmentation)
+    return networks
+
+
+def make_methods(
+    names: Sequence[str],
+    calibration: Callable[[], Dataset],
+    *,
+    networks: dict[str, Method] | None = None,
+    device: str = "auto",
+    progress: ProgressCallback | None = None,
+    cancelled: CancelledCallback | None = None,
+) -> list[Method]:
+    """Methods by name, in the order of their first mention; each once.
+
+    Args:
+        names: as in :func:`load_networks`, or of :data:`SIMPLE`.
+        calibration: opens the tracked sweeps on which the methods of :data:`CALIBRATED` are calibrated; called only
+            where there is one among the names.
+        networks: from :func:`load_networks`; by default loaded here.
+        device: of the networks.
+
+    Raises:
+        InputError: an unknown name, or calibration sweeps that cannot be used.
+        CheckpointError: see :func:`load_networks`.
+    """
+    made: dict[str, Method] = {"identity": Identity(), "own-mean-motion": OwnMeanMotion()}
+    made |= load_networks(names, device) if networks is None else networks
+    if set(CALIBRATED) & set(names):
+        dataset = calibration()
+        if "mean-motion" in names:
+            made["mean-motion"] = MeanMotion.calibrated(_sweeps(dataset))
+        if {"decorrelation", "decorrelation-oracle-direction"} & set(names):
+            fitted = Decorrelation.calibrated(_sweeps(dataset), progress=progress, cancelled=cancelled)
+            made |= {"decorrelation": fitted, "decorrelation-oracle-direction": fitted.told()}
+    return [made[name] for name in dict.fromkeys(names)]
+
+
+def _sweeps(dataset: Dataset) -> Iterator[Sweep]:
+    """One open at a time."""
+    return (dataset.load(name) for name in dataset.names)
+
+
+def _labels(names: Sequence[str]) -> dict[str, str]:
+    """Headings of methods: a weights file goes by its name without folder and suffix, where that is unmistakable."""
+    short = {name: f"{name.partition(':')[0]}:{Path(name.partition(':')[2]).stem}" for name in names if ":" in name}
+    return {name: label if list(short.values()).count(label) == 1 else name for name, label in short.items()}

@@ -1,26 +1,172 @@
-"""Many methods on many sweeps: here, in several processes, or on a cluster; kept item by item, so that it can go on."""
+"""Run many methods on many sweeps: in this process, in several, or on a Dask cluster. Each result is kept as a file."""
 
 from __future__ import annotations
 
+import contextlib
+import multiprocessing
+import os
+import pickle
+import signal
+import sys
+import tempfile
+import threading
 from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
+from dataclasses import replace
+from functools import cache
+from multiprocessing.connection import wait as wait_for_end
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from DualTrackCore.errors import InputError
+from DualTrackCore.errors import InputError, MissingDependencyError, OutOfMemoryError
 from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter, Stage
 from DualTrackCore.research.comparison.fingerprint import fingerprint
-from DualTrackCore.research.comparison.items import ItemFolder, read_item
 from DualTrackCore.research.comparison.measure import Outcome, Work, measure_sweep
 from DualTrackCore.research.comparison.methods import Method
-from DualTrackCore.research.comparison.table import Comparison, comparison_of
+from DualTrackCore.research.comparison.result_files import ItemFolder, read_item
+from DualTrackCore.research.comparison.summaries import Comparison, comparison_of
 
 if TYPE_CHECKING:
     from distributed import Client
 
     from DualTrackCore.research.datasets import Dataset
 
-OnBad = Literal["refuse", "skip"]
+#: Seconds between checks for cancellation, and seconds that a scheduler may take to answer.
+_POLL_S, _CONNECT_S = 0.2, 15
+
+
+def outcomes_in_processes(
+    work: Work, store: ItemFolder, workers: int, threads: int | None, reporter: Reporter
+) -> Iterator[Outcome]:
+    """Yield outcomes as they finish; every process saves its own items.
+
+    Methods and data set travel in a file that each process reads once. Its removal tells the processes to stop; they
+    also stop when this process has ended.
+
+    Raises:
+        InputError: methods or data set cannot be pickled.
+        OutOfMemoryError: a process was ended from outside.
+        Cancelled: the caller asked to stop.
+    """
+    threads = threads or max(1, (os.cpu_count() or 1) // workers)
+    with tempfile.TemporaryDirectory(prefix="dualtrack-") as folder:
+        path = Path(folder) / "work.pickle"
+        path.write_bytes(_pickled(work))
+        context = multiprocessing.get_context("spawn")
+        pool = ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(threads,))
+        try:
+            waiting = {
+                pool.submit(_measure_in_process, str(path), str(store.folder), name) for name in work.dataset.names
+            }
+            while waiting:
+                reporter.check()
+                done, waiting = wait(waiting, timeout=_POLL_S, return_when=FIRST_COMPLETED)
+                for future in done:
+                    yield future.result()
+        except BrokenProcessPool:
+            raise OutOfMemoryError(
+                f"One of {workers} worker processes was ended from outside, most likely because memory ran out; "
+                "finished results are kept: run the same again with fewer workers."
+            ) from None
+        finally:
+            path.unlink(missing_ok=True)
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _pickled(work: Work) -> bytes:
+    try:
+        return pickle.dumps(work)
+    except Exception as error:
+        raise InputError(
+            f"The methods or the data set cannot be sent to other processes ({error}); run with one worker."
+        ) from error
+
+
+def _begin(threads: int) -> None:
+    """Initialise a worker: limit its threads, and end it when the process that started it ends."""
+    # Ctrl-C reaches all processes of the group; the first one stops the others.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.environ["OMP_NUM_THREADS"] = str(threads)  # read when torch is loaded
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.set_num_threads(threads)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    # An idle worker waits on a pipe that it holds open itself, so it cannot detect there that its parent was killed.
+    wait_for_end([multiprocessing.parent_process().sentinel])
+    os._exit(1)
+
+
+@cache
+def _work(path: str) -> Work:
+    return pickle.loads(Path(path).read_bytes())
+
+
+def _measure_in_process(path: str, folder: str, name: str) -> Outcome:
+    save = ItemFolder(Path(folder)).save
+    outcome = measure_sweep(_work(path), name, save=save, cancelled=lambda: not os.path.exists(path))
+    return replace(outcome, items=())
+
+
+def outcomes_on_cluster(work: Work, store: ItemFolder, cluster: str | Client, reporter: Reporter) -> Iterator[Outcome]:
+    """Yield outcomes as they finish; their items come back over the network and are saved here.
+
+    Raises:
+        MissingDependencyError: Dask distributed is not installed.
+        InputError: nothing answers at the address, or the work cannot be sent.
+        Cancelled: the caller asked to stop.
+    """
+    try:
+        from distributed import KilledWorker, as_completed
+    except ImportError as error:
+        raise MissingDependencyError(
+            'A cluster needs Dask, which is not installed; get it with pip install "dualtrack[cluster]".'
+        ) from error
+    with _client(cluster) as client:
+        shared = client.scatter(work, broadcast=True, hash=False)
+        # Not pure: Dask must not return a result of an earlier call.
+        futures = client.map(_measure_on_cluster, list(work.dataset.names), work=shared, pure=False)
+        try:
+            for future in as_completed(futures):
+                reporter.check()
+                outcome = future.result()
+                for item in outcome.items:
+                    store.save(item)
+                yield outcome
+                future.release()
+        except KilledWorker as error:
+            raise OutOfMemoryError(
+                f"Workers of the cluster were ended again and again, most likely because memory ran out ({error}); "
+                "finished results are kept: run the same again with fewer processes on each machine."
+            ) from error
+        finally:
+            client.cancel(futures)
+
+
+def _measure_on_cluster(name: str, work: Work) -> Outcome:
+    return measure_sweep(work, name)
+
+
+@contextlib.contextmanager
+def _client(cluster: Any) -> Iterator[Client]:
+    """Yield the caller's client, which stays open, or a new one, which is closed at the end."""
+    if not isinstance(cluster, str):
+        yield cluster
+        return
+    from distributed import Client
+
+    try:
+        client = Client(cluster, timeout=_CONNECT_S)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"No Dask scheduler answers at {cluster} ({error}); start one with `dask scheduler` and give its address."
+        ) from error
+    with client:
+        yield client
 
 
 def run_methods(
@@ -32,16 +178,16 @@ def run_methods(
     threads: int | None = None,
     cluster: str | Client | None = None,
     resume: bool = True,
-    on_bad: OnBad = "refuse",
+    on_bad: Literal["refuse", "skip"] = "refuse",
     progress: ProgressCallback | None = None,
     cancelled: CancelledCallback | None = None,
 ) -> Comparison:
-    """Run every method on every sweep of a data set, and gather their errors.
+    """Run every method on every sweep of a data set, and collect their errors.
 
-    What each method made of each sweep is one file in `folder`, moved into place when it is whole and named after its
-    inputs: method with weights, every pixel and pose of the sweep, version of the program. A run that was stopped, even
-    by a kill, goes on where it was; what changed meanwhile is made anew; nothing is counted twice, because the tables
-    are built from the files of this run's inputs alone. What failed is tried again.
+    The result of each method on each sweep is one file in `folder`, written atomically and named after its inputs:
+    method with weights, every pixel and pose of the sweep, version of the program. A stopped or killed run resumes from
+    these files; a changed input is computed again. The tables use only the files of this run's inputs, so that nothing
+    is counted twice. Failed results are tried again.
 
     A process has one sweep open at a time and reads its frames in pieces, so memory grows with `workers`, not with the
     data set.
@@ -54,24 +200,24 @@ def run_methods(
         threads: of torch in each process; by default the cores of the machine over `workers`.
         cluster: a Dask client or the address of its scheduler, instead of processes here; the files of the data set
             must be there under the same names, results come back through the scheduler.
-        resume: false makes every item anew.
+        resume: false computes every item again.
         on_bad: "refuse" stops at a sweep that cannot be used and names it; "skip" goes on and names it in the result.
             A method that fails on a usable sweep never stops the others.
-        progress: told of the stage "sweeps", and in one process of every method's own stages.
+        progress: receives the stage "sweeps", and in one process also the stages of every method.
 
     Raises:
         InputError: no methods, no sweeps, two methods of one name, a bad sweep with "refuse", or none that is good.
         MissingDependencyError: a cluster without Dask distributed.
         OutputError: the folder cannot be written.
-        Cancelled: the caller asked to stop; what is finished stays.
+        Cancelled: the caller asked to stop; finished items stay.
     """
     _require(methods, dataset, workers, threads, on_bad)
     store = ItemFolder(Path(folder))
     reporter = Reporter(progress, cancelled)
     identified = tuple((method, fingerprint(method)) for method in methods)
-    known = store.keys() if resume else {}
-    # Damaged items count as missing; each is read here, before hours of work may rest on it.
-    finished = frozenset(key for key, path in known.items() if read_item(path) is not None)
+    existing = store.keys() if resume else {}
+    # Read every item now: damaged ones count as missing.
+    finished = frozenset(key for key, path in existing.items() if read_item(path) is not None)
     work = Work(identified, dataset, finished)
     outcomes: dict[str, Outcome] = {}
     with closing(_outcomes(work, store, workers, threads, cluster, progress, cancelled)) as coming:
@@ -79,7 +225,7 @@ def run_methods(
             if outcome.bad is not None and on_bad == "refuse":
                 raise InputError(
                     f"The sweep {outcome.sweep} of {dataset.name} cannot be used: {outcome.bad} "
-                    "What is finished is kept; mend the sweep, or leave such sweeps out (on_bad='skip', --on-bad skip)."
+                    "Finished results are kept; repair the sweep, or skip such sweeps (on_bad='skip', --on-bad skip)."
                 )
             outcomes[outcome.sweep] = outcome
             reporter.report(Stage.SWEEPS, done, len(dataset.names))
@@ -115,12 +261,8 @@ def _outcomes(
     """The outcomes as they come, their items saved."""
     reporter = Reporter(None, cancelled)
     if cluster is not None:
-        from DualTrackCore.research.comparison.cluster import outcomes_on_cluster
-
         yield from outcomes_on_cluster(work, store, cluster, reporter)
     elif workers > 1:
-        from DualTrackCore.research.comparison.processes import outcomes_in_processes
-
         yield from outcomes_in_processes(work, store, workers, threads, reporter)
     else:
         for name in work.dataset.names:

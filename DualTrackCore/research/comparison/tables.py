@@ -12,9 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from DualTrackCore.evaluation import COMPONENTS
-from DualTrackCore.research.comparison.figures import SHOWN, heading
-from DualTrackCore.research.comparison.statistics import Pair
-from DualTrackCore.research.comparison.table import Comparison, Row, Summary
+from DualTrackCore.research.comparison.summaries import SHOWN, Comparison, Pair, Row, Summary, heading
 from DualTrackCore.version import __version__
 
 #: Said with every figure on simulated sweeps.

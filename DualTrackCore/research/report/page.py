@@ -17,13 +17,18 @@ from DualTrackCore.evaluation import COMPONENTS, METRICS
 from DualTrackCore.files import replacing
 from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter, Stage
 from DualTrackCore.research.comparison import Comparison
-from DualTrackCore.research.comparison.figures import SHOWN, TESTED, heading
-from DualTrackCore.research.comparison.statistics import Pair
-from DualTrackCore.research.comparison.table import Spread, Summary
+from DualTrackCore.research.comparison.summaries import SHOWN, TESTED, Pair, Spread, Summary, heading
 from DualTrackCore.research.comparison.tables import NOTICE, interval_text, short_text
-from DualTrackCore.research.report.cases import choose_cases, write_case
-from DualTrackCore.research.report.figures import write_errors, write_growth
-from DualTrackCore.research.report.leaders import families, needs_truth, ranked, styles
+from DualTrackCore.research.report.plots import (
+    choose_cases,
+    families,
+    needs_truth,
+    ranked,
+    styles,
+    write_case,
+    write_errors,
+    write_growth,
+)
 from DualTrackCore.version import __version__
 
 if TYPE_CHECKING:

@@ -1,21 +1,136 @@
-"""The rows of a comparison, one a method and sweep, and their summaries, built from the files of the items."""
+"""Results of a comparison: rows, summaries by method with bootstrap intervals, and tests between methods."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 
-from DualTrackCore.errors import OutputError
-from DualTrackCore.research.comparison.figures import SHOWN, TESTED
-from DualTrackCore.research.comparison.items import read_item
+from DualTrackCore.errors import MissingDependencyError, OutputError
+from DualTrackCore.evaluation import METRICS
 from DualTrackCore.research.comparison.measure import Outcome
 from DualTrackCore.research.comparison.methods import Method, parameter_count
-from DualTrackCore.research.comparison.moments import PooledCorrelation
-from DualTrackCore.research.comparison.statistics import Pair, bootstrap_intervals, compare_pairs
+from DualTrackCore.research.comparison.result_files import PooledCorrelation, read_item
+
+#: Figures of a method, in the order of tables; facts about the true path are none.
+SHOWN = tuple(name for name, metric in METRICS.items() if metric.better != "neither")
+#: Figures in which every two methods are tested against each other.
+TESTED = ("gpe_mm", "lpe_mm", "fdr_percent", "max_drift_mm")
+
+
+def heading(name: str) -> str:
+    """Title with unit: "GPE (mm)"."""
+    metric = METRICS[name]
+    return f"{metric.title} ({metric.unit})" if metric.unit else metric.title
+
+
+#: Resamples of the sweeps, part of them that an interval holds, and the seed of the draws.
+RESAMPLES, LEVEL, SEED = 10_000, 0.95, 20_250_909
+#: Resamples that are worked on at once.
+_BLOCK = 250
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two methods on the sweeps where both have a figure.
+
+    Attributes:
+        metric: the figure.
+        one, other: names of the methods.
+        count: number of sweeps.
+        median_difference: of `one` less `other`.
+        p: of the two-sided Wilcoxon signed-rank test; 1 where the methods agree on every sweep, NaN without sweeps.
+        p_holm: corrected by Holm's method for all pairs of this metric.
+    """
+
+    metric: str
+    one: str
+    other: str
+    count: int
+    median_difference: float
+    p: float
+    p_holm: float
+
+
+def bootstrap_intervals(values: np.ndarray, resamples: int = RESAMPLES, level: float = LEVEL) -> np.ndarray:
+    """Percentile intervals of the mean, by drawing sweeps with replacement (Efron and Tibshirani 1993, chapter 13).
+
+    The same draws serve all columns, and the same seed every call: equal sweeps give equal intervals.
+
+    Args:
+        values: [sweeps, columns]; where a figure is NaN the sweep does not count for that column.
+
+    Returns:
+        [columns, 2] lower and upper end; NaN where fewer than two sweeps count.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    count, columns = values.shape
+    known = np.isfinite(values)
+    filled = np.where(known, values, 0.0)
+    random = np.random.default_rng(SEED)
+    means = np.full((resamples, columns), np.nan)
+    for start in range(0, resamples if count else 0, _BLOCK):
+        drawn = random.multinomial(count, np.full(count, 1 / count), min(_BLOCK, resamples - start)).astype(np.float64)
+        weight = drawn @ known
+        total = drawn @ filled
+        block = means[start : start + len(drawn)]
+        np.divide(total, weight, out=block, where=weight > 0)
+    ends = np.full((columns, 2), np.nan)
+    tail = (1 - level) / 2
+    for column in np.flatnonzero(known.sum(axis=0) >= 2):
+        drawn_means = means[:, column]
+        ends[column] = np.quantile(drawn_means[np.isfinite(drawn_means)], [tail, 1 - tail])
+    return ends
+
+
+def compare_pairs(metric: str, figures: Mapping[str, np.ndarray]) -> list[Pair]:
+    """Every two methods against each other.
+
+    Args:
+        metric: name of the figure.
+        figures: [sweeps] by method, in one order of sweeps; NaN where a method has none.
+
+    Raises:
+        MissingDependencyError: scipy is not installed.
+    """
+    pairs = []
+    for one, other in combinations(figures, 2):
+        difference = figures[one] - figures[other]
+        difference = difference[np.isfinite(difference)]
+        median = float(np.median(difference)) if len(difference) else math.nan
+        pairs.append((one, other, len(difference), median, signed_rank(difference)))
+    corrected = holm([pair[-1] for pair in pairs])
+    return [Pair(metric, *pair, p_holm) for pair, p_holm in zip(pairs, corrected, strict=True)]
+
+
+def signed_rank(difference: np.ndarray) -> float:
+    """p of the two-sided Wilcoxon signed-rank test of [n] differences; those of 0 are left out (Wilcoxon 1945)."""
+    try:
+        from scipy.stats import wilcoxon
+    except ImportError as error:
+        raise MissingDependencyError(
+            'Tests between methods need scipy, which is not installed; get it with pip install "dualtrack[report]".'
+        ) from error
+    if not len(difference):
+        return math.nan
+    if not difference.any():
+        return 1.0
+    return float(wilcoxon(difference, zero_method="wilcox", alternative="two-sided").pvalue)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p values corrected for their number (Holm 1979); NaN stays NaN and does not count."""
+    p = np.asarray(p_values, dtype=np.float64)
+    corrected = np.full(len(p), np.nan)
+    known = np.flatnonzero(np.isfinite(p))
+    order = known[np.argsort(p[known], kind="stable")]
+    scaled = p[order] * np.arange(len(order), 0, -1)
+    corrected[order] = np.minimum(np.maximum.accumulate(scaled), 1.0)
+    return corrected.tolist()
 
 
 @dataclass(frozen=True)
@@ -61,7 +176,7 @@ class Summary:
         method, uses: of the method.
         sweeps: how many sweeps the figures come from.
         failed: names of the sweeps on which the method failed; they are in none of its figures.
-        figures: of :data:`~DualTrackCore.research.comparison.figures.SHOWN`, `seconds_per_frame` and `peak_mebibytes`.
+        figures: of :data:`SHOWN`, `seconds_per_frame` and `peak_mebibytes`.
         common: means over the sweeps on which no method failed; the figures of methods that failed on different
             sweeps compare only in these. NaN where there is no such sweep.
         pooled: correlation of each component over all steps of all sweeps together. Unlike the mean over sweeps it

@@ -1,4 +1,4 @@
-"""How likeness falls with elevational distance: curves for each depth, fitted on tracked sweeps."""
+"""Decorrelation curves fitted on tracked sweeps, and the motion of the probe from the correlation of patches."""
 
 from __future__ import annotations
 
@@ -8,9 +8,76 @@ from dataclasses import dataclass
 import numpy as np
 
 from DualTrackCore.errors import InputError
-from DualTrackCore.research.speckle.likeness import LAGS, SweepLikeness
-from DualTrackCore.research.speckle.patches import PatchGrid
+from DualTrackCore.research.speckle.patches import LAGS, PatchGrid, SweepLikeness
 from DualTrackCore.trajectory import Trajectory, invert_rigid
+
+#: Weak knowledge of steps, 1/variance: 2 mm, and rotations of 1 degree; keeps empty pairs solvable.
+_PRIOR = np.diag([1 / 2.0**2, 1 / np.deg2rad(1.0) ** 2, 1 / np.deg2rad(1.0) ** 2])
+#: Rounds of conjugate gradients; the systems are banded and well conditioned.
+_ROUNDS = 60
+
+
+def fit_planes(grid: PatchGrid, distance_mm: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Planes through distances of the patches, all taken to lie on one side.
+
+    Args:
+        grid: of the patches.
+        distance_mm: [..., patches], read where `weight` is above 0.
+        weight: [..., patches] inverse variances, 1/mm^2.
+
+    Returns:
+        Planes [..., 3] as tz (mm), rx, ry (radians), with distance tz + rx y - ry x; and what is known of them, inverse
+        covariances [..., 3, 3], 0 where no patch says anything.
+    """
+    design = np.stack([np.ones_like(grid.x_mm), grid.y_mm, -grid.x_mm], axis=1)
+    normal = np.einsum("...p,pi,pj->...ij", weight, design, design)
+    right = np.einsum("...p,pi->...i", weight * np.where(weight > 0, distance_mm, 0), design)
+    return np.linalg.solve(normal + _PRIOR, right[..., None])[..., 0], normal
+
+
+def cumulative_fit(measured: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Steps whose sums over one frame, two frames, ... fit what was measured over them, by weighted least squares.
+
+    Args:
+        measured: [steps, lags, c]; entry (i, k) is the sum of steps i to i + k.
+        weight: [steps, lags, c, c] inverse covariances; 0 where nothing was measured.
+
+    Returns:
+        [steps, c].
+    """
+    lags = measured.shape[1]
+
+    def forward(steps: np.ndarray) -> np.ndarray:
+        total = np.concatenate([np.zeros((1, steps.shape[1])), steps.cumsum(axis=0), np.zeros((lags, steps.shape[1]))])
+        return np.stack([total[k + 1 : k + 1 + len(steps)] - total[: len(steps)] for k in range(lags)], axis=1)
+
+    def adjoint(values: np.ndarray) -> np.ndarray:
+        result = np.zeros((len(values), values.shape[2]))
+        for k in range(lags):
+            for offset in range(k + 1):
+                result[offset:] += values[: len(values) - offset, k]
+        return result
+
+    def weighted(values: np.ndarray) -> np.ndarray:
+        return np.einsum("nkij,nkj->nki", weight, values)
+
+    diagonal = np.einsum("nkii->nki", weight)
+    scale = 1 / (adjoint(diagonal) + 1e-12)
+    steps = np.zeros((len(measured), measured.shape[2]))
+    residual = adjoint(weighted(measured))
+    direction = turned = scale * residual
+    size = (residual * turned).sum()
+    for _ in range(_ROUNDS):
+        if size <= 1e-18:
+            break
+        pushed = adjoint(weighted(forward(direction)))
+        length = size / (direction * pushed).sum()
+        steps, residual = steps + length * direction, residual - length * pushed
+        turned = scale * residual
+        before, size = size, (residual * turned).sum()
+        direction = turned + size / before * direction
+    return steps
+
 
 #: Likeness between which the Gaussian tells the width of the beam.
 _TELLING = (0.15, 0.9)
@@ -155,3 +222,36 @@ def _falling(values: np.ndarray) -> np.ndarray:
             total = blocks[-1][1] + last[1]
             blocks[-1] = [(blocks[-1][0] * blocks[-1][1] + last[0] * last[1]) / total, total]
     return np.concatenate([np.full(int(count), value) for value, count in blocks])
+
+
+#: What one pair is worth against another: in-plane matching of a lag is off by about this, mm and degrees.
+_IN_PLANE_ERROR = np.array([0.02, 0.02, 0.03])
+#: Pairs more than one frame apart count where the likeness is at least this: below, it hardly changes with distance.
+_LEAST_MEAN_LIKENESS = 0.5
+
+
+def in_plane_steps(seen: SweepLikeness) -> np.ndarray:
+    """[N - 1, 3] tx, ty (mm) and rz (degrees) that agree best with all lags."""
+    weight = seen.in_plane_weight[..., None, None] * np.diag(1 / _IN_PLANE_ERROR**2)
+    # A frame that shows nothing is bridged by what its neighbours do.
+    weight[:, 0] += 1e-3 * np.eye(3)
+    return cumulative_fit(seen.in_plane, weight)
+
+
+def elevational_steps(curves: DecorrelationCurves, seen: SweepLikeness) -> np.ndarray:
+    """[N - 1, 3] tz (mm) and rx, ry (degrees) with all patches on one side, as measured."""
+    distance, weight = curves.distances(seen)
+    known = np.isfinite(seen.likeness)
+    mean = np.where(known, seen.likeness, 0).sum(axis=2) / np.maximum(known.sum(axis=2), 1)
+    telling = mean > _LEAST_MEAN_LIKENESS
+    telling[:, 0] = True
+    planes, normal = fit_planes(seen.grid, distance, weight * telling[..., None])
+    normal[:, 0] += 1e-6 * np.eye(3)
+    steps = cumulative_fit(planes, normal)
+    steps[:, 1:] = np.rad2deg(steps[:, 1:])
+    return steps
+
+
+def elevational_direction(tracked: Trajectory) -> float:
+    """Sign of the elevational motion of a whole sweep: 1 or -1."""
+    return -1.0 if np.nansum(tracked.relative[:, 2, 3]) < 0 else 1.0
