@@ -16,7 +16,6 @@ from DualTrackCore.network.catalogue import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from DualTrackCore.research.comparison import Comparison, Method
-    from DualTrackCore.research.comparison.summaries import Pair
     from DualTrackCore.research.datasets import Dataset
 
 #: Folder of the finished items in the output folder.
@@ -29,11 +28,11 @@ def evaluate(options: Namespace, console: Console) -> None:
     # Threads that wait for each other by spinning cost another program its core; read when torch is loaded, below.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     from DualTrackCore.research.comparison import make_methods, run_methods
-    from DualTrackCore.research.comparison.methods import SIMPLE, require_known
+    from DualTrackCore.research.comparison.methods import SIMPLE, require_method_names
     from DualTrackCore.research.comparison.result_files import ItemFolder
 
     _require_options(options)
-    require_known(options.method or ())
+    require_method_names(options.method or ())
     dataset = _dataset(options.dataset, options, options.count, options.split)
     networks = _networks(options, console)
     target = Path(options.output)
@@ -141,11 +140,7 @@ def _write(
     from DualTrackCore.research.comparison.tables import write_tables
 
     about = _about(options, dataset, result)
-    pairs: list[Pair] = []
-    try:
-        pairs = result.pairs()
-    except MissingDependencyError as error:
-        console.warn(f"The methods are not tested against each other: {error}")
+    pairs = result.pairs()
     with staged_folder(target) as folder:
         files = write_tables(result, pairs, folder, about)
         try:

@@ -213,9 +213,9 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
         "--method",
         metavar="NAME",
         action="append",
-        help="identity, mean-motion, own-mean-motion, decorrelation, decorrelation-oracle-direction, model:M, tta4:M "
-        "(run with --tta 4), local:M (encoder alone), global:M, baseline:B; M is a model's name or a weights file, B a "
-        "trained baseline's; repeat for several (default: those without weights and model:mini)",
+        help="identity, calibrated-mean-motion, own-mean-motion, decorrelation, decorrelation-oracle-direction, "
+        "model:M, tta4:M (run with --tta 4), local:M (encoder alone), global:M, baseline:B; M is a model's name or a "
+        "weights file, B a trained baseline's; repeat for several (default: those without weights and model:mini)",
     )
     parser.add_argument("--split", metavar="NAME", help="only the sweeps of this split: train, val, ...")
     parser.add_argument(
@@ -226,7 +226,7 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
         metavar="DATASET",
         nargs="+",
         default=["simulated"],
-        help="tracked sweeps from which mean-motion and decorrelation are calibrated (default: simulated)",
+        help="tracked sweeps from which calibrated-mean-motion and decorrelation are calibrated (default: simulated)",
     )
     parser.add_argument("--calibrate-split", metavar="NAME", help="only the sweeps of this split")
     parser.add_argument(

@@ -1,4 +1,4 @@
-"""What one encoder alone knows: trajectories by the heads that training gave the local and the global encoder."""
+"""Trajectories from one encoder alone, by the heads that training gave the local and the global encoder."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from scipy.spatial.transform import Rotation, Slerp
 from torch import Tensor, nn
 
 from DualTrackCore.errors import InputError
@@ -14,7 +15,7 @@ from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.tracking.device import Precision
 from DualTrackCore.tracking.engine import estimate_trajectory, motions_in_windows, run_network
-from DualTrackCore.trajectory import Trajectory, accumulate, invert_rigid, matrices_from_parameters
+from DualTrackCore.trajectory import Trajectory, accumulate, matrices_from_parameters
 
 Head = Literal["fusion", "local", "global"]
 #: Frames of a sweep that the global head sees by default.
@@ -38,7 +39,7 @@ def estimate_with_head(
 
     "local": class tokens, temporal transformer and its own linear layer, as the stage local3 trains them. "global":
     the global encoder on `samples` frames evenly over the sweep, as the stage global trains it; poses between those
-    frames are interpolated. Weights whose heads were never trained give motions that mean nothing.
+    frames are interpolated. Weights whose heads were not trained give meaningless motions.
 
     Args:
         sweep, model, device, precision, chunk_frames, progress, cancelled: as in
@@ -149,22 +150,7 @@ def interpolated_poses(frames: np.ndarray, poses: np.ndarray) -> np.ndarray:
     every = np.arange(frames[-1] + 1)
     if len(frames) == 1:
         return np.repeat(poses, len(every), axis=0)
-    low = np.clip(np.searchsorted(frames, every, side="right") - 1, 0, len(frames) - 2)
-    share = (every - frames[low]) / (frames[low + 1] - frames[low])
-    result = poses[low].copy()
-    result[:, :3, 3] += share[:, None] * (poses[low + 1, :3, 3] - poses[low, :3, 3])
-    turn = (invert_rigid(poses[:-1]) @ poses[1:])[:, :3, :3]
-    result[:, :3, :3] = poses[low, :3, :3] @ _part_of_turn(turn[low], share)
+    result = np.tile(np.eye(4), (len(every), 1, 1))
+    result[:, :3, :3] = Slerp(frames, Rotation.from_matrix(poses[:, :3, :3]))(every).as_matrix()
+    result[:, :3, 3] = np.stack([np.interp(every, frames, positions) for positions in poses[:, :3, 3].T], axis=1)
     return result
-
-
-def _part_of_turn(rotation: np.ndarray, share: np.ndarray) -> np.ndarray:
-    """Rotations [n, 3, 3] about the same axes by a part of the angle (Rodrigues); angles below 180 degrees."""
-    skew = (rotation - np.swapaxes(rotation, 1, 2)) / 2
-    vector = np.stack([skew[:, 2, 1], skew[:, 0, 2], skew[:, 1, 0]], axis=1)
-    sine = np.linalg.norm(vector, axis=1)
-    angle = np.arctan2(sine, (np.trace(rotation, axis1=1, axis2=2) - 1) / 2)
-    axis = skew / np.maximum(sine, 1e-300)[:, None, None]
-    part = (share * angle)[:, None, None]
-    turned = np.eye(3) + np.sin(part) * axis + (1 - np.cos(part)) * axis @ axis
-    return np.where((sine < 1e-12)[:, None, None], np.eye(3), turned)

@@ -50,7 +50,14 @@ def methods(*names):
 def test_methods_are_measured_on_files_and_everything_is_written(files, tmp_path, capsys):
     weights = files / "tiny.safetensors"
     given = [str(files / f"{seed}.h5") for seed in (0, 1)]
-    names = ["identity", "mean-motion", "own-mean-motion", f"model:{weights}", f"local:{weights}", f"global:{weights}"]
+    names = [
+        "identity",
+        "calibrated-mean-motion",
+        "own-mean-motion",
+        f"model:{weights}",
+        f"local:{weights}",
+        f"global:{weights}",
+    ]
     out = tmp_path / "out"
     arguments = ["evaluate", *given, "-o", str(out), *methods(*names), "--calibrate", *given, "--device", "cpu"]
     assert main(arguments) == 0
@@ -59,7 +66,7 @@ def test_methods_are_measured_on_files_and_everything_is_written(files, tmp_path
     assert max(len(line) for line in text.splitlines() if "Written" not in line) <= 120
     assert {path.name for path in out.iterdir()} == _WRITTEN
     values = json.loads((out / "evaluation.json").read_text())
-    headings = ["identity", "mean-motion", "own-mean-motion", "model:tiny", "local:tiny", "global:tiny"]
+    headings = ["identity", "calibrated-mean-motion", "own-mean-motion", "model:tiny", "local:tiny", "global:tiny"]
     assert [row["method"] for row in values["methods"]] == headings
     assert len(values["sweeps"]) == 2 * len(names)
     truth = evaluate(Identity().estimate(tracked_sweep(0, 12)), tracked_sweep(0, 12)).metrics
@@ -88,7 +95,7 @@ def test_weights_files_and_sweeps_of_one_name_keep_their_folders(files, tmp_path
 
 def test_held_out_sweeps_are_simulated_and_kept(tmp_path, capsys):
     small = ["--count", "2", "--calibration-count", "2", "--frames", "6", "--size", "112,72", "--spacing", "0.25"]
-    chosen = methods("mean-motion", "decorrelation", "decorrelation-oracle-direction")
+    chosen = methods("calibrated-mean-motion", "decorrelation", "decorrelation-oracle-direction")
     assert main(["evaluate", "held-out", "-o", str(tmp_path / "out"), *chosen, *small]) == 0
     assert "held-out sweeps" in capsys.readouterr().out
     assert len(list((tmp_path / "out" / "sweeps").glob("*.h5"))) == 4

@@ -7,8 +7,8 @@ from DualTrackCore.errors import Cancelled, InputError
 from DualTrackCore.progress import Reporter
 from DualTrackCore.research.comparison import Decorrelation
 from DualTrackCore.research.simulation import Phantom, Probe, SimulatedFrames
-from DualTrackCore.research.speckle.motion import DecorrelationCurves, _falling, cumulative_fit, fit_planes, profile
-from DualTrackCore.research.speckle.patches import LAGS, PITCH_MM, PatchGrid, sweep_likeness
+from DualTrackCore.research.speckle.motion import DecorrelationCurves, cumulative_fit, fit_planes, profile
+from DualTrackCore.research.speckle.patches import LAGS, PITCH_MM, PatchGrid, sweep_correlation
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.trajectory import Trajectory
 
@@ -61,22 +61,23 @@ def test_frames_of_another_spacing_give_the_same_millimetres(method):
     assert error[:, 2].mean() == pytest.approx(0, abs=0.05)
 
 
-def test_the_direction_is_assumed_unless_it_is_told(method):
+def test_the_direction_is_assumed_unless_it_comes_from_the_tracking(method):
     back = speckle_sweep(steps(-0.2), seed=9)
     assert method.estimate(back).parameters[:, 2].mean() > 0.15
-    assert method.told().estimate(back).parameters[:, 2].mean() < -0.15
+    assert method.with_oracle_direction().estimate(back).parameters[:, 2].mean() < -0.15
     other = Decorrelation(method.curves, method.gain, -1).estimate(back).parameters
-    np.testing.assert_array_equal(other, method.told().estimate(back).parameters)
+    np.testing.assert_array_equal(other, method.with_oracle_direction().estimate(back).parameters)
 
 
-def test_being_told_the_direction_shows_in_the_name_and_needs_tracking(method):
-    told = method.told()
-    assert told.name == "decorrelation (direction told)"
-    assert "direction" in told.uses
+def test_the_oracle_direction_shows_in_the_name_and_needs_tracking(method):
+    oracle = method.with_oracle_direction()
+    assert oracle.name == "decorrelation (oracle direction)"
+    assert oracle.needs_truth
+    assert "direction" in oracle.uses
     assert method.uses == "images"
     untracked = Sweep(np.zeros((3, *SIZE), np.uint8), 0.25)
-    with pytest.raises(InputError, match="no tracking to tell the direction"):
-        told.estimate(untracked)
+    with pytest.raises(InputError, match="oracle direction needs"):
+        oracle.estimate(untracked)
 
 
 def test_dark_frames_give_no_motion_instead_of_a_failure(method):
@@ -115,17 +116,17 @@ def test_it_can_be_cancelled(method):
         method.estimate(Sweep(np.zeros((4, *SIZE), np.uint8), 0.25), cancelled=lambda: True)
 
 
-def test_the_width_of_the_beam_is_read_off_the_likeness():
+def test_the_width_of_the_beam_is_read_off_the_correlation():
     motions = np.zeros((60, 6))
     motions[:, 2] = np.linspace(0.05, 0.4, 60)
     sweep = speckle_sweep(motions, seed=6)
-    seen = sweep_likeness(sweep, Reporter())
-    curves = DecorrelationCurves.fitted([(seen, sweep.tracked)])
-    true = PROBE.elevational_sigma_mm(seen.grid.depth_mm)
+    measured = sweep_correlation(sweep, Reporter())
+    curves = DecorrelationCurves.fitted([(measured, sweep.tracked)])
+    true = PROBE.elevational_sigma_mm(measured.grid.depth_mm)
     # The logarithm of grey values forgets somewhat faster than the intensity, for which the widths are stated.
     ratio = np.exp(curves.log_sigma) / true
     assert np.all((ratio > 0.6) & (ratio < 1.05))
-    assert np.corrcoef(profile(seen), np.log(true))[0, 1] > 0.9
+    assert np.corrcoef(profile(measured), np.log(true))[0, 1] > 0.9
 
 
 def test_a_plane_is_found_from_its_distances():
@@ -148,7 +149,3 @@ def test_steps_are_found_from_their_sums_over_several_frames():
         weight[: 31 - lag, lag - 1] = np.eye(3)
     weight[10, 0] = 0  # one step is known only as the difference of sums
     np.testing.assert_allclose(cumulative_fit(measured, weight), true, atol=1e-6)
-
-
-def test_rising_neighbours_of_a_falling_curve_are_averaged():
-    np.testing.assert_allclose(_falling(np.array([5.0, 3.0, 4.0, 1.0, 2.0, 3.0])), [5, 3.5, 3.5, 2, 2, 2])

@@ -80,7 +80,7 @@ def test_methods_are_made_by_name_and_calibrated_only_where_one_needs_it():
 
     names = ["own-mean-motion", "identity", "own-mean-motion"]
     assert [method.name for method in make_methods(names, none)] == ["own-mean-motion", "identity"]
-    mean = make_methods(["mean-motion"], lambda: Given(a=straight_sweep(0.2)))[0]
+    mean = make_methods(["calibrated-mean-motion"], lambda: Given(a=straight_sweep(0.2)))[0]
     assert mean.parameters[2] == pytest.approx(0.2)
     for name in ("guess", "model:", "baseline", "middle:mini"):
         with pytest.raises(InputError, match=f"{name!r} is unknown"):

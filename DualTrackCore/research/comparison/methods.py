@@ -21,7 +21,7 @@ from DualTrackCore.research.speckle.motion import (
     elevational_steps,
     in_plane_steps,
 )
-from DualTrackCore.research.speckle.patches import SweepLikeness, sweep_likeness
+from DualTrackCore.research.speckle.patches import SweepCorrelation, sweep_correlation
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.trajectory import Trajectory
 
@@ -32,15 +32,15 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class Method(Protocol):
-    """Something that says where the frames of a sweep lie.
+    """An estimator of the trajectory of a sweep.
 
-    A method may also have `parameter_count`, how many numbers it learned, and `fingerprint`, a text that changes
-    whenever its results may: without one its attributes are looked at (see
-    :func:`~DualTrackCore.research.comparison.fingerprint.fingerprint`).
+    A method may also have `parameter_count`, the number of learned parameters; `needs_truth`, true if it uses part
+    of the true path; and `fingerprint`, a text that changes whenever its results may change: without one its attributes
+    are hashed (see :func:`~DualTrackCore.research.comparison.fingerprint.fingerprint`).
 
     Attributes:
         name: short, in tables.
-        uses: what it is given of a sweep: "nothing", "images", or more, which every table then says.
+        uses: its input, shown in every table: "nothing", "images", or more.
     """
 
     name: str
@@ -53,7 +53,7 @@ class Method(Protocol):
         progress: ProgressCallback | None = None,
         cancelled: CancelledCallback | None = None,
     ) -> Trajectory:
-        """Trajectory of all frames; raises :class:`~DualTrackCore.errors.DualTrackError` where there is none."""
+        """Return the trajectory of all frames; raise :class:`~DualTrackCore.errors.DualTrackError` if there is none."""
         ...
 
 
@@ -76,7 +76,7 @@ class MeanMotion:
         parameters: [6] tx, ty, tz in mm and rotations about x, y, z in degrees, of frame i + 1 in frame i.
     """
 
-    name, uses = "mean-motion", "nothing"
+    name, uses = "calibrated-mean-motion", "nothing"
 
     def __init__(self, parameters: np.ndarray) -> None:
         self.parameters = np.array(parameters, dtype=np.float64)
@@ -91,10 +91,10 @@ class MeanMotion:
             InputError: a sweep without tracking, or no step with two valid poses.
         """
         steps = [_tracked(sweep, "A calibration sweep").parameters for sweep in sweeps]
-        known = [values[np.isfinite(values).all(axis=1)] for values in steps]
-        if not sum(len(values) for values in known):
+        valid = [values[np.isfinite(values).all(axis=1)] for values in steps]
+        if not sum(len(values) for values in valid):
             raise InputError("The calibration sweeps have no two neighbouring frames with valid poses.")
-        return cls(np.concatenate(known).mean(axis=0))
+        return cls(np.concatenate(valid).mean(axis=0))
 
     def estimate(
         self, sweep: Sweep, *, progress: ProgressCallback | None = None, cancelled: CancelledCallback | None = None
@@ -104,9 +104,9 @@ class MeanMotion:
 
 
 class OwnMeanMotion:
-    """The mean true motion of the sweep itself at every step: a yardstick, since it needs the truth."""
+    """The mean true motion of the sweep itself at every step: a reference, because it needs the truth."""
 
-    name, uses = "own-mean-motion", "the truth"
+    name, uses, needs_truth = "own-mean-motion", "the truth", True
 
     def estimate(
         self, sweep: Sweep, *, progress: ProgressCallback | None = None, cancelled: CancelledCallback | None = None
@@ -146,7 +146,7 @@ class Network:
     def estimate(
         self, sweep: Sweep, *, progress: ProgressCallback | None = None, cancelled: CancelledCallback | None = None
     ) -> Trajectory:
-        """What the network makes of the images."""
+        """Run the network."""
         from DualTrackCore.research.heads import estimate_with_head
 
         return estimate_with_head(
@@ -161,7 +161,7 @@ class Network:
 
 
 def parameter_count(method: Method) -> int | None:
-    """How many numbers the method learned: what it says itself, or those of its network; None where it has neither."""
+    """Return the number of learned parameters, from the method itself or its network; None where it has neither."""
     count = getattr(method, "parameter_count", None)
     if count is not None:
         return int(count)
@@ -179,32 +179,34 @@ class Decorrelation:
     """Speckle decorrelation with curves from calibration sweeps.
 
     Args:
-        curves: distance from likeness.
+        curves: distance from correlation.
         gain: [3] what elevational motion, tilt and yaw as measured are multiplied with; below 1 where they are mostly
             noise, which would bend the path.
-        direction: sign of the elevational motion of a whole sweep: 1 or -1, assumed of every sweep, or "told": that of
-            the sweep's own tracking, which is then needed for this one bit.
+        direction: sign of the elevational motion of a whole sweep: 1 or -1, assumed of every sweep, or "oracle":
+            taken from the tracking of the sweep, which is then required.
 
     Attributes:
         name: in tables.
-        uses: what it is given beyond the images.
+        uses: its input.
+        needs_truth: whether it takes the direction from the tracking.
     """
 
     def __init__(
-        self, curves: DecorrelationCurves, gain: np.ndarray | None = None, direction: Literal[1, -1, "told"] = 1
+        self, curves: DecorrelationCurves, gain: np.ndarray | None = None, direction: Literal[1, -1, "oracle"] = 1
     ) -> None:
-        if direction not in (1, -1, "told"):
-            raise InputError(f"The direction is {direction!r}; it must be 1, -1 or 'told'.")
+        if direction not in (1, -1, "oracle"):
+            raise InputError(f"The direction is {direction!r}; it must be 1, -1 or 'oracle'.")
         self.curves, self.direction = curves, direction
         self.gain = np.ones(3) if gain is None else np.asarray(gain, dtype=np.float64)
-        self.name = "decorrelation (direction told)" if direction == "told" else "decorrelation"
-        self.uses = "images, true direction" if direction == "told" else "images"
+        self.needs_truth = direction == "oracle"
+        self.name = "decorrelation (oracle direction)" if self.needs_truth else "decorrelation"
+        self.uses = "images, true direction" if self.needs_truth else "images"
 
     @classmethod
     def calibrated(
         cls,
         sweeps: Iterable[Sweep],
-        direction: Literal[1, -1, "told"] = 1,
+        direction: Literal[1, -1, "oracle"] = 1,
         *,
         progress: ProgressCallback | None = None,
         cancelled: CancelledCallback | None = None,
@@ -215,21 +217,21 @@ class Decorrelation:
             InputError: no sweeps, one without tracking or spacing, different frame sizes, or no speckle that tells.
             Cancelled: the caller asked to stop.
         """
-        reporter, seen = Reporter(progress, cancelled), []
+        reporter, measured = Reporter(progress, cancelled), []
         for sweep in sweeps:
             if sweep.tracked is None:
                 raise InputError("A calibration sweep has no tracking; decorrelation curves need the true distances.")
-            seen.append((sweep_likeness(sweep, reporter), sweep.tracked))
-            if len(seen[-1][0].grid.x_mm) != len(seen[0][0].grid.x_mm):
+            measured.append((sweep_correlation(sweep, reporter), sweep.tracked))
+            if len(measured[-1][0].grid.x_mm) != len(measured[0][0].grid.x_mm):
                 raise InputError("The calibration sweeps differ in frame size; calibrate with sweeps of one size.")
-        if not seen:
+        if not measured:
             raise InputError("Decorrelation needs at least one calibration sweep.")
-        curves = DecorrelationCurves.fitted(seen)
-        return cls(curves, _gain(curves, seen), direction)
+        curves = DecorrelationCurves.fitted(measured)
+        return cls(curves, _gain(curves, measured), direction)
 
-    def told(self) -> Decorrelation:
-        """The same calibration with the direction of each sweep taken from its tracking."""
-        return Decorrelation(self.curves, self.gain, "told")
+    def with_oracle_direction(self) -> Decorrelation:
+        """Return the same calibration with the direction of each sweep taken from its tracking."""
+        return Decorrelation(self.curves, self.gain, "oracle")
 
     def estimate(
         self,
@@ -242,46 +244,46 @@ class Decorrelation:
 
         Raises:
             InputError: fewer than two frames, no images, unknown spacing, frames too small for patches, or no tracking
-                where the direction is to be told.
+                for the oracle direction.
             Cancelled: the caller asked to stop.
         """
         sign = self._sign(sweep)
-        seen = sweep_likeness(sweep, Reporter(progress, cancelled))
+        measured = sweep_correlation(sweep, Reporter(progress, cancelled))
         parameters = np.zeros((len(sweep) - 1, 6))
-        parameters[:, [0, 1, 5]] = in_plane_steps(seen)
-        parameters[:, 2:5] = sign * self.gain * elevational_steps(self.curves, seen)
+        parameters[:, [0, 1, 5]] = in_plane_steps(measured)
+        parameters[:, 2:5] = sign * self.gain * elevational_steps(self.curves, measured)
         return Trajectory.from_parameters(parameters, {"method": self.name, "uses": self.uses})
 
     def _sign(self, sweep: Sweep) -> float:
-        if self.direction != "told":
+        if self.direction != "oracle":
             return float(self.direction)
         if sweep.tracked is None:
-            raise InputError("The sweep has no tracking to tell the direction from; choose direction 1 or -1.")
+            raise InputError("The sweep has no tracking, which the oracle direction needs; choose direction 1 or -1.")
         return elevational_direction(sweep.tracked)
 
 
-def _gain(curves: DecorrelationCurves, sweeps: Sequence[tuple[SweepLikeness, Trajectory]]) -> np.ndarray:
+def _gain(curves: DecorrelationCurves, sweeps: Sequence[tuple[SweepCorrelation, Trajectory]]) -> np.ndarray:
     """[3] factors that bring what is measured nearest to the truth, by least squares over all steps."""
     product, square = np.zeros(3), np.full(3, 1e-12)
-    for seen, tracked in sweeps:
+    for correlation, tracked in sweeps:
         true = tracked.parameters[:, 2:5] * elevational_direction(tracked)
         known = np.isfinite(true).all(axis=1)
-        measured = elevational_steps(curves, seen)[known]
+        measured = elevational_steps(curves, correlation)[known]
         product += (measured * true[known]).sum(axis=0)
         square += (measured**2).sum(axis=0)
     return product / square
 
 
 #: Methods that need no weights, and those of them that are calibrated on tracked sweeps first.
-SIMPLE = ("identity", "mean-motion", "own-mean-motion", "decorrelation", "decorrelation-oracle-direction")
-CALIBRATED = ("mean-motion", "decorrelation", "decorrelation-oracle-direction")
+SIMPLE = ("identity", "calibrated-mean-motion", "own-mean-motion", "decorrelation", "decorrelation-oracle-direction")
+CALIBRATED = ("calibrated-mean-motion", "decorrelation", "decorrelation-oracle-direction")
 #: Head and test-time augmentation by the word before the colon.
 _HEADS = {"model": ("fusion", 1), "tta4": ("fusion", 4), "local": ("local", 1), "global": ("global", 1)}
 _BASELINE = "baseline"
 
 
-def require_known(names: Sequence[str]) -> None:
-    """Raise :class:`InputError` for a name that is none of a method."""
+def require_method_names(names: Sequence[str]) -> None:
+    """Raise :class:`InputError` for an unknown name."""
     for name in names:
         kind, _, weights = name.partition(":")
         if name not in SIMPLE and not (kind in (*_HEADS, _BASELINE) and weights):
@@ -293,7 +295,7 @@ def require_known(names: Sequence[str]) -> None:
 
 
 def load_networks(names: Sequence[str], device: str = "auto") -> dict[str, Method]:
-    """The methods among `names` that have weights, loaded; the others are left out.
+    """Load the methods among `names` that have weights; leave out the others.
 
     Args:
         names: as on the command line: "model:mini", "local:FILE", "baseline:FILE", ...
@@ -303,7 +305,7 @@ def load_networks(names: Sequence[str], device: str = "auto") -> dict[str, Metho
         InputError: an unknown name.
         CheckpointError: weights that are missing, damaged or of another network.
     """
-    require_known(names)
+    require_method_names(names)
     labels = _labels(list(dict.fromkeys(names)))
     networks: dict[str, Method] = {}
     for name, label in labels.items():
@@ -329,12 +331,12 @@ def make_methods(
     progress: ProgressCallback | None = None,
     cancelled: CancelledCallback | None = None,
 ) -> list[Method]:
-    """Methods by name, in the order of their first mention; each once.
+    """Return methods by name, each once, in the order of their first mention.
 
     Args:
         names: as in :func:`load_networks`, or of :data:`SIMPLE`.
         calibration: opens the tracked sweeps on which the methods of :data:`CALIBRATED` are calibrated; called only
-            where there is one among the names.
+            if one of them is requested.
         networks: from :func:`load_networks`; by default loaded here.
         device: of the networks.
 
@@ -346,11 +348,11 @@ def make_methods(
     made |= load_networks(names, device) if networks is None else networks
     if set(CALIBRATED) & set(names):
         dataset = calibration()
-        if "mean-motion" in names:
-            made["mean-motion"] = MeanMotion.calibrated(_sweeps(dataset))
+        if MeanMotion.name in names:
+            made[MeanMotion.name] = MeanMotion.calibrated(_sweeps(dataset))
         if {"decorrelation", "decorrelation-oracle-direction"} & set(names):
             fitted = Decorrelation.calibrated(_sweeps(dataset), progress=progress, cancelled=cancelled)
-            made |= {"decorrelation": fitted, "decorrelation-oracle-direction": fitted.told()}
+            made |= {"decorrelation": fitted, "decorrelation-oracle-direction": fitted.with_oracle_direction()}
     return [made[name] for name in dict.fromkeys(names)]
 
 
@@ -360,6 +362,6 @@ def _sweeps(dataset: Dataset) -> Iterator[Sweep]:
 
 
 def _labels(names: Sequence[str]) -> dict[str, str]:
-    """Headings of methods: a weights file goes by its name without folder and suffix, where that is unmistakable."""
+    """Headings of methods: a weights file by its name without folder and suffix where that is unique."""
     short = {name: f"{name.partition(':')[0]}:{Path(name.partition(':')[2]).stem}" for name in names if ":" in name}
     return {name: label if list(short.values()).count(label) == 1 else name for name, label in short.items()}

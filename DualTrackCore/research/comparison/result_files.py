@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from DualTrackCore.evaluation import COMPONENTS
-from DualTrackCore.files import replacing
+from DualTrackCore.files import plain_values, replacing
 from DualTrackCore.research.comparison.fingerprint import fingerprint
 from DualTrackCore.trajectory import Trajectory, matrices_from_parameters, parameters_from_matrices
 from DualTrackCore.version import __version__
@@ -151,8 +151,13 @@ class ItemFolder:
     def save(self, item: Item) -> Path:
         """Move the whole item into place; OutputError where that is impossible."""
         path = self.folder / _file_name(item)
-        values = {name: _plain(value) for name, value in vars(item).items() if name != "steps"}
-        text = json.dumps({"format": FORMAT, **values, "steps": item.steps.as_dict()}, allow_nan=False)
+        values = {
+            name: np.round(value, 6) if isinstance(value, np.ndarray) else value
+            for name, value in vars(item).items()
+            if name != "steps"
+        }
+        values = {"format": FORMAT, **values, "steps": item.steps.as_dict()}
+        text = json.dumps(plain_values(values), allow_nan=False)
         with replacing(path) as temporary:
             temporary.write_text(text + "\n", encoding="utf-8")
         return path
@@ -183,16 +188,3 @@ def read_item(path: Path) -> Item | None:
 def _file_name(item: Item) -> str:
     method, sweep = (re.sub(r"[^A-Za-z0-9]+", "_", name)[-40:].strip("_") for name in (item.method, item.sweep))
     return f"{method}-{sweep}-{item.key}.json"
-
-
-def _plain(value: Any) -> Any:
-    """What JSON knows; six digits after the point in arrays, null where not finite."""
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, np.ndarray):
-        return [_plain(item) for item in np.round(value, 6)] if value.ndim > 1 else _rounded(value)
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _rounded(values: np.ndarray) -> list[float | None]:
-    return [round(value, 6) if math.isfinite(value) else None for value in values.tolist()]

@@ -9,8 +9,9 @@ from itertools import combinations
 from pathlib import Path
 
 import numpy as np
+from scipy.stats import wilcoxon
 
-from DualTrackCore.errors import MissingDependencyError, OutputError
+from DualTrackCore.errors import OutputError
 from DualTrackCore.evaluation import METRICS
 from DualTrackCore.research.comparison.measure import Outcome
 from DualTrackCore.research.comparison.methods import Method, parameter_count
@@ -93,9 +94,6 @@ def compare_pairs(metric: str, figures: Mapping[str, np.ndarray]) -> list[Pair]:
     Args:
         metric: name of the figure.
         figures: [sweeps] by method, in one order of sweeps; NaN where a method has none.
-
-    Raises:
-        MissingDependencyError: scipy is not installed.
     """
     pairs = []
     for one, other in combinations(figures, 2):
@@ -109,12 +107,6 @@ def compare_pairs(metric: str, figures: Mapping[str, np.ndarray]) -> list[Pair]:
 
 def signed_rank(difference: np.ndarray) -> float:
     """p of the two-sided Wilcoxon signed-rank test of [n] differences; those of 0 are left out (Wilcoxon 1945)."""
-    try:
-        from scipy.stats import wilcoxon
-    except ImportError as error:
-        raise MissingDependencyError(
-            'Tests between methods need scipy, which is not installed; get it with pip install "dualtrack[report]".'
-        ) from error
     if not len(difference):
         return math.nan
     if not difference.any():
@@ -135,7 +127,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 @dataclass(frozen=True)
 class Row:
-    """One method on one sweep; `error` says why there are no figures.
+    """One method on one sweep; `error` is the reason where there are no figures.
 
     `path` is the file of the item, which also holds the estimated poses and the error along the sweep.
     """
@@ -173,7 +165,7 @@ class Summary:
     """One method over all sweeps.
 
     Attributes:
-        method, uses: of the method.
+        method, uses, needs_truth: of the method.
         sweeps: how many sweeps the figures come from.
         failed: names of the sweeps on which the method failed; they are in none of its figures.
         figures: of :data:`SHOWN`, `seconds_per_frame` and `peak_mebibytes`.
@@ -181,11 +173,12 @@ class Summary:
             sweeps compare only in these. NaN where there is no such sweep.
         pooled: correlation of each component over all steps of all sweeps together. Unlike the mean over sweeps it
             shows whether the sign of the motion is found, which differs between sweeps.
-        parameter_count: numbers that the method learned; None where it does not say.
+        parameter_count: learned parameters; None where unknown.
     """
 
     method: str
     uses: str
+    needs_truth: bool
     sweeps: int
     failed: tuple[str, ...]
     figures: Mapping[str, Spread]
@@ -225,7 +218,7 @@ class Comparison:
         return {row.sweep: row for row in self.rows if row.method == method}
 
     def pairs(self) -> list[Pair]:
-        """Every two methods against each other in the figures that are tested; MissingDependencyError without scipy."""
+        """Every two methods against each other in the figures that are tested."""
         names = [summary.method for summary in self.summaries]
         columns = {name: self.of(name) for name in names}
         return [
@@ -238,7 +231,7 @@ class Comparison:
 
 
 def comparison_of(methods: Sequence[Method], outcomes: Sequence[Outcome], files: Mapping[str, Path]) -> Comparison:
-    """The comparison from what came of each sweep.
+    """Build the comparison from the outcome of each sweep.
 
     Args:
         methods: in the order of the tables.
@@ -246,7 +239,7 @@ def comparison_of(methods: Sequence[Method], outcomes: Sequence[Outcome], files:
         files: of the items by their keys.
 
     Raises:
-        OutputError: the file of an item has gone meanwhile.
+        OutputError: the file of an item was removed meanwhile.
     """
     rows: list[Row] = []
     pooled = {method.name: PooledCorrelation() for method in methods}
@@ -259,7 +252,7 @@ def comparison_of(methods: Sequence[Method], outcomes: Sequence[Outcome], files:
             item = None if path is None else read_item(path)
             if item is None:
                 raise OutputError(
-                    f"A result of {outcome.sweep} has gone from its folder meanwhile; run the same again."
+                    f"A result of {outcome.sweep} was removed from its folder meanwhile; run the same again."
                 )
             pooled[item.method].add(item.steps)
             made[item.method] = Row(
@@ -302,7 +295,15 @@ def _summary(method: Method, rows: Sequence[Row], common: Sequence[str], pooled:
         means[name] = float(shared.mean()) if len(shared) else math.nan
     failed = tuple(row.sweep for row in rows if row.error is not None)
     return Summary(
-        method.name, method.uses, len(good), failed, figures, means, pooled.values(), parameter_count(method)
+        method.name,
+        method.uses,
+        getattr(method, "needs_truth", False),
+        len(good),
+        failed,
+        figures,
+        means,
+        pooled.values(),
+        parameter_count(method),
     )
 
 

@@ -1,9 +1,8 @@
-"""A comparison as files and as text: one row a figure, one column a method."""
+"""A comparison as files and as text: one row per figure, one column per method."""
 
 from __future__ import annotations
 
 import csv
-import json
 import math
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from DualTrackCore.evaluation import COMPONENTS
+from DualTrackCore.files import json_text
 from DualTrackCore.research.comparison.summaries import SHOWN, Comparison, Pair, Row, Summary, heading
 from DualTrackCore.version import __version__
 
@@ -49,8 +49,7 @@ def write_tables(comparison: Comparison, pairs: Sequence[Pair], folder: Path, ab
         "pairs": tests,
         "sweeps": sweeps,
     }
-    text = json.dumps(_plain(values), indent=2, ensure_ascii=False, allow_nan=False)
-    (folder / "evaluation.json").write_text(text + "\n", encoding="utf-8")
+    (folder / "evaluation.json").write_text(json_text(values), encoding="utf-8")
     return ["evaluation.json", "pairs.csv", "summary.csv", "sweeps.csv", "table.md"]
 
 
@@ -74,7 +73,7 @@ def markdown(comparison: Comparison, about: Mapping[str, Any]) -> str:
     lines += [
         "",
         "Means over sweeps; intervals hold 95 % of the means of sweeps drawn with replacement. Pooled: over all steps "
-        "of all sweeps together; it shows whether the sign is found.",
+        "of all sweeps together; it shows whether the sign is right.",
     ]
     lines += [f"\n{text}" for text in remarks(comparison)]
     return "\n".join([*lines, "", NOTICE, ""])
@@ -207,12 +206,3 @@ def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]], names: Sequence[st
         writer.writerows(
             {k: "" if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()} for row in rows
         )
-
-
-def _plain(value: Any) -> Any:
-    """The same with null for numbers that are not finite."""
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,4 +1,4 @@
-"""The page itself: what the template is given, and the file that comes of it."""
+"""The HTML report: the values for the template, and the file."""
 
 from __future__ import annotations
 
@@ -22,7 +22,6 @@ from DualTrackCore.research.comparison.tables import NOTICE, interval_text, shor
 from DualTrackCore.research.report.plots import (
     choose_cases,
     families,
-    needs_truth,
     ranked,
     styles,
     write_case,
@@ -49,12 +48,12 @@ def write_report(
     progress: ProgressCallback | None = None,
     cancelled: CancelledCallback | None = None,
 ) -> list[str]:
-    """Write report.html, which holds everything it shows, and the pictures of all methods as files of their own.
+    """Write report.html, which embeds its pictures, and the pictures of all methods as separate files.
 
     Args:
-        comparison: what :func:`~DualTrackCore.research.comparison.run_methods` returned; its items must still be there.
+        comparison: what :func:`~DualTrackCore.research.comparison.run_methods` returned; its item files must exist.
         pairs: of its methods; empty where they were not tested.
-        dataset: that the methods were run on; the sweeps of the cases are opened once more.
+        dataset: that the methods were run on; the sweeps of the cases are opened again.
         folder: that exists.
         about: plain values: what was run on what.
 
@@ -127,7 +126,7 @@ def _methods(comparison: Comparison) -> list[dict[str, Any]]:
             {
                 "name": summary.method,
                 "uses": summary.uses,
-                "told": needs_truth(summary),
+                "needs_truth": summary.needs_truth,
                 "colour": colours[summary.method][0],
                 "bar": 100 * mean / most if math.isfinite(mean) else 0,
                 "gpe": _cell(summary.figures["gpe_mm"]),

@@ -32,7 +32,7 @@ _SHOWN = 3
 
 
 def ranked(comparison: Comparison) -> list[Summary]:
-    """The methods by mean GPE, the least first; those without any figure come last."""
+    """Return the methods by mean GPE, the smallest first; those without figures come last."""
     return sorted(comparison.summaries, key=lambda s: (math.isnan(s.figures["gpe_mm"].mean), s.figures["gpe_mm"].mean))
 
 
@@ -44,23 +44,18 @@ def styles(methods: Sequence[str]) -> dict[str, tuple[str, object]]:
     }
 
 
-def needs_truth(summary: Summary) -> bool:
-    """Whether the method is told what others have to find out."""
-    return "tru" in summary.uses
-
-
 def leaders(comparison: Comparison) -> list[Summary]:
-    """The best methods that look at images and nothing else; where there are none, the best of all."""
+    """Return the best methods that use images alone; where there are none, the best of all."""
     good = [s for s in ranked(comparison) if s.sweeps]
     looking = [s for s in good if s.uses == "images"]
     return (looking or good)[:_SHOWN]
 
 
 def family_of(sweep: str) -> str | None:
-    """The family of paths that the name of a sweep carries, as in TUS-REC: "050/RH_Par_L_DtP" is of Par_L_DtP."""
+    """Return the family of paths in the name of a sweep, as in TUS-REC: "050/RH_Par_L_DtP" is of Par_L_DtP."""
     words = re.sub(r"[^a-z0-9]+", "_", sweep.lower())
-    found = [family for family in FAMILIES if re.search(rf"(^|_){family.lower()}(_|$)", words)]
-    return max(found, key=len) if found else None
+    matches = [family for family in FAMILIES if re.search(rf"(^|_){family.lower()}(_|$)", words)]
+    return max(matches, key=len, default=None)
 
 
 def families(sweeps: Sequence[str]) -> dict[str, list[str]]:

@@ -12,6 +12,7 @@ from collections import deque
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.ndimage import uniform_filter
 
 from DualTrackCore.errors import InputError
 from DualTrackCore.progress import Reporter, Stage
@@ -111,7 +112,7 @@ class SpeckleReader:
     def _prepared(self, grey: np.ndarray) -> SpeckleFrame:
         if self._rows is not None:
             grey = self._rows @ grey @ self._columns.T
-        image = _without_local_mean(grey)
+        image = grey - uniform_filter(grey, 2 * _MEAN_REACH + 1, mode="nearest")
         integral = np.zeros((image.shape[0] + 1, image.shape[1] + 1))
         np.square(image, dtype=np.float64).cumsum(axis=0).cumsum(axis=1, out=integral[1:, 1:])
         area = PATCH * PATCH
@@ -128,7 +129,7 @@ def whole_shift(grid: PatchGrid, one: SpeckleFrame, other: SpeckleFrame) -> np.n
     return np.array(np.unravel_index(np.argmax(near), near.shape)) - [rows, columns]
 
 
-def correlations(grid: PatchGrid, one: SpeckleFrame, other: SpeckleFrame, shift: tuple[int, int]) -> np.ndarray:
+def correlation_surfaces(grid: PatchGrid, one: SpeckleFrame, other: SpeckleFrame, shift: tuple[int, int]) -> np.ndarray:
     """[patches, 3, 3] normalised correlation of each patch of `one` with `other` moved by `shift` and one pixel more.
 
     The last axes are one pixel less, none, and one more along the rows and along the columns.
@@ -152,7 +153,7 @@ def speckle_widths(grid: PatchGrid, frames: list[SpeckleFrame]) -> np.ndarray:
     total, count = np.zeros((grid.rows, 3, 3)), np.zeros(grid.rows)
     for frame in frames:
         usable = frame.usable.reshape(grid.rows, grid.columns)
-        surfaces = correlations(grid, frame, frame, (0, 0)).reshape(grid.rows, grid.columns, 3, 3)
+        surfaces = correlation_surfaces(grid, frame, frame, (0, 0)).reshape(grid.rows, grid.columns, 3, 3)
         total += np.where(usable[..., None, None], surfaces, 0).sum(axis=1)
         count += usable.sum(axis=1)
     # A row without a usable patch gets the mean of the others; it is not read.
@@ -165,16 +166,16 @@ def speckle_widths(grid: PatchGrid, frames: list[SpeckleFrame]) -> np.ndarray:
 def fit_displacement(
     surfaces: np.ndarray, widths: np.ndarray, centre: np.ndarray, about: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """One Newton step towards the displacement of every patch, and its likeness there.
+    """One Newton step towards the displacement of every patch, and its correlation there.
 
     Args:
-        surfaces: [patches, 3, 3] from :func:`correlations`.
+        surfaces: [patches, 3, 3] from :func:`correlation_surfaces`.
         widths: [patches, 2] from :func:`speckle_widths`.
         centre: [2] whole-pixel shift at the middle of the surfaces.
         about: [patches, 2] displacement (rows, columns), pixels, about which the Gaussian is linearised.
 
     Returns:
-        Displacements [patches, 2] in pixels, and likeness [patches]: about 1 without elevational motion.
+        Displacements [patches, 2] in pixels, and correlation [patches]: about 1 without elevational motion.
     """
     steps = np.arange(-1, 2)
     dy = (centre[0] + steps)[None, :, None] - about[:, 0, None, None]
@@ -184,12 +185,12 @@ def fit_displacement(
     design = np.stack([shape, shape * dy / wy, shape * dx / wx], axis=-1).reshape(len(surfaces), 9, 3)
     normal = np.swapaxes(design, 1, 2) @ design + 1e-6 * np.eye(3)
     right = np.swapaxes(design, 1, 2) @ surfaces.reshape(len(surfaces), 9, 1)
-    likeness, moved = np.split(np.linalg.solve(normal, right)[..., 0], [1], axis=1)
-    return about + np.clip(moved / np.maximum(likeness, 0.1), -1, 1), likeness[:, 0]
+    correlation, moved = np.split(np.linalg.solve(normal, right)[..., 0], [1], axis=1)
+    return about + np.clip(moved / np.maximum(correlation, 0.1), -1, 1), correlation[:, 0]
 
 
-def likeness_at(surfaces: np.ndarray, widths: np.ndarray, centre: np.ndarray, place: np.ndarray) -> np.ndarray:
-    """[patches] likeness at known displacements [patches, 2] (rows, columns), pixels: the scale of the Gaussian."""
+def correlation_at(surfaces: np.ndarray, widths: np.ndarray, centre: np.ndarray, place: np.ndarray) -> np.ndarray:
+    """[patches] correlation at known displacements [patches, 2] (rows, columns), pixels: the scale of the Gaussian."""
     steps = np.arange(-1, 2)
     dy = (centre[0] + steps)[None, :, None] - place[:, 0, None, None]
     dx = (centre[1] + steps)[None, None, :] - place[:, 1, None, None]
@@ -197,41 +198,32 @@ def likeness_at(surfaces: np.ndarray, widths: np.ndarray, centre: np.ndarray, pl
     return (shape * surfaces).sum(axis=(1, 2)) / (shape * shape).sum(axis=(1, 2))
 
 
-def _without_local_mean(grey: np.ndarray) -> np.ndarray:
-    """A float32 image less its mean over a small box around every pixel; at the edges the box ends with the image."""
-    side = 2 * _MEAN_REACH + 1
-    padded = np.pad(grey, _MEAN_REACH, mode="edge")
-    rows, columns = grey.shape
-    lines = sum(padded[i : i + rows] for i in range(side))
-    return grey - sum(lines[:, i : i + columns] for i in range(side)) / np.float32(side * side)
-
-
 #: Frames between the two of a pair: 1 to this.
 LAGS = 4
 #: Frames from which the size of the speckle is measured.
 _WIDTH_FRAMES = 16
-#: Patches need at least this likeness to say where they went.
-_LEAST_LIKENESS = 0.1
+#: Patches need at least this correlation to say where they went.
+_LEAST_CORRELATION = 0.1
 
 
 @dataclass(frozen=True)
-class SweepLikeness:
+class SweepCorrelation:
     """What the pairs of a sweep show.
 
     Attributes:
         grid: the patches.
         in_plane: [N - 1, LAGS, 3] motion of frame i + lag in frame i along x and y (mm) and about z (degrees).
         in_plane_weight: [N - 1, LAGS]; 0 where there is no such pair or it shows nothing.
-        likeness: [N - 1, LAGS, patches]; NaN where there is no such pair or the patch shows no speckle.
+        correlation: [N - 1, LAGS, patches]; NaN where there is no such pair or the patch shows no speckle.
     """
 
     grid: PatchGrid
     in_plane: np.ndarray
     in_plane_weight: np.ndarray
-    likeness: np.ndarray
+    correlation: np.ndarray
 
 
-def sweep_likeness(sweep: Sweep, reporter: Reporter) -> SweepLikeness:
+def sweep_correlation(sweep: Sweep, reporter: Reporter) -> SweepCorrelation:
     """Compare every frame with the next :data:`LAGS` ones; frames are read once, and a few are held at a time.
 
     Raises:
@@ -251,7 +243,7 @@ def sweep_likeness(sweep: Sweep, reporter: Reporter) -> SweepLikeness:
                 pairs.add(i - lag, lag, recent[-lag], frame)
             recent.append(frame)
     reporter.report(Stage.SPECKLE, len(sweep), len(sweep))
-    return SweepLikeness(reader.grid, pairs.in_plane, pairs.weight, pairs.likeness)
+    return SweepCorrelation(reader.grid, pairs.in_plane, pairs.weight, pairs.correlation)
 
 
 class _Pairs:
@@ -261,7 +253,7 @@ class _Pairs:
         self._grid, self._widths = grid, widths
         self.in_plane = np.zeros((frames - 1, LAGS, 3))
         self.weight = np.zeros((frames - 1, LAGS))
-        self.likeness = np.full((frames - 1, LAGS, grid.rows * grid.columns), np.nan)
+        self.correlation = np.full((frames - 1, LAGS, grid.rows * grid.columns), np.nan)
 
     def add(self, first: int, lag: int, one: SpeckleFrame, other: SpeckleFrame) -> None:
         if lag == 1:
@@ -275,12 +267,12 @@ class _Pairs:
             return
         surfaces, centre, motion = found
         for _ in range(2):
-            moved, likeness = fit_displacement(surfaces, self._widths, centre, self._displacements(motion))
-            weight = np.where(usable, np.clip(likeness - _LEAST_LIKENESS, 0, 1) ** 2, 0)
+            moved, correlation = fit_displacement(surfaces, self._widths, centre, self._displacements(motion))
+            weight = np.where(usable, np.clip(correlation - _LEAST_CORRELATION, 0, 1) ** 2, 0)
             motion = self._rigid(moved, weight, motion)
         self.in_plane[first, lag - 1], self.weight[first, lag - 1] = motion, weight.sum()
-        values = likeness_at(surfaces, self._widths, centre, self._displacements(motion))
-        self.likeness[first, lag - 1] = np.where(usable, values, np.nan)
+        values = correlation_at(surfaces, self._widths, centre, self._displacements(motion))
+        self.correlation[first, lag - 1] = np.where(usable, values, np.nan)
 
     def _surfaces(
         self, one: SpeckleFrame, other: SpeckleFrame, usable: np.ndarray, guess: np.ndarray, search: bool
@@ -308,7 +300,7 @@ class _Pairs:
     ) -> tuple[np.ndarray, np.ndarray] | None:
         """Correlations about a whole-pixel shift after at most so many moves uphill, and that shift."""
         while (np.abs(centre) <= self._grid.most_shift).all():
-            surfaces = correlations(self._grid, one, other, tuple(centre))
+            surfaces = correlation_surfaces(self._grid, one, other, tuple(centre))
             step = np.array(np.unravel_index(np.argmax(surfaces[usable].sum(axis=0)), (3, 3))) - 1
             if not moves or not step.any():
                 return surfaces, centre
