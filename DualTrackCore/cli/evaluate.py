@@ -25,7 +25,7 @@ _WORDS = ("held-out", "simulated")
 
 def evaluate(options: Namespace, console: Console) -> None:
     """Run the methods, write tables and report, print the table."""
-    # Threads that wait for each other by spinning cost another program its core; read when torch is loaded, below.
+    # Waiting threads must not keep a core busy; read when torch is loaded, below.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     from DualTrackCore.research.comparison import make_methods, run_methods
     from DualTrackCore.research.comparison.methods import SIMPLE, require_method_names
@@ -61,8 +61,8 @@ def evaluate(options: Namespace, console: Console) -> None:
     except (Cancelled, KeyboardInterrupt):
         kept = len(ItemFolder(target / ITEMS).keys())
         raise Cancelled(
-            f"Cancelled; {plural(kept, 'finished result')} of single sweeps are kept in {target / ITEMS}, and the same "
-            "command goes on from there."
+            f"Cancelled; {plural(kept, 'finished result')} of single sweeps are kept in {target / ITEMS}; run the same "
+            "command again to go on."
         ) from None
     _say(result, dataset, target, files, console)
 
@@ -78,16 +78,16 @@ def _require_options(options: Namespace) -> None:
 
 
 def _require_folder(target: Path) -> None:
-    """Find a place that cannot be written before hours of work."""
+    """Raise OutputError for a folder that cannot be written, before the work starts."""
     if target.exists() and not target.is_dir():
         raise OutputError(f"Cannot write into {target}: it is a file; choose another folder.")
-    there = next(path for path in (target.absolute(), *target.absolute().parents) if path.exists())
-    if not os.access(there, os.W_OK):
-        raise OutputError(f"Cannot write into {target}: {there} is closed to writing; choose another folder.")
+    existing = next(path for path in (target.absolute(), *target.absolute().parents) if path.exists())
+    if not os.access(existing, os.W_OK):
+        raise OutputError(f"Cannot write into {target}: {existing} is not writable; choose another folder.")
 
 
 def _dataset(places: Sequence[str], options: Namespace, count: int, split: str | None) -> Dataset:
-    """The data set at one place, or those at several joined."""
+    """Return the data set at one place, or join those at several."""
     from DualTrackCore.research.datasets import open_dataset, simulated_dataset
 
     if places[0] in _WORDS:
@@ -104,7 +104,7 @@ def _dataset(places: Sequence[str], options: Namespace, count: int, split: str |
 
 
 def _joined(parts: Sequence[Dataset]) -> Dataset:
-    """Several data sets as one; names that are in more than one get the place before them."""
+    """Several data sets as one; names that occur more than once become paths."""
     from DualTrackCore.research.datasets import Dataset
 
     names = [name for part in parts for name in part.names]

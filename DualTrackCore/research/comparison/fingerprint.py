@@ -1,4 +1,4 @@
-"""Short names of contents: the same for equal methods and sweeps, another as soon as anything about them changes."""
+"""Hashes of methods and sweeps: equal for equal contents, different as soon as anything about them changes."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _FRAMES_A_READ = 32
 
 
 def fingerprint(*values: Any) -> str:
-    """32 hexadecimal digits of the content of plain values, arrays, tensors, modules and objects made of them.
+    """Hash plain values, arrays, tensors, modules and objects made of them to 32 hexadecimal digits.
 
     An object counts by its class and its attributes; one that has an attribute `fingerprint` (a text) by that. The
-    code behind a class does not count: whoever keeps results by fingerprints adds the version of the program.
+    code of a class does not count: to store results by fingerprint, add the version of the program.
 
     Raises:
-        InputError: a value that has no content of its own to look at, such as a function or an open file.
+        InputError: a value whose content cannot be hashed, such as a function or an open file.
     """
     digest = hashlib.blake2b(digest_size=16)
     for value in values:
@@ -35,9 +35,9 @@ def fingerprint(*values: Any) -> str:
 
 
 def sweep_fingerprint(sweep: Sweep, landmarks: Landmarks | None = None) -> str:
-    """Of all that methods and metrics see of a sweep: every pixel, the spacing, times, poses and landmarks.
+    """Hash all inputs of methods and metrics: every pixel, the spacing, times, poses and landmarks.
 
-    Reads every frame once, some at a time; a file that is cut short is found here.
+    Reads every frame once, some at a time, so that a truncated file is detected here.
     """
     frames = hashlib.blake2b(digest_size=16)
     for _, window in sweep.windows(_FRAMES_A_READ):
@@ -50,7 +50,7 @@ def sweep_fingerprint(sweep: Sweep, landmarks: Landmarks | None = None) -> str:
 
 
 def _add(digest: Any, value: Any, above: tuple[int, ...]) -> None:
-    """Add one value with a mark of its kind and its length, so that no two values read alike."""
+    """Add one value with a mark of its kind and its length, so that different values give different bytes."""
     if value is None or isinstance(value, bool | int | float | complex | str | Path | np.generic):
         text = f"{type(value).__name__}:{value!r}" if not isinstance(value, Path) else f"path:{value}"
         _add_bytes(digest, b"v", text.encode())
@@ -82,7 +82,7 @@ def _add_object(digest: Any, value: Any, above: tuple[int, ...]) -> None:
         _add_bytes(digest, b"t", f"{value.dtype}{tuple(value.shape)}".encode())
         digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     elif callable(getattr(value, "state_dict", None)):
-        # The text of a module tells what its tensors do not: the order of layers, strides, numbers of heads.
+        # The text of a module holds the order of layers, strides and numbers of heads, which its tensors do not.
         _add_bytes(digest, b"n", repr(value).encode())
         _add(digest, dict(value.state_dict()), above)
     elif _is_of_torch(value):  # a device or a kind of number
@@ -94,7 +94,7 @@ def _add_object(digest: Any, value: Any, above: tuple[int, ...]) -> None:
         _add(digest, vars(value), above)
     else:
         raise InputError(
-            f"A {_class_name(value)} cannot be told from another by its content; give the method an attribute "
+            f"The content of a {_class_name(value)} cannot be hashed; give the method an attribute "
             "`fingerprint`, a text that changes whenever its results may change."
         )
 

@@ -29,12 +29,12 @@ _STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 class PeakMemory:
-    """Context in which the largest resident memory of this process is watched; Linux only.
+    """Context that measures the peak resident memory of this process; Linux only.
 
-    The figure is of the whole process with its libraries, and of everything else that the process does meanwhile.
+    The figure is of the whole process with its libraries.
 
     Attributes:
-        mebibytes: after the context; NaN where the system does not tell.
+        mebibytes: after the context; NaN where unknown.
     """
 
     mebibytes = math.nan
@@ -55,7 +55,7 @@ class PeakMemory:
 
 @dataclass(frozen=True, eq=False)
 class Work:
-    """What a worker is given once; it can be pickled when its methods and its data set can.
+    """Input of a worker; it can be pickled if its methods and its data set can.
 
     Attributes:
         methods: with the fingerprint of each, in the order of the tables.
@@ -70,14 +70,14 @@ class Work:
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """What came of one sweep.
+    """Result of one sweep.
 
     Attributes:
         sweep: its name.
         keys: of the items that were finished before or are now.
         items: those that are new.
         failures: method and reason.
-        bad: why the sweep cannot be used at all, else None.
+        bad: why the sweep cannot be used, else None.
     """
 
     sweep: str
@@ -95,12 +95,12 @@ def measure_sweep(
     progress: ProgressCallback | None = None,
     cancelled: CancelledCallback | None = None,
 ) -> Outcome:
-    """Run the methods that have no finished item on one sweep, which is opened here and closed again.
+    """Run the methods that have no finished item on one sweep.
 
     Args:
         work: methods and data set.
         name: of the sweep in the data set.
-        save: given every new item as soon as it is there.
+        save: called with every new item at once.
 
     Raises:
         Cancelled: the caller asked to stop.
@@ -111,7 +111,7 @@ def measure_sweep(
         content = sweep_fingerprint(sweep, landmarks)
     except Cancelled:
         raise
-    except Exception as error:  # whatever is wrong with one sweep, it is named and the others still count
+    except Exception as error:  # any fault of one sweep is reported and the others go on
         return Outcome(name, bad=_reason(error))
     keys, items, failures = [], [], {}
     for method, identity in work.methods:
@@ -132,13 +132,13 @@ def measure_sweep(
 
 
 def require_usable(sweep: Sweep) -> Sweep:
-    """The sweep, or an :class:`InputError` that says what it lacks for methods to be measured on it."""
+    """Return the sweep, or raise :class:`InputError` if methods cannot be measured on it."""
     sweep.require_images()
     sweep.require_spacing()
     if sweep.tracked is None:
         raise InputError("The sweep has no tracking to compare with; choose a tracked sweep.")
     if sweep.tracked.estimated_by is not None:
-        raise InputError("The poses of this sweep were estimated, not measured; they are nothing to compare with.")
+        raise InputError("The poses of this sweep were estimated, not measured; an evaluation needs tracked poses.")
     if (valid := int(sweep.tracked.valid.sum())) < 2:
         raise InputError(f"Only {valid} of {len(sweep)} tracked poses are valid; at least 2 are needed.")
     return sweep

@@ -181,7 +181,7 @@ class Decorrelation:
     Args:
         curves: distance from correlation.
         gain: [3] what elevational motion, tilt and yaw as measured are multiplied with; below 1 where they are mostly
-            noise, which would bend the path.
+            noise.
         direction: sign of the elevational motion of a whole sweep: 1 or -1, assumed of every sweep, or "oracle":
             taken from the tracking of the sweep, which is then required.
 
@@ -214,7 +214,7 @@ class Decorrelation:
         """Fit the curves to tracked sweeps of one frame size, taken one at a time.
 
         Raises:
-            InputError: no sweeps, one without tracking or spacing, different frame sizes, or no speckle that tells.
+            InputError: no sweeps, one without tracking or spacing, different frame sizes, or no speckle.
             Cancelled: the caller asked to stop.
         """
         reporter, measured = Reporter(progress, cancelled), []

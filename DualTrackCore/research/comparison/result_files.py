@@ -22,7 +22,7 @@ from DualTrackCore.version import __version__
 class PooledCorrelation:
     """Pearson's r of each component of the motion over the steps of many sweeps together.
 
-    Unlike the mean over sweeps it shows whether the sign of the motion is found, which differs between sweeps.
+    Unlike the mean over sweeps it shows whether the sign of the motion is right, which differs between sweeps.
     """
 
     def __init__(self) -> None:
@@ -44,7 +44,7 @@ class PooledCorrelation:
         return pooled
 
     def add(self, more: PooledCorrelation) -> None:
-        """Take the steps of another sweep in."""
+        """Add the steps of another sweep."""
         total = self._count + more._count
         if not total:
             return
@@ -58,7 +58,7 @@ class PooledCorrelation:
     def values(self) -> dict[str, float]:
         """r by component; NaN where one side does not vary."""
         own, true, mixed = self._products
-        # A component that is constant up to rounding has nothing to correlate.
+        # The correlation of a component that is constant up to rounding is undefined.
         varies = np.minimum(own, true) > 1e-18 * max(self._count, 1)
         r = np.where(varies, mixed / np.sqrt(np.where(varies, own * true, 1)), np.nan)
         return {name: float(np.clip(value, -1, 1)) for name, value in zip(COMPONENTS, r, strict=True)}
@@ -77,7 +77,7 @@ class PooledCorrelation:
         return pooled
 
 
-#: Raised when what an item holds, or what it means, changes: items of another format are made anew.
+#: Increase when the content or meaning of an item changes: items of another format are computed again.
 FORMAT = 1
 
 
@@ -93,7 +93,7 @@ class Item:
         metrics: as :func:`~DualTrackCore.evaluation.evaluate` names them.
         seconds: of the estimate alone.
         peak_mebibytes: of the process meanwhile; NaN where unknown.
-        parameter_count: numbers that the method learned; None where the method does not say.
+        parameter_count: learned parameters; None where unknown.
         steps: moments of estimated and true steps.
         path_mm: [N] length of the true path up to each frame; NaN where its pose is invalid.
         error_mm: [N] mean error over all pixels with the pose of each frame; NaN where it does not count.
@@ -121,7 +121,7 @@ class Item:
         return self.seconds / self.frames
 
     def trajectory(self) -> Trajectory:
-        """The estimate, to the six digits that are kept."""
+        """Return the estimate, to the six stored digits."""
         valid = np.isfinite(self.poses).all(axis=1)
         return Trajectory(
             matrices_from_parameters(np.nan_to_num(self.poses)), valid, provenance={"method": self.method}
@@ -129,7 +129,7 @@ class Item:
 
 
 def item_key(method: str, method_fingerprint: str, sweep: str, sweep_fingerprint: str) -> str:
-    """Name of the inputs of an item: method with weights, sweep with landmarks, and version of the program."""
+    """Hash of the inputs of an item: method with weights, sweep with landmarks, and version of the program."""
     return fingerprint(FORMAT, __version__, method, method_fingerprint, sweep, sweep_fingerprint)
 
 
@@ -149,7 +149,7 @@ class ItemFolder:
         self.folder = Path(folder)
 
     def save(self, item: Item) -> Path:
-        """Move the whole item into place; OutputError where that is impossible."""
+        """Write an item atomically; raise OutputError where that is impossible."""
         path = self.folder / _file_name(item)
         values = {
             name: np.round(value, 6) if isinstance(value, np.ndarray) else value
@@ -163,13 +163,13 @@ class ItemFolder:
         return path
 
     def keys(self) -> dict[str, Path]:
-        """The file of every item that is there; what a kill left half-written has a name that begins with a dot."""
+        """Return the file of every item by its key; names of half-written files begin with a dot."""
         files = [path for path in sorted(self.folder.glob("*-*.json")) if not path.name.startswith(".")]
         return {path.stem.rpartition("-")[2]: path for path in files}
 
 
 def read_item(path: Path) -> Item | None:
-    """The item in a file; None where it is damaged or of another format."""
+    """Return the item in a file; None where it is damaged or of another format."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         if values.pop("format") != FORMAT:

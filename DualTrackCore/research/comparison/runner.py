@@ -42,7 +42,7 @@ def outcomes_in_processes(
 ) -> Iterator[Outcome]:
     """Yield outcomes as they finish; every process saves its own items.
 
-    Methods and data set travel in a file that each process reads once. Its removal tells the processes to stop; they
+    Methods and data set travel in a file that each process reads once. Removing it stops the processes; they
     also stop when this process has ended.
 
     Raises:

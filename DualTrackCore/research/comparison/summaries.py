@@ -31,7 +31,7 @@ def heading(name: str) -> str:
 
 #: Resamples of the sweeps, part of them that an interval holds, and the seed of the draws.
 RESAMPLES, LEVEL, SEED = 10_000, 0.95, 20_250_909
-#: Resamples that are worked on at once.
+#: Resamples per block, which bounds memory.
 _BLOCK = 250
 
 
@@ -89,7 +89,7 @@ def bootstrap_intervals(values: np.ndarray, resamples: int = RESAMPLES, level: f
 
 
 def compare_pairs(metric: str, figures: Mapping[str, np.ndarray]) -> list[Pair]:
-    """Every two methods against each other.
+    """Test every two methods against each other.
 
     Args:
         metric: name of the figure.
@@ -172,7 +172,7 @@ class Summary:
         common: means over the sweeps on which no method failed; the figures of methods that failed on different
             sweeps compare only in these. NaN where there is no such sweep.
         pooled: correlation of each component over all steps of all sweeps together. Unlike the mean over sweeps it
-            shows whether the sign of the motion is found, which differs between sweeps.
+            shows whether the sign of the motion is right, which differs between sweeps.
         parameter_count: learned parameters; None where unknown.
     """
 

@@ -15,9 +15,9 @@ from DualTrackCore.files import json_text
 from DualTrackCore.research.comparison.summaries import SHOWN, Comparison, Pair, Row, Summary, heading
 from DualTrackCore.version import __version__
 
-#: Said with every figure on simulated sweeps.
+#: Shown with every figure on simulated sweeps.
 SIMULATED_NOTICE = "Accuracy on simulated sweeps says nothing about patients."
-#: Said with every evaluation.
+#: Shown with every evaluation.
 NOTICE = "Research use only; not for diagnosis."
 #: Characters of a line of text, of the name of a figure, and of a method's column; most sweeps that are named.
 _LINE, _LABEL, _COLUMN, _NAMED = 120, 28, 15, 6
@@ -80,7 +80,7 @@ def markdown(comparison: Comparison, about: Mapping[str, Any]) -> str:
 
 
 def remarks(comparison: Comparison) -> list[str]:
-    """Which sweeps and methods have no figures and why, and what the means are of; nothing where all went well."""
+    """Return which sweeps and methods have no figures and why; empty where nothing failed."""
     texts = []
     if comparison.skipped:
         lines = [f"- {name}: {reason}" for name, reason in comparison.skipped.items()]
@@ -147,7 +147,7 @@ def _cells(comparison: Comparison, summaries: Sequence[Summary]) -> Iterable[tup
 
 
 def _more(comparison: Comparison, summaries: Sequence[Summary], name: str) -> Iterable[tuple[str, list[str]]]:
-    """The lines below the first figures: how sure the mean is, and what it is where all methods have it."""
+    """Yield the lines below GPE and LPE: interval, median, and the mean over common sweeps."""
     if name not in ("gpe_mm", "lpe_mm"):
         return
     spreads = [s.figures[name] for s in summaries]

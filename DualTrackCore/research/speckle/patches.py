@@ -202,18 +202,18 @@ def correlation_at(surfaces: np.ndarray, widths: np.ndarray, centre: np.ndarray,
 LAGS = 4
 #: Frames from which the size of the speckle is measured.
 _WIDTH_FRAMES = 16
-#: Patches need at least this correlation to say where they went.
+#: Least correlation of a patch whose displacement is used.
 _LEAST_CORRELATION = 0.1
 
 
 @dataclass(frozen=True)
 class SweepCorrelation:
-    """What the pairs of a sweep show.
+    """In-plane motion and correlation of the pairs of a sweep.
 
     Attributes:
         grid: the patches.
         in_plane: [N - 1, LAGS, 3] motion of frame i + lag in frame i along x and y (mm) and about z (degrees).
-        in_plane_weight: [N - 1, LAGS]; 0 where there is no such pair or it shows nothing.
+        in_plane_weight: [N - 1, LAGS]; 0 where there is no such pair or no speckle.
         correlation: [N - 1, LAGS, patches]; NaN where there is no such pair or the patch shows no speckle.
     """
 
@@ -261,11 +261,11 @@ class _Pairs:
         else:
             guess = self.in_plane[first : first + lag, 0].sum(axis=0)
         usable = one.usable & other.usable
-        found = self._surfaces(one, other, usable, guess, search=lag == 1)
-        if found is None or usable.sum() < 3:
+        match = self._surfaces(one, other, usable, guess, search=lag == 1)
+        if match is None or usable.sum() < 3:
             self.in_plane[first, lag - 1] = guess
             return
-        surfaces, centre, motion = found
+        surfaces, centre, motion = match
         for _ in range(2):
             moved, correlation = fit_displacement(surfaces, self._widths, centre, self._displacements(motion))
             weight = np.where(usable, np.clip(correlation - _LEAST_CORRELATION, 0, 1) ** 2, 0)
@@ -277,7 +277,7 @@ class _Pairs:
     def _surfaces(
         self, one: SpeckleFrame, other: SpeckleFrame, usable: np.ndarray, guess: np.ndarray, search: bool
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-        """Correlations about the whole-pixel shift nearest to the guess, or to the best place near it.
+        """Correlations about the whole-pixel shift nearest to the guess, or to the best shift near it.
 
         Returns:
             The surfaces, the whole-pixel shift, and the motion to start from; None where patches leave the frame.
@@ -286,11 +286,11 @@ class _Pairs:
         starts = [guessed]
         if search and (shift := whole_shift(self._grid, one, other)).tolist() != guessed.tolist():
             starts.append(shift)
-        found = [self._climbed(one, other, usable, start, 12 if search else 0) for start in starts]
-        found = [candidate for candidate in found if candidate is not None]
-        if not found:
+        climbed = (self._climbed(one, other, usable, start, 12 if search else 0) for start in starts)
+        candidates = [candidate for candidate in climbed if candidate is not None]
+        if not candidates:
             return None
-        surfaces, centre = max(found, key=lambda candidate: candidate[0][usable].sum(axis=0).max())
+        surfaces, centre = max(candidates, key=lambda candidate: candidate[0][usable].sum(axis=0).max())
         if (centre != guessed).any():
             guess = np.array([-centre[1] * PITCH_MM, -centre[0] * PITCH_MM, guess[2]])
         return surfaces, centre, guess
@@ -308,13 +308,13 @@ class _Pairs:
         return None
 
     def _displacements(self, motion: np.ndarray) -> np.ndarray:
-        """[patches, 2] where tissue moves in the image (rows, columns; pixels) when the probe moves by tx, ty, rz."""
+        """[patches, 2] displacement of tissue in the image (rows, columns; pixels) for a probe motion tx, ty, rz."""
         tx, ty, rz = motion[0], motion[1], np.deg2rad(motion[2])
         down, across = -ty - rz * self._grid.x_mm, -tx + rz * self._grid.y_mm
         return np.stack([down, across], axis=1) / PITCH_MM
 
     def _rigid(self, moved: np.ndarray, weight: np.ndarray, before: np.ndarray) -> np.ndarray:
-        """tx, ty (mm), rz (degrees) that fit displacements [patches, 2] best; far ones count less."""
+        """Fit tx, ty (mm), rz (degrees) to displacements [patches, 2]; outliers have a lower weight."""
         x, y, one, zero = self._grid.x_mm, self._grid.y_mm, np.ones_like(weight), np.zeros_like(weight)
         design = np.concatenate([np.stack([zero, -one, -x], axis=1), np.stack([-one, zero, y], axis=1)])
         target = np.concatenate([moved[:, 0], moved[:, 1]]) * PITCH_MM
