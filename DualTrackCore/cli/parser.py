@@ -241,7 +241,7 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
     many.add_argument("--workers", metavar="N", type=int, default=1, help="processes here (default: %(default)s)")
     many.add_argument("--threads", metavar="N", type=int, help="of each process (default: cores / workers)")
     many.add_argument("--cluster", metavar="ADDRESS", help="of a Dask scheduler: tcp://host:8786")
-    many.add_argument("--fresh", action="store_true", help="make everything anew; else finished results are taken up")
+    many.add_argument("--fresh", action="store_true", help="compute everything again instead of using finished results")
     made = parser.add_argument_group("simulated sweeps")
     made.add_argument("--cache", metavar="DIR", help="where they are kept for the next time (default: DIR/sweeps)")
     made.add_argument("--count", metavar="N", type=int, default=28, help="to compare on (default: %(default)s)")

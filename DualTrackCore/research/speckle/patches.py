@@ -177,11 +177,8 @@ def fit_displacement(
     Returns:
         Displacements [patches, 2] in pixels, and correlation [patches]: about 1 without elevational motion.
     """
-    steps = np.arange(-1, 2)
-    dy = (centre[0] + steps)[None, :, None] - about[:, 0, None, None]
-    dx = (centre[1] + steps)[None, None, :] - about[:, 1, None, None]
+    shape, dy, dx = _gaussian(widths, centre, about)
     wy, wx = widths[:, 0, None, None] ** 2, widths[:, 1, None, None] ** 2
-    shape = np.exp(-0.5 * (dy**2 / wy + dx**2 / wx))
     design = np.stack([shape, shape * dy / wy, shape * dx / wx], axis=-1).reshape(len(surfaces), 9, 3)
     normal = np.swapaxes(design, 1, 2) @ design + 1e-6 * np.eye(3)
     right = np.swapaxes(design, 1, 2) @ surfaces.reshape(len(surfaces), 9, 1)
@@ -191,11 +188,16 @@ def fit_displacement(
 
 def correlation_at(surfaces: np.ndarray, widths: np.ndarray, centre: np.ndarray, place: np.ndarray) -> np.ndarray:
     """[patches] correlation at known displacements [patches, 2] (rows, columns), pixels: the scale of the Gaussian."""
-    steps = np.arange(-1, 2)
-    dy = (centre[0] + steps)[None, :, None] - place[:, 0, None, None]
-    dx = (centre[1] + steps)[None, None, :] - place[:, 1, None, None]
-    shape = np.exp(-0.5 * ((dy / widths[:, 0, None, None]) ** 2 + (dx / widths[:, 1, None, None]) ** 2))
+    shape, _, _ = _gaussian(widths, centre, place)
     return (shape * surfaces).sum(axis=(1, 2)) / (shape * shape).sum(axis=(1, 2))
+
+
+def _gaussian(widths: np.ndarray, centre: np.ndarray, about: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """[patches, 3, 3] Gaussian about a displacement at the pixels of the surfaces, and its offsets in rows, columns."""
+    steps = np.arange(-1, 2)
+    dy = (centre[0] + steps)[None, :, None] - about[:, 0, None, None]
+    dx = (centre[1] + steps)[None, None, :] - about[:, 1, None, None]
+    return np.exp(-0.5 * ((dy / widths[:, 0, None, None]) ** 2 + (dx / widths[:, 1, None, None]) ** 2)), dy, dx
 
 
 #: Frames between the two of a pair: 1 to this.
