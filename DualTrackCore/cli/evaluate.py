@@ -137,7 +137,7 @@ def _write(
     target: Path,
     console: Console,
 ) -> list[str]:
-    from DualTrackCore.research.comparison.tables import write_tables
+    from DualTrackCore.research.comparison.table_files import write_tables
 
     about = _about(options, dataset, result)
     pairs = result.pairs()
@@ -153,7 +153,7 @@ def _write(
 
 
 def _say(result: Comparison, dataset: Dataset, target: Path, files: Sequence[str], console: Console) -> None:
-    from DualTrackCore.research.comparison.tables import text_table
+    from DualTrackCore.research.comparison.table_files import text_table
 
     console.say(text_table(result))
     console.say(f"\nMeans over sweeps of {dataset.name}, {plural(len(result.sweeps), 'sweep')}.")
@@ -178,7 +178,7 @@ def _geometry(options: Namespace) -> tuple[int, tuple[int, int], tuple[float, fl
 
 def _about(options: Namespace, dataset: Dataset, result: Comparison) -> dict[str, Any]:
     """What was run on what, for the files."""
-    from DualTrackCore.research.comparison.tables import SIMULATED_NOTICE
+    from DualTrackCore.research.comparison.table_files import SIMULATED_NOTICE
 
     about: dict[str, Any] = {"data_set": dataset.name, "sweeps_compared": plural(len(result.sweeps), "sweep")}
     if options.split is not None:

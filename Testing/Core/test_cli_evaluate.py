@@ -151,7 +151,7 @@ def test_a_cancelled_command_says_what_is_kept(files, tmp_path, capsys, monkeypa
         raise KeyboardInterrupt
 
     arguments = ["evaluate", str(files / "0.h5"), "-o", str(tmp_path / "out"), *methods("identity")]
-    monkeypatch.setattr("DualTrackCore.research.comparison.tables.write_tables", interrupted)
+    monkeypatch.setattr("DualTrackCore.research.comparison.table_files.write_tables", interrupted)
     assert main(arguments) == 1
     assert "1 finished result" in capsys.readouterr().err
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["items"]

@@ -7,7 +7,7 @@ from DualTrackCore.errors import Cancelled, InputError
 from DualTrackCore.progress import Reporter
 from DualTrackCore.research.comparison import Decorrelation
 from DualTrackCore.research.simulation import Phantom, Probe, SimulatedFrames
-from DualTrackCore.research.speckle.motion import DecorrelationCurves, cumulative_fit, fit_planes, profile
+from DualTrackCore.research.speckle.decorrelation import DecorrelationCurves, cumulative_fit, fit_planes, profile
 from DualTrackCore.research.speckle.patches import LAGS, PITCH_MM, PatchGrid, sweep_correlation
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.trajectory import Trajectory

@@ -24,7 +24,7 @@ from DualTrackCore.research.comparison import (
 from DualTrackCore.research.comparison.methods import parameter_count
 from DualTrackCore.research.comparison.result_files import PooledCorrelation
 from DualTrackCore.research.comparison.summaries import SHOWN
-from DualTrackCore.research.comparison.tables import text_table, write_tables
+from DualTrackCore.research.comparison.table_files import text_table, write_tables
 from DualTrackCore.trajectory import Trajectory
 
 pytestmark = pytest.mark.filterwarnings("ignore::DualTrackCore.tracking.TrackingWarning")

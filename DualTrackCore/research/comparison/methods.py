@@ -15,7 +15,7 @@ import numpy as np
 
 from DualTrackCore.errors import InputError
 from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter
-from DualTrackCore.research.speckle.motion import (
+from DualTrackCore.research.speckle.decorrelation import (
     DecorrelationCurves,
     elevational_direction,
     elevational_steps,

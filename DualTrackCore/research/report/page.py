@@ -18,7 +18,7 @@ from DualTrackCore.files import replacing
 from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter, Stage
 from DualTrackCore.research.comparison import Comparison
 from DualTrackCore.research.comparison.summaries import SHOWN, TESTED, Pair, Spread, Summary, heading
-from DualTrackCore.research.comparison.tables import NOTICE, interval_text, short_text
+from DualTrackCore.research.comparison.table_files import NOTICE, interval_text, short_text
 from DualTrackCore.research.report.plots import (
     choose_cases,
     families,
