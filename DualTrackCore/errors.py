@@ -16,6 +16,20 @@ class DatasetError(InputError):
     """A data set, or one sweep of it, that cannot be used as it is."""
 
 
+class SweepError(DatasetError):
+    """One sweep of a data set that cannot be used as it is.
+
+    Attributes:
+        path: its file.
+        problem, remedy: what is wrong and what to do, clauses without a full stop.
+        reason: the sentence of the error that showed it, or empty.
+    """
+
+    def __init__(self, path: object, problem: str, remedy: str, reason: str = "") -> None:
+        super().__init__(f"{path} {problem}; {remedy}." + (f" ({reason})" if reason else ""))
+        self.path, self.problem, self.remedy, self.reason = path, problem, remedy, reason
+
+
 class CheckpointError(InputError):
     """A weights file that is damaged, unsafe or of another network."""
 

@@ -26,7 +26,7 @@ class Setting:
     Attributes:
         help: one sentence for people, without a full stop.
         unit: of numbers ("mm"), or empty.
-        at_least, at_most, above: limits of a number, or of each number of a tuple.
+        at_least, at_most, above, below: limits of a number, or of each number of a tuple.
         expects: what the field takes, in words; made of type and limits where empty.
         convert: turns what the caller gave into the value that is checked; for values with several notations.
         group: what the field belongs to; a command takes the options of some groups.
@@ -39,6 +39,7 @@ class Setting:
     at_least: float | None = None
     at_most: float | None = None
     above: float | None = None
+    below: float | None = None
     expects: str = ""
     convert: Callable[[Any], Any] | None = None
     group: str = ""
@@ -50,9 +51,9 @@ class Setting:
         """The limits in words, with a space before them; empty without limits."""
         if self.at_least is not None and self.at_most is not None:
             return f" from {self.at_least} to {self.at_most}"
-        words = "" if self.at_least is None else f" of at least {self.at_least}"
-        words += "" if self.above is None else f" above {self.above}"
-        return words + ("" if self.at_most is None else f"{' and' if words else ''} of at most {self.at_most}")
+        words = {"of at least": self.at_least, "above": self.above, "of at most": self.at_most, "below": self.below}
+        parts = [f"{word} {limit}" for word, limit in words.items() if limit is not None]
+        return " " + " and ".join(parts) if parts else ""
 
     def admits(self, number: float) -> bool:
         """Whether a number is finite and within the limits."""
@@ -61,6 +62,7 @@ class Setting:
             and (self.at_least is None or number >= self.at_least)
             and (self.at_most is None or number <= self.at_most)
             and (self.above is None or number > self.above)
+            and (self.below is None or number < self.below)
         )
 
 

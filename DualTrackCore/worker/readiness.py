@@ -93,7 +93,7 @@ def _import(name: str) -> tuple[ModuleType | None, str | None]:
     try:
         return importlib.import_module(name), None
     except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         return None, f"The package {name} is installed and does not load ({reason}); install it again."
 
 
@@ -134,7 +134,7 @@ def _device(torch: ModuleType, device: str) -> tuple[str | None, str | None]:
     except InputError as error:
         return None, f"Not ready: {error}"
     except RuntimeError as error:
-        reason = str(error).strip().splitlines()[0].rstrip(".")
+        reason = str(error).strip().splitlines()[0]
         return None, f"Not ready: the device {device} does not work ({reason}); choose the device cpu."
     return str(chosen), None
 

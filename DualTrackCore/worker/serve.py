@@ -156,7 +156,7 @@ def described_failure(error: BaseException) -> tuple[str, str]:
         return "input", str(error)
     if isinstance(error, ImportError):
         return "missing", f"A package is missing or does not load ({error}); install the packages of DualTrack again."
-    return "fault", f"A fault of the program: {_first_line(error)}; please report it with the log."
+    return "fault", f"A fault of the program ({_first_line(error)}); please report it with the log."
 
 
 def _request(line: bytes) -> dict[str, Any]:
@@ -204,7 +204,7 @@ def _is_memory(error: BaseException) -> bool:
 
 def _first_line(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0].rstrip('.')}" if lines else type(error).__name__
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
 def _listen(requests: BinaryIO, inbox: queue.SimpleQueue[bytes], folder: Path | None, writing: threading.Lock) -> None:

@@ -140,8 +140,8 @@ class Session:
             greeting = self._message(job, deadline)
         except queue.Empty:
             self._end_process()
-            message = f"The worker process did not answer within {HELLO_TIMEOUT_S:.0f} s; try again."
-            raise self._failed("start", self._with_log(message)) from None
+            clause = f"The worker process did not answer within {HELLO_TIMEOUT_S:.0f} s; try again"
+            raise self._failed("start", self._with_log(clause)) from None
         if greeting["event"] != "hello":
             raise self._broken(greeting, "start")
         if (sentence := mismatch(greeting)) is not None:
@@ -177,15 +177,15 @@ class Session:
         if message["event"] == "ended":
             what, ending = self.process.ending()
             kind = what if what == "memory" else kind
-            sentence = self._with_log(f"The worker process {ending}.")
+            sentence = self._with_log(f"The worker process {ending}")
         else:
-            sentence = self._with_log("The worker process wrote something unreadable and was ended; run it again.")
+            sentence = self._with_log("The worker process wrote something unreadable and was ended; run it again")
         details = "\n".join([*([message["line"]] if "line" in message else []), self.process.log_tail()])
         self._end_process()
         return self._failed(kind, sentence, details)
 
-    def _with_log(self, sentence: str) -> str:
-        return f"{sentence[:-1]}; its log is {self.process.log_path}." if self.process else sentence
+    def _with_log(self, clause: str) -> str:
+        return f"{clause}; its log is {self.process.log_path}." if self.process else f"{clause}."
 
     def _failed(self, kind: str, message: str, details: str | None = None) -> JobFailed:
         if details is None:

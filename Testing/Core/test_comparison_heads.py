@@ -10,7 +10,7 @@ from DualTrackCore.errors import InputError
 from DualTrackCore.network import Model
 from DualTrackCore.research.heads import estimate_with_head, interpolated_poses
 from DualTrackCore.research.training.initial import recipe_card
-from DualTrackCore.research.training.items import SweepItems, collate
+from DualTrackCore.research.training.samples import SweepItems, collate
 from DualTrackCore.research.training.sweeps import SweepSet
 from DualTrackCore.research.training.tasks import build_task
 from DualTrackCore.tracking import estimate_trajectory

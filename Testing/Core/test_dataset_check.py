@@ -81,7 +81,7 @@ def test_a_truncated_file_is_found(place):
     path.write_bytes(path.read_bytes()[:-100])
     found = only(root)
     assert (found.path, found.sweep) == (path, SCAN)
-    assert "damaged or cut short" in found.problem
+    assert "damaged or cut short" in found.reason
     assert found.remedy == "copy the file again, or leave the sweep out"
 
 
@@ -100,7 +100,7 @@ def test_frames_whose_chunks_fail_are_found_by_a_deep_look(place):
     assert check_dataset(root) == []
     found = only(root, deep=True)
     assert (found.path, found.sweep) == (path, SCAN)
-    assert "damaged or cut short" in found.problem
+    assert "damaged or cut short" in found.reason
 
 
 def test_frames_and_poses_of_different_number_are_found(place):
@@ -108,8 +108,8 @@ def test_frames_and_poses_of_different_number_are_found(place):
     change_h5(scan_of(root), tforms=random_poses(FRAMES - 1))
     found = only(root)
     assert found.sweep == SCAN
-    assert "6 frames" in found.problem
-    assert "5 poses" in found.problem
+    assert "6 frames" in found.reason
+    assert "5 poses" in found.reason
 
 
 @pytest.mark.parametrize(
@@ -161,7 +161,7 @@ def test_a_calibration_that_is_not_rigid_is_found_once(place):
     calibration_csv(root / "calib_matrix.csv", rigid=2 * np.eye(4))
     found = only(root)
     assert found.path == root / "calib_matrix.csv"
-    assert "not a rigid motion" in found.problem
+    assert "not a rigid motion" in found.reason
 
 
 def test_missing_scans_are_found_by_landmarks_and_by_the_other_subjects(place):
@@ -201,7 +201,7 @@ def test_a_landmark_outside_of_its_scan_is_found(place, row, told):
     path = change_h5(root / "landmark" / "landmark_051.h5", RH_Per_L_DtP=rows)
     found = only(root)
     assert (found.path, found.sweep) == (path, "051/RH_Per_L_DtP")
-    assert told in found.problem
+    assert told in found.reason
 
 
 def test_landmarks_that_are_missing_or_cannot_be_read_are_found(place):
@@ -291,7 +291,7 @@ def test_a_recording_cut_short_is_found(place):
     path.write_bytes(path.read_bytes()[:-10])
     found = only(root)
     assert (found.path, found.sweep) == (path, "b")
-    assert "cut short" in found.problem
+    assert "cut short" in found.reason
 
 
 def test_a_folder_without_recordings_and_a_broken_configuration_are_found(tmp_path, place):
@@ -301,7 +301,7 @@ def test_a_folder_without_recordings_and_a_broken_configuration_are_found(tmp_pa
     broken.write_text("<a/>")
     findings = check_dataset(place("plus"), calibration=broken)
     assert findings[0].path == broken
-    assert "no transform from Image to Probe" in findings[0].problem
+    assert "no transform from Image to Probe" in findings[0].reason
     assert [finding.sweep for finding in findings[1:]] == ["a", "b", "other/a"]
 
 
@@ -354,7 +354,7 @@ def test_bad_sweeps_are_refused_or_skipped_by_name(place):
 
 
 def test_simulated_sweeps_are_not_rendered_to_be_checked(monkeypatch):
-    from DualTrackCore.research.datasets.simulated import SimulatedEntry
+    from DualTrackCore.research.datasets.simulated_entries import SimulatedEntry
 
     monkeypatch.setattr(SimulatedEntry, "load", lambda self: pytest.fail("a sweep was simulated"))
     dataset = simulated_dataset(count=3)

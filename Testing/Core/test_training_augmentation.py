@@ -5,9 +5,8 @@ import pytest
 from training_data import SPACING_MM, tiny_recipe, tracked_sweep
 
 from DualTrackCore.network import DualTrack, ModelCard
-from DualTrackCore.research.training.augmentation import Draw, targets, thinned
 from DualTrackCore.research.training.initial import recipe_card
-from DualTrackCore.research.training.items import SweepItems
+from DualTrackCore.research.training.samples import Draw, SweepItems, targets, thinned
 from DualTrackCore.research.training.sweeps import SweepSet
 from DualTrackCore.trajectory import accumulate, matrices_from_parameters
 
@@ -135,7 +134,7 @@ def test_a_frame_smaller_than_the_crop_is_padded_and_never_shifted():
 def test_a_sweep_of_another_spacing_is_seen_as_tracking_sees_it(sweep):
     import torch
 
-    from DualTrackCore.research.training.images import SweepImages
+    from DualTrackCore.research.training.samples import SweepImages
     from DualTrackCore.tracking.preprocessing import Preprocessor
 
     card = ModelCard(spacing_mm=(0.4, 0.4))

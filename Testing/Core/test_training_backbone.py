@@ -14,8 +14,8 @@ from DualTrackCore.network import DualTrack, load_model
 from DualTrackCore.network.model import read_weights
 from DualTrackCore.research.training import load_recipe, train
 from DualTrackCore.research.training.initial import initial_network, recipe_card
-from DualTrackCore.research.training.items import SweepItems, collate
 from DualTrackCore.research.training.lightning_task import LightningTask
+from DualTrackCore.research.training.samples import SweepItems, collate
 from DualTrackCore.research.training.sweeps import SweepSet
 from DualTrackCore.tracking import estimate_trajectory
 
@@ -112,9 +112,9 @@ REFUSED = {
     "LoRA on the published trunk": ({"train": "lora"}, "global", "PooledTrunk has none; train it in full"),
     "a rank above the width": ({"name": VIT, "train": "lora", "rank": 500}, "global", "rank is 500; it must be from 1"),
     "a stage without the encoder": ({"name": VIT, "train": "lora"}, "local2", "stage local2 does not train the global"),
-    "another way": ({"train": "half"}, "global", "train is 'half'; it must be one of frozen, full, lora"),
-    "other pixels": ({"pixels": "grey"}, "global", "pixels is 'grey'; it must be one of imagenet, unit"),
-    "no rank": ({"rank": 0}, "global", "rank is 0; it must be at least 1"),
+    "another way": ({"train": "half"}, "global", "train.* is 'half'; expected one of frozen, full, lora"),
+    "other pixels": ({"pixels": "grey"}, "global", "pixels.* is 'grey'; expected one of imagenet, unit"),
+    "no rank": ({"rank": 0}, "global", "rank.* is 0; expected a whole number of at least 1"),
 }
 
 

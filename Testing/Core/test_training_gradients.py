@@ -18,8 +18,8 @@ from DualTrackCore.network.backbones import timm_backbone
 from DualTrackCore.network.fast.convolution_kernels import HAS_FUSED_MULTIPLY_ADD, LANES
 from DualTrackCore.research.baselines import ARCHITECTURES, build_baseline
 from DualTrackCore.research.training.initial import recipe_card
-from DualTrackCore.research.training.items import SweepItems, collate
 from DualTrackCore.research.training.lightning_task import LightningTask
+from DualTrackCore.research.training.samples import SweepItems, collate
 from DualTrackCore.research.training.sweeps import SweepSet
 
 #: Channels that are no multiples of 8.

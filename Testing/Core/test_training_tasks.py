@@ -12,16 +12,20 @@ from DualTrackCore.evaluation.definitions import five_points_mm
 from DualTrackCore.network import DualTrack
 from DualTrackCore.network.model import save_model
 from DualTrackCore.research.training import load_recipe
-from DualTrackCore.research.training.chunks import trunk_in_chunks
 from DualTrackCore.research.training.initial import initial_network, recipe_card
-from DualTrackCore.research.training.items import ItemOrder, SweepItems, collate
-from DualTrackCore.research.training.lightning_items import LightningItems
-from DualTrackCore.research.training.lightning_task import LightningTask, fold_scale, rate_factor, unfold_scale
-from DualTrackCore.research.training.metrics import ValidationSums
-from DualTrackCore.research.training.run import target_statistics
+from DualTrackCore.research.training.lightning_task import (
+    LightningItems,
+    LightningTask,
+    fold_scale,
+    rate_factor,
+    unfold_scale,
+)
+from DualTrackCore.research.training.reporting import ValidationSums
+from DualTrackCore.research.training.samples import ItemOrder, SweepItems, collate, trunk_in_chunks
 from DualTrackCore.research.training.sweeps import SweepSet
 from DualTrackCore.research.training.tasks import build_task
 from DualTrackCore.research.training.token_store import store_tokens, stored_bytes
+from DualTrackCore.research.training.trainer import target_statistics
 from DualTrackCore.trajectory import Trajectory
 
 #: Stage: beginnings of the names of parameters that change.

@@ -7,13 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from DualTrackCore.errors import DatasetError, InputError, OutOfMemoryError
+from DualTrackCore.errors import DatasetError, InputError, OutOfMemoryError, SweepError
 from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter, Stage
-from DualTrackCore.research.datasets.dataset import Dataset, Entry
-from DualTrackCore.research.datasets.findings import Finding
+from DualTrackCore.research.datasets.dataset import COPY_AGAIN, Dataset, Entry, Finding
 from DualTrackCore.research.datasets.layout import overlaps
 from DualTrackCore.research.datasets.opening import find_layout
-from DualTrackCore.research.datasets.simulated import SimulatedEntry
+from DualTrackCore.research.datasets.simulated_entries import SimulatedEntry
 from DualTrackCore.sweep import Sweep
 
 ON_BAD = ("refuse", "skip")
@@ -23,8 +22,6 @@ _FAULTS = (InputError, OutOfMemoryError, OSError)
 
 #: Frames are read in windows of about this many bytes.
 _WINDOW_BYTES = 1 << 24
-
-_COPY_AGAIN = "copy the file again, or leave the sweep out"
 
 
 def check_dataset(
@@ -176,13 +173,11 @@ def _read_frames(sweep: Sweep, deep: bool, reporter: Reporter) -> None:
 
 
 def _fault(entry: Entry, error: Exception, path: Path | None = None) -> Finding:
-    """The finding that an error is, without the name of the file twice."""
+    """The finding that an error is."""
     path = entry.path if path is None else path
-    text = str(error).removeprefix(f"{path}: ").removeprefix(f"{path} ").rstrip(".")
-    problem, _, remedy = text.rpartition("; ")
-    if isinstance(error, DatasetError) and error.__cause__ is None and problem:
-        return Finding(path, entry.name, problem, remedy)
-    return Finding(path, entry.name, text, _COPY_AGAIN)
+    if isinstance(error, SweepError):
+        return Finding(path, entry.name, error.problem, error.remedy, error.reason)
+    return Finding(path, entry.name, "cannot be read", COPY_AGAIN, str(error))
 
 
 def _odd_sizes(sizes: list[tuple[Entry, tuple[int, int]]]) -> list[Finding]:

@@ -16,10 +16,9 @@ from DualTrackCore.files import replacing
 from DualTrackCore.io import load_sweep, save_sweep
 from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter, Stage
 from DualTrackCore.research.datasets.check import examine, usable
-from DualTrackCore.research.datasets.dataset import Dataset, Entry
-from DualTrackCore.research.datasets.findings import Finding
-from DualTrackCore.research.datasets.landmark_files import write_landmarks_csv
-from DualTrackCore.research.datasets.table import (
+from DualTrackCore.research.datasets.dataset import Dataset, Entry, Finding
+from DualTrackCore.research.datasets.file_entry import write_landmarks_csv
+from DualTrackCore.research.datasets.sweep_table import (
     LANDMARKS_COLUMN,
     NAME_COLUMN,
     PATH_COLUMN,
@@ -182,7 +181,9 @@ def _write(entry: Entry, target: Path, cancelled: CancelledCallback | None) -> N
 def _damage(entry: Entry, tolerated: float, error: InputError, reporter: Reporter) -> Finding:
     """What a thorough look says about a sweep whose copying failed."""
     found, _ = examine(entry, True, tolerated, reporter)
-    return found[0] if found else Finding(entry.path, entry.name, str(error).rstrip("."), "copy the file again")
+    return (
+        found[0] if found else Finding(entry.path, entry.name, "cannot be converted", "copy the file again", str(error))
+    )
 
 
 def _landmarks_path(target: Path) -> Path:

@@ -1,4 +1,4 @@
-"""A data set: tracked sweeps with names, read when they are asked for."""
+"""A data set of tracked sweeps: its entries, and findings: what is wrong with it and what to do about that."""
 
 from __future__ import annotations
 
@@ -8,8 +8,39 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from DualTrackCore.errors import DatasetError
+from DualTrackCore.files import plain_values
 from DualTrackCore.landmarks import Landmarks
 from DualTrackCore.sweep import Sweep
+
+#: Remedy for a file that is damaged.
+COPY_AGAIN = "copy the file again, or leave the sweep out"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong.
+
+    Attributes:
+        path: the file or folder.
+        sweep: name of the sweep that it is about; None for the data set as a whole.
+        problem: what is wrong, a clause without a full stop.
+        remedy: what to do, a clause without a full stop.
+        reason: the sentence of the error that showed it; empty where there was none.
+    """
+
+    path: Path
+    sweep: str | None
+    problem: str
+    remedy: str
+    reason: str = ""
+
+    def __str__(self) -> str:
+        reason = f" ({self.reason})" if self.reason else ""
+        return f"{self.path}: {self.problem}; {self.remedy}.{reason}"
+
+    def as_json(self) -> dict[str, str | None]:
+        """Plain values."""
+        return plain_values(self)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 from DualTrackCore.errors import InputError
 from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter
 from DualTrackCore.research.simulation import FAMILIES
-from DualTrackCore.research.simulation.stored import Simulation, stored_sweeps
+from DualTrackCore.research.simulation.simulator import Simulation, stored_sweeps
 from DualTrackCore.sweep import Sweep
 
 #: First seed and first speckle seed of held-out sweeps, and how many speckle volumes they share.

@@ -7,8 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from DualTrackCore.research.datasets.dataset import Entry
-from DualTrackCore.research.datasets.findings import Finding
+from DualTrackCore.research.datasets.dataset import Entry, Finding
 
 
 class Layout(ABC):

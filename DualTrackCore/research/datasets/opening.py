@@ -8,8 +8,8 @@ from DualTrackCore.errors import DatasetError
 from DualTrackCore.research.datasets.dataset import Dataset
 from DualTrackCore.research.datasets.layout import Layout, overlaps
 from DualTrackCore.research.datasets.sequences import SequenceFolder
-from DualTrackCore.research.datasets.simulated import SIMULATED_SETS, simulated_dataset
-from DualTrackCore.research.datasets.table import Table
+from DualTrackCore.research.datasets.simulated_entries import SIMULATED_SETS, simulated_dataset
+from DualTrackCore.research.datasets.sweep_table import Table
 from DualTrackCore.research.datasets.tus_rec import TusRecFolder
 
 

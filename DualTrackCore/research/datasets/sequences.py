@@ -13,9 +13,8 @@ from pathlib import Path
 
 from DualTrackCore.errors import InputError
 from DualTrackCore.io import read_calibration
-from DualTrackCore.research.datasets.dataset import Entry
+from DualTrackCore.research.datasets.dataset import Entry, Finding
 from DualTrackCore.research.datasets.file_entry import FileEntry
-from DualTrackCore.research.datasets.findings import Finding
 from DualTrackCore.research.datasets.layout import Layout, visible_files
 
 #: Endings of the files that may hold tracked frames; .zraw and .raw belong to a .mhd.
@@ -58,7 +57,7 @@ class SequenceFolder(Layout):
             if self._calibration.suffix.lower() != ".csv":
                 read_calibration(self._calibration)
         except InputError as error:
-            yield Finding(self._calibration, None, str(error).rstrip("."), "give the calibration of this probe")
+            yield Finding(self._calibration, None, "cannot be used", "give the calibration of this probe", str(error))
 
     def _entry(self, name: str, path: Path, root: Path) -> Entry:
         nearby = _configuration_near(path, root) if self._calibration is None else None

@@ -20,10 +20,8 @@ import numpy as np
 from DualTrackCore.errors import InputError
 from DualTrackCore.io.hdf5_frames import opened
 from DualTrackCore.io.tus_rec import CALIBRATION_NAME, read_calib_matrix
-from DualTrackCore.research.datasets.dataset import Entry
-from DualTrackCore.research.datasets.file_entry import FileEntry
-from DualTrackCore.research.datasets.findings import Finding
-from DualTrackCore.research.datasets.landmark_files import landmark_keys, same_scan
+from DualTrackCore.research.datasets.dataset import Entry, Finding
+from DualTrackCore.research.datasets.file_entry import FileEntry, landmark_keys, same_scan
 from DualTrackCore.research.datasets.layout import Layout, visible_files
 
 KEYS_NAME = "dataset_keys.h5"
@@ -140,7 +138,7 @@ class TusRecFolder(Layout):
             try:
                 read_calib_matrix(path)
             except InputError as error:
-                yield Finding(path, None, f"the calibration cannot be used: {_clause(error)}", "copy the file again")
+                yield Finding(path, None, "the calibration cannot be used", "copy the file again", str(error))
 
 
 def _parts_below(place: Path) -> tuple[_Part, ...]:
@@ -187,7 +185,7 @@ def _of_keys(part: _Part, scans: dict[str, Path]) -> Iterator[Finding]:
         with opened(path) as file:
             keys = sorted(file)
     except InputError as error:
-        yield Finding(path, None, f"the list of scans cannot be read: {_clause(error)}", "copy the file again")
+        yield Finding(path, None, "the list of scans cannot be read", "copy the file again", str(error))
         return
     known = {same_scan(name) for name in scans}
     listed = set()
@@ -214,7 +212,7 @@ def _of_landmarks(part: _Part, scans: dict[str, Path]) -> Iterator[Finding]:
             keys = landmark_keys(path)
         except InputError as error:
             unreadable.add(subject)
-            yield Finding(path, None, f"the landmarks cannot be read: {_clause(error)}", "copy the file again")
+            yield Finding(path, None, "the landmarks cannot be read", "copy the file again", str(error))
             continue
         marked |= {same_scan(f"{subject}/{key}") for key in keys}
         for key in keys:
@@ -240,7 +238,3 @@ def _of_subjects(part: _Part, scans: dict[str, Path]) -> Iterator[Finding]:
         for scan in sorted(usual - names):
             path = part.frames / subject / f"{scan}.h5"
             yield Finding(path, f"{subject}/{scan}", "the scan is missing, and most subjects have it", "copy it in")
-
-
-def _clause(error: InputError) -> str:
-    return str(error).rstrip(".")

@@ -11,9 +11,8 @@ from __future__ import annotations
 import numpy as np
 
 from DualTrackCore.errors import InputError
-from DualTrackCore.research.simulation.beams import Beams, FanBeams, ParallelBeams
 from DualTrackCore.research.simulation.phantom import Phantom
-from DualTrackCore.research.simulation.probe import Probe
+from DualTrackCore.research.simulation.probe import Beams, FanBeams, ParallelBeams, Probe
 from DualTrackCore.research.simulation.speckle import (
     SIDE,
     SIGMA_SAMPLES,

@@ -1,27 +1,18 @@
 """Staged training of the network on tracked sweeps, from recipes; needs the extra `train`."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
-from DualTrackCore.errors import MissingDependencyError
-from DualTrackCore.research.training.recipe import Recipe, load_recipe, recipe_names
+from DualTrackCore.lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from DualTrackCore.research.training.run import TrainingResult, train
+    from DualTrackCore.research.training.recipe import Recipe as Recipe
+    from DualTrackCore.research.training.recipe import load_recipe as load_recipe
+    from DualTrackCore.research.training.recipe import recipe_names as recipe_names
+    from DualTrackCore.research.training.trainer import TrainingResult as TrainingResult
+    from DualTrackCore.research.training.trainer import train as train
 
-__all__ = ["Recipe", "TrainingResult", "load_recipe", "recipe_names", "train"]
-
-
-def __getattr__(name: str) -> object:
-    if name not in ("TrainingResult", "train"):
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    try:
-        from DualTrackCore.research.training import run
-    except ModuleNotFoundError as error:
-        if (error.name or "").startswith("DualTrackCore"):
-            raise
-        raise MissingDependencyError(
-            f"Training needs the package {error.name}: pip install 'dualtrack[train]'."
-        ) from None
-    return getattr(run, name)
+__getattr__, __dir__, __all__ = lazy_exports(
+    __name__,
+    {"recipe": ["Recipe", "load_recipe", "recipe_names"], "trainer": ["TrainingResult", "train"]},
+    extra="train",
+)

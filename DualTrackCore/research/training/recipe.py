@@ -7,26 +7,26 @@ named without folder and suffix (`mini/local1`, `paper/fusion`).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal, get_args
 
-from DualTrackCore.errors import InputError, MissingDependencyError
+import yaml
+
+from DualTrackCore.errors import InputError
 from DualTrackCore.research.training.recipe_backbone import Backbone
-from DualTrackCore.research.training.recipe_fields import build
+from DualTrackCore.settings import build, check_settings, setting
 
-STAGES = ("local1", "local2", "local3", "global", "fusion", "finetune1", "finetune2", "baseline")
+Stage = Literal["local1", "local2", "local3", "global", "fusion", "finetune1", "finetune2", "baseline"]
+STAGES = get_args(Stage)
 #: Stages that see windows of consecutive frames; `global` sees frames drawn at random, the others whole sweeps.
 WINDOW_STAGES = ("local1", "local2", "baseline")
 #: Stages that train the global encoder.
 GLOBAL_STAGES = ("global", "fusion", "finetune1", "finetune2")
 #: Stages that can work from stored class tokens, because trunk and ViT are frozen.
 TOKEN_STAGES = ("local3", "fusion", "finetune1")
-DATA_KINDS = ("simulated", "tusrec", "dualtrack_h5")
-METRICS = ("gpe_five_point_mm", "lpe_five_point_mm", "loss")
 PRECISIONS = {"fp32": "32-true", "fp16": "16-mixed", "bf16": "bf16-mixed"}
-WEIGHTINGS = ("equal", "likelihood")
 
 _RECIPES = Path(__file__).with_name("recipes")
 
@@ -47,10 +47,10 @@ class Initial:
     local_encoder: str | None = None
     global_encoder: str | None = None
     local_trunk: str | None = None
-    positions: str = "random"
+    positions: Literal["random", "waves"] = "random"
 
     def __post_init__(self) -> None:
-        _one_of("positions", self.positions, ("random", "waves"))
+        check_settings(self)
 
 
 @dataclass(frozen=True)
@@ -71,12 +71,12 @@ class Data:
         memory_gb: frames kept in memory, in each training process; the rest is read window by window.
     """
 
-    kind: str
+    kind: Literal["simulated", "tusrec", "dualtrack_h5"]
     seeds: tuple[int, int] | None = None
     validation_seeds: tuple[int, int] | None = None
-    frames: int = 200
+    frames: int = setting(200, at_least=2)
     families: tuple[str, ...] | None = None
-    speckles: int | None = None
+    speckles: int | None = setting(None, at_least=1)
     store: bool = True
     folder: str | None = None
     validation_folder: str | None = None
@@ -86,7 +86,7 @@ class Data:
     memory_gb: float = 4.0
 
     def __post_init__(self) -> None:
-        _one_of("kind", self.kind, DATA_KINDS)
+        check_settings(self)
         needed = {
             "simulated": ("seeds", "validation_seeds"),
             "tusrec": ("folder", "validation_folder"),
@@ -100,8 +100,6 @@ class Data:
                 raise InputError("seeds and validation_seeds are [first, one past the last], first below last.")
             if max(a, c) < min(b, d):
                 raise InputError("seeds and validation_seeds overlap; validation needs sweeps of its own.")
-            _at_least("frames", self.frames, 2)
-            _at_least("speckles", 1 if self.speckles is None else self.speckles, 1)
 
 
 @dataclass(frozen=True)
@@ -118,18 +116,15 @@ class Sampling:
         chunk_frames: frames through a trunk at a time where it runs over a whole sweep.
     """
 
-    window: int = 16
-    windows_per_sweep: int = 1
-    random_frames: int = 64
-    stored_crops: int = 0
-    token_type: str = "float32"
-    chunk_frames: int = 128
+    window: int = setting(16, at_least=2)
+    windows_per_sweep: int = setting(1, at_least=1)
+    random_frames: int = setting(64, at_least=2)
+    stored_crops: int = setting(0, at_least=0)
+    token_type: Literal["float16", "float32"] = "float32"
+    chunk_frames: int = setting(128, at_least=1)
 
     def __post_init__(self) -> None:
-        for name, least in (("window", 2), ("windows_per_sweep", 1), ("random_frames", 2), ("chunk_frames", 1)):
-            _at_least(name, getattr(self, name), least)
-        _at_least("stored_crops", self.stored_crops, 0)
-        _one_of("token_type", self.token_type, ("float16", "float32"))
+        check_settings(self)
 
 
 @dataclass(frozen=True)
@@ -143,42 +138,37 @@ class Augmentation:
         drop: leave out `drop_fraction` of the frames.
     """
 
-    hflip: float = 0.0
-    reverse: float = 0.0
+    hflip: float = setting(0.0, at_least=0, at_most=1)
+    reverse: float = setting(0.0, at_least=0, at_most=1)
     crop: bool = False
-    drop: float = 0.0
-    drop_fraction: float = 0.1
+    drop: float = setting(0.0, at_least=0, at_most=1)
+    drop_fraction: float = setting(0.1, at_least=0, below=1)
 
     def __post_init__(self) -> None:
-        for f in fields(self):
-            value = getattr(self, f.name)
-            if not 0 <= value <= 1 or (f.name == "drop_fraction" and value == 1):
-                raise InputError(f"{f.name} is {value}; it must lie between 0 and 1.")
+        check_settings(self)
 
 
 @dataclass(frozen=True)
 class Optimiser:
     """AdamW."""
 
-    lr: float
-    weight_decay: float = 0.0
-    betas: tuple[float, float] = (0.9, 0.999)
+    lr: float = setting(above=0)
+    weight_decay: float = setting(0.0, at_least=0)
+    betas: tuple[float, float] = setting((0.9, 0.999), at_least=0, below=1)
 
     def __post_init__(self) -> None:
-        if not self.lr > 0 or not self.weight_decay >= 0 or not all(0 <= b < 1 for b in self.betas):
-            raise InputError("lr must be above 0, weight_decay at least 0, betas at least 0 and below 1.")
+        check_settings(self)
 
 
 @dataclass(frozen=True)
 class Validation:
     """Every how many epochs, and the metric (smaller is better) that chooses the best checkpoint."""
 
-    every: int = 1
-    metric: str = "gpe_five_point_mm"
+    every: int = setting(1, at_least=1)
+    metric: Literal["gpe_five_point_mm", "lpe_five_point_mm", "loss"] = "gpe_five_point_mm"
 
     def __post_init__(self) -> None:
-        _at_least("every", self.every, 1)
-        _one_of("metric", self.metric, METRICS)
+        check_settings(self)
 
 
 @dataclass(frozen=True)
@@ -209,15 +199,15 @@ class Recipe:
         seed: of initial weights, sampling and dropout.
     """
 
-    stage: str
+    stage: Stage
     output: str
     data: Data
     optimiser: Optimiser
-    epochs: int
-    batch_size: int
-    warmup_epochs: int = 0
+    epochs: int = setting(at_least=1)
+    batch_size: int = setting(at_least=1)
+    warmup_epochs: int = setting(0, at_least=0)
     end_epoch: int | None = None
-    accumulate: int = 1
+    accumulate: int = setting(1, at_least=1)
     initial: Initial = field(default_factory=Initial)
     model: Mapping[str, Any] = field(default_factory=dict)
     baseline: Mapping[str, Any] = field(default_factory=dict)
@@ -226,25 +216,19 @@ class Recipe:
     sampling: Sampling = field(default_factory=Sampling)
     augmentation: Augmentation = field(default_factory=Augmentation)
     validation: Validation = field(default_factory=Validation)
-    precision: str = "fp32"
+    precision: Literal["fp32", "fp16", "bf16"] = "fp32"
     standardise: bool = False
-    weighting: str = "equal"
-    head_grid: int = 4
-    save_every: int = 1
-    workers: int = 0
-    devices: int = 1
-    nodes: int = 1
+    weighting: Literal["equal", "likelihood"] = "equal"
+    head_grid: int = setting(4, at_least=1)
+    save_every: int = setting(1, at_least=1)
+    workers: int = setting(0, at_least=0)
+    devices: int = setting(1, at_least=1)
+    nodes: int = setting(1, at_least=1)
     accelerator: str = "auto"
-    seed: int = 0
+    seed: int = setting(0, at_least=0)
 
     def __post_init__(self) -> None:
-        _one_of("stage", self.stage, STAGES)
-        _one_of("precision", self.precision, PRECISIONS)
-        _one_of("weighting", self.weighting, WEIGHTINGS)
-        for name in ("epochs", "batch_size", "accumulate", "head_grid", "save_every", "devices", "nodes"):
-            _at_least(name, getattr(self, name), 1)
-        for name in ("warmup_epochs", "workers", "seed"):
-            _at_least(name, getattr(self, name), 0)
+        check_settings(self)
         if self.end_epoch is not None and not 1 <= self.end_epoch <= self.epochs:
             raise InputError(f"end_epoch is {self.end_epoch}; it must lie between 1 and epochs ({self.epochs}).")
         if self.warmup_epochs >= self.epochs:
@@ -307,7 +291,6 @@ def _find(name_or_path: str | Path) -> Path:
 
 
 def _read(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
-    yaml = _yaml()
     if path in above:
         raise InputError(f"base in {path.name} leads back to the file itself.")
     try:
@@ -336,7 +319,6 @@ def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any
 
 
 def _apply(values: dict[str, Any], change: str) -> None:
-    yaml = _yaml()
     key, equals, text = change.partition("=")
     if not equals or not key.strip():
         raise InputError(f"The change {change!r} is not of the form key=value.")
@@ -350,21 +332,3 @@ def _apply(values: dict[str, Any], change: str) -> None:
         place[last] = yaml.safe_load(text)
     except yaml.YAMLError:
         raise InputError(f"The value in {change!r} is not YAML.") from None
-
-
-def _yaml() -> Any:
-    try:
-        import yaml
-    except ImportError:
-        raise MissingDependencyError("Recipes need the package pyyaml: pip install 'dualtrack[train]'.") from None
-    return yaml
-
-
-def _one_of(name: str, value: str, allowed: Sequence[str] | Mapping[str, Any]) -> None:
-    if value not in allowed:
-        raise InputError(f"{name} is {value!r}; it must be one of {', '.join(allowed)}.")
-
-
-def _at_least(name: str, value: float, least: float) -> None:
-    if value < least:
-        raise InputError(f"{name} is {value}; it must be at least {least}.")

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from DualTrackCore.errors import InputError
-
-#: How the backbone learns: not at all, every weight, or low-rank adapters on its attention.
-BACKBONE_TRAINING = ("frozen", "full", "lora")
-#: What grey values the RGB images of a pretraining were turned into: ImageNet's mean and deviation, or 0 to 1.
-PRETRAINING_PIXELS = ("imagenet", "unit")
+from DualTrackCore.settings import check_settings, setting
 
 
 @dataclass(frozen=True)
@@ -29,16 +25,12 @@ class Backbone:
 
     name: str | None = None
     weights: str | None = None
-    train: str = "full"
-    rank: int = 32
-    pixels: str = "imagenet"
+    train: Literal["frozen", "full", "lora"] = "full"
+    rank: int = setting(32, at_least=1)
+    pixels: Literal["imagenet", "unit"] = "imagenet"
 
     def __post_init__(self) -> None:
-        for name, allowed in (("train", BACKBONE_TRAINING), ("pixels", PRETRAINING_PIXELS)):
-            if getattr(self, name) not in allowed:
-                raise InputError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(allowed)}.")
-        if self.rank < 1:
-            raise InputError(f"rank is {self.rank}; it must be at least 1.")
+        check_settings(self)
 
     def model_arguments(self, model: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments of the network with this backbone's name among them.

@@ -11,7 +11,7 @@ from DualTrackCore.errors import DatasetError, InputError
 from DualTrackCore.network.catalogue import ModelCard
 from DualTrackCore.progress import Reporter, Stage
 from DualTrackCore.research.datasets import Dataset, open_dataset
-from DualTrackCore.research.simulation.stored import Simulation, stored_sweeps
+from DualTrackCore.research.simulation.simulator import Simulation, stored_sweeps
 from DualTrackCore.research.training.recipe import Data
 from DualTrackCore.sweep import Sweep
 

@@ -16,10 +16,9 @@ from torch import Tensor, nn
 from DualTrackCore.errors import InputError
 from DualTrackCore.network import DualTrack
 from DualTrackCore.research.baselines import MotionNetwork, motions_in_pieces
-from DualTrackCore.research.training.backbone import restrict_backbone
-from DualTrackCore.research.training.chunks import trunk_in_chunks
-from DualTrackCore.research.training.items import Item
+from DualTrackCore.research.training.initial import restrict_backbone
 from DualTrackCore.research.training.recipe import Recipe
+from DualTrackCore.research.training.samples import Item, trunk_in_chunks
 from DualTrackCore.tracking.preprocessing import as_grey
 
 

@@ -21,7 +21,7 @@ from DualTrackCore.files import replacing
 from DualTrackCore.network import DualTrack
 from DualTrackCore.network.dualtrack import LocalEncoder
 from DualTrackCore.network.fast import StreamingTrunk
-from DualTrackCore.research.training.items import SweepItems, variant_index
+from DualTrackCore.research.training.samples import SweepItems, variant_index
 from DualTrackCore.tracking.preprocessing import as_grey
 
 

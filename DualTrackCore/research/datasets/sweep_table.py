@@ -13,9 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from DualTrackCore.errors import DatasetError
-from DualTrackCore.research.datasets.dataset import Entry
+from DualTrackCore.research.datasets.dataset import Entry, Finding
 from DualTrackCore.research.datasets.file_entry import FileEntry
-from DualTrackCore.research.datasets.findings import Finding
 from DualTrackCore.research.datasets.layout import Layout, visible_files
 
 TABLE_NAME = "metadata.csv"

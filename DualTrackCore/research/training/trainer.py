@@ -27,11 +27,10 @@ from DualTrackCore.network.model import save_model
 from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter
 from DualTrackCore.research.baselines import save_baseline
 from DualTrackCore.research.training.initial import WEIGHTS_NAME, initial_network, recipe_card
-from DualTrackCore.research.training.items import SweepItems
-from DualTrackCore.research.training.lightning_items import LightningItems
-from DualTrackCore.research.training.lightning_task import LightningTask, fold_scale
+from DualTrackCore.research.training.lightning_task import LightningItems, LightningTask, fold_scale
 from DualTrackCore.research.training.recipe import PRECISIONS, Recipe
 from DualTrackCore.research.training.reporting import EpochLines, StopWhenCancelled
+from DualTrackCore.research.training.samples import SweepItems
 from DualTrackCore.research.training.sweeps import training_sweeps
 
 #: Items whose targets decide mean and scale, and the least scale of a component (mm or degrees).

@@ -1,23 +1,156 @@
-"""Training and validation items: which frames of which sweep, as tensors with their targets."""
+"""Training samples: windows and whole sweeps, their images with augmentation, and frames of a file in chunks."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 from torch.utils.data import Dataset, Sampler
 
 from DualTrackCore.errors import InputError
 from DualTrackCore.evaluation.definitions import five_points_mm
-from DualTrackCore.network import DualTrack, ModelCard
+from DualTrackCore.network import DualTrack
+from DualTrackCore.network.catalogue import ModelCard
+from DualTrackCore.network.dualtrack import LocalEncoder
 from DualTrackCore.research.baselines import MotionNetwork
-from DualTrackCore.research.training.augmentation import Draw, item_random, targets, thinned
-from DualTrackCore.research.training.images import SweepImages
 from DualTrackCore.research.training.recipe import WINDOW_STAGES, Recipe
 from DualTrackCore.research.training.sweeps import SweepSet
+from DualTrackCore.sweep import Sweep
+from DualTrackCore.tracking.preprocessing import Preprocessor, as_grey
+from DualTrackCore.tracking.test_time_augmentation import mirrored, shifted
+from DualTrackCore.trajectory import invert_rigid, parameters_from_matrices
+
+
+def trunk_in_chunks(
+    local: LocalEncoder, images: Callable[[int, int], Tensor], frames: int, size: int, head: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """`head` of the trunk's feature maps, for all frames.
+
+    Args:
+        local: its trunk must be in evaluation mode.
+        images: crops [B, n, crop, crop] of frames start to stop - 1.
+        frames: number of frames of the sweep.
+        size: frames a piece, without margins.
+        head: feature maps [B, C, n, h, w] to [B, n, ...], frame by frame.
+
+    Returns:
+        [B, frames, ...].
+    """
+    margin = local.trunk.reach_frames
+
+    def piece(crops: Tensor, first: int, count: int) -> Tensor:
+        return head(local.trunk(as_grey(crops)[:, None])[:, :, first : first + count])
+
+    parts = []
+    for start in range(0, frames, size):
+        stop = min(start + size, frames)
+        low = max(start - margin, 0)
+        crops = images(low, min(stop + margin, frames))
+        if torch.is_grad_enabled() and size < frames:  # a single piece would be computed twice and save nothing
+            parts.append(checkpoint(piece, crops, start - low, stop - start, use_reentrant=False))
+        else:
+            parts.append(piece(crops, start - low, stop - start))
+    return torch.cat(parts, dim=1)
+
+
+class SweepImages:
+    """Images of one sweep for one network, the same as :class:`Preprocessor` makes, with flips and shifted crops.
+
+    Args:
+        sweep: spacing known.
+        card: gives the spacing and the normalisation of whole frames.
+        crop_size, global_size: the network's.
+    """
+
+    def __init__(self, sweep: Sweep, card: ModelCard, crop_size: int, global_size: int) -> None:
+        self._frames = sweep.frames
+        spacing = sweep.require_spacing()
+        self._prepared = Preprocessor(
+            sweep.frame_size, spacing, card.spacing_mm, crop_size, global_size, card.global_mean, card.global_std
+        )
+
+    @property
+    def shift_limits(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Least and greatest shift of the crop from its central place, for rows and for columns."""
+        return self._prepared.shift_limits
+
+    def local(self, frames: np.ndarray, flipped: bool, shift: tuple[int, int]) -> Tensor:
+        """Crops [n, crop, crop] of frames given by index; uint8 where nothing is resampled, else float32 in 0 to 1."""
+        return self._prepared.crops(self._images(frames, flipped), shift).contiguous()
+
+    def whole(self, frames: np.ndarray, flipped: bool) -> Tensor:
+        """Whole frames [n, global_size, global_size] float32, normalised."""
+        return self._prepared.global_image(self._images(frames, flipped))
+
+    def _images(self, frames: np.ndarray, flipped: bool) -> Tensor:
+        pixels = self._read(frames)
+        return torch.from_numpy(np.ascontiguousarray(pixels[:, :, ::-1] if flipped else pixels))
+
+    def _read(self, frames: np.ndarray) -> np.ndarray:
+        """Frames by index, in runs of neighbours where they lie in a file."""
+        if isinstance(self._frames, np.ndarray):
+            return self._frames[frames]
+        low, high = int(frames.min()), int(frames.max()) + 1
+        if high - low <= 2 * len(frames):
+            return np.asarray(self._frames[low:high])[frames - low]
+        return np.concatenate([np.asarray(self._frames[i : i + 1]) for i in frames.tolist()])
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One item of a sweep.
+
+    Attributes:
+        frames: [n] indices into the sweep, in the order in which the network sees them.
+        positions: [n] index of each of them in the sequence it is taken from (the sweep, the reversed sweep).
+        flipped: whether the images are mirrored left to right.
+        shift: (rows, columns) that the local crop lies off its central place, pixels at the model's spacing, after
+            the flip.
+        variant: which stored class tokens belong to it, or None.
+    """
+
+    frames: np.ndarray
+    positions: np.ndarray
+    flipped: bool = False
+    shift: tuple[int, int] = (0, 0)
+    variant: int | None = None
+
+
+def item_random(seed: int, epoch: int, item: int) -> np.random.Generator:
+    """The random numbers of one item in one epoch."""
+    return np.random.default_rng([seed, epoch, item])
+
+
+def targets(poses: np.ndarray, valid: np.ndarray, draw: Draw, spacing_mm: tuple[float, float]) -> np.ndarray:
+    """Relative motions that the network must find in the drawn images.
+
+    Args:
+        poses: [N, 4, 4] of the sweep, frame0_from_image, mm.
+        valid: [N] bool.
+        draw: the item; n frames.
+        spacing_mm: the model's (columns, rows).
+
+    Returns:
+        [n - 1, 6] float64, mm and degrees, of frame i + 1 in frame i of the item, in the coordinates of the flipped
+        and shifted images; NaN where a pose is not valid.
+    """
+    chosen = np.where(valid[:, None, None], poses, np.nan)[draw.frames]
+    relative = invert_rigid(chosen[:-1]) @ chosen[1:]
+    if draw.flipped:
+        relative = mirrored(relative)
+    return parameters_from_matrices(shifted(relative, draw.shift, spacing_mm))
+
+
+def thinned(count: int, fraction: float, random: np.random.Generator) -> np.ndarray:
+    """Indices of `count` frames without a random `fraction` of them; at least two stay."""
+    dropped = min(round(count * fraction), max(count - 2, 0))
+    return np.sort(random.permutation(count)[dropped:])
+
 
 Item = dict[str, Tensor]
 

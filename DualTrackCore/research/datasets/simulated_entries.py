@@ -17,7 +17,7 @@ from DualTrackCore.research.datasets.held_out import (
     sweep_name,
 )
 from DualTrackCore.research.simulation import FAMILIES
-from DualTrackCore.research.simulation.stored import Simulation, simulator_hash
+from DualTrackCore.research.simulation.simulator import Simulation, simulator_hash
 from DualTrackCore.sweep import Sweep
 
 #: Words that stand for a simulated data set where a folder or file is expected, and what each of them means.
