@@ -119,7 +119,7 @@ def choose_chunk(chunk_frames: int | str, network: DualTrack, device: torch.devi
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether torch failed for want of memory; on the CPU and on MPS it says so in a plain RuntimeError."""
+    """Whether torch failed because no memory was left; on the CPU and on MPS it says so in a plain RuntimeError."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     text = str(error).lower()

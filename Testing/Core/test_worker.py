@@ -221,7 +221,7 @@ def test_the_exit_codes_of_windows_become_words(monkeypatch):
         (OSError(errno.ENOSPC, "No space left on device"), "disk", "is full; free some space or set TMPDIR"),
         (MissingDependencyError("av is needed."), "missing", "av is needed."),
         (ModuleNotFoundError("No module named 'timm'"), "missing", "No module named 'timm'"),
-        (ZeroDivisionError("division by zero\nmore"), "fault", "ZeroDivisionError: division by zero; please report"),
+        (ZeroDivisionError("division by zero\nmore"), "fault", "(ZeroDivisionError: division by zero); please report"),
     ],
 )
 def test_an_error_of_a_run_becomes_one_sentence(error, kind, words):
