@@ -54,7 +54,7 @@ def convert(options: Namespace, console: Console) -> None:
         )
     except KeyboardInterrupt:
         raise Cancelled(
-            f"Cancelled; sweeps that are finished stay in {options.output}, and the same command goes on from there."
+            f"Cancelled; sweeps that are finished stay in {options.output}, and the same command continues from there."
         ) from None
     for finding in done.skipped:
         console.warn(f"Left out {finding.sweep}. {finding}")

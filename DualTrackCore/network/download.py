@@ -127,7 +127,7 @@ def _receive(transfer: _Transfer, start: int) -> None:
     try:
         HTTPDownloader(progressbar=transfer, chunk_size=_BLOCK_BYTES, **options)(url, file, None)
     except Cancelled:
-        kept = f"the {size_text(file.tell())} that have arrived are kept, and the same command goes on from there"
+        kept = f"the {size_text(file.tell())} that have arrived are kept, and the same command continues from there"
         raise Cancelled(f"Cancelled; {kept}.") from None
     except RequestException as error:
         raise DownloadError(_problem(transfer, error)) from error

@@ -234,7 +234,7 @@ def test_an_interrupted_command_says_that_finished_sweeps_stay(tmp_path, monkeyp
 
     monkeypatch.setattr(dataset, "convert_dataset", interrupted)
     assert main(["dataset", "convert", str(dualtrack_table(tmp_path / "set")), "-o", str(tmp_path / "out")]) == 1
-    assert "the same command goes on from there" in capsys.readouterr().err
+    assert "the same command continues from there" in capsys.readouterr().err
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path, capsys):
