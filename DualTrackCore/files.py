@@ -15,8 +15,6 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from DualTrackCore.errors import OutputError
 
 
@@ -114,7 +112,7 @@ def plain_values(value: Any) -> Any:
         return plain_values(asdict(value))
     if isinstance(value, Mapping):
         return {str(key): plain_values(item) for key, item in value.items()}
-    if isinstance(value, np.ndarray | np.generic):
+    if hasattr(value, "tolist"):  # an array, or a number of one; numpy itself may not be installed yet
         return plain_values(value.tolist())
     if isinstance(value, list | tuple | set | frozenset):
         return [plain_values(item) for item in value]

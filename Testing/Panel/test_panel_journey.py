@@ -8,6 +8,7 @@ import slicer
 from journey import add_clip, choose_file, clip_of, finish, scene_names, use_a_model
 
 from DualTrackCore import Sweep
+from DualTrackCore.progress import Progress, Stage
 
 
 def test_an_empty_scene_says_what_to_do(host, panel, pictures):
@@ -183,6 +184,7 @@ def test_closing_the_scene_during_a_run_leaves_nothing_behind(host, panel, tiny_
     host.wait_until(lambda: " of 168" in panel.ui.progressLabel.text, 120)
     pid, run = panel.logic._client.pid, panel.run
     slicer.mrmlScene.Clear(False)
+    panel.runSection._on_progress(Progress(Stage.NETWORK, 3, 168))  # one that was on its way
     host.wait_until(lambda: run.state == "cancelled", 10)
     assert not _alive(pid)
     assert panel.ui.clipComboBox.count == 0

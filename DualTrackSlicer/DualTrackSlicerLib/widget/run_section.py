@@ -110,6 +110,8 @@ class RunSection:
         panel.update()
 
     def _on_progress(self, report: Progress) -> None:
+        if self.panel.run is None:
+            return  # of a scene that has been closed
         bar = self.ui.progressBar
         if report.total > 1:
             bar.setRange(0, report.total)
