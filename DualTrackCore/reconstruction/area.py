@@ -65,7 +65,9 @@ class Fan:
 
     def __post_init__(self) -> None:
         for name in ("origin_pixel", "angles_deg", "radii_pixel"):
-            object.__setattr__(self, name, _pair(getattr(self, name), f"fan's {name}"))
+            values = getattr(self, name)
+            pair = finite_numbers(values, (2,), f"The fan's {name} {values!r} is not two finite numbers.")
+            object.__setattr__(self, name, tuple(pair.tolist()))
         low, high = self.angles_deg
         if not -90 < low < high < 90:
             raise InputError(f"The fan angles {low:g} to {high:g} degrees must rise and lie between -90 and 90.")
@@ -129,12 +131,10 @@ def clip_rectangle(clip: object, frame_size: tuple[int, int]) -> Rectangle:
     height, width = frame_size
     if clip is None:
         return Rectangle(0, 0, width - 1, height - 1)
-    try:
-        values = np.asarray(clip, dtype=np.float64)
-    except (TypeError, ValueError):
-        values = np.empty(0)
-    if values.shape != (4,) or not np.isfinite(values).all() or (values != np.round(values)).any():
-        raise InputError(f"The clip rectangle {clip!r} is not four whole numbers: x, y, width, height in pixels.")
+    not_whole = f"The clip rectangle {clip!r} is not four whole numbers: x, y, width, height in pixels."
+    values = finite_numbers(clip, (4,), not_whole)
+    if (values != np.round(values)).any():
+        raise InputError(not_whole)
     x, y, columns, rows = (int(value) for value in values)
     if columns < 1 or rows < 1:
         raise InputError(f"The clip rectangle {clip!r} has no extent; its width and height must be at least 1 pixel.")
@@ -187,11 +187,12 @@ def resolved_area(sweep: Sweep, clip: object, fan: object) -> tuple[tuple[int, i
     return (box.left, box.top, box.right - box.left, box.bottom - box.top), area.fan
 
 
-def _pair(values: object, what: str) -> tuple[float, float]:
+def finite_numbers(values: object, shape: tuple[int, ...], complaint: str) -> np.ndarray:
+    """Return the values as float64 of this shape; InputError with the complaint where they are not finite numbers."""
     try:
         array = np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError):
         array = np.empty(0)
-    if array.shape != (2,) or not np.isfinite(array).all():
-        raise InputError(f"The {what} {values!r} is not two finite numbers.")
-    return float(array[0]), float(array[1])
+    if array.shape != shape or not np.isfinite(array).all():
+        raise InputError(complaint)
+    return array

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import pairwise
 from typing import Any, Literal
@@ -11,7 +11,7 @@ import numpy as np
 
 from DualTrackCore.errors import InputError
 from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter, Stage
-from DualTrackCore.reconstruction.area import Fan, PixelSelection, Rectangle, resolved_area, select_pixels
+from DualTrackCore.reconstruction.area import Fan, Rectangle, resolved_area, select_pixels
 from DualTrackCore.reconstruction.grid import Reconstruction, VoxelGrid
 from DualTrackCore.reconstruction.holes import HoleFilling, compiled_kernels, fill_holes, validated_hole_filling
 from DualTrackCore.reconstruction.plan import plan_grid, usable_frames
@@ -65,15 +65,24 @@ class VolumeBuilder:
     ) -> None:
         _require_choice("interpolation", interpolation, INTERPOLATIONS)
         _require_choice("compounding", compounding, COMPOUNDINGS)
-        threshold = _validated_threshold(reject_below)
+        if isinstance(reject_below, bool) or reject_below not in range(256):
+            raise InputError(f"The rejection threshold {reject_below!r} must be a whole grey value from 0 to 255.")
         self.grid = grid
         self.frames_used = 0
         self._frame_size, self._image_from_pixel = tuple(frame_size), image_from_pixel
         self._selection = select_pixels(frame_size, clip, fan)
-        self._compounder = Compounder(
-            grid.shape, self._selection, interpolation == "linear", compounding, threshold, reporter
-        )
-        self._options = {"interpolation": interpolation, "compounding": compounding, "reject_below": threshold}
+        self._runs = self._selection.runs
+        self._options = {"interpolation": interpolation, "compounding": compounding, "reject_below": int(reject_below)}
+        self._linear = interpolation == "linear"
+        self._finish: Callable | None = None
+        # Allocated by numpy, which asks for huge pages: first touching a gigabyte in small ones takes seconds.
+        if compounding == "mean":
+            names = [f"{interpolation}_mean", f"finish_{interpolation}_mean"]
+            self._insert, self._finish = compiled_kernels(names, reporter)
+            self._sums = (np.zeros(2 * grid.voxels, np.float32) if self._linear else np.zeros(grid.voxels, np.int64),)
+        else:
+            (self._insert,) = compiled_kernels([f"{interpolation}_one"], reporter)
+            self._sums = (np.zeros(grid.voxels, np.uint8), np.zeros(grid.voxels, np.float32))
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -95,8 +104,6 @@ class VolumeBuilder:
         Raises:
             InputError: the shapes or types do not fit, or a pose is not finite.
         """
-        import torch
-
         frames, poses = np.asarray(frames), np.asarray(poses, dtype=np.float64)
         if frames.ndim == 2 and poses.ndim == 2:
             frames, poses = frames[None], poses[None]
@@ -106,84 +113,39 @@ class VolumeBuilder:
         if poses.shape != (len(frames), 4, 4) or not np.isfinite(poses).all():
             raise InputError(f"Poses have shape {poses.shape}; expected ({len(frames)}, 4, 4) finite numbers.")
         if len(frames):
-            voxel_from_pixel = self.grid.voxel_from_frame0 @ (poses @ self._image_from_pixel)
-            self._compounder.insert(frames, voxel_from_pixel, torch.get_num_threads())
+            self._insert_placed(frames, self.grid.voxel_from_frame0 @ (poses @ self._image_from_pixel))
             self.frames_used += len(frames)
+
+    def _insert_placed(self, frames: np.ndarray, voxel_from_pixel: np.ndarray) -> None:
+        """Insert frames [n, H, W] uint8, placed by [n, 4, 4] float64, each thread into slabs of its own."""
+        frames = np.ascontiguousarray(frames).view()
+        frames.flags.writeable = False  # the kernels are compiled for arrays that they cannot write
+        matrices, size = np.ascontiguousarray(voxel_from_pixel), self.grid.size
+        threshold = self._options["reject_below"]
+        brightest = () if self._finish else (self._options["compounding"] == "maximum",)
+
+        def fill(slab: tuple[int, int, int]) -> None:
+            where = (_slab_box(slab, size, self._linear), np.array(slab), np.array(size))
+            self._insert(frames, matrices, self._runs, *where, threshold, *brightest, *self._sums)
+
+        _in_parts(fill, lambda count: cut_grid(matrices, self._selection.rectangle, size, count))
 
     def snapshot(self) -> tuple[np.ndarray, np.ndarray]:
         """Return (grey values uint8, coverage float32), both [nz, ny, nx], of the frames so far; new arrays."""
         volume, coverage = self.finish()
-        if self._options["compounding"] == "mean":
-            return volume, coverage
-        return volume.copy(), coverage.copy()
+        return (volume, coverage) if self._finish else (volume.copy(), coverage.copy())
 
     def finish(self) -> tuple[np.ndarray, np.ndarray]:
         """Do as :meth:`snapshot`, but the arrays may be those that further frames change: for the last call."""
-        import torch
-
-        volume, coverage = self._compounder.finish(torch.get_num_threads())
+        results = self._sums
+        if self._finish is not None:
+            results = (np.zeros(self.grid.voxels, np.uint8), np.zeros(self.grid.voxels, np.float32))
+            _in_parts(
+                lambda part: self._finish(*self._sums, *results, *part),
+                lambda count: pairwise(np.linspace(0, self.grid.voxels, count + 1).astype(int).tolist()),
+            )
+        volume, coverage = results
         return volume.reshape(self.grid.shape), coverage.reshape(self.grid.shape)
-
-
-class Compounder:
-    """What the voxels of a grid have received so far, and the compiled kernels that insert more.
-
-    Args:
-        shape: [nz, ny, nx] of the grid.
-        selection: pixels that count.
-        linear: spread each pixel over eight voxels instead of the nearest one.
-        compounding: "mean", "latest" or "maximum".
-        reject_below: darker pixels are left out.
-        reporter: receives `Stage.PREPARING` where kernels have to be compiled first.
-    """
-
-    def __init__(
-        self,
-        shape: tuple[int, int, int],
-        selection: PixelSelection,
-        linear: bool,
-        compounding: str,
-        reject_below: int,
-        reporter: Reporter | None = None,
-    ) -> None:
-        self._size = shape[::-1]
-        self._voxels = shape[0] * shape[1] * shape[2]
-        self._rectangle, self._runs = selection.rectangle, selection.runs
-        self._linear, self._threshold = linear, reject_below
-        self._finish: Callable | None = None
-        self._options: tuple[bool, ...] = ()
-        interpolation = "linear" if linear else "nearest"
-        # Allocated by numpy, which asks for huge pages: first touching a gigabyte in small ones takes seconds.
-        if compounding == "mean":
-            names = [f"{interpolation}_mean", f"finish_{interpolation}_mean"]
-            self._insert, self._finish = compiled_kernels(names, reporter)
-            self._sums = (np.zeros(2 * self._voxels, np.float32) if linear else np.zeros(self._voxels, np.int64),)
-        else:
-            (self._insert,) = compiled_kernels([f"{interpolation}_one"], reporter)
-            self._options = (compounding == "maximum",)
-            self._sums = (np.zeros(self._voxels, np.uint8), np.zeros(self._voxels, np.float32))
-
-    def insert(self, frames: np.ndarray, voxel_from_pixel: np.ndarray, threads: int) -> None:
-        """Insert frames [n, H, W] uint8, placed by [n, 4, 4] float64, on `threads` threads."""
-        frames = np.ascontiguousarray(frames).view()
-        frames.flags.writeable = False  # the kernels are compiled for arrays that they cannot write
-        matrices = np.ascontiguousarray(voxel_from_pixel)
-        count = 1 if threads == 1 else _SLABS_A_THREAD * threads
-
-        def fill(slab: tuple[int, int, int]) -> None:
-            where = (_slab_box(slab, self._size, self._linear), np.array(slab), np.array(self._size))
-            self._insert(frames, matrices, self._runs, *where, self._threshold, *self._options, *self._sums)
-
-        _run_all(fill, cut_grid(matrices, self._rectangle, self._size, count), threads)
-
-    def finish(self, threads: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return (grey values [voxels] uint8, coverage [voxels] float32) so far; further frames may change them."""
-        if self._finish is None:
-            return self._sums
-        volume, coverage = np.zeros(self._voxels, np.uint8), np.zeros(self._voxels, np.float32)
-        edges = np.linspace(0, self._voxels, _SLABS_A_THREAD * threads + 1).astype(int).tolist()
-        _run_all(lambda part: self._finish(*self._sums, volume, coverage, *part), list(pairwise(edges)), threads)
-        return volume, coverage
 
 
 def cut_grid(
@@ -225,36 +187,33 @@ def _slab_box(slab: tuple[int, int, int], size: tuple[int, int, int], linear: bo
     extend into the slab from the cell before it are included.
     """
     axis, first, stop = slab
-    if not linear:
+    if linear:
+        box = np.array([[-_EDGE_TOLERANCE, np.nextafter(n - 1 + _EDGE_TOLERANCE, np.inf)] for n in size])
+    else:
         box = np.array([[0.0, n] for n in size])
-        box[axis] = first, stop
-        return box
-    box = np.array([[-_EDGE_TOLERANCE, np.nextafter(n - 1 + _EDGE_TOLERANCE, np.inf)] for n in size])
     if first > 0:
-        box[axis, 0] = first - 1
+        box[axis, 0] = first - 1 if linear else first
     if stop < size[axis]:
         box[axis, 1] = stop
     return box
 
 
-def _run_all(work: Callable, items: list, threads: int) -> None:
+def _in_parts(work: Callable[[tuple], None], cut: Callable[[int], Iterable[tuple]]) -> None:
+    """Do the work for each of the parts that it is cut into, on the threads that torch would use."""
+    import torch
+
+    threads = torch.get_num_threads()
     if threads == 1:
-        for item in items:
-            work(item)
+        for part in cut(1):
+            work(part)
         return
     with ThreadPoolExecutor(threads, thread_name_prefix="compound") as pool:
-        list(pool.map(work, items))
+        list(pool.map(work, cut(_SLABS_A_THREAD * threads)))
 
 
 def _require_choice(what: str, value: object, choices: tuple[str, ...]) -> None:
     if value not in choices:
         raise InputError(f"The {what} {value!r} is unknown; choose one of {', '.join(choices)}.")
-
-
-def _validated_threshold(reject_below: object) -> int:
-    if isinstance(reject_below, bool) or reject_below not in range(256):
-        raise InputError(f"The rejection threshold {reject_below!r} must be a whole grey value from 0 to 255.")
-    return int(reject_below)
 
 
 def reconstruct_volume(
@@ -273,26 +232,22 @@ def reconstruct_volume(
 ) -> Reconstruction:
     """Compound the frames of a sweep into a volume.
 
-    Positions are computed in float64 with the full affine calibration. Frames are read a few at a time; memory is that
-    of the volume (:attr:`VoxelGrid.bytes_needed`), whatever the length of the sweep. The result does not depend on the
-    number of threads. The first call on a machine compiles the inner loops, which takes some seconds.
-    :class:`VolumeBuilder` does the same for frames that come one after the other.
+    Positions are computed in float64 with the full affine calibration. Memory is that of the volume
+    (:attr:`VoxelGrid.bytes_needed`), whatever the length of the sweep. The result does not depend on the number of
+    threads. The first call on a machine compiles the inner loops, which takes some seconds.
 
     Args:
-        sweep: frames with known spacing.
-        trajectory: one pose a frame.
+        sweep, trajectory, clip, fan: as in :func:`plan_grid`; pixels outside of `clip` and `fan` are left out.
         grid: from :func:`plan_grid`; None plans one with automatic spacing.
         interpolation: "nearest" adds a pixel to the voxel whose centre is closest; "linear" spreads it over the eight
             around it, and leaves out pixels that have fewer than eight.
         compounding: where pixels meet: their (weighted) mean, the brightest, or the last in the order of frames, rows
             and columns. With "linear", the last two count only voxels with a weight of at least 1/8.
-        clip: (x, y, width, height) in pixels; what lies outside is left out. None is the whole frame.
-        fan: the sector of a curvilinear probe, or "auto" to find the image area from the frames.
         reject_below: pixels darker than this grey value are left out.
-        hole_filling: "none", a method, a :class:`HoleFilling`, or several of them to try in turn. Only voxels that
-            nothing reached are filled.
-        progress: receives `Stage.RECONSTRUCTING` (frames), `Stage.FILLING_HOLES` (slices), and before them
-            `Stage.PREPARING` (kernels) where the inner loops have to be compiled.
+        hole_filling: of voxels that nothing reached: "none", a method, a :class:`HoleFilling`, or several to try in
+            turn.
+        progress: receives `Stage.PREPARING` (kernels) where the inner loops have to be compiled, then
+            `Stage.RECONSTRUCTING` (frames) and `Stage.FILLING_HOLES` (slices).
         cancelled: called before each frame.
 
     Raises:
@@ -302,19 +257,11 @@ def reconstruct_volume(
     fillings = validated_hole_filling(hole_filling)
     usable = usable_frames(sweep, trajectory)
     clip, fan = resolved_area(sweep, clip, fan)
-    grid = plan_grid(sweep, trajectory, clip=clip, fan=fan) if grid is None else grid
+    area = {"clip": clip, "fan": fan}
+    grid = plan_grid(sweep, trajectory, **area) if grid is None else grid
     reporter = Reporter(progress, cancelled)
-    builder = VolumeBuilder(
-        grid,
-        sweep.frame_size,
-        sweep.image_from_pixel,
-        interpolation=interpolation,
-        compounding=compounding,
-        clip=clip,
-        fan=fan,
-        reject_below=reject_below,
-        reporter=reporter,
-    )
+    how = {"interpolation": interpolation, "compounding": compounding, "reject_below": reject_below}
+    builder = VolumeBuilder(grid, sweep.frame_size, sweep.image_from_pixel, **how, **area, reporter=reporter)
     _insert_all(builder, sweep, trajectory.poses, usable, reporter)
     volume, coverage = builder.finish()
     if not coverage.any():
@@ -340,8 +287,7 @@ def _insert_all(
     builder: VolumeBuilder, sweep: Sweep, poses: np.ndarray, usable: np.ndarray, reporter: Reporter
 ) -> None:
     """Insert the usable frames, while this thread reads the next ones."""
-    is_usable = np.zeros(len(sweep), bool)
-    is_usable[usable] = True
+    is_usable = np.isin(np.arange(len(sweep)), usable)
     with ThreadPoolExecutor(1, thread_name_prefix="insert") as inserter:
         pending: Future | None = None
         for start, frames in sweep.windows(WINDOW_FRAMES):

@@ -58,26 +58,27 @@ def detect_fan(sweep: Sweep) -> ImageArea:
         return ImageArea(clip, None)
     spacing = sweep.spacing_mm or (1.0, 1.0)
     fan = _fitted_fan(content, spacing[1] / spacing[0])
-    return ImageArea(clip, fan if fan is not None and _fits(fan, content) else None)
+    if fan is None:
+        return ImageArea(clip, None)
+    inside = fan.mask(content.shape)
+    common = np.count_nonzero(inside & content)
+    contains_most = common >= FAN_RECALL * np.count_nonzero(content)
+    is_filled = common >= FAN_PRECISION * np.count_nonzero(inside)
+    return ImageArea(clip, fan if contains_most and is_filled else None)
 
 
 def _content(sweep: Sweep) -> np.ndarray:
     """[H, W] bool: pixels of the image area, gaps closed and small pieces removed."""
     import SimpleITK as sitk
 
-    brightest, darkest, frames = None, None, 0
-    for number in np.unique(np.linspace(0, len(sweep) - 1, SAMPLED_FRAMES).round().astype(int)):
-        if not sweep.frame_valid[number]:
-            continue
-        frame = sweep.window(int(number), int(number) + 1)[0]
-        brightest = frame.copy() if brightest is None else np.maximum(brightest, frame)
-        darkest = frame.copy() if darkest is None else np.minimum(darkest, frame)
-        frames += 1
-    if frames == 0:
+    numbers = np.unique(np.linspace(0, len(sweep) - 1, SAMPLED_FRAMES).round().astype(int)).tolist()
+    frames = [sweep.window(number, number + 1)[0] for number in numbers if sweep.frame_valid[number]]
+    if not frames:
         return np.zeros(sweep.frame_size, bool)
+    brightest = np.maximum.reduce(frames)
     drawn = brightest >= LEAST_GREY
-    if frames > 1:
-        drawn &= brightest > darkest
+    if len(frames) > 1:
+        drawn &= brightest > np.minimum.reduce(frames)
     height, width = drawn.shape
     radius = max(1, round(0.015 * min(height, width)))
     margin = 2 * radius
@@ -96,10 +97,8 @@ def _fitted_fan(content: np.ndarray, aspect: float) -> Fan | None:
     first = content[rows].argmax(axis=1)
     last = content.shape[1] - 1 - content[rows, ::-1].argmax(axis=1)
     down = rows * aspect
-    left, right = (
-        _side(down, -first.astype(float), -content.shape[1]),
-        _side(down, last.astype(float), content.shape[1] - 1),
-    )
+    left = _side(down, -first.astype(float), -content.shape[1])
+    right = _side(down, last.astype(float), content.shape[1] - 1)
     if left is None or right is None:
         return None
     # Left: -x = a y + b, right: x = c y + d; they meet at the origin of the beams.
@@ -165,9 +164,3 @@ def _radii(
     start = max(0.0, float(np.median(starts)) - 2.0)
     stop = float(np.median(stops)) + 2.0 if len(stops) >= 5 else reach
     return (start, stop) if start < stop else None
-
-
-def _fits(fan: Fan, content: np.ndarray) -> bool:
-    inside = fan.mask(content.shape)
-    common = np.count_nonzero(inside & content)
-    return bool(common >= FAN_RECALL * np.count_nonzero(content) and common >= FAN_PRECISION * np.count_nonzero(inside))

@@ -57,11 +57,20 @@ class VoxelGrid:
     note: str = ""
 
     def __post_init__(self) -> None:
-        axes = np.eye(3) if self.axes is None else self.axes
         object.__setattr__(self, "origin_mm", _finite_array(self.origin_mm, (3,), "grid origin"))
         object.__setattr__(self, "spacing_mm", validated_voxel_spacing(self.spacing_mm))
-        object.__setattr__(self, "size", _validated_size(self.size))
-        object.__setattr__(self, "axes", _validated_axes(axes))
+        size = np.asarray(self.size)
+        if size.shape != (3,) or not np.issubdtype(size.dtype, np.integer) or (size < 1).any():
+            raise InputError(f"The grid size {self.size!r} is not three whole numbers of at least 1.")
+        object.__setattr__(self, "size", tuple(size.tolist()))
+        axes = _finite_array(np.eye(3) if self.axes is None else self.axes, (3, 3), "matrix of grid axes")
+        error = np.abs(axes.T @ axes - np.eye(3)).max()
+        if error > AXES_TOLERANCE or np.linalg.det(axes) < 0:
+            raise InputError(
+                f"The grid axes are not a rotation (they depart by {error:.3g}, the limit is {AXES_TOLERANCE}, "
+                "and a mirrored set is refused too)."
+            )
+        object.__setattr__(self, "axes", axes)
         if self.reference_from_frame0 is not None:
             matrix = _finite_array(self.reference_from_frame0, (4, 4), "reference_from_frame0")
             object.__setattr__(self, "reference_from_frame0", matrix)
@@ -157,33 +166,13 @@ def _finite_array(values: object, shape: tuple[int, ...], what: str) -> np.ndarr
     return array
 
 
-def _validated_size(size: object) -> tuple[int, int, int]:
-    values = np.asarray(size)
-    if values.shape != (3,) or not np.issubdtype(values.dtype, np.integer) or (values < 1).any():
-        raise InputError(f"The grid size {size!r} is not three whole numbers of at least 1.")
-    return int(values[0]), int(values[1]), int(values[2])
-
-
-def _validated_axes(axes: object) -> np.ndarray:
-    array = _finite_array(axes, (3, 3), "matrix of grid axes")
-    error = np.abs(array.T @ array - np.eye(3)).max()
-    if error > AXES_TOLERANCE or np.linalg.det(array) < 0:
-        raise InputError(
-            f"The grid axes are not a rotation (they depart by {error:.3g}, the limit is {AXES_TOLERANCE}, "
-            "and a mirrored set is refused too)."
-        )
-    return array
-
-
-def default_memory_limit() -> int:
-    """Return the bytes that a reconstruction may take without a limit of the caller: half of those available now."""
-    return int(DEFAULT_FRACTION * available_memory_bytes())
-
-
 def available_memory_bytes() -> int:
     """Return the physical memory available now, bytes; all installed memory where the system gives no other figure."""
     if sys.platform == "win32":
-        return _available_on_windows()
+        # MEMORYSTATUSEX is 64 bytes: its length in the first four, the available physical memory in the third eight.
+        status = (ctypes.c_ulonglong * 8)(64)
+        measured = ctypes.windll.kernel32.GlobalMemoryStatusEx(ctypes.byref(status))
+        return status[2] if measured else UNKNOWN_MEMORY_BYTES
     with contextlib.suppress(OSError, ValueError, IndexError):  # only Linux has the file
         for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
             if line.startswith("MemAvailable:"):
@@ -192,25 +181,6 @@ def available_memory_bytes() -> int:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, OSError, ValueError):
         return UNKNOWN_MEMORY_BYTES
-
-
-class _WindowsMemoryStatus(ctypes.Structure):
-    """The MEMORYSTATUSEX structure of the Windows API."""
-
-    _fields_ = (
-        ("length", ctypes.c_ulong),
-        ("load_percent", ctypes.c_ulong),
-        *((name, ctypes.c_ulonglong) for name in ("total", "available", "page_total", "page_available")),
-        *((name, ctypes.c_ulonglong) for name in ("virtual_total", "virtual_available", "extended_available")),
-    )
-
-
-def _available_on_windows() -> int:
-    status = _WindowsMemoryStatus()
-    status.length = ctypes.sizeof(status)
-    if not ctypes.windll.kernel32.GlobalMemoryStatusEx(ctypes.byref(status)):
-        return UNKNOWN_MEMORY_BYTES
-    return int(status.available)
 
 
 def format_bytes(count: float) -> str:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
 from itertools import permutations
 from typing import Literal
 
 import numpy as np
 
 from DualTrackCore.errors import InputError
-from DualTrackCore.reconstruction.area import Fan, Rectangle, resolved_area, select_pixels
+from DualTrackCore.reconstruction.area import Fan, finite_numbers, resolved_area, select_pixels
 from DualTrackCore.reconstruction.grid import (
     BYTES_A_VOXEL,
+    DEFAULT_FRACTION,
     VoxelGrid,
-    default_memory_limit,
+    available_memory_bytes,
     format_bytes,
     validated_voxel_spacing,
 )
@@ -88,47 +89,21 @@ def plan_grid(
     """
     usable = usable_frames(sweep, trajectory)
     clip, fan = resolved_area(sweep, clip, fan)
-    selection = select_pixels(sweep.frame_size, clip, fan)
-    limit = _validated_limit(max_bytes)
+    rectangle = select_pixels(sweep.frame_size, clip, fan).rectangle
+    limit = int(DEFAULT_FRACTION * available_memory_bytes()) if max_bytes is None else max_bytes
+    if not limit >= BYTES_A_VOXEL:
+        raise InputError(f"The memory limit of {limit} bytes is below the {BYTES_A_VOXEL} bytes of one voxel.")
     reference_from_frame0 = _reference(trajectory, frame)
-    corners = _corner_points_mm(sweep, trajectory, usable, selection.rectangle)
-    step_mm = _median_step_mm(corners)
+    # [frames, 4, 3]: centres of the corner pixels, mm in frame0.
+    corners = (trajectory.poses[usable] @ sweep.image_from_pixel @ rectangle.corners.T).swapaxes(1, 2)[..., :3]
+    steps_mm = np.linalg.norm(np.diff(corners, axis=0), axis=2).mean(axis=1)
     if reference_from_frame0 is not None:
         corners = corners @ reference_from_frame0[:3, :3].T + reference_from_frame0[:3, 3]
     rotation = _rotation(corners, axes)
     low, high = _restricted(corners.reshape(-1, 3) @ rotation, region, rotation)
-    if isinstance(spacing_mm, str):
-        if spacing_mm != "auto":
-            raise InputError(f"The voxel spacing {spacing_mm!r} is neither a number in mm nor 'auto'.")
-        spacing, note = _automatic_spacing(sweep.require_spacing(), step_mm, high - low, limit)
-    else:
-        spacing, note = validated_voxel_spacing(spacing_mm), ""
-        _require_fit(spacing, high - low, limit)
-    size = tuple(int(count) for count in _size(high - low, spacing))
-    return replace(
-        VoxelGrid(rotation @ low, spacing, size, rotation, reference_from_frame0),
-        note=note,
-    )
-
-
-def _corner_points_mm(sweep: Sweep, trajectory: Trajectory, frames: np.ndarray, rectangle: Rectangle) -> np.ndarray:
-    """[len(frames), 4, 3] float64: centres of the rectangle's corner pixels of these frames, mm in frame0."""
-    frame0_from_pixel = trajectory.poses[frames] @ sweep.image_from_pixel
-    return (frame0_from_pixel @ rectangle.corners.T).swapaxes(1, 2)[..., :3]
-
-
-def _median_step_mm(corners_mm: np.ndarray) -> float:
-    """Median distance that the corners [n, 4, 3] move from one frame to the next, mm; 0 for a single frame."""
-    if len(corners_mm) < 2:
-        return 0.0
-    return float(np.median(np.linalg.norm(np.diff(corners_mm, axis=0), axis=2).mean(axis=1)))
-
-
-def _validated_limit(max_bytes: int | None) -> float:
-    limit = default_memory_limit() if max_bytes is None else max_bytes
-    if not limit >= BYTES_A_VOXEL:
-        raise InputError(f"The memory limit of {limit} bytes is below the {BYTES_A_VOXEL} bytes of one voxel.")
-    return float(limit)
+    spacing, note = _spacing(spacing_mm, max(sweep.require_spacing()), steps_mm, high - low, limit)
+    size = _size(high - low, spacing).astype(int)
+    return VoxelGrid(rotation @ low, spacing, size, rotation, reference_from_frame0, note)
 
 
 def _reference(trajectory: Trajectory, frame: str) -> np.ndarray | None:
@@ -167,14 +142,10 @@ def _restricted(points_mm: np.ndarray, region: object, rotation: np.ndarray) -> 
     low, high = points_mm.min(axis=0), points_mm.max(axis=0)
     if region is None:
         return low, high
-    try:
-        box = np.asarray(region, dtype=np.float64)
-    except (TypeError, ValueError):
-        box = np.empty(0)
-    if box.shape != (2, 3) or not np.isfinite(box).all() or (box[0] > box[1]).any():
-        raise InputError(
-            f"The region {region!r} is not a box: give the smallest and the largest x, y, z in mm, smallest first."
-        )
+    no_box = f"The region {region!r} is not a box: give the smallest and the largest x, y, z in mm, smallest first."
+    box = finite_numbers(region, (2, 3), no_box)
+    if (box[0] > box[1]).any():
+        raise InputError(no_box)
     corners = np.array([[x, y, z] for x in box[:, 0] for y in box[:, 1] for z in box[:, 2]]) @ rotation
     cut_low, cut_high = np.maximum(low, corners.min(axis=0)), np.minimum(high, corners.max(axis=0))
     if (cut_low > cut_high).any():
@@ -189,21 +160,36 @@ def _box_text(low: np.ndarray, high: np.ndarray) -> str:
     return ", ".join(f"{axis} {a:.4g} to {b:.4g}" for axis, a, b in zip("xyz", low, high, strict=True)) + " mm"
 
 
-def _size(extent_mm: np.ndarray, spacing_mm: tuple[float, float, float]) -> np.ndarray:
+def _size(extent_mm: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
     # As floats, so that the counts of a far too fine spacing do not overflow before they are refused.
     extent = extent_mm / np.asarray(spacing_mm)
     # With linear interpolation one layer takes only pixels in its plane, so an extent needs two.
     return np.maximum(np.floor(extent + 0.5) + 1, np.where(extent > _FLAT, 2, 1))
 
 
-def _bytes(extent_mm: np.ndarray, spacing_mm: tuple[float, float, float]) -> float:
+def _bytes(extent_mm: np.ndarray, spacing_mm: Sequence[float]) -> float:
     return float(np.prod(_size(extent_mm, spacing_mm))) * BYTES_A_VOXEL
 
 
-def _automatic_spacing(
-    pixel_mm: tuple[float, float], step_mm: float, extent_mm: np.ndarray, limit: float
+def _spacing(
+    wanted: object, pixel_mm: float, steps_mm: np.ndarray, extent_mm: np.ndarray, limit: float
 ) -> tuple[tuple[float, float, float], str]:
-    suitable = np.ceil(max(max(pixel_mm), np.sqrt(max(pixel_mm) * step_mm)) * 100 - 1e-6) / 100
+    """(spacing, what had to be changed), from the longer pixel side and the steps from frame to frame."""
+    if not isinstance(wanted, str):
+        spacing = validated_voxel_spacing(wanted)
+        needed = _bytes(extent_mm, spacing)
+        if needed <= limit:
+            return spacing, ""
+        fitting = " x ".join(f"{value:.3g}" for value in _fitting(spacing, extent_mm, limit))
+        size = " x ".join(f"{count:.0f}" for count in _size(extent_mm, spacing))
+        raise InputError(
+            f"A volume of {size} voxels needs {format_bytes(needed)} of memory, and the limit is "
+            f"{format_bytes(limit)}; a spacing of {fitting} mm would fit, or restrict the region."
+        )
+    if wanted != "auto":
+        raise InputError(f"The voxel spacing {wanted!r} is neither a number in mm nor 'auto'.")
+    step_mm = np.median(steps_mm) if len(steps_mm) else 0.0
+    suitable = np.ceil(max(pixel_mm, np.sqrt(pixel_mm * step_mm)) * 100 - 1e-6) / 100
     allowed = min(limit, AUTOMATIC_VOXELS * BYTES_A_VOXEL)
     spacing = _fitting((suitable,) * 3, extent_mm, allowed)
     if spacing[0] == suitable:
@@ -214,23 +200,11 @@ def _automatic_spacing(
     )
 
 
-def _require_fit(spacing_mm: tuple[float, float, float], extent_mm: np.ndarray, limit: float) -> None:
-    needed = _bytes(extent_mm, spacing_mm)
-    if needed <= limit:
-        return
-    fitting = " x ".join(f"{value:.3g}" for value in _fitting(spacing_mm, extent_mm, limit))
-    size = " x ".join(f"{count:.0f}" for count in _size(extent_mm, spacing_mm))
-    raise InputError(
-        f"A volume of {size} voxels needs {format_bytes(needed)} of memory, and the limit is {format_bytes(limit)}; "
-        f"a spacing of {fitting} mm would fit, or restrict the region."
-    )
-
-
 def _fitting(spacing_mm: tuple[float, float, float], extent_mm: np.ndarray, limit: float) -> tuple[float, float, float]:
     """The spacing, coarsened by one factor and to three digits until the volume fits."""
     spacing = np.asarray(spacing_mm, dtype=np.float64)
-    while (needed := _bytes(extent_mm, tuple(spacing))) > limit:
+    while (needed := _bytes(extent_mm, spacing)) > limit:
         spacing = spacing * max(1.005, (needed / limit) ** (1 / 3) * 0.999)
         digits = 10.0 ** (np.floor(np.log10(spacing)) - 2)
         spacing = np.ceil(spacing / digits - 1e-9) * digits
-    return float(spacing[0]), float(spacing[1]), float(spacing[2])
+    return tuple(spacing.tolist())
