@@ -27,7 +27,7 @@ from DualTrackCore.network.fast.convolution_kernels import (
     direct_block,
     winograd_block,
 )
-from DualTrackCore.network.fast.layers import TILE, Folded, Frames, Layer, large, padded_channels
+from DualTrackCore.network.fast.layers import CPU, TILE, Folded, Frames, Layer, large, padded_channels
 
 #: Rows of a matrix product in a block: enough to use every weight often, few enough to stay near the processor.
 _ROWS = 96
@@ -44,7 +44,12 @@ class Workers:
     def run(self, blocks: int, floats: int, block: Callable[[int, int], None]) -> None:
         """Call `block(index, address of scratch memory)` for every index below `blocks`; `floats` of scratch each."""
         threads = min(torch.get_num_threads(), blocks)
-        self._make_ready(threads, floats)
+        if threads > self._threads:
+            self._pool, self._threads = ThreadPoolExecutor(threads), threads
+        if len(self._scratch) < threads or len(self._scratch[0]) < floats:
+            size = max([floats, *map(len, self._scratch)])
+            self._scratch = []  # before the new memory is taken: it is large
+            self._scratch = [large(size) for _ in range(max(threads, self._threads))]
         following = itertools.count()
 
         def work(thread: int) -> None:
@@ -56,14 +61,6 @@ class Workers:
         for other in others:
             other.result()
 
-    def _make_ready(self, threads: int, floats: int) -> None:
-        if threads > self._threads:
-            self._pool, self._threads = ThreadPoolExecutor(threads), threads
-        if len(self._scratch) < threads or len(self._scratch[0]) < floats:
-            size = max([floats, *map(len, self._scratch)])
-            self._scratch = []
-            self._scratch = [large(size) for _ in range(max(threads, self._threads))]
-
 
 class WinogradLayer:
     """3 x 3 x 3 convolution of stride 1 between as many channels, F(4x4, 3x3) nested with F(2, 3)."""
@@ -72,7 +69,9 @@ class WinogradLayer:
 
     def __init__(self, folded: Folded, workers: Workers) -> None:
         self.outputs, self._workers = folded.weight.shape[0], workers
-        self._weights, self._bias = winograd_weights(folded.weight), folded.bias.float()
+        spatial, temporal = spatial_matrices()[1], temporal_matrices()[1]
+        transform = torch.from_numpy(np.kron(np.kron(spatial, spatial), temporal))
+        self._weights, self._bias = in_panels(folded.weight, transform), folded.bias.float()
         self._nothing = torch.zeros(LANES)
 
     def run(self, x: Frames, y: Frames, shortcut: Frames | None = None) -> None:
@@ -90,8 +89,9 @@ class WinogradLayer:
             first = index * size
             winograd_block(*places, channels, frames, across, first, min(size, tiles - first), scratch)
 
-        self._workers.run(-(-tiles // size), winograd_scratch(frames, size, channels), block)
-        if not y.fills_tiles:
+        floats = 36 * (frames + 2) * size * channels + 8 * ((frames + 1) // 2 * size + ROWS) * channels
+        self._workers.run(-(-tiles // size), floats, block)
+        if y.rows % TILE or y.columns % TILE:
             y.clear_overhang()
 
 
@@ -101,7 +101,9 @@ class DirectLayer:
     def __init__(self, folded: Folded, workers: Workers) -> None:
         self.outputs, self._inputs, frames, self._side, _ = folded.weight.shape
         self.stride, self._temporal, self._workers = folded.stride, frames == 3, workers
-        self._weights, self._bias = direct_weights(folded.weight), folded.bias.float()
+        temporal = temporal_matrices()[1] if self._temporal else np.ones((1, 1))
+        transform = torch.from_numpy(np.kron(np.eye(self._side**2), temporal))
+        self._weights, self._bias = in_panels(folded.weight, transform), folded.bias.float()
         self._floor = np.float32(0.0 if folded.activate else -np.inf)  # the type that the kernel is compiled for
 
     def run(self, x: Frames, y: Frames, shortcut: Frames | None = None) -> None:
@@ -111,7 +113,8 @@ class DirectLayer:
             raise ValueError("A direct layer adds no shortcut.")
         if not frames:
             return
-        size = block_size(pixels, (frames + 1) // 2 if self._temporal else frames)
+        factors, groups = (4, (frames + 1) // 2) if self._temporal else (1, frames)
+        size = block_size(pixels, groups)
         inside = 1 - self._side // 2  # a single tap looks at the pixel itself, not at the border
         places = (_place(x, inside), self._weights.data_ptr(), self._bias.data_ptr(), _place(y, 1))
         shape = (self._inputs, self.outputs, frames, self._side, self.stride, int(self._temporal), y.columns)
@@ -120,7 +123,7 @@ class DirectLayer:
             first = index * size
             direct_block(*places, *shape, first, min(size, pixels - first), scratch, self._floor)
 
-        floats = direct_scratch(frames, size, self._inputs, self.outputs, self._temporal)
+        floats = factors * (groups * size + ROWS) * (self._inputs + self.outputs) + (frames + 1) * size * self.outputs
         self._workers.run(-(-pixels // size), floats, block)
 
 
@@ -133,24 +136,12 @@ def block_size(pieces: int, groups: int) -> int:
     return -(-pieces // blocks)
 
 
-def winograd_weights(weight: Tensor) -> Tensor:
-    """[outputs, inputs, 3, 3, 3] to transformed panels, [36 places in space, 4 factors in time, inputs * outputs]."""
-    spatial, temporal = spatial_matrices()[1], temporal_matrices()[1]
-    return in_panels(weight, torch.from_numpy(np.kron(np.kron(spatial, spatial), temporal))).unflatten(0, (36, 4))
-
-
-def direct_weights(weight: Tensor) -> Tensor:
-    """[outputs, inputs, frames, h, w] to panels for every tap in space by 4 factors in time, or 1."""
-    temporal = temporal_matrices()[1] if weight.shape[2] == 3 else np.ones((1, 1))
-    return in_panels(weight, torch.from_numpy(np.kron(np.eye(weight.shape[3] * weight.shape[4]), temporal)))
-
-
 def in_panels(weight: Tensor, transform: Tensor) -> Tensor:
     """Transformed kernels as the blocks multiply with them.
 
     Args:
         weight: [outputs, inputs, frames, h, w] float64.
-        transform: [values, h * w * frames] float64.
+        transform: [values, h * w * frames] float64; values are places in space by factors in time.
 
     Returns:
         [values, inputs * outputs] float32: PANEL outputs at a time, what remains LANES at a time.
@@ -174,42 +165,21 @@ def _place(frames: Frames, inside: int) -> tuple[int, int, int]:
 
 
 class CompiledBackend:
-    """Kernels that numba compiles for this processor, single precision.
+    """Kernels that numba compiles for this processor, single precision; `lanes` channels fill a vector register."""
 
-    Attributes:
-        lanes: channels that a vector register holds.
-    """
-
-    device, dtype = torch.device("cpu"), torch.float32
-    lanes = LANES
+    device, dtype, lanes = CPU, torch.float32, LANES
 
     def __init__(self) -> None:
         compile_kernels(SIGNATURES)
         self._workers = Workers()
 
-    def padded(self, folded: Folded, first: bool = False) -> Folded:
-        """Channels rounded up to whole vector registers."""
-        outputs, inputs = (-(-size // self.lanes) * self.lanes for size in folded.weight.shape[:2])
-        return padded_channels(folded, 1 if first else inputs, outputs)
-
     def layer(self, folded: Folded) -> Layer:
         """See :class:`Backend`."""
-        padded = self.padded(folded)
+        padded = padded_channels(folded, self.lanes)
         outputs, inputs, *kernel = padded.weight.shape
         if kernel == [3, 3, 3] and folded.stride == 1 and inputs == outputs:
             return WinogradLayer(padded, self._workers)
         return DirectLayer(padded, self._workers)
-
-
-def winograd_scratch(frames: int, tiles: int, channels: int) -> int:
-    """Floats of scratch memory for `tiles` tiles of `frames` output frames."""
-    return 36 * (frames + 2) * tiles * channels + 8 * ((frames + 1) // 2 * tiles + ROWS) * channels
-
-
-def direct_scratch(frames: int, pixels: int, inputs: int, outputs: int, temporal: bool) -> int:
-    """Floats of scratch memory for `pixels` output pixels of `frames` output frames."""
-    factors, groups = (4, (frames + 1) // 2) if temporal else (1, frames)
-    return factors * (groups * pixels + ROWS) * (inputs + outputs) + (frames + 1) * pixels * outputs
 
 
 def spatial_matrices() -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 #: Output pixels a side of a Winograd tile; images are stored rounded up to whole tiles.
 TILE = 4
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -34,11 +35,6 @@ class Frames:
         return self.tensor.shape[0]
 
     @property
-    def channels(self) -> int:
-        """Channels of a pixel."""
-        return self.tensor.shape[3]
-
-    @property
     def pixels(self) -> Tensor:
         """[n, rows, columns, channels], without the border; a view."""
         return self.tensor[:, 1 : self.rows + 1, 1 : self.columns + 1]
@@ -47,21 +43,10 @@ class Frames:
         """Frames start to stop; a view."""
         return Frames(self.tensor[start:stop], self.rows, self.columns)
 
-    def clear_border(self) -> None:
-        """Zeros around the pixels, up to the end of the last tiles."""
-        self.tensor[:, 0] = 0
-        self.tensor[:, :, 0] = 0
-        self.clear_overhang()
-
     def clear_overhang(self) -> None:
         """Zeros below and to the right of the pixels."""
         self.tensor[:, self.rows + 1 :] = 0
         self.tensor[:, :, self.columns + 1 :] = 0
-
-    @property
-    def fills_tiles(self) -> bool:
-        """Whether rows and columns are whole tiles."""
-        return self.rows % TILE == 0 and self.columns % TILE == 0
 
 
 class Workspace:
@@ -81,20 +66,19 @@ class Workspace:
         size = frames * shape[1] * shape[2] * channels
         if number not in self._memory or len(self._memory[number]) < size:
             self._memory.pop(number, None)
-            self._memory[number] = self._new(size)
+            self._memory[number] = large(size, self._device, self._dtype)
         taken = Frames(self._memory[number][:size].view(shape), rows, columns)
-        taken.clear_border()
+        taken.tensor[:, 0] = 0
+        taken.tensor[:, :, 0] = 0
+        taken.clear_overhang()
         return taken
 
-    def _new(self, size: int) -> Tensor:
-        if self._device.type == "cpu":
-            return large(-(-size * self._dtype.itemsize // 4)).view(self._dtype)[:size]
-        return torch.empty(size, dtype=self._dtype, device=self._device)
 
-
-def large(size: int) -> Tensor:
-    """Uninitialised float32 numbers; numpy asks for huge pages, without which first touching them takes long."""
-    return torch.from_numpy(np.empty(size, np.float32))
+def large(size: int, device: torch.device = CPU, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Uninitialised numbers; numpy asks for huge pages, without which first touching them takes long."""
+    if device.type != "cpu":
+        return torch.empty(size, dtype=dtype, device=device)
+    return torch.from_numpy(np.empty(-(-size * dtype.itemsize // 4), np.float32)).view(dtype)[:size]
 
 
 def _stored(size: int) -> int:
@@ -129,8 +113,9 @@ def fold(convolution: nn.Conv3d, norm: nn.BatchNorm3d, activate: bool) -> Folded
     return Folded(weight, bias, convolution.stride[1], activate)
 
 
-def padded_channels(folded: Folded, inputs: int, outputs: int) -> Folded:
-    """The same convolution between more channels, the new ones zero."""
+def padded_channels(folded: Folded, lanes: int) -> Folded:
+    """The same convolution between channels rounded up to whole vectors of `lanes`, the new ones zero."""
+    outputs, inputs = (-(-size // lanes) * lanes for size in folded.weight.shape[:2])
     weight = folded.weight.new_zeros((outputs, inputs, *folded.weight.shape[2:]))
     weight[: folded.weight.shape[0], : folded.weight.shape[1]] = folded.weight
     bias = folded.bias.new_zeros(outputs)
@@ -198,12 +183,12 @@ class TorchLayer:
 
 
 class FirstLayer:
-    """The first convolution of the stem, on images of one channel."""
+    """The first convolution of the stem, on images of one channel; input channels that padding added are left out."""
 
     def __init__(self, folded: Folded, device: torch.device, dtype: torch.dtype) -> None:
         self.outputs, self.stride = folded.weight.shape[0], folded.stride
         self._padding = folded.weight.shape[3] // 2
-        self._weight = folded.weight[:, :, 0].to(dtype).to(device).contiguous(memory_format=torch.channels_last)
+        self._weight = folded.weight[:, :1, 0].to(dtype).to(device).contiguous(memory_format=torch.channels_last)
         self._bias = folded.bias.to(dtype).to(device)
 
     def run(self, images: torch.Tensor, y: Frames) -> None:
@@ -216,18 +201,16 @@ class FirstLayer:
 
 
 class Backend(Protocol):
-    """Makes layers of folded convolutions, with as many channels as its kernels need.
+    """Makes layers of folded convolutions.
 
     Attributes:
         device, dtype: of images, weights and frames.
+        lanes: channels of all frames are multiples of it.
     """
 
     device: torch.device
     dtype: torch.dtype
-
-    def padded(self, folded: Folded, first: bool = False) -> Folded:
-        """The convolution between as many channels as the layers use; `first` reads images of one channel."""
-        ...
+    lanes: int
 
     def layer(self, folded: Folded) -> Layer:
         """The convolution, ready to run."""
@@ -237,12 +220,10 @@ class Backend(Protocol):
 class TorchBackend:
     """torch's own convolutions, on any device and in any precision."""
 
+    lanes = 1
+
     def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
         self.device, self.dtype = device, dtype
-
-    def padded(self, folded: Folded, first: bool = False) -> Folded:
-        """Return the convolution unchanged."""
-        return folded
 
     def layer(self, folded: Folded) -> Layer:
         """See :class:`Backend`."""

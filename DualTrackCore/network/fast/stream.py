@@ -27,6 +27,7 @@ from DualTrackCore.network.fast.layers import (
     TorchBackend,
     Workspace,
     fold,
+    padded_channels,
 )
 from DualTrackCore.progress import Reporter
 
@@ -52,19 +53,29 @@ class PreparedBlock:
 class PreparedTrunk:
     """The layers of a trunk, and the memory that a push through them needs; one push at a time.
 
+    Copies of the trunk that carries it, and trunks read from a file, start without.
+
     Args:
         trunk: in evaluation mode.
         backend: makes the layers.
+        made_of: equal as long as the layers are those of the trunk.
     """
 
-    def __init__(self, trunk: Trunk, backend: Backend) -> None:
+    def __init__(self, trunk: Trunk, backend: Backend, made_of: tuple = ()) -> None:
+        self.made_of = made_of
         stem, self.width = trunk.stem, trunk.width
-        first = backend.padded(fold(stem[0], stem[1], activate=True), first=True)
+        first = padded_channels(fold(stem[0], stem[1], activate=True), backend.lanes)
         self.first = FirstLayer(first, backend.device, backend.dtype)
         self.second = backend.layer(fold(stem[3], stem[4], activate=True))
         self.blocks = [PreparedBlock(block, backend) for block in trunk.blocks]
         self.workspace = Workspace(backend.device, backend.dtype)
         self.lock = threading.Lock()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> None:
+        return None
+
+    def __reduce__(self) -> tuple:
+        return (type(None), ())
 
 
 @dataclass(frozen=True)
@@ -185,45 +196,24 @@ class StreamingTrunk:
             Feature maps [m, width, h, w] of the frames that have become complete, in order (m may be 0), or what
             `consume` makes of them.
         """
+        device = images.device.type
         if isinstance(self._trunk, Trunk):
-            self._trunk = prepared(self._trunk, images.device, _precision(images.device))
-        maps, kept = _step(self._trunk, self._kept, images, last)
+            dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else torch.float32
+            self._trunk = prepared(self._trunk, images.device, dtype)
+        step = Step(self._trunk, self._kept, last)
+        # Memory that stays between calls must not become inference tensors, which only inference mode may write.
+        plain = torch.inference_mode(False), torch.no_grad(), torch.autocast(device, enabled=False)
+        with self._trunk.lock, plain[0], plain[1], plain[2]:
+            try:
+                maps = step.run(images)
+            except (RuntimeError, MemoryError):
+                self._trunk.workspace.clear()  # the next try needs less
+                raise
+            if last:
+                self._trunk.workspace.clear()
         result = maps if self._consume is None else self._consume(maps)
-        self._kept = kept
+        self._kept = step.kept
         return result
-
-
-def _step(trunk: PreparedTrunk, before: dict[int, Kept], images: Tensor, last: bool) -> tuple[Tensor, dict[int, Kept]]:
-    """Maps [m, width, h, w] that become complete with these images, and the frames to keep for the next step."""
-    step = Step(trunk, before, last)
-    # Memory that stays between calls must not become inference tensors, which only inference mode may write.
-    plain = torch.inference_mode(False), torch.no_grad(), torch.autocast(images.device.type, enabled=False)
-    with trunk.lock, plain[0], plain[1], plain[2]:
-        try:
-            maps = step.run(images)
-        except (RuntimeError, MemoryError):
-            trunk.workspace.clear()  # the next try needs less
-            raise
-        if last:
-            trunk.workspace.clear()
-        return maps, step.kept
-
-
-def _precision(device: torch.device) -> torch.dtype:
-    return torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else torch.float32
-
-
-class _Prepared:
-    """A prepared trunk and what it was made of. Copies of the trunk, and trunks read from a file, start without."""
-
-    def __init__(self, made_of: tuple, trunk: PreparedTrunk) -> None:
-        self.made_of, self.trunk = made_of, trunk
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> None:
-        return None
-
-    def __reduce__(self) -> tuple:
-        return (type(None), ())
 
 
 def prepared(trunk: Trunk, device: torch.device, dtype: torch.dtype) -> PreparedTrunk:
@@ -241,12 +231,10 @@ def prepared(trunk: Trunk, device: torch.device, dtype: torch.dtype) -> Prepared
         InputError, MissingDependencyError: as :func:`has_compiled_kernels`.
     """
     made_of = (str(device), dtype, os.environ.get(ENGINE_VARIABLE), _fingerprint(trunk))
-    present: _Prepared | None = trunk.__dict__.get(_PREPARED)
-    if present is None or present.made_of != made_of:
+    if getattr(trunk.__dict__.get(_PREPARED), "made_of", None) != made_of:
         forget_prepared(trunk)  # before the new one is made: it is large
-        present = _Prepared(made_of, PreparedTrunk(trunk, choose_backend(trunk, device, dtype)))
-        trunk.__dict__[_PREPARED] = present
-    return present.trunk
+        trunk.__dict__[_PREPARED] = PreparedTrunk(trunk, choose_backend(trunk, device, dtype), made_of)
+    return trunk.__dict__[_PREPARED]
 
 
 def forget_prepared(trunk: Trunk) -> None:
@@ -267,12 +255,9 @@ def choose_backend(trunk: Trunk, device: torch.device, dtype: torch.dtype) -> Ba
 def _fingerprint(trunk: Trunk) -> tuple:
     """Changes with the weights: with the counters of torch, and with the numbers where `.data` went around them."""
     tensors = [*trunk.parameters(), *(b for b in trunk.buffers() if b.is_floating_point())]
-    return tuple(_mark(tensor.detach()) for tensor in tensors)
-
-
-def _mark(tensor: Tensor) -> tuple[int, int, int]:
-    counter = -1 if tensor.is_inference() else tensor._version
-    return tensor.data_ptr(), counter, int(tensor.contiguous().view(torch.int32).sum(dtype=torch.int64))
+    counters = [-1 if tensor.is_inference() else tensor._version for tensor in tensors]
+    sums = [int(tensor.detach().contiguous().view(torch.int32).sum(dtype=torch.int64)) for tensor in tensors]
+    return ([tensor.data_ptr() for tensor in tensors], counters, sums)
 
 
 def has_compiled_kernels() -> bool:
