@@ -84,27 +84,18 @@ def augmentations(count: int) -> tuple[Augmentation, ...]:
     return _OTHERS[: count - 1]
 
 
-@dataclass(frozen=True, eq=False)
 class _ChangedFrames:
     """A source of frames that reads another one backwards or mirrors what it gives."""
 
-    source: FrameSource
-    backwards: bool = False
-    mirror: bool = False
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.source.shape
-
-    @property
-    def dtype(self) -> np.dtype:
-        return self.source.dtype
+    def __init__(self, source: FrameSource, *, backwards: bool = False, mirror: bool = False) -> None:
+        self.shape, self.dtype = source.shape, source.dtype
+        self._source, self._backwards, self._mirror = source, backwards, mirror
 
     def __getitem__(self, key: slice) -> np.ndarray:
-        count = self.shape[0]
-        start, stop, step = key.indices(count)
-        if self.backwards:
-            images = np.asarray(self.source[count - stop : count - start])[::-1]
-        else:
-            images = np.asarray(self.source[start:stop])
-        return np.ascontiguousarray(images[::step, :, ::-1] if self.mirror else images[::step])
+        start, stop, _ = key.indices(self.shape[0])
+        if self._backwards:
+            start, stop = self.shape[0] - stop, self.shape[0] - start
+        images = np.asarray(self._source[start:stop])
+        images = images[::-1] if self._backwards else images
+        # A copy in any case: torch takes no negative stride, which a single frame keeps in `np.ascontiguousarray`.
+        return (images[:, :, ::-1] if self._mirror else images).copy()

@@ -69,6 +69,14 @@ def test_two_and_four_views_of_the_network_are_the_means_of_its_runs():
         np.testing.assert_allclose(found.parameters, np.mean(runs[:count], axis=0), atol=1e-5)
 
 
+def test_a_sweep_whose_last_chunk_has_one_frame_is_turned_too():
+    sweep, network = noise_sweep(9), tiny_model()
+    one, other = (
+        estimate_trajectory(sweep, network, test_time_augmentation=4, chunk_frames=chunk).parameters for chunk in (8, 9)
+    )
+    np.testing.assert_allclose(one, other, atol=1e-5)
+
+
 def test_the_views_are_named_in_the_provenance_and_in_the_stages():
     stages = []
     found = estimate_trajectory(
