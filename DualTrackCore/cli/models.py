@@ -84,8 +84,8 @@ def _loads_as(name: str) -> installation.Check:
     """A check that loads a file as the model of that name, strictly."""
 
     def check(path: Path) -> None:
-        from DualTrackCore.network.model import load_model_file
+        from DualTrackCore.network.model import load_model
 
-        load_model_file(path, fallback=catalogue.published_card(name))
+        load_model(path, fallback=catalogue.published_card(name))
 
     return check

@@ -76,6 +76,7 @@ def load_model(
     name_or_path: str | Path = DEFAULT_MODEL,
     *,
     card: ModelCard | str | Path | None = None,
+    fallback: ModelCard | None = None,
     positions: int | None = None,
 ) -> Model:
     """Load a model by the name of one that ships or is installed, or from a weights file.
@@ -83,27 +84,18 @@ def load_model(
     Args:
         name_or_path: a name of `dualtrack models list`, or a .safetensors or PyTorch file; without it the small model
             that ships with the package, which was trained on simulated sweeps only.
-        card: the card or its JSON file; by default the one inside the file, else the one beside it, else that of
-            unknown weights of the published network.
+        card: the card or its JSON file; by default the one inside the file, else the one beside it.
+        fallback: the card where there is none of these; by default that of the published model of that name, else that
+            of unknown weights of the published network.
         positions: resize the tables to this many frames at a time (exact for sweeps that fit before and after).
 
     Raises:
         CheckpointError: not installed, damaged, unsafe, or of another network.
     """
-    if os.path.isfile(name_or_path):  # unlike Path.is_file it takes names that no file can have
-        return load_model_file(Path(name_or_path), card=card, positions=positions)
-    name = str(name_or_path)
-    return load_model_file(installed_path(name), card=card, fallback=published_card(name), positions=positions)
-
-
-def load_model_file(
-    path: Path,
-    *,
-    card: ModelCard | str | Path | None = None,
-    fallback: ModelCard | None = None,
-    positions: int | None = None,
-) -> Model:
-    """Load a file as :func:`load_model` does; `fallback` is used where no card is given, inside or beside the file."""
+    path = Path(name_or_path)
+    if not os.path.isfile(name_or_path):  # unlike Path.is_file it takes names that no file can have
+        name = str(name_or_path)
+        path, fallback = installed_path(name), fallback or published_card(name)
     tensors, inner_card = read_weights(path)
     if isinstance(card, str | Path):
         card = read_card(Path(card))
@@ -186,22 +178,18 @@ def _read_pickle(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
+        names = []
+        with contextlib.suppress(Exception):  # files of old versions of torch, or an old torch
+            names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+        imports = f" ({some_keys(names)})" if names else ""
         raise CheckpointError(
-            f"The weights file {path.name} holds more than tensors{_forbidden_names(path)} and was not opened, because "
-            "such a file can run code; ask for a file with the state dict alone: torch.save(checkpoint['model'], ...)."
+            f"The weights file {path.name} holds more than tensors{imports} and was not opened, because such a file "
+            "can run code; ask for a file with the state dict alone: torch.save(checkpoint['model'], ...)."
         ) from None
     except Exception as error:  # damaged files raise anything from EOFError to RuntimeError
         raise CheckpointError(
             f"The weights file {path.name} is damaged or cut short ({type(error).__name__}); fetch it again."
         ) from None
-
-
-def _forbidden_names(path: Path) -> str:
-    """What a file would import, in brackets with a space before; empty where torch cannot list it."""
-    with contextlib.suppress(Exception):  # files of old versions of torch, or an old torch
-        names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-        return f" ({some_keys(names)})" if names else ""
-    return ""
 
 
 def plain_state_dict(
