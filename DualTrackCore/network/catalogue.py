@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from DualTrackCore.errors import CheckpointError, InputError
-from DualTrackCore.files import replacing
 from DualTrackCore.settings import build, check_settings, setting
 
 #: Key of the card in a safetensors file's metadata.
@@ -22,10 +21,6 @@ CARD_KEY = "dualtrack_card"
 _MAX_HEADER_BYTES = 1 << 24
 #: Pixel spacing that the millimetres of the published weights are baked in at, mm (columns, rows).
 PUBLISHED_SPACING_MM = (0.22938919, 0.22097969)
-#: Frame size of the published weights, pixels (rows, columns).
-PUBLISHED_FRAME_SIZE = (480, 640)
-#: Frames a second of the data that the published weights were trained on.
-PUBLISHED_FRAME_RATE_HZ = 20.0
 
 
 @dataclass(frozen=True)
@@ -57,8 +52,8 @@ class ModelCard:
     simulated_only: bool = False
     architecture: Mapping[str, Any] = field(default_factory=dict)
     spacing_mm: tuple[float, float] = setting(PUBLISHED_SPACING_MM, above=0)
-    frame_size: tuple[int, int] = setting(PUBLISHED_FRAME_SIZE, at_least=1)
-    frame_rate_hz: float | None = setting(PUBLISHED_FRAME_RATE_HZ, above=0)
+    frame_size: tuple[int, int] = setting((480, 640), at_least=1)
+    frame_rate_hz: float | None = setting(20.0, above=0)
     global_mean: float = 0.0
     global_std: float = setting(1.0, above=0)
     training_data: str = "unknown"
@@ -144,14 +139,6 @@ def read_card(path: Path) -> ModelCard:
     except (OSError, UnicodeDecodeError) as error:
         raise CheckpointError(f"The model card {path} cannot be read: {error}.") from None
     return ModelCard.from_json(text, path.name)
-
-
-def write_card_beside(card: ModelCard, weights: Path) -> Path:
-    """Write the card beside a weights file; returns its path."""
-    path = card_path(weights)
-    with replacing(path) as temporary:
-        temporary.write_text(card.to_json() + "\n", encoding="utf-8")
-    return path
 
 
 #: What `load_model()` loads and `dualtrack run` uses where no other model is named.

@@ -2,17 +2,23 @@
 
 The makers of the published weights give no checksum. A file is therefore checked by loading it strictly (the `check`
 that callers pass), and its SHA-256 is recorded beside it when it arrives, so that :func:`verify` finds later damage.
+
+pooch sends the request and receives the file. What it lacks is here: continuing a part if the server still has the
+same content, looking at the answer before anything is written, and cancelling.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
 
-from DualTrackCore.errors import CheckpointError, InputError, OutputError
+from DualTrackCore.errors import Cancelled, CheckpointError, DualTrackError, InputError, OutputError
 from DualTrackCore.files import file_sha256, replacing
 from DualTrackCore.network.catalogue import (
     FOLDER_VARIABLE,
@@ -30,13 +36,24 @@ from DualTrackCore.network.catalogue import (
     read_card_beside,
     record_path,
     recorded_sha256,
-    write_card_beside,
+    size_text,
 )
-from DualTrackCore.network.download import DownloadError, delete_part, download
-from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter
+from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter, Stage
+
+if TYPE_CHECKING:
+    from requests import RequestException, Response
 
 #: Raises if a file is not a loadable model; called before the file is installed.
 Check = Callable[[Path], object]
+
+_BLOCK_BYTES = 1 << 16
+_TIMEOUT_S = 30.0
+#: Left free on the disk beyond the file itself.
+_SPARE_BYTES = 64 << 20
+
+
+class DownloadError(DualTrackError, OSError):
+    """The file could not be fetched."""
 
 
 def fetch(
@@ -48,9 +65,7 @@ def fetch(
     progress: ProgressCallback | None = None,
     cancelled: CancelledCallback | None = None,
 ) -> Path:
-    """Download a model, check it and install it; an interrupted download is continued by the next call.
-
-    A model that is installed and undamaged is left as it is.
+    """Download a model, check and install it, and return its path; one that is installed and undamaged stays as it is.
 
     Args:
         entry: what to fetch.
@@ -58,10 +73,7 @@ def fetch(
         folder: to install in; the models folder by default.
         check: raises if the file is not loadable; without it only stated size and checksum are checked.
         progress: receives the bytes so far.
-        cancelled: called between blocks; true stops the download.
-
-    Returns:
-        The installed file.
+        cancelled: called between blocks; true stops the download, and the next call continues it.
 
     Raises:
         InputError: no consent.
@@ -78,10 +90,9 @@ def fetch(
     folder = folder or models_folder()
     with contextlib.suppress(CheckpointError):
         return verify(entry.name, folder).path
-    _make_folder(folder)
     part = folder / f"{entry.name}.part"
     try:
-        download(entry.url, part, Reporter(progress, cancelled))
+        _Download(entry.url, part, Reporter(progress, cancelled)).run()
     except DownloadError as error:
         raise DownloadError(
             f"{error} On a machine without network, copy the file {entry.url} there by other means and run "
@@ -92,11 +103,11 @@ def fetch(
         if check is not None:
             check(part)
     except InputError as error:
-        delete_part(part)
+        _delete_part(part)
         raise CheckpointError(f"The file from {entry.url} is not the model and was deleted: {error}") from error
     target = folder / (entry.name + SUFFIXES[0])
     os.replace(part, target)
-    delete_part(part)
+    _delete_part(part)
     _record(target, digest, entry.card)
     return target
 
@@ -146,19 +157,16 @@ def verify(name: str, folder: Path | None = None) -> InstalledModel:
     Raises:
         CheckpointError: not installed, no checksum to compare with, or the file has changed since it arrived.
     """
-    path, entry = installed_path(name, folder), published_models().get(name)
+    path, entry, ships = installed_path(name, folder), published_models().get(name), name in SHIPPED_MODELS
     expected = (entry and entry.sha256) or recorded_sha256(path)
     if expected is None:
-        raise CheckpointError(f"No checksum was recorded for {path}; {_repair(name, 'import the file again')}.")
+        remedy = "install DualTrack again" if ships else "import the file again"
+        raise CheckpointError(f"No checksum was recorded for {path}; {remedy}.")
     digest = file_sha256(path)
     if digest != expected:
-        remedy = _repair(name, "fetch or import it again")
+        remedy = "install DualTrack again" if ships else "fetch or import it again"
         raise CheckpointError(f"{path} has changed since it was installed (SHA-256 differs); {remedy}.")
-    return InstalledModel(name, path, path.stat().st_size, digest, ships=name in SHIPPED_MODELS)
-
-
-def _repair(name: str, otherwise: str) -> str:
-    return "install DualTrack again" if name in SHIPPED_MODELS else otherwise
+    return InstalledModel(name, path, path.stat().st_size, digest, ships)
 
 
 def _require_as_stated(entry: ModelEntry, path: Path) -> str:
@@ -172,25 +180,144 @@ def _require_as_stated(entry: ModelEntry, path: Path) -> str:
     return digest
 
 
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(
-            f"The models folder {folder} cannot be made: {error.strerror}; name another one in {FOLDER_VARIABLE}."
-        ) from error
-
-
 def _record(path: Path, digest: str, card: ModelCard | None) -> None:
     """Write the checksum (as `sha256sum --check` reads it) and the card beside new weights; drop older ones."""
     with replacing(record_path(path)) as temporary:
         temporary.write_text(f"{digest}  {path.name}\n", encoding="utf-8")
-    for suffix in SUFFIXES:
-        if suffix != path.suffix:
-            other = path.with_suffix(suffix)
-            other.unlink(missing_ok=True)
-            record_path(other).unlink(missing_ok=True)
+    for other in (path.with_suffix(suffix) for suffix in SUFFIXES if suffix != path.suffix):
+        other.unlink(missing_ok=True)
+        record_path(other).unlink(missing_ok=True)
     if card is None:
         card_path(path).unlink(missing_ok=True)
-    else:
-        write_card_beside(card, path)
+        return
+    with replacing(card_path(path)) as temporary:
+        temporary.write_text(card.to_json() + "\n", encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class _Source:
+    """The content behind an address; `validator` is the value of If-Range that only the same content answers to."""
+
+    url: str
+    validator: str | None = None
+    total: int | None = None
+
+
+class _Download:
+    """One file on its way into `part`; what an earlier call left there is continued.
+
+    Whatever goes wrong, `part` keeps what has arrived, and a small file beside it records where that came from. pooch
+    takes the object for a progress bar.
+    """
+
+    file: BinaryIO
+
+    def __init__(self, url: str, part: Path, reporter: Reporter) -> None:
+        self._source, self._part, self._reporter = _Source(url), part, reporter
+        self._has_begun = False
+
+    def run(self) -> None:
+        """Fetch the file; the part is complete when this returns. Raises as :func:`fetch`."""
+        start = self._resume()
+        if start == self._source.total:
+            return
+        try:
+            self._part.parent.mkdir(parents=True, exist_ok=True)
+            with self._part.open("r+b" if start else "wb") as self.file:
+                self.file.seek(start)
+                self._receive(start)
+        except DualTrackError:
+            raise
+        except OSError as error:
+            raise OutputError(
+                f"Cannot write {self._part}: {error.strerror or error}; free some space or name another folder in "
+                f"{FOLDER_VARIABLE}."
+            ) from error
+        finally:
+            if self._part.is_file() and not self._part.stat().st_size:
+                _delete_part(self._part)
+
+    def _resume(self) -> int:
+        """The bytes of the part; 0 if it cannot be continued: another address, no validator, no length."""
+        with contextlib.suppress(OSError, ValueError, TypeError):  # none, damaged, or a file of unknown length
+            source = _Source(**json.loads(_part_record(self._part).read_text(encoding="utf-8")))
+            size = self._part.stat().st_size
+            if source.url == self._source.url and source.validator and size <= source.total:
+                self._source = source
+                return size
+        return 0
+
+    def _receive(self, start: int) -> None:
+        from pooch import HTTPDownloader
+        from requests import RequestException
+
+        headers = {"User-Agent": "dualtrack", "Accept-Encoding": "identity"}
+        if start:
+            headers |= {"Range": f"bytes={start}-", "If-Range": str(self._source.validator)}
+        options = {"headers": headers, "hooks": {"response": self._check}, "timeout": _TIMEOUT_S}
+        try:
+            HTTPDownloader(progressbar=self, chunk_size=_BLOCK_BYTES, **options)(self._source.url, self.file, None)
+        except Cancelled:
+            arrived = f"the {size_text(self.file.tell())} that have arrived are kept"
+            raise Cancelled(f"Cancelled; {arrived}, and the same command continues from there.") from None
+        except RequestException as error:
+            raise DownloadError(self._problem(error)) from error
+
+    def _check(self, response: Response, **_options: object) -> None:
+        """Refuse what is not the file or does not fit on the disk; start again where the part is not continued."""
+        url, total, headers = self._source.url, self._source.total, response.headers
+        if response.is_redirect or not response.ok:
+            return  # requests follows redirects, pooch raises errors
+        if headers.get("Content-Type", "").startswith("text/html"):
+            raise DownloadError(f"{url} answered with a web page instead of a file.")
+        if response.status_code != 206:
+            self.file.seek(0)
+            self.file.truncate()
+            etag, length = headers.get("ETag", ""), headers.get("Content-Length", "")
+            # Weak entity tags are not allowed in If-Range (RFC 9110, 13.1.5).
+            validator = etag if etag and not etag.startswith("W/") else headers.get("Last-Modified")
+            self._source = _Source(url, validator, int(length) if length.isdigit() else None)
+        elif total and headers.get("Content-Range") != f"bytes {self.file.tell()}-{total - 1}/{total}":
+            self.file.truncate(0)
+            raise DownloadError(f"{url} sent another part of the file than requested; run the command again.")
+        needed = (self._source.total or 0) - self.file.tell() + _SPARE_BYTES
+        if (free := shutil.disk_usage(self._part.parent).free) < needed:
+            raise OutputError(
+                f"The folder {self._part.parent} has {size_text(free)} free and the download needs "
+                f"{size_text(needed)}; free some space or name another folder in {FOLDER_VARIABLE}."
+            )
+        _part_record(self._part).write_text(json.dumps(asdict(self._source)), encoding="utf-8")
+        self._has_begun = True
+        self.update()
+
+    def _problem(self, error: RequestException) -> str:
+        """What went wrong, in a sentence."""
+        url, total = self._source.url, self._source.total
+        if self._has_begun:
+            arrived = size_text(self.file.tell()) + (f" of {size_text(total)}" if total else "")
+            return f"The connection ended after {arrived}; run the same command again to continue."
+        if error.response is not None:
+            if error.response.status_code == 416:  # the part is longer than the file has become
+                self.file.truncate(0)
+            return f"{url} could not be fetched: the server answered {error.response.status_code}."
+        reason = getattr(next(iter(error.args), None), "reason", error)
+        return f"{url} could not be fetched: no connection to the server ({reason})."
+
+    def update(self, _count: int = 0) -> None:
+        """Report the bytes so far."""
+        self._reporter.report(Stage.DOWNLOADING, self.file.tell(), self._source.total or self.file.tell())
+
+    def close(self) -> None:
+        """Do nothing at the end; pooch calls it, and `reset` before it."""
+
+    reset = close
+
+
+def _part_record(part: Path) -> Path:
+    return part.with_name(part.name + ".json")
+
+
+def _delete_part(part: Path) -> None:
+    """Delete a part and its record, so that the next download starts from the beginning."""
+    for path in (part, _part_record(part)):
+        path.unlink(missing_ok=True)

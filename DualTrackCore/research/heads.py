@@ -85,7 +85,7 @@ def _local(sweep: Sweep, model: Model, reporter: Reporter, options: dict) -> tup
             network.positions,
             network.global_every,
             lambda start, stop: linear(local.temporal(tokens[None, start:stop]))[0, 1:],
-            lambda done, total: reporter.report(Stage.ATTENTION, done, total),
+            reporter,
         )
 
     motions, provenance = run_network(sweep, model, head, global_frames=(), reporter=reporter, **options)

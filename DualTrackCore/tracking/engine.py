@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import Any
+from functools import partial
 
 import numpy as np
 import torch
@@ -34,6 +34,7 @@ from DualTrackCore.tracking.device import (
     release_memory,
 )
 from DualTrackCore.tracking.preprocessing import Preprocessor, scope_warnings
+from DualTrackCore.tracking.test_time_augmentation import augmentations
 from DualTrackCore.trajectory import Trajectory, matrices_from_parameters, parameters_from_matrices
 from DualTrackCore.version import __version__
 
@@ -94,41 +95,22 @@ def estimate_trajectory(
         OutOfMemoryError: one frame at a time is still too much for the device.
         Cancelled: the caller asked to stop.
     """
-    others = ()
-    if test_time_augmentation != 1 or isinstance(test_time_augmentation, bool):
-        from DualTrackCore.tracking.test_time_augmentation import augmentations
-
-        others = augmentations(test_time_augmentation)
-    options = {"device": device, "precision": precision, "chunk_frames": chunk_frames}
-    reporter = Reporter(progress, cancelled)
-    parameters, provenance = run_whole(sweep, model, reporter=reporter, **options)
+    others, reporter = augmentations(test_time_augmentation), Reporter(progress, cancelled)
+    head = partial(poses_in_windows, model.network)
+    global_frames = model.network.global_frames(len(sweep))
+    options = {"device": device, "precision": precision, "chunk_frames": chunk_frames, "global_frames": global_frames}
+    parameters, provenance = run_network(sweep, model, head, reporter=reporter, **options)
     if others:
         runs = [parameters]
         for other in others:
-            changed, _ = run_whole(other.apply(sweep), model, reporter=reporter.with_detail(other.name), **options)
+            detailed = reporter.with_detail(other.name)
+            changed, _ = run_network(other.apply(sweep), model, head, reporter=detailed, **options)
             runs.append(parameters_from_matrices(other.undo(matrices_from_parameters(changed))))
         parameters = np.mean(runs, axis=0)
         provenance = {**provenance, "test_time_augmentation": ["as it is", *(other.name for other in others)]}
     for message in provenance["warnings"]:
         warnings.warn(message, TrackingWarning, stacklevel=2)
     return Trajectory.from_parameters(parameters, provenance)
-
-
-def run_whole(sweep: Sweep, model: Model, **options: Any) -> tuple[np.ndarray, dict[str, object]]:
-    """Motions [N - 1, 6] by the whole network and their provenance; options and errors are those of `run_network`."""
-    network = model.network
-    return run_network(sweep, model, _fusion_head(network), global_frames=network.global_frames(len(sweep)), **options)
-
-
-def _fusion_head(network: DualTrack) -> Head:
-    """The head on local and global features together: what the network is trained for."""
-
-    def head(local_features: Tensor, global_features: Tensor, reporter: Reporter) -> Tensor:
-        return poses_in_windows(
-            network, local_features, global_features, lambda done, total: reporter.report(Stage.ATTENTION, done, total)
-        )
-
-    return head
 
 
 def run_network(
@@ -150,7 +132,7 @@ def run_network(
         head: from features to motions; runs on the device, without gradients.
         global_frames: rising indices of the frames that go through the global backbone.
         local: whether frames go through the local trunk; where not, there are 0 class tokens.
-        reporter: told of stage "network".
+        reporter: receives `Stage.NETWORK` (frames); passed on to the head.
 
     Returns:
         Motions [n, 6] and the provenance of a trajectory, with the warnings in it.
@@ -241,12 +223,10 @@ def chunk_features(
 def class_tokens(run: EngineRun, maps: Tensor) -> Tensor:
     """Class tokens [m, C] of feature maps [m, width, h, w], in full precision; m may be 0."""
     spatial = run.model.network.local.spatial
+    if not len(maps):
+        return maps.new_empty((0, *spatial.layernorm.normalized_shape), dtype=torch.float32)
     with torch.autocast(run.device.type, enabled=False):
-        return spatial(maps.float()) if len(maps) else maps.new_empty((0, _feature_width(spatial)), dtype=torch.float32)
-
-
-def _feature_width(spatial: torch.nn.Module) -> int:
-    return spatial.layernorm.normalized_shape[0]
+        return spatial(maps.float())
 
 
 def leave_device(network: DualTrack, device: torch.device) -> None:
@@ -293,16 +273,14 @@ def window_starts(frames: int, positions: int, every: int) -> list[int]:
     return sorted({round(last * step / steps / every) * every for step in range(steps + 1)})
 
 
-def poses_in_windows(
-    network: DualTrack, local_features: Tensor, global_features: Tensor, report: Callable[[int, int], None]
-) -> Tensor:
-    """Relative poses of a sweep of any length, by the whole network.
+def poses_in_windows(network: DualTrack, local_features: Tensor, global_features: Tensor, reporter: Reporter) -> Tensor:
+    """Relative poses of a sweep of any length by the whole network: the :data:`Head` that it is trained for.
 
     Args:
         network: in evaluation mode.
         local_features: class tokens [N, C] of all frames.
         global_features: pooled features [K, F] of every `network.global_every`-th frame.
-        report: called with (windows done, windows).
+        reporter: as for :func:`motions_in_windows`.
 
     Returns:
         [N - 1, 6] float64, mm and degrees.
@@ -314,15 +292,11 @@ def poses_in_windows(
             local_features[None, start:stop], global_features[None, start // every : -(-stop // every)]
         )[0]
 
-    return motions_in_windows(len(local_features), network.positions, every, poses, report)
+    return motions_in_windows(len(local_features), network.positions, every, poses, reporter)
 
 
 def motions_in_windows(
-    frames: int,
-    positions: int,
-    every: int,
-    motions: Callable[[int, int], Tensor],
-    report: Callable[[int, int], None],
+    frames: int, positions: int, every: int, motions: Callable[[int, int], Tensor], reporter: Reporter
 ) -> Tensor:
     """Motions of a sweep of any length from those of windows.
 
@@ -334,7 +308,7 @@ def motions_in_windows(
         frames: of the sweep.
         positions, every: see :func:`window_starts`.
         motions: [n - 1, 6] of the n frames from the first given up to the second.
-        report: called with (windows done, windows).
+        reporter: receives `Stage.ATTENTION` (windows).
 
     Returns:
         [frames - 1, 6] float64.
@@ -343,12 +317,12 @@ def motions_in_windows(
     total = torch.zeros(frames - 1, 6, dtype=torch.float64)
     weight = torch.zeros(frames - 1, 1, dtype=torch.float64)
     for done, start in enumerate(starts):
-        report(done, len(starts))
+        reporter.report(Stage.ATTENTION, done, len(starts))
         stop = min(start + positions, frames)
         part = motions(start, stop).cpu().double()  # the processor first: Apple's GPUs have no float64
         index = torch.arange(1, len(part) + 1, dtype=torch.float64)[:, None]
         ramp = torch.minimum(index, len(part) + 1 - index) if len(starts) > 1 else torch.ones_like(index)
         total[start : stop - 1] += part * ramp
         weight[start : stop - 1] += ramp
-    report(len(starts), len(starts))
+    reporter.report(Stage.ATTENTION, len(starts), len(starts))
     return total / weight

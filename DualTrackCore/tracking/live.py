@@ -7,7 +7,6 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from types import TracebackType
 
 import numpy as np
 import torch
@@ -135,9 +134,7 @@ class LiveTracker:
     def __enter__(self) -> LiveTracker:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def __len__(self) -> int:
@@ -164,7 +161,12 @@ class LiveTracker:
             OutOfMemoryError: the device has too little memory for a chunk.
         """
         self._require_open()
-        frames = self._accepted(frames)
+        frames = np.asarray(frames)
+        rows, columns = self._template.frame_size
+        if frames.ndim != 3 or frames.shape[1:] != (rows, columns):
+            raise InputError(f"Frames have shape {frames.shape}; this tracker takes [n, {rows}, {columns}].")
+        if frames.dtype != np.uint8:
+            raise InputError(f"Frames are {frames.dtype}; the tracker takes 8-bit grey frames (uint8).")
         self._pushed += len(frames)
         waiting = np.concatenate([self._waiting, frames])
         # The last frame is held back: at the end of the sweep the trunk must be told so together with a frame, and so
@@ -173,12 +175,12 @@ class LiveTracker:
             self._submit(waiting[: self._chunk], last=False)
             waiting = waiting[self._chunk :]
         self._waiting = waiting.copy()
-        return self._told(until=self._max_lag_frames)
+        return self._changed_poses(self._max_lag_frames)
 
     def wait(self) -> list[ProvisionalPose]:
         """Let the network catch up; returns and raises as :meth:`push`."""
         self._require_open()
-        return self._told(until=0)
+        return self._changed_poses(0)
 
     def finish(self, timestamps_s: np.ndarray | None = None) -> Trajectory:
         """The end of the sweep: what :func:`~DualTrackCore.tracking.estimate_trajectory` gives for the same frames.
@@ -203,7 +205,7 @@ class LiveTracker:
         try:
             self._submit(self._waiting, last=True)
             self._settle(0)
-            parameters = self._thread.submit(self._guarded, self._read_out).result()
+            parameters = self._thread.submit(self._guarded, self._motions).result()
         finally:
             self.close()
         messages = scope_warnings(sweep, self._run.model, self._run.preprocessor)
@@ -242,15 +244,6 @@ class LiveTracker:
             self.close()
             raise
 
-    def _accepted(self, frames: np.ndarray) -> np.ndarray:
-        frames = np.asarray(frames)
-        rows, columns = self._template.frame_size
-        if frames.ndim != 3 or frames.shape[1:] != (rows, columns):
-            raise InputError(f"Frames have shape {frames.shape}; this tracker takes [n, {rows}, {columns}].")
-        if frames.dtype != np.uint8:
-            raise InputError(f"Frames are {frames.dtype}; the tracker takes 8-bit grey frames (uint8).")
-        return frames
-
     def _require_open(self) -> None:
         if self._closed:
             raise InputError("This tracker has finished or was closed; make a new one for the next sweep.")
@@ -271,8 +264,8 @@ class LiveTracker:
                 raise
             self._jobs.popleft()
 
-    def _told(self, until: int) -> list[ProvisionalPose]:
-        self._settle(until)
+    def _changed_poses(self, most_behind: int) -> list[ProvisionalPose]:
+        self._settle(most_behind)
         latest: dict[int, np.ndarray] = {}
         while self._news:
             first, poses = self._news.popleft()
@@ -305,10 +298,9 @@ class LiveTracker:
             first = self._path.update()
             self._news.append((first, self._path.poses(first)))
 
-    def _read_out(self) -> np.ndarray:
+    def _motions(self) -> np.ndarray:
         features = torch.cat(self._local), torch.cat(self._pooled)
-        parameters = poses_in_windows(self._run.model.network, *features, lambda done, total: self._reporter.check())
-        return parameters.cpu().numpy()
+        return poses_in_windows(self._run.model.network, *features, self._reporter).cpu().numpy()
 
 
 def _sweep_without_pixels(

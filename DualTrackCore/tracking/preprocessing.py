@@ -8,7 +8,6 @@ the model's first, about the image centre, so that a pixel means the same millim
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -17,9 +16,6 @@ from torch import Tensor
 
 from DualTrackCore.network.model import Model
 from DualTrackCore.sweep import Sweep
-
-if TYPE_CHECKING:
-    from DualTrackCore.network.model import Model
 
 #: Spacings that agree to this fraction count as equal: over 640 columns the difference is below a pixel.
 SPACING_TOLERANCE = 1e-3

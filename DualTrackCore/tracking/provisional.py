@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from DualTrackCore.errors import InputError
@@ -16,7 +17,7 @@ class ProvisionalPath:
 
     The transformers see the frames of one window. While it fills, its motions are estimated anew at every update; once
     it is full it moves on by three quarters, and motions behind it stay as they are. Where windows overlap they are
-    averaged with weights that fall towards each window's ends, as for long sweeps (tracking/windows.py). An update
+    averaged with weights that fall towards each window's ends, as for long sweeps. An update
     therefore costs no more than one window, however long the sweep.
 
     Args:
@@ -55,11 +56,6 @@ class ProvisionalPath:
         """Frames that the transformers see at a time, at most."""
         return self._window
 
-    @property
-    def frames_kept(self) -> int:
-        """Frames whose features are kept for later updates."""
-        return sum(map(len, self._tokens))
-
     def add(self, tokens: Tensor, pooled: list[Tensor]) -> None:
         """Features of the next frames; no pose changes until :meth:`update`.
 
@@ -81,16 +77,12 @@ class ProvisionalPath:
         while len(tokens) > self._window:
             self._move_on(tokens, pooled)
             tokens, pooled = tokens[self._stride :], pooled[self._stride // self._every :]
-        self._tokens, self._pooled = (
-            [tokens.clone()],
-            [pooled.clone()],
-        )  # clones: a slice would keep what it is cut from
+        self._tokens, self._pooled = [tokens.clone()], [pooled.clone()]  # a slice would keep what it is cut from
         if len(tokens) < 2:
             return self._count
         motions = self._motions(tokens, pooled)
         n = len(motions)
-        blended = (self._left[:n] + self._ramp[:n] * motions) / (self._left_weight[:n] + self._ramp[:n])
-        self._write(blended)
+        self._write((self._left[:n] + self._ramp[:n] * motions) / (self._left_weight[:n] + self._ramp[:n]))
         return changed
 
     def poses(self, start: int) -> np.ndarray:
@@ -102,12 +94,13 @@ class ProvisionalPath:
         weighted = self._left + self._ramp * self._motions(tokens[: self._window], pooled)
         weight = self._left_weight + self._ramp
         self._write((weighted / weight)[: self._stride])
-        self._left, self._left_weight = (_shifted(values, self._stride) for values in (weighted, weight))
+        shift = (0, 0, 0, self._stride)  # zeros behind the last row
+        self._left, self._left_weight = F.pad(weighted[self._stride :], shift), F.pad(weight[self._stride :], shift)
         self._start += self._stride
 
     def _motions(self, tokens: Tensor, pooled: Tensor) -> Tensor:
-        seen = -(-len(tokens) // self._every)
-        return self._network.poses_from_features(tokens[None], pooled[None, :seen])[0].cpu().double()
+        count = -(-len(tokens) // self._every)
+        return self._network.poses_from_features(tokens[None], pooled[None, :count])[0].cpu().double()
 
     def _write(self, motions: Tensor) -> None:
         """Poses of the frames behind the window's first one."""
@@ -117,10 +110,3 @@ class ProvisionalPath:
         for frame, step in enumerate(matrices_from_parameters(motions.numpy()), self._start):
             self._poses[frame + 1] = self._poses[frame] @ step
         self._count = max(self._count, stop)
-
-
-def _shifted(values: Tensor, by: int) -> Tensor:
-    """Rows from `by` on, and zeros behind them."""
-    result = torch.zeros_like(values)
-    result[: len(values) - by] = values[by:]
-    return result

@@ -23,7 +23,7 @@ from DualTrackCore.network.catalogue import (
     read_card_beside,
     size_text,
 )
-from DualTrackCore.network.download import DownloadError
+from DualTrackCore.network.installation import DownloadError
 from DualTrackCore.progress import Stage
 
 ROOT = Path(__file__).resolve().parents[2]

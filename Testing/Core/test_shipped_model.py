@@ -30,7 +30,6 @@ from DualTrackCore.network.catalogue import (
     published_models,
     read_card_beside,
     read_card_inside,
-    write_card_beside,
 )
 from DualTrackCore.network.installation import import_file, verify
 from DualTrackCore.run import RunSettings
@@ -174,7 +173,7 @@ def test_the_card_of_an_installed_model_is_the_one_inside_then_beside_then_the_c
     path.write_bytes(b"PK")
     model = InstalledModel(entry.name, path, 2, None)
     assert installed_card(model) == entry.card
-    write_card_beside(replace(entry.card, title="beside"), path)
+    path.with_suffix(".json").write_text(replace(entry.card, title="beside").to_json())
     assert installed_card(model) == read_card_beside(path)
     tiny = tiny_model()
     save_model(tiny.network, replace(tiny.card, title="inside"), path)
