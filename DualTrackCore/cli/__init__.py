@@ -11,7 +11,6 @@ import traceback
 from collections.abc import Sequence
 
 from DualTrackCore.cli.console import Console
-from DualTrackCore.cli.interruption import signals_as_interrupt
 from DualTrackCore.cli.parser import build_parser
 from DualTrackCore.errors import Cancelled, DualTrackError
 
@@ -30,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     console = Console(json_output="--json" in arguments, quiet="--quiet" in arguments)
     try:
-        with console.warnings_as_sentences(), signals_as_interrupt(console):
+        with console.warnings_as_sentences(), console.signals_as_interrupt():
             options = build_parser().parse_args(arguments)
             accepted = options.command(options, console) is not False
     except (Cancelled, KeyboardInterrupt) as error:

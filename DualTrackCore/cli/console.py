@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import json
+import signal
 import sys
+import threading
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping, Sequence
 from typing import Any
 
 from DualTrackCore.progress import Progress, Stage
+
+#: Time that work without a report may continue after a signal, s.
+GRACE_S = 5.0
 
 
 class Console:
@@ -18,16 +23,11 @@ class Console:
     Args:
         json_output: one JSON object on stdout at the end, instead of sentences.
         quiet: no progress bars.
-
-    Attributes:
-        interrupted: set by the signal handler; the next report of progress raises KeyboardInterrupt.
-        cancellation_seen: the work has seen the cancellation and is stopping.
-        asking: a question to the user is open.
     """
 
     def __init__(self, json_output: bool, quiet: bool) -> None:
         self._json, self._quiet = json_output, quiet
-        self.interrupted = self.cancellation_seen = self.asking = False
+        self._interrupted = self._cancellation_seen = self._asking = False
         self._bar = None
         self._stage: tuple[Stage, str] | None = None
 
@@ -58,16 +58,16 @@ class Console:
         if self._json or not sys.stdin.isatty():
             return False
         self.close()
-        self.asking = True
+        self._asking = True
         try:
             return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
         finally:
-            self.asking = False
+            self._asking = False
 
     def cancelled(self) -> bool:
         """Whether the user cancelled; for work that polls instead of reporting progress."""
-        self.cancellation_seen = self.interrupted
-        return self.interrupted
+        self._cancellation_seen = self._interrupted
+        return self._interrupted
 
     def progress(self, report: Progress) -> None:
         """Progress callback: one bar a stage, with the time left; only where stderr is a terminal."""
@@ -110,13 +110,51 @@ class Console:
             warnings.showwarning = show
             yield
 
+    @contextlib.contextmanager
+    def signals_as_interrupt(self) -> Iterator[None]:
+        """Turn Ctrl-C and SIGTERM into a KeyboardInterrupt at the next report of progress.
+
+        An exception raised in a signal handler can occur anywhere. Inside a library that calls back into Python, such
+        as a compiler, it is lost or ends the process without clean-up. It is therefore raised at once only while a
+        question to the user is open, at the second signal, or after `GRACE_S` without a report. Work that has seen the
+        cancellation gets the time that its clean-up needs.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            yield  # only the main thread may set signal handlers
+            return
+        impatience = threading.Timer(GRACE_S, lambda: self._cancellation_seen or _signal_main_thread())
+        impatience.daemon = True
+
+        def interrupt(*_: object) -> None:
+            again, self._interrupted = self._interrupted, True
+            if again or self._asking:
+                raise KeyboardInterrupt
+            impatience.start()
+
+        before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            impatience.cancel()
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def _signal_main_thread() -> None:
+    if hasattr(signal, "pthread_kill"):  # ends a wait in the system, too
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+    else:
+        signal.raise_signal(signal.SIGINT)
+
 
 def plural(count: int, noun: str) -> str:
     """ "1 frame", "2 frames"."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
-def columns(rows: list[tuple[str, str]]) -> str:
-    """Two aligned columns."""
-    width = max(len(name) for name, _ in rows)
-    return "\n".join(f"  {name:<{width}}  {value}" for name, value in rows)
+def columns(rows: Sequence[Sequence[str]], right: Container[int] = ()) -> str:
+    """Rows of cells as aligned columns, those whose numbers are in `right` to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    aligned = [f"{'>' if column in right else '<'}{width}" for column, width in enumerate(widths)]
+    lines = ["  ".join(f"{cell:{form}}" for cell, form in zip(row, aligned, strict=True)) for row in rows]
+    return "\n".join(f"  {line}".rstrip() for line in lines)

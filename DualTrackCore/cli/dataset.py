@@ -13,7 +13,7 @@ from DualTrackCore.research.datasets.opening import find_layout
 def check(options: Namespace, console: Console) -> bool:
     """Name everything that is wrong; false if anything is."""
     layout = find_layout(options.dataset, calibration=options.calibration)
-    count = len([e for e in layout.entries() if options.split in (None, e.split)])
+    count = sum(options.split in (None, entry.split) for entry in layout.entries())
     findings = check_dataset(
         options.dataset,
         split=options.split,
@@ -24,9 +24,9 @@ def check(options: Namespace, console: Console) -> bool:
     )
     for finding in findings:
         console.say(str(finding))
-    looked = f"{plural(count, 'sweep')} of the {layout.kind} {options.dataset}"
+    checked = f"{plural(count, 'sweep')} of the {layout.kind} {options.dataset}."
     console.say(
-        f"Found {plural(len(findings), 'problem')} in {looked}." if findings else f"Nothing is wrong: {looked}."
+        f"Found {plural(len(findings), 'problem')} in {checked}" if findings else f"Nothing is wrong: {checked}"
     )
     console.result(
         {

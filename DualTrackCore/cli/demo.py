@@ -23,12 +23,7 @@ HONESTY = "Sweep and training data are simulated: the figures say nothing about 
 _ROWS = (
     ("gpe_mm", "mm", "GPE", "how far pixels are off, mean over all pixels and frames"),
     ("lpe_mm", "mm", "LPE", "the same for single steps, from each frame to the next"),
-    (
-        "fdr_percent",
-        "%",
-        "FDR, distance",
-        "error at the end as a part of the straight distance",
-    ),
+    ("fdr_percent", "%", "FDR, distance", "error at the end as a part of the straight distance"),
     ("fdr_path_percent", "%", "FDR, path", "the same as a part of the length of the path"),
     ("final_drift_mm", "mm", "final drift", "how far the centre of the last image is off"),
     ("max_drift_mm", "mm", "largest drift", "the same where it is largest"),
@@ -73,8 +68,7 @@ def demo(options: Namespace, console: Console) -> None:
 def _write_truth(folder: Path, result: RunResult, reporter: Reporter) -> None:
     """Write the volume from the true poses, the poses, and the picture of both."""
     sweep = result.sweep
-    settings = replace(RunSettings(), poses=TRACKED)
-    true = run(sweep, settings, reporter)
+    true = run(sweep, RunSettings(poses=TRACKED), reporter)
     true.reconstruction.write(folder / "true-volume.nrrd")
     write_trajectory_csv(sweep.tracked, folder / "true-trajectory.csv", sweep.timestamps_s)
     if (folder / "slices.png").is_file():  # else there is nothing to draw with, which was said already
@@ -116,12 +110,7 @@ def _table(evaluation: Mapping[str, Any], model: str) -> str:
     rows = [["", model, "no motion", "mean motion", ""]]
     for key, unit, name, meaning in _ROWS:
         rows.append([name, *(_figure(values.get(key), unit) for values in figures), meaning])
-    widths = [max(len(row[i]) for row in rows) for i in range(4)]
-    lines = []
-    for name, *values, meaning in rows:
-        cells = "  ".join(f"{value:>{width}}" for value, width in zip(values, widths[1:], strict=True))
-        lines.append(f"  {name:<{widths[0]}}  {cells}  {meaning}".rstrip())
-    return "\n".join(lines)
+    return columns(rows, right=(1, 2, 3))
 
 
 def _figure(value: float | None, unit: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from argparse import Namespace
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -31,12 +32,11 @@ def evaluate(options: Namespace, console: Console) -> None:
     from DualTrackCore.research.comparison.methods import SIMPLE, require_method_names
     from DualTrackCore.research.comparison.result_files import ItemFolder
 
-    _require_options(options)
+    target = Path(options.output)
+    _require(options, target)
     require_method_names(options.method or ())
     dataset = _dataset(options.dataset, options, options.count, options.split)
     networks = _networks(options, console)
-    target = Path(options.output)
-    _require_folder(target)
     try:
         methods = make_methods(
             list(dict.fromkeys(options.method or (*SIMPLE, *networks))),
@@ -57,7 +57,7 @@ def evaluate(options: Namespace, console: Console) -> None:
             progress=console.progress,
             cancelled=console.cancelled,
         )
-        files = _write(result, methods, dataset, options, target, console)
+        files = _write(result, dataset, options, target, console)
     except (Cancelled, KeyboardInterrupt):
         kept = len(ItemFolder(target / ITEMS).keys())
         raise Cancelled(
@@ -67,7 +67,8 @@ def evaluate(options: Namespace, console: Console) -> None:
     _say(result, dataset, target, files, console)
 
 
-def _require_options(options: Namespace) -> None:
+def _require(options: Namespace, target: Path) -> None:
+    """Raise for options that do not go together and for a folder that cannot be written, before the work starts."""
     for places, what in ((options.dataset, "DATASET"), (options.calibrate, "--calibrate")):
         if any(word in places for word in _WORDS) and len(places) > 1:
             raise InputError(f"{what} is either {' or '.join(_WORDS)}, or one or more places, not both.")
@@ -75,10 +76,6 @@ def _require_options(options: Namespace) -> None:
         raise InputError("--workers and --threads must be at least 1.")
     if options.cluster and options.workers > 1:
         raise InputError("Give either --workers, for processes here, or --cluster, for workers elsewhere.")
-
-
-def _require_folder(target: Path) -> None:
-    """Raise OutputError for a folder that cannot be written, before the work starts."""
     if target.exists() and not target.is_dir():
         raise OutputError(f"Cannot write into {target}: it is a file; choose another folder.")
     existing = next(path for path in (target.absolute(), *target.absolute().parents) if path.exists())
@@ -93,10 +90,14 @@ def _dataset(places: Sequence[str], options: Namespace, count: int, split: str |
     if places[0] in _WORDS:
         if split is not None:
             raise InputError(f"The {places[0]} sweeps have no splits; leave the option out.")
-        frames, frame_size, spacing_mm = _geometry(options)
-        cache = Path(options.cache) if options.cache else Path(options.output) / "sweeps"
+        width, height = options.size
         return simulated_dataset(
-            places[0], count=count, frames=frames, frame_size=frame_size, spacing_mm=spacing_mm, folder=cache
+            places[0],
+            count=count,
+            frames=options.frames,
+            frame_size=(height, width),
+            spacing_mm=options.spacing * 2 if len(options.spacing) == 1 else options.spacing,
+            folder=Path(options.cache) if options.cache else Path(options.output) / "sweeps",
         )
     calibration = None if options.calibration is None else Path(options.calibration)
     opened = [open_dataset(place, split=split, calibration=calibration) for place in places]
@@ -107,12 +108,9 @@ def _joined(parts: Sequence[Dataset]) -> Dataset:
     """Several data sets as one; names that occur more than once become paths."""
     from DualTrackCore.research.datasets import Dataset
 
-    names = [name for part in parts for name in part.names]
-    entries = []
-    for part in parts:
-        for entry in part:
-            twice = names.count(entry.name) > 1
-            entries.append(replace(entry, name=str(entry.path)) if twice else entry)
+    entries = [entry for part in parts for entry in part]
+    uses = Counter(entry.name for entry in entries)
+    entries = [replace(entry, name=str(entry.path)) if uses[entry.name] > 1 else entry for entry in entries]
     return Dataset(f"{len(parts)} data sets", entries)
 
 
@@ -129,14 +127,7 @@ def _networks(options: Namespace, console: Console) -> dict[str, Method]:
         return {}
 
 
-def _write(
-    result: Comparison,
-    methods: Sequence[Method],
-    dataset: Dataset,
-    options: Namespace,
-    target: Path,
-    console: Console,
-) -> list[str]:
+def _write(result: Comparison, dataset: Dataset, options: Namespace, target: Path, console: Console) -> list[str]:
     from DualTrackCore.research.comparison.table_files import write_tables
 
     about = _about(options, dataset, result)
@@ -162,18 +153,11 @@ def _say(result: Comparison, dataset: Dataset, target: Path, files: Sequence[str
         raise InputError("No method gave a trajectory of any sweep; the reasons are in the table above.")
     for name, reason in result.skipped.items():
         console.warn(f"The sweep {name} was left out: {reason}")
-    summaries = [
+    methods = [
         {"method": s.method, "uses": s.uses, "sweeps": s.sweeps, "failed": list(s.failed)} for s in result.summaries
     ]
-    values = {"output": str(target), "files": list(files), "skipped": dict(result.skipped), "methods": summaries}
-    console.result(values)
-
-
-def _geometry(options: Namespace) -> tuple[int, tuple[int, int], tuple[float, float]]:
-    """Frames, frame size (rows, columns) and spacing of simulated sweeps."""
-    width, height = options.size
-    spacing = options.spacing * 2 if len(options.spacing) == 1 else options.spacing
-    return options.frames, (height, width), spacing
+    skipped = dict(result.skipped)
+    console.result({"output": str(target), "files": list(files), "skipped": skipped, "methods": methods})
 
 
 def _about(options: Namespace, dataset: Dataset, result: Comparison) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from functools import partial
 from pathlib import Path
 
 from DualTrackCore.cli.console import Console, columns
@@ -60,7 +61,7 @@ def fetch(options: Namespace, console: Console) -> None:
     console.say(f"{entry.card.title}: {entry.size_text} from {entry.url}")
     console.say(f"Licence of the weights: {entry.card.licence} ({entry.card.licence_url}); non-commercial use only.")
     consent = options.yes or console.confirm("Do you agree to this licence and want to download the file?")
-    path = installation.fetch(entry, consent=consent, check=_loads_as(entry.name), progress=console.progress)
+    path = installation.fetch(entry, consent=consent, check=partial(_load_as, entry.name), progress=console.progress)
     console.say(f"Installed {entry.name} as {path}.")
     console.result({"name": entry.name, "path": str(path)})
 
@@ -68,24 +69,20 @@ def fetch(options: Namespace, console: Console) -> None:
 def verify(options: Namespace, console: Console) -> None:
     """Compare an installed model with its checksum, and load it."""
     model = installation.verify(options.name)
-    _loads_as(options.name)(model.path)
+    _load_as(options.name, model.path)
     console.say(f"{model.name} is undamaged and loads: {model.path} (SHA-256 {model.sha256}).")
     console.result({"name": model.name, "path": str(model.path), "sha256": model.sha256, "intact": True})
 
 
 def import_model(options: Namespace, console: Console) -> None:
     """Install a local weights file."""
-    path = installation.import_file(options.name, options.file, check=_loads_as(options.name))
+    path = installation.import_file(options.name, options.file, check=partial(_load_as, options.name))
     console.say(f"Installed {options.name} as {path}.")
     console.result({"name": options.name, "path": str(path)})
 
 
-def _loads_as(name: str) -> installation.Check:
-    """A check that loads a file as the model of that name, strictly."""
+def _load_as(name: str, path: Path) -> None:
+    """Check that a file loads as the model of that name."""
+    from DualTrackCore.network.model import load_model
 
-    def check(path: Path) -> None:
-        from DualTrackCore.network.model import load_model
-
-        load_model(path, fallback=catalogue.published_card(name))
-
-    return check
+    load_model(path, fallback=catalogue.published_card(name))

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import typing
 from collections.abc import Callable
-from importlib import import_module
-from typing import NoReturn
+from pkgutil import resolve_name
+from typing import Any, Literal, NoReturn
 
-from DualTrackCore.cli.options import add_settings
 from DualTrackCore.errors import InputError
 from DualTrackCore.run.results import NOTICE
 from DualTrackCore.run.settings import FRAMES, INPUT, NETWORK, RESULTS, TRACKED, VOLUME, RunSettings
+from DualTrackCore.settings import setting_of, value_of_text
 from DualTrackCore.version import __version__
 
 
@@ -31,82 +33,64 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"dualtrack {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    _add_info(commands)
-    _add_run(commands)
-    _add_track(commands)
-    _add_reconstruct(commands)
-    _add_convert(commands)
-    _add_models(commands)
+    _add_clip_commands(commands)
+    _add_models(_group(commands, "models", "list, fetch, verify and import models"))
     _add_train(commands)
     _add_simulate(commands)
-    _add_dataset(commands)
+    _add_dataset(_group(commands, "dataset", "examine and convert data sets of tracked sweeps"))
     _add_evaluate(commands)
-    _add_demo(commands)
+    text = "track and reconstruct the sample sweep, and measure it against its true poses"
+    _add_output(_command(commands, "demo", "demo:demo", text), "DIR", "folder for the results")
     return parser
+
+
+def given_settings(options: argparse.Namespace) -> dict[str, Any]:
+    """The settings of a run that the user gave as options."""
+    names = [field.name for field in dataclasses.fields(RunSettings)]
+    return {name: getattr(options, name) for name in names if hasattr(options, name)}
+
+
+def _group(commands: argparse._SubParsersAction, name: str, text: str) -> argparse._SubParsersAction:
+    """A command that is followed by an action."""
+    return _described(commands, name, text).add_subparsers(title="actions", metavar="ACTION", required=True)
 
 
 def _command(commands: argparse._SubParsersAction, name: str, function: str, text: str) -> argparse.ArgumentParser:
     """A command whose code is imported when it runs; `function` is "module:name" in DualTrackCore.cli."""
-    parser = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".", epilog=NOTICE)
+    parser = _described(commands, name, text)
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of sentences")
     parser.add_argument("--quiet", action="store_true", help="show no progress bars")
-    parser.set_defaults(command=_lazily(function))
+    parser.set_defaults(command=lambda *arguments: resolve_name(f"DualTrackCore.cli.{function}")(*arguments))
     return parser
 
 
-def _lazily(function: str) -> Callable[..., object]:
-    module, name = function.split(":")
-
-    def run(*arguments: object) -> object:
-        return getattr(import_module(f"DualTrackCore.cli.{module}"), name)(*arguments)
-
-    return run
+def _described(commands: argparse._SubParsersAction, name: str, text: str) -> argparse.ArgumentParser:
+    return commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".", epilog=NOTICE)
 
 
-def _add_info(commands: argparse._SubParsersAction) -> None:
-    parser = _command(commands, "info", "sweeps:info", "say what a sweep holds")
-    _add_sweep(parser, INPUT)
+def _add_clip_commands(commands: argparse._SubParsersAction) -> None:
+    _add_sweep(_command(commands, "info", "sweeps:info", "say what a sweep holds"), INPUT)
+    text = "estimate the trajectory of a sweep and reconstruct its volume, with a report"
+    run = _command(commands, "run", "runs:run", text)
+    run.add_argument("sweeps", metavar="SWEEP", nargs="+", help="files or folders of frames; several share settings")
+    _add_output(run, "DIR", "folder for the results, or for those of each sweep")
+    _add_settings(run, INPUT, NETWORK, FRAMES, VOLUME, RESULTS)
+    track = _command(commands, "track", "runs:track", "estimate the trajectory of a sweep")
+    _add_output(track, "FILE", "trajectory .csv, or the sweep with its poses: .igs.mha, ...")
+    _add_sweep(track, INPUT, NETWORK, FRAMES)
+    text = "reconstruct a volume from poses that are known"
+    reconstruct = _command(commands, "reconstruct", "runs:reconstruct", text)
+    _add_output(reconstruct, "DIR", "folder for the results")
+    _add_poses(reconstruct, "the sweep's own tracking, or a trajectory .csv")
+    _add_sweep(reconstruct, INPUT, FRAMES, VOLUME, RESULTS)
+    convert = _command(commands, "convert", "sweeps:convert", "write a sweep in another format")
+    _add_sweep(convert, INPUT)
+    convert.add_argument("output", metavar="OUTPUT", help=".igs.mha, .seq.nrrd or .h5")
+    _add_poses(convert, "poses to write along")
 
 
-def _add_run(commands: argparse._SubParsersAction) -> None:
-    parser = _command(
-        commands, "run", "runs:run", "estimate the trajectory of a sweep and reconstruct its volume, with a report"
-    )
-    parser.add_argument("sweeps", metavar="SWEEP", nargs="+", help="files or folders of frames; several share settings")
-    parser.add_argument(
-        "-o",
-        "--output",
-        metavar="DIR",
-        required=True,
-        help="folder for the results, or for those of each sweep",
-    )
-    _add_settings(parser, INPUT, NETWORK, FRAMES, VOLUME, RESULTS)
-
-
-def _add_track(commands: argparse._SubParsersAction) -> None:
-    parser = _command(commands, "track", "runs:track", "estimate the trajectory of a sweep")
-    parser.add_argument(
-        "-o",
-        "--output",
-        metavar="FILE",
-        required=True,
-        help="trajectory .csv, or the sweep with its poses: .igs.mha, ...",
-    )
-    _add_sweep(parser, INPUT, NETWORK, FRAMES)
-
-
-def _add_reconstruct(commands: argparse._SubParsersAction) -> None:
-    parser = _command(commands, "reconstruct", "runs:reconstruct", "reconstruct a volume from poses that are known")
-    parser.add_argument("-o", "--output", metavar="DIR", required=True, help="folder for the results")
-    _add_poses(parser, "the sweep's own tracking, or a trajectory .csv")
-    _add_sweep(parser, INPUT, FRAMES, VOLUME, RESULTS)
-
-
-def _add_convert(commands: argparse._SubParsersAction) -> None:
-    parser = _command(commands, "convert", "sweeps:convert", "write a sweep in another format")
-    _add_sweep(parser, INPUT)
-    parser.add_argument("output", metavar="OUTPUT", help=".igs.mha, .seq.nrrd or .h5")
-    _add_poses(parser, "poses to write along")
+def _add_output(parser: argparse.ArgumentParser, metavar: str, text: str) -> None:
+    parser.add_argument("-o", "--output", metavar=metavar, required=True, help=text)
 
 
 def _add_sweep(parser: argparse.ArgumentParser, *groups: str) -> None:
@@ -114,21 +98,44 @@ def _add_sweep(parser: argparse.ArgumentParser, *groups: str) -> None:
     _add_settings(parser, *groups)
 
 
-def _add_settings(parser: argparse.ArgumentParser, *groups: str) -> None:
-    """Options from the fields of RunSettings, and a file of them for commands that run something."""
-    add_settings(parser, RunSettings, groups)
-    if len(groups) > 1:
-        parser.add_argument("--config", metavar="FILE", help="settings (YAML), as a run writes them; options go first")
-
-
 def _add_poses(parser: argparse.ArgumentParser, text: str) -> None:
     parser.add_argument("--poses", metavar="tracked|FILE", default=TRACKED, help=f"{text} (default: %(default)s)")
 
 
-def _add_models(commands: argparse._SubParsersAction) -> None:
-    text = "list, fetch, verify and import models"
-    group = commands.add_parser("models", help=text, description=text[0].upper() + text[1:] + ".", epilog=NOTICE)
-    actions = group.add_subparsers(title="actions", metavar="ACTION", required=True)
+def _add_settings(parser: argparse.ArgumentParser, *groups: str) -> None:
+    """Options from the fields of RunSettings, and a file of them for commands that run something."""
+    hints = typing.get_type_hints(RunSettings)
+    for group in groups:
+        section = parser.add_argument_group(group)
+        for field in dataclasses.fields(RunSettings):
+            if setting_of(field).group == group:
+                _add_setting(section, field, hints[field.name])
+    if len(groups) > 1:
+        parser.add_argument("--config", metavar="FILE", help="settings (YAML), as a run writes them; options go first")
+
+
+def _add_setting(section: argparse._ArgumentGroup, field: dataclasses.Field, hint: Any) -> None:
+    facts = setting_of(field)
+    unit = f", {facts.unit}" if facts.unit else ""
+    default = "" if field.default is None or hint is bool else f" (default: {field.default})"  # argparse adds a bool's
+    text = f"{facts.help}{unit}{default}".replace("%", "%%")  # argparse wants percent signs doubled
+    name = "--" + (facts.option or field.name.replace("_", "-"))
+    common = {"dest": field.name, "default": argparse.SUPPRESS, "help": text}
+    if hint is bool:
+        section.add_argument(name, action=argparse.BooleanOptionalAction, **common)
+        return
+
+    def parse(value: str) -> Any:
+        try:
+            return value_of_text(field, hint, value)
+        except InputError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    choices = f"{{{','.join(map(str, typing.get_args(hint)))}}}" if typing.get_origin(hint) is Literal else "VALUE"
+    section.add_argument(name, metavar=facts.metavar or choices, type=parse, **common)
+
+
+def _add_models(actions: argparse._SubParsersAction) -> None:
     _command(actions, "list", "models:list_models", "list published and installed models")
     fetch = _command(actions, "fetch", "models:fetch", "download published weights after showing size and licence")
     fetch.add_argument("name", metavar="NAME")
@@ -152,7 +159,7 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
 
 def _add_simulate(commands: argparse._SubParsersAction) -> None:
     parser = _command(commands, "simulate", "simulate:simulate", "simulate a freehand sweep with its true poses")
-    parser.add_argument("-o", "--output", metavar="FILE", required=True, help=".igs.mha, .seq.nrrd or .h5")
+    _add_output(parser, "FILE", ".igs.mha, .seq.nrrd or .h5")
     parser.add_argument("--seed", metavar="N", type=int, default=0, help="another number, another sweep (default: 0)")
     parser.add_argument("--frames", metavar="N", type=int, help="number of frames (default: drawn from 200 to 600)")
     parser.add_argument("--family", metavar="NAME", help="path: Per_L_DtP, Par_S_PtD, rotation, ... (default: drawn)")
@@ -166,10 +173,7 @@ def _add_simulate(commands: argparse._SubParsersAction) -> None:
     )
 
 
-def _add_dataset(commands: argparse._SubParsersAction) -> None:
-    text = "examine and convert data sets of tracked sweeps"
-    group = commands.add_parser("dataset", help=text, description=text[0].upper() + text[1:] + ".", epilog=NOTICE)
-    actions = group.add_subparsers(title="actions", metavar="ACTION", required=True)
+def _add_dataset(actions: argparse._SubParsersAction) -> None:
     check = _command(actions, "check", "dataset:check", "name files that are missing, cut short or inconsistent")
     convert = _command(actions, "convert", "dataset:convert", "write all sweeps as DualTrack HDF5 with their table")
     for parser in (check, convert):
@@ -186,7 +190,7 @@ def _add_dataset(commands: argparse._SubParsersAction) -> None:
             help="of a sweep's frames may lack a pose or an image (default: %(default)s)",
         )
     check.add_argument("--deep", action="store_true", help="read every frame, not three of each sweep")
-    convert.add_argument("-o", "--output", metavar="DIR", required=True, help="folder; finished sweeps in it are kept")
+    _add_output(convert, "DIR", "folder; finished sweeps in it are kept")
     convert.add_argument(
         "--on-bad",
         choices=["refuse", "skip"],
@@ -199,16 +203,15 @@ def _add_dataset(commands: argparse._SubParsersAction) -> None:
 
 
 def _add_evaluate(commands: argparse._SubParsersAction) -> None:
-    parser = _command(
-        commands, "evaluate", "evaluate:evaluate", "measure methods on tracked sweeps, with tables, tests and a report"
-    )
+    text = "measure methods on tracked sweeps, with tables, tests and a report"
+    parser = _command(commands, "evaluate", "evaluate:evaluate", text)
     parser.add_argument(
         "dataset",
         metavar="DATASET",
         nargs="+",
         help="folders or files of tracked sweeps (TUS-REC, DualTrack, PLUS), or held-out or simulated",
     )
-    parser.add_argument("-o", "--output", metavar="DIR", required=True, help="folder for tables and report")
+    _add_output(parser, "DIR", "folder for tables and report")
     parser.add_argument(
         "--method",
         metavar="NAME",
@@ -249,13 +252,6 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
     made.add_argument("--frames", metavar="N", type=int, default=200, help="of each (default: %(default)s)")
     made.add_argument("--size", metavar="W,H", type=_numbers(2, 2, int), default=(160, 128), help="(default: 160,128)")
     made.add_argument("--spacing", metavar="MM", type=_numbers(1, 2), default=(0.25,), help="(default: 0.25)")
-
-
-def _add_demo(commands: argparse._SubParsersAction) -> None:
-    parser = _command(
-        commands, "demo", "demo:demo", "track and reconstruct the sample sweep, and measure it against its true poses"
-    )
-    parser.add_argument("-o", "--output", metavar="DIR", required=True, help="folder for the results")
 
 
 def _numbers(least: int, most: int, kind: type = float) -> Callable[[str], tuple]:

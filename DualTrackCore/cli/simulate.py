@@ -22,11 +22,14 @@ def simulate(options: Namespace, console: Console) -> None:
         raise InputError(f"The family {options.family!r} is unknown; choose one of {', '.join(FAMILIES)}.")
     width, height = options.size
     spacing = options.spacing * 2 if len(options.spacing) == 1 else options.spacing
+    random = np.random.default_rng([options.seed, 0x9B0B])
+    pitch_mm = float(np.clip(width * spacing[0] / 192, 0.05, 1.0))
+    probe = Probe.drawn(random, options.geometry, elements=192, pitch_mm=pitch_mm, frequency_mhz=options.frequency)
     sweep = simulated_sweep(
         options.seed,
         frames=options.frames,
         family=options.family,
-        probe=_probe(options, width * spacing[0]),
+        probe=probe,
         frame_size=(height, width),
         spacing_mm=spacing,
     )
@@ -36,9 +39,3 @@ def simulate(options: Namespace, console: Console) -> None:
         f"{sweep.provenance['family']} sweep with their true poses to {Path(options.output)}."
     )
     console.result({"output": str(options.output), "sweep": sweep_facts(sweep)})
-
-
-def _probe(options: Namespace, width_mm: float) -> Probe:
-    random = np.random.default_rng([options.seed, 0x9B0B])
-    pitch_mm = float(np.clip(width_mm / 192, 0.05, 1.0))
-    return Probe.drawn(random, options.geometry, elements=192, pitch_mm=pitch_mm, frequency_mhz=options.frequency)

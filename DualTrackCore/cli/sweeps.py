@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import Namespace
 
 from DualTrackCore.cli.console import Console, columns, plural
-from DualTrackCore.cli.options import given_settings
+from DualTrackCore.cli.parser import given_settings
 from DualTrackCore.io import load_sweep, save_sweep
 from DualTrackCore.run.pipeline import known_poses
 from DualTrackCore.run.results import sweep_facts
@@ -34,7 +34,7 @@ def convert(options: Namespace, console: Console) -> None:
 
 
 def _load(options: Namespace) -> Sweep:
-    settings = RunSettings(**given_settings(options, RunSettings) | {"poses": TRACKED})
+    settings = RunSettings(**given_settings(options) | {"poses": TRACKED})
     return load_sweep(options.sweep, calibration=settings.calibration, spacing_mm=settings.spacing_mm)
 
 

@@ -18,7 +18,6 @@ def train(options: Namespace, console: Console) -> None:
     from DualTrackCore.research.training import train as train_stage
 
     recipe = load_recipe(options.recipe, options.set or ())
-    terminal = sys.stderr.isatty() and not options.quiet
     if recipe.devices * recipe.nodes == 1:
         console.say(f"Training stage {recipe.stage}; results go to {options.runs}/{recipe.output}.")
 
@@ -31,17 +30,11 @@ def train(options: Namespace, console: Console) -> None:
         runs=options.runs,
         resume=options.resume,
         say=say,
-        bars=terminal,
+        bars=sys.stderr.isatty() and not options.quiet,
         progress=console.progress,
         cancelled=console.cancelled,
     )
-    console.say(
-        columns(
-            [
-                ("weights", str(result.weights)),
-                ("items seen", str(result.items)),
-                ("wall time", f"{result.seconds:.0f} s"),
-            ]
-        )
-    )
-    console.result({"weights": str(result.weights), "items": result.items, "seconds": result.seconds})
+    weights, items = str(result.weights), result.items
+    rows = [("weights", weights), ("items seen", str(items)), ("wall time", f"{result.seconds:.0f} s")]
+    console.say(columns(rows))
+    console.result({"weights": weights, "items": items, "seconds": result.seconds})

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from oracle import tiny_model
 
-from DualTrackCore.cli import interruption, main
+from DualTrackCore.cli import console as cli_console
+from DualTrackCore.cli import main
 from DualTrackCore.errors import Cancelled
 from DualTrackCore.io import save_sweep
 from DualTrackCore.network.model import save_model
@@ -84,7 +85,7 @@ def test_work_is_left_at_its_next_report_and_not_within_a_library(command):
 
 
 def test_work_that_reports_nothing_is_left_after_a_while(command, monkeypatch):
-    monkeypatch.setattr(interruption, "GRACE_S", 0.2)
+    monkeypatch.setattr(cli_console, "GRACE_S", 0.2)
     started = time.monotonic()
 
     def work(console):
@@ -97,7 +98,7 @@ def test_work_that_reports_nothing_is_left_after_a_while(command, monkeypatch):
 
 @pytest.mark.parametrize("hear", ["progress", "cancelled"])
 def test_work_that_has_heard_takes_its_time_to_clean_up(hear, command, monkeypatch):
-    monkeypatch.setattr(interruption, "GRACE_S", 0.2)
+    monkeypatch.setattr(cli_console, "GRACE_S", 0.2)
     reached = []
 
     def work(console):
@@ -137,7 +138,7 @@ def test_a_question_is_left_at_once(command, monkeypatch):
 
 
 def test_signals_mean_afterwards_what_they_meant_before(command, monkeypatch):
-    monkeypatch.setattr(interruption, "GRACE_S", 0.2)
+    monkeypatch.setattr(cli_console, "GRACE_S", 0.2)
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     assert command(lambda console: press_ctrl_c())[0] == 0
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before

@@ -7,8 +7,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from DualTrackCore.cli.options import given_settings
-from DualTrackCore.cli.parser import build_parser
+from DualTrackCore.cli.parser import build_parser, given_settings
 from DualTrackCore.errors import InputError
 from DualTrackCore.reconstruction import Fan
 from DualTrackCore.run.settings import RunSettings
@@ -190,7 +189,7 @@ def test_a_frame_range_beyond_the_sweep_is_refused(changes):
 )
 def test_an_option_of_the_command_line_is_a_setting(words, expected):
     options = build_parser().parse_args(["run", "clip", "-o", "out", *words])
-    assert given_settings(options, RunSettings) == expected
+    assert given_settings(options) == expected
     RunSettings(**expected)
 
 
