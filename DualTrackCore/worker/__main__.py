@@ -8,7 +8,6 @@ import faulthandler
 import os
 import sys
 from pathlib import Path
-from typing import BinaryIO
 
 from DualTrackCore.worker.serve import serve
 
@@ -23,25 +22,16 @@ def main() -> None:
     if sys.stdin is None or sys.stdin.isatty():
         parser.error("this process is started by DualTrackCore.worker and does not talk to people")
     faulthandler.enable()
-    _raise_oom_score()
-    requests, answers = _private_streams()
-    serve(requests, answers, options.folder)
-
-
-def _private_streams() -> tuple[BinaryIO, BinaryIO]:
-    """Standard input and output for the protocol alone; libraries that print or ask reach the log and nothing."""
+    # Linux ends this process first when memory runs out, not the application that holds the user's scene.
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("500", encoding="ascii")
+    # Standard input and output are for the protocol alone; libraries that print or ask reach the log and nothing.
     requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.close(nothing)
     os.dup2(2, 1)
-    return requests, answers
-
-
-def _raise_oom_score() -> None:
-    """Make Linux end this process first when memory runs out, not the application that holds the user's scene."""
-    with contextlib.suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text("500", encoding="ascii")
+    serve(requests, answers, options.folder)
 
 
 if __name__ == "__main__":

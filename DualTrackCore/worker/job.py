@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import math
 import threading
 import time
 from collections import deque
@@ -43,13 +43,14 @@ class Job:
 
     Attributes:
         state: "running" (also while it waits for its turn), "done", "failed" or "cancelled".
+        answer: for the session: makes the outcome of what the worker answers.
     """
 
     def __init__(self, owner: object, request: Request, answer: Answer = lambda values: values) -> None:
         self.state = "running"
         self.submitted_s = time.perf_counter()
         self._owner = owner  # a client lives as long as its jobs are of interest
-        self._request, self._answer = request, answer
+        self._request, self.answer = request, answer
         self._lock = threading.Lock()
         self._started = False
         self._cancelled = threading.Event()
@@ -63,11 +64,8 @@ class Job:
 
         Before the stages of the run come `Stage.SENDING` (frames) and, where the process is new, `Stage.STARTING`.
         """
-        reports = []
-        with contextlib.suppress(IndexError):
-            while True:
-                reports.append(self._reports.popleft())
-        return reports
+        with self._lock:
+            return [self._reports.popleft() for _ in range(len(self._reports))]
 
     def cancel(self) -> None:
         """Stop the work; returns at once. The process is ended, which frees its memory; finished jobs stay as they are.
@@ -83,10 +81,10 @@ class Job:
 
     def wait(self, timeout: float | None = None) -> None:
         """Wait until the job has ended or `timeout` seconds have passed."""
-        end = None if timeout is None else time.monotonic() + timeout
+        end = math.inf if timeout is None else time.monotonic() + timeout
         # In short pieces: on Windows a wait cannot be interrupted from the keyboard.
-        while not self._finished.wait(0.2 if end is None else max(0.0, min(0.2, end - time.monotonic()))):
-            if end is not None and time.monotonic() >= end:
+        while not self._finished.wait(max(0.0, min(0.2, end - time.monotonic()))):
+            if time.monotonic() >= end:
                 return
 
     @property
@@ -120,10 +118,6 @@ class Job:
         """For the session: write what the worker needs into the folder, and say what to ask it for."""
         return self._request(folder, Reporter(self.report, self._cancelled.is_set))
 
-    def outcome_of(self, values: dict[str, Any]) -> RunResult | dict[str, Any]:
-        """For the session: what the worker's answer stands for."""
-        return self._answer(values)
-
     def report(self, report: Progress) -> None:
         """For the session: note progress."""
         self._reports.append(report)
@@ -139,5 +133,5 @@ class Job:
             self._outcome = outcome
             failed = "failed" if isinstance(outcome, DualTrackError) else "done"
             self.state = "cancelled" if isinstance(outcome, Cancelled) else failed
-            self._request, self._answer = (lambda folder, reporter: {}), (lambda values: values)  # drop the frames
+            self._request, self.answer = (lambda folder, reporter: {}), (lambda values: values)  # drop the frames
             self._finished.set()

@@ -24,6 +24,7 @@ from DualTrackCore.trajectory import Trajectory
 WINDOW_FRAMES = 32
 
 _TRAJECTORY_ARRAYS = ("poses", "valid", "reference_from_frame0")
+_VOLUME_ARRAYS = ("volume", "coverage", "filled")
 
 
 def write_sweep(folder: Path, sweep: Sweep, reporter: Reporter) -> None:
@@ -92,17 +93,15 @@ def read_result(folder: Path, sweep: Sweep) -> RunResult:
     if "grid" in facts:
         from DualTrackCore.reconstruction import Reconstruction
 
+        mode = None if os.name == "nt" else "c"
         grid = {**facts["grid"], "size": tuple(facts["grid"]["size"])}
         volume = Reconstruction(
-            *(_mapped(folder / f"{name}.npy") for name in _VOLUME_ARRAYS),
+            *(np.asarray(np.load(folder / f"{name}.npy", mmap_mode=mode)) for name in _VOLUME_ARRAYS),
             VoxelGrid(arrays["grid_origin_mm"], axes=arrays["grid_axes"], **grid),
             **facts["volume"],
         )
     trajectory = _trajectory(arrays, facts["trajectory"])
     return RunResult(sweep, trajectory, volume, RunReport.from_dict(facts["report"]), facts["seconds"])
-
-
-_VOLUME_ARRAYS = ("volume", "coverage", "filled")
 
 
 def _write_frames(path: Path, sweep: Sweep, reporter: Reporter) -> None:
@@ -124,12 +123,6 @@ def _trajectory_arrays(trajectory: Trajectory | None) -> dict[str, np.ndarray]:
 
 def _trajectory(arrays: Mapping[str, np.ndarray], provenance: Mapping[str, Any]) -> Trajectory:
     return Trajectory(*(arrays.get(name) for name in _TRAJECTORY_ARRAYS), provenance)
-
-
-def _mapped(path: Path) -> np.ndarray:
-    if os.name == "nt":
-        return np.load(path)
-    return np.load(path, mmap_mode="c").view(np.ndarray)
 
 
 def _write_json(path: Path, values: object) -> None:

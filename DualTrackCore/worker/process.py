@@ -21,6 +21,9 @@ LOG_LINES = 60
 #: A process that closed its output is given this long to end by itself, s.
 _GRACE_S = 1.0
 
+#: What to do where the memory did not suffice, the end of a sentence.
+LESS_MEMORY = "use a smaller chunk, larger voxels or a shorter range of frames, or close other programs"
+
 _CRASHES = {
     0xC0000005: "an access violation",
     0xC00000FD: "a stack overflow",
@@ -28,6 +31,8 @@ _CRASHES = {
     0xC000001D: "an instruction that this processor does not have",
     0xC0000135: "a missing system library",
 }
+#: Names of signals by number; a process on Windows is never ended by one.
+_SIGNALS = {} if os.name == "nt" else {number.value: number.name for number in signal.Signals}
 _NO_MEMORY_CODES = (0xC0000017, 0xC000012D)
 _MEMORY_WORDS = ("bad_alloc", "MemoryError", "out of memory", "Cannot allocate memory")
 
@@ -37,15 +42,13 @@ class WorkerProcess:
 
     Args:
         command: program and arguments; `--folder FOLDER` is added.
-        environment: all variables of the process; those of this one where None. The worker is made to import the same
-            DualTrackCore as this process, and nothing from the current folder.
+        environment: variables for :func:`core_environment`; those of this process where None.
         folder: the client's folder, which the worker removes if the client dies.
         log_path: takes what the process and its libraries print.
 
     Attributes:
         messages: what the worker said: events of the protocol; `{"event": "unreadable", "line": ...}`; last
             `{"event": "ended"}`. The client may put its own messages there, to be woken.
-        log_path: as given.
 
     Raises:
         OSError: the program cannot be started.
@@ -65,7 +68,7 @@ class WorkerProcess:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
-                env=_environment(os.environ if environment is None else environment),
+                env=core_environment(os.environ if environment is None else environment),
                 **own_group(),
             )
         self._waiter = threading.Thread(target=self._wait, name="DualTrack worker: end", daemon=True)
@@ -176,12 +179,12 @@ def described_ending(returncode: int, log_tail: str) -> tuple[str, str]:
         returncode: as subprocess gives it, or as a launcher passes on the end of what it started (128 + signal).
         log_tail: the end of the log.
     """
-    memory = "use a smaller chunk, larger voxels or a shorter range of frames, or close other programs"
     if returncode in _NO_MEMORY_CODES or any(words in log_tail for words in _MEMORY_WORDS):
-        return "memory", f"ended because the memory ran out; {memory}"
-    name = None if os.name == "nt" else _signal_name(returncode)
+        return "memory", f"ended because the memory ran out; {LESS_MEMORY}"
+    number = -returncode if returncode < 0 else returncode - 128
+    name = _SIGNALS.get(number)
     if name == "SIGKILL":
-        return "memory", f"was ended by the system, most likely because the memory ran out; {memory}"
+        return "memory", f"was ended by the system, most likely because the memory ran out; {LESS_MEMORY}"
     if name in ("SIGTERM", "SIGINT", "SIGHUP"):
         return "crash", f"was ended from outside ({name}); run it again"
     reason = name or _CRASHES.get(returncode)
@@ -191,15 +194,8 @@ def described_ending(returncode: int, log_tail: str) -> tuple[str, str]:
     return "crash", f"ended with code {returncode}{''.join(f' ({line.strip()})' for line in last)}"
 
 
-def _signal_name(returncode: int) -> str | None:
-    number = -returncode if returncode < 0 else returncode - 128
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return None
-
-
-def _environment(variables: Mapping[str, str]) -> dict[str, str]:
+def core_environment(variables: Mapping[str, str]) -> dict[str, str]:
+    """Variables with which a process imports the same DualTrackCore as this one and nothing from its current folder."""
     root = str(Path(DualTrackCore.__file__).resolve().parents[1])
     path = os.pathsep.join(part for part in (root, variables.get("PYTHONPATH", "")) if part)
     return {

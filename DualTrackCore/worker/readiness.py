@@ -46,7 +46,7 @@ def preflight(device: str = "auto") -> dict[str, Any]:
         diagnostics["torch"] = _torch_facts(torch)
     chosen, refused = _device(torch, device) if torch is not None and not missing and broken is None else (None, None)
     diagnostics["device"] = chosen
-    problem = _missing_sentence(missing) or broken or refused
+    problem = (_missing_sentence(missing) if missing else None) or broken or refused
     diagnostics["problem"] = problem
     return {
         "ready": problem is None,
@@ -65,20 +65,13 @@ def _machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "executable": sys.executable,
         "platform": platform.platform(),
-        "cores": _cores(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         "memory_free_bytes": available_memory_bytes(),
         "temporary_folder": temporary,
         "disk_free_bytes": shutil.disk_usage(temporary).free,
         "nvidia_driver": shutil.which("nvidia-smi") is not None,
         "packages": {name: _version(name) for name in ("torch", *PACKAGES, "SimpleITK", "h5py", "pydicom", "tqdm")},
     }
-
-
-def _cores() -> int:
-    """Cores that this process may use; all of the machine where the system does not tell."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _version(package: str) -> str | None:
@@ -97,9 +90,7 @@ def _import(name: str) -> tuple[ModuleType | None, str | None]:
         return None, f"The package {name} is installed and does not load ({reason}); install it again."
 
 
-def _missing_sentence(missing: list[str]) -> str | None:
-    if not missing:
-        return None
+def _missing_sentence(missing: list[str]) -> str:
     names = " and ".join([", ".join(missing[:-1]), missing[-1]] if len(missing) > 1 else missing)
     verb, it = ("is", "it") if len(missing) == 1 else ("are", "them")
     return (
@@ -162,7 +153,6 @@ def _notes(diagnostics: dict[str, Any]) -> list[str]:
         notes.append(f"Only {free} of disk is free in {folder}; free some space or set TMPDIR to another folder.")
     facts = diagnostics.get("torch")
     if facts is not None and diagnostics["nvidia_driver"] and not facts["devices"]:
-        notes.append(
-            "There is an NVIDIA driver that this torch cannot use; install a torch for CUDA that fits the driver."
-        )
+        remedy = "install a torch for CUDA that fits the driver"
+        notes.append(f"There is an NVIDIA driver that this torch cannot use; {remedy}.")
     return notes

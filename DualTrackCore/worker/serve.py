@@ -23,7 +23,7 @@ from DualTrackCore.progress import Progress, Reporter, Stage
 from DualTrackCore.run.pipeline import run_frames, settings_model
 from DualTrackCore.run.settings import RunSettings
 from DualTrackCore.worker.job_files import read_sweep, write_result
-from DualTrackCore.worker.process import end_tree
+from DualTrackCore.worker.process import LESS_MEMORY, end_tree
 from DualTrackCore.worker.protocol import encoded, hello
 from DualTrackCore.worker.readiness import preflight
 
@@ -146,8 +146,7 @@ def described_failure(error: BaseException) -> tuple[str, str]:
     """(kind of failure as in `JobFailed`, one sentence) of an exception that ended a request."""
     if _is_memory(error):
         own = isinstance(error, DualTrackError)
-        remedy = "use a smaller chunk, larger voxels or a shorter range of frames, or close other programs"
-        return "memory", str(error) if own else f"The memory is too small for this run; {remedy}."
+        return "memory", str(error) if own else f"The memory is too small for this run; {LESS_MEMORY}."
     if isinstance(error, MissingDependencyError):
         return "missing", str(error)
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
@@ -156,7 +155,8 @@ def described_failure(error: BaseException) -> tuple[str, str]:
         return "input", str(error)
     if isinstance(error, ImportError):
         return "missing", f"A package is missing or does not load ({error}); install the packages of DualTrack again."
-    return "fault", f"A fault of the program ({_first_line(error)}); please report it with the log."
+    reason = ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])
+    return "fault", f"A fault of the program ({reason}); please report it with the log."
 
 
 def _request(line: bytes) -> dict[str, Any]:
@@ -172,7 +172,7 @@ def _request(line: bytes) -> dict[str, Any]:
 
 
 def _model_key(settings: RunSettings) -> object:
-    """What a model is known by: the settings that name it, and the state of its files."""
+    """The settings that name a model, and the state of its files."""
     from DualTrackCore.network.catalogue import card_path, installed_path
 
     path = Path(settings.model)
@@ -181,15 +181,13 @@ def _model_key(settings: RunSettings) -> object:
         with contextlib.suppress(InputError):
             path = installed_path(settings.model)
     files = [path, card_path(path), *([Path(settings.card)] if settings.card else [])]
-    return settings.model, settings.card, [_file_state(file) for file in files]
-
-
-def _file_state(path: Path) -> object:
-    try:
-        status = path.stat()
-    except OSError:
-        return str(path)
-    return str(path), status.st_mtime_ns, status.st_size
+    key: list[object] = [settings.model, settings.card]
+    for file in files:
+        key.append(str(file))
+        with contextlib.suppress(OSError):
+            status = file.stat()
+            key += [status.st_mtime_ns, status.st_size]
+    return key
 
 
 def _is_memory(error: BaseException) -> bool:
@@ -200,11 +198,6 @@ def _is_memory(error: BaseException) -> bool:
     from DualTrackCore.tracking.device import is_out_of_memory
 
     return is_out_of_memory(error)
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
 def _listen(requests: BinaryIO, inbox: queue.SimpleQueue[bytes], folder: Path | None, writing: threading.Lock) -> None:

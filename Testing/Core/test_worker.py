@@ -27,11 +27,11 @@ from DualTrackCore.run.settings import RunSettings
 from DualTrackCore.tracking import estimate_trajectory
 from DualTrackCore.version import __version__
 from DualTrackCore.worker import preflight
+from DualTrackCore.worker.client import SessionFolder
 from DualTrackCore.worker.job_files import write_sweep
 from DualTrackCore.worker.process import described_ending
 from DualTrackCore.worker.protocol import PROTOCOL, decoded_event, encoded, hello, mismatch
 from DualTrackCore.worker.serve import Speaker, WarmModel, Worker, described_failure
-from DualTrackCore.worker.session import SessionFolder
 
 pytestmark = pytest.mark.filterwarnings("ignore::DualTrackCore.tracking.engine.TrackingWarning")
 
@@ -203,8 +203,7 @@ def test_an_exit_code_becomes_words(code, log, kind, words):
     assert re.search(words, text)
 
 
-def test_the_exit_codes_of_windows_become_words(monkeypatch):
-    monkeypatch.setattr("DualTrackCore.worker.process._signal_name", lambda code: None)
+def test_the_exit_codes_of_windows_become_words():
     assert described_ending(0xC0000005, "")[1].startswith("crashed (an access violation)")
     assert described_ending(0xC0000017, "")[0] == "memory"
 

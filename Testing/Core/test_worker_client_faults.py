@@ -100,7 +100,7 @@ def test_a_greeting_may_come_after_other_words(temporary, tmp_path):
 
 
 def test_a_process_that_never_answers_is_given_up(temporary, tmp_path, monkeypatch):
-    monkeypatch.setattr("DualTrackCore.worker.session.HELLO_TIMEOUT_S", 0.5)
+    monkeypatch.setattr("DualTrackCore.worker.client.HELLO_TIMEOUT_S", 0.5)
     with WorkerClient(stand_in(tmp_path, "time.sleep(60)")) as client:
         error = failure(client.submit(tracked_sweep(3), LIGHT))
         assert error.kind == "start"
