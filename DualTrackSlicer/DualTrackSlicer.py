@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import slicer
-from DualTrackSlicerLib.dependencies import Dependencies
 from DualTrackSlicerLib.logic import Logic
 from DualTrackSlicerLib.reader import FileReader
 from DualTrackSlicerLib.self_test import SelfTest
@@ -50,8 +49,8 @@ class DualTrackSlicerWidget(Panel):
 class DualTrackSlicerLogic(Logic):
     """What the module does, from the console: `DualTrackSlicerLogic().run(browserNode, model="mini")`."""
 
-    def __init__(self, dependencies: Dependencies | None = None) -> None:
-        super().__init__(QtTicker(), dependencies)
+    def __init__(self) -> None:
+        super().__init__(QtTicker())
 
 
 class DualTrackSlicerFileReader(FileReader):

@@ -6,15 +6,17 @@ itself are pinned to what they are while others are installed, so that they are 
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import slicer
 from slicer.i18n import tr as _
 
 from DualTrackCore.errors import Cancelled, MissingDependencyError
@@ -54,20 +56,17 @@ def installTorch() -> None:
 
 def installPackages(requirements: Path, constraints: Path) -> None:
     """Install packages by Slicer's own installer, the newer one where it exists."""
-    import slicer
-
-    packaging = _packaging()
-    if packaging is not None:
-        wanted = packaging.load_requirements(requirements)
-        packaging.pip_ensure(wanted, constraints=constraints, prompt_install=False, requester="DualTrack")
+    try:
+        from slicer.packaging import load_requirements, pip_ensure  # of Slicer 5.11 and later
+    except ImportError:
+        slicer.util.pip_install(["-r", str(requirements), "-c", str(constraints)])
         return
-    slicer.util.pip_install(["-r", str(requirements), "-c", str(constraints)])
+    wanted = load_requirements(requirements)
+    pip_ensure(wanted, constraints=constraints, prompt_install=False, requester="DualTrack")
 
 
 def askBeforeInstalling(missing: Sequence[str]) -> bool:
     """Ask the user; yes where the application runs tests."""
-    import slicer
-
     return slicer.util.confirmOkCancelDisplay(
         _(
             "DualTrack needs {packages}, which this Slicer does not have yet. They are installed into Slicer once; "
@@ -92,11 +91,10 @@ class Dependencies:
     ask: Callable[[Sequence[str]], bool] = askBeforeInstalling
     install_torch: Callable[[], Any] = installTorch
     install_packages: Callable[[Path, Path], Any] = installPackages
-    needed: tuple[str, ...] = field(default=NEEDED)
 
     def missing(self) -> list[str]:
         """Names of the packages that are not there."""
-        return [name for name in self.needed if not self.is_installed(name)]
+        return [name for name in NEEDED if not self.is_installed(name)]
 
     def ensure(self) -> None:
         """Ask for and install what is missing; nothing where nothing is.
@@ -115,7 +113,8 @@ class Dependencies:
         try:
             if {"torch", "torchvision"} & set(missing):
                 self.install_torch()
-            self._install_rest()
+            if self.missing():
+                self._install_rest()
         except (Cancelled, MissingDependencyError):
             raise
         except Exception as error:
@@ -134,28 +133,12 @@ class Dependencies:
             )
 
     def _install_rest(self) -> None:
-        if not self.missing():
-            return
+        """Install all but torch, with what Slicer brings, and torch, held where they are."""
+        lines = []
+        for name in (*BUNDLED, "torch", "torchvision"):
+            with contextlib.suppress(metadata.PackageNotFoundError):
+                lines.append(f"{name}=={metadata.version(name)}\n")
         with tempfile.TemporaryDirectory() as folder:
             constraints = Path(folder) / "constraints.txt"
-            constraints.write_text("\n".join(bundledVersions()) + "\n", encoding="utf-8")
+            constraints.write_text("".join(lines), encoding="utf-8")
             self.install_packages(REQUIREMENTS_FILE, constraints)
-
-
-def bundledVersions() -> list[str]:
-    """Lines of a constraints file that hold Slicer's own packages, and torch once it is there, where they are."""
-    lines = []
-    for name in (*BUNDLED, "torch", "torchvision"):
-        try:
-            lines.append(f"{name}=={metadata.version(name)}")
-        except metadata.PackageNotFoundError:
-            continue
-    return lines
-
-
-def _packaging() -> Any | None:
-    """The module slicer.packaging, of Slicer 5.11 and later, or None."""
-    try:
-        return importlib.import_module("slicer.packaging")
-    except ImportError:
-        return None

@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
 
 import slicer
 from slicer.i18n import tr as _
 from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
 
-import DualTrackCore
 from DualTrackCore.errors import InputError
-from DualTrackCore.network.catalogue import FOLDER_VARIABLE
 from DualTrackCore.progress import Progress
 from DualTrackCore.run.settings import RunSettings
 from DualTrackCore.worker import Job, WorkerClient
 from DualTrackSlicerLib import scene as scenes
 from DualTrackSlicerLib.dependencies import Dependencies
-from DualTrackSlicerLib.models import ModelChoice, ModelTask, deleteDownloaded, modelChoices
+from DualTrackSlicerLib.models import (
+    ModelChoice,
+    ModelTask,
+    deleteDownloaded,
+    folderEnvironment,
+    modelChoices,
+    pythonExecutable,
+)
 from DualTrackSlicerLib.parameters import DualTrackSlicerParameterNode
 from DualTrackSlicerLib.run import Run
 
@@ -30,33 +31,24 @@ from DualTrackSlicerLib.run import Run
 MODELS_FOLDER_KEY, DEVICE_KEY = "DualTrack/ModelsFolder", "DualTrack/Device"
 
 
-class Ticker(Protocol):
-    """Calls a function again and again until it returns false; the panel brings one that uses Qt."""
-
-    def __call__(self, function: Callable[[], bool]) -> None:
-        """Start."""
-
-
 class Logic(ScriptedLoadableModuleLogic):
     """Clips to trajectories and volumes in the scene.
 
     Args:
-        ticker: drives runs that do not block; without one their owner polls them.
+        ticker: calls a function again and again until it returns false, to drive runs that do not block; the panel
+            brings one that uses Qt. Without one their owner polls them.
+
+    Attributes:
         dependencies: finds and installs what a run needs.
-        client: the worker process; made at the first run where None.
     """
 
-    def __init__(
-        self,
-        ticker: Ticker | None = None,
-        dependencies: Dependencies | None = None,
-        client: WorkerClient | None = None,
-    ) -> None:
+    def __init__(self, ticker: Callable[[Callable[[], bool]], None] | None = None) -> None:
         super().__init__()
         self.moduleName = "DualTrackSlicer"
-        self.dependencies = dependencies or Dependencies()
-        self._ticker, self._client = ticker, client
-        self._folder: Path | None = None if client is None else self.modelsFolder()
+        self.dependencies = Dependencies()
+        self._ticker = ticker
+        self._client: WorkerClient | None = None
+        self._folder: Path | None = None
 
     def getParameterNode(self) -> DualTrackSlicerParameterNode:
         """The settings of the panel in the current scene."""
@@ -110,7 +102,9 @@ class Logic(ScriptedLoadableModuleLogic):
             if self._ticker is not None:
                 self._ticker(lambda: run.poll() == "running")
             return run
-        return _nodes_of(run.wait())
+        if run.wait().failure is not None:
+            raise run.failure
+        return run.nodes
 
     def preflight(self) -> Job:
         """Ask the worker process whether this computer is ready; its result is a dict."""
@@ -129,12 +123,12 @@ class Logic(ScriptedLoadableModuleLogic):
         if choice.entry is None:
             raise InputError(_("{name} cannot be downloaded.").format(name=choice.title))
         self.dependencies.ensure()
-        return self._modelTask(["fetch", choice.name, "--yes"], choice.name, choice.entry.about_bytes)
+        return ModelTask(["fetch", choice.name, "--yes"], choice.name, self.modelsFolder(), choice.entry.about_bytes)
 
     def importModel(self, name: str, path: Path) -> ModelTask:
         """Install a model from a file; it is loaded strictly before it is installed."""
         self.dependencies.ensure()
-        return self._modelTask(["import", name, str(path)], name, None)
+        return ModelTask(["import", name, str(path)], name, self.modelsFolder())
 
     def deleteModels(self) -> int:
         """Delete the downloaded models; returns how many bytes became free."""
@@ -162,43 +156,10 @@ class Logic(ScriptedLoadableModuleLogic):
             self.close()
         if self._client is None:
             command = (pythonExecutable(), "-m", "DualTrackCore.worker")
-            self._client, self._folder = WorkerClient(command, _environment(folder)), folder
+            self._client, self._folder = WorkerClient(command, folderEnvironment(folder)), folder
         return self._client
-
-    def _modelTask(self, arguments: list[str], name: str, about_bytes: int | None) -> ModelTask:
-        folder = self.modelsFolder()
-        return ModelTask(
-            arguments,
-            name,
-            python=pythonExecutable(),
-            folder=folder,
-            about_bytes=about_bytes,
-            environment=_environment(folder),
-        )
 
 
 def withLessMemory(settings: RunSettings) -> RunSettings:
     """The same run on the processor with few frames at a time: for when the memory did not suffice."""
     return replace(settings, device="cpu", precision="auto", chunk_frames=4)
-
-
-def pythonExecutable() -> str:
-    """Slicer's Python for programs of their own; outside of Slicer the one that runs."""
-    return shutil.which("PythonSlicer") or sys.executable
-
-
-def _environment(folder: Path | None) -> dict[str, str]:
-    """Variables of a process that can import the core, wherever the extension lies."""
-    variables = dict(os.environ)
-    root = str(Path(DualTrackCore.__file__).resolve().parents[1])
-    others = variables.get("PYTHONPATH")
-    variables["PYTHONPATH"] = os.pathsep.join([root, others] if others else [root])
-    if folder is not None:
-        variables[FOLDER_VARIABLE] = str(folder)
-    return variables
-
-
-def _nodes_of(run: Run) -> scenes.ResultNodes:
-    if run.failure is not None:
-        raise run.failure
-    return run.nodes

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import subprocess
+import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +29,7 @@ from DualTrackCore.network.catalogue import (
     record_path,
 )
 from DualTrackCore.progress import Progress, Stage
+from DualTrackCore.worker.process import core_environment
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,18 @@ def modelChoices(folder: Path | None = None) -> list[ModelChoice]:
         {*installed, *entries},
         key=lambda name: (not (name in installed and installed[name].ships), name not in entries, name),
     )
-    return [_choice(name, installed.get(name), entries.get(name)) for name in names]
+    choices = []
+    for name in names:
+        model, entry = installed.get(name), entries.get(name)
+        card = None if entry is None else entry.card
+        if model is not None:
+            try:
+                card = installed_card(model) or card
+            except DualTrackError:
+                card = None
+        title = name if card is None or not card.title else card.title
+        choices.append(ModelChoice(name, title, card, model, entry))
+    return choices
 
 
 def fileCard(path: Path) -> ModelCard | None:
@@ -82,15 +96,14 @@ def deleteDownloaded(folder: Path | None = None) -> int:
     return freed
 
 
-def _choice(name: str, model: InstalledModel | None, entry: ModelEntry | None) -> ModelChoice:
-    card = None if entry is None else entry.card
-    if model is not None:
-        try:
-            card = installed_card(model) or card
-        except DualTrackError:
-            card = None
-    title = name if card is None or not card.title else card.title
-    return ModelChoice(name, title, card, model, entry)
+def pythonExecutable() -> str:
+    """Slicer's Python for programs of their own; outside of Slicer the one that runs."""
+    return shutil.which("PythonSlicer") or sys.executable
+
+
+def folderEnvironment(folder: Path | None) -> dict[str, str]:
+    """Variables of a process that keeps models in a folder; the core's own choice where None."""
+    return dict(os.environ) if folder is None else {**os.environ, FOLDER_VARIABLE: str(folder)}
 
 
 class ModelTask:
@@ -99,33 +112,20 @@ class ModelTask:
     Args:
         arguments: of `dualtrack models`, such as ["fetch", name, "--yes"].
         name: of the model.
-        python: the interpreter with the core's packages.
         folder: where models are kept; the core's own choice where None.
         about_bytes: rough size, for progress until the server states the exact one.
-        environment: of the process.
     """
 
     def __init__(
-        self,
-        arguments: Sequence[str],
-        name: str,
-        *,
-        python: str,
-        folder: Path | None = None,
-        about_bytes: int | None = None,
-        environment: Mapping[str, str] | None = None,
+        self, arguments: Sequence[str], name: str, folder: Path | None, about_bytes: int | None = None
     ) -> None:
         self.state, self.message = "running", ""
         self._part = (folder or models_folder()) / f"{name}.part"
         self._about_bytes = about_bytes
         self._output = tempfile.TemporaryFile(mode="w+", encoding="utf-8")  # noqa: SIM115 - closed with the process
-        variables = dict(os.environ if environment is None else environment)
-        if folder is not None:
-            variables[FOLDER_VARIABLE] = str(folder)
-        command = [python, "-m", "DualTrackCore.cli", "models", *arguments, "--json"]
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=self._output, stderr=subprocess.DEVNULL, env=variables
-        )
+        command = [pythonExecutable(), "-m", "DualTrackCore.cli", "models", *arguments, "--json"]
+        nothing, variables = subprocess.DEVNULL, core_environment(folderEnvironment(folder))
+        self._process = subprocess.Popen(command, stdin=nothing, stdout=self._output, stderr=nothing, env=variables)
 
     def poll(self) -> Progress | None:
         """Where it stands; call it from a timer until `state` is "done", "failed" or "cancelled"."""

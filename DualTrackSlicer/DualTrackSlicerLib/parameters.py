@@ -31,18 +31,22 @@ SPACING_TOLERANCE_MM = 1e-5
 MOST = 1000000
 
 
-class Poses(Enum):
+class Choice(Enum):
+    """Base of the choices that the panel offers; the class has the name of the setting where it is one of a run."""
+
+    def label(self) -> str:
+        """Text in the chooser."""
+        return _choiceLabels().get((type(self).__name__, self.value), str(self.value))
+
+
+class Poses(Choice):
     """Where the frames lie; scenes keep the names, runs take the values."""
 
     ESTIMATE = ESTIMATE
     TRACKED = TRACKED
 
-    def label(self) -> str:
-        """Text in the chooser."""
-        return {ESTIMATE: _("estimated from the pictures"), TRACKED: _("measured by the tracker")}[self.value]
 
-
-class Area(Enum):
+class Area(Choice):
     """Which part of a frame goes into the volume."""
 
     WHOLE = "whole"
@@ -50,28 +54,16 @@ class Area(Enum):
     GIVEN = "given"
     FAN = "fan"
 
-    def label(self) -> str:
-        """Text in the chooser."""
-        labels = {
-            "whole": _("whole frame"),
-            "found": _("found automatically"),
-            "given": _("as given below"),
-            "fan": _("a fan, as given below"),
-        }
-        return labels[self.value]
-
-
-class SettingChoice(Enum):
-    """Base of the choices that a setting of a run offers; the class has the name of the setting."""
-
-    def label(self) -> str:
-        """Text in the chooser."""
-        return _choiceLabels().get((type(self).__name__, self.value), str(self.value))
-
 
 def _choiceLabels() -> dict[tuple[str, object], str]:
     """Texts of choices whose own names say too little."""
     return {
+        ("Poses", ESTIMATE): _("estimated from the pictures"),
+        ("Poses", TRACKED): _("measured by the tracker"),
+        ("Area", "whole"): _("whole frame"),
+        ("Area", "found"): _("found automatically"),
+        ("Area", "given"): _("as given below"),
+        ("Area", "fan"): _("a fan, as given below"),
         ("compounding", "maximum"): _("brightest"),
         ("compounding", "latest"): _("last seen"),
         ("hole_filling", "stick"): _("fill along the shortest line"),
@@ -137,9 +129,8 @@ def withSettings(cls: type) -> type:
     for parameter, name in SETTING_OF.items():
         kind, default = _TYPES[name], _FIELDS[name].default
         if get_origin(kind) is Literal:
-            kind = SettingChoice(
-                name, {f"N{value}" if value in range(10) else str(value).upper(): value for value in get_args(kind)}
-            )
+            names = {f"N{value}" if value in range(10) else str(value).upper(): value for value in get_args(kind)}
+            kind = Choice(name, names)
             default = kind(default)
         elif kind in (int, float):
             kind = Annotated[kind, limits(name)]

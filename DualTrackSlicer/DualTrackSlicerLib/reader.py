@@ -50,36 +50,22 @@ class FileReader:
 
     def load(self, properties: dict) -> bool:
         """Add the sweep to the scene as a sequence."""
+        from DualTrackCore.io import load_sweep
+
         path = Path(properties["fileName"])
+        name = slicer.mrmlScene.GenerateUniqueName(properties.get("name") or path.stem)
         try:
-            browser = loadSweepIntoScene(path, properties.get("name") or path.stem)
+            browser = addSweep(slicer.mrmlScene, load_sweep(path), name)
         except (DualTrackError, ImportError) as error:
-            logging.error("%s", error)
-            self.parent.userMessages().AddMessage(vtk.vtkCommand.ErrorEvent, str(error))
+            message = str(error)
+            if isinstance(error, ModuleNotFoundError):
+                text = _("Opening {name} needs {package}; press Apply in the module DualTrack once, which installs it.")
+                message = text.format(name=path.name, package=error.name)
+            logging.error("%s", message)
+            self.parent.userMessages().AddMessage(vtk.vtkCommand.ErrorEvent, message)
             return False
         self.parent.loadedNodes = [browser.GetMasterSequenceNode().GetID(), browser.GetID()]
         return True
-
-
-def loadSweepIntoScene(path: Path, name: str) -> slicer.vtkMRMLSequenceBrowserNode:
-    """A sweep file as a sequence browser in the scene.
-
-    Raises:
-        InputError: the file is no sweep, or is damaged.
-        MissingDependencyError: h5py is not there yet.
-    """
-    from DualTrackCore.errors import MissingDependencyError
-    from DualTrackCore.io import load_sweep
-
-    try:
-        sweep = load_sweep(path)
-    except ModuleNotFoundError as error:
-        raise MissingDependencyError(
-            _("Opening {name} needs {package}; press Apply in the module DualTrack once, which installs it.").format(
-                name=path.name, package=error.name
-            )
-        ) from error
-    return addSweep(slicer.mrmlScene, sweep, slicer.mrmlScene.GenerateUniqueName(name))
 
 
 def _holds_frames(path: str) -> bool:

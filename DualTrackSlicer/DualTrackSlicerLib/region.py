@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import numpy as np
 import slicer
 from slicer.i18n import tr as _
@@ -20,8 +22,8 @@ def addRegion(
     """
     height, width = sceneSweep.sweep.frame_size
     x, y, columns, rows = clip or (0, 0, width - 1, height - 1)
-    node_from_pixel = sceneSweep.node_from_image @ sceneSweep.sweep.image_from_pixel
-    corners = np.array([[x, y, 0, 1], [x + columns, y, 0, 1], [x, y + rows, 0, 1]], dtype=float) @ node_from_pixel.T
+    corners = np.array([[x, y, 0, 1], [x + columns, y, 0, 1], [x, y + rows, 0, 1]], dtype=float)
+    corners = corners @ _node_from_pixel(sceneSweep).T
     right, down = corners[1, :3] - corners[0, :3], corners[2, :3] - corners[0, :3]
     lengths = np.linalg.norm(right), np.linalg.norm(down)
     axes = np.stack([right / lengths[0], down / lengths[1]], axis=1)
@@ -42,13 +44,13 @@ def areaOfRegion(region: slicer.vtkMRMLMarkupsROINode, sceneSweep: SceneSweep) -
         InputError: the box lies beside the frame.
     """
     height, width = sceneSweep.sweep.frame_size
-    pixel_from_node = np.linalg.inv(sceneSweep.node_from_image @ sceneSweep.sweep.image_from_pixel)
+    pixel_from_node = np.linalg.inv(_node_from_pixel(sceneSweep))
     node_from_object = slicer.util.arrayFromVTKMatrix(region.GetObjectToNodeMatrix())
     half = np.array(region.GetSize()) / 2
     signs = np.array([[a, b, 0.0] for a in (-1, 1) for b in (-1, 1)])
     corners = np.hstack([signs * half, np.ones((4, 1))]) @ (pixel_from_node @ node_from_object).T
-    low = np.clip(np.round(corners[:, :2].min(axis=0)), 0, [width - 1, height - 1]).astype(int)
-    high = np.clip(np.round(corners[:, :2].max(axis=0)), 0, [width - 1, height - 1]).astype(int)
+    pixels = np.clip(np.round(corners[:, :2]), 0, [width - 1, height - 1]).astype(int)
+    low, high = pixels.min(axis=0), pixels.max(axis=0)
     if (high <= low).any():
         raise InputError(_("The box lies beside the picture; move it onto the ultrasound, or choose the whole frame."))
     return int(low[0]), int(low[1]), int(high[0] - low[0]), int(high[1] - low[1])
@@ -63,12 +65,9 @@ USUAL_HALF_ANGLE_DEG = 30.0
 def likelyFan(sceneSweep: SceneSweep) -> Fan:
     """The fan that is found in the frames, else one from the middle of the upper edge to the bottom: to start from."""
     sweep = sceneSweep.sweep
-    try:
-        found = detect_fan(sweep).fan
-    except InputError:
-        found = None
-    if found is not None:
-        return found
+    with contextlib.suppress(InputError):
+        if (detected := detect_fan(sweep).fan) is not None:
+            return detected
     height, width = sweep.frame_size
     across, down = sweep.spacing_mm or (1.0, 1.0)
     depth = (height - 1) * down / across

@@ -62,9 +62,9 @@ class SelfTest(ScriptedLoadableModuleTest):
     def test_frames_and_poses_come_back_from_the_scene(self) -> None:
         """A sweep put into the scene is the sweep that is read from it."""
         sweep = syntheticSweep()
-        found = sweepFromBrowser(addSweep(slicer.mrmlScene, sweep, "clip")).sweep
-        np.testing.assert_array_equal(found.window(0, FRAMES), sweep.frames)
-        np.testing.assert_allclose(found.tracked.poses, sweep.tracked.poses, atol=1e-9)
+        read = sweepFromBrowser(addSweep(slicer.mrmlScene, sweep, "clip")).sweep
+        np.testing.assert_array_equal(read.window(0, FRAMES), sweep.frames)
+        np.testing.assert_allclose(read.tracked.poses, sweep.tracked.poses, atol=1e-9)
 
     def test_the_settings_stay_in_the_scene(self) -> None:
         """What is set on the parameter node is what a run is asked for."""

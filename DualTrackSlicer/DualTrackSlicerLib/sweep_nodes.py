@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import slicer
+import vtk
 from slicer.i18n import tr as _
 from vtk.util.numpy_support import numpy_to_vtk
 
+from DualTrackCore import Sweep
 from DualTrackCore.io.metafile import SIMULATED_FIELD, SIMULATED_VALUE
 from DualTrackSlicerLib.scene.nodes import to_vtk
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    import vtk
-
-    from DualTrackCore import Sweep
 
 #: Image axes in RAS: x to the right, y (down the beam) to inferior, so that a frame stands upright in the coronal view.
 RAS_FROM_IMAGE = np.array([[1.0, 0, 0, 0], [0, 0, 1, 0], [0, -1, 0, 0], [0, 0, 0, 1]])
@@ -41,10 +37,10 @@ def addSweep(scene: slicer.vtkMRMLScene, sweep: Sweep, name: str) -> slicer.vtkM
     images = _sequence(scene, name, sweep)
     if sweep.is_simulated:
         images.SetAttribute(SIMULATED_FIELD, SIMULATED_VALUE)
-    ras_from_pixel = RAS_FROM_IMAGE @ _image_from_pixel(sweep)
+    sized = sweep if sweep.spacing_mm is not None else replace(sweep, spacing_mm=1.0, skew_deg=0.0)
     empty = slicer.vtkMRMLScalarVolumeNode()
     empty.SetName(name)
-    empty.SetIJKToRASMatrix(to_vtk(ras_from_pixel))
+    empty.SetIJKToRASMatrix(to_vtk(RAS_FROM_IMAGE @ sized.image_from_pixel))
     for start, frames in sweep.windows(32):
         for offset, frame in enumerate(frames):
             # An empty node is inserted and given its image afterwards: inserting copies what the node holds.
@@ -75,19 +71,7 @@ def _sequence(scene: slicer.vtkMRMLScene, name: str, sweep: Sweep) -> slicer.vtk
     return node
 
 
-def _image_from_pixel(sweep: Sweep) -> np.ndarray:
-    """[4, 4]: pixel to image; one pixel is 1 mm where the size is unknown."""
-    if sweep.spacing_mm is not None:
-        return sweep.image_from_pixel
-    height, width = sweep.frame_size
-    matrix = np.eye(4)
-    matrix[:2, 3] = -(width - 1) / 2, -(height - 1) / 2
-    return matrix
-
-
 def _image_data(frame: np.ndarray) -> vtk.vtkImageData:
-    import vtk
-
     image = vtk.vtkImageData()
     image.SetDimensions(frame.shape[1], frame.shape[0], 1)
     image.GetPointData().SetScalars(numpy_to_vtk(np.ascontiguousarray(frame).ravel(), deep=True))
@@ -141,10 +125,5 @@ def registerSample(thumbnail: Path) -> None:
         checksums=f"SHA256:{digest}" if digest else None,
         nodeNames=SAMPLE_NAME,
         loadFileType="SequenceFile",
-        customDownloader=_download,
+        customDownloader=lambda source: [addSample()],
     )
-
-
-def _download(source: object) -> list[slicer.vtkMRMLNode]:
-    """What the module Sample Data calls instead of a download."""
-    return [addSample()]
