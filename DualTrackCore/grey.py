@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from DualTrackCore.errors import InputError
@@ -38,24 +40,49 @@ def to_grey_uint8(frames: np.ndarray, *, colour_axis: int | None) -> tuple[np.nd
         raise InputError(f"The frames have shape {frames.shape}; expected frames, rows, columns and perhaps colour.")
     if 0 in frames.shape:
         raise InputError(f"The frames have shape {frames.shape}; there are no pixels in them.")
-    if frames.dtype.kind == "f" and not _all_finite(frames):
+    if frames.dtype.kind == "f" and not all(np.isfinite(frames[piece]).all() for piece in _pieces(frames)):
         raise InputError("The frames hold pixels that are not finite numbers; replace them before loading.")
     if colour_axis is not None:
-        frames, colour_notes = _without_colour(np.moveaxis(frames, colour_axis, -1))
-        notes += colour_notes
-    if frames.dtype != np.uint8:
-        frames, range_note = _scaled_to_bytes(frames)
-        notes.append(range_note)
-    return frames, notes
+        frames, notes = _without_colour(np.moveaxis(frames, colour_axis, -1))
+    if frames.dtype == np.uint8:
+        return frames, notes
+    low, high = float(frames.min()), float(frames.max())
+    scaled = np.zeros(frames.shape, np.uint8)
+    if high > low:
+        for piece in _pieces(frames):
+            unit = (frames[piece].astype(np.float64) - low) / (high - low)
+            scaled[piece] = np.rint(unit * 255).astype(np.uint8)
+    return scaled, [*notes, f"Scaled pixel values {low:g} to {high:g} linearly to 0 to 255 (8 bits)."]
+
+
+def grey_clip(images: Iterable[np.ndarray]) -> tuple[np.ndarray, list[str]]:
+    """Images [H, W] or [H, W, channels] of one size and one depth, taken one by one, as :func:`to_grey_uint8` does.
+
+    Images of 8 bits become grey at once, so that no clip in colour is ever held; deeper ones are scaled together.
+
+    Returns:
+        [N, H, W] uint8, N = 0 without images, and the notes, each once.
+    """
+    # One growing buffer: a list of frames would have to be copied into the clip at the end.
+    pixels, count, size = bytearray(), 0, (0, 0)
+    deep: list[np.ndarray] = []
+    notes: list[str] = []
+    for image in images:
+        if image.dtype != np.uint8:
+            deep.append(image)
+            continue
+        grey, new_notes = to_grey_uint8(image[None], colour_axis=3 if image.ndim == 3 else None)
+        notes += [note for note in new_notes if note not in notes]
+        pixels += np.ascontiguousarray(grey).data
+        count, size = count + 1, grey.shape[1:]
+    if deep:
+        return to_grey_uint8(np.stack(deep), colour_axis=3 if deep[0].ndim == 3 else None)
+    return np.ndarray((count, *size), np.uint8, pixels), notes
 
 
 def _pieces(frames: np.ndarray) -> list[slice]:
     step = max(1, _VALUES_A_PIECE // max(1, frames[0].size))
     return [slice(start, start + step) for start in range(0, len(frames), step)]
-
-
-def _all_finite(frames: np.ndarray) -> bool:
-    return all(np.isfinite(frames[piece]).all() for piece in _pieces(frames))
 
 
 def _without_colour(frames: np.ndarray) -> tuple[np.ndarray, list[str]]:
@@ -74,13 +101,3 @@ def _without_colour(frames: np.ndarray) -> tuple[np.ndarray, list[str]]:
         total = sum(w * frames[piece, ..., c].astype(wide) for c, w in enumerate(_LUMA_THOUSANDTHS))
         grey[piece] = (total + 500) // 1000 if exact else total / 1000
     return grey, notes
-
-
-def _scaled_to_bytes(frames: np.ndarray) -> tuple[np.ndarray, str]:
-    low, high = float(frames.min()), float(frames.max())
-    scaled = np.zeros(frames.shape, np.uint8)
-    if high > low:
-        for piece in _pieces(frames):
-            unit = (frames[piece].astype(np.float64) - low) / (high - low)
-            scaled[piece] = np.rint(unit * 255).astype(np.uint8)
-    return scaled, f"Scaled pixel values {low:g} to {high:g} linearly to 0 to 255 (8 bits)."

@@ -8,16 +8,17 @@ into a pixel size, a skew and a rigid pose, and loses nothing on the image plane
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
 import numpy as np
 
 from DualTrackCore.errors import InputError
-from DualTrackCore.sweep import validated_spacing
+from DualTrackCore.sweep import FrameSource, Sweep, validated_spacing
 
 #: Largest size of a calibration file: PLUS configurations have some kilobytes.
 _MAX_BYTES = 16 * 1024 * 1024
@@ -107,9 +108,11 @@ def read_calibration(source: str | PathLike | np.ndarray) -> np.ndarray:
     """
     if isinstance(source, (str, PathLike)):
         path = Path(source)
-        text = _calibration_text(path)
-        parse = _matrix_from_xml if text.lstrip().startswith("<") else _matrix_from_text
-        return validated_calibration(parse(text, path), str(path))
+        text = calibration_text(path)
+        if text.lstrip().startswith("<"):
+            return validated_calibration(_matrix_from_xml(text, path), str(path))
+        without_comments = " ".join(line.split("#", 1)[0] for line in text.splitlines())
+        return validated_calibration(_numbers(without_comments, path), str(path))
     try:
         matrix = np.array(source, dtype=np.float64)
     except (TypeError, ValueError):
@@ -135,7 +138,8 @@ def validated_calibration(matrix: np.ndarray, source: str) -> np.ndarray:
     return matrix
 
 
-def _calibration_text(path: Path) -> str:
+def calibration_text(path: Path) -> str:
+    """The text of a calibration file, or an :class:`InputError` that says why there is none."""
     try:
         if path.stat().st_size > _MAX_BYTES:
             raise InputError(f"{path} has more than {_MAX_BYTES >> 20} MiB and cannot be a calibration.")
@@ -143,7 +147,7 @@ def _calibration_text(path: Path) -> str:
     except OSError as error:
         raise InputError(f"Cannot read the calibration {path}: {error.strerror or error}.") from None
     except UnicodeDecodeError:
-        raise InputError(f"{path} is not text; a calibration is a PLUS XML file or a 4x4 text file.") from None
+        raise InputError(f"{path} is not text; a calibration is a PLUS XML file or a table of numbers.") from None
 
 
 def _matrix_from_xml(text: str, path: Path) -> np.ndarray:
@@ -153,19 +157,14 @@ def _matrix_from_xml(text: str, path: Path) -> np.ndarray:
         transforms = list(ElementTree.fromstring(text).iter("Transform"))
     except (ElementTree.ParseError, ValueError) as error:
         raise InputError(f"{path} is not well-formed XML ({error}); choose the PLUS configuration again.") from None
-    found = [t for t in transforms if (t.get("From"), t.get("To")) == ("Image", "Probe")]
-    if not found:
+    to_probe = [t for t in transforms if (t.get("From"), t.get("To")) == ("Image", "Probe")]
+    if not to_probe:
         names = sorted({f"{t.get('From')} to {t.get('To')}" for t in transforms}) or ["no transform"]
         raise InputError(f"{path} holds no transform from Image to Probe (found: {', '.join(names)}).")
-    matrices = [_numbers(t.get("Matrix", ""), path) for t in found]
+    matrices = [_numbers(t.get("Matrix", ""), path) for t in to_probe]
     if any(not np.array_equal(matrix, matrices[0]) for matrix in matrices):
-        raise InputError(f"{path} holds {len(found)} different transforms from Image to Probe; keep one.")
+        raise InputError(f"{path} holds {len(to_probe)} different transforms from Image to Probe; keep one.")
     return matrices[0]
-
-
-def _matrix_from_text(text: str, path: Path) -> np.ndarray:
-    lines = [line.split("#", 1)[0] for line in text.splitlines()]
-    return _numbers(" ".join(lines), path)
 
 
 def _numbers(text: str, path: Path) -> np.ndarray:
@@ -205,15 +204,34 @@ class PixelSize:
     calibration: str | None = None
     notes: list[str] = field(default_factory=list)
 
-    def provenance(self, path: Path, format_name: str, conversions: list[str]) -> dict[str, object]:
-        """What a reader says of its sweep: the file, its format, what was converted, where the pixel size is from."""
-        return {
+    def sweep(
+        self,
+        frames: np.ndarray | FrameSource,
+        path: Path,
+        format_name: str,
+        notes: list[str],
+        facts: Mapping[str, Any] | None = None,
+        **known: Any,
+    ) -> Sweep:
+        """The sweep of frames with pixels of this size.
+
+        Args:
+            frames: [N, H, W] uint8.
+            path: the file they come from.
+            format_name: its format.
+            notes: what was converted.
+            facts: what else the provenance says.
+            known: what else the sweep has: times, validity, tracking.
+        """
+        provenance = {
             "source": path.name,
             "format": format_name,
-            "conversions": conversions,
+            "conversions": [*notes, *self.notes],
             "spacing_source": self.source,
             "calibration": self.calibration,
+            **(facts or {}),
         }
+        return Sweep(frames, self.spacing_mm, skew_deg=self.skew_deg, provenance=provenance, **known)
 
 
 def choose_pixel_size(
@@ -224,26 +242,17 @@ def choose_pixel_size(
     Raises:
         InputError: the calibration cannot be read, or the user contradicts it by more than 1 %.
     """
+    from_user = validated_spacing(from_user)
     if calibration is None:
-        spacing, source, notes = choose_spacing(from_file, from_user)
-        return PixelSize(spacing, source=source, notes=notes)
+        if from_user is not None:
+            return PixelSize(from_user, source="user", notes=_overruled(from_file, from_user))
+        return PixelSize(from_file, source="unknown" if from_file is None else "file")
     # The first columns of the map do not depend on where the image centre lies, so any frame size will do.
     split = split_affine(read_calibration(calibration), (1, 1))
     spacing = validated_spacing(split.spacing_mm)
     require_agreement(spacing, from_user)
     notes = _overruled(from_file, spacing)
     return PixelSize(spacing, float(split.skew_deg), "calibration", calibration_name(calibration), notes)
-
-
-def choose_spacing(from_file: Spacing | None, from_user: Spacing | None) -> tuple[Spacing | None, str, list[str]]:
-    """The spacing to use, in mm across columns and down rows, where it comes from, and what to tell the reader.
-
-    The user's word counts before the file's. The source is "user", "file" or "unknown".
-    """
-    from_user = validated_spacing(from_user)
-    if from_user is not None:
-        return from_user, "user", _overruled(from_file, from_user)
-    return from_file, "unknown" if from_file is None else "file", []
 
 
 def require_agreement(from_calibration: Spacing, from_user: Spacing | None) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from DualTrackCore.errors import InputError
-from DualTrackCore.grey import to_grey_uint8
+from DualTrackCore.grey import grey_clip
 from DualTrackCore.io.calibration import choose_pixel_size
 from DualTrackCore.io.sequence_parts import require_plausible_clip
 from DualTrackCore.sweep import Sweep, validated_spacing
@@ -30,8 +30,8 @@ _DIRECTORY = "1.2.840.10008.1.3.10"
 #: Codes of the US Region Calibration module.
 _REGION_2D, _REGION_TISSUE, _UNIT_CM = 1, 1, 3
 
-_GREY = ("MONOCHROME1", "MONOCHROME2")
-_COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT", "PALETTE COLOR")
+#: Grey and colour, as PhotometricInterpretation names them.
+_PIXEL_KINDS = ("MONOCHROME1", "MONOCHROME2", "RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT", "PALETTE COLOR")
 
 
 def recognises(path: Path, head: bytes) -> bool:
@@ -45,7 +45,6 @@ def read(path: Path, *, calibration: Path | np.ndarray | None, spacing_mm: tuple
     Raises:
         InputError: a damaged file, one without pixels, or pixels in an encoding that cannot be unpacked here.
     """
-    path = Path(path)
     dataset = _dataset(path)
     try:
         _require_readable(path, dataset)
@@ -58,13 +57,7 @@ def read(path: Path, *, calibration: Path | np.ndarray | None, spacing_mm: tuple
     except Exception as error:  # a damaged element can raise anything when its value is first looked at
         raise InputError(f"{path.name} holds DICOM values that cannot be read ({_reason(error)}).") from error
     size = choose_pixel_size(in_file, calibration, spacing_mm)
-    return Sweep(
-        frames,
-        size.spacing_mm,
-        timestamps_s=timestamps,
-        skew_deg=size.skew_deg,
-        provenance=size.provenance(path, FORMAT, [*notes, *pixel_notes, *time_notes, *size.notes]),
-    )
+    return size.sweep(frames, path, FORMAT, [*notes, *pixel_notes, *time_notes], timestamps_s=timestamps)
 
 
 def _reason(error: Exception) -> str:
@@ -96,16 +89,14 @@ def _require_readable(path: Path, dataset: Dataset) -> None:
         raise InputError(f"{path.name} is DICOM without {' and '.join(missing)}; choose an image or a clip.")
     count = _frame_count(dataset)
     require_plausible_clip(path, count, int(dataset.Rows), int(dataset.Columns))
-    if dataset.get("PhotometricInterpretation") not in (*_GREY, *_COLOUR):
-        told = dataset.get("PhotometricInterpretation")
-        raise InputError(f"{path.name} has pixels of the kind {told}, which are neither grey nor colour.")
+    kind = dataset.get("PhotometricInterpretation")
+    if kind not in _PIXEL_KINDS:
+        raise InputError(f"{path.name} has pixels of the kind {kind}, which are neither grey nor colour.")
     syntax = dataset.file_meta.get("TransferSyntaxUID")
     if syntax is None:
         raise InputError(f"{path.name} does not say how its pixels are encoded (no transfer syntax).")
     if not syntax.is_compressed:
-        samples = int(dataset.get("SamplesPerPixel", 1))
-        if dataset.PhotometricInterpretation == "YBR_FULL_422":
-            samples = 2
+        samples = 2 if kind == "YBR_FULL_422" else int(dataset.get("SamplesPerPixel", 1))
         need = count * int(dataset.Rows) * int(dataset.Columns) * samples * int(dataset.BitsAllocated) // 8
         if len(dataset.PixelData) < need:
             raise InputError(
@@ -132,16 +123,12 @@ def _frame_count(dataset: Dataset) -> int:
 def _tissue_region(dataset: Dataset) -> tuple[Dataset | None, list[str]]:
     """The largest 2D tissue region of the image, and how many other regions were left out."""
     regions = list(dataset.get("SequenceOfUltrasoundRegions") or [])
-    tissue = [
-        region
-        for region in regions
-        if (region.get("RegionSpatialFormat"), region.get("RegionDataType")) == (_REGION_2D, _REGION_TISSUE)
-        and _area(dataset, region) > 0
-    ]
-    if not tissue:
+    tissue_2d = {"RegionSpatialFormat": _REGION_2D, "RegionDataType": _REGION_TISSUE}
+    tissue = [region for region in regions if all(region.get(name) == code for name, code in tissue_2d.items())]
+    largest = max(tissue, key=lambda region: _area(dataset, region), default=None)
+    if largest is None or _area(dataset, largest) == 0:
         return None, ["Found no 2D tissue region among the ultrasound regions."] if regions else []
-    notes = [f"Left out {len(regions) - 1} other ultrasound regions."] if len(regions) > 1 else []
-    return max(tissue, key=lambda region: _area(dataset, region)), notes
+    return largest, [f"Left out {len(regions) - 1} other ultrasound regions."] if len(regions) > 1 else []
 
 
 def _bounds(dataset: Dataset, region: Dataset) -> tuple[int, int, int, int]:
@@ -166,22 +153,12 @@ def _grey_frames(path: Path, dataset: Dataset, region: Dataset | None) -> tuple[
         left, top, right, bottom = _bounds(dataset, region)
         rows, columns = slice(top, bottom + 1), slice(left, right + 1)
         notes.append(f"Cropped to the 2D tissue region: columns {left} to {right}, rows {top} to {bottom}.")
-    kept, conversions = [], []
-    for frame in _decoded(path, dataset):
-        frame = frame[rows, columns]
-        if frame.dtype == np.uint8:
-            grey, told = to_grey_uint8(frame[None], colour_axis=3 if frame.ndim == 3 else None)
-            conversions += [sentence for sentence in told if sentence not in conversions]
-            frame = grey[0].copy()
-        kept.append(frame)
-    if len(kept) != _frame_count(dataset):
+    frames, conversions = grey_clip(frame[rows, columns] for frame in _decoded(path, dataset))
+    if len(frames) != _frame_count(dataset):
         raise InputError(
-            f"{path.name} announces {_frame_count(dataset)} frames and holds {len(kept)}; it is cut short: "
+            f"{path.name} announces {_frame_count(dataset)} frames and holds {len(frames)}; it is cut short: "
             "copy it again."
         )
-    frames = np.stack(kept)
-    if frames.dtype != np.uint8:
-        frames, conversions = to_grey_uint8(frames, colour_axis=3 if frames.ndim == 4 else None)
     if dataset.PhotometricInterpretation == "MONOCHROME1":
         frames = np.subtract(255, frames, dtype=np.uint8)
         conversions.append("Inverted the grey values (MONOCHROME1).")

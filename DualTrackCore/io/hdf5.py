@@ -10,12 +10,13 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
 import numpy as np
 
-from DualTrackCore.errors import InputError, OutputError
+from DualTrackCore.errors import InputError
 from DualTrackCore.files import replacing
 from DualTrackCore.io.calibration import choose_pixel_size, split_affine
 from DualTrackCore.io.hdf5_frames import Hdf5Frames, opened, read_table
@@ -56,7 +57,6 @@ def read(path: Path, *, calibration: Path | np.ndarray | None, spacing_mm: tuple
         InputError: a damaged file, another layout, frames and poses of different number, or a calibration for
             a file that has one.
     """
-    path = Path(path)
     with opened(path) as file:
         names = set(file)
     if "images" in names:
@@ -73,7 +73,8 @@ def _read_dualtrack(path: Path, calibration: Path | np.ndarray | None, spacing_m
     frames = Hdf5Frames(path, "images")
     count, height, width = frames.shape
     with opened(path) as file:
-        simulated = {"simulated": True} if _is_true(file["images"].attrs.get(_SIMULATED)) else {}
+        simulated = file["images"].attrs.get(_SIMULATED)  # true, and not what could stand for it, counts
+        facts = {"simulated": True} if isinstance(simulated, bool | np.bool_) and simulated else {}
         world_from_image = read_table(file, "tracking", (None, 4, 4))
         model = None if world_from_image is None else file["tracking"].attrs.get(_ESTIMATED_BY)
         spacing = read_table(file, "spacing", (None,))
@@ -84,8 +85,8 @@ def _read_dualtrack(path: Path, calibration: Path | np.ndarray | None, spacing_m
     if calibration is not None and world_from_image is not None:
         raise InputError(f"The tracking of {path.name} is calibrated already; leave the calibration out.")
     if dimensions is not None and list(dimensions[:2]) != [width, height]:
-        told = " x ".join(f"{n:g}" for n in dimensions[:2])
-        raise InputError(f"{path.name} says {told} pixels and holds images of {width} x {height}.")
+        stated = " x ".join(f"{n:g}" for n in dimensions[:2])
+        raise InputError(f"{path.name} says {stated} pixels and holds images of {width} x {height}.")
     for name, values in (("poses", world_from_image), ("timestamps", timestamps), ("flags", frame_valid)):
         if values is not None and len(values) != count:
             raise InputError(f"{path.name} has {count} frames and {len(values)} {name}; the numbers must be equal.")
@@ -93,27 +94,16 @@ def _read_dualtrack(path: Path, calibration: Path | np.ndarray | None, spacing_m
         raise InputError(f"{path.name} has timestamps that are not finite numbers; correct or remove them.")
     in_file, skew_deg, own_from_file, notes = _pixels(path, spacing, image_from_pixel, (height, width))
     size = choose_pixel_size(in_file, calibration, spacing_mm)
-    notes += size.notes
+    if size.calibration is None:
+        size = replace(size, skew_deg=skew_deg)
     tracked = None
     if world_from_image is not None:
         poses = world_from_image if own_from_file is None else world_from_image @ own_from_file
         tracked, pose_notes = trajectory_from_tracker(poses, {"source": path.name})
         tracked, estimate_notes = marked_as_estimate(tracked, model)
         notes += pose_notes + estimate_notes
-    return Sweep(
-        frames,
-        size.spacing_mm,
-        timestamps_s=timestamps,
-        frame_valid=None if frame_valid is None else frame_valid != 0,
-        tracked=tracked,
-        skew_deg=skew_deg if size.calibration is None else size.skew_deg,
-        provenance=size.provenance(path, FORMAT, notes) | simulated,
-    )
-
-
-def _is_true(value: object) -> bool:
-    """Whether an attribute is the truth value true, and not a number, a text or an array that could stand for it."""
-    return isinstance(value, bool | np.bool_) and bool(value)
+    valid = None if frame_valid is None else frame_valid != 0
+    return size.sweep(frames, path, FORMAT, notes, facts, timestamps_s=timestamps, frame_valid=valid, tracked=tracked)
 
 
 def _pixels(
@@ -150,30 +140,16 @@ def write(sweep: Sweep, path: Path, trajectory: Trajectory | None, reporter: Rep
     """Write the DualTrack layout; what the sweep does not know is left out.
 
     Args:
-        trajectory: written as `tracking`; None for the one the sweep came with. Invalid poses become NaN.
+        trajectory: as many poses as frames, written as `tracking`, invalid ones as NaN; None for none.
 
     Raises:
-        InputError: no images, or another number of poses than frames.
+        InputError: no images.
         OutputError: the file cannot be written; what stood there before is untouched.
         Cancelled: the caller asked to stop.
     """
     sweep.require_images()
-    trajectory = sweep.tracked if trajectory is None else trajectory
-    if trajectory is not None and len(trajectory) != len(sweep):
-        raise InputError(
-            f"The sweep has {len(sweep)} frames and the trajectory {len(trajectory)} poses; the numbers must be equal."
-        )
-    with replacing(path) as temporary:
-        try:
-            _write_file(sweep, temporary, trajectory, reporter)
-        except RuntimeError as error:  # how HDF5 reports that it could not write on closing
-            raise OutputError(f"Cannot write {path}: {error}; choose another folder.") from error
-
-
-def _write_file(sweep: Sweep, path: Path, trajectory: Trajectory | None, reporter: Reporter) -> None:
-
     height, width = sweep.frame_size
-    with written(path) as file:
+    with replacing(path) as temporary, _written(temporary) as file:
         # One frame a piece, so that any frame can be read without its neighbours.
         images = file.create_dataset(
             "images",
@@ -204,7 +180,7 @@ def _write_file(sweep: Sweep, path: Path, trajectory: Trajectory | None, reporte
 
 
 @contextlib.contextmanager
-def written(path: Path) -> Iterator[h5py.File]:
+def _written(path: Path) -> Iterator[h5py.File]:
     """A new HDF5 file at `path`, closed at the end.
 
     Raises:
@@ -216,14 +192,20 @@ def written(path: Path) -> Iterator[h5py.File]:
                 yield file
                 file.flush()
                 sink.require_success()
-        except (OSError, RuntimeError):
+        except RuntimeError as error:
             sink.require_success()  # the cause goes before what HDF5 makes of it
+            raise OSError(str(error)) from error
+        except OSError:
+            sink.require_success()
             raise
         sink.require_success()
 
 
 class _Sink(io.FileIO):
-    """The part of a binary file that h5py uses; see the module for what is unusual about it."""
+    """A binary file that keeps its first failure and accepts everything after it.
+
+    HDF5 cannot close a file that it could not flush, and crashes when the program ends.
+    """
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, "w+")

@@ -100,10 +100,7 @@ def read_table(file: h5py.File, name: str, shape: tuple[int | None, ...]) -> np.
     if dataset is None:
         return None
     source = Path(file.filename).name
-    fits = len(dataset.shape) == len(shape) and all(
-        want in (None, have) for want, have in zip(shape, dataset.shape, strict=True)
-    )
-    if not fits:
+    if len(dataset.shape) != len(shape) or any(n not in (None, m) for n, m in zip(shape, dataset.shape, strict=True)):
         expected = ", ".join("any" if n is None else str(n) for n in shape)
         raise InputError(f"{source} holds {name!r} of shape {dataset.shape}; expected [{expected}].")
     if dataset.dtype.kind not in "biuf" or dataset.size > _MAX_TABLE_VALUES:

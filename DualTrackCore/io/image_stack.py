@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from DualTrackCore.errors import InputError
-from DualTrackCore.grey import to_grey_uint8
+from DualTrackCore.grey import grey_clip, to_grey_uint8
 from DualTrackCore.io.calibration import choose_pixel_size
 from DualTrackCore.io.sequence_parts import require_plausible_clip
 from DualTrackCore.sweep import Sweep
-
-if TYPE_CHECKING:
-    import SimpleITK as sitk
 
 FORMAT = "Images"
 
@@ -52,15 +49,15 @@ def read(path: Path, *, calibration: Path | np.ndarray | None, spacing_mm: tuple
     Raises:
         InputError: no images, damaged ones, or images that differ in size or depth.
     """
-    path = Path(path)
-    frames, notes = _read_folder(path) if path.is_dir() else _read_pages(path)
-    size = choose_pixel_size(None, calibration, spacing_mm)
-    return Sweep(
-        frames,
-        size.spacing_mm,
-        skew_deg=size.skew_deg,
-        provenance=size.provenance(path, FORMAT, notes + size.notes),
-    )
+    if path.is_dir():
+        frames, notes = grey_clip(_images_of(path))
+    else:
+        pages, colour_axis = _pages(path)
+        try:
+            frames, notes = to_grey_uint8(pages, colour_axis=colour_axis)
+        except InputError as error:
+            raise InputError(f"{path.name}: {error}") from None
+    return choose_pixel_size(None, calibration, spacing_mm).sweep(frames, path, FORMAT, notes)
 
 
 def natural_key(name: str) -> list[tuple[int, int, str]]:
@@ -73,7 +70,8 @@ def _reader_name(head: bytes) -> str | None:
     return next((reader for signature, reader in _SIGNATURES.items() if head.startswith(signature)), None)
 
 
-def _images_in(folder: Path) -> list[Path]:
+def _files_of(folder: Path) -> list[Path]:
+    """The image files of a folder in the order of their numbers."""
     try:
         files = [entry for entry in folder.iterdir() if entry.is_file() and not entry.name.startswith(".")]
     except OSError as error:
@@ -91,42 +89,29 @@ def _images_in(folder: Path) -> list[Path]:
     raise InputError(f"The folder {folder.name} holds no images ({', '.join(_SUFFIXES)}); choose one that does.")
 
 
-def _read_folder(folder: Path) -> tuple[np.ndarray, list[str]]:
-    images = _images_in(folder)
-    kept: list[np.ndarray] = []
-    notes: list[str] = []
-    for image in images:
-        pages, colour_axis = _pages(image)
+def _images_of(folder: Path) -> Iterator[np.ndarray]:
+    """[H, W] or [H, W, channels] of each image of a folder; those of 8 bits may mix grey and colour."""
+    files = _files_of(folder)
+    shape: tuple[int, ...] = ()
+    for file in files:
+        pages, _ = _pages(file)
         if len(pages) != 1:
-            raise InputError(f"{image.name} has {len(pages)} pages; each image of a folder must have one.")
-        if pages.dtype == np.uint8:
-            pages, told = to_grey_uint8(pages, colour_axis=colour_axis)
-            notes += [sentence for sentence in told if sentence not in notes]
-        if kept and pages.shape[1:3] != kept[0].shape[:2]:
+            raise InputError(f"{file.name} has {len(pages)} pages; each image of a folder must have one.")
+        image = pages[0]
+        if not shape:
+            shape, dtype = image.shape, image.dtype
+            require_plausible_clip(folder, len(files), *shape[:2])
+        if image.shape[:2] != shape[:2]:
             raise InputError(
-                f"{image.name} has {pages.shape[2]} x {pages.shape[1]} pixels and {images[0].name} "
-                f"{kept[0].shape[1]} x {kept[0].shape[0]}; all images of a folder must be of one size."
+                f"{file.name} has {image.shape[1]} x {image.shape[0]} pixels and {files[0].name} "
+                f"{shape[1]} x {shape[0]}; all images of a folder must be of one size."
             )
-        if kept and (pages.dtype != kept[0].dtype or pages.shape[1:] != kept[0].shape):
+        if image.dtype != dtype or (image.shape != shape and dtype != np.uint8):
             raise InputError(
-                f"{image.name} holds {pages.dtype} pixels of another kind than {images[0].name} ({kept[0].dtype}); "
+                f"{file.name} holds {image.dtype} pixels of another kind than {files[0].name} ({dtype}); "
                 "all images of a folder must be of one kind."
             )
-        if not kept:
-            require_plausible_clip(folder, len(images), *pages.shape[1:3])
-        kept.append(pages[0])
-    frames = np.stack(kept)
-    if frames.dtype != np.uint8:
-        frames, notes = to_grey_uint8(frames, colour_axis=3 if frames.ndim == 4 else None)
-    return frames, notes
-
-
-def _read_pages(path: Path) -> tuple[np.ndarray, list[str]]:
-    pages, colour_axis = _pages(path)
-    try:
-        return to_grey_uint8(pages, colour_axis=colour_axis)
-    except InputError as error:
-        raise InputError(f"{path.name}: {error}") from None
+        yield image
 
 
 def _pages(path: Path) -> tuple[np.ndarray, int | None]:
@@ -148,29 +133,23 @@ def _pages(path: Path) -> tuple[np.ndarray, int | None]:
         reader.ReadImageInformation()
         width, height, *pages = reader.GetSize()
         require_plausible_clip(path, int(np.prod(pages, dtype=np.int64)) if pages else 1, height, width)
-        _require_whole_bitmap(path, head)
+        if head.startswith(b"BM"):
+            _require_whole_bitmap(path, head)
         image = reader.Execute()
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1].strip()
         raise InputError(f"{path.name} cannot be read as an image, it is damaged or cut short ({reason}).") from error
-    return _as_pages(image)
+    array = sitk.GetArrayFromImage(image)
+    colour_axis = 3 if image.GetNumberOfComponentsPerPixel() > 1 else None
+    return array if image.GetDimension() == 3 else array[None], colour_axis
 
 
 def _require_whole_bitmap(path: Path, head: bytes) -> None:
     """Refuse a bitmap whose rows are cut short, which SimpleITK would fill with whatever the memory held."""
-    if not head.startswith(b"BM") or int.from_bytes(head[30:34], "little") != 0:
-        return  # another format, or a packed bitmap, whose size the header does not tell
+    if int.from_bytes(head[30:34], "little") != 0:
+        return  # a packed bitmap, whose size the header does not tell
     offset, width, height = (int.from_bytes(head[i : i + 4], "little", signed=True) for i in (10, 18, 22))
     row_bytes = (width * int.from_bytes(head[28:30], "little") + 31) // 32 * 4
     need, held = offset + row_bytes * abs(height), path.stat().st_size
     if need > held:
         raise InputError(f"{path.name} needs {need} bytes and holds {held}; it is cut short: copy it again.")
-
-
-def _as_pages(image: sitk.Image) -> tuple[np.ndarray, int | None]:
-    import SimpleITK as sitk
-
-    array = sitk.GetArrayFromImage(image)
-    colour = image.GetNumberOfComponentsPerPixel() > 1
-    array = array if image.GetDimension() == 3 else array[None]
-    return array, 3 if colour else None

@@ -12,7 +12,15 @@ from pathlib import Path
 import numpy as np
 
 from DualTrackCore.errors import InputError
-from DualTrackCore.io.calibration import calibration_name, read_calibration, require_agreement, split_affine
+from DualTrackCore.io.calibration import (
+    PixelSize,
+    calibration_name,
+    calibration_text,
+    choose_pixel_size,
+    read_calibration,
+    require_agreement,
+    split_affine,
+)
 from DualTrackCore.io.hdf5_frames import Hdf5Frames, opened, read_table
 from DualTrackCore.io.tracked_poses import rigid, trajectory_from_tracker
 from DualTrackCore.sweep import Sweep, validated_spacing
@@ -23,8 +31,6 @@ CALIBRATION_NAME = "calib_matrix.csv"
 
 #: How many folders above that of a sweep are searched for the calibration.
 _FOLDERS_ABOVE = 3
-
-_MAX_CALIBRATION_BYTES = 1 << 16
 
 
 def read_tus_rec(path: Path, *, calibration: Path | np.ndarray | None, spacing_mm: tuple[float, float] | None) -> Sweep:
@@ -46,24 +52,25 @@ def read_tus_rec(path: Path, *, calibration: Path | np.ndarray | None, spacing_m
             "the numbers must be equal."
         )
     notes = [] if poses_from in (None, path.name) else [f"Read the poses from {poses_from}."]
-    provenance = {"source": path.name, "format": FORMAT, "conversions": notes, "calibration": None}
-    calibration = _calibration_near(path) if calibration is None else calibration
+    if calibration is None:
+        near = (folder / CALIBRATION_NAME for folder in path.parents[: _FOLDERS_ABOVE + 1])
+        calibration = next((file for file in near if file.is_file()), None)
     if calibration is None:
         notes.append(f"Found no {CALIBRATION_NAME}: the pixel spacing and the tracking cannot be known.")
-        provenance["spacing_source"] = "unknown" if spacing_mm is None else "user"
-        return Sweep(frames, spacing_mm, provenance=provenance)
-    split = split_affine(_tool_from_pixel(calibration), frames.shape[1:])
+        return choose_pixel_size(None, None, spacing_mm).sweep(frames, path, FORMAT, notes)
+    is_csv = isinstance(calibration, Path) and calibration.suffix.lower() == ".csv"
+    tool_from_pixel = read_calib_matrix(calibration) if is_csv else read_calibration(calibration)
+    split = split_affine(tool_from_pixel, frames.shape[1:])
     spacing = validated_spacing(split.spacing_mm)
-    name = calibration_name(calibration)
     require_agreement(spacing, spacing_mm)
-    provenance |= {"calibration": name, "spacing_source": "calibration"}
     tracked = None
     if tool_poses is None:
         notes.append("Found no tool poses: the sweep is untracked.")
     else:
         tracked, pose_notes = trajectory_from_tracker(tool_poses @ split.x_from_image, {"source": poses_from})
         notes += pose_notes
-    return Sweep(frames, spacing, tracked=tracked, skew_deg=float(split.skew_deg), provenance=provenance)
+    size = PixelSize(spacing, float(split.skew_deg), "calibration", calibration_name(calibration))
+    return size.sweep(frames, path, FORMAT, notes, tracked=tracked)
 
 
 def read_calib_matrix(path: Path) -> np.ndarray:
@@ -86,14 +93,8 @@ def read_calib_matrix(path: Path) -> np.ndarray:
 
 
 def _number_rows(path: Path) -> list[list[float]]:
-    try:
-        if path.stat().st_size > _MAX_CALIBRATION_BYTES:
-            raise InputError(f"{path.name} is too large for a calibration of 8 rows of 4 numbers.")
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"The calibration {path.name} cannot be read ({error}).") from None
     rows = []
-    for line in text.splitlines():
+    for line in calibration_text(path).splitlines():
         try:
             values = [float(word) for word in line.split(",") if word.strip()]
         except ValueError:
@@ -105,35 +106,19 @@ def _number_rows(path: Path) -> list[list[float]]:
     return rows
 
 
-def _tool_from_pixel(calibration: Path | np.ndarray) -> np.ndarray:
-    if isinstance(calibration, np.ndarray) or Path(calibration).suffix.lower() != ".csv":
-        return read_calibration(calibration)
-    return read_calib_matrix(Path(calibration))
-
-
-def _calibration_near(path: Path) -> Path | None:
-    folders = [path.parent, *path.parent.parents][: _FOLDERS_ABOVE + 1]
-    return next((f / CALIBRATION_NAME for f in folders if (f / CALIBRATION_NAME).is_file()), None)
-
-
 def _camera_from_tool(path: Path) -> tuple[np.ndarray | None, str | None]:
     """[N, 4, 4] tool poses and the name of the file they were found in."""
     with opened(path) as file:
         poses = read_table(file, "tforms", (None, 4, 4))
     if poses is not None:
         return poses, path.name
-    sibling = _poses_sibling(path)
-    if sibling is None or not sibling.is_file():
+    root = next((folder for folder in path.parents if folder.name == "frames"), None)
+    if root is None:
+        return None, None
+    # .../transfs/050/x.h5 belongs to .../frames/050/x.h5
+    sibling = root.with_name("transfs") / path.relative_to(root)
+    if not sibling.is_file():
         return None, None
     with opened(sibling) as file:
         poses = read_table(file, "tforms", (None, 4, 4))
     return poses, None if poses is None else f"transfs/{sibling.name}"
-
-
-def _poses_sibling(path: Path) -> Path | None:
-    """`.../transfs/050/x.h5` for `.../frames/050/x.h5`; None for a file that is not under `frames`."""
-    parts = list(path.parts)
-    for i in range(len(parts) - 2, -1, -1):
-        if parts[i] == "frames":
-            return Path(*parts[:i], "transfs", *parts[i + 1 :])
-    return None

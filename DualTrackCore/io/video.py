@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from DualTrackCore.errors import InputError, MissingDependencyError
-from DualTrackCore.grey import to_grey_uint8
+from DualTrackCore.grey import grey_clip
 from DualTrackCore.io.calibration import choose_pixel_size
 from DualTrackCore.io.sequence_parts import require_plausible_clip, require_plausible_frame
 from DualTrackCore.sweep import Sweep
@@ -85,7 +85,6 @@ def read(path: Path, *, calibration: Path | np.ndarray | None, spacing_mm: tuple
         MissingDependencyError: PyAV is not installed.
         InputError: a damaged file, one without video, frames of changing or absurd size.
     """
-    path = Path(path)
     try:
         import av
     except ImportError as error:
@@ -99,21 +98,14 @@ def read(path: Path, *, calibration: Path | np.ndarray | None, spacing_mm: tuple
         raise InputError(f"{path.name} announces {declared} bytes and holds {held}; it is cut short: copy it again.")
     try:
         with av.open(str(path), format=_demuxer(head), options={"protocol_whitelist": "file"}) as container:
-            clip = _decode(path, container)
+            frames, times, notes = _decode(path, container)
     except (av.error.FFmpegError, OSError, ValueError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path.name} cannot be decoded as video, it is damaged or cut short ({error}).") from error
-    frames, times, notes = clip
     timestamps, time_notes = _timestamps(times)
     size = choose_pixel_size(None, calibration, spacing_mm)
-    return Sweep(
-        frames,
-        size.spacing_mm,
-        timestamps_s=timestamps,
-        skew_deg=size.skew_deg,
-        provenance=size.provenance(path, FORMAT, [*notes, *time_notes, *size.notes]),
-    )
+    return size.sweep(frames, path, FORMAT, notes + time_notes, timestamps_s=timestamps)
 
 
 def _decode(path: Path, container: InputContainer) -> tuple[np.ndarray, list[float | None], list[str]]:
@@ -126,14 +118,8 @@ def _decode(path: Path, container: InputContainer) -> tuple[np.ndarray, list[flo
     if len(container.streams.video) > 1:
         notes.append(f"Read the first of {len(container.streams.video)} video streams.")
     require_plausible_frame(path, stream.height, stream.width)
-    # One growing buffer: a list of frames would have to be copied into the clip at the end.
-    pixels, times = bytearray(), []
-    for grey, time, told in _grey_frames(path, container, stream):
-        height, width = grey.shape
-        require_plausible_clip(path, len(times) + 1, height, width)
-        pixels += grey.data
-        times.append(time)
-        notes += [sentence for sentence in told if sentence not in notes]
+    times: list[float | None] = []
+    frames, colour_notes = grey_clip(_images(path, container, stream, times))
     if not times:
         raise InputError(f"{path.name} has no frames that can be decoded.")
     if len(times) + _DROPPED_FRAMES < stream.frames:
@@ -141,13 +127,13 @@ def _decode(path: Path, container: InputContainer) -> tuple[np.ndarray, list[flo
             f"{path.name} announces {stream.frames} frames and only {len(times)} can be decoded; it is cut short: "
             "copy it again."
         )
-    return np.frombuffer(pixels, np.uint8).reshape(len(times), height, width), times, notes
+    return frames, times, notes + colour_notes
 
 
-def _grey_frames(
-    path: Path, container: InputContainer, stream: av.VideoStream
-) -> Iterator[tuple[np.ndarray, float | None, list[str]]]:
-    """Each frame as [H, W] uint8, its time in seconds, and what was converted."""
+def _images(
+    path: Path, container: InputContainer, stream: av.VideoStream, times: list[float | None]
+) -> Iterator[np.ndarray]:
+    """Each frame as grey [H, W] or colour [H, W, 3], uint8; its time in seconds is added to `times`."""
     size = None
     for index, frame in enumerate(container.decode(stream)):
         size = size or (frame.width, frame.height)
@@ -156,12 +142,9 @@ def _grey_frames(
                 f"Frame {index} of {path.name} has {frame.width} x {frame.height} pixels and the first "
                 f"{size[0]} x {size[1]}; all must be of one size."
             )
-        time = None if frame.pts is None or frame.time_base is None else float(frame.pts * frame.time_base)
-        if frame.format.name.startswith("gray"):
-            yield np.ascontiguousarray(frame.to_ndarray(format="gray")), time, []
-        else:
-            grey, told = to_grey_uint8(frame.to_ndarray(format="rgb24")[None], colour_axis=3)
-            yield grey[0], time, told
+        times.append(None if frame.pts is None or frame.time_base is None else float(frame.pts * frame.time_base))
+        require_plausible_clip(path, len(times), frame.height, frame.width)
+        yield frame.to_ndarray(format="gray" if frame.format.name.startswith("gray") else "rgb24")
 
 
 def _timestamps(times: list[float | None]) -> tuple[np.ndarray | None, list[str]]:

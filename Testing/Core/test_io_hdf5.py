@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from DualTrackCore.errors import Cancelled, InputError, OutputError
-from DualTrackCore.io import hdf5, hdf5_frames
+from DualTrackCore.io import hdf5, hdf5_frames, save_sweep
 from DualTrackCore.progress import Reporter
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.trajectory import Trajectory, invert_rigid
@@ -56,7 +56,7 @@ def test_what_is_written_is_read_back(tmp_path_factory, count, size, seed, known
         skew_deg=0.5 if known else 0.0,
     )
     path = tmp_path_factory.mktemp("round") / "a.h5"
-    hdf5.write(sweep, path, None, Reporter())
+    save_sweep(sweep, path)
     back = load(path)
     np.testing.assert_array_equal(back.window(0, count), sweep.frames)
     np.testing.assert_array_equal(back.frame_valid, sweep.frame_valid)
@@ -76,8 +76,8 @@ def test_a_given_trajectory_is_written_in_place_of_the_tracked_one(tmp_path):
     estimate = Trajectory.from_parameters(np.ones((5, 6)))
     hdf5.write(load(tmp_path / "a.h5"), tmp_path / "b.h5", estimate, Reporter())
     np.testing.assert_allclose(load(tmp_path / "b.h5").tracked.poses, estimate.poses, atol=1e-12)
-    with pytest.raises(InputError, match="6 frames and the trajectory 3 poses"):
-        hdf5.write(load(tmp_path / "a.h5"), tmp_path / "c.h5", estimate.slice(0, 3), Reporter())
+    with pytest.raises(InputError, match="6 frames and the trajectory 3"):
+        save_sweep(load(tmp_path / "a.h5"), tmp_path / "c.h5", trajectory=estimate.slice(0, 3))
 
 
 def test_a_cancelled_or_failed_write_leaves_what_was_there(tmp_path):

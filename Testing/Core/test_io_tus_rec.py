@@ -80,7 +80,7 @@ def test_a_given_calibration_serves_as_file_or_matrix(tmp_path):
         ("1,2,3\n", "not 4 finite numbers"),
         ("\n".join(["1,1,1,1"] * 8), "scale factors"),
         ("\n".join(["0.2,0,0,0", "0,0.2,0,0", "0,0,1,0", "0,0,0,1"] + ["1,1,1,1"] * 4), "rigid motion"),
-        ("x" * 100_000, "too large"),
+        ("x" * (16 << 20) + "x", "more than 16 MiB"),
     ],
 )
 def test_a_damaged_tus_rec_calibration_is_refused(tmp_path, text, message):

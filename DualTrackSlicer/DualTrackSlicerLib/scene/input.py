@@ -13,7 +13,7 @@ import numpy as np
 import slicer
 
 from DualTrackCore.errors import InputError
-from DualTrackCore.io.calibration import choose_spacing, contradicts, image_pose, require_agreement, split_affine
+from DualTrackCore.io.calibration import choose_pixel_size, contradicts, image_pose, require_agreement, split_affine
 from DualTrackCore.io.metafile import SIMULATED_FIELD, SIMULATED_VALUE
 from DualTrackCore.io.tracked_poses import trajectory_from_tracker
 from DualTrackCore.progress import CancelledCallback, Reporter
@@ -175,8 +175,8 @@ def _place(
     if measured is None:
         if world_from_pixel is not None:
             sentence = "Not tracked: the transforms cannot be used, for neither they nor the image give pixels a size."
-        chosen, source, notes = choose_spacing(stated, given_mm)
-        return _Place(chosen, skew_deg, source, None, None, sentence, notes)
+        chosen = choose_pixel_size(stated, None, given_mm)
+        return _Place(chosen.spacing_mm, skew_deg, chosen.source, None, None, sentence, chosen.notes)
     require_agreement(measured, given_mm)
     poses = image_pose(world_from_pixel, np.asarray(measured), measured_skew, size)
     tracked, notes = trajectory_from_tracker(poses, {"source": images.GetName()})
