@@ -7,6 +7,7 @@ maps image coordinates of frame i + 1 to those of frame i, so that `poses[i + 1]
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -96,12 +97,8 @@ def accumulate(relative: np.ndarray) -> np.ndarray:
     Returns:
         [N, 4, 4] float64, the first the identity.
     """
-    relative = np.asarray(relative, dtype=np.float64)
-    poses = np.empty((len(relative) + 1, 4, 4))
-    poses[0] = np.eye(4)
-    for i, step in enumerate(relative):
-        poses[i + 1] = poses[i] @ step
-    return poses
+    steps = np.asarray(relative, dtype=np.float64)
+    return np.array([*itertools.accumulate(steps, np.matmul, initial=np.eye(4))])
 
 
 @dataclass(frozen=True, eq=False)
@@ -221,6 +218,14 @@ class Trajectory:
         return replace(part, reference_from_frame0=reference)
 
 
+def rigid_error(poses: np.ndarray) -> np.ndarray:
+    """[N] largest departure of finite matrices [N, 4, 4] from rigid motions; infinite for reflections."""
+    rotation = poses[:, :3, :3]
+    error = np.abs(np.swapaxes(rotation, 1, 2) @ rotation - np.eye(3)).max(axis=(1, 2), initial=0.0)
+    error = np.maximum(error, np.abs(poses[:, 3] - [0, 0, 0, 1]).max(axis=1, initial=0.0))
+    return np.where(np.linalg.det(rotation) < 0, np.inf, error)
+
+
 def _require_rigid(poses: np.ndarray, valid: np.ndarray, name: str = "") -> None:
     if valid.shape != poses.shape[:1]:
         raise InputError(f"{len(poses)} poses came with {valid.size} validity flags; the numbers must be equal.")
@@ -230,11 +235,7 @@ def _require_rigid(poses: np.ndarray, valid: np.ndarray, name: str = "") -> None
         raise InputError(
             f"{name or f'The pose of frame {bad[0]}'} is not finite; mark such frames invalid or remove them."
         )
-    checked = np.where((valid & finite)[:, None, None], np.nan_to_num(poses), np.eye(4))
-    rotation = checked[:, :3, :3]
-    error = np.abs(np.swapaxes(rotation, 1, 2) @ rotation - np.eye(3)).max(axis=(1, 2), initial=0.0)
-    error = np.maximum(error, np.abs(checked[:, 3] - [0, 0, 0, 1]).max(axis=1, initial=0.0))
-    error = np.where(np.linalg.det(rotation) < 0, np.inf, error)
+    error = rigid_error(np.where((valid & finite)[:, None, None], poses, np.eye(4)))
     bad = np.flatnonzero(error > RIGID_TOLERANCE)
     if len(bad):
         raise InputError(

@@ -5,6 +5,7 @@ MetaImage files are .igs.mha, .seq.mha, .mha, and .mhd with its pixels in a seco
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ from DualTrackCore.io.sequence_parts import (
     Orientation,
     Payload,
     find_axes,
+    numbers,
     parse_orientation,
     require_plausible_frame,
 )
@@ -120,37 +122,24 @@ def sweep_from_sequence(
     times, time_notes = sequence.fields.times(count)
     if times is None and sequence.index_times_s is not None and len(sequence.index_times_s) == count:
         times = sequence.index_times_s
-    return Sweep(
-        frames=frames,
-        spacing_mm=placed.size.spacing_mm,
+    facts: dict[str, Any] = {"orientation": orientation.code, "tracking": placed.tracking}
+    if calibration is not None:
+        facts["calibration"] = calibration_name(calibration)
+    if sequence.header.get(SIMULATED_FIELD) == SIMULATED_VALUE:
+        facts["simulated"] = True
+    # NRRD files name the status of the image `Status`.
+    valid = sequence.fields.ok("ImageStatus", count) & sequence.fields.ok("Status", count)
+    notes = [*notes, *sequence.fields.gaps(count), *time_notes, *placed.notes, *pose_notes]
+    return placed.size.sweep(
+        frames,
+        sequence.path,
+        sequence.format_name,
+        notes,
+        facts,
         timestamps_s=times,
-        frame_valid=sequence.fields.image_ok(count),
+        frame_valid=valid,
         tracked=tracked,
-        skew_deg=placed.size.skew_deg,
-        provenance={
-            **_provenance(sequence, orientation, calibration),
-            "conversions": [*notes, *_gaps(sequence.fields, count), *time_notes, *placed.notes, *pose_notes],
-            "spacing_source": placed.size.source,
-            "tracking": placed.tracking,
-            **({"simulated": True} if sequence.header.get(SIMULATED_FIELD) == SIMULATED_VALUE else {}),
-        },
     )
-
-
-def _provenance(
-    sequence: SequenceFile, orientation: Orientation, calibration: Path | np.ndarray | None
-) -> dict[str, Any]:
-    return {
-        "source": sequence.path.name,
-        "format": sequence.format_name,
-        "orientation": orientation.code,
-        "calibration": None if calibration is None else calibration_name(calibration),
-    }
-
-
-def _gaps(fields: FrameFields, count: int) -> list[str]:
-    missing = fields.frames_without_fields(count) if len(fields) else 0
-    return [f"{missing} of {count} frames have no fields; they have images and no poses."] if missing else []
 
 
 def _frames(sequence: SequenceFile, axes: Axes, count: int, orientation: Orientation) -> tuple[np.ndarray, list[str]]:
@@ -165,31 +154,23 @@ def _frames(sequence: SequenceFile, axes: Axes, count: int, orientation: Orienta
         from DualTrackCore.grey import to_grey_uint8
 
         grey, notes = to_grey_uint8(stored, colour_axis=None if axes.colour is None else 3)
-    turned = orientation.note()
-    return orientation.to_mf(grey), notes if turned is None else [*notes, turned]
+    turned, turn_notes = orientation.to_mf(grey)
+    return turned, notes + turn_notes
 
 
 def _stated_size(sequence: SequenceFile, axes: Axes, orientation: Orientation, notes: list[str]) -> PixelSize | None:
     """The pixel size that the header states, in MF orientation; spacings of 1 stand for "not known"."""
-    spacing = _numbers(sequence.header.get(SPACING_FIELD, ""), 2)
-    skew = _numbers(sequence.header.get(SKEW_FIELD, "0"), 1) or (0.0,)
+    spacing = numbers(sequence.header.get(SPACING_FIELD, ""), 2)
+    (skew_deg,) = numbers(sequence.header.get(SKEW_FIELD, "0"), 1) or (0.0,)
     if spacing is None:
         spacing = sequence.axis_spacing[axes.across], sequence.axis_spacing[axes.down]
         if spacing == (1.0, 1.0):
             return None
         spacing = spacing[::-1] if orientation.transposed else spacing
-    if not all(0 < value <= 10 for value in spacing) or not abs(skew[0]) < 45:
+    if not all(0 < value <= 10 for value in spacing) or not abs(skew_deg) < 45:
         notes.append(f"Ignored the pixel spacing {spacing[0]:g} x {spacing[1]:g} mm of the header: it is impossible.")
         return None
-    return PixelSize((float(spacing[0]), float(spacing[1])), skew[0])
-
-
-def _numbers(text: str, count: int) -> tuple[float, ...] | None:
-    try:
-        values = tuple(map(float, text.split()))
-    except ValueError:
-        return None
-    return values if len(values) == count else None
+    return PixelSize((float(spacing[0]), float(spacing[1])), skew_deg)
 
 
 FORMAT = "Sequence metafile (MetaImage)"
@@ -234,7 +215,7 @@ def read_header(path: Path) -> SequenceFile:
     name = path.name
     sizes = whole_numbers(header.get("DimSize", ""), "DimSize", name)
     kinds = tuple(header["Kinds"].split()) if "Kinds" in header else None
-    spacing = _axis_spacing(header.get("ElementSpacing", header.get("ElementSize", "")), len(sizes))
+    spacing = numbers(header.get("ElementSpacing", header.get("ElementSize", "")), len(sizes)) or (1.0,) * len(sizes)
     channels = whole_numbers(header.get("ElementNumberOfChannels", "1"), "ElementNumberOfChannels", name)[0]
     if channels != 1:
         kinds = ("vector", *(kinds or ("domain",) * len(sizes)))
@@ -290,8 +271,7 @@ def _payload(path: Path, header: dict[str, str], offset: int, sizes: tuple[int, 
         path, offset = beside(path, data_file), 0
         skipped = header.get("HeaderSize", "0")
         if skipped == "-1" and not compressed:
-            wanted = dtype.itemsize * int(np.prod(np.array(sizes, dtype=object)))
-            offset = max(path.stat().st_size - wanted, 0)
+            offset = max(path.stat().st_size - math.prod(sizes) * dtype.itemsize, 0)
         elif skipped != "-1":
             offset = whole_numbers(skipped, "HeaderSize", path.name)[0]
     if not compressed:
@@ -314,20 +294,12 @@ def beside(path: Path, data_file: str) -> Path:
             f"{path.name} names the pixel file {data_file[:80]!r}; it must be one file in the same folder."
         )
     try:
-        found = (path.parent / relative).is_file()
+        exists = (path.parent / relative).is_file()
     except (OSError, ValueError):
-        found = False
-    if not found:
+        exists = False
+    if not exists:
         raise InputError(f"{path.name} names the pixel file {data_file[:80]!r}, which does not exist beside it.")
     return path.parent / relative
-
-
-def _axis_spacing(text: str, count: int) -> tuple[float, ...]:
-    try:
-        values = tuple(map(float, text.split()))
-    except ValueError:
-        values = ()
-    return values if len(values) == count else (1.0,) * count
 
 
 def _is_true(text: str) -> bool:

@@ -9,7 +9,7 @@ import numpy as np
 
 from DualTrackCore.errors import InputError
 from DualTrackCore.io.metafile import SequenceFile, beside, header_lines, sweep_from_sequence, whole_numbers
-from DualTrackCore.io.sequence_parts import GZIP, FrameFields, Payload
+from DualTrackCore.io.sequence_parts import GZIP, FrameFields, Payload, numbers
 from DualTrackCore.sweep import Sweep
 
 FORMAT = "Sequence metafile (NRRD)"
@@ -127,31 +127,19 @@ def _payload(path: Path, header: dict[str, str], offset: int) -> Payload:
 
 def _axis_spacing(header: dict[str, str], count: int) -> tuple[float, ...]:
     """Length of the direction of each axis, or its spacing; 1 where there is none."""
-    try:
-        if "space directions" in header:
-            words = re.findall(r"none|\([^)]*\)", header["space directions"])
-            values = [_length(word) for word in words]
-        else:
-            values = [float(word) for word in header.get("spacings", "").split()]
-    except ValueError:
-        return (1.0,) * count
-    return tuple(values) if len(values) == count else (1.0,) * count
-
-
-def _length(direction: str) -> float:
-    if direction == "none":
-        return 1.0
-    return float(np.linalg.norm([float(word) for word in direction[1:-1].split(",")]))
+    values = numbers(header.get("spacings", ""), count)
+    if "space directions" in header:
+        words = re.findall(r"none|\([^)]*\)", header["space directions"])
+        vectors = [(1.0,) if word == "none" else numbers(word[1:-1].replace(",", " ")) for word in words]
+        values = tuple(float(np.linalg.norm(vector)) for vector in vectors if vector)
+    return values if values and len(values) == count else (1.0,) * count
 
 
 def _index_times(header: dict[str, str], keys: dict[str, str], axis: int) -> np.ndarray | None:
     """Times that Slicer lists along the frame axis, in s; None where the index is no time."""
     units = re.findall(r'"([^"]*)"', header.get("units", ""))
     unit = units[axis] if axis < len(units) else ""
-    try:
-        values = np.array([float(word) for word in keys.get(f"axis {axis} index values", "").split()])
-    except ValueError:
+    values = numbers(keys.get(f"axis {axis} index values", ""))
+    if not values or unit not in _TIME_UNITS or not np.isfinite(values).all():
         return None
-    if unit not in _TIME_UNITS or not np.isfinite(values).all():
-        return None
-    return values * _TIME_UNITS[unit]
+    return np.array(values) * _TIME_UNITS[unit]

@@ -52,10 +52,17 @@ def require_plausible_clip(path: Path, count: int, height: int, width: int) -> N
         )
 
 
+def numbers(text: str, count: int | None = None) -> tuple[float, ...] | None:
+    """The numbers in a field, `count` of them where it is given; None where the field holds anything else."""
+    try:
+        values = tuple(map(float, text.split()))
+    except ValueError:
+        return None
+    return values if count in (None, len(values)) else None
+
+
 _KEY = re.compile(r"Seq_Frame([0-9]{1,9})_(\S+)")
 _TRANSFORM = re.compile(r"([A-Za-z0-9]+?)To([A-Z][A-Za-z0-9]*)Transform")
-_STATUS_SUFFIX = "Status"
-_OK = "OK"
 
 
 class TransformTrack(NamedTuple):
@@ -78,19 +85,19 @@ class FrameFields:
             self._texts[match[2]][int(match[1])] = text.strip()
         return match is not None
 
-    def __len__(self) -> int:
-        return len(self._texts)
+    def gaps(self, count: int) -> list[str]:
+        """What to tell the reader where some of the first `count` frames have no field at all."""
+        missing = count - len({i for texts in self._texts.values() for i in texts if i < count})
+        if not missing or not self._texts:
+            return []
+        return [f"{missing} of {count} frames have no fields; they have images and no poses."]
 
-    def frames_without_fields(self, count: int) -> int:
-        """How many of the first `count` frames have no field at all."""
-        return count - len({i for texts in self._texts.values() for i in texts if i < count})
-
-    def numbers(self, name: str, count: int) -> np.ndarray:
-        """[count] float64, NaN where the field is missing or no finite number."""
-        values = np.full(count, np.nan)
+    def _numbers(self, name: str, count: int, size: int) -> np.ndarray:
+        """[count, size] float64, NaN where the field is missing or is anything but `size` numbers."""
+        values = np.full((count, size), np.nan)
         for index, text in self._texts.get(name, {}).items():
             if index < count:
-                values[index] = _number(text)
+                values[index] = numbers(text, size) or np.nan
         return values
 
     def ok(self, name: str, count: int) -> np.ndarray:
@@ -98,12 +105,8 @@ class FrameFields:
         valid = np.ones(count, bool)
         for index, text in self._texts.get(name, {}).items():
             if index < count:
-                valid[index] = text.upper() == _OK
+                valid[index] = text.upper() == "OK"
         return valid
-
-    def image_ok(self, count: int) -> np.ndarray:
-        """[count] bool: false where the image is marked as missing; NRRD files name the field `Status`."""
-        return self.ok("ImageStatus", count) & self.ok("Status", count)
 
     def transforms(self, count: int) -> dict[tuple[str, str], TransformTrack]:
         """All transforms by (from, to); p_to = matrix @ p_from.
@@ -111,53 +114,30 @@ class FrameFields:
         A frame is invalid where its status says anything but OK, and where the 16 numbers are missing or not finite.
         """
         tracks = {}
-        for name, texts in list(self._texts.items()):
+        for name in self._texts:
             match = _TRANSFORM.fullmatch(name)
-            if match is None:
-                continue
-            matrices = np.full((count, 4, 4), np.nan)
-            for index, text in texts.items():
-                if index < count:
-                    matrices[index] = _matrix(text)
-            valid = np.isfinite(matrices).all(axis=(1, 2)) & self.ok(name + _STATUS_SUFFIX, count)
-            matrices[~valid] = np.nan
-            tracks[match[1], match[2]] = TransformTrack(matrices, valid)
+            if match is not None:
+                matrices = self._numbers(name, count, 16).reshape(count, 4, 4)
+                valid = np.isfinite(matrices).all(axis=(1, 2)) & self.ok(f"{name}Status", count)
+                matrices[~valid] = np.nan
+                tracks[match[1], match[2]] = TransformTrack(matrices, valid)
         return tracks
 
     def times(self, count: int) -> tuple[np.ndarray | None, list[str]]:
         """Times of the frames in s, [count] float64 or None where most are unknown, and what to tell the reader."""
         for name in ("Timestamp", "UnfilteredTimestamp"):
-            times = self.numbers(name, count)
-            known = np.flatnonzero(np.isfinite(times))
-            if len(known) == count:
+            times = self._numbers(name, count, 1)[:, 0]
+            timed = np.flatnonzero(np.isfinite(times))
+            if len(timed) == count:
                 return times, []
-            if len(known) >= 2 and 2 * len(known) > count:
-                missing = count - len(known)
-                filled = _filled(times, known)
-                return filled, [f"Filled in the times of {missing} of {count} frames from their neighbours."]
+            if len(timed) >= 2 and 2 * len(timed) > count:
+                # On the line through their neighbours; beyond the ends at the median step a frame.
+                frames = np.arange(count)
+                step = float(np.median(np.diff(times[timed]) / np.diff(timed)))
+                beyond = np.minimum(frames - timed[0], 0) + np.maximum(frames - timed[-1], 0)
+                times = np.interp(frames, timed, times[timed]) + step * beyond
+                return times, [f"Filled in the times of {count - len(timed)} of {count} frames from their neighbours."]
         return None, []
-
-
-def _filled(times: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Missing times on the line through their neighbours; beyond the ends at the median step a frame."""
-    frames = np.arange(len(times))
-    filled = np.interp(frames, known, times[known])
-    step = float(np.median(np.diff(times[known]) / np.diff(known)))
-    filled += step * (np.minimum(frames - known[0], 0) + np.maximum(frames - known[-1], 0))
-    return filled
-
-
-def _number(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        return np.nan
-    return value if np.isfinite(value) else np.nan
-
-
-def _matrix(text: str) -> np.ndarray:
-    values = [_number(word) for word in text.split()]
-    return np.reshape(values, (4, 4)) if len(values) == 16 else np.full((4, 4), np.nan)
 
 
 _FRAME_KINDS = frozenset({"list", "time"})
@@ -184,12 +164,10 @@ class Axes:
 
     def arranged(self, array: np.ndarray) -> np.ndarray:
         """`array` (slowest axis first, as the header read backwards) as a view [N, H, W] or [N, H, W, channels]."""
-        axes = array.transpose()
-        kept = [axis for axis in (self.frames, self.down, self.across, self.colour) if axis is not None]
+        order = (self.empty, self.frames, self.down, self.across, self.colour)
+        ordered = array.transpose().transpose([axis for axis in order if axis is not None])
         if self.empty is not None:
-            axes = axes[tuple(0 if i == self.empty else slice(None) for i in range(axes.ndim))]
-            kept = [axis - (axis > self.empty) for axis in kept]
-        ordered = axes.transpose(kept)
+            ordered = ordered[0]
         return ordered if self.frames is not None else ordered[None]
 
 
@@ -207,7 +185,11 @@ def find_axes(sizes: tuple[int, ...], kinds: tuple[str, ...] | None, source: str
     Raises:
         InputError: no arrangement of frames; volumes over time.
     """
-    kinds = _default_kinds(sizes) if kinds is None or len(kinds) != len(sizes) else tuple(map(str.lower, kinds))
+    if kinds is None or len(kinds) != len(sizes):
+        kinds = ("domain",) * (len(sizes) - 1) + ("list" if len(sizes) > 2 else "domain",)
+        if len(sizes) == 4 and sizes[0] in (3, 4) and sizes[2] != 1:
+            kinds = ("vector", "domain", "domain", "list")
+    kinds = tuple(map(str.lower, kinds))
     frames = [i for i, kind in enumerate(kinds) if kind in _FRAME_KINDS]
     colour = [i for i, kind in enumerate(kinds) if kind in _COLOUR_KINDS]
     image = [i for i in range(len(sizes)) if i not in frames and i not in colour]
@@ -224,15 +206,6 @@ def find_axes(sizes: tuple[int, ...], kinds: tuple[str, ...] | None, source: str
     return Axes(image[0], image[1], *(axis[0] if axis else None for axis in (frames, colour)), empty)
 
 
-def _default_kinds(sizes: tuple[int, ...]) -> tuple[str, ...]:
-    if len(sizes) == 4 and sizes[0] in (3, 4) and sizes[2] != 1:
-        return ("vector", "domain", "domain", "list")
-    return ("domain",) * (len(sizes) - 1) + (("list",) if len(sizes) > 2 else ("domain",))
-
-
-_ENUMERATION_PREFIX = "US_IMG_ORIENT_"
-
-
 @dataclass(frozen=True)
 class Orientation:
     """How stored frames lie, and what turns them into MF: first transpose, then flip.
@@ -247,35 +220,26 @@ class Orientation:
     columns_reversed: bool = False
     known: bool = True
 
-    @property
-    def is_mf(self) -> bool:
-        """Whether frames can stay as they are."""
-        return not (self.transposed or self.rows_reversed or self.columns_reversed)
-
-    def to_mf(self, frames: np.ndarray) -> np.ndarray:
-        """Frames [N, rows, columns, ...] as a view in MF orientation."""
+    def to_mf(self, frames: np.ndarray) -> tuple[np.ndarray, list[str]]:
+        """Frames [N, rows, columns] as a view in MF orientation, and what to tell the reader."""
+        if not self.known:
+            return frames, [f"The orientation of the frames is unknown ({self.code}); they are taken as they are."]
+        if not (self.transposed or self.rows_reversed or self.columns_reversed):
+            return frames, []
         if self.transposed:
             frames = np.swapaxes(frames, 1, 2)
-        return frames[:, :: -1 if self.rows_reversed else 1, :: -1 if self.columns_reversed else 1]
-
-    def note(self) -> str | None:
-        """The sentence for the report, or None where there is nothing to say."""
-        if not self.known:
-            return f"The orientation of the frames is unknown ({self.code}); they are taken as they are."
-        return None if self.is_mf else f"Turned frames from orientation {self.code} to MF."
+        turned = frames[:, :: -1 if self.rows_reversed else 1, :: -1 if self.columns_reversed else 1]
+        return turned, [f"Turned frames from orientation {self.code} to MF."]
 
 
 def parse_orientation(text: str | None) -> Orientation:
     """Orientation of a code such as MF, MFA or UN; unknown for anything else."""
-    code = (text or "XX").strip().upper().removeprefix(_ENUMERATION_PREFIX)
-    axes = code[:2]
-    if len(code) > 3 or (len(code) == 3 and code[2] not in "AD"):
-        return Orientation(code, known=False)
-    transposed = len(axes) == 2 and axes[0] in "FN"
-    across, down = (axes[1], axes[0]) if transposed else (axes[:1], axes[1:])
-    if across not in ("M", "U") or down not in ("F", "N"):
+    code = (text or "XX").strip().upper().removeprefix("US_IMG_ORIENT_")
+    match = re.fullmatch(r"([MU][FN]|[FN][MU])[AD]?", code)
+    if match is None:
         return Orientation(code or "XX", known=False)
-    return Orientation(code, transposed, rows_reversed=down == "N", columns_reversed=across == "U")
+    axes = match[1]
+    return Orientation(code, axes[0] in "FN", rows_reversed="N" in axes, columns_reversed="U" in axes)
 
 
 #: A deflate stream expands at most 1032-fold; a claim beyond that, and a little for short files, is false.

@@ -6,7 +6,7 @@ Pixels are compressed window by window straight into the file, so a sweep is nev
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -32,8 +32,8 @@ _WINDOW_FRAMES = 16
 #: Slower levels make ultrasound frames smaller by less than 1 % and take twice the time.
 _COMPRESSION_LEVEL = 3
 
-#: Digits kept free for the size that is known only after compression.
-_SIZE_DIGITS = 20
+#: Field of the size that is known only after compression, and the digits that are kept free for it.
+_SIZE_FIELD, _SIZE_DIGITS = "CompressedDataSize = ", 20
 
 
 def write_metafile(sweep: Sweep, path: Path, trajectory: Trajectory | None, reporter: Reporter) -> None:
@@ -49,19 +49,15 @@ def write_metafile(sweep: Sweep, path: Path, trajectory: Trajectory | None, repo
         InputError: poses of a sweep whose pixel spacing is unknown.
         OutputError: the file cannot be written.
     """
-    fields = _frame_fields(sweep, trajectory, " = ", "ImageStatus")
+    world_from_pixel = None if trajectory is None else _world_from_pixel(sweep, trajectory)
+    header = "\n".join([*_metafile_header(sweep), *_own_fields(sweep, trajectory, " = "), ""])
     with replacing(path) as temporary, temporary.open("wb") as stream:
-        size_position = None
-        for line in _metafile_header(sweep) + _estimate_field(trajectory, " = "):
-            if line.startswith("CompressedDataSize"):
-                size_position = stream.tell() + len("CompressedDataSize = ")
-            _write_line(stream, line)
-        for line in fields:
-            _write_line(stream, line)
-        _write_line(stream, "ElementDataFile = LOCAL")
-        if size_position is not None:
+        stream.write(header.encode())
+        _write_lines(stream, _frame_fields(sweep, trajectory, world_from_pixel, " = ", "ImageStatus"))
+        _write_lines(stream, ["ElementDataFile = LOCAL"])
+        if sweep.has_images:
             size = _write_compressed(sweep, stream, ZLIB, reporter)
-            stream.seek(size_position)
+            stream.seek(header.index(_SIZE_FIELD) + len(_SIZE_FIELD))
             stream.write(str(size).ljust(_SIZE_DIGITS).encode())
 
 
@@ -72,24 +68,25 @@ def write_nrrd(sweep: Sweep, path: Path, trajectory: Trajectory | None, reporter
     """
     if not sweep.has_images:
         raise InputError("NRRD cannot hold tracking without images; write an .igs.mha file.")
-    fields = _frame_fields(sweep, trajectory, ":=", "Status")
-    unit, indices = _index_values(sweep)
+    world_from_pixel = None if trajectory is None else _world_from_pixel(sweep, trajectory)
+    times = sweep.timestamps_s
+    # Slicer rounds an index to 0.001 and lets a second frame with the same index replace the first.
+    if times is not None and (np.diff(np.round(times, 3)) > 0).all():
+        unit, index = "s", " ".join(map(_text, times))
+    else:
+        unit, index = "", " ".join(map(str, range(len(sweep))))
     with replacing(path) as temporary, temporary.open("wb") as stream:
-        for line in _nrrd_header(sweep, unit) + _estimate_field(trajectory, ":="):
-            _write_line(stream, line)
-        for line in fields:
-            _write_line(stream, line)
+        _write_lines(stream, _nrrd_header(sweep, unit) + _own_fields(sweep, trajectory, ":="))
+        _write_lines(stream, _frame_fields(sweep, trajectory, world_from_pixel, ":=", "Status"))
         # Readers with a limited line length stop at a long line, so nothing that they need comes after it.
-        _write_line(stream, "axis 3 index type:=numeric")
-        _write_line(stream, "axis 3 index values:=" + " ".join(indices))
-        _write_line(stream, "")
+        _write_lines(stream, ["axis 3 index type:=numeric", f"axis 3 index values:={index}", ""])
         _write_compressed(sweep, stream, GZIP, reporter)
 
 
 def _metafile_header(sweep: Sweep) -> list[str]:
     height, width = sweep.frame_size
     spacing = sweep.spacing_mm or (1.0, 1.0)
-    size_line = [f"CompressedDataSize = {' ' * _SIZE_DIGITS}"] if sweep.has_images else []
+    size_line = [_SIZE_FIELD + " " * _SIZE_DIGITS] if sweep.has_images else []
     return [
         "ObjectType = Image",
         "NDims = 3",
@@ -107,7 +104,6 @@ def _metafile_header(sweep: Sweep) -> list[str]:
         "TransformMatrix = 1 0 0 0 1 0 0 0 1",
         "UltrasoundImageOrientation = MFA",
         "UltrasoundImageType = BRIGHTNESS",
-        *_own_fields(sweep, " = "),
     ]
 
 
@@ -130,33 +126,23 @@ def _nrrd_header(sweep: Sweep, unit: str) -> list[str]:
         "ultrasound image orientation:=MFA",
         "ultrasound image type:=BRIGHTNESS",
         "DataNodeClassName:=vtkMRMLScalarVolumeNode",
-        *_own_fields(sweep, ":="),
     ]
 
 
-def _own_fields(sweep: Sweep, separator: str) -> list[str]:
-    """What the formats have no field for: that frames are simulated, skew, and spacing, whose 1 x 1 mm mean unknown."""
-    simulated = [f"{SIMULATED_FIELD}{separator}{SIMULATED_VALUE}"] if sweep.is_simulated else []
-    if sweep.spacing_mm is None:
-        return simulated
-    spacing = f"{SPACING_FIELD}{separator}{_text(sweep.spacing_mm[0])} {_text(sweep.spacing_mm[1])}"
-    return [*simulated, spacing, f"{SKEW_FIELD}{separator}{_text(sweep.skew_deg)}"]
+def _own_fields(sweep: Sweep, trajectory: Trajectory | None, separator: str) -> list[str]:
+    """What the formats have no field for: spacing (1 x 1 mm mean unknown), skew, what is simulated or estimated."""
+    fields = {}
+    if sweep.is_simulated:
+        fields[SIMULATED_FIELD] = SIMULATED_VALUE
+    if sweep.spacing_mm is not None:
+        fields[SPACING_FIELD] = " ".join(map(_text, sweep.spacing_mm))
+        fields[SKEW_FIELD] = _text(sweep.skew_deg)
+    if trajectory is not None and trajectory.estimated_by is not None:
+        fields[ESTIMATED_FIELD] = " ".join(trajectory.estimated_by.split())[:200]
+    return [f"{name}{separator}{value}" for name, value in fields.items()]
 
 
-def _estimate_field(trajectory: Trajectory | None, separator: str) -> list[str]:
-    """The model that estimated the poses, so that nobody takes them for measured ones later."""
-    if trajectory is None or trajectory.estimated_by is None:
-        return []
-    return [f"{ESTIMATED_FIELD}{separator}{' '.join(trajectory.estimated_by.split())[:200]}"]
-
-
-def _frame_fields(sweep: Sweep, trajectory: Trajectory | None, separator: str, status_name: str) -> Iterator[str]:
-    """The lines of all frames; what the sweep lacks is refused before the first one is asked for."""
-    world_from_pixel = None if trajectory is None else _world_from_pixel(sweep, trajectory)
-    return _field_lines(sweep, trajectory, world_from_pixel, separator, status_name)
-
-
-def _field_lines(
+def _frame_fields(
     sweep: Sweep,
     trajectory: Trajectory | None,
     world_from_pixel: np.ndarray | None,
@@ -190,15 +176,6 @@ def _world_from_pixel(sweep: Sweep, trajectory: Trajectory) -> np.ndarray:
     return reference @ trajectory.poses[latest] @ sweep.image_from_pixel
 
 
-def _index_values(sweep: Sweep) -> tuple[str, list[str]]:
-    """Unit and values of the frame axis: times where Slicer can tell them apart, else frame numbers."""
-    times = sweep.timestamps_s
-    # Slicer rounds an index to 0.001 and lets a second frame with the same index replace the first.
-    if times is not None and (np.diff(np.round(times, 3)) > 0).all():
-        return "s", [_text(time) for time in times]
-    return "", [str(frame) for frame in range(len(sweep))]
-
-
 def _write_compressed(sweep: Sweep, stream: BinaryIO, container: int, reporter: Reporter) -> int:
     """Append all frames as one compressed stream, and return its length in bytes."""
     engine = zlib.compressobj(_COMPRESSION_LEVEL, zlib.DEFLATED, container)
@@ -211,8 +188,8 @@ def _write_compressed(sweep: Sweep, stream: BinaryIO, container: int, reporter: 
     return size
 
 
-def _write_line(stream: BinaryIO, line: str) -> None:
-    stream.write(line.encode() + b"\n")
+def _write_lines(stream: BinaryIO, lines: Iterable[str]) -> None:
+    stream.writelines(line.encode() + b"\n" for line in lines)
 
 
 def _text(value: float) -> str:

@@ -7,7 +7,7 @@ write all kinds of poses while they see nothing; what is no rigid motion is mark
 
 from __future__ import annotations
 
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -28,7 +28,7 @@ from DualTrackCore.io.calibration import (
 )
 from DualTrackCore.io.sequence_parts import FrameFields, TransformTrack
 from DualTrackCore.sweep import validated_spacing
-from DualTrackCore.trajectory import RIGID_TOLERANCE, Trajectory
+from DualTrackCore.trajectory import RIGID_TOLERANCE, Trajectory, rigid_error
 
 
 def trajectory_from_tracker(
@@ -66,11 +66,7 @@ def marked_as_estimate(trajectory: Trajectory | None, model: object) -> tuple[Tr
 def rigid(poses: np.ndarray) -> np.ndarray:
     """[N] bool: which of the matrices [N, 4, 4] are rigid motions to within :data:`RIGID_TOLERANCE`."""
     plausible = np.isfinite(poses).all(axis=(1, 2)) & (np.abs(poses[:, :3, :3]).max(axis=(1, 2), initial=0.0) < 2)
-    checked = np.where(plausible[:, None, None], poses, np.eye(4))
-    rotation = checked[:, :3, :3]
-    error = np.abs(np.swapaxes(rotation, 1, 2) @ rotation - np.eye(3)).max(axis=(1, 2), initial=0.0)
-    error = np.maximum(error, np.abs(checked[:, 3] - [0, 0, 0, 1]).max(axis=1, initial=0.0))
-    return plausible & (error <= RIGID_TOLERANCE) & (np.linalg.det(rotation) > 0)
+    return plausible & (rigid_error(np.where(plausible[:, None, None], poses, np.eye(4))) <= RIGID_TOLERANCE)
 
 
 #: Worlds in which a trajectory can be expressed, the preferred first.
@@ -106,33 +102,30 @@ def trace_image(tracks: Tracks, count: int, calibration: np.ndarray | None) -> I
         calibration: [4, 4] probe_from_pixel of the whole image, or None.
     """
     start = _CROPPED if (_IMAGE, _CROPPED) in tracks else _IMAGE
-    known = dict(tracks)
+    calibrated = tracks
     if calibration is not None:
         fixed = TransformTrack(np.broadcast_to(calibration, (count, 4, 4)), np.ones(count, bool))
-        known = {k: t for k, t in tracks.items() if _IMAGE not in k or _CROPPED in k}
-        known[_IMAGE, _PROBE] = fixed
-    way = _first_way(known, start)
-    probe = _constant(_along(known, _way(known, start, _PROBE), count))
-    if not way and calibration is not None:
-        known = dict(tracks)
-        way = _first_way(known, start)
-    return ImageChain(_along(known, way, count), probe, way)
-
-
-def _first_way(tracks: Tracks, start: str) -> tuple[str, ...]:
-    return next((way for world in _WORLDS if (way := _way(tracks, start, world))), ())
+        calibrated = {step: track for step, track in tracks.items() if _IMAGE not in step or _CROPPED in step}
+        calibrated[_IMAGE, _PROBE] = fixed
+    probe = _along(calibrated, _way(calibrated, start, _PROBE), count)
+    probe_from_pixel = None if probe is None else _constant(probe.matrices[probe.valid])
+    for some in (calibrated, tracks):
+        for world in _WORLDS:
+            if way := _way(some, start, world):
+                return ImageChain(_along(some, way, count), probe_from_pixel, way)
+    return ImageChain(None, probe_from_pixel, ())
 
 
 def _way(tracks: Tracks, start: str, goal: str) -> tuple[str, ...]:
     """Coordinate systems on the shortest way, both ends included; () where there is none."""
-    neighbours: dict[str, list[str]] = {}
+    neighbours = defaultdict(list)
     for source, target in tracks:
-        neighbours.setdefault(source, []).append(target)
-        neighbours.setdefault(target, []).append(source)
+        neighbours[source].append(target)
+        neighbours[target].append(source)
     ways, queue = {start: (start,)}, deque([start])
     while queue:
         here = queue.popleft()
-        for there in neighbours.get(here, []):
+        for there in neighbours[here]:
             if there not in ways:
                 ways[there] = (*ways[here], there)
                 queue.append(there)
@@ -161,10 +154,10 @@ def _inverse(track: TransformTrack) -> TransformTrack:
     return TransformTrack(inverse, valid)
 
 
-def _constant(track: TransformTrack | None) -> np.ndarray | None:
-    if track is None or not track.valid.any():
+def _constant(matrices: np.ndarray) -> np.ndarray | None:
+    """The matrix that all of [n, 4, 4] are, or None."""
+    if not len(matrices):
         return None
-    matrices = track.matrices[track.valid]
     spread = np.abs(matrices - matrices[0]).max()
     return matrices[0] if spread <= 1e-9 * max(1.0, np.abs(matrices[0]).max()) else None
 
@@ -221,29 +214,20 @@ def place_frames(
     tracking = _sentence(chain, [f"{a}To{b}" for a, b in tracks], calibration is not None)
     if measured is None:
         chosen = choose_pixel_size(None if stated is None else stated.spacing_mm, None, given_mm)
-        skewed = replace(chosen, skew_deg=0.0 if stated is None else stated.skew_deg)
-        return PlacedFrames(skewed, _unplaced(chain), tracking, chosen.notes)
+        size = replace(chosen, skew_deg=0.0 if stated is None else stated.skew_deg, notes=[])
+        # Transforms that lead to the world and give no size are invalid in all frames.
+        tracked = None if chain.world_from_pixel is None else Trajectory(*chain.world_from_pixel)
+        return PlacedFrames(size, tracked, tracking, chosen.notes)
     require_agreement(measured.spacing_mm, given_mm)
-    notes = _overruled(stated, measured)
+    notes = []
+    if stated is not None and contradicts(measured.spacing_mm, stated.spacing_mm):
+        used, ignored = as_text(measured.spacing_mm), as_text(stated.spacing_mm)
+        notes.append(f"Used the pixel spacing {used} of the transforms in place of {ignored} in the header.")
     tracked = None
     if chain.world_from_pixel is not None:
         tracked = _trajectory(chain.world_from_pixel, measured, frame_size, notes, source)
     origin = "file" if calibration is None else "calibration"
     return PlacedFrames(replace(measured, source=origin), tracked, tracking, notes)
-
-
-def _unplaced(chain: ImageChain) -> Trajectory | None:
-    """The trajectory of a recording whose transforms are invalid in all frames."""
-    if chain.world_from_pixel is None:
-        return None
-    return Trajectory(chain.world_from_pixel.matrices, chain.world_from_pixel.valid)
-
-
-def _overruled(stated: PixelSize | None, measured: PixelSize) -> list[str]:
-    if stated is None or not contradicts(measured.spacing_mm, stated.spacing_mm):
-        return []
-    used, ignored = as_text(measured.spacing_mm), as_text(stated.spacing_mm)
-    return [f"Used the pixel spacing {used} of the transforms in place of {ignored} in the header."]
 
 
 def _measured(
@@ -298,9 +282,7 @@ def _sentence(chain: ImageChain, names: list[str], calibrated: bool) -> str:
         return f"Tracked: {' to '.join(chain.way)}."
     if not names:
         return "Not tracked: the file holds no transforms."
-    remedy = (
-        "none of them leads from the probe to a reference"
-        if calibrated
-        else "a calibration (Image to Probe) is needed to use them"
-    )
+    remedy = "a calibration (Image to Probe) is needed to use them"
+    if calibrated:
+        remedy = "none of them leads from the probe to a reference"
     return f"Not tracked: the file holds {', '.join(sorted(names))}, and {remedy}."
