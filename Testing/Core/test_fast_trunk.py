@@ -20,8 +20,8 @@ from DualTrackCore.network.fast import (
     prepare_engine,
     prepared,
 )
-from DualTrackCore.network.fast.compiled_layers import CompiledBackend, spatial_matrices, temporal_matrices
-from DualTrackCore.network.fast.convolution_kernels import SIGNATURES
+from DualTrackCore.network.fast.compiled_layers import TEMPORAL_KERNEL, CompiledBackend, spatial_kernel
+from DualTrackCore.network.fast.convolution_kernels import POINTS, SIGNATURES
 from DualTrackCore.network.fast.layers import Folded, TorchBackend, Workspace
 from DualTrackCore.network.fast.stream import PreparedTrunk, choose_backend
 
@@ -59,12 +59,24 @@ def whole(trunk: Trunk, frames: torch.Tensor) -> torch.Tensor:
         return trunk(frames[None, None])[0].transpose(0, 1)
 
 
-@pytest.mark.parametrize(("matrices", "outputs"), [(spatial_matrices, 4), (temporal_matrices, 2)])
-def test_the_transforms_give_the_convolution_exactly(matrices, outputs):
+@pytest.mark.parametrize(
+    ("points", "to_kernel", "factors"),
+    [
+        ([0, *POINTS, *(-p for p in POINTS)], spatial_kernel()[[0, 1, 3, 2, 4, 5]], 1),
+        ([0, 1, -1], TEMPORAL_KERNEL, np.array([-1, 1, 1, 1])),  # those of the kernels in time: -B^T d at the point 0
+    ],
+)
+def test_the_transforms_give_the_convolution_exactly(points, to_kernel, factors):
+    outputs = len(points) - 1
+    to_output, to_data = np.zeros((outputs, outputs + 2)), np.zeros((outputs + 2, outputs + 2))
+    for i, point in enumerate(points):
+        to_output[:, i] = [float(point) ** power for power in range(outputs)]
+        to_data[i, :-1] = np.poly([other for other in points if other != point])[::-1]
+    to_output[-1, -1] = 1
+    to_data[-1] = np.poly(points)[::-1]
     numbers = np.random.default_rng(0)
     kernel, data = numbers.normal(size=3), numbers.normal(size=outputs + 2)
-    to_output, to_kernel, to_data = matrices()
-    result = to_output @ ((to_kernel @ kernel) * (to_data @ data))
+    result = to_output @ ((to_kernel @ kernel) * (to_data @ data) * factors)
     np.testing.assert_allclose(result, np.correlate(data, kernel), rtol=1e-12, atol=1e-13)
 
 

@@ -13,11 +13,4 @@ from DualTrackCore.network.fast.stream import (
     prepared,
 )
 
-__all__ = [
-    "ENGINE_VARIABLE",
-    "StreamingTrunk",
-    "forget_prepared",
-    "has_compiled_kernels",
-    "prepare_engine",
-    "prepared",
-]
+__all__ = ["ENGINE_VARIABLE", "StreamingTrunk", "forget_prepared", "has_compiled_kernels", "prepare_engine", "prepared"]

@@ -31,6 +31,8 @@ from DualTrackCore.network.fast.layers import CPU, TILE, Folded, Frames, Layer, 
 
 #: Rows of a matrix product in a block: enough to use every weight often, few enough to stay near the processor.
 _ROWS = 96
+#: G of F(2, 3) at the points 0, 1, -1 and infinity.
+TEMPORAL_KERNEL = np.array([[1.0, 0.0, 0.0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0.0, 0.0, 1.0]])
 
 
 class Workers:
@@ -69,8 +71,8 @@ class WinogradLayer:
 
     def __init__(self, folded: Folded, workers: Workers) -> None:
         self.outputs, self._workers = folded.weight.shape[0], workers
-        spatial, temporal = spatial_matrices()[1], temporal_matrices()[1]
-        transform = torch.from_numpy(np.kron(np.kron(spatial, spatial), temporal))
+        spatial = spatial_kernel()
+        transform = torch.from_numpy(np.kron(np.kron(spatial, spatial), TEMPORAL_KERNEL))
         self._weights, self._bias = in_panels(folded.weight, transform), folded.bias.float()
         self._nothing = torch.zeros(LANES)
 
@@ -101,7 +103,7 @@ class DirectLayer:
     def __init__(self, folded: Folded, workers: Workers) -> None:
         self.outputs, self._inputs, frames, self._side, _ = folded.weight.shape
         self.stride, self._temporal, self._workers = folded.stride, frames == 3, workers
-        temporal = temporal_matrices()[1] if self._temporal else np.ones((1, 1))
+        temporal = TEMPORAL_KERNEL if self._temporal else np.ones((1, 1))
         transform = torch.from_numpy(np.kron(np.eye(self._side**2), temporal))
         self._weights, self._bias = in_panels(folded.weight, transform), folded.bias.float()
         self._floor = np.float32(0.0 if folded.activate else -np.inf)  # the type that the kernel is compiled for
@@ -182,26 +184,9 @@ class CompiledBackend:
         return DirectLayer(padded, self._workers)
 
 
-def spatial_matrices() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A^T [4, 6], G [6, 3] and B^T [6, 6] of F(4, 3), float64."""
+def spatial_kernel() -> np.ndarray:
+    """G [6, 3] of F(4, 3) at the points 0, a, -a, b, -b and infinity, float64."""
     a, b = POINTS
     points = [0.0, a, -a, b, -b]
-    output = np.zeros((4, 6))
-    kernel = np.zeros((6, 3))
-    data = np.zeros((6, 6))
-    for i, p in enumerate(points):
-        others = [q for q in points if q != p]
-        output[:, i] = [p**power for power in range(4)]
-        kernel[i] = np.array([1.0, p, p * p]) / np.prod([p - q for q in others])
-        data[i, :5] = np.poly(others)[::-1]
-    output[3, 5] = kernel[5, 2] = 1.0
-    data[5] = np.poly(points)[::-1]
-    return output, kernel, data
-
-
-def temporal_matrices() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A^T [2, 4], G [4, 3] and B^T [4, 4] of F(2, 3) at the points 0, 1, -1 and infinity, float64."""
-    output = np.array([[1.0, 1.0, 1.0, 0.0], [0.0, 1.0, -1.0, -1.0]])
-    kernel = np.array([[1.0, 0.0, 0.0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0.0, 0.0, 1.0]])
-    data = np.array([[1.0, 0.0, -1.0, 0.0], [0.0, 1.0, 1.0, 0.0], [0.0, -1.0, 1.0, 0.0], [0.0, 1.0, 0.0, -1.0]])
-    return output, kernel, data
+    rows = [np.array([1.0, p, p * p]) / np.prod([p - q for q in points if q != p]) for p in points]
+    return np.array([*rows, [0.0, 0.0, 1.0]])

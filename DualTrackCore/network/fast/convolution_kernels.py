@@ -171,7 +171,7 @@ product_panel, product_vector = _product(VECTORS), _product(1)
 
 
 def _into_winograd(e, d: list) -> list:
-    """B^T d of F(4, 3) for six values; compiled_layers.py computes the matrices."""
+    """B^T d of F(4, 3) for six values; compiled_layers.py computes G g."""
     a, b = POINTS
     even_a, odd_a = e.scaled(-b * b, d[2], d[4]), e.scaled(-b * b, d[1], d[3])
     even_b, odd_b = e.scaled(-a * a, d[2], d[4]), e.scaled(-a * a, d[1], d[3])

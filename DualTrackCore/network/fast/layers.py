@@ -124,12 +124,7 @@ def padded_channels(folded: Folded, lanes: int) -> Folded:
 
 
 class Layer(Protocol):
-    """A convolution, ready to run.
-
-    Attributes:
-        outputs: channels.
-        stride: in rows and columns.
-    """
+    """A convolution with `outputs` channels and a stride in rows and columns, ready to run."""
 
     outputs: int
     stride: int
@@ -201,12 +196,7 @@ class FirstLayer:
 
 
 class Backend(Protocol):
-    """Makes layers of folded convolutions.
-
-    Attributes:
-        device, dtype: of images, weights and frames.
-        lanes: channels of all frames are multiples of it.
-    """
+    """Makes layers of folded convolutions, between frames whose channels are multiples of `lanes`."""
 
     device: torch.device
     dtype: torch.dtype
