@@ -38,18 +38,12 @@ _OWN_TABLE = "attn.relative_position_bias_table"
 _REMEDY = "; name the timm model that the file was made for"
 
 
-@dataclass(frozen=True)
-class Pixels:
-    """What a pretraining turned RGB values of 0 to 1 into: (value - mean) / std, channel by channel."""
-
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-
-
+#: (mean, std) of each of three channels, for a pretraining that turned values of 0 to 1 into (value - mean) / std.
+Pixels = tuple[tuple[float, float, float], tuple[float, float, float]]
 #: Mean and deviation of ImageNet's pixels: DINOv2, iBOT, SAM, torchvision's ResNets.
-IMAGENET_PIXELS = Pixels((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+IMAGENET_PIXELS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 #: Values of 0 to 1 as they are: MedSAM.
-UNIT_PIXELS = Pixels((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+UNIT_PIXELS = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
 
 def timm_backbone(name: str, image_size: int) -> tuple[nn.Module, int]:
@@ -177,7 +171,11 @@ def load_backbone_weights(
     stem = _first_convolution(backbone)
     prefix = _prefix(tensors, stem, backbone, path)
     expected = backbone.state_dict()
-    inside = {k.removeprefix(prefix): _float(v) for k, v in tensors.items() if k.startswith(prefix)}
+    inside = {
+        k.removeprefix(prefix): v.float() if v.is_floating_point() else v
+        for k, v in tensors.items()
+        if k.startswith(prefix)
+    }
     inside = _renamed(inside, expected)
     converted = _resampled(backbone, expected, inside, path)
     resampled = [
@@ -285,7 +283,7 @@ def grey_stem(
         return dict(tensors)
     if weight.shape[1] != 3 or layer.in_channels != 1:
         raise CheckpointError(f"{stem}.weight is for {weight.shape[1]} channels; expected RGB or grey images.")
-    mean, std = (torch.tensor(v, dtype=weight.dtype)[:, None, None] for v in (pixels.mean, pixels.std))
+    mean, std = (torch.tensor(v, dtype=weight.dtype)[:, None, None] for v in pixels)
     scaled = (weight * grey[1] / std).sum(dim=1, keepdim=True)
     constant = (weight * (grey[0] - mean) / std).sum(dim=(1, 2, 3))
     if (bias := tensors.get(f"{stem}.bias")) is not None:
@@ -307,7 +305,3 @@ def _own_name(key: str) -> list[str]:
 
 def _is_other_part(key: str) -> bool:
     return key.startswith("student.") or _own_name(key)[0] in _OTHER_PARTS
-
-
-def _float(value: Tensor) -> Tensor:
-    return value.float() if value.is_floating_point() else value

@@ -21,7 +21,7 @@ def features(backbone, grey_values, pixels=None):
     if pixels is None:
         images = (grey_values - GREY[0]) / GREY[1]
     else:
-        mean, std = (torch.tensor(values)[:, None, None] for values in (pixels.mean, pixels.std))
+        mean, std = (torch.tensor(values)[:, None, None] for values in pixels)
         images = (grey_values.expand(-1, 3, -1, -1) - mean) / std
     with torch.no_grad():
         return backbone.eval()(images)
