@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -244,17 +245,10 @@ def resize_positions(tensors: Mapping[str, Tensor], positions: int) -> dict[str,
     resized = dict(tensors)
     for key, table in tensors.items():
         if key == POSITION_KEY:
-            resized[key] = _padded_or_cut(table, 0, positions - old)
+            resized[key] = F.pad(table, (0, 0, 0, positions - old))  # a negative number cuts
         elif key.endswith(_DISTANCE_SUFFIX):
-            resized[key] = _padded_or_cut(table, positions - old, positions - old)
+            resized[key] = F.pad(table, (0, 0, positions - old, positions - old))
     return resized
-
-
-def _padded_or_cut(table: Tensor, before: int, after: int) -> Tensor:
-    """Put this many rows of zeros before and after a table; negative numbers remove rows."""
-    kept = table[max(-before, 0) : len(table) - max(-after, 0)]
-    zeros = [table.new_zeros(max(count, 0), table.shape[1]) for count in (before, after)]
-    return torch.cat([zeros[0], kept, zeros[1]])
 
 
 def load_weights(network: DualTrack, tensors: Mapping[str, Tensor], where: str) -> None:
