@@ -47,11 +47,8 @@ class BasicBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, N, h, w] to [B, C', N, h / stride, w / stride]."""
-        return torch.relu(self.conv2(self.conv1(x)) + self.shortcut(x))
-
-    def shortcut(self, x: Tensor) -> Tensor:
-        """The shortcut: the input itself, or its projection where the shape changes."""
-        return x if self.downsample is None else self.downsample(x)
+        shortcut = x if self.downsample is None else self.downsample(x)
+        return torch.relu(self.conv2(self.conv1(x)) + shortcut)
 
 
 class Trunk(nn.Module):
@@ -107,11 +104,6 @@ QUERY_BLOCK = 256
 SCORE_BYTES = 32_000_000
 
 
-def split_heads(x: Tensor, heads: int) -> Tensor:
-    """[B, N, C] to [B, heads, N, C / heads]; heads are contiguous slices of channels."""
-    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
-
-
 class RelativeAttention(nn.Module):
     """Multi-head attention whose scores may carry a learnt term for the distance between query and key.
 
@@ -132,8 +124,9 @@ class RelativeAttention(nn.Module):
         Raises:
             InputError: more frames than the distance table has.
         """
+        # [B, heads, N or K, C / heads]; heads are contiguous slices of channels.
         q, k, v = (
-            split_heads(layer(source), self.heads)
+            layer(source).unflatten(-1, (self.heads, -1)).transpose(1, 2)
             for layer, source in ((self.query, x), (self.key, context), (self.value, context))
         )
         drop = self.dropout if self.training else 0.0
@@ -143,7 +136,9 @@ class RelativeAttention(nn.Module):
         if longest > self.positions:
             raise InputError(f"{longest} frames at a time are more than the {self.positions} that the weights have.")
         block = query_rows(keys, len(q) * self.heads)
-        columns = self._distance_columns(q, keys)
+        # [d, N + keys - 1]: the entries that queries and keys can meet, in order of falling distance, scaled.
+        table = self.distance_embedding.weight[self.positions - keys : self.positions + q.shape[2] - 1]
+        columns = (table.flip(0).to(q.dtype) / q.shape[3] ** 0.5).T
         blocks = [
             F.scaled_dot_product_attention(
                 rows, k, v, attn_mask=distance_scores(rows, columns, start, keys), dropout_p=drop
@@ -151,12 +146,6 @@ class RelativeAttention(nn.Module):
             for start, rows in zip(range(0, q.shape[2], block), q.split(block, dim=2), strict=True)
         ]
         return torch.cat(blocks, dim=2).transpose(1, 2).flatten(2)
-
-    def _distance_columns(self, q: Tensor, keys: int) -> Tensor:
-        """[d, N + keys - 1]: the table entries that queries and keys can meet, in order of falling distance, scaled."""
-        frames, dim = q.shape[2:]
-        table = self.distance_embedding.weight[self.positions - keys : self.positions + frames - 1]
-        return (table.flip(0).to(q.dtype) / dim**0.5).T
 
 
 def query_rows(keys: int, heads: int) -> int:

@@ -20,11 +20,7 @@ from DualTrackCore.network.blocks import TRUNK_STRIDE, BertEncoder, Scope, Spati
 #: Name of the global backbone that the published weights use; every other name is timm's.
 PUBLISHED_BACKBONE = "dualtrack-resnet18"
 #: Heads that only training stages use: in the state dict, without effect on the poses.
-UNUSED_HEADS = (
-    "local_encoder.0.backbone.module.fc.",
-    "local_encoder.0.temporal_encoder.fc.",
-    "global_encoder.fc.",
-)
+UNUSED_HEADS = ("local_encoder.0.backbone.module.fc.", "local_encoder.0.temporal_encoder.fc.", "global_encoder.fc.")
 
 
 class LocalEncoder(nn.Module):

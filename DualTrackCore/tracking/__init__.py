@@ -11,6 +11,5 @@ if TYPE_CHECKING:
     from DualTrackCore.tracking.live import ProvisionalPose as ProvisionalPose
 
 __getattr__, __dir__, __all__ = lazy_exports(
-    __name__,
-    {"engine": ["TrackingWarning", "estimate_trajectory"], "live": ["LiveTracker", "ProvisionalPose"]},
+    __name__, {"engine": ["TrackingWarning", "estimate_trajectory"], "live": ["LiveTracker", "ProvisionalPose"]}
 )

@@ -35,7 +35,9 @@ class ProvisionalPath:
                 f"The window has {window_frames} frames; for this model it must have {2 * every} to "
                 f"{network.positions}."
             )
-        self._network, self._window, self._every = network, window_frames, every
+        #: Frames that the transformers see at a time, at most.
+        self.window_frames = window_frames
+        self._network, self._every = network, every
         self._stride = max(window_frames * 3 // 4 // every, 1) * every
         index = torch.arange(1, window_frames, dtype=torch.float64)[:, None]
         self._ramp = torch.minimum(index, window_frames - index)
@@ -50,11 +52,6 @@ class ProvisionalPath:
 
     def __len__(self) -> int:
         return self._count
-
-    @property
-    def window_frames(self) -> int:
-        """Frames that the transformers see at a time, at most."""
-        return self._window
 
     def add(self, tokens: Tensor, pooled: list[Tensor]) -> None:
         """Features of the next frames; no pose changes until :meth:`update`.
@@ -74,7 +71,7 @@ class ProvisionalPath:
         """
         tokens, pooled = torch.cat(self._tokens), torch.cat(self._pooled)
         changed = self._start + 1 if self._count else 0
-        while len(tokens) > self._window:
+        while len(tokens) > self.window_frames:
             self._move_on(tokens, pooled)
             tokens, pooled = tokens[self._stride :], pooled[self._stride // self._every :]
         self._tokens, self._pooled = [tokens.clone()], [pooled.clone()]  # a slice would keep what it is cut from
@@ -91,7 +88,7 @@ class ProvisionalPath:
 
     def _move_on(self, tokens: Tensor, pooled: Tensor) -> None:
         """Settle the motions of the full window's first part, and leave those of the rest to the next window."""
-        weighted = self._left + self._ramp * self._motions(tokens[: self._window], pooled)
+        weighted = self._left + self._ramp * self._motions(tokens[: self.window_frames], pooled)
         weight = self._left_weight + self._ramp
         self._write((weighted / weight)[: self._stride])
         shift = (0, 0, 0, self._stride)  # zeros behind the last row

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from DualTrackCore.network import DualTrack
-from DualTrackCore.network.blocks import RelativeAttention, split_heads
+from DualTrackCore.network.blocks import RelativeAttention
 
 POSITIONS = 2048
 #: The convolutions of a frame of the published network on two cores, s: what an engine may reach at best.
@@ -30,9 +30,10 @@ class PlainAttention(torch.nn.Module):
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
         ours = self.ours
-        q = split_heads(ours.query(x), ours.heads)
-        k = split_heads(ours.key(context), ours.heads)
-        v = split_heads(ours.value(context), ours.heads)
+        q, k, v = (
+            layer(source).unflatten(-1, (ours.heads, -1)).transpose(1, 2)
+            for layer, source in ((ours.query, x), (ours.key, context), (ours.value, context))
+        )
         scores = q @ k.transpose(-1, -2)
         if ours.positions is not None:
             left, right = torch.arange(q.shape[2])[:, None], torch.arange(k.shape[2])[None, :]
