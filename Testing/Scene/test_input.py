@@ -203,6 +203,14 @@ def test_a_volume_without_sequence_is_offered_as_frames_along_its_third_axis(sce
     assert sweep.tracked is None
 
 
+def test_a_volume_beside_a_clip_is_offered_too_and_what_a_browser_shows_is_not(scene):
+    shown = loose_volume(scene, "shown")
+    browser, sequence = add_clip(scene, FRAMES, ijk_to_ras((0.3, 0.2)))
+    browser.AddProxyNode(shown, sequence, False)
+    volume = loose_volume(scene)
+    assert [(clip.sequence, clip.volume) for clip in clips(scene)] == [(sequence, None), (None, volume)]
+
+
 def test_a_volume_that_became_a_clip_is_offered_once(scene):
     volume = loose_volume(scene)
     browser = sequenceFromVolume(volume)

@@ -51,29 +51,26 @@ def result(clip):
 
 
 def motion(nodes) -> np.ndarray:
-    matrix = vtk.vtkMatrix4x4()
-    nodes.transform_proxy.GetMatrixTransformToParent(matrix)
-    return array_of(matrix)
+    return slicer.util.arrayFromTransformMatrix(nodes.transform_proxy)
 
 
 def world_from_image(volume) -> np.ndarray:
     """[4, 4] from the voxels of a volume node to the world, transforms above it included."""
-    to_world, ijk_to_ras = vtk.vtkMatrix4x4(), vtk.vtkMatrix4x4()
-    volume.GetIJKToRASMatrix(ijk_to_ras)
-    if volume.GetParentTransformNode() is not None:
-        volume.GetParentTransformNode().GetMatrixTransformToWorld(to_world)
-    return array_of(to_world) @ array_of(ijk_to_ras)
+    matrix, parent = vtk.vtkMatrix4x4(), volume.GetParentTransformNode()
+    volume.GetIJKToRASMatrix(matrix)
+    to_world = np.eye(4) if parent is None else slicer.util.arrayFromTransformMatrix(parent, toWorld=True)
+    return to_world @ array_of(matrix)
 
 
 def hierarchy(scene) -> dict[str, list[str]]:
     """Names of nodes by the name of the subject-hierarchy item above them."""
     tree = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
-    items, found = vtk.vtkIdList(), {}
+    items, names = vtk.vtkIdList(), {}
     tree.GetItemChildren(tree.GetSceneItemID(), items, True)
     for item in (items.GetId(i) for i in range(items.GetNumberOfIds())):
         parent = tree.GetItemName(tree.GetItemParent(item))
-        found.setdefault(parent, []).append(tree.GetItemName(item))
-    return found
+        names.setdefault(parent, []).append(tree.GetItemName(item))
+    return names
 
 
 def node_ids(scene) -> set[str]:
@@ -108,31 +105,29 @@ def test_the_first_frame_stays_where_it_was_loaded(scene, clip, result):
     np.testing.assert_allclose(motion(nodes), np.eye(4), atol=1e-12)
 
 
+def require_meeting(browser, images, volume, result):
+    """Pixels of the shown frames lie in the voxels that they were inserted into."""
+    pixels = np.array([(0, 0, 0, 1), (63, 0, 0, 1), (20, 47, 0, 1)], float).T
+    for number in (0, 9, 23):
+        browser.SetSelectedItemNumber(number)
+        shown = np.linalg.inv(world_from_image(volume)) @ world_from_image(browser.GetProxyNode(images)) @ pixels
+        inserted = result.grid.voxel_from_frame0 @ ESTIMATE.poses[number] @ TRUTH.image_from_pixel @ pixels
+        np.testing.assert_allclose(shown, inserted, atol=1e-6)
+
+
 def test_frames_and_volume_meet_in_the_world_whatever_the_directions(scene):
     matrix = ijk_to_ras(TRUTH.spacing_mm, random_rigid(np.random.default_rng(1))[:3, :3], (50, -70, 20))
     browser, images = add_clip(scene, TRUTH.frames[:], matrix)
     result = job_result(TRUTH, ESTIMATE)
     nodes = showResults(scene, sweepFromBrowser(browser), result)
-    voxel_from_world = np.linalg.inv(world_from_image(nodes.volume))
-    pixels = np.array([(0, 0, 0, 1), (63, 0, 0, 1), (20, 47, 0, 1)], float).T
-    for number in (0, 9, 23):
-        browser.SetSelectedItemNumber(number)
-        shown = voxel_from_world @ world_from_image(browser.GetProxyNode(images)) @ pixels
-        inserted = result.grid.voxel_from_frame0 @ ESTIMATE.poses[number] @ TRUTH.image_from_pixel @ pixels
-        np.testing.assert_allclose(shown, inserted, atol=1e-6)
+    require_meeting(browser, images, nodes.volume, result)
 
 
 def test_frames_and_volume_meet_also_where_the_user_gave_the_spacing(scene):
     browser, images = add_clip(scene, TRUTH.frames[:], ijk_to_ras((1, 1)))
-    clip = sweepFromBrowser(browser, spacing_mm=TRUTH.spacing_mm)
     result = job_result(TRUTH, ESTIMATE)
-    nodes = showResults(scene, clip, result)
-    pixels = np.array([(0, 0, 0, 1), (63, 47, 0, 1)], float).T
-    for number in (0, 12):
-        browser.SetSelectedItemNumber(number)
-        shown = np.linalg.inv(world_from_image(nodes.volume)) @ world_from_image(browser.GetProxyNode(images)) @ pixels
-        inserted = result.grid.voxel_from_frame0 @ ESTIMATE.poses[number] @ TRUTH.image_from_pixel @ pixels
-        np.testing.assert_allclose(shown, inserted, atol=1e-6)
+    nodes = showResults(scene, sweepFromBrowser(browser, spacing_mm=TRUTH.spacing_mm), result)
+    require_meeting(browser, images, nodes.volume, result)
 
 
 def test_frames_placed_one_by_one_end_up_along_the_trajectory(scene):
@@ -175,8 +170,7 @@ def test_the_volume_is_rendered_with_dark_speckle_clear_and_bone_opaque(scene, c
 
 def test_the_trajectory_runs_through_the_image_centres_and_carries_frame_and_speed(scene, clip, result):
     model = showResults(scene, clip, result).trajectory_model
-    surface = model.GetPolyData()
-    points = np.array([surface.GetPoint(i) for i in range(surface.GetNumberOfPoints())])
+    points = slicer.util.arrayFromModelPoints(model)
     frame = slicer.util.arrayFromModelPointData(model, "Frame")
     centres = (clip.node_from_image @ ESTIMATE.poses)[:, :3, 3]
     for number in (0, 10, 23):
@@ -253,21 +247,18 @@ def test_frames_with_invalid_poses_keep_the_nearest_valid_one(scene, clip):
 
 def test_the_truth_is_shown_where_it_is_known(scene, clip, result):
     nodes = showResults(scene, clip, result)
-    per_frame = result.evaluation["per_frame"]
     table = nodes.error_table
     drift = slicer.util.arrayFromTableColumn(table, "Drift (mm)")
-    np.testing.assert_allclose(drift[1:], per_frame["drift_mm"][1:])
+    np.testing.assert_allclose(drift[1:], result.evaluation["per_frame"]["drift_mm"][1:])
     true_x = slicer.util.arrayFromTableColumn(table, "True x (mm)")
     np.testing.assert_allclose(true_x, TRUTH.tracked.centres_mm[:, 0], atol=1e-9)
-    surface = nodes.truth_model.GetPolyData()
-    points = np.array([surface.GetPoint(i) for i in range(surface.GetNumberOfPoints())])
+    points = slicer.util.arrayFromModelPoints(nodes.truth_model)
     last = (clip.node_from_image @ TRUTH.tracked.poses)[-1, :3, 3]
     assert np.linalg.norm(points - last, axis=1).min() < 0.5
     assert [chart.GetName() for chart in nodes.plots] == ["clip errors", "clip path"]
     for chart, count in zip(nodes.plots, (3, 6), strict=True):
-        names = [chart.GetNthPlotSeriesNode(i) for i in range(chart.GetNumberOfPlotSeriesNodes())]
-        assert len(names) == count
-        for series in names:
+        assert chart.GetNumberOfPlotSeriesNodes() == count
+        for series in (chart.GetNthPlotSeriesNode(i) for i in range(count)):
             assert series.GetTableNode() is table
             assert table.GetTable().GetColumnByName(series.GetYColumnName()) is not None
             assert table.GetTable().GetColumnByName(series.GetXColumnName()) is not None
@@ -372,16 +363,12 @@ def test_a_tracked_clip_goes_back_below_its_tracking(scene, clip, result):
     assert image.GetParentTransformNode() is tracker
 
 
-def moved_on(result, first: int):
-    """The result as if the frames used began at `first`."""
-    return replace(result, report=replace(result.report, sweep={**result.report.sweep, "first_frame": first}))
-
-
 def test_a_result_of_another_clip_is_refused_and_the_scene_stays_as_it_is(scene, clip):
     result = job_result(TRUTH, ESTIMATE, volume=False)
+    later = replace(result.report, sweep={**result.report.sweep, "first_frame": 10})
     before = node_ids(scene)
     with pytest.raises(InputError, match="frames 10 to 33 and the clip has 24 frames"):
-        showResults(scene, clip, moved_on(result, 10))
+        showResults(scene, clip, replace(result, report=later))
     clip.image_sequence.RemoveDataNodeAtValue(clip.image_sequence.GetNthIndexValue(23))
     with pytest.raises(InputError, match="has 23 frames now and had 24"):
         showResults(scene, clip, result)

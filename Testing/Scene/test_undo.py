@@ -16,7 +16,7 @@ from DualTrackSlicerLib.scene import (
     sweepFromBrowser,
     trajectoryFromTable,
 )
-from DualTrackSlicerLib.scene.nodes import folder_of
+from DualTrackSlicerLib.scene.result_nodes import folder_of
 from mrml import Application
 
 TRUTH = simulated()

@@ -4,11 +4,10 @@ Plain functions over MRML nodes. Nothing here imports qt, and nothing needs the 
 """
 
 from DualTrackSlicerLib.scene.display import fitSliceViews, followFrame, renderVolume
-from DualTrackSlicerLib.scene.input import Clip, SceneSweep, clips, sweepFromBrowser
+from DualTrackSlicerLib.scene.input import Clip, SceneSweep, clips, sequenceFromVolume, sweepFromBrowser
 from DualTrackSlicerLib.scene.paths import colourTrajectory
 from DualTrackSlicerLib.scene.results import ResultNodes, previousResults, removeResults, showResults
 from DualTrackSlicerLib.scene.tables import trajectoryFromTable
-from DualTrackSlicerLib.scene.volume_clip import sequenceFromVolume
 
 __all__ = [
     "Clip",

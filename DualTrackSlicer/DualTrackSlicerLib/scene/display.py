@@ -1,12 +1,20 @@
-"""Results made visible: volume rendering for B-mode, fitted slice views, a slice that follows the frame.
+"""Volumes as nodes, and results made visible: volume rendering for B-mode, slice views that fit or follow the frame.
 
 Plain MRML: views are nodes and logics here, never widgets.
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+import numpy as np
 import slicer
 import vtk
+
+from DualTrackSlicerLib.scene.nodes import add_node, renderings_of, to_vtk
+
+if TYPE_CHECKING:
+    from DualTrackCore.run.results import RunResult
 
 #: Grey value to opacity a millimetre: fluid and the noise around it stay clear, tissue is a haze through which the
 #: frame and the trajectory are seen, bone and skin stand out.
@@ -14,6 +22,35 @@ _OPACITY = ((0, 0.0), (25, 0.0), (75, 0.006), (140, 0.026), (200, 0.09), (255, 0
 #: Grey value to colour, from a dark warm brown to nearly white, as obstetric presets have it.
 _COLOURS = ((0, (0.0, 0.0, 0.0)), (60, (0.32, 0.18, 0.12)), (140, (0.78, 0.55, 0.42)), (255, (1.0, 0.96, 0.9)))
 PRESET_NAME = "DualTrack B-mode"
+_GREY, _COVERAGE_COLOURS = "vtkMRMLColorTableNodeGrey", "vtkMRMLColorTableNodeIron"
+
+
+def add_volumes(
+    scene: slicer.vtkMRMLScene, result: RunResult, node_from_frame0: np.ndarray, name: str
+) -> tuple[slicer.vtkMRMLScalarVolumeNode | None, slicer.vtkMRMLScalarVolumeNode | None]:
+    """(volume, coverage) of a run, copied out of its arrays; None where the run reconstructed nothing.
+
+    Args:
+        node_from_frame0: [4, 4], mm; makes the IJKToRAS together with the grid of the result.
+        name: of the clip.
+    """
+    if result.grid is None:
+        return None, None
+    # A few voxels near a pivot are seen very often; one that was seen ten times is seen well.
+    shown = (("volume", result.volume, _GREY, 255.0), ("coverage", result.coverage, _COVERAGE_COLOURS, 10.0))
+    nodes = []
+    for what, array, colours, brightest in shown:
+        node = slicer.vtkMRMLScalarVolumeNode()
+        node.SetIJKToRASMatrix(to_vtk(node_from_frame0 @ result.grid.frame0_from_voxel))
+        slicer.util.updateVolumeFromArray(node, array)
+        add_node(scene, node, f"{name} {what}")
+        node.CreateDefaultDisplayNodes()
+        display = node.GetDisplayNode()
+        display.SetAndObserveColorNodeID(colours)
+        display.SetAutoWindowLevel(False)
+        display.SetWindowLevelMinMax(0.0, brightest)
+        nodes.append(node)
+    return tuple(nodes)
 
 
 def renderVolume(
@@ -26,7 +63,7 @@ def renderVolume(
         logic: the volume-rendering logic, for the method that the user prefers; None renders on the GPU.
     """
     scene = volumeNode.GetScene()
-    display = _rendering_of(volumeNode)
+    display = next(iter(renderings_of(volumeNode)), None)
     if display is None:
         if logic is None:
             display = slicer.vtkMRMLGPURayCastVolumeRenderingDisplayNode()
@@ -44,11 +81,6 @@ def renderVolume(
     display.SetFollowVolumeDisplayNode(False)
     display.SetVisibility(True)
     return display
-
-
-def _rendering_of(volume: slicer.vtkMRMLScalarVolumeNode) -> slicer.vtkMRMLVolumeRenderingDisplayNode | None:
-    displays = [volume.GetNthDisplayNode(i) for i in range(volume.GetNumberOfDisplayNodes())]
-    return next((d for d in displays if d is not None and d.IsA("vtkMRMLVolumeRenderingDisplayNode")), None)
 
 
 def _set_b_mode(node: slicer.vtkMRMLVolumePropertyNode) -> None:

@@ -6,11 +6,13 @@ IJKToRAS, before any transform above it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import slicer
+import vtk
+from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
 
 from DualTrackCore.errors import InputError
 from DualTrackCore.io.calibration import choose_pixel_size, contradicts, image_pose, require_agreement, split_affine
@@ -20,12 +22,14 @@ from DualTrackCore.progress import CancelledCallback, Reporter
 from DualTrackCore.sweep import Sweep, validated_spacing
 from DualTrackCore.trajectory import Trajectory
 from DualTrackSlicerLib.scene.frames import FrameLayout, layout_of, read_frames
-from DualTrackSlicerLib.scene.nodes import ijk_to_ras, nodes_of_class
+from DualTrackSlicerLib.scene.nodes import add_node, ijk_to_ras, nodes_of_class, to_vtk
 from DualTrackSlicerLib.scene.tracking import find_tracking
-from DualTrackSlicerLib.scene.volume_clip import SOURCE_REFERENCE
 from DualTrackSlicerLib.scene.wiring import ROLE, sequences_of
 
 Spacing = tuple[float, float]
+
+#: On a sequence: the volume that its frames were copied from.
+_SOURCE = "DualTrack.sourceVolume"
 
 #: Seconds in a unit of the index of a sequence.
 _SECONDS = {"s": 1.0, "sec": 1.0, "second": 1.0, "seconds": 1.0, "ms": 1e-3, "msec": 1e-3}
@@ -50,10 +54,10 @@ class Clip:
     frames: int
     size: tuple[int, int]
     spacing_mm: Spacing | None
-    rate_hz: float | None
-    duration_s: float | None
-    browser: slicer.vtkMRMLSequenceBrowserNode | None
-    sequence: slicer.vtkMRMLSequenceNode | None
+    rate_hz: float | None = None
+    duration_s: float | None = None
+    browser: slicer.vtkMRMLSequenceBrowserNode | None = None
+    sequence: slicer.vtkMRMLSequenceNode | None = None
     volume: slicer.vtkMRMLVolumeNode | None = None
     problem: str | None = None
 
@@ -80,14 +84,28 @@ class SceneSweep:
 
 
 def clips(scene: slicer.vtkMRMLScene) -> list[Clip]:
-    """What can be chosen: every image sequence of every browser, then volumes of several slices."""
-    found = [
+    """What can be chosen: every image sequence of every browser, then volumes of several slices.
+
+    Left out are volumes that belong to a sequence, are a result, or are offered as a clip already.
+    """
+    browsers = nodes_of_class(scene, "vtkMRMLSequenceBrowserNode")
+    offered = [
         _clip_of_sequence(browser, sequence)
-        for browser in nodes_of_class(scene, "vtkMRMLSequenceBrowserNode")
+        for browser in browsers
         for sequence in sequences_of(browser)
         if _holds_images(sequence)
     ]
-    return found + [_clip_of_volume(volume) for volume in _loose_volumes(scene)]
+    copied = {node.GetNodeReferenceID(_SOURCE) for node in nodes_of_class(scene, "vtkMRMLSequenceNode")}
+    for volume in nodes_of_class(scene, "vtkMRMLScalarVolumeNode"):
+        image = volume.GetImageData()
+        several = image is not None and image.GetDimensions()[2] > 1
+        if not several or volume.IsA("vtkMRMLLabelMapVolumeNode") or volume.GetAttribute(ROLE):
+            continue
+        if volume.GetID() not in copied and not any(browser.IsProxyNodeID(volume.GetID()) for browser in browsers):
+            width, height, frames = image.GetDimensions()
+            spacing = _known_spacing(ijk_to_ras(volume), FrameLayout((width, height, 1), 1, 0))
+            offered.append(Clip(volume.GetName(), frames, (width, height), spacing, volume=volume))
+    return offered
 
 
 def sweepFromBrowser(
@@ -118,7 +136,8 @@ def sweepFromBrowser(
         raise InputError(f"{images.GetName()} is not shown by the browser {browserNode.GetName()}; add it there first.")
     layout = layout_of(images)
     frames, conversions = read_frames(images, layout, reporter)
-    node_from_pixel = np.array([ijk_to_ras(node) @ layout.ijk_from_pixel for node in _items(images)])
+    items = [images.GetNthDataNode(number) for number in range(len(frames))]
+    node_from_pixel = np.array([ijk_to_ras(item) @ layout.ijk_from_pixel for item in items])
     place = _place(browserNode, images, layout, node_from_pixel, validated_spacing(spacing_mm))
     provenance = {
         "source": images.GetName(),
@@ -137,24 +156,22 @@ def sweepFromBrowser(
         skew_deg=place.skew_deg,
         provenance=provenance,
     )
-    shown_mm = place.spacing_mm or _shown_spacing(node_from_pixel[0], layout)
-    height, width = sweep.frame_size
-    node_from_shown = image_pose(node_from_pixel, np.asarray(shown_mm), place.skew_deg, (height, width))
-    rigid = split_affine(node_from_pixel[0], (height, width)).x_from_image
-    return SceneSweep(sweep, rigid, np.linalg.inv(node_from_shown), browserNode, images, place.sequence)
+    first = split_affine(node_from_pixel[0], sweep.frame_size)
+    shown_mm = np.asarray(place.spacing_mm or first.spacing_mm)
+    image_from_node = np.linalg.inv(image_pose(node_from_pixel, shown_mm, place.skew_deg, sweep.frame_size))
+    return SceneSweep(sweep, first.x_from_image, image_from_node, browserNode, images, place.sequence)
 
 
-@dataclass(frozen=True, eq=False)
-class _Place:
+class _Place(NamedTuple):
     """Size of the pixels and tracking of a clip."""
 
     spacing_mm: Spacing | None
     skew_deg: float
     spacing_source: str
-    tracked: Trajectory | None
-    sequence: slicer.vtkMRMLSequenceNode | None
-    tracking: str
     notes: list[str]
+    tracking: str
+    tracked: Trajectory | None = None
+    sequence: slicer.vtkMRMLSequenceNode | None = None
 
 
 def _place(
@@ -166,24 +183,23 @@ def _place(
 ) -> _Place:
     size = layout.size[::-1]
     stated = _known_spacing(node_from_pixel[0], layout)
-    skew_deg = float(split_affine(node_from_pixel[0], size).skew_deg)
-    found, sentence = find_tracking(browser, images)
-    world_from_pixel = None if found is None else found.world_from_node @ node_from_pixel
-    if found is None and np.ptp(node_from_pixel, axis=0).max() > 1e-6:
+    sentence, world_from_node, sequence = find_tracking(browser, images)
+    world_from_pixel = None if world_from_node is None else world_from_node @ node_from_pixel
+    if world_from_node is None and np.ptp(node_from_pixel, axis=0).max() > 1e-6:
         world_from_pixel, sentence = node_from_pixel, "Tracked: each frame has an IJKToRAS of its own."
     measured, measured_skew = _measured_spacing(world_from_pixel, size)
     if measured is None:
         if world_from_pixel is not None:
             sentence = "Not tracked: the transforms cannot be used, for neither they nor the image give pixels a size."
+        skew_deg = float(split_affine(node_from_pixel[0], size).skew_deg)
         chosen = choose_pixel_size(stated, None, given_mm)
-        return _Place(chosen.spacing_mm, skew_deg, chosen.source, None, None, sentence, chosen.notes)
+        return _Place(chosen.spacing_mm, skew_deg, chosen.source, chosen.notes, sentence)
     require_agreement(measured, given_mm)
     poses = image_pose(world_from_pixel, np.asarray(measured), measured_skew, size)
     tracked, notes = trajectory_from_tracker(poses, {"source": images.GetName()})
     if stated is not None and contradicts(stated, measured):
         notes.append("Used the pixel spacing of the transforms in place of that of the image.")
-    sequence = None if found is None else found.sequence
-    return _Place(measured, measured_skew, "tracking", tracked, sequence, sentence, notes)
+    return _Place(measured, measured_skew, "tracking", notes, sentence, tracked, sequence)
 
 
 def _measured_spacing(world_from_pixel: np.ndarray | None, size: tuple[int, int]) -> tuple[Spacing | None, float]:
@@ -199,23 +215,14 @@ def _measured_spacing(world_from_pixel: np.ndarray | None, size: tuple[int, int]
     return (None if _is_placeholder(spacing) else spacing), float(np.median(split.skew_deg))
 
 
-def _shown_spacing(node_from_pixel: np.ndarray, layout: FrameLayout) -> Spacing:
-    across, down = split_affine(node_from_pixel, layout.size[::-1]).spacing_mm
-    return float(across), float(down)
-
-
 def _known_spacing(node_from_pixel: np.ndarray, layout: FrameLayout) -> Spacing | None:
-    shown = _shown_spacing(node_from_pixel, layout)
-    return None if _is_placeholder(shown) else shown
+    across, down = split_affine(node_from_pixel, layout.size[::-1]).spacing_mm
+    return None if _is_placeholder((across, down)) else (float(across), float(down))
 
 
 def _is_placeholder(spacing_mm: Spacing) -> bool:
     """Whether a spacing is the 1 x 1 mm that stands in Slicer for an unknown one; no ultrasound image is as coarse."""
     return bool(np.allclose(spacing_mm, 1.0, rtol=0, atol=1e-4))
-
-
-def _items(sequence: slicer.vtkMRMLSequenceNode) -> Iterator[slicer.vtkMRMLVolumeNode]:
-    return (sequence.GetNthDataNode(number) for number in range(sequence.GetNumberOfDataNodes()))
 
 
 def _timestamps(sequence: slicer.vtkMRMLSequenceNode) -> np.ndarray | None:
@@ -249,7 +256,7 @@ def _clip_of_sequence(browser: slicer.vtkMRMLSequenceBrowserNode, sequence: slic
     try:
         layout = layout_of(sequence)
     except InputError as error:
-        return Clip(name, frames, (0, 0), None, None, None, browser, sequence, problem=str(error))
+        return Clip(name, frames, (0, 0), None, browser=browser, sequence=sequence, problem=str(error))
     spacing = _known_spacing(ijk_to_ras(sequence.GetNthDataNode(0)) @ layout.ijk_from_pixel, layout)
     times = _timestamps(sequence)
     step = 0.0 if times is None else float(np.median(np.diff(times)))
@@ -257,21 +264,50 @@ def _clip_of_sequence(browser: slicer.vtkMRMLSequenceBrowserNode, sequence: slic
     return Clip(name, frames, layout.size, spacing, 1 / step if step > 0 else None, duration, browser, sequence)
 
 
-def _loose_volumes(scene: slicer.vtkMRMLScene) -> Iterator[slicer.vtkMRMLVolumeNode]:
-    """Volumes of several slices that belong to no sequence, are no result, and are not offered as a clip already."""
-    browsers = nodes_of_class(scene, "vtkMRMLSequenceBrowserNode")
-    copied = {node.GetNodeReferenceID(SOURCE_REFERENCE) for node in nodes_of_class(scene, "vtkMRMLSequenceNode")}
-    for volume in nodes_of_class(scene, "vtkMRMLScalarVolumeNode"):
-        image = volume.GetImageData()
-        several = image is not None and image.GetDimensions()[2] > 1
-        if not several or volume.IsA("vtkMRMLLabelMapVolumeNode") or volume.GetAttribute(ROLE):
-            continue
-        if volume.GetID() not in copied and not any(browser.IsProxyNode(volume) for browser in browsers):
-            yield volume
+def sequenceFromVolume(volumeNode: slicer.vtkMRMLVolumeNode) -> slicer.vtkMRMLSequenceBrowserNode:
+    """A browser whose frames are the slices of a volume along its third axis (K), in its scene.
+
+    The volume itself stays as it is. All frames are placed where the first slice lies, for the distance of slices says
+    nothing of where the probe was. Calling it again for the same volume gives the same browser.
+
+    Raises:
+        InputError: a volume without image, or with fewer than two slices.
+    """
+    image = volumeNode.GetImageData()
+    scalars = None if image is None else image.GetPointData().GetScalars()
+    count = 0 if scalars is None else image.GetDimensions()[2]
+    if count < 2:
+        raise InputError(
+            f"{volumeNode.GetName()} has {count} slice{'s' if count != 1 else ''} along its third axis; "
+            "a sweep needs at least two frames."
+        )
+    scene = volumeNode.GetScene()
+    for browser in nodes_of_class(scene, "vtkMRMLSequenceBrowserNode"):
+        master = browser.GetMasterSequenceNode()
+        if master is not None and master.GetNodeReferenceID(_SOURCE) == volumeNode.GetID():
+            return browser
+    sequence = slicer.vtkMRMLSequenceNode()
+    sequence.SetIndexName("frame")
+    sequence.SetIndexUnit("")
+    add_node(scene, sequence, f"{volumeNode.GetName()} frames")
+    sequence.SetNodeReferenceID(_SOURCE, volumeNode.GetID())
+    _add_slices(sequence, volumeNode)
+    browser = scene.AddNewNodeByClass("vtkMRMLSequenceBrowserNode", f"{volumeNode.GetName()} clip")
+    browser.SetAndObserveMasterSequenceNodeID(sequence.GetID())
+    return browser
 
 
-def _clip_of_volume(volume: slicer.vtkMRMLVolumeNode) -> Clip:
-    width, height, frames = volume.GetImageData().GetDimensions()
-    layout = FrameLayout((width, height, 1), 1, 0)
-    spacing = _known_spacing(ijk_to_ras(volume), layout)
-    return Clip(volume.GetName(), frames, (width, height), spacing, None, None, None, None, volume)
+def _add_slices(sequence: slicer.vtkMRMLSequenceNode, volume: slicer.vtkMRMLVolumeNode) -> None:
+    scalars = volume.GetImageData().GetPointData().GetScalars()
+    width, height, count = volume.GetImageData().GetDimensions()
+    slices = vtk_to_numpy(scalars).reshape(count, height * width, scalars.GetNumberOfComponents())
+    template = volume.CreateNodeInstance()
+    template.UnRegister(None)
+    template.SetName(volume.GetName())
+    template.SetIJKToRASMatrix(to_vtk(ijk_to_ras(volume)))
+    for number, pixels in enumerate(slices):
+        image = vtk.vtkImageData()
+        image.SetDimensions(width, height, 1)
+        image.GetPointData().SetScalars(numpy_to_vtk(pixels, deep=True))
+        # The sequence copies the node that it is given; an empty one is cheap to copy, and gets its image afterwards.
+        sequence.SetDataNodeAtValue(template, str(number)).SetAndObserveImageData(image)

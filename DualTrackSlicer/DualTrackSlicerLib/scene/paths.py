@@ -10,19 +10,16 @@ import vtk
 from vtk.util.numpy_support import numpy_to_vtk
 
 from DualTrackCore.errors import InputError
-from DualTrackSlicerLib.scene.nodes import free_name
+from DualTrackSlicerLib.scene.nodes import add_node
 
 #: Arrays of the tube that it can be coloured by.
 FRAME, SPEED = "Frame", "Speed"
-COLOURINGS = {"frame": FRAME, "speed": SPEED}
-
-FIRST_COLOUR, LAST_COLOUR, TRUTH_COLOUR = (0.30, 0.85, 0.40), (0.95, 0.45, 0.25), (0.95, 0.95, 0.95)
-
-#: Viridis and Plasma come with the application; the rainbow with the scene itself.
-_COLOUR_TABLES = {
-    FRAME: ("vtkMRMLColorTableNodeFileViridis.txt", "vtkMRMLColorTableNodeRainbow"),
-    SPEED: ("vtkMRMLColorTableNodeFilePlasma.txt", "vtkMRMLColorTableNodeRainbow"),
+#: Array and colour table by what to colour by. Viridis and Plasma come with the application.
+_COLOURINGS = {
+    "frame": (FRAME, "vtkMRMLColorTableNodeFileViridis.txt"),
+    "speed": (SPEED, "vtkMRMLColorTableNodeFilePlasma.txt"),
 }
+FIRST_COLOUR, LAST_COLOUR, TRUTH_COLOUR = (0.30, 0.85, 0.40), (0.95, 0.45, 0.25), (0.95, 0.95, 0.95)
 
 #: Steps of the path below this many mm are left out: a tube cannot be turned at points that coincide.
 _MIN_STEP_MM = 1e-4
@@ -36,8 +33,6 @@ def add_path(
     Args:
         centres: [N, 3] image centres in node coordinates, mm; NaN where a frame has none.
         values: [N] numbers by array name, carried along.
-        name: of the node.
-        radius_mm: of the tube.
     """
     node = _add_model(scene, _tube(centres, values, radius_mm), name)
     display = node.GetDisplayNode()
@@ -52,13 +47,13 @@ def colourTrajectory(modelNode: slicer.vtkMRMLModelNode, by: str = "frame") -> N
     Raises:
         InputError: another word.
     """
-    array = COLOURINGS.get(by)
-    if array is None:
-        raise InputError(f"A trajectory cannot be coloured by {by!r}; choose one of {', '.join(COLOURINGS)}.")
+    if by not in _COLOURINGS:
+        raise InputError(f"A trajectory cannot be coloured by {by!r}; choose one of {', '.join(_COLOURINGS)}.")
+    array, wanted = _COLOURINGS[by]
     display, scene = modelNode.GetDisplayNode(), modelNode.GetScene()
-    tables = [table for table in _COLOUR_TABLES[array] if scene.GetNodeByID(table) is not None]
-    if tables:
-        display.SetAndObserveColorNodeID(tables[0])
+    table = scene.GetNodeByID(wanted) or scene.GetNodeByID("vtkMRMLColorTableNodeRainbow")
+    if table is not None:
+        display.SetAndObserveColorNodeID(table.GetID())
     display.SetActiveScalar(array, vtk.vtkAssignAttribute.POINT_DATA)
     display.SetScalarRangeFlag(slicer.vtkMRMLDisplayNode.UseDataScalarRange)
     display.SetScalarVisibility(True)
@@ -96,14 +91,16 @@ def frame_corners(image_from_pixel: np.ndarray, frame_size: tuple[int, int]) -> 
 
 
 def _tube(points: np.ndarray, values: Mapping[str, np.ndarray], radius_mm: float) -> vtk.vtkPolyData:
-    keep = _distinct(points)
+    """A tube along the points that are known and do not coincide with the one kept before."""
+    keep: list[int] = []
+    for index in np.flatnonzero(np.isfinite(points).all(axis=1)):
+        if not keep or np.linalg.norm(points[index] - points[keep[-1]]) > _MIN_STEP_MM:
+            keep.append(int(index))
     line, cells = vtk.vtkPolyData(), vtk.vtkCellArray()
     vertices = vtk.vtkPoints()
     vertices.SetDataTypeToDouble()
     vertices.SetData(numpy_to_vtk(np.ascontiguousarray(points[keep]), deep=True))
-    cells.InsertNextCell(len(keep))
-    for index in range(len(keep)):
-        cells.InsertCellPoint(index)
+    cells.InsertNextCell(len(keep), range(len(keep)))
     line.SetPoints(vertices)
     line.SetLines(cells)
     for name, numbers in values.items():
@@ -119,19 +116,9 @@ def _tube(points: np.ndarray, values: Mapping[str, np.ndarray], radius_mm: float
     return tube.GetOutput()
 
 
-def _distinct(points: np.ndarray) -> list[int]:
-    """Indices of the points that are known and do not coincide with the one kept before."""
-    kept: list[int] = []
-    for index in np.flatnonzero(np.isfinite(points).all(axis=1)):
-        if not kept or np.linalg.norm(points[index] - points[kept[-1]]) > _MIN_STEP_MM:
-            kept.append(int(index))
-    return kept
-
-
 def _add_model(scene: slicer.vtkMRMLScene, surface: vtk.vtkPolyData, name: str) -> slicer.vtkMRMLModelNode:
     node = slicer.vtkMRMLModelNode()
-    node.SetName(free_name(scene, name))
     node.SetAndObservePolyData(surface)
-    scene.AddNode(node)
+    add_node(scene, node, name)
     node.CreateDefaultDisplayNodes()
     return node

@@ -1,17 +1,37 @@
-"""The nodes of one run, and how they find each other again."""
+"""The nodes of one run: how they find each other again, their folder, and how they are one step of the scene's undo.
+
+Undo in MRML removes and restores nodes. Sequence browsers lose their sequences if they take part, so they do not: after
+an undo or a redo, an observer makes browsers, images and folders agree with the result nodes in the scene. Undo is
+switched off in Slicer until a user or script calls `SetUndoOn` on the scene.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 import slicer
+import vtk
 
-from DualTrackSlicerLib.scene.nodes import file_nodes, folder_of, nodes_of_class
-from DualTrackSlicerLib.scene.wiring import IMAGES, POSE, PROXY, ROLE
+from DualTrackSlicerLib.scene.nodes import nodes_of_class, renderings_of
+from DualTrackSlicerLib.scene.wiring import (
+    BROWSER,
+    IMAGES,
+    POSE,
+    PROXY,
+    ROLE,
+    connect,
+    disconnect,
+    moved_images,
+    result_sequences,
+)
 
 #: Attribute that all nodes of one run share.
 RUN = "DualTrack.Run"
+#: Attribute of the item of their folder.
+_FOLDER = "DualTrack.Folder"
+#: Python attribute of a scene that is watched already.
+_WATCHED = "dualTrackUndoObservers"
 
 #: Fields of :class:`ResultNodes` that the transform sequence refers to by "DualTrack.<field>".
 SINGLE = ("volume", "coverage", "trajectory_model", "pose_table", "truth_model", "error_table")
@@ -48,21 +68,19 @@ class ResultNodes:
 
     def __iter__(self) -> Iterator[slicer.vtkMRMLNode]:
         """All nodes."""
-        singles = [self.transform_sequence, self.transform_proxy, *(getattr(self, name) for name in SINGLE)]
-        yield from (node for node in singles if node is not None)
-        for name in SEVERAL:
-            yield from getattr(self, name)
+        yield self.transform_sequence
+        if self.transform_proxy is not None:
+            yield self.transform_proxy
+        for _, node in self.by_role():
+            yield node
 
-    def remember(self) -> None:
-        """Make the transform sequence refer to all other nodes, and write its role on each node."""
+    def by_role(self) -> Iterator[tuple[str, slicer.vtkMRMLNode]]:
+        """(field, node) of all nodes that the transform sequence refers to, but its proxy."""
         for name in SINGLE:
-            node = getattr(self, name)
-            if node is not None:
-                node.SetAttribute(ROLE, name)
+            if getattr(self, name) is not None:
+                yield name, getattr(self, name)
         for name in SEVERAL:
-            for node in getattr(self, name):
-                node.SetAttribute(ROLE, name)
-        restore_references(self.transform_sequence)
+            yield from ((name, node) for node in getattr(self, name))
 
 
 def nodes_of(transforms: slicer.vtkMRMLSequenceNode) -> ResultNodes:
@@ -79,25 +97,108 @@ def nodes_of(transforms: slicer.vtkMRMLSequenceNode) -> ResultNodes:
 def restore_references(transforms: slicer.vtkMRMLSequenceNode) -> None:
     """Refer to all nodes of the same run; a sequence forgets nodes that leave the scene before it does."""
     run = transforms.GetAttribute(RUN)
-    found: dict[str, list[slicer.vtkMRMLNode]] = {}
+    by_role: dict[str, list[slicer.vtkMRMLNode]] = {}
     for node in nodes_of_class(transforms.GetScene(), "vtkMRMLNode"):
         if run is not None and node.GetAttribute(RUN) == run:
-            found.setdefault(node.GetAttribute(ROLE), []).append(node)
+            by_role.setdefault(node.GetAttribute(ROLE), []).append(node)
     for name in (*SINGLE, *SEVERAL):
-        role = _reference(name)
-        if name in found:
-            transforms.RemoveNodeReferenceIDs(role)
+        if name in by_role:
+            transforms.RemoveNodeReferenceIDs(_reference(name))
         # The numbers in IDs count up, so shorter IDs are older.
-        for node in sorted(found.get(name, []), key=lambda node: (len(node.GetID()), node.GetID())):
-            transforms.AddNodeReferenceID(role, node.GetID())
-    if transforms.GetNodeReference(PROXY) is None and POSE in found:
-        transforms.SetNodeReferenceID(PROXY, found[POSE][0].GetID())
+        for node in sorted(by_role.get(name, ()), key=lambda node: (len(node.GetID()), node.GetID())):
+            transforms.AddNodeReferenceID(_reference(name), node.GetID())
+    if transforms.GetNodeReference(PROXY) is None and POSE in by_role:
+        transforms.SetNodeReferenceID(PROXY, by_role[POSE][0].GetID())
 
 
-def file_result(transforms: slicer.vtkMRMLSequenceNode) -> int:
-    """Put all nodes of a run into their folder; returns its item."""
-    images = transforms.GetNodeReference(IMAGES)
-    return file_nodes(transforms.GetScene(), list(nodes_of(transforms)), f"DualTrack {images.GetName()}")
+def file_result(transforms: slicer.vtkMRMLSequenceNode) -> None:
+    """Put all nodes of a run into one folder: that of its transform sequence, or a new one at the top."""
+    hierarchy, folder = _hierarchy(transforms.GetScene()), folder_of(transforms)
+    if folder is None:
+        name = f"DualTrack {transforms.GetNodeReference(IMAGES).GetName()}"
+        folder = hierarchy.CreateFolderItem(hierarchy.GetSceneItemID(), name)
+        hierarchy.SetItemAttribute(folder, _FOLDER, "1")
+    for node in nodes_of(transforms):
+        # Also moves the item that the application has made for the node already.
+        hierarchy.CreateItem(folder, node)
+
+
+def folder_of(node: slicer.vtkMRMLNode) -> int | None:
+    """The result folder that a node lies in, or None."""
+    hierarchy = _hierarchy(node.GetScene())
+    item = hierarchy.GetItemByDataNode(node)
+    parent = hierarchy.GetItemParent(item) if item else 0
+    return parent if parent and hierarchy.GetItemAttribute(parent, _FOLDER) else None
+
+
+def _hierarchy(scene: slicer.vtkMRMLScene) -> slicer.vtkMRMLSubjectHierarchyNode:
+    return slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
+
+
+def _items(hierarchy: slicer.vtkMRMLSubjectHierarchyNode, parent: int, recursive: bool) -> list[int]:
+    items = vtk.vtkIdList()
+    hierarchy.GetItemChildren(parent, items, recursive)
+    return [items.GetId(i) for i in range(items.GetNumberOfIds())]
+
+
+def save_state(scene: slicer.vtkMRMLScene) -> None:
+    """Begin a step of undo, where the scene keeps any."""
+    scene.SaveStateForUndo()
+    if not getattr(scene, _WATCHED, None):
+        events = (slicer.vtkMRMLScene.EndUndoEvent, slicer.vtkMRMLScene.EndRedoEvent)
+        setattr(scene, _WATCHED, [scene.AddObserver(event, _realign) for event in events])
+
+
+def _realign(scene: slicer.vtkMRMLScene, event: object) -> None:
+    """Make browsers, images and folders agree with the result nodes in the scene."""
+    present = [node for node in result_sequences(scene) if node.GetNodeReference(BROWSER) is not None]
+    for transforms in present:
+        restore_references(transforms)
+        connect(transforms)
+        file_result(transforms)
+    # A browser makes a new proxy for a sequence that leaves the scene a moment after its own proxy.
+    proxies = {node.GetNodeReferenceID(PROXY) for node in present}
+    poses = [n for n in nodes_of_class(scene, "vtkMRMLLinearTransformNode") if n.GetAttribute(ROLE) == POSE]
+    remove_nodes(scene, [node for node in poses if node.GetID() not in proxies])
+    placed = {node.GetNodeReferenceID(IMAGES) for node in present}
+    for images in moved_images(scene):
+        if images.GetID() not in placed:
+            disconnect(images)
+
+
+def remove_nodes(scene: slicer.vtkMRMLScene, nodes: Iterable[slicer.vtkMRMLNode]) -> None:
+    """Take nodes, what stores and displays them, and result folders that are empty then out of a scene."""
+    for node in list(nodes):
+        for part in (*_attendants(node), node):
+            if part.GetScene() is scene:
+                scene.RemoveNode(part)
+    hierarchy = _hierarchy(scene)
+    items = _items(hierarchy, hierarchy.GetSceneItemID(), recursive=True)
+    for item in [item for item in items if hierarchy.GetItemAttribute(item, _FOLDER)]:
+        for child in _items(hierarchy, item, recursive=False):
+            node = hierarchy.GetItemDataNode(child)
+            if node is not None and node.GetScene() is None:
+                hierarchy.RemoveItem(child, False, False)
+        if not hierarchy.GetNumberOfItemChildren(item):
+            hierarchy.RemoveItem(item, False, False)
+
+
+def make_undoable(nodes: Iterable[slicer.vtkMRMLNode]) -> None:
+    """Let nodes, and what stores and displays them, take part in undo."""
+    for node in nodes:
+        for part in (node, *_attendants(node)):
+            part.SetUndoEnabled(True)
+
+
+def _attendants(node: slicer.vtkMRMLNode) -> list[slicer.vtkMRMLNode]:
+    """Display and storage nodes of a node, and what volume rendering keeps for it."""
+    parts = []
+    if node.IsA("vtkMRMLDisplayableNode"):
+        parts += [node.GetNthDisplayNode(i) for i in range(node.GetNumberOfDisplayNodes())]
+        parts += [part for d in renderings_of(node) for part in (d.GetVolumePropertyNode(), d.GetROINode())]
+    if node.IsA("vtkMRMLStorableNode"):
+        parts += [node.GetNthStorageNode(i) for i in range(node.GetNumberOfStorageNodes())]
+    return [part for part in parts if part is not None]
 
 
 def _reference(name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import TYPE_CHECKING
 from uuid import uuid4
@@ -10,29 +11,29 @@ import numpy as np
 import slicer
 
 from DualTrackCore.errors import InputError
-from DualTrackCore.trajectory import invert_rigid
+from DualTrackCore.trajectory import Trajectory, invert_rigid
 from DualTrackSlicerLib.scene import paths
-from DualTrackSlicerLib.scene.display import renderVolume
+from DualTrackSlicerLib.scene.display import add_volumes, renderVolume
 from DualTrackSlicerLib.scene.input import SceneSweep
-from DualTrackSlicerLib.scene.nodes import mark, provenance_attributes, remove_empty_folders
-from DualTrackSlicerLib.scene.placement import (
-    FramePoses,
-    FrameQuality,
-    frame_quality,
-    node_motions,
-    poses_of_all_frames,
-    transform_sequence,
+from DualTrackSlicerLib.scene.result_nodes import (
+    RUN,
+    ResultNodes,
+    file_result,
+    make_undoable,
+    nodes_of,
+    remove_nodes,
+    restore_references,
+    save_state,
 )
-from DualTrackSlicerLib.scene.result_nodes import RUN, ResultNodes, file_result, nodes_of
-from DualTrackSlicerLib.scene.tables import add_error_table, add_plots, add_pose_table
-from DualTrackSlicerLib.scene.undo import attendants, make_undoable, save_state
-from DualTrackSlicerLib.scene.volumes import add_volumes
+from DualTrackSlicerLib.scene.tables import FrameQuality, add_error_table, add_plots, add_pose_table, frame_quality
 from DualTrackSlicerLib.scene.wiring import (
     IMAGES,
+    ROLE,
     connect,
     disconnect,
     is_result_sequence,
     sequences_of,
+    transform_sequence,
 )
 
 if TYPE_CHECKING:
@@ -56,43 +57,83 @@ def showResults(scene: slicer.vtkMRMLScene, sceneSweep: SceneSweep, result: RunR
             f"The clip {images.GetName()} has {images.GetNumberOfDataNodes()} frames now and had "
             f"{len(sceneSweep.sweep)} when the run began; run it again."
         )
-    placed = poses_of_all_frames(result.trajectory, result.first_frame, len(sceneSweep.sweep))
-    attributes = {RUN: uuid4().hex, **provenance_attributes(result)}
-    name = images.GetName()
-    transforms = transform_sequence(sceneSweep, node_motions(sceneSweep, placed), f"{name} poses", attributes)
+    placed = _poses_of_all_frames(result.trajectory, result.first_frame, len(sceneSweep.sweep))
+    attributes = {RUN: uuid4().hex, **_provenance_attributes(result)}
+    # What moves the image of each frame to where it was: the first one stays where it was loaded.
+    motions = sceneSweep.node_from_image @ placed.poses @ sceneSweep.image_from_node
+    transforms = transform_sequence(sceneSweep.browser, images, motions, attributes)
     save_state(scene)
     previous = previousResults(sceneSweep.browser, images)
     if previous is not None:
-        _remove(previous)
+        remove_nodes(scene, previous)
     scene.AddNode(transforms)
-    proxy = connect(transforms)
-    made = _add_all(scene, sceneSweep, result, placed, transforms, proxy)
+    made = ResultNodes(None, transforms, connect(transforms))
+    made = _with_estimate(scene, sceneSweep, result, placed, made)
+    made = _with_truth(scene, sceneSweep, result, made)
     _finish(made, attributes)
-    return previousResults(sceneSweep.browser, images)
+    return nodes_of(transforms)
 
 
-def _add_all(
-    scene: slicer.vtkMRMLScene,
-    clip: SceneSweep,
-    result: RunResult,
-    placed: FramePoses,
-    transforms: slicer.vtkMRMLSequenceNode,
-    proxy: slicer.vtkMRMLTransformNode,
+def _poses_of_all_frames(trajectory: Trajectory, first_frame: int, count: int) -> Trajectory:
+    """The poses of a run for all `count` images of its clip; where not valid, those of the nearest valid frame.
+
+    Raises:
+        InputError: frames beyond the clip, or no valid pose.
+    """
+    stop = first_frame + len(trajectory)
+    if first_frame < 0 or stop > count:
+        raise InputError(
+            f"The result is about the frames {first_frame} to {stop - 1} and the clip has {count} frames; "
+            "it is of another clip."
+        )
+    valid = np.zeros(count, bool)
+    valid[first_frame:stop] = trajectory.valid
+    known = np.flatnonzero(valid)
+    if not len(known):
+        raise InputError("The result has no valid pose; there is nothing to show.")
+    frames = np.arange(count)
+    after = known[np.minimum(np.searchsorted(known, frames), len(known) - 1)]
+    before = known[np.maximum(np.searchsorted(known, frames, side="right") - 1, 0)]
+    nearest = np.where(np.abs(frames - before) <= np.abs(after - frames), before, after)
+    return Trajectory(trajectory.poses[nearest - first_frame], valid)
+
+
+def _provenance_attributes(result: RunResult) -> dict[str, str]:
+    """Node attributes that say how a result was made; what the result does not tell is left out.
+
+    Spacing is in mm across columns and down rows, Chunk in frames. Poses that a tracker measured have no model.
+    """
+    report = result.report
+    spacing, source = report.sweep.get("spacing_mm"), report.trajectory["source"]
+    values = {
+        "DualTrack.Model": source.get("model"),
+        "DualTrack.ModelSha256": source.get("weights_sha256"),
+        "DualTrack.Spacing": None if spacing is None else " ".join(f"{value:.9g}" for value in spacing),
+        "DualTrack.Precision": source.get("precision"),
+        "DualTrack.Chunk": source.get("chunk_frames"),
+        "DualTrack.Device": source.get("device"),
+        "DualTrack.Version": report.dualtrack_version,
+        "DualTrack.Date": report.created,
+        "DualTrack.Settings": json.dumps(report.settings, sort_keys=True),
+    }
+    return {name: str(value) for name, value in values.items() if value is not None}
+
+
+def _with_estimate(
+    scene: slicer.vtkMRMLScene, clip: SceneSweep, result: RunResult, placed: Trajectory, made: ResultNodes
 ) -> ResultNodes:
+    """The nodes with volumes, path and table of poses added."""
     name, quality = clip.image_sequence.GetName(), frame_quality(clip, result)
     volume, coverage = add_volumes(scene, result, clip.node_from_image, name)
     if volume is not None:
         renderVolume(volume)
-    trajectory_model, outlines = _add_paths(scene, clip, placed, quality)
-    pose_table = add_pose_table(scene, clip, placed, quality, f"{name} pose table")
-    made = ResultNodes(None, transforms, proxy, volume, coverage, trajectory_model, pose_table, outlines=outlines)
-    if result.evaluation is None or clip.sweep.tracked is None:
-        return made
-    return _with_truth(scene, clip, result, made)
+    tube, outlines = _add_paths(scene, clip, placed, quality)
+    table = add_pose_table(scene, clip, placed, quality, f"{name} pose table")
+    return replace(made, volume=volume, coverage=coverage, trajectory_model=tube, outlines=outlines, pose_table=table)
 
 
 def _add_paths(
-    scene: slicer.vtkMRMLScene, clip: SceneSweep, placed: FramePoses, quality: FrameQuality
+    scene: slicer.vtkMRMLScene, clip: SceneSweep, placed: Trajectory, quality: FrameQuality
 ) -> tuple[slicer.vtkMRMLModelNode, list[slicer.vtkMRMLModelNode]]:
     """The tube, and the outlines of the first and the last valid frame."""
     name = clip.image_sequence.GetName()
@@ -119,6 +160,8 @@ def _tube_radius(corners: np.ndarray) -> float:
 
 def _with_truth(scene: slicer.vtkMRMLScene, clip: SceneSweep, result: RunResult, made: ResultNodes) -> ResultNodes:
     """The nodes with the true path, errors and plots added; the truth is laid over the first frame valid in both."""
+    if result.evaluation is None or clip.sweep.tracked is None:
+        return made
     name, estimated = clip.image_sequence.GetName(), result.trajectory
     frames = slice(result.first_frame, result.first_frame + len(estimated))
     tracked, valid = clip.sweep.tracked.poses[frames], clip.sweep.tracked.valid[frames]
@@ -142,8 +185,12 @@ def _finish(made: ResultNodes, attributes: dict[str, str]) -> None:
     for node in (made.volume, made.coverage, made.trajectory_model, made.truth_model, *made.outlines):
         if node is not None:
             node.SetAndObserveTransformNodeID(base)
-    mark(made, attributes)
-    made.remember()
+    for node in made:
+        for name, value in attributes.items():
+            node.SetAttribute(name, value)
+    for role, node in made.by_role():
+        node.SetAttribute(ROLE, role)
+    restore_references(made.transform_sequence)
     make_undoable(made)
     file_result(made.transform_sequence)
 
@@ -170,15 +217,6 @@ def removeResults(nodes: ResultNodes) -> None:
         return
     images = nodes.transform_sequence.GetNodeReference(IMAGES)
     save_state(scene)
-    _remove(nodes)
+    remove_nodes(scene, nodes)
     if images is not None:
         disconnect(images)
-
-
-def _remove(nodes: ResultNodes) -> None:
-    scene = nodes.transform_sequence.GetScene()
-    for node in list(nodes):
-        for part in (*attendants(node), node):
-            if part.GetScene() is scene:
-                scene.RemoveNode(part)
-    remove_empty_folders(scene)

@@ -1,4 +1,4 @@
-"""Tables of each frame (poses, quality, errors), and plots of the errors."""
+"""What is known of each frame of a run (poses, quality, errors) as tables, and plots of the errors."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from vtk.util.numpy_support import numpy_to_vtk
 from DualTrackCore.errors import InputError
 from DualTrackCore.trajectory import Trajectory
 from DualTrackSlicerLib.scene.input import SceneSweep
-from DualTrackSlicerLib.scene.nodes import free_name
-from DualTrackSlicerLib.scene.placement import FramePoses, FrameQuality
+from DualTrackSlicerLib.scene.nodes import add_node
 
 if TYPE_CHECKING:
     from DualTrackCore.run.results import RunResult
@@ -24,12 +23,40 @@ FRAME, INDEX, VALID = "Frame", "Index value", "Valid"
 MATRIX_COLUMNS = tuple(f"m{row}{column}" for row in range(3) for column in range(4))
 
 #: Errors of a frame by their name in an evaluation.
-ERRORS = {
-    "global_error_mm": "Global error (mm)",
-    "local_error_mm": "Local error (mm)",
-    "drift_mm": "Drift (mm)",
-}
+ERRORS = {"global_error_mm": "Global error (mm)", "local_error_mm": "Local error (mm)", "drift_mm": "Drift (mm)"}
 AXES = ("x", "y", "z")
+
+
+class FrameQuality(NamedTuple):
+    """Numbers for each image of a clip; NaN where they are not known.
+
+    Attributes:
+        step_mm: [N] way of the image centre since the frame before.
+        turn_deg: [N] rotation since the frame before.
+        speed: [N] way a second, or a frame where times are unknown.
+        speed_unit: "mm/s" or "mm/frame".
+    """
+
+    step_mm: np.ndarray
+    turn_deg: np.ndarray
+    speed: np.ndarray
+    speed_unit: str
+
+
+def frame_quality(clip: SceneSweep, result: RunResult) -> FrameQuality:
+    """The quality of every frame of a clip from the trajectory of a run."""
+    count, start = len(clip.sweep), result.first_frame
+    relative = result.trajectory.relative
+    used = slice(start + 1, start + len(result.trajectory))
+    step, turn = np.full(count, np.nan), np.full(count, np.nan)
+    step[used] = np.linalg.norm(relative[:, :3, 3], axis=1)
+    cosine = (np.trace(relative[:, :3, :3], axis1=1, axis2=2) - 1) / 2
+    turn[used] = np.rad2deg(np.arccos(np.clip(cosine, -1, 1)))
+    speed, unit = step, "mm/frame"
+    if clip.sweep.timestamps_s is not None:
+        seconds = np.diff(clip.sweep.timestamps_s, prepend=np.nan)
+        speed, unit = np.divide(step, seconds, out=np.full(count, np.nan), where=seconds > 0), "mm/s"
+    return FrameQuality(step, turn, speed, unit)
 
 
 class Column(NamedTuple):
@@ -41,7 +68,7 @@ class Column(NamedTuple):
 
 
 def add_pose_table(
-    scene: slicer.vtkMRMLScene, clip: SceneSweep, placed: FramePoses, quality: FrameQuality, name: str
+    scene: slicer.vtkMRMLScene, clip: SceneSweep, placed: Trajectory, quality: FrameQuality, name: str
 ) -> slicer.vtkMRMLTableNode:
     """A row for each image: its pose in frame0 and what is known of it.
 
@@ -110,10 +137,9 @@ def _add_table(scene: slicer.vtkMRMLScene, columns: Sequence[Column], name: str)
     for column in columns:
         table.AddColumn(_array(column))
     node = slicer.vtkMRMLTableNode()
-    node.SetName(free_name(scene, name))
     node.SetAndObserveTable(table)
     node.SetUseColumnTitleAsColumnHeader(True)
-    scene.AddNode(node)
+    add_node(scene, node, name)
     for column in columns:
         node.SetColumnDescription(column.name, column.description)
     return node
@@ -145,12 +171,10 @@ def add_plots(
         name: of the clip.
     """
     solid, dashed = slicer.vtkMRMLPlotSeriesNode.LineStyleSolid, slicer.vtkMRMLPlotSeriesNode.LineStyleDash
-    errors = [
-        _add_series(scene, table, title, title.removesuffix(" (mm)"), colour, solid)
-        for title, colour in zip(ERRORS.values(), _COLOURS, strict=True)
-    ]
+    titled = zip(ERRORS.values(), _COLOURS, strict=True)
+    errors = [_add_series(scene, table, title, colour, solid) for title, colour in titled]
     paths = [
-        _add_series(scene, table, f"{who} {axis} (mm)", f"{who} {axis}", colour, style)
+        _add_series(scene, table, f"{who} {axis} (mm)", colour, style)
         for who, style in (("Estimated", solid), ("True", dashed))
         for axis, colour in zip(AXES, _COLOURS, strict=True)
     ]
@@ -162,15 +186,10 @@ def add_plots(
 
 
 def _add_series(
-    scene: slicer.vtkMRMLScene,
-    table: slicer.vtkMRMLTableNode,
-    column: str,
-    name: str,
-    colour: tuple[float, float, float],
-    style: int,
+    scene: slicer.vtkMRMLScene, table: slicer.vtkMRMLTableNode, column: str, colour: tuple[float, ...], style: int
 ) -> slicer.vtkMRMLPlotSeriesNode:
     series = slicer.vtkMRMLPlotSeriesNode()
-    series.SetName(name)
+    series.SetName(column.removesuffix(" (mm)"))
     scene.AddNode(series)
     series.SetAndObserveTableNodeID(table.GetID())
     series.SetXColumnName(FRAME)
@@ -186,9 +205,7 @@ def _add_series(
 def _add_chart(
     scene: slicer.vtkMRMLScene, series: list[slicer.vtkMRMLPlotSeriesNode], name: str, y_title: str
 ) -> slicer.vtkMRMLPlotChartNode:
-    chart = slicer.vtkMRMLPlotChartNode()
-    chart.SetName(free_name(scene, name))
-    scene.AddNode(chart)
+    chart = add_node(scene, slicer.vtkMRMLPlotChartNode(), name)
     for node in series:
         chart.AddAndObservePlotSeriesNodeID(node.GetID())
     chart.SetTitle(name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import slicer
@@ -17,43 +17,35 @@ from DualTrackSlicerLib.scene.wiring import is_result_sequence, parent_of_clip, 
 _NAME = re.compile(r"([A-Z][A-Za-z0-9]*?)To([A-Z][A-Za-z0-9]*?)(?:Transform)?(?:[ _(].*)?")
 
 
-@dataclass(frozen=True)
-class SceneTracking:
+class SceneTracking(NamedTuple):
     """Where the image node of each frame lies in a world that does not move.
 
     Attributes:
-        world_from_node: [N, 4, 4] float64, mm; NaN where `valid` is false.
-        valid: [N] bool.
-        sequence: the transform sequence next to the image.
-        sentence: how it was found.
+        sentence: how it was found, or why there is none.
+        world_from_node: [N, 4, 4] float64, mm; NaN where a frame has no pose. None where the clip is not tracked.
+        sequence: the transform sequence next to the image, or None.
     """
 
-    world_from_node: np.ndarray
-    valid: np.ndarray
-    sequence: slicer.vtkMRMLSequenceNode
     sentence: str
+    world_from_node: np.ndarray | None = None
+    sequence: slicer.vtkMRMLSequenceNode | None = None
 
 
-def find_tracking(
-    browser: slicer.vtkMRMLSequenceBrowserNode, images: slicer.vtkMRMLSequenceNode
-) -> tuple[SceneTracking | None, str]:
-    """The tracking of a clip, and a sentence that says how it was found or why there is none.
+def find_tracking(browser: slicer.vtkMRMLSequenceBrowserNode, images: slicer.vtkMRMLSequenceNode) -> SceneTracking:
+    """The tracking of a clip.
 
     What the scene shows counts first: the transforms above the image. Where none of these moves, transform sequences
     of the browser with names as PLUS gives them (ImageToReference, ...) are multiplied out from the image to the
     reference. The results of earlier runs do not count.
     """
-    above = _above_image(browser, images)
-    if above is not None:
-        return above, above.sentence
     others = [node for node in sequences_of(browser) if _is_tracking(node)]
-    named = _by_name(others, images)
-    if named is not None:
-        return named, named.sentence
+    tracking = _above_image(browser, images) or _by_name(others, images)
+    if tracking is not None:
+        return tracking
     if not others:
-        return None, "Not tracked: the browser holds no transform sequence."
+        return SceneTracking("Not tracked: the browser holds no transform sequence.")
     names = ", ".join(sorted(node.GetName() for node in others))
-    return None, (
+    return SceneTracking(
         f"Not tracked: the browser holds {names}, but neither is the image below one of them, nor do their names "
         "lead from Image to Reference; put the image below the transform that places it."
     )
@@ -68,25 +60,23 @@ def _above_image(
     browser: slicer.vtkMRMLSequenceBrowserNode, images: slicer.vtkMRMLSequenceNode
 ) -> SceneTracking | None:
     """The product of the transforms above the image, if one of them comes from a sequence of the browser."""
-    count, moving = images.GetNumberOfDataNodes(), []
-    product = TransformTrack(np.broadcast_to(np.eye(4), (count, 4, 4)), np.ones(count, bool))
+    moving, world_from_node = [], np.tile(np.eye(4), (images.GetNumberOfDataNodes(), 1, 1))
     link = parent_of_clip(browser, images)
     while link is not None:
         sequence = browser.GetSequenceNode(link)
         if sequence is not None and _is_tracking(sequence):
             moving.append(sequence)
-            track = _track(sequence, images)
+            matrices = _track(sequence, images).matrices
         else:
-            still = matrix_to_parent(link)
-            if still is None:
+            matrices = matrix_to_parent(link)
+            if matrices is None:
                 return None
-            track = TransformTrack(np.broadcast_to(still, (count, 4, 4)), np.ones(count, bool))
-        product = TransformTrack(track.matrices @ product.matrices, track.valid & product.valid)
+        world_from_node = matrices @ world_from_node
         link = link.GetParentTransformNode()
     if not moving:
         return None
     names = " and ".join(node.GetName() for node in moving)
-    return SceneTracking(product.matrices, product.valid, moving[0], f"Tracked: the image lies below {names}.")
+    return SceneTracking(f"Tracked: the image lies below {names}.", world_from_node, moving[0])
 
 
 def _by_name(sequences: list[slicer.vtkMRMLSequenceNode], images: slicer.vtkMRMLSequenceNode) -> SceneTracking | None:
@@ -100,12 +90,8 @@ def _by_name(sequences: list[slicer.vtkMRMLSequenceNode], images: slicer.vtkMRML
     if chain.world_from_pixel is None:
         return None
     step = chain.way[:2]
-    return SceneTracking(
-        chain.world_from_pixel.matrices,
-        chain.world_from_pixel.valid,
-        named.get(step) or named[step[::-1]],
-        f"Tracked: {' to '.join(chain.way)}.",
-    )
+    sequence = named.get(step) or named[step[::-1]]
+    return SceneTracking(f"Tracked: {' to '.join(chain.way)}.", chain.world_from_pixel.matrices, sequence)
 
 
 def _track(transforms: slicer.vtkMRMLSequenceNode, images: slicer.vtkMRMLSequenceNode) -> TransformTrack:

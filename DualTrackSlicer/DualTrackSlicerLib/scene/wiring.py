@@ -1,4 +1,4 @@
-"""Parents the image node of a clip to the transform that moves it, and restores its former parent.
+"""The transforms of a run: made, put above the image node of a clip, and taken away again.
 
 The transform sequence of a run is synchronized in the browser of the clip, and its proxy becomes the parent of the
 image proxy. Stepping copies over the attributes and references of proxies, so everything to be remembered is kept on
@@ -7,10 +7,12 @@ sequence nodes.
 
 from __future__ import annotations
 
+import numpy as np
 import slicer
 import vtk
 
-from DualTrackSlicerLib.scene.nodes import as_list, nodes_of_class
+from DualTrackCore.errors import InputError
+from DualTrackSlicerLib.scene.nodes import as_list, nodes_of_class, to_vtk
 
 #: Attribute of every node that a run makes; on the transform sequence :data:`POSES`, on its items :data:`POSE`.
 ROLE = "DualTrack.Role"
@@ -46,7 +48,7 @@ def parent_of_clip(
     return parent
 
 
-def still_parent(
+def _still_parent(
     browser: slicer.vtkMRMLSequenceBrowserNode, images: slicer.vtkMRMLSequenceNode
 ) -> slicer.vtkMRMLTransformNode | None:
     """The nearest transform above the image with nothing that moves above it: the parent of results, too."""
@@ -56,6 +58,47 @@ def still_parent(
         link = link.GetParentTransformNode()
         base = link if moving else base
     return base
+
+
+def transform_sequence(
+    browser: slicer.vtkMRMLSequenceBrowserNode,
+    images: slicer.vtkMRMLSequenceNode,
+    motions: np.ndarray,
+    attributes: dict[str, str],
+) -> slicer.vtkMRMLSequenceNode:
+    """A sequence of linear transforms with the index values of the images, neither in the scene nor in the browser yet.
+
+    Args:
+        motions: [N, 4, 4] local RAS to local RAS, mm, one for each image.
+        attributes: of the sequence and of its transforms.
+
+    Raises:
+        InputError: index values that the sequence of images does not tell apart.
+    """
+    sequence = slicer.vtkMRMLSequenceNode()
+    sequence.SetIndexType(images.GetIndexType())
+    sequence.SetIndexName(images.GetIndexName())
+    sequence.SetIndexUnit(images.GetIndexUnit())
+    sequence.SetNumericIndexValueTolerance(images.GetNumericIndexValueTolerance())
+    template = slicer.vtkMRMLLinearTransformNode()
+    for node, role in ((sequence, POSES), (template, POSE)):
+        node.SetName(f"{images.GetName()} poses")
+        for key, value in {**attributes, ROLE: role}.items():
+            node.SetAttribute(key, value)
+    values = [images.GetNthIndexValue(number) for number in range(images.GetNumberOfDataNodes())]
+    for value, motion in zip(values, motions, strict=True):
+        template.SetMatrixTransformToParent(to_vtk(motion))
+        sequence.SetDataNodeAtValue(template, value)
+    # A browser reuses the item before a missing one without a word, so every image must have its own transform.
+    if [sequence.GetNthIndexValue(number) for number in range(sequence.GetNumberOfDataNodes())] != values:
+        raise InputError(
+            f"The index values of {images.GetName()} lie closer together than its tolerance of "
+            f"{images.GetNumericIndexValueTolerance():g}, so frames cannot be told apart; load the clip with the frame "
+            "number as index."
+        )
+    sequence.SetNodeReferenceID(IMAGES, images.GetID())
+    sequence.SetNodeReferenceID(BROWSER, browser.GetID())
+    return sequence
 
 
 def connect(transforms: slicer.vtkMRMLSequenceNode) -> slicer.vtkMRMLTransformNode:
@@ -68,8 +111,11 @@ def connect(transforms: slicer.vtkMRMLSequenceNode) -> slicer.vtkMRMLTransformNo
         The transform proxy.
     """
     browser, images = transforms.GetNodeReference(BROWSER), transforms.GetNodeReference(IMAGES)
-    base = still_parent(browser, images)
-    _remember_parent(browser, images)
+    base = _still_parent(browser, images)
+    if not images.GetAttribute(_MOVED):
+        parent = parent_of_clip(browser, images)
+        images.SetNodeReferenceID(_BASE, None if parent is None else parent.GetID())
+        images.SetAttribute(_MOVED, "1")
     proxy = _proxy(browser, transforms)
     transforms.SetNodeReferenceID(PROXY, proxy.GetID())
     proxy.SetAndObserveTransformNodeID(None if base is None else base.GetID())
@@ -98,14 +144,6 @@ def _proxy(
         proxy = browser.AddProxyNode(former, transforms, False)
     browser.EndModify(modified)
     return proxy
-
-
-def _remember_parent(browser: slicer.vtkMRMLSequenceBrowserNode, images: slicer.vtkMRMLSequenceNode) -> None:
-    if images.GetAttribute(_MOVED):
-        return
-    parent = parent_of_clip(browser, images)
-    images.SetNodeReferenceID(_BASE, None if parent is None else parent.GetID())
-    images.SetAttribute(_MOVED, "1")
 
 
 def disconnect(images: slicer.vtkMRMLSequenceNode) -> None:
