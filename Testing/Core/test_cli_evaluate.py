@@ -8,13 +8,12 @@ from oracle import tiny_model
 from training_data import tracked_sweep, write_sweeps
 
 from DualTrackCore.cli import main
-from DualTrackCore.errors import InputError
 from DualTrackCore.evaluation import evaluate
 from DualTrackCore.io import save_sweep
 from DualTrackCore.network.model import save_model
 from DualTrackCore.research.comparison import Identity
 from DualTrackCore.research.comparison.summaries import SHOWN
-from DualTrackCore.research.datasets.held_out import calibration_simulations, held_out_simulations, simulate_all
+from DualTrackCore.research.datasets import simulated_dataset
 from DualTrackCore.research.simulation import FAMILIES
 from DualTrackCore.research.training import load_recipe
 
@@ -162,7 +161,7 @@ def test_a_cancelled_command_says_what_is_kept(files, tmp_path, capsys, monkeypa
 
 def test_held_out_sweeps_share_nothing_with_those_of_training():
     data = load_recipe("mini/fusion").data
-    held_out, calibration = held_out_simulations(), calibration_simulations()
+    held_out, calibration = ([e.simulation for e in simulated_dataset(which)] for which in ("held-out", "simulated"))
     assert len(held_out) == 2 * len(FAMILIES)
     assert sorted(job.family for job in held_out) == sorted(2 * FAMILIES)
     assert min(job.seed for job in held_out) >= max(*data.seeds, *data.validation_seeds)
@@ -170,16 +169,15 @@ def test_held_out_sweeps_share_nothing_with_those_of_training():
     assert len({job.seed for job in held_out}) == len(held_out)
     assert all(data.seeds[0] <= job.seed < data.seeds[1] for job in calibration)
     assert {job.family for job in calibration} == set(FAMILIES)
-    with pytest.raises(InputError, match="at least 2"):
-        held_out_simulations(frames=1)
 
 
 def test_stored_simulations_are_taken_up_again_and_equal_fresh_ones(tmp_path):
-    jobs = held_out_simulations(2, 3, (40, 48), (0.3, 0.3))
-    simulate_all(jobs, tmp_path)
+    small = {"count": 2, "frames": 3, "frame_size": (40, 48), "spacing_mm": (0.3, 0.3)}
+    stored, fresh = simulated_dataset(**small, folder=tmp_path), simulated_dataset(**small)
+    first = [stored.load(name) for name in stored.names]
     written = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
-    named = simulate_all(jobs, tmp_path)
+    again = [stored.load(name) for name in stored.names]
     assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == written
-    assert [name for name, _ in named] == [f"{job.family} {job.seed}" for job in jobs]
-    for (_, sweep), job in zip(named, jobs, strict=True):
-        np.testing.assert_array_equal(sweep.window(0, 3), job.sweep().window(0, 3))
+    for name, one, other in zip(fresh.names, first, again, strict=True):
+        np.testing.assert_array_equal(one.window(0, 3), fresh.load(name).window(0, 3))
+        np.testing.assert_array_equal(other.window(0, 3), one.window(0, 3))

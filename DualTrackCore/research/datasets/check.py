@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import numpy as np
 
 from DualTrackCore.errors import DatasetError, InputError, OutOfMemoryError, SweepError
 from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter, Stage
-from DualTrackCore.research.datasets.dataset import COPY_AGAIN, Dataset, Entry, Finding
-from DualTrackCore.research.datasets.layout import overlaps
+from DualTrackCore.research.datasets.dataset import COPY_AGAIN, Dataset, Entry, Finding, overlaps
 from DualTrackCore.research.datasets.opening import find_layout
 from DualTrackCore.research.datasets.simulated_entries import SimulatedEntry
 from DualTrackCore.sweep import Sweep
-
-ON_BAD = ("refuse", "skip")
 
 #: What reading a file can raise that is the file's fault.
 _FAULTS = (InputError, OutOfMemoryError, OSError)
@@ -60,13 +58,11 @@ def check_dataset(
         if not entries:
             findings.append(Finding(Path(place), None, f"the split {split} is empty", "add sweeps to it"))
     sizes: list[tuple[Entry, tuple[int, int]]] = []
-    for done, entry in enumerate(entries):
-        reporter.report(Stage.CHECKING, done, len(entries))
-        found, size = examine(layout.examined(entry), deep, tolerated, reporter)
-        findings += found
+    for entry in _each(entries, reporter):
+        problems, size = examine(layout.examined(entry), deep, tolerated, reporter)
+        findings += problems
         if size is not None:
             sizes.append((entry, size))
-    reporter.report(Stage.CHECKING, len(entries), len(entries))
     return findings + _odd_sizes(sizes)
 
 
@@ -89,18 +85,13 @@ def usable(
     Raises:
         DatasetError: a sweep cannot be used and `on_bad` is "refuse", or no sweep can be used.
     """
-    if on_bad not in ON_BAD:
-        raise DatasetError(f"{on_bad!r} says nothing about bad sweeps; choose {' or '.join(ON_BAD)}.")
+    if on_bad not in ("refuse", "skip"):
+        raise DatasetError(f"{on_bad!r} says nothing about bad sweeps; choose refuse or skip.")
     _require_fraction(tolerated)
     reporter = Reporter(progress, cancelled)
-    findings: list[Finding] = []
-    good = []
-    for done, entry in enumerate(dataset):
-        reporter.report(Stage.CHECKING, done, len(dataset))
-        found, _ = examine(entry, deep, tolerated, reporter)
-        findings += found
-        good += [] if found else [entry.name]
-    reporter.report(Stage.CHECKING, len(dataset), len(dataset))
+    problems = {entry.name: examine(entry, deep, tolerated, reporter)[0] for entry in _each(dataset, reporter)}
+    findings = [finding for of_sweep in problems.values() for finding in of_sweep]
+    good = [name for name, of_sweep in problems.items() if not of_sweep]
     if findings and on_bad == "refuse":
         raise DatasetError(
             f"{len(dataset) - len(good)} of {len(dataset)} sweeps of {dataset.name} cannot be used, the first: "
@@ -109,6 +100,14 @@ def usable(
     if not good:
         raise DatasetError(f"None of the {len(dataset)} sweeps of {dataset.name} can be used, the first: {findings[0]}")
     return dataset.subset(good), findings
+
+
+def _each(entries: Collection[Entry], reporter: Reporter) -> Iterator[Entry]:
+    """The entries one by one, the progress reported."""
+    for done, entry in enumerate(entries):
+        reporter.report(Stage.CHECKING, done, len(entries))
+        yield entry
+    reporter.report(Stage.CHECKING, len(entries), len(entries))
 
 
 def examine(
@@ -145,7 +144,6 @@ def _of_poses(entry: Entry, sweep: Sweep, tolerated: float) -> list[Finding]:
     if tracked.estimated_by is not None:
         problem = f"its poses were estimated from the images by {tracked.estimated_by}, not measured"
         return [Finding(entry.path, entry.name, problem, "give measured poses, or leave the sweep out")]
-    blank = int((~sweep.frame_valid).sum())
     bad = ~tracked.valid | ~sweep.frame_valid
     lost = int(bad.sum())
     if lost <= tolerated * count and count - lost >= 2:
@@ -154,10 +152,10 @@ def _of_poses(entry: Entry, sweep: Sweep, tolerated: float) -> list[Finding]:
     reasons = {
         "poses that are not finite": not_finite,
         "poses that are invalid or not rigid": int((~tracked.valid).sum()) - not_finite,
-        "frames marked as missing": blank,
+        "frames marked as missing": int((~sweep.frame_valid).sum()),
     }
-    told = ", ".join(f"{number} {what}" for what, number in reasons.items() if number)
-    problem = f"{lost} of {count} frames cannot be used, the first is frame {int(np.argmax(bad))} ({told})"
+    counted = ", ".join(f"{number} {what}" for what, number in reasons.items() if number)
+    problem = f"{lost} of {count} frames cannot be used, the first is frame {int(np.argmax(bad))} ({counted})"
     return [Finding(entry.path, entry.name, problem, "cut these frames off, leave the sweep out, or tolerate them")]
 
 
@@ -185,16 +183,12 @@ def _odd_sizes(sizes: list[tuple[Entry, tuple[int, int]]]) -> list[Finding]:
     if not sizes:
         return []
     height, width = Counter(size for _, size in sizes).most_common(1)[0][0]
-    return [
-        Finding(
-            entry.path,
-            entry.name,
-            f"its frames have {size[1]} x {size[0]} pixels, those of most sweeps {width} x {height}",
-            "crop them alike, or leave the sweep out",
-        )
-        for entry, size in sizes
-        if size != (height, width)
-    ]
+    findings = []
+    for entry, size in sizes:
+        if size != (height, width):
+            problem = f"its frames have {size[1]} x {size[0]} pixels, those of most sweeps {width} x {height}"
+            findings.append(Finding(entry.path, entry.name, problem, "crop them alike, or leave the sweep out"))
+    return findings
 
 
 def _require_fraction(tolerated: float) -> None:

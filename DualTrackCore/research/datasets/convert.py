@@ -17,8 +17,8 @@ from DualTrackCore.io import load_sweep, save_sweep
 from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter, Stage
 from DualTrackCore.research.datasets.check import examine, usable
 from DualTrackCore.research.datasets.dataset import Dataset, Entry, Finding
-from DualTrackCore.research.datasets.file_entry import write_landmarks_csv
-from DualTrackCore.research.datasets.sweep_table import (
+from DualTrackCore.research.datasets.file_entry import FileEntry, write_landmarks_csv
+from DualTrackCore.research.datasets.opening import (
     LANDMARKS_COLUMN,
     NAME_COLUMN,
     PATH_COLUMN,
@@ -34,7 +34,7 @@ _COLUMNS = ("index", NAME_COLUMN, PATH_COLUMN, SPLIT_COLUMN, LANDMARKS_COLUMN)
 _SAME_POSES = 1e-6
 
 #: Temporary files of :func:`~DualTrackCore.files.replacing`, left behind where a process was killed.
-_LEFT_BEHIND = re.compile(r"\.[0-9a-f]{8}-.+\.(h5|csv)")
+_UNFINISHED = re.compile(r"\.[0-9a-f]{8}-.+\.(h5|csv)")
 
 
 @dataclass(frozen=True)
@@ -52,16 +52,6 @@ class Conversion:
     written: tuple[str, ...]
     kept: tuple[str, ...]
     skipped: tuple[Finding, ...]
-
-
-@dataclass(frozen=True)
-class _Row:
-    """A row of the table."""
-
-    name: str
-    path: Path
-    split: str
-    landmarks: Path | None
 
 
 def convert_dataset(
@@ -98,7 +88,7 @@ def convert_dataset(
     folder, reporter = Path(folder), Reporter(progress, cancelled)
     targets, others = _targets(dataset, folder), _other_rows(dataset, folder)
     dataset, skipped = usable(dataset, on_bad, tolerated=tolerated, progress=progress, cancelled=cancelled)
-    _remove_left_behind({targets[name].parent for name in dataset.names})
+    _remove_unfinished({targets[name].parent for name in dataset.names})
     written, kept = [], []
     for done, entry in enumerate(dataset):
         reporter.report(Stage.CONVERTING, done, len(dataset))
@@ -115,9 +105,10 @@ def convert_dataset(
                 raise DatasetError(
                     f"{skipped[-1]} {done} of {len(dataset)} sweeps are finished and stay; --on-bad skip leaves it out."
                 ) from error
-    finished = dataset.subset([name for name in dataset.names if name in {*written, *kept}])
-    rows = [_row(entry, targets[entry.name], entry.split or default_split) for entry in finished]
-    table = _write_table(folder, others + rows)
+    rows = others + [
+        _row(entry, targets[entry.name], default_split) for entry in dataset if entry.name in {*written, *kept}
+    ]
+    table = _write_table(folder, rows)
     reporter.report(Stage.CONVERTING, len(dataset), len(dataset))
     return Conversion(table, tuple(written), tuple(kept), tuple(skipped))
 
@@ -180,51 +171,44 @@ def _write(entry: Entry, target: Path, cancelled: CancelledCallback | None) -> N
 
 def _damage(entry: Entry, tolerated: float, error: InputError, reporter: Reporter) -> Finding:
     """What a thorough look says about a sweep whose copying failed."""
-    found, _ = examine(entry, True, tolerated, reporter)
-    return (
-        found[0] if found else Finding(entry.path, entry.name, "cannot be converted", "copy the file again", str(error))
-    )
+    findings, _ = examine(entry, True, tolerated, reporter)
+    findings.append(Finding(entry.path, entry.name, "cannot be converted", "copy the file again", str(error)))
+    return findings[0]
 
 
 def _landmarks_path(target: Path) -> Path:
     return target.with_name(f"{target.stem}.landmarks.csv")
 
 
-def _row(entry: Entry, path: Path, split: str) -> _Row:
+def _row(entry: Entry, path: Path, default_split: str) -> FileEntry:
     marks = _landmarks_path(path)
-    return _Row(entry.name, path, split, marks if marks.is_file() else None)
+    split = entry.split or default_split
+    return FileEntry(entry.name, path, split, landmark_file=marks if marks.is_file() else None)
 
 
-def _other_rows(dataset: Dataset, folder: Path) -> list[_Row]:
+def _other_rows(dataset: Dataset, folder: Path) -> list[Entry]:
     """Rows of a table that is there already, without those of the sweeps that are converted."""
-    if not (folder / TABLE_NAME).is_file():
-        return []
-    return [
-        _Row(entry.name, entry.path, entry.split or "", entry.landmark_file)
-        for entry in Table(folder / TABLE_NAME).entries()
-        if entry.name not in dataset.names
-    ]
+    table = folder / TABLE_NAME
+    rows = Table(table).entries() if table.is_file() else ()
+    return [row for row in rows if row.name not in dataset.names]
 
 
-def _write_table(folder: Path, rows: list[_Row]) -> Path:
+def _write_table(folder: Path, rows: list[FileEntry]) -> Path:
     path = folder / TABLE_NAME
 
-    def below(place: Path) -> str:
-        return Path(os.path.relpath(place, folder)).as_posix()
+    def below(place: Path | None) -> str:
+        return "" if place is None else Path(os.path.relpath(place, folder)).as_posix()
 
     with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(_COLUMNS)
         for index, row in enumerate(rows):
-            writer.writerow(
-                [index, row.name, below(row.path), row.split, "" if row.landmarks is None else below(row.landmarks)]
-            )
+            writer.writerow([index, row.name, below(row.path), row.split, below(row.landmark_file)])
     return path
 
 
-def _remove_left_behind(folders: Iterable[Path]) -> None:
-    """Remove the unfinished files of a run that was killed."""
-    for folder in folders:
-        for path in folder.iterdir() if folder.is_dir() else ():
-            if _LEFT_BEHIND.fullmatch(path.name):
-                path.unlink(missing_ok=True)
+def _remove_unfinished(folders: Iterable[Path]) -> None:
+    """Remove what a run that was killed has left."""
+    for path in [path for folder in folders if folder.is_dir() for path in folder.iterdir()]:
+        if _UNFINISHED.fullmatch(path.name):
+            path.unlink(missing_ok=True)

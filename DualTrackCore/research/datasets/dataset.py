@@ -1,8 +1,10 @@
-"""A data set of tracked sweeps: its entries, and findings: what is wrong with it and what to do about that."""
+"""A data set of tracked sweeps: its entries, how it lies in files, and what is wrong with it."""
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,17 +90,12 @@ class Dataset:
     """
 
     def __init__(self, name: str, entries: Sequence[Entry]) -> None:
-        """Args: name: of the whole; entries: of unique names.
-
-        Raises:
-            DatasetError: two entries have one name.
-        """
+        """Raises :class:`DatasetError` where two entries have one name."""
         self.name = name
         self._entries = {entry.name: entry for entry in entries}
         self.names: tuple[str, ...] = tuple(self._entries)
         if len(self.names) < len(entries):
-            seen: set[str] = set()
-            twice = next(entry.name for entry in entries if entry.name in seen or seen.add(entry.name))
+            twice = next(sweep for sweep, count in Counter(e.name for e in entries).items() if count > 1)
             places = [str(entry.path) for entry in entries if entry.name == twice]
             raise DatasetError(f"The sweep {twice} is twice in {name}: {' and '.join(places)}; keep one of the two.")
 
@@ -121,7 +118,7 @@ class Dataset:
             raise DatasetError(f"{self.name} has no sweep {name!r}; it has {some or 'none at all'}.") from None
 
     def load(self, name: str) -> Sweep:
-        """One sweep, with images, poses and a pixel spacing; frames are read when they are asked for.
+        """One sweep, with images, poses and a pixel spacing.
 
         Poses that are no rigid motions come marked invalid (`sweep.tracked.valid`); `check_dataset` names them.
 
@@ -153,3 +150,66 @@ class Dataset:
             there = ", ".join(sorted({entry.split for entry in self if entry.split})) or "none"
             raise DatasetError(f"{self.name} has no sweep whose split is {split} (splits there: {there}).")
         return self.subset(chosen)
+
+
+class Layout(ABC):
+    """How a data set lies in files.
+
+    Args:
+        place: the folder or file.
+        calibration: that the user gives for all sweeps.
+
+    Attributes:
+        name: what to call the data set.
+        kind: words for people.
+    """
+
+    kind: str
+
+    def __init__(self, place: Path, calibration: Path | None = None) -> None:
+        self.place, self.name, self._calibration = place, place.resolve().name, calibration
+
+    @abstractmethod
+    def entries(self) -> tuple[Entry, ...]:
+        """The sweeps, in a fixed order, names not yet known to be unique; no sweep is opened.
+
+        Raises:
+            DatasetError: the list itself cannot be read.
+        """
+
+    @abstractmethod
+    def findings(self) -> Iterator[Finding]:
+        """What is wrong with the set as a whole and comes up in the loading of no sweep; no frame is read."""
+
+    def examined(self, entry: Entry) -> Entry:
+        """The entry, or one that loads although its calibration, which `findings` reports once for all, is missing."""
+        return entry
+
+
+def overlaps(entries: Iterable[Entry]) -> Iterator[Finding]:
+    """Sweeps that are there twice, by name or file: a mean would count them twice, or mix training and validation."""
+    by_name: dict[str, Entry] = {}
+    by_file: dict[str, Entry] = {}
+    for entry in entries:
+        file = os.path.abspath(entry.path)
+        first = by_name.setdefault(entry.name, entry)
+        if first is entry:
+            first = by_file.setdefault(file, entry)
+        if first is entry:
+            continue
+        splits = sorted({split for split in (first.split, entry.split) if split})
+        if len(splits) == 2:
+            problem = f"the sweep {entry.name} is in two splits, {splits[0]} and {splits[1]}"
+        else:
+            problem = f"the sweep {entry.name} is listed twice"
+        other = "" if os.path.abspath(first.path) == file else f", the other file is {first.path}"
+        yield Finding(entry.path, entry.name, problem + other, "keep it in one place")
+
+
+def visible_files(folder: Path, *suffixes: str) -> list[Path]:
+    """Files of these endings in a folder and below, sorted; hidden ones (unfinished or of the system) left out."""
+    paths = []
+    for place, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        paths += [Path(place, name) for name in files if not name.startswith(".") and name.lower().endswith(suffixes)]
+    return sorted(paths)

@@ -28,16 +28,6 @@ def same_scan(name: str) -> str:
     return f"{name.removesuffix('_rotating')}_rotation" if name.endswith("_rotating") else name
 
 
-def landmark_keys(path: Path) -> list[str]:
-    """The scans of a TUS-REC landmark file.
-
-    Raises:
-        InputError: the file cannot be read.
-    """
-    with opened(path) as file:
-        return sorted(file)
-
-
 def read_landmarks(path: Path, scan: str) -> Landmarks | None:
     """The landmarks of one sweep.
 
@@ -124,25 +114,22 @@ class FileEntry(Entry):
         lacking = "poses" if sweep.tracked is None else "pixel spacing" if sweep.spacing_mm is None else None
         if lacking is not None:
             problem = f"has no {lacking}, and a data set needs images and poses in mm"
-            raise SweepError(self.path, problem, self._remedy(sweep))
+            remedy = f"put {CALIBRATION_NAME} or the PLUS configuration beside it, give --calibration, or leave it out"
+            if sweep.provenance.get("calibration"):
+                remedy = "put its poses beside it, or leave it out"
+            raise SweepError(self.path, problem, remedy)
         return replace(sweep, provenance={**sweep.provenance, "sweep": self.name})
-
-    def _remedy(self, sweep: Sweep) -> str:
-        if sweep.provenance.get("calibration"):
-            return "put its poses beside it, or leave it out"
-        return f"put {CALIBRATION_NAME} or the PLUS configuration beside it, give --calibration, or leave it out"
 
     def landmarks(self, sweep: Sweep | None = None) -> Landmarks | None:
         """See :meth:`Entry.landmarks`."""
         if self.landmark_file is None:
             return None
-        found = read_landmarks(self.landmark_file, self.path.stem)
-        if found is not None:
+        landmarks = read_landmarks(self.landmark_file, self.path.stem)
+        if landmarks is not None:
             sweep = self.load() if sweep is None else sweep
             try:
-                found.require_inside(len(sweep), sweep.frame_size)
+                landmarks.require_inside(len(sweep), sweep.frame_size)
             except InputError as error:
-                raise SweepError(
-                    self.landmark_file, f"has landmarks of {self.name} that do not fit", COPY_AGAIN, str(error)
-                ) from error
-        return found
+                problem = f"has landmarks of {self.name} that do not fit"
+                raise SweepError(self.landmark_file, problem, COPY_AGAIN, str(error)) from error
+        return landmarks

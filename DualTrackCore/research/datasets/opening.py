@@ -1,16 +1,31 @@
-"""What a place holds: a data set of one of the known layouts."""
+"""What a place holds: a table of DualTrack files, tracked recordings, or folders of TUS-REC."""
 
 from __future__ import annotations
 
+import csv
+import os
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
-from DualTrackCore.errors import DatasetError
-from DualTrackCore.research.datasets.dataset import Dataset
-from DualTrackCore.research.datasets.layout import Layout, overlaps
-from DualTrackCore.research.datasets.sequences import SequenceFolder
+from DualTrackCore.errors import DatasetError, InputError
+from DualTrackCore.io import read_calibration
+from DualTrackCore.research.datasets.dataset import Dataset, Entry, Finding, Layout, overlaps, visible_files
+from DualTrackCore.research.datasets.file_entry import FileEntry
 from DualTrackCore.research.datasets.simulated_entries import SIMULATED_SETS, simulated_dataset
-from DualTrackCore.research.datasets.sweep_table import Table
 from DualTrackCore.research.datasets.tus_rec import TusRecFolder
+
+TABLE_NAME = "metadata.csv"
+
+PATH_COLUMN, SPLIT_COLUMN, NAME_COLUMN, LANDMARKS_COLUMN = "processed_sweep_path", "split", "sweep_id", "landmarks_path"
+
+_MAX_HEADER_CHARACTERS = 1 << 16
+
+#: Endings of the files that may hold tracked frames; .zraw and .raw belong to a .mhd.
+SUFFIXES = (".mha", ".mhd", ".nrrd", ".nhdr", ".h5", ".hdf5")
+
+#: Parts of names that say what kind of file it is, not which sweep.
+_KIND_SUFFIXES = (".igs", ".seq")
 
 
 def open_dataset(place: str | Path, *, split: str | None = None, calibration: str | Path | None = None) -> Dataset:
@@ -51,18 +66,140 @@ def find_layout(place: str | Path, *, calibration: str | Path | None = None) -> 
     place = Path(place)
     calibration = None if calibration is None else Path(calibration)
     for path, what in ((place, "data set"), (calibration, "calibration")):
-        if path is not None and not _exists(path):
+        if path is not None and not os.path.exists(path):
             raise DatasetError(f"There is no {what} at {path}; check the name.")
     if not place.is_dir():
         return (Table if place.suffix.lower() == ".csv" else SequenceFolder)(place, calibration)
-    table = Table.found_in(place)
-    if table is not None:
-        return Table(table, calibration)
-    return (TusRecFolder if TusRecFolder.recognises(place) else SequenceFolder)(place, calibration)
+    tables = [place / TABLE_NAME]
+    if not tables[0].is_file():
+        tables = [path for path in sorted(place.glob("*.csv")) if _is_table(path)]
+    if len(tables) > 1:
+        names = ", ".join(path.name for path in tables)
+        raise DatasetError(f"{place} has several tables of sweeps: {names}; give one of them instead.")
+    if tables:
+        return Table(tables[0], calibration)
+    tus_rec = TusRecFolder(place, calibration)
+    return tus_rec if tus_rec.parts else SequenceFolder(place, calibration)
 
 
-def _exists(path: Path) -> bool:
+def _is_table(path: Path) -> bool:
+    """Whether a CSV file has the columns of a table of sweeps."""
     try:
-        return path.exists()
-    except (OSError, ValueError):
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            header = next(csv.reader([file.readline(_MAX_HEADER_CHARACTERS)]), [])
+    except (OSError, UnicodeDecodeError, csv.Error):
         return False
+    return {PATH_COLUMN, SPLIT_COLUMN} <= set(header)
+
+
+class Table(Layout):
+    """The sweeps of a metadata CSV.
+
+    Columns: `sweep_id`, `processed_sweep_path` (relative to the table), `split`; `index` and others are not read.
+    `landmarks_path`, which a conversion adds where there are landmarks, may be missing or empty.
+    """
+
+    kind = "DualTrack table"
+
+    def __init__(self, place: Path, calibration: Path | None = None) -> None:
+        super().__init__(place, calibration)
+        self.name = place.name if place.name != TABLE_NAME else place.resolve().parent.name
+
+    def entries(self) -> tuple[Entry, ...]:
+        """See :meth:`Layout.entries`; names are the column sweep_id."""
+        return tuple(
+            FileEntry(
+                row.get(NAME_COLUMN) or Path(row[PATH_COLUMN]).stem,
+                self._beside(row[PATH_COLUMN]),
+                row[SPLIT_COLUMN].strip() or None,
+                calibration=self._calibration,
+                landmark_file=self._beside(row[LANDMARKS_COLUMN]) if row.get(LANDMARKS_COLUMN) else None,
+            )
+            for row in self._rows()
+        )
+
+    def findings(self) -> Iterator[Finding]:
+        """See :meth:`Layout.findings`."""
+        entries = self.entries()
+        for entry in entries:
+            if entry.split is None:
+                yield Finding(self.place, entry.name, "its row names no split", "write train or val there")
+        listed = {os.path.abspath(entry.path) for entry in entries}
+        for path in visible_files(self.place.parent, ".h5", ".hdf5"):
+            if os.path.abspath(path) not in listed:
+                yield Finding(path, None, f"no row of {self.place.name} names it", "add a row or remove the file")
+        if {entry.split for entry in entries} <= {"train"}:
+            what = "the split val is empty" if entries else "it lists no sweep"
+            yield Finding(self.place, None, what, "add rows, or move some of the sweeps to that split")
+
+    def _beside(self, path: str) -> Path:
+        return self.place.parent / path.replace("\\", "/")
+
+    def _rows(self) -> list[dict[str, str]]:
+        try:
+            with self.place.open(newline="", encoding="utf-8-sig") as file:
+                reader = csv.DictReader(file, restval="")
+                rows, columns = list(reader), set(reader.fieldnames or ())
+        except (OSError, UnicodeDecodeError, csv.Error) as error:
+            raise DatasetError(f"The table {self.place} cannot be read: {error}.") from None
+        if missing := {PATH_COLUMN, SPLIT_COLUMN} - columns:
+            raise DatasetError(f"{self.place.name} lacks the columns {', '.join(sorted(missing))}.")
+        if pathless := [number for number, row in enumerate(rows, 2) if not row[PATH_COLUMN].strip()]:
+            raise DatasetError(f"{self.place} has no {PATH_COLUMN} in line {pathless[0]}; complete or remove the line.")
+        return rows
+
+
+class SequenceFolder(Layout):
+    """All tracked recordings of a folder and below it, one file a sweep, or one file.
+
+    A PLUS recording needs the calibration of its probe where it has no ImageToProbe of its own: the one that is given,
+    else the PLUS configuration of the same name beside it, else the only .xml in its folder or in the next one above,
+    up to the given folder, that has any.
+    """
+
+    kind = "tracked recordings"
+
+    def entries(self) -> tuple[Entry, ...]:
+        """See :meth:`Layout.entries`; names are paths below the folder, without endings where that is unique."""
+        root = self.place if self.place.is_dir() else self.place.parent
+        paths = visible_files(root, *SUFFIXES) if root == self.place else [self.place]
+        short = [_short(path.relative_to(root)) for path in paths]
+        counts = Counter(short)
+        entries = []
+        for path, name in zip(paths, short, strict=True):
+            name = name if counts[name] == 1 else path.relative_to(root).as_posix()
+            nearby = _configuration_near(path, root) if self._calibration is None else None
+            entries.append(FileEntry(name, path, calibration=self._calibration, calibration_nearby=nearby))
+        return tuple(entries)
+
+    def findings(self) -> Iterator[Finding]:
+        """See :meth:`Layout.findings`."""
+        if self.place.is_dir() and not visible_files(self.place, *SUFFIXES):
+            problem = f"there is no tracked recording in it ({', '.join(SUFFIXES)})"
+            yield Finding(self.place, None, problem, "give another folder")
+        if self._calibration is None or self._calibration.suffix.lower() == ".csv":
+            return
+        try:
+            read_calibration(self._calibration)
+        except InputError as error:
+            yield Finding(self._calibration, None, "cannot be used", "give the calibration of this probe", str(error))
+
+
+def _short(path: Path) -> str:
+    """A path without the endings of its format: "a/b" for "a/b.igs.mha"."""
+    path = path.with_suffix("")
+    return (path.with_suffix("") if path.suffix.lower() in _KIND_SUFFIXES else path).as_posix()
+
+
+def _configuration_near(path: Path, root: Path) -> Path | None:
+    """The PLUS configuration that belongs to a recording below `root`; None where none or several might."""
+    own = path.with_name(f"{_short(Path(path.name))}.xml")
+    if own.is_file():
+        return own
+    for folder in path.parents:
+        configurations = sorted(p for p in folder.glob("*.xml") if not p.name.startswith("."))
+        if configurations:
+            return configurations[0] if len(configurations) == 1 else None
+        if folder == root:
+            break
+    return None

@@ -1,27 +1,21 @@
-"""Simulated sweeps as a data set."""
+"""Simulated sweeps as a data set: those on which methods are compared, and those on which they may be calibrated."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from DualTrackCore.errors import DatasetError
+from DualTrackCore.errors import DatasetError, InputError
 from DualTrackCore.io import load_sweep, save_sweep
 from DualTrackCore.research.datasets.dataset import Dataset, Entry
-from DualTrackCore.research.datasets.held_out import (
-    FRAME_SIZE,
-    SPACING_MM,
-    calibration_simulations,
-    held_out_simulations,
-    sweep_name,
-)
 from DualTrackCore.research.simulation import FAMILIES
 from DualTrackCore.research.simulation.simulator import Simulation, simulator_hash
 from DualTrackCore.sweep import Sweep
 
-#: Words that stand for a simulated data set where a folder or file is expected, and what each of them means.
-SIMULATED_SETS = {"held-out": held_out_simulations, "simulated": calibration_simulations}
+#: Words that stand for a simulated data set where a folder or file is expected. Each has the first seed of phantom and
+#: path, the first seed of speckle, and how many speckle volumes the sweeps share. Training and validation never draw
+#: the seeds of "held-out"; those of "simulated" are of the training range.
+SIMULATED_SETS = {"held-out": (2_000_000, 9_000, 4), "simulated": (0, 0, 12)}
 
 
 @dataclass(frozen=True)
@@ -55,11 +49,13 @@ def simulated_dataset(
     *,
     count: int = 2 * len(FAMILIES),
     frames: int = 200,
-    frame_size: tuple[int, int] = FRAME_SIZE,
-    spacing_mm: tuple[float, float] = SPACING_MM,
+    frame_size: tuple[int, int] = (128, 160),
+    spacing_mm: tuple[float, float] = (0.25, 0.25),
     folder: str | Path | None = None,
 ) -> Dataset:
     """Sweeps of the simulation, the families of paths in turn. Accuracy on them says nothing about patients.
+
+    Frame size and spacing are by default those of the small model's training sweeps.
 
     Args:
         which: "held-out" for sweeps with seeds that training and validation never draw; "simulated" for sweeps of the
@@ -76,19 +72,17 @@ def simulated_dataset(
     """
     if which not in SIMULATED_SETS:
         raise DatasetError(f"{which!r} is no simulated data set; choose {' or '.join(SIMULATED_SETS)}.")
-    simulations = SIMULATED_SETS[which](count, frames, tuple(frame_size), tuple(spacing_mm))
-    return Dataset(f"{which} sweeps", _entries(simulations, None if folder is None else Path(folder)))
-
-
-def _entries(simulations: Sequence[Simulation], folder: Path | None) -> list[Entry]:
-    first = simulations[0]
-    simulator = "unstored" if folder is None else simulator_hash(first.frame_size, first.spacing_mm)
-    return [
-        SimulatedEntry(
-            sweep_name(simulation),
-            (folder or Path()) / simulation.file_name(simulator),
-            simulation=simulation,
-            stored=folder is not None,
-        )
-        for simulation in simulations
-    ]
+    if count < 1:
+        raise InputError(f"{count} simulated sweeps were asked for; the least is 1.")
+    if frames < 2:
+        raise InputError(f"Sweeps of {frames} frames were asked for; a trajectory needs at least 2.")
+    first_seed, first_speckle, speckles = SIMULATED_SETS[which]
+    frame_size, spacing_mm = tuple(frame_size), tuple(spacing_mm)
+    simulator = "unstored" if folder is None else simulator_hash(frame_size, spacing_mm)
+    entries = []
+    for i in range(count):
+        family = FAMILIES[i % len(FAMILIES)]
+        simulation = Simulation(first_seed + i, frames, family, first_speckle + i % speckles, frame_size, spacing_mm)
+        path = Path(folder or "", simulation.file_name(simulator))
+        entries.append(SimulatedEntry(f"{family} {simulation.seed}", path, None, simulation, folder is not None))
+    return Dataset(f"{which} sweeps", entries)

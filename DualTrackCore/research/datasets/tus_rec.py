@@ -20,9 +20,8 @@ import numpy as np
 from DualTrackCore.errors import InputError
 from DualTrackCore.io.hdf5_frames import opened
 from DualTrackCore.io.tus_rec import CALIBRATION_NAME, read_calib_matrix
-from DualTrackCore.research.datasets.dataset import Entry, Finding
-from DualTrackCore.research.datasets.file_entry import FileEntry, landmark_keys, same_scan
-from DualTrackCore.research.datasets.layout import Layout, visible_files
+from DualTrackCore.research.datasets.dataset import Entry, Finding, Layout, visible_files
+from DualTrackCore.research.datasets.file_entry import FileEntry, same_scan
 
 KEYS_NAME = "dataset_keys.h5"
 
@@ -56,11 +55,6 @@ class _Part:
     def split(self) -> str:
         return _SPLITS[self.frames.name]
 
-    @property
-    def poses(self) -> Path | None:
-        """The folder of the poses where it is another one."""
-        return self.root / "transfs" if self.frames.name == "frames" else None
-
     def scans(self, folder: Path) -> dict[str, Path]:
         """Files of `folder`, which has a folder for each subject, by name: "050/RH_Per_L_DtP"."""
         inner = folder if self.only is None else folder / self.only
@@ -70,8 +64,8 @@ class _Part:
         """Landmark files by subject."""
         folders = [self.root / name for name in _LANDMARK_FOLDERS]
         files = [path for folder in folders if folder.is_dir() for path in visible_files(folder, ".h5")]
-        found = {path.stem.removeprefix("landmark_"): path for path in files}
-        return found if self.only is None else {s: p for s, p in found.items() if s == self.only}
+        by_subject = {path.stem.removeprefix("landmark_"): path for path in files}
+        return {s: path for s, path in by_subject.items() if self.only in (None, s)}
 
     def calibration(self) -> Path | None:
         """The calibration that a reader finds on its own."""
@@ -80,37 +74,35 @@ class _Part:
 
 
 class TusRecFolder(Layout):
-    """TUS-REC data below a folder: training, validation or both, of one year or both."""
+    """TUS-REC data below a folder: training, validation or both, of one year or both.
+
+    Attributes:
+        parts: the folders of frames, at `place` or up to three folders below; none where it holds other data.
+    """
 
     kind = "TUS-REC folder"
 
     def __init__(self, place: Path, calibration: Path | None = None) -> None:
-        self.place, self.name, self._calibration = place, place.resolve().name, calibration
-        self._parts = _parts_below(place)
-
-    @staticmethod
-    def recognises(place: Path) -> bool:
-        """Whether there are folders of frames as TUS-REC has them, at `place` or up to three folders below."""
-        return bool(_parts_below(place))
+        super().__init__(place, calibration)
+        self.parts = _parts_below(place)
 
     def entries(self) -> tuple[Entry, ...]:
         """See :meth:`Layout.entries`; names are "SUBJECT/SCAN"."""
-        found: list[Entry] = []
-        for part in self._parts:
+        entries = []
+        for part in self.parts:
             landmarks = part.landmark_files()
             for name, path in part.scans(part.frames).items():
                 marks = landmarks.get(name.split("/")[0])
-                found.append(FileEntry(name, path, part.split, calibration=self._calibration, landmark_file=marks))
-        return tuple(found)
+                entries.append(FileEntry(name, path, part.split, calibration=self._calibration, landmark_file=marks))
+        return tuple(entries)
 
     def findings(self) -> Iterator[Finding]:
         """See :meth:`Layout.findings`."""
-        for part in self._parts:
+        for part in self.parts:
             scans = part.scans(part.frames)
             if not scans:
-                yield Finding(
-                    part.frames, None, f"the split {part.split} is empty: the folder holds no .h5 scans", "copy them in"
-                )
+                problem = f"the split {part.split} is empty: the folder holds no .h5 scans"
+                yield Finding(part.frames, None, problem, "copy them in")
             yield from self._of_calibration(part)
             yield from _of_poses(part, scans)
             yield from _of_keys(part, scans)
@@ -121,19 +113,14 @@ class TusRecFolder(Layout):
         """See :meth:`Layout.examined`."""
         if self._calibration is not None or not isinstance(entry, FileEntry):
             return entry
-        part = next(p for p in self._parts if p.frames in entry.path.parents)
-        broken = any(True for _ in self._of_calibration(part))
-        return replace(entry, calibration=np.eye(4)) if broken else entry
+        part = next(p for p in self.parts if p.frames in entry.path.parents)
+        return replace(entry, calibration=np.eye(4)) if any(self._of_calibration(part)) else entry
 
     def _of_calibration(self, part: _Part) -> Iterator[Finding]:
         path = part.calibration() if self._calibration is None else self._calibration
         if path is None:
-            yield Finding(
-                part.root,
-                None,
-                f"{CALIBRATION_NAME} is missing, so no scan has a pixel spacing or poses of the image",
-                "copy it in from the published data, or give --calibration",
-            )
+            problem = f"{CALIBRATION_NAME} is missing, so no scan has a pixel spacing or poses of the image"
+            yield Finding(part.root, None, problem, "copy it in from the published data, or give --calibration")
         elif path.suffix.lower() == ".csv":
             try:
                 read_calib_matrix(path)
@@ -146,34 +133,34 @@ def _parts_below(place: Path) -> tuple[_Part, ...]:
     place = Path(os.path.abspath(place))
     if place.parent.name in _SPLITS and _is_part(place.parent):
         return (_Part(place.parent, place.name),)
-    found = []
+    parts = []
     for folder, names, _ in os.walk(place):
         here = Path(folder)
         depth = len(here.relative_to(place).parts)
         if here.name in _SPLITS and _is_part(here):
-            found.append(_Part(here))
+            parts.append(_Part(here))
             names.clear()
         keep = sorted(name for name in names if not name.startswith(".") and name not in _LANDMARK_FOLDERS)
         names[:] = keep if depth < _DEPTH else []
-    return tuple(sorted(found, key=lambda part: part.frames))
+    return tuple(sorted(parts, key=lambda part: part.frames))
 
 
 def _is_part(folder: Path) -> bool:
     """Whether a folder of this name is one of TUS-REC: `frames` alone could hold the pictures of one clip."""
-    if folder.name == "frames_transfs" or (folder.parent / "transfs").is_dir():
-        return True
-    return any(True for _ in folder.glob("*/*.h5"))
+    return folder.name == "frames_transfs" or (folder.parent / "transfs").is_dir() or any(folder.glob("*/*.h5"))
 
 
 def _of_poses(part: _Part, scans: dict[str, Path]) -> Iterator[Finding]:
     """Poses without frames, where the two are in different files; loading finds frames without poses."""
-    if part.poses is None:
-        return
-    poses = part.scans(part.poses)
+    poses = part.scans(part.root / "transfs") if part.frames.name == "frames" else {}
     for name in sorted(poses.keys() - scans.keys()):
-        yield Finding(
-            poses[name], name, "there is no file of its frames under frames", "copy it in or remove the poses"
-        )
+        problem = "there is no file of its frames under frames"
+        yield Finding(poses[name], name, problem, "copy it in or remove the poses")
+
+
+def _keys(path: Path) -> list[str]:
+    with opened(path) as file:
+        return sorted(file)
 
 
 def _of_keys(part: _Part, scans: dict[str, Path]) -> Iterator[Finding]:
@@ -182,18 +169,17 @@ def _of_keys(part: _Part, scans: dict[str, Path]) -> Iterator[Finding]:
     if not path.is_file() or part.only is not None:
         return
     try:
-        with opened(path) as file:
-            keys = sorted(file)
+        keys = _keys(path)
     except InputError as error:
         yield Finding(path, None, "the list of scans cannot be read", "copy the file again", str(error))
         return
-    known = {same_scan(name) for name in scans}
+    scanned = {same_scan(name) for name in scans}
     listed = set()
     for key in keys:
         match = _KEY.fullmatch(key)
         name = f"{match[1]}/{match[2]}" if match else key
         listed.add(same_scan(name))
-        if same_scan(name) not in known:
+        if same_scan(name) not in scanned:
             yield Finding(path, name, f"the key {key} has no scan", f"copy {part.frames.name}/{name}.h5 in")
     for name in scans:
         if same_scan(name) not in listed:
@@ -206,18 +192,18 @@ def _of_landmarks(part: _Part, scans: dict[str, Path]) -> Iterator[Finding]:
     if not files:
         return
     marked, unreadable = set(), set()
-    known = {same_scan(name) for name in scans}
+    scanned = {same_scan(name) for name in scans}
     for subject, path in files.items():
         try:
-            keys = landmark_keys(path)
+            keys = _keys(path)
         except InputError as error:
             unreadable.add(subject)
             yield Finding(path, None, "the landmarks cannot be read", "copy the file again", str(error))
             continue
-        marked |= {same_scan(f"{subject}/{key}") for key in keys}
         for key in keys:
-            if same_scan(f"{subject}/{key}") not in known:
-                name = f"{subject}/{key}"
+            name = f"{subject}/{key}"
+            marked.add(same_scan(name))
+            if same_scan(name) not in scanned:
                 yield Finding(path, name, f"the key {key} has no scan", f"copy {part.frames.name}/{name}.h5 in")
     for name in scans:
         subject = name.split("/")[0]
