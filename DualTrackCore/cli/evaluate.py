@@ -30,7 +30,7 @@ def evaluate(options: Namespace, console: Console) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     from DualTrackCore.research.comparison import make_methods, run_methods
     from DualTrackCore.research.comparison.methods import SIMPLE, require_method_names
-    from DualTrackCore.research.comparison.result_files import ItemFolder
+    from DualTrackCore.research.comparison.result_files import item_files
 
     target = Path(options.output)
     _require(options, target)
@@ -59,7 +59,7 @@ def evaluate(options: Namespace, console: Console) -> None:
         )
         files = _write(result, dataset, options, target, console)
     except (Cancelled, KeyboardInterrupt):
-        kept = len(ItemFolder(target / ITEMS).keys())
+        kept = len(item_files(target / ITEMS))
         raise Cancelled(
             f"Cancelled; {plural(kept, 'finished result')} of single sweeps are kept in {target / ITEMS}; run the same "
             "command again to go on."

@@ -11,6 +11,7 @@ from training_data import tracked_sweep
 
 from DualTrackCore.errors import Cancelled, InputError
 from DualTrackCore.evaluation import evaluate
+from DualTrackCore.files import json_text
 from DualTrackCore.progress import Stage
 from DualTrackCore.research.comparison import (
     Identity,
@@ -109,7 +110,8 @@ def test_pooled_correlation_is_that_of_all_steps_joined():
     parts = [(predicted + 0.7 * np.nan_to_num(true), true) for predicted, true in parts]
     pooled = PooledCorrelation()
     for predicted, true in [*parts, (np.full((2, 6), np.nan), np.ones((2, 6)))]:
-        pooled.add(PooledCorrelation.from_dict(json.loads(json.dumps(PooledCorrelation.of(predicted, true).as_dict()))))
+        stored = json_text(PooledCorrelation.of(predicted, true))
+        pooled.add(PooledCorrelation(**json.loads(stored)))
     one, other = (np.concatenate(values) for values in zip(*parts, strict=True))
     known = np.isfinite(one).all(axis=1)
     wanted = [np.corrcoef(one[known, i], other[known, i])[0, 1] for i in range(6)]

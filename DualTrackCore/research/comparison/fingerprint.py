@@ -76,7 +76,7 @@ def _add_object(digest: Any, value: Any, above: tuple[int, ...]) -> None:
         _add_bytes(digest, b"l", str(len(items)).encode())
         for item in items:
             _add(digest, item, above)
-    elif _is_tensor(value):
+    elif hasattr(value, "untyped_storage"):  # a tensor
         import torch
 
         _add_bytes(digest, b"t", f"{value.dtype}{tuple(value.shape)}".encode())
@@ -85,7 +85,7 @@ def _add_object(digest: Any, value: Any, above: tuple[int, ...]) -> None:
         # The text of a module holds the order of layers, strides and numbers of heads, which its tensors do not.
         _add_bytes(digest, b"n", repr(value).encode())
         _add(digest, dict(value.state_dict()), above)
-    elif _is_of_torch(value):  # a device or a kind of number
+    elif type(value).__module__ == "torch":  # a device or a kind of number
         _add_bytes(digest, b"v", repr(value).encode())
     elif isinstance(text := getattr(value, "fingerprint", None), str):
         _add_bytes(digest, b"f", f"{_class_name(value)}:{text}".encode())
@@ -101,14 +101,6 @@ def _add_object(digest: Any, value: Any, above: tuple[int, ...]) -> None:
 
 def _add_bytes(digest: Any, kind: bytes, content: bytes) -> None:
     digest.update(kind + len(content).to_bytes(8, "little") + content)
-
-
-def _is_tensor(value: Any) -> bool:
-    return hasattr(value, "untyped_storage")
-
-
-def _is_of_torch(value: Any) -> bool:
-    return type(value).__module__ == "torch"
 
 
 def _class_name(value: Any) -> str:

@@ -14,12 +14,12 @@ import numpy as np
 
 from DualTrackCore.errors import Cancelled, DualTrackError, InputError
 from DualTrackCore.evaluation import evaluate
-from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter
+from DualTrackCore.progress import Reporter
 from DualTrackCore.research.comparison.fingerprint import sweep_fingerprint
 from DualTrackCore.research.comparison.methods import Method, parameter_count
-from DualTrackCore.research.comparison.result_files import Item, PooledCorrelation, item_key, poses_of
+from DualTrackCore.research.comparison.result_files import Item, PooledCorrelation, item_key
 from DualTrackCore.sweep import Sweep
-from DualTrackCore.trajectory import Trajectory
+from DualTrackCore.trajectory import parameters_from_matrices
 
 if TYPE_CHECKING:
     from DualTrackCore.landmarks import Landmarks
@@ -75,7 +75,7 @@ class Outcome:
     Attributes:
         sweep: its name.
         keys: of the items that were finished before or are now.
-        items: those that are new.
+        items: those that are new and not saved yet.
         failures: method and reason.
         bad: why the sweep cannot be used, else None.
     """
@@ -88,25 +88,22 @@ class Outcome:
 
 
 def measure_sweep(
-    work: Work,
-    name: str,
-    *,
-    save: Callable[[Item], object] | None = None,
-    progress: ProgressCallback | None = None,
-    cancelled: CancelledCallback | None = None,
+    name: str, work: Work, reporter: Reporter | None = None, save: Callable[[Item], None] | None = None
 ) -> Outcome:
     """Run the methods that have no finished item on one sweep.
 
     Args:
-        work: methods and data set.
         name: of the sweep in the data set.
-        save: called with every new item at once.
+        work: methods and data set.
+        save: called with every new item at once; without it they are in the outcome.
 
     Raises:
         Cancelled: the caller asked to stop.
     """
+    reporter = reporter or Reporter()
     try:
-        sweep = require_usable(work.dataset.load(name))
+        sweep = work.dataset.load(name)
+        _require_usable(sweep)
         landmarks = work.dataset.landmarks(name)
         content = sweep_fingerprint(sweep, landmarks)
     except Cancelled:
@@ -118,21 +115,22 @@ def measure_sweep(
         key = item_key(method.name, identity, name, content)
         if key not in work.finished:
             try:
-                item = _measure(method, key, name, sweep, landmarks, _renamed(progress, name, method), cancelled)
+                item = _measure(method, key, name, sweep, landmarks, reporter.with_detail(f"{name}, {method.name}"))
             except Cancelled:
                 raise
             except Exception as error:
                 failures[method.name] = _reason(error)
                 continue
-            if save is not None:
+            if save is None:
+                items.append(item)
+            else:
                 save(item)
-            items.append(item)
         keys.append(key)
     return Outcome(name, tuple(keys), tuple(items), failures)
 
 
-def require_usable(sweep: Sweep) -> Sweep:
-    """Return the sweep, or raise :class:`InputError` if methods cannot be measured on it."""
+def _require_usable(sweep: Sweep) -> None:
+    """Raise :class:`InputError` if methods cannot be measured on a sweep."""
     sweep.require_images()
     sweep.require_spacing()
     if sweep.tracked is None:
@@ -141,23 +139,21 @@ def require_usable(sweep: Sweep) -> Sweep:
         raise InputError("The poses of this sweep were estimated, not measured; an evaluation needs tracked poses.")
     if (valid := int(sweep.tracked.valid.sum())) < 2:
         raise InputError(f"Only {valid} of {len(sweep)} tracked poses are valid; at least 2 are needed.")
-    return sweep
 
 
 def _measure(
-    method: Method,
-    key: str,
-    name: str,
-    sweep: Sweep,
-    landmarks: Landmarks | None,
-    progress: ProgressCallback | None,
-    cancelled: CancelledCallback | None,
+    method: Method, key: str, name: str, sweep: Sweep, landmarks: Landmarks | None, reporter: Reporter
 ) -> Item:
     with PeakMemory() as peak:
         start = time.perf_counter()
-        trajectory = method.estimate(sweep, progress=progress, cancelled=cancelled)
+        trajectory = method.estimate(sweep, progress=reporter.forward, cancelled=reporter.cancelled)
         seconds = time.perf_counter() - start
-    evaluation = evaluate(trajectory, sweep, landmarks=landmarks, cancelled=cancelled)
+    evaluation = evaluate(trajectory, sweep, landmarks=landmarks, cancelled=reporter.cancelled)
+    tracked = sweep.tracked
+    path_mm = np.full(len(tracked), np.nan)
+    lengths = np.linalg.norm(np.diff(tracked.centres_mm[tracked.valid], axis=0), axis=1)
+    path_mm[tracked.valid] = np.concatenate([[0.0], lengths.cumsum()])
+    poses = np.where(trajectory.valid[:, None, None], trajectory.poses, np.nan)
     return Item(
         key,
         method.name,
@@ -169,25 +165,11 @@ def _measure(
         seconds,
         peak.mebibytes,
         parameter_count(method),
-        PooledCorrelation.of(trajectory.parameters, sweep.tracked.parameters),
-        _path_mm(sweep.tracked),
+        path_mm,
         evaluation.global_error_mm,
-        poses_of(trajectory),
+        parameters_from_matrices(poses),
+        PooledCorrelation.of(trajectory.parameters, tracked.parameters),
     )
-
-
-def _path_mm(tracked: Trajectory) -> np.ndarray:
-    """[N] length of the path of image centres up to each frame; NaN where the pose is invalid."""
-    path = np.full(len(tracked), np.nan)
-    centres = tracked.centres_mm[tracked.valid]
-    path[tracked.valid] = np.concatenate([[0.0], np.linalg.norm(np.diff(centres, axis=0), axis=1).cumsum()])
-    return path
-
-
-def _renamed(progress: ProgressCallback | None, sweep: str, method: Method) -> ProgressCallback | None:
-    if progress is None:
-        return None
-    return Reporter(progress, detail=f"{sweep}, {method.name}").forward
 
 
 def _reason(error: Exception) -> str:

@@ -14,8 +14,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
-from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from multiprocessing.connection import wait as wait_for_end
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -25,7 +24,7 @@ from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter
 from DualTrackCore.research.comparison.fingerprint import fingerprint
 from DualTrackCore.research.comparison.measure import Outcome, Work, measure_sweep
 from DualTrackCore.research.comparison.methods import Method
-from DualTrackCore.research.comparison.result_files import ItemFolder, read_item
+from DualTrackCore.research.comparison.result_files import item_files, read_item, save_item
 from DualTrackCore.research.comparison.summaries import Comparison, comparison_of
 
 if TYPE_CHECKING:
@@ -37,8 +36,8 @@ if TYPE_CHECKING:
 _POLL_S, _CONNECT_S = 0.2, 15
 
 
-def outcomes_in_processes(
-    work: Work, store: ItemFolder, workers: int, threads: int | None, reporter: Reporter
+def _outcomes_in_processes(
+    work: Work, items: Path, workers: int, threads: int | None, reporter: Reporter
 ) -> Iterator[Outcome]:
     """Yield outcomes as they finish; every process saves its own items.
 
@@ -57,9 +56,7 @@ def outcomes_in_processes(
         context = multiprocessing.get_context("spawn")
         pool = ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(threads,))
         try:
-            waiting = {
-                pool.submit(_measure_in_process, str(path), str(store.folder), name) for name in work.dataset.names
-            }
+            waiting = {pool.submit(_measure_in_process, name, path, items) for name in work.dataset.names}
             while waiting:
                 reporter.check()
                 done, waiting = wait(waiting, timeout=_POLL_S, return_when=FIRST_COMPLETED)
@@ -102,17 +99,16 @@ def _end_with_parent() -> None:
 
 
 @cache
-def _work(path: str) -> Work:
-    return pickle.loads(Path(path).read_bytes())
+def _work(path: Path) -> Work:
+    return pickle.loads(path.read_bytes())
 
 
-def _measure_in_process(path: str, folder: str, name: str) -> Outcome:
-    save = ItemFolder(Path(folder)).save
-    outcome = measure_sweep(_work(path), name, save=save, cancelled=lambda: not os.path.exists(path))
-    return replace(outcome, items=())
+def _measure_in_process(name: str, path: Path, items: Path) -> Outcome:
+    reporter = Reporter(cancelled=lambda: not path.exists())
+    return measure_sweep(name, _work(path), reporter, partial(save_item, items))
 
 
-def outcomes_on_cluster(work: Work, store: ItemFolder, cluster: str | Client, reporter: Reporter) -> Iterator[Outcome]:
+def _outcomes_on_cluster(work: Work, items: Path, cluster: str | Client, reporter: Reporter) -> Iterator[Outcome]:
     """Yield outcomes as they finish; their items come back over the network and are saved here.
 
     Raises:
@@ -129,13 +125,13 @@ def outcomes_on_cluster(work: Work, store: ItemFolder, cluster: str | Client, re
     with _client(cluster) as client:
         shared = client.scatter(work, broadcast=True, hash=False)
         # Not pure: Dask must not return a result of an earlier call.
-        futures = client.map(_measure_on_cluster, list(work.dataset.names), work=shared, pure=False)
+        futures = client.map(measure_sweep, list(work.dataset.names), work=shared, pure=False)
         try:
             for future in as_completed(futures):
                 reporter.check()
                 outcome = future.result()
                 for item in outcome.items:
-                    store.save(item)
+                    save_item(items, item)
                 yield outcome
                 future.release()
         except KilledWorker as error:
@@ -145,10 +141,6 @@ def outcomes_on_cluster(work: Work, store: ItemFolder, cluster: str | Client, re
             ) from error
         finally:
             client.cancel(futures)
-
-
-def _measure_on_cluster(name: str, work: Work) -> Outcome:
-    return measure_sweep(work, name)
 
 
 @contextlib.contextmanager
@@ -212,16 +204,22 @@ def run_methods(
         Cancelled: the caller asked to stop; finished items stay.
     """
     _require(methods, dataset, workers, threads, on_bad)
-    store = ItemFolder(Path(folder))
-    reporter = Reporter(progress, cancelled)
+    items, reporter = Path(folder), Reporter(progress, cancelled)
     identified = tuple((method, fingerprint(method)) for method in methods)
-    existing = store.keys() if resume else {}
+    existing = item_files(items) if resume else {}
     # Read every item now: damaged ones count as missing.
     finished = frozenset(key for key, path in existing.items() if read_item(path) is not None)
     work = Work(identified, dataset, finished)
+    reporter.check()
+    if cluster is not None:
+        measured = _outcomes_on_cluster(work, items, cluster, reporter)
+    elif workers > 1:
+        measured = _outcomes_in_processes(work, items, workers, threads, reporter)
+    else:
+        measured = (measure_sweep(name, work, reporter, partial(save_item, items)) for name in dataset.names)
     outcomes: dict[str, Outcome] = {}
-    with closing(_outcomes(work, store, workers, threads, cluster, progress, cancelled)) as coming:
-        for done, outcome in enumerate(coming, 1):
+    with closing(measured):
+        for done, outcome in enumerate(measured, 1):
             if outcome.bad is not None and on_bad == "refuse":
                 raise InputError(
                     f"The sweep {outcome.sweep} of {dataset.name} cannot be used: {outcome.bad} "
@@ -229,7 +227,7 @@ def run_methods(
                 )
             outcomes[outcome.sweep] = outcome
             reporter.report(Stage.SWEEPS, done, len(dataset.names))
-    result = comparison_of(methods, [outcomes[name] for name in dataset.names], store.keys())
+    result = comparison_of(methods, [outcomes[name] for name in dataset.names], item_files(items))
     if len(result.skipped) == len(dataset.names):
         name, reason = next(iter(result.skipped.items()))
         raise InputError(f"No sweep of {dataset.name} can be used; the first is {name}: {reason}")
@@ -247,24 +245,3 @@ def _require(methods: Sequence[Method], dataset: Dataset, workers: int, threads:
         raise InputError(f"{workers} workers of {threads} threads were asked for; the least is 1 of each.")
     if on_bad not in ("refuse", "skip"):
         raise InputError(f"on_bad is {on_bad!r}; choose refuse or skip.")
-
-
-def _outcomes(
-    work: Work,
-    store: ItemFolder,
-    workers: int,
-    threads: int | None,
-    cluster: str | Client | None,
-    progress: ProgressCallback | None,
-    cancelled: CancelledCallback | None,
-) -> Iterator[Outcome]:
-    """The outcomes as they come, their items saved."""
-    reporter = Reporter(None, cancelled)
-    if cluster is not None:
-        yield from outcomes_on_cluster(work, store, cluster, reporter)
-    elif workers > 1:
-        yield from outcomes_in_processes(work, store, workers, threads, reporter)
-    else:
-        for name in work.dataset.names:
-            reporter.check()
-            yield measure_sweep(work, name, save=store.save, progress=progress, cancelled=cancelled)
