@@ -184,11 +184,6 @@ class Decorrelation:
             noise.
         direction: sign of the elevational motion of a whole sweep: 1 or -1, assumed of every sweep, or "oracle":
             taken from the tracking of the sweep, which is then required.
-
-    Attributes:
-        name: in tables.
-        uses: its input.
-        needs_truth: whether it takes the direction from the tracking.
     """
 
     def __init__(
@@ -206,7 +201,6 @@ class Decorrelation:
     def calibrated(
         cls,
         sweeps: Iterable[Sweep],
-        direction: Literal[1, -1, "oracle"] = 1,
         *,
         progress: ProgressCallback | None = None,
         cancelled: CancelledCallback | None = None,
@@ -227,18 +221,10 @@ class Decorrelation:
         if not measured:
             raise InputError("Decorrelation needs at least one calibration sweep.")
         curves = DecorrelationCurves.fitted(measured)
-        return cls(curves, _gain(curves, measured), direction)
-
-    def with_oracle_direction(self) -> Decorrelation:
-        """Return the same calibration with the direction of each sweep taken from its tracking."""
-        return Decorrelation(self.curves, self.gain, "oracle")
+        return cls(curves, _gain(curves, measured))
 
     def estimate(
-        self,
-        sweep: Sweep,
-        *,
-        progress: ProgressCallback | None = None,
-        cancelled: CancelledCallback | None = None,
+        self, sweep: Sweep, *, progress: ProgressCallback | None = None, cancelled: CancelledCallback | None = None
     ) -> Trajectory:
         """Trajectory of a sweep.
 
@@ -247,19 +233,18 @@ class Decorrelation:
                 for the oracle direction.
             Cancelled: the caller asked to stop.
         """
-        sign = self._sign(sweep)
+        sign = self.direction
+        if sign == "oracle":
+            if sweep.tracked is None:
+                raise InputError(
+                    "The sweep has no tracking, which the oracle direction needs; choose direction 1 or -1."
+                )
+            sign = elevational_direction(sweep.tracked)
         measured = sweep_correlation(sweep, Reporter(progress, cancelled))
         parameters = np.zeros((len(sweep) - 1, 6))
         parameters[:, [0, 1, 5]] = in_plane_steps(measured)
         parameters[:, 2:5] = sign * self.gain * elevational_steps(self.curves, measured)
         return Trajectory.from_parameters(parameters, {"method": self.name, "uses": self.uses})
-
-    def _sign(self, sweep: Sweep) -> float:
-        if self.direction != "oracle":
-            return float(self.direction)
-        if sweep.tracked is None:
-            raise InputError("The sweep has no tracking, which the oracle direction needs; choose direction 1 or -1.")
-        return elevational_direction(sweep.tracked)
 
 
 def _gain(curves: DecorrelationCurves, sweeps: Sequence[tuple[SweepCorrelation, Trajectory]]) -> np.ndarray:
@@ -267,9 +252,9 @@ def _gain(curves: DecorrelationCurves, sweeps: Sequence[tuple[SweepCorrelation, 
     product, square = np.zeros(3), np.full(3, 1e-12)
     for correlation, tracked in sweeps:
         true = tracked.parameters[:, 2:5] * elevational_direction(tracked)
-        known = np.isfinite(true).all(axis=1)
-        measured = elevational_steps(curves, correlation)[known]
-        product += (measured * true[known]).sum(axis=0)
+        finite = np.isfinite(true).all(axis=1)
+        measured = elevational_steps(curves, correlation)[finite]
+        product += (measured * true[finite]).sum(axis=0)
         square += (measured**2).sum(axis=0)
     return product / square
 
@@ -306,10 +291,12 @@ def load_networks(names: Sequence[str], device: str = "auto") -> dict[str, Metho
         CheckpointError: weights that are missing, damaged or of another network.
     """
     require_method_names(names)
-    labels = _labels(list(dict.fromkeys(names)))
+    # A weights file is called by its name without folder and suffix, where that is unique.
+    parts = {name: name.partition(":")[::2] for name in names if ":" in name}
+    short = {name: f"{kind}:{Path(weights).stem}" for name, (kind, weights) in parts.items()}
     networks: dict[str, Method] = {}
-    for name, label in labels.items():
-        kind, _, weights = name.partition(":")
+    for name, (kind, weights) in parts.items():
+        label = short[name] if list(short.values()).count(short[name]) == 1 else name
         if kind == _BASELINE:
             from DualTrackCore.research.baselines import baseline_method
 
@@ -352,16 +339,11 @@ def make_methods(
             made[MeanMotion.name] = MeanMotion.calibrated(_sweeps(dataset))
         if {"decorrelation", "decorrelation-oracle-direction"} & set(names):
             fitted = Decorrelation.calibrated(_sweeps(dataset), progress=progress, cancelled=cancelled)
-            made |= {"decorrelation": fitted, "decorrelation-oracle-direction": fitted.with_oracle_direction()}
+            oracle = Decorrelation(fitted.curves, fitted.gain, "oracle")
+            made |= {"decorrelation": fitted, "decorrelation-oracle-direction": oracle}
     return [made[name] for name in dict.fromkeys(names)]
 
 
 def _sweeps(dataset: Dataset) -> Iterator[Sweep]:
     """One open at a time."""
     return (dataset.load(name) for name in dataset.names)
-
-
-def _labels(names: Sequence[str]) -> dict[str, str]:
-    """Headings of methods: a weights file by its name without folder and suffix where that is unique."""
-    short = {name: f"{name.partition(':')[0]}:{Path(name.partition(':')[2]).stem}" for name in names if ":" in name}
-    return {name: label if list(short.values()).count(label) == 1 else name for name, label in short.items()}

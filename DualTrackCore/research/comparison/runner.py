@@ -43,11 +43,6 @@ def _outcomes_in_processes(
 
     Methods and data set travel in a file that each process reads once. Removing it stops the processes; they
     also stop when this process has ended.
-
-    Raises:
-        InputError: methods or data set cannot be pickled.
-        OutOfMemoryError: a process was ended from outside.
-        Cancelled: the caller asked to stop.
     """
     threads = threads or max(1, (os.cpu_count() or 1) // workers)
     with tempfile.TemporaryDirectory(prefix="dualtrack-") as folder:
@@ -109,13 +104,7 @@ def _measure_in_process(name: str, path: Path, items: Path) -> Outcome:
 
 
 def _outcomes_on_cluster(work: Work, items: Path, cluster: str | Client, reporter: Reporter) -> Iterator[Outcome]:
-    """Yield outcomes as they finish; their items come back over the network and are saved here.
-
-    Raises:
-        MissingDependencyError: Dask distributed is not installed.
-        InputError: nothing answers at the address, or the work cannot be sent.
-        Cancelled: the caller asked to stop.
-    """
+    """Yield outcomes as they finish; their items come back over the network and are saved here."""
     try:
         from distributed import KilledWorker, as_completed
     except ImportError as error:
@@ -198,8 +187,10 @@ def run_methods(
         progress: receives the stage "sweeps", and in one process also the stages of every method.
 
     Raises:
-        InputError: no methods, no sweeps, two methods of one name, a bad sweep with "refuse", or none that is good.
+        InputError: no methods, no sweeps, two methods of one name, a bad sweep with "refuse", or none that is good;
+            methods or a data set that cannot be sent to other processes; no scheduler at the address.
         MissingDependencyError: a cluster without Dask distributed.
+        OutOfMemoryError: a process was ended from outside.
         OutputError: the folder cannot be written.
         Cancelled: the caller asked to stop; finished items stay.
     """

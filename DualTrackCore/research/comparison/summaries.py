@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
@@ -15,10 +15,12 @@ from DualTrackCore.errors import OutputError
 from DualTrackCore.evaluation import METRICS
 from DualTrackCore.research.comparison.measure import Outcome
 from DualTrackCore.research.comparison.methods import Method, parameter_count
-from DualTrackCore.research.comparison.result_files import PooledCorrelation, read_item
+from DualTrackCore.research.comparison.result_files import Item, PooledCorrelation, read_item
 
 #: Figures of a method, in the order of tables; facts about the true path are none.
 SHOWN = tuple(name for name, metric in METRICS.items() if metric.better != "neither")
+#: Figures that are no metrics of a trajectory.
+_COSTS = ("seconds_per_frame", "peak_mebibytes")
 #: Figures in which every two methods are tested against each other.
 TESTED = ("gpe_mm", "lpe_mm", "fdr_percent", "max_drift_mm")
 
@@ -70,19 +72,17 @@ def bootstrap_intervals(values: np.ndarray, resamples: int = RESAMPLES, level: f
     """
     values = np.asarray(values, dtype=np.float64)
     count, columns = values.shape
-    known = np.isfinite(values)
-    filled = np.where(known, values, 0.0)
+    defined = np.isfinite(values)
+    filled = np.where(defined, values, 0.0)
     random = np.random.default_rng(SEED)
     means = np.full((resamples, columns), np.nan)
     for start in range(0, resamples if count else 0, _BLOCK):
         drawn = random.multinomial(count, np.full(count, 1 / count), min(_BLOCK, resamples - start)).astype(np.float64)
-        weight = drawn @ known
-        total = drawn @ filled
-        block = means[start : start + len(drawn)]
-        np.divide(total, weight, out=block, where=weight > 0)
+        weight = drawn @ defined
+        np.divide(drawn @ filled, weight, out=means[start : start + len(drawn)], where=weight > 0)
     ends = np.full((columns, 2), np.nan)
     tail = (1 - level) / 2
-    for column in np.flatnonzero(known.sum(axis=0) >= 2):
+    for column in np.flatnonzero(defined.sum(axis=0) >= 2):
         drawn_means = means[:, column]
         ends[column] = np.quantile(drawn_means[np.isfinite(drawn_means)], [tail, 1 - tail])
     return ends
@@ -118,8 +118,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     """p values corrected for their number (Holm 1979); NaN stays NaN and does not count."""
     p = np.asarray(p_values, dtype=np.float64)
     corrected = np.full(len(p), np.nan)
-    known = np.flatnonzero(np.isfinite(p))
-    order = known[np.argsort(p[known], kind="stable")]
+    order = np.argsort(p, kind="stable")[: np.isfinite(p).sum()]  # NaN is sorted last
     scaled = p[order] * np.arange(len(order), 0, -1)
     corrected[order] = np.minimum(np.maximum.accumulate(scaled), 1.0)
     return corrected.tolist()
@@ -127,10 +126,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 @dataclass(frozen=True)
 class Row:
-    """One method on one sweep; `error` is the reason where there are no figures.
-
-    `path` is the file of the item, which also holds the estimated poses and the error along the sweep.
-    """
+    """One method on one sweep; `error` is the reason where there are no figures, `path` the file of the item."""
 
     method: str
     sweep: str
@@ -141,6 +137,14 @@ class Row:
     peak_mebibytes: float = math.nan
     path: Path | None = None
     error: str | None = None
+
+    def figure(self, name: str) -> float:
+        """A metric, `seconds_per_frame` or `peak_mebibytes`; NaN where there is none."""
+        return getattr(self, name) if name in _COSTS else self.metrics.get(name, math.nan)
+
+    def item(self) -> Item | None:
+        """Poses and errors along the sweep, read from the file; None where the method failed or the file is gone."""
+        return None if self.path is None else read_item(self.path)
 
 
 @dataclass(frozen=True)
@@ -213,21 +217,23 @@ class Comparison:
         """Names of the sweeps that can be used, in order."""
         return list(dict.fromkeys(row.sweep for row in self.rows))
 
+    @property
+    def shown(self) -> list[str]:
+        """Those of :data:`SHOWN` that any method has."""
+        return [name for name in SHOWN if any(summary.figures[name].count for summary in self.summaries)]
+
     def of(self, method: str) -> dict[str, Row]:
         """The rows of one method by sweep."""
         return {row.sweep: row for row in self.rows if row.method == method}
 
     def pairs(self) -> list[Pair]:
         """Every two methods against each other in the figures that are tested."""
-        names = [summary.method for summary in self.summaries]
-        columns = {name: self.of(name) for name in names}
-        return [
-            pair
-            for metric in TESTED
-            for pair in compare_pairs(
-                metric, {name: np.array([_metric(row, metric) for row in columns[name].values()]) for name in names}
-            )
-        ]
+        rows = {summary.method: self.of(summary.method).values() for summary in self.summaries}
+        pairs = []
+        for metric in TESTED:
+            figures = {name: np.array([row.figure(metric) for row in of_method]) for name, of_method in rows.items()}
+            pairs += compare_pairs(metric, figures)
+        return pairs
 
 
 def comparison_of(methods: Sequence[Method], outcomes: Sequence[Outcome], files: Mapping[str, Path]) -> Comparison:
@@ -246,11 +252,10 @@ def comparison_of(methods: Sequence[Method], outcomes: Sequence[Outcome], files:
     for outcome in outcomes:
         if outcome.bad is not None:
             continue
-        made: dict[str, Row] = {}
+        made = {name: Row(name, outcome.sweep, error=reason) for name, reason in outcome.failures.items()}
         for key in outcome.keys:
             path = files.get(key)
-            item = None if path is None else read_item(path)
-            if item is None:
+            if path is None or (item := read_item(path)) is None:
                 raise OutputError(
                     f"A result of {outcome.sweep} was removed from its folder meanwhile; run the same again."
                 )
@@ -265,49 +270,37 @@ def comparison_of(methods: Sequence[Method], outcomes: Sequence[Outcome], files:
                 item.peak_mebibytes,
                 path,
             )
-        for name, reason in outcome.failures.items():
-            made[name] = Row(name, outcome.sweep, error=reason)
         rows += [made[method.name] for method in methods]
-    failed = {row.sweep for row in rows if row.error is not None}
-    common = tuple(name for name in dict.fromkeys(row.sweep for row in rows) if name not in failed)
+    common = tuple(outcome.sweep for outcome in outcomes if outcome.bad is None and not outcome.failures)
     summaries = [
-        _summary(method, [row for row in rows if row.method == method.name], common, pooled[method.name])
+        _summary(method, [row for row in rows if row.method == method.name], set(common), pooled[method.name])
         for method in methods
     ]
     skipped = {outcome.sweep: outcome.bad for outcome in outcomes if outcome.bad is not None}
     return Comparison(tuple(rows), tuple(summaries), skipped, common)
 
 
-def _summary(method: Method, rows: Sequence[Row], common: Sequence[str], pooled: PooledCorrelation) -> Summary:
-    names = (*SHOWN, "seconds_per_frame", "peak_mebibytes")
-    good = [row for row in rows if row.error is None]
-    values = np.array([[_metric(row, name) for name in names] for row in rows]).reshape(-1, len(names))
-    in_common = np.array([row.sweep in set(common) for row in rows], bool)
-    intervals = bootstrap_intervals(values)
-    figures, means = {}, {}
-    for name, column, (low, high) in zip(names, values.T, intervals, strict=True):
-        known = column[np.isfinite(column)]
-        if len(known):
-            figures[name] = Spread(float(known.mean()), float(np.median(known)), float(low), float(high), len(known))
-        else:
-            figures[name] = Spread()
-        shared = column[in_common & np.isfinite(column)]
-        means[name] = float(shared.mean()) if len(shared) else math.nan
+def _summary(method: Method, rows: Sequence[Row], common: Collection[str], pooled: PooledCorrelation) -> Summary:
+    names = (*SHOWN, *_COSTS)
+    values = np.array([[row.figure(name) for name in names] for row in rows]).reshape(-1, len(names))
+    in_common = np.array([row.sweep in common for row in rows], bool)
+    figures, means = {name: Spread() for name in names}, dict.fromkeys(names, math.nan)
+    for name, column, (low, high) in zip(names, values.T, bootstrap_intervals(values), strict=True):
+        finite = np.isfinite(column)
+        if finite.any():
+            own = column[finite]
+            figures[name] = Spread(float(own.mean()), float(np.median(own)), float(low), float(high), len(own))
+        if (in_common & finite).any():
+            means[name] = float(column[in_common & finite].mean())
     failed = tuple(row.sweep for row in rows if row.error is not None)
     return Summary(
         method.name,
         method.uses,
         getattr(method, "needs_truth", False),
-        len(good),
+        len(rows) - len(failed),
         failed,
         figures,
         means,
         pooled.values(),
         parameter_count(method),
     )
-
-
-def _metric(row: Row, name: str) -> float:
-    if name in ("seconds_per_frame", "peak_mebibytes"):
-        return getattr(row, name)
-    return row.metrics.get(name, math.nan)

@@ -12,7 +12,7 @@ from typing import Any
 
 from DualTrackCore.evaluation import COMPONENTS
 from DualTrackCore.files import json_text
-from DualTrackCore.research.comparison.summaries import SHOWN, Comparison, Pair, Row, Summary, heading
+from DualTrackCore.research.comparison.summaries import SHOWN, Comparison, Pair, Row, Spread, Summary, heading
 from DualTrackCore.version import __version__
 
 #: Shown with every figure on simulated sweeps.
@@ -35,18 +35,18 @@ def write_tables(comparison: Comparison, pairs: Sequence[Pair], folder: Path, ab
         The names of the files.
     """
     sweeps, summaries = [_flat_row(row) for row in comparison.rows], [_flat(s) for s in comparison.summaries]
-    tests = [asdict(pair) for pair in pairs]
-    for name, rows in (("sweeps.csv", sweeps), ("summary.csv", summaries), ("pairs.csv", tests)):
-        _write_csv(folder / name, rows, list(Pair.__dataclass_fields__) if rows is tests else [])
+    _write_csv(folder / "sweeps.csv", sweeps)
+    _write_csv(folder / "summary.csv", summaries)
+    _write_csv(folder / "pairs.csv", [asdict(pair) for pair in pairs], list(Pair.__dataclass_fields__))
     (folder / "table.md").write_text(markdown(comparison, about), encoding="utf-8")
     values = {
         "dualtrack_version": __version__,
         "notice": NOTICE,
         **about,
-        "methods": [{**_flat(s), "failed_on": s.failed} for s in comparison.summaries],
+        "methods": [{**row, "failed_on": s.failed} for row, s in zip(summaries, comparison.summaries, strict=True)],
         "skipped": comparison.skipped,
         "common_sweeps": comparison.common,
-        "pairs": tests,
+        "pairs": pairs,
         "sweeps": sweeps,
     }
     (folder / "evaluation.json").write_text(json_text(values), encoding="utf-8")
@@ -90,7 +90,10 @@ def remarks(comparison: Comparison) -> list[str]:
         texts.append("Failed, and in none of the means:\n" + "\n".join(lines))
         for summary in comparison.summaries:
             if summary.failed:
-                texts.append(f"The means of {summary.method} are over {_all_but(summary)}.")
+                named = ", ".join(summary.failed[:_NAMED])
+                more = f" and {len(summary.failed) - _NAMED} more" if len(summary.failed) > _NAMED else ""
+                sweeps = f"{sweeps_text(summary)} sweeps, without {named}{more}"
+                texts.append(f"The means of {summary.method} are over {sweeps}.")
         if comparison.common:
             texts.append(
                 f"Means of methods that failed on different sweeps compare only over the {len(comparison.common)} "
@@ -114,11 +117,9 @@ def short_text(value: float) -> str:
     return f"{value:.{places}f}"
 
 
-def _all_but(summary: Summary) -> str:
-    named = ", ".join(summary.failed[:_NAMED])
-    more = len(summary.failed) - _NAMED
-    total = summary.sweeps + len(summary.failed)
-    return f"{summary.sweeps} of {total} sweeps, without {named}{f' and {more} more' if more > 0 else ''}"
+def sweeps_text(summary: Summary) -> str:
+    """Number of sweeps that the figures come from: "8", or "7 of 8" where the method failed."""
+    return f"{summary.sweeps} of {summary.sweeps + len(summary.failed)}" if summary.failed else str(summary.sweeps)
 
 
 def _lines(title: str, cells: Sequence[str]) -> list[str]:
@@ -133,12 +134,15 @@ def _lines(title: str, cells: Sequence[str]) -> list[str]:
 def _cells(comparison: Comparison, summaries: Sequence[Summary]) -> Iterable[tuple[str, list[str]]]:
     """Title and texts of every line below the methods' names; figures that no method has are left out."""
     yield "uses", [s.uses for s in summaries]
-    totals = [s.sweeps + len(s.failed) for s in summaries]
-    yield "sweeps", [str(t) if not s.failed else f"{s.sweeps} of {t}" for s, t in zip(summaries, totals, strict=True)]
-    for name in SHOWN:
-        if any(s.figures[name].count for s in comparison.summaries):
-            yield heading(name), [figure_text(s.figures[name].mean) for s in summaries]
-            yield from _more(comparison, summaries, name)
+    yield "sweeps", [sweeps_text(s) for s in summaries]
+    for name in comparison.shown:
+        spreads = [s.figures[name] for s in summaries]
+        yield heading(name), [figure_text(spread.mean) for spread in spreads]
+        if name in ("gpe_mm", "lpe_mm"):
+            yield "  95 % interval", [interval_text(spread) for spread in spreads]
+            yield "  median", [figure_text(spread.median) for spread in spreads]
+            if comparison.failures:
+                yield "  on common sweeps", [figure_text(s.common[name]) for s in summaries]
     for name in COMPONENTS:
         yield f"r({name}), pooled", [figure_text(s.pooled[name]) for s in summaries]
     yield "ms a frame", [figure_text(1000 * s.figures["seconds_per_frame"].mean) for s in summaries]
@@ -146,20 +150,9 @@ def _cells(comparison: Comparison, summaries: Sequence[Summary]) -> Iterable[tup
         yield "parameters", ["-" if s.parameter_count is None else f"{s.parameter_count:,}" for s in summaries]
 
 
-def _more(comparison: Comparison, summaries: Sequence[Summary], name: str) -> Iterable[tuple[str, list[str]]]:
-    """Yield the lines below GPE and LPE: interval, median, and the mean over common sweeps."""
-    if name not in ("gpe_mm", "lpe_mm"):
-        return
-    spreads = [s.figures[name] for s in summaries]
-    yield "  95 % interval", [interval_text(s.low, s.high) for s in spreads]
-    yield "  median", [figure_text(s.median) for s in spreads]
-    if comparison.failures:
-        yield "  on common sweeps", [figure_text(s.common[name]) for s in summaries]
-
-
-def interval_text(low: float, high: float) -> str:
-    """Both ends; "-" where undefined."""
-    return f"{short_text(low)} to {short_text(high)}" if math.isfinite(low) else "-"
+def interval_text(spread: Spread) -> str:
+    """Both ends of the interval; "-" where undefined."""
+    return f"{short_text(spread.low)} to {short_text(spread.high)}" if math.isfinite(spread.low) else "-"
 
 
 def _flat(summary: Summary) -> dict[str, Any]:
@@ -180,11 +173,10 @@ def _flat(summary: Summary) -> dict[str, Any]:
             f"{name}_sweeps": spread.count,
             f"{name}_on_common_sweeps": summary.common[name],
         }
-    return {**values, **{f"pooled_correlation_{name}": value for name, value in summary.pooled.items()}}
+    return values | {f"pooled_correlation_{name}": value for name, value in summary.pooled.items()}
 
 
 def _flat_row(row: Row) -> dict[str, Any]:
-    others = {name: value for name, value in row.metrics.items() if name not in SHOWN}
     return {
         "sweep": row.sweep,
         "method": row.method,
@@ -193,12 +185,12 @@ def _flat_row(row: Row) -> dict[str, Any]:
         "error": row.error or "",
         "seconds_per_frame": row.seconds_per_frame,
         "peak_mebibytes": row.peak_mebibytes,
-        **{name: row.metrics.get(name, math.nan) for name in SHOWN},
-        **others,
+        **dict.fromkeys(SHOWN, math.nan),
+        **row.metrics,
     }
 
 
-def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> None:
+def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]], names: Sequence[str] = ()) -> None:
     names = list(dict.fromkeys([*names, *(name for row in rows for name in row)]))
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, names, restval="")

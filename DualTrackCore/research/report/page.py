@@ -17,9 +17,10 @@ from DualTrackCore.evaluation import COMPONENTS, METRICS
 from DualTrackCore.files import replacing
 from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter, Stage
 from DualTrackCore.research.comparison import Comparison
-from DualTrackCore.research.comparison.summaries import SHOWN, TESTED, Pair, Spread, Summary, heading
-from DualTrackCore.research.comparison.table_files import NOTICE, interval_text, short_text
+from DualTrackCore.research.comparison.summaries import TESTED, Pair, heading
+from DualTrackCore.research.comparison.table_files import NOTICE, interval_text, short_text, sweeps_text
 from DualTrackCore.research.report.plots import (
+    Case,
     choose_cases,
     families,
     ranked,
@@ -69,21 +70,24 @@ def write_report(
     template = _template()
     write_errors(comparison, folder / "errors.png")
     write_growth(comparison, folder / "growth.png")
+    gpe_mm = [s.figures["gpe_mm"].mean for s in comparison.summaries if s.figures["gpe_mm"].count]
     values = {
         "about": {name.replace("_", " "): value for name, value in about.items()},
         "notice": NOTICE,
         "version": __version__,
         "created": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
-        "methods": _methods(comparison),
-        "main": _columns(comparison),
+        "methods": ranked(comparison),
+        "styles": styles(comparison),
+        "largest_gpe_mm": max(gpe_mm, default=0.0) or 1.0,
+        "main": [name for name in _MAIN if name in comparison.shown],
         "comparison": comparison,
         "errors": _embedded(folder / "errors.png"),
         "growth": _embedded(folder / "growth.png"),
         "tests": [_tests(comparison, pairs, metric) for metric in TESTED] if pairs else [],
         "families": _families(comparison),
         "cases": _cases(comparison, dataset, reporter),
-        "all_figures": _all_figures(comparison),
-        "definitions": [(heading(name), METRICS[name].definition) for name in METRICS],
+        "components": COMPONENTS,
+        "definitions": {heading(name): metric.definition for name, metric in METRICS.items()},
     }
     with replacing(folder / "report.html") as temporary:
         temporary.write_text(template.render(values), encoding="utf-8")
@@ -101,6 +105,8 @@ def _template() -> Any:
     environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    environment.filters |= {"heading": heading, "short": short_text, "interval": interval_text}
+    environment.filters |= {"sweeps": sweeps_text, "parameters": _parameters}
     return environment.get_template("page.html.j2")
 
 
@@ -108,52 +114,7 @@ def _embedded(path: Path) -> str:
     return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
 
 
-def _columns(comparison: Comparison) -> list[tuple[str, str]]:
-    """Name and heading of the figures beside GPE in the first table: those that any method has."""
-    return [(name, heading(name)) for name in _MAIN if any(s.figures[name].count for s in comparison.summaries)]
-
-
-def _methods(comparison: Comparison) -> list[dict[str, Any]]:
-    """One line a method, the best first."""
-    order = ranked(comparison)
-    colours = styles([s.method for s in order])
-    means = [s.figures["gpe_mm"].mean for s in order]
-    most = max((m for m in means if math.isfinite(m)), default=1.0) or 1.0
-    lines = []
-    for summary, mean in zip(order, means, strict=True):
-        seconds, peak = summary.figures["seconds_per_frame"], summary.figures["peak_mebibytes"]
-        lines.append(
-            {
-                "name": summary.method,
-                "uses": summary.uses,
-                "needs_truth": summary.needs_truth,
-                "colour": colours[summary.method][0],
-                "bar": 100 * mean / most if math.isfinite(mean) else 0,
-                "gpe": _cell(summary.figures["gpe_mm"]),
-                "common": short_text(summary.common["gpe_mm"]),
-                "cells": [_cell(summary.figures[name]) for name, _ in _columns(comparison)],
-                "sweeps": _sweeps(summary),
-                "parameters": _count(summary.parameter_count),
-                "milliseconds": short_text(1000 * seconds.mean),
-                "peak": f"{peak.mean:.0f}" if peak.count else "-",
-            }
-        )
-    return lines
-
-
-def _cell(spread: Spread) -> dict[str, str]:
-    return {
-        "mean": short_text(spread.mean),
-        "interval": interval_text(spread.low, spread.high),
-        "median": short_text(spread.median),
-    }
-
-
-def _sweeps(summary: Summary) -> str:
-    return f"{summary.sweeps} of {summary.sweeps + len(summary.failed)}" if summary.failed else str(summary.sweeps)
-
-
-def _count(count: int | None) -> str:
+def _parameters(count: int | None) -> str:
     """ "4.7 M", "12 k"; "-" where unknown."""
     if count is None:
         return "-"
@@ -191,51 +152,29 @@ def _families(comparison: Comparison) -> dict[str, Any] | None:
         return None
     names = [s.method for s in ranked(comparison) if s.sweeps]
     rows_of = {name: comparison.of(name) for name in names}
-    table = np.array(
-        [[_mean_gpe([rows_of[name][sweep] for sweep in sweeps]) for name in names] for sweeps in grouped.values()]
-    )
+    table = np.full((len(grouped), len(names)), np.nan)
+    for i, sweeps in enumerate(grouped.values()):
+        for j, name in enumerate(names):
+            rows = [rows_of[name][sweep] for sweep in sweeps]
+            if values := [row.metrics["gpe_mm"] for row in rows if row.error is None]:
+                table[i, j] = np.mean(values)
     finite = table[np.isfinite(table)]
     low, high = (finite.min(), finite.max()) if len(finite) else (0.0, 1.0)
-    return {
-        "names": names,
-        "rows": [
-            {
-                "family": family,
-                "sweeps": len(sweeps),
-                "cells": [
-                    {"text": f"{v:.1f}" if math.isfinite(v) else "-", "shade": _shade(v, low, high)} for v in values
-                ],
-            }
-            for (family, sweeps), values in zip(grouped.items(), table, strict=True)
-        ],
-    }
+    shades = np.nan_to_num(0.6 * (table - low) / (high - low if high > low else math.inf)).round(3)
+    rows = []
+    for (family, sweeps), values, depths in zip(grouped.items(), table, shades, strict=True):
+        texts = [f"{value:.1f}" if math.isfinite(value) else "-" for value in values]
+        rows.append({"family": family, "sweeps": len(sweeps), "cells": zip(texts, depths, strict=True)})
+    return {"names": names, "rows": rows}
 
 
-def _mean_gpe(rows: Sequence[Any]) -> float:
-    values = [row.metrics["gpe_mm"] for row in rows if row.error is None]
-    return float(np.mean(values)) if values else math.nan
-
-
-def _shade(value: float, low: float, high: float) -> float:
-    """Depth of colour of a cell, 0 to 0.6."""
-    return round(0.6 * (value - low) / (high - low), 3) if math.isfinite(value) and high > low else 0.0
-
-
-def _cases(comparison: Comparison, dataset: Dataset, reporter: Reporter) -> list[dict[str, Any]]:
+def _cases(comparison: Comparison, dataset: Dataset, reporter: Reporter) -> list[tuple[Case, str]]:
+    """The cases, each with its picture."""
     chosen, shown = choose_cases(comparison), []
     with tempfile.TemporaryDirectory(prefix="dualtrack-") as place:
         for number, case in enumerate(chosen):
             reporter.report(Stage.PICTURES, number, len(chosen))
             picture = write_case(comparison, case, dataset.load(case.sweep), Path(place) / "case.png")
-            shown.append({"case": case, "gpe": short_text(case.gpe_mm), "picture": _embedded(picture)})
+            shown.append((case, _embedded(picture)))
     reporter.report(Stage.PICTURES, len(chosen), len(chosen))
     return shown
-
-
-def _all_figures(comparison: Comparison) -> dict[str, Any]:
-    """Every figure of every method: figures down, methods across."""
-    order = ranked(comparison)
-    present = [name for name in SHOWN if any(s.figures[name].count for s in order)]
-    rows = [(heading(name), [_cell(s.figures[name])["mean"] for s in order]) for name in present]
-    rows += [(f"r({name}), pooled", [short_text(s.pooled[name]) for s in order]) for name in COMPONENTS]
-    return {"names": [s.method for s in order], "rows": rows}

@@ -8,14 +8,14 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from DualTrackCore.pictures import drawing
 from DualTrackCore.research.comparison import Comparison
-from DualTrackCore.research.comparison.result_files import Item, read_item
-from DualTrackCore.research.comparison.summaries import Summary
+from DualTrackCore.research.comparison.result_files import Item
+from DualTrackCore.research.comparison.summaries import Spread, Summary
 from DualTrackCore.research.simulation import FAMILIES
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.trajectory import Trajectory
@@ -36,12 +36,10 @@ def ranked(comparison: Comparison) -> list[Summary]:
     return sorted(comparison.summaries, key=lambda s: (math.isnan(s.figures["gpe_mm"].mean), s.figures["gpe_mm"].mean))
 
 
-def styles(methods: Sequence[str]) -> dict[str, tuple[str, object]]:
+def styles(comparison: Comparison) -> dict[str, tuple[str, object]]:
     """Colour and dashes of each method, in every picture the same."""
-    return {
-        name: (_COLOURS[i % len(_COLOURS)], _DASHES[i // len(_COLOURS) % len(_DASHES)])
-        for i, name in enumerate(methods)
-    }
+    looks = [(colour, dashes) for dashes in _DASHES for colour in _COLOURS]
+    return {summary.method: looks[i % len(looks)] for i, summary in enumerate(ranked(comparison))}
 
 
 def leaders(comparison: Comparison) -> list[Summary]:
@@ -79,21 +77,21 @@ def write_errors(comparison: Comparison, path: str | os.PathLike) -> Path:
         OutputError: the file cannot be written.
     """
     methods = [s for s in ranked(comparison) if s.sweeps]
-    colours = styles([s.method for s in ranked(comparison)])
+    look = styles(comparison)
     height = 1.6 + 0.52 * len(methods)
     figure = drawing.new_figure(height, "white")
     room = 2.9 / drawing.WIDTH_INCHES
     width = (1 - room - 0.06) / 2
-    for number, (name, title) in enumerate((("gpe_mm", "GPE, mm"), ("lpe_mm", "LPE, mm"))):
+    for number, (name, title) in enumerate((("gpe_mm", "GPE"), ("lpe_mm", "LPE"))):
         left = room + number * (width + 0.04)
         axes = figure.add_axes((left, 0.8 / height, width, 1 - 1.35 / height))
-        values = [_known(comparison, s.method, name) for s in methods]
-        for row, (summary, errors) in enumerate(zip(methods, values, strict=True)):
-            _draw_strip(axes, row, errors, summary, name, colours[summary.method][0])
-        drawing.style_plot(axes, title, "")
-        axes.set_title(
-            f"{title.split(',')[0]} of each sweep", loc="left", color=drawing.INK, fontsize=15, weight="bold"
-        )
+        values = []
+        for row, summary in enumerate(methods):
+            errors = np.array([of_sweep.figure(name) for of_sweep in comparison.of(summary.method).values()])
+            values.append(errors[np.isfinite(errors)])
+            _draw_strip(axes, row, values[-1], summary.figures[name], look[summary.method][0])
+        drawing.style_plot(axes, f"{title}, mm", "")
+        axes.set_title(f"{title} of each sweep", loc="left", color=drawing.INK, fontsize=15, weight="bold")
         axes.set_ylim(len(methods) - 0.5, -0.5)
         labels = [_short(s.method) for s in methods] if number == 0 else [""] * len(methods)
         axes.set_yticks(range(len(methods)), labels, fontsize=13)
@@ -102,7 +100,7 @@ def write_errors(comparison: Comparison, path: str | os.PathLike) -> Path:
     return drawing.save(figure, path)
 
 
-def _draw_strip(axes: Axes, row: int, errors: np.ndarray, summary: Summary, name: str, colour: str) -> None:
+def _draw_strip(axes: Axes, row: int, errors: np.ndarray, spread: Spread, colour: str) -> None:
     if not len(errors):
         return
     quarter, median, three = np.quantile(errors, [0.25, 0.5, 0.75])
@@ -111,7 +109,6 @@ def _draw_strip(axes: Axes, row: int, errors: np.ndarray, summary: Summary, name
     # Neighbours in size lie at different heights, the same at every drawing.
     heights = row + 0.19 * np.tile([-1.0, 0.3, -0.35, 1.0, 0.0], len(errors) // 5 + 1)[: len(errors)]
     axes.plot(np.sort(errors), heights, "o", color=colour, ms=4.5, alpha=0.65, mew=0)
-    spread = summary.figures[name]
     if np.isfinite(spread.low):
         axes.plot([spread.low, spread.high], [row + 0.36] * 2, color=drawing.INK, lw=1.6)
     axes.plot(spread.mean, row + 0.36, "D", color=drawing.INK, ms=5.5)
@@ -136,7 +133,7 @@ def write_growth(comparison: Comparison, path: str | os.PathLike) -> Path:
         OutputError: the file cannot be written.
     """
     methods = [s.method for s in ranked(comparison) if s.sweeps]
-    look = styles([s.method for s in ranked(comparison)])
+    look = styles(comparison)
     figure = drawing.new_figure(6.4, "white")
     axes = figure.add_axes((0.055, 0.12, 0.69, 0.80))
     parts = np.linspace(0, 1, _PLACES)
@@ -146,7 +143,8 @@ def write_growth(comparison: Comparison, path: str | os.PathLike) -> Path:
         axes.plot(100 * parts, median, color=colour, ls=dashes, lw=2.6 if number == 0 else 1.8, label=_short(method))
         if number == 0:
             axes.fill_between(100 * parts, quarter, three, color=colour, alpha=0.15, lw=0)
-    length = f", of {_median_length_mm(comparison):.0f} mm in the median" if methods else ""
+    lengths = {row.sweep: row.metrics["path_length_mm"] for row in comparison.rows if row.error is None}
+    length = f", of {np.median(list(lengths.values())):.0f} mm in the median" if methods else ""
     drawing.style_plot(axes, f"part of the true path so far, %{length}", "error of a frame, all pixels, mm")
     axes.set_ylim(bottom=0)
     axes.set_title("Median over sweeps", loc="left", color=drawing.INK, fontsize=15, weight="bold")
@@ -162,27 +160,15 @@ def growth(comparison: Comparison, method: str, parts: np.ndarray) -> np.ndarray
     """
     curves = []
     for row in comparison.of(method).values():
-        item = None if row.path is None else read_item(row.path)
-        if item is None:
+        if (item := row.item()) is None:
             continue
-        known = np.isfinite(item.path_mm) & np.isfinite(item.error_mm)
-        lengths = np.concatenate([[0.0], item.path_mm[known]])
+        defined = np.isfinite(item.path_mm) & np.isfinite(item.error_mm)
+        lengths = np.concatenate([[0.0], item.path_mm[defined]])
         if lengths[-1] <= 0:
             lengths = np.arange(len(lengths), dtype=np.float64)
-        errors = np.concatenate([[0.0], item.error_mm[known]])
+        errors = np.concatenate([[0.0], item.error_mm[defined]])
         curves.append(np.interp(parts, lengths / lengths[-1], errors))
     return np.array(curves).reshape(-1, len(parts))
-
-
-def _median_length_mm(comparison: Comparison) -> float:
-    """Of the true paths of the sweeps."""
-    lengths = {row.sweep: row.metrics["path_length_mm"] for row in comparison.rows if row.error is None}
-    return float(np.median(list(lengths.values())))
-
-
-def _known(comparison: Comparison, method: str, name: str) -> np.ndarray:
-    values = np.array([row.metrics.get(name, np.nan) for row in comparison.of(method).values()])
-    return values[np.isfinite(values)]
 
 
 def _short(name: str) -> str:
@@ -230,14 +216,15 @@ def write_case(comparison: Comparison, case: Case, sweep: Sweep, path: str | os.
         OutputError: the file cannot be written.
     """
     figure = drawing.new_figure(8.6, "white")
-    look = styles([summary.method for summary in ranked(comparison)])
-    names = [case.method, *(s.method for s in leaders(comparison) if s.method != case.method)]
-    items = {name: item for name in names if (item := _item(comparison, name, case.sweep)) is not None}
-    for column, (across, down, title) in enumerate(
-        ((2, 0, "Paths of the image centre, seen from the probe"), (2, 1, "The same from the side"))
-    ):
-        axes = figure.add_axes((0.045 + column * 0.325, 0.47, 0.27, 0.44))
-        _draw_paths(axes, items, sweep.tracked, (across, down), look)
+    names = dict.fromkeys([case.method, *(summary.method for summary in leaders(comparison))])
+    items = {name: item for name in names if (item := comparison.of(name)[case.sweep].item()) is not None}
+    look = {}
+    for name, (colour, _) in styles(comparison).items():
+        main = name == case.method
+        look[name] = {"color": colour, "lw": 2.6 if main else 1.1, "alpha": 1 if main else 0.7}
+    for down, title in enumerate(("Paths of the image centre, seen from the probe", "The same from the side")):
+        axes = figure.add_axes((0.045 + down * 0.325, 0.47, 0.27, 0.44))
+        _draw_paths(axes, items, sweep.tracked, down, look)
         axes.set_title(title, loc="left", color=drawing.INK, fontsize=13, weight="bold")
     axes = figure.add_axes((0.71, 0.47, 0.275, 0.44))
     _draw_errors(axes, items, look)
@@ -245,35 +232,28 @@ def write_case(comparison: Comparison, case: Case, sweep: Sweep, path: str | os.
     return drawing.save(figure, path)
 
 
-def _item(comparison: Comparison, method: str, sweep: str) -> Item | None:
-    row = comparison.of(method).get(sweep)
-    return None if row is None or row.path is None else read_item(row.path)
-
-
 def _draw_paths(
-    axes: Axes, items: dict[str, Item], truth: Trajectory, sides: tuple[int, int], look: dict[str, tuple]
+    axes: Axes, items: dict[str, Item], truth: Trajectory, down: int, look: dict[str, dict[str, Any]]
 ) -> None:
-    across, down = sides
+    """Elevation across, and the axis `down` of frame0 downwards."""
+    across = 2
     centres = truth.centres_mm[truth.valid]
     axes.plot(centres[:, across], centres[:, down], color=drawing.GREY, lw=5, label="true", solid_capstyle="round")
     axes.plot(*centres[-1:, [across, down]].T, "o", color=drawing.GREY, ms=9)
-    for number, (name, item) in reversed(list(enumerate(items.items()))):
+    for name, item in reversed(items.items()):
         trajectory = item.trajectory()
         points = trajectory.centres_mm[trajectory.valid]
-        colour = look[name][0]
-        main = number == 0
-        axes.plot(points[:, across], points[:, down], color=colour, lw=2.6 if main else 1.1, alpha=1 if main else 0.7)
-        axes.plot(*points[-1:, [across, down]].T, "o", color=colour, ms=7 if main else 4)
+        axes.plot(points[:, across], points[:, down], **look[name])
+        axes.plot(*points[-1:, [across, down]].T, "o", color=look[name]["color"], ms=7 if look[name]["lw"] > 2 else 4)
     drawing.style_plot(axes, f"{drawing.FRAME0_AXES[across]}, mm", f"{drawing.FRAME0_AXES[down]}, mm")
     axes.margins(0.06, 0.2)
     axes.set_aspect("equal", adjustable="datalim")
     axes.invert_yaxis()
 
 
-def _draw_errors(axes: Axes, items: dict[str, Item], look: dict[str, tuple]) -> None:
-    for number, (name, item) in reversed(list(enumerate(items.items()))):
-        main = number == 0
-        axes.plot(item.error_mm, color=look[name][0], lw=2.6 if main else 1.1, alpha=1 if main else 0.7, label=name)
+def _draw_errors(axes: Axes, items: dict[str, Item], look: dict[str, dict[str, Any]]) -> None:
+    for name, item in reversed(items.items()):
+        axes.plot(item.error_mm, label=name, **look[name])
     drawing.style_plot(axes, "frame", "mm")
     axes.set_ylim(bottom=0)
     handles, labels = axes.get_legend_handles_labels()
