@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import slicer
 from DualTrackSlicerLib.logic import Logic
-from DualTrackSlicerLib.reader import FileReader
 from DualTrackSlicerLib.self_test import SelfTest
-from DualTrackSlicerLib.sweep_nodes import registerSample
+from DualTrackSlicerLib.sweep_nodes import FileReader, registerSample
 from DualTrackSlicerLib.widget.controls import QtTicker
 from DualTrackSlicerLib.widget.panel import Panel
 from slicer.i18n import tr as _

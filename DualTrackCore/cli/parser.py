@@ -71,15 +71,15 @@ def _described(commands: argparse._SubParsersAction, name: str, text: str) -> ar
 def _add_clip_commands(commands: argparse._SubParsersAction) -> None:
     _add_sweep(_command(commands, "info", "sweeps:info", "say what a sweep holds"), INPUT)
     text = "estimate the trajectory of a sweep and reconstruct its volume, with a report"
-    run = _command(commands, "run", "runs:run", text)
+    run = _command(commands, "run", "sweeps:run", text)
     run.add_argument("sweeps", metavar="SWEEP", nargs="+", help="files or folders of frames; several share settings")
     _add_output(run, "DIR", "folder for the results, or for those of each sweep")
     _add_settings(run, INPUT, NETWORK, FRAMES, VOLUME, RESULTS)
-    track = _command(commands, "track", "runs:track", "estimate the trajectory of a sweep")
+    track = _command(commands, "track", "sweeps:track", "estimate the trajectory of a sweep")
     _add_output(track, "FILE", "trajectory .csv, or the sweep with its poses: .igs.mha, ...")
     _add_sweep(track, INPUT, NETWORK, FRAMES)
     text = "reconstruct a volume from poses that are known"
-    reconstruct = _command(commands, "reconstruct", "runs:reconstruct", text)
+    reconstruct = _command(commands, "reconstruct", "sweeps:reconstruct", text)
     _add_output(reconstruct, "DIR", "folder for the results")
     _add_poses(reconstruct, "the sweep's own tracking, or a trajectory .csv")
     _add_sweep(reconstruct, INPUT, FRAMES, VOLUME, RESULTS)
@@ -150,9 +150,8 @@ def _add_models(actions: argparse._SubParsersAction) -> None:
 def _add_train(commands: argparse._SubParsersAction) -> None:
     parser = _command(commands, "train", "train:train", "train one stage of a model from a recipe")
     parser.add_argument("recipe", metavar="RECIPE", help="YAML file, or one that ships: mini/local1, paper/fusion, ...")
-    parser.add_argument(
-        "--set", metavar="KEY=VALUE", action="append", help="change a setting of the recipe: optimiser.lr=0.001"
-    )
+    text = "change a setting of the recipe: optimiser.lr=0.001"
+    parser.add_argument("--set", metavar="KEY=VALUE", action="append", help=text)
     parser.add_argument("--runs", metavar="DIR", default="runs", help="folder of all runs (default: %(default)s)")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint of an interrupted run")
 
@@ -182,35 +181,26 @@ def _add_dataset(actions: argparse._SubParsersAction) -> None:
         )
         parser.add_argument("--split", metavar="NAME", help="only the sweeps of this split (TUS-REC: train, val)")
         parser.add_argument("--calibration", metavar="FILE", help="of all sweeps, where none lies beside them")
-        parser.add_argument(
-            "--tolerate",
-            metavar="FRACTION",
-            type=float,
-            default=0.0,
-            help="of a sweep's frames may lack a pose or an image (default: %(default)s)",
-        )
+        text = "of a sweep's frames may lack a pose or an image (default: %(default)s)"
+        parser.add_argument("--tolerate", metavar="FRACTION", type=float, default=0.0, help=text)
     check.add_argument("--deep", action="store_true", help="read every frame, not three of each sweep")
     _add_output(convert, "DIR", "folder; finished sweeps in it are kept")
-    convert.add_argument(
-        "--on-bad",
-        choices=["refuse", "skip"],
-        default="refuse",
-        help="sweeps that cannot be used: write nothing, or leave them out and name them (default: %(default)s)",
-    )
+    _add_on_bad(convert, "sweeps that cannot be used: write nothing, or leave them out and name them")
     convert.add_argument(
         "--default-split", metavar="NAME", default="train", help="where the data set has none (default: %(default)s)"
     )
 
 
+def _add_on_bad(parser: argparse.ArgumentParser, text: str) -> None:
+    text += " (default: %(default)s)"
+    parser.add_argument("--on-bad", choices=["refuse", "skip"], default="refuse", help=text)
+
+
 def _add_evaluate(commands: argparse._SubParsersAction) -> None:
     text = "measure methods on tracked sweeps, with tables, tests and a report"
     parser = _command(commands, "evaluate", "evaluate:evaluate", text)
-    parser.add_argument(
-        "dataset",
-        metavar="DATASET",
-        nargs="+",
-        help="folders or files of tracked sweeps (TUS-REC, DualTrack, PLUS), or held-out or simulated",
-    )
+    text = "folders or files of tracked sweeps (TUS-REC, DualTrack, PLUS), or held-out or simulated"
+    parser.add_argument("dataset", metavar="DATASET", nargs="+", help=text)
     _add_output(parser, "DIR", "folder for tables and report")
     parser.add_argument(
         "--method",
@@ -224,21 +214,10 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--calibration", metavar="FILE", help="image-to-probe calibration: PLUS XML, 4x4 text, or calib_matrix.csv"
     )
-    parser.add_argument(
-        "--calibrate",
-        metavar="DATASET",
-        nargs="+",
-        default=["simulated"],
-        help="tracked sweeps from which calibrated-mean-motion and decorrelation are calibrated (default: simulated)",
-    )
+    text = "tracked sweeps from which calibrated-mean-motion and decorrelation are calibrated (default: simulated)"
+    parser.add_argument("--calibrate", metavar="DATASET", nargs="+", default=["simulated"], help=text)
     parser.add_argument("--calibrate-split", metavar="NAME", help="only the sweeps of this split")
-    parser.add_argument(
-        "--on-bad",
-        choices=["refuse", "skip"],
-        default="refuse",
-        help="what to do with a sweep that cannot be used: stop and name it, or leave it out and name it "
-        "(default: %(default)s)",
-    )
+    _add_on_bad(parser, "what to do with a sweep that cannot be used: stop and name it, or leave it out and name it")
     parser.add_argument("--device", default="auto", help="of the networks (default: %(default)s)")
     many = parser.add_argument_group("many sweeps")
     many.add_argument("--workers", metavar="N", type=int, default=1, help="processes here (default: %(default)s)")

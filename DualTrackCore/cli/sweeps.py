@@ -1,14 +1,25 @@
-"""`dualtrack info` and `convert`."""
+"""`dualtrack info`, `convert`, `run`, `track` and `reconstruct`: options to settings, and what came of it in words."""
 
 from __future__ import annotations
 
+import csv
+import functools
+import glob
+import traceback
 from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 from DualTrackCore.cli.console import Console, columns, plural
 from DualTrackCore.cli.parser import given_settings
-from DualTrackCore.io import load_sweep, save_sweep
-from DualTrackCore.run.pipeline import known_poses
-from DualTrackCore.run.results import sweep_facts
+from DualTrackCore.errors import Cancelled, DualTrackError, InputError
+from DualTrackCore.files import replacing, staged_folder
+from DualTrackCore.io import load_sweep, save_sweep, write_trajectory_csv
+from DualTrackCore.progress import Reporter
+from DualTrackCore.run.pipeline import known_poses, settings_model
+from DualTrackCore.run.pipeline import run as run_clip
+from DualTrackCore.run.results import NOTICE, RunReport, sweep_facts
 from DualTrackCore.run.settings import TRACKED, RunSettings
 from DualTrackCore.sweep import Sweep
 
@@ -31,6 +42,39 @@ def convert(options: Namespace, console: Console) -> None:
     save_sweep(sweep, options.output, trajectory=poses, progress=console.progress)
     console.say(f"Wrote {plural(len(sweep), 'frame')} to {options.output}.")
     console.result({"output": str(options.output), "sweep": sweep_facts(sweep)})
+
+
+def run(options: Namespace, console: Console) -> bool:
+    """Images to trajectory to volume, with pictures and a report; returns whether every sweep could be used.
+
+    Several sweeps get a folder each and one table, summary.csv; none of them stops the others.
+    """
+    settings, sweeps = _settings(options), _expanded(options.sweeps)
+    if len(sweeps) > 1:
+        return _run_several(sweeps, settings, Path(options.output), console)
+    _run_into(options.output, sweeps[0], settings, console)
+    return True
+
+
+def reconstruct(options: Namespace, console: Console) -> None:
+    """Known poses to volume."""
+    _run_into(options.output, options.sweep, _settings(options), console)
+
+
+def track(options: Namespace, console: Console) -> None:
+    """Images to trajectory."""
+    output = Path(options.output)
+    if output.suffix.lower() not in (".csv", ".mha", ".nrrd", ".h5", ".hdf5"):
+        raise InputError(f"{output.name} is no trajectory file; choose .csv, .igs.mha, .seq.nrrd or .h5.")
+    settings = _settings(options, reconstruct=False, evaluate=False)
+    result = run_clip(options.sweep, settings, Reporter(console.progress))
+    sweep, trajectory = result.sweep, result.trajectory
+    if output.suffix.lower() == ".csv":
+        write_trajectory_csv(trajectory, output, sweep.timestamps_s)
+    else:
+        save_sweep(sweep, output, trajectory=trajectory, progress=console.progress)
+    console.say(f"The path of {plural(len(sweep), 'frame')} is {trajectory.path_length_mm:.1f} mm long: {output}")
+    console.result({"output": str(output), "trajectory": dict(trajectory.provenance)})
 
 
 def _load(options: Namespace) -> Sweep:
@@ -63,3 +107,135 @@ def _info_rows(sweep: Sweep) -> list[tuple[str, str]]:
         what = "tracking" if sweep.tracked.estimated_by is None else "estimated poses"
         rows.append((what, f"{valid} of {len(sweep)} frames, path {sweep.tracked.path_length_mm:.1f} mm"))
     return rows
+
+
+def _settings(options: Namespace, **fixed: Any) -> RunSettings:
+    """The settings of the file given with --config, with the given options over them."""
+    given = {**given_settings(options), **fixed}
+    return RunSettings(**given) if options.config is None else RunSettings.from_yaml(options.config, given)
+
+
+def _expanded(sweeps: Sequence[str]) -> list[str]:
+    """The sweeps, with patterns replaced by what they match, for shells that do not do so."""
+    paths = []
+    for sweep in sweeps:
+        matches = sorted(glob.glob(sweep)) if glob.has_magic(sweep) and not Path(sweep).exists() else [sweep]
+        if not matches:
+            raise InputError(f"No sweep matches {sweep}; check folder and pattern.")
+        paths += matches
+    return paths
+
+
+def _run_into(output: str, sweep: str, settings: RunSettings, console: Console) -> None:
+    with staged_folder(output) as folder:
+        result = run_clip(sweep, settings, Reporter(console.progress))
+        report = result.write(folder, Reporter(console.progress))
+    for note in report.warnings[len(result.report.warnings) :]:
+        console.warn(note)
+    console.say(_summary(report, Path(output)))
+    console.result({"output": str(output), **report.as_dict()})
+
+
+def _summary(report: RunReport, target: Path) -> str:
+    trajectory = report.trajectory
+    rows = [("trajectory", f"{trajectory['path_length_mm']:.1f} mm path over {plural(trajectory['poses'], 'frame')}")]
+    if augmented := trajectory["source"].get("test_time_augmentation"):
+        rows.append(("augmentation", f"mean of the sweep {', '.join(augmented)}"))
+    if report.volume is not None:
+        rows.append(("volume", _volume_text(report.volume)))
+    if report.evaluation is not None:
+        rows += _error_rows(report.evaluation)
+    rows.append(("results", str(target)))
+    rows += [("", name) for name in report.files]
+    return f"{columns(rows)}\n{report.notice}"
+
+
+def _volume_text(volume: dict[str, Any]) -> str:
+    size = " x ".join(str(n) for n in volume["size"])
+    spacing = " x ".join(f"{s:.3g}" for s in volume["spacing_mm"])
+    used = plural(volume["frames_used"], "frame")
+    if volume["frames_skipped"]:
+        used += f", {volume['frames_skipped']} skipped as invalid"
+    return f"{size} voxels of {spacing} mm from {used}; {volume['covered_fraction']:.0%} of it was seen"
+
+
+def _error_rows(evaluation: dict[str, Any]) -> list[tuple[str, str]]:
+    own, no_motion = evaluation["metrics"], evaluation["baselines"]["identity"]
+
+    def against(name: str, unit: str) -> str:
+        values = [figures.get(name) for figures in (own, no_motion)]
+        return " against ".join("undefined" if v is None else f"{v:.3g} {unit}" for v in values)
+
+    return [
+        ("mean error", f"{against('gpe_mm', 'mm')} for no motion at all (all pixels, against the tracking)"),
+        ("final drift", f"{against('final_drift_mm', 'mm')} for no motion at all"),
+    ]
+
+
+def _run_several(sweeps: Sequence[str], settings: RunSettings, output: Path, console: Console) -> bool:
+    """Run every sweep into a folder of its own below `output`; returns whether all could be used."""
+    models = functools.cache(settings_model)
+    rows = []
+    for number, (sweep, name) in enumerate(zip(sweeps, _folder_names(sweeps), strict=True), 1):
+        console.say(f"[{number}/{len(sweeps)}] {sweep}")
+        row = {"sweep": str(sweep), "folder": name, "status": "done"}
+        try:
+            with staged_folder(output / name) as folder:
+                report = run_clip(sweep, settings, Reporter(console.progress), models=models).write(folder)
+            row |= {
+                "frames": report.trajectory["poses"],
+                "path_mm": report.trajectory["path_length_mm"],
+                "gpe_mm": None if report.evaluation is None else report.evaluation["metrics"].get("gpe_mm"),
+                "warnings": len(report.warnings),
+            }
+        except (Cancelled, KeyboardInterrupt):
+            raise
+        except DualTrackError as error:
+            row |= {"status": "failed", "error": str(error)}
+        except Exception as error:
+            console.warn(traceback.format_exc())
+            row |= {"status": "failed", "error": f"A fault of the program: {error}; please report it."}
+        if row["status"] == "failed":
+            console.warn(f"{sweep}: {row['error']}")
+        rows.append(row)
+    _write_table(rows, output / "summary.csv")
+    failed = sum(row["status"] == "failed" for row in rows)
+    console.say(_table(rows))
+    console.say(f"{len(rows) - failed} of {len(rows)} sweeps are in {output}, with summary.csv. {NOTICE}")
+    console.result({"output": str(output), "sweeps": rows, "failed": failed})
+    return not failed
+
+
+def _folder_names(sweeps: Sequence[str]) -> list[str]:
+    """A folder name for each sweep: its file name without suffixes, with a number where that is taken."""
+    names: list[str] = []
+    for sweep in sweeps:
+        path = Path(sweep).resolve()
+        stem = path.stem.removesuffix(".igs").removesuffix(".seq") if path.is_file() else path.name
+        stem = stem or "sweep"
+        name, number = stem, 1
+        while name.lower() in {taken.lower() for taken in names}:
+            number += 1
+            name = f"{stem}-{number}"
+        names.append(name)
+    return names
+
+
+def _write_table(rows: list[dict[str, Any]], path: Path) -> None:
+    names = ("sweep", "folder", "status", "frames", "path_mm", "gpe_mm", "warnings", "error")
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, names, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _table(rows: list[dict[str, Any]]) -> str:
+    """The summary as aligned columns."""
+    texts = [("sweep", "frames", "path", "error (GPE)", "warnings")]
+    for row in rows:
+        if row["status"] == "failed":
+            texts.append((row["folder"], "failed", "", "", ""))
+            continue
+        gpe = "" if row["gpe_mm"] is None else f"{row['gpe_mm']:.3g} mm"
+        texts.append((row["folder"], str(row["frames"]), f"{row['path_mm']:.1f} mm", gpe, str(row["warnings"])))
+    return columns(texts)

@@ -262,7 +262,7 @@ class _Session:
         return self._failed(kind, sentence, details)
 
     def _with_log(self, clause: str) -> str:
-        return f"{clause}; its log is {self.process.log_path}." if self.process else f"{clause}."
+        return f"{clause}; its log is {self.process.log_path}."
 
     def _failed(self, kind: str, message: str, details: str | None = None) -> JobFailed:
         if details is None:

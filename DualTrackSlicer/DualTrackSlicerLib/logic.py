@@ -20,9 +20,9 @@ from DualTrackSlicerLib.models import (
     ModelChoice,
     ModelTask,
     deleteDownloaded,
-    folderEnvironment,
     modelChoices,
-    pythonExecutable,
+    modelVariables,
+    slicerPython,
 )
 from DualTrackSlicerLib.parameters import DualTrackSlicerParameterNode
 from DualTrackSlicerLib.run import Run
@@ -155,8 +155,8 @@ class Logic(ScriptedLoadableModuleLogic):
         if self._client is not None and folder != self._folder:
             self.close()
         if self._client is None:
-            command = (pythonExecutable(), "-m", "DualTrackCore.worker")
-            self._client, self._folder = WorkerClient(command, folderEnvironment(folder)), folder
+            command = (slicerPython(), "-m", "DualTrackCore.worker")
+            self._client, self._folder = WorkerClient(command, modelVariables(folder)), folder
         return self._client
 
 

@@ -14,20 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from DualTrackCore.errors import DualTrackError
-from DualTrackCore.network.catalogue import (
-    FOLDER_VARIABLE,
-    InstalledModel,
-    ModelCard,
-    ModelEntry,
-    card_path,
-    installed_card,
-    installed_models,
-    models_folder,
-    published_models,
-    read_card_beside,
-    read_card_inside,
-    record_path,
-)
+from DualTrackCore.network import catalogue
+from DualTrackCore.network.catalogue import InstalledModel, ModelCard, ModelEntry
 from DualTrackCore.progress import Progress, Stage
 from DualTrackCore.worker.process import core_environment
 
@@ -53,8 +41,8 @@ class ModelChoice:
 
 def modelChoices(folder: Path | None = None) -> list[ModelChoice]:
     """Models that ship first, then published ones, then those of the user."""
-    entries = published_models()
-    installed = {model.name: model for model in installed_models(folder)}
+    entries = catalogue.published_models()
+    installed = {model.name: model for model in catalogue.installed_models(folder)}
     names = sorted(
         {*installed, *entries},
         key=lambda name: (not (name in installed and installed[name].ships), name not in entries, name),
@@ -65,7 +53,7 @@ def modelChoices(folder: Path | None = None) -> list[ModelChoice]:
         card = None if entry is None else entry.card
         if model is not None:
             try:
-                card = installed_card(model) or card
+                card = catalogue.installed_card(model) or card
             except DualTrackError:
                 card = None
         title = name if card is None or not card.title else card.title
@@ -76,7 +64,7 @@ def modelChoices(folder: Path | None = None) -> list[ModelChoice]:
 def fileCard(path: Path) -> ModelCard | None:
     """The card inside or beside a weights file, or None where there is none that can be read."""
     try:
-        return read_card_inside(path) or read_card_beside(path)
+        return catalogue.read_card_inside(path) or catalogue.read_card_beside(path)
     except (DualTrackError, OSError):
         return None
 
@@ -84,26 +72,26 @@ def fileCard(path: Path) -> ModelCard | None:
 def deleteDownloaded(folder: Path | None = None) -> int:
     """Delete the models in the folder, not those that ship; returns how many bytes became free."""
     freed = 0
-    for model in installed_models(folder):
+    for model in catalogue.installed_models(folder):
         if model.ships:
             continue
         freed += model.size_bytes
-        for path in (model.path, record_path(model.path), card_path(model.path)):
+        for path in (model.path, catalogue.record_path(model.path), catalogue.card_path(model.path)):
             path.unlink(missing_ok=True)
-    for part in (folder or models_folder()).glob("*.part*"):
+    for part in (folder or catalogue.models_folder()).glob("*.part*"):
         freed += part.stat().st_size
         part.unlink()
     return freed
 
 
-def pythonExecutable() -> str:
+def slicerPython() -> str:
     """Slicer's Python for programs of their own; outside of Slicer the one that runs."""
     return shutil.which("PythonSlicer") or sys.executable
 
 
-def folderEnvironment(folder: Path | None) -> dict[str, str]:
+def modelVariables(folder: Path | None) -> dict[str, str]:
     """Variables of a process that keeps models in a folder; the core's own choice where None."""
-    return dict(os.environ) if folder is None else {**os.environ, FOLDER_VARIABLE: str(folder)}
+    return dict(os.environ) if folder is None else {**os.environ, catalogue.FOLDER_VARIABLE: str(folder)}
 
 
 class ModelTask:
@@ -120,11 +108,11 @@ class ModelTask:
         self, arguments: Sequence[str], name: str, folder: Path | None, about_bytes: int | None = None
     ) -> None:
         self.state, self.message = "running", ""
-        self._part = (folder or models_folder()) / f"{name}.part"
+        self._part = (folder or catalogue.models_folder()) / f"{name}.part"
         self._about_bytes = about_bytes
         self._output = tempfile.TemporaryFile(mode="w+", encoding="utf-8")  # noqa: SIM115 - closed with the process
-        command = [pythonExecutable(), "-m", "DualTrackCore.cli", "models", *arguments, "--json"]
-        nothing, variables = subprocess.DEVNULL, core_environment(folderEnvironment(folder))
+        command = [slicerPython(), "-m", "DualTrackCore.cli", "models", *arguments, "--json"]
+        nothing, variables = subprocess.DEVNULL, core_environment(modelVariables(folder))
         self._process = subprocess.Popen(command, stdin=nothing, stdout=self._output, stderr=nothing, env=variables)
 
     def poll(self) -> Progress | None:

@@ -29,19 +29,18 @@ class Pace:
     detail: str = ""
     done: int = 0
     total: int = 0
-    clock: Callable[[], float] = time.monotonic
     _start: tuple[float, int] = field(default=(0.0, 0))
 
     def note(self, report: Progress) -> None:
         """A new report."""
         if (report.stage, report.detail) != (self.stage, self.detail):
-            self._start = self.clock(), report.done
+            self._start = time.monotonic(), report.done
         self.stage, self.detail, self.done, self.total = report.stage, report.detail, report.done, report.total
 
     @property
     def seconds_left(self) -> float | None:
         """Until the stage ends at the pace so far; None until a pace can be seen."""
-        elapsed, done = self.clock() - self._start[0], self.done - self._start[1]
+        elapsed, done = time.monotonic() - self._start[0], self.done - self._start[1]
         if elapsed < LEAST_PACE_S or done < 1 or self.done >= self.total:
             return None
         return elapsed / done * (self.total - self.done)

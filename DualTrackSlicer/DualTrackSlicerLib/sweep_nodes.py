@@ -1,8 +1,8 @@
-"""Sweeps as sequences in the scene, and the sample of the module Sample Data."""
+"""Sweeps as sequences in the scene: from memory, from files that Slicer cannot open itself, and the sample."""
 
 from __future__ import annotations
 
-import hashlib
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +14,8 @@ from slicer.i18n import tr as _
 from vtk.util.numpy_support import numpy_to_vtk
 
 from DualTrackCore import Sweep
+from DualTrackCore.errors import DualTrackError
+from DualTrackCore.files import file_sha256
 from DualTrackCore.io.metafile import SIMULATED_FIELD, SIMULATED_VALUE
 from DualTrackSlicerLib.scene.nodes import to_vtk
 
@@ -21,6 +23,9 @@ from DualTrackSlicerLib.scene.nodes import to_vtk
 RAS_FROM_IMAGE = np.array([[1.0, 0, 0, 0], [0, 0, 1, 0], [0, -1, 0, 0], [0, 0, 0, 1]])
 #: Name of the tracking, as PLUS names it.
 TRACKING_NAME = "ImageToReference"
+SAMPLE_NAME = "DualTrackSample"
+#: Signature of HDF5, and where it may stand.
+_SIGNATURE, _OFFSETS = b"\x89HDF\r\n\x1a\n", (0, 512, 1024, 2048)
 
 
 def addSweep(scene: slicer.vtkMRMLScene, sweep: Sweep, name: str) -> slicer.vtkMRMLSequenceBrowserNode:
@@ -92,7 +97,68 @@ def _tracking_sequence(
     return tracking
 
 
-SAMPLE_NAME = "DualTrackSample"
+class FileReader:
+    """What Slicer asks of a scripted file reader: it opens sweeps in HDF5, of DualTrack and of TUS-REC."""
+
+    def __init__(self, parent: object) -> None:
+        self.parent = parent
+
+    def description(self) -> str:
+        """What is read, for the list of file types."""
+        return _("Ultrasound sweep (DualTrack, TUS-REC)")
+
+    def fileType(self) -> str:
+        """Name of the kind of data."""
+        return "DualTrackSweep"
+
+    def extensions(self) -> list[str]:
+        """Filters of the file dialogue."""
+        return [_("Ultrasound sweep") + " (*.h5)", _("Ultrasound sweep") + " (*.hdf5)"]
+
+    def canLoadFileConfidence(self, filePath: str) -> float:
+        """How sure it is that this file is a sweep: 0 for no, above 0.5 before general readers."""
+        if not self.parent.supportedNameFilters(filePath):
+            return 0.0
+        try:
+            with open(filePath, "rb") as file:
+                head = file.read(_OFFSETS[-1] + len(_SIGNATURE))
+        except OSError:
+            return 0.0
+        if not any(head[offset:].startswith(_SIGNATURE) for offset in _OFFSETS):
+            return 0.0
+        return 0.9 if _holds_frames(filePath) else 0.2
+
+    def load(self, properties: dict) -> bool:
+        """Add the sweep to the scene as a sequence."""
+        from DualTrackCore.io import load_sweep
+
+        path = Path(properties["fileName"])
+        name = properties.get("name") or path.stem
+        try:
+            browser = addSweep(slicer.mrmlScene, load_sweep(path), slicer.mrmlScene.GenerateUniqueName(name))
+        except (DualTrackError, ImportError) as error:
+            message = str(error)
+            if isinstance(error, ModuleNotFoundError):
+                text = _("Opening {name} needs {package}; press Apply in the module DualTrack once, which installs it.")
+                message = text.format(name=path.name, package=error.name)
+            logging.error("%s", message)
+            self.parent.userMessages().AddMessage(vtk.vtkCommand.ErrorEvent, message)
+            return False
+        self.parent.loadedNodes = [browser.GetMasterSequenceNode().GetID(), browser.GetID()]
+        return True
+
+
+def _holds_frames(path: str) -> bool:
+    """Whether there are frames inside; true where h5py is not there to look."""
+    try:
+        import h5py
+    except ImportError:
+        return True
+    try:
+        with h5py.File(path, "r") as file:
+            return "images" in file or "frames" in file
+    except OSError:
+        return False
 
 
 def addSample(scene: slicer.vtkMRMLScene | None = None) -> slicer.vtkMRMLSequenceBrowserNode:
@@ -115,14 +181,13 @@ def registerSample(thumbnail: Path) -> None:
     from DualTrackCore.sample import sample_path
 
     path = sample_path()
-    digest = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
     SampleData.SampleDataLogic.registerCustomSampleDataSource(
         category=_("Ultrasound"),
         sampleName=SAMPLE_NAME,
         thumbnailFileName=str(thumbnail),
         uris=path.as_uri(),
         fileNames=path.name,
-        checksums=f"SHA256:{digest}" if digest else None,
+        checksums=f"SHA256:{file_sha256(path)}" if path.is_file() else None,
         nodeNames=SAMPLE_NAME,
         loadFileType="SequenceFile",
         customDownloader=lambda source: [addSample()],
