@@ -78,14 +78,12 @@ def compile_kernels(signatures: Signatures, reporter: Reporter | None = None) ->
             if reporter is not None:
                 reporter.report(Stage.PREPARING, done, len(signatures))
     if seconds and any(function.stats.cache_path is None for function in signatures):
-        warnings.warn(_NOT_KEPT.format(seconds), CompilationWarning, stacklevel=2)
+        message = (
+            f"Compiled kernels cannot be kept on disk, so every start compiles them again ({seconds:.0f} s); "
+            "set NUMBA_CACHE_DIR to a folder that can be written."
+        )
+        warnings.warn(message, CompilationWarning, stacklevel=2)
     return seconds
-
-
-_NOT_KEPT = (
-    "Compiled kernels cannot be kept on disk, so every start compiles them again ({:.0f} s); "
-    "set NUMBA_CACHE_DIR to a folder that can be written."
-)
 
 
 def _compile(function: Dispatcher, types: tuple) -> None:

@@ -28,22 +28,15 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
         OutputError: the folder cannot be written, or the disk is full.
     """
     path = Path(path)
-    parents: list[Path] = []
     temporary = path.with_name(f".{secrets.token_hex(4)}-{path.name}")
-    try:
-        parents = _missing_parents(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        os.replace(temporary, path)
-    except OutputError:
-        raise
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise OutputError(f"Cannot write {path}: {reason}; choose another folder or free some space.") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        _remove_empty(parents)
+    with _output(path, "Cannot write"):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            os.replace(temporary, path)
+        finally:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
 
 
 @contextlib.contextmanager
@@ -57,26 +50,37 @@ def staged_folder(folder: str | os.PathLike) -> Iterator[Path]:
         OutputError: the place cannot be written, or the disk is full.
     """
     folder = Path(folder)
-    parents: list[Path] = []
     # Inside a folder that exists: the one above it may be closed to writing, and "." has no name beside which to stage.
     staging = (folder if os.path.isdir(folder) else folder.parent) / f".{secrets.token_hex(4)}-{folder.name}"
-    try:
-        parents = _missing_parents(folder)
+    with _output(folder, "Cannot write into"):
         if folder.exists() and not folder.is_dir():
             raise OutputError(f"Cannot write into {folder}: it is a file; choose another folder.")
-        staging.mkdir(parents=True)
-        yield staging
-        folder.mkdir(exist_ok=True)
-        for path in sorted(staging.iterdir()):
-            os.replace(path, folder / path.name)
+        try:
+            staging.mkdir(parents=True)
+            yield staging
+            folder.mkdir(exist_ok=True)
+            for path in sorted(staging.iterdir()):
+                os.replace(path, folder / path.name)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _output(path: Path, what_failed: str) -> Iterator[None]:
+    """Say in a sentence why an output did not come about, and remove folders that were made for it and hold nothing."""
+    missing: list[Path] = []
+    try:
+        missing = [parent for parent in path.parents if not parent.exists()]
+        yield
     except OutputError:
         raise
     except OSError as error:
         reason = error.strerror or str(error)
-        raise OutputError(f"Cannot write into {folder}: {reason}; choose another folder or free some space.") from error
+        raise OutputError(f"{what_failed} {path}: {reason}; choose another folder or free some space.") from error
     finally:
-        shutil.rmtree(staging, ignore_errors=True)
-        _remove_empty(parents)
+        for folder in missing:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
 
 
 def file_sha256(path: Path) -> str:
@@ -86,18 +90,6 @@ def file_sha256(path: Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
-
-
-def _missing_parents(path: Path) -> list[Path]:
-    """Folders above `path` that do not exist yet, the nearest first."""
-    return [parent for parent in path.parents if not parent.exists()]
-
-
-def _remove_empty(folders: list[Path]) -> None:
-    """Remove those of the folders that hold nothing: they were made for an output that did not come about."""
-    for folder in folders:
-        with contextlib.suppress(OSError):
-            folder.rmdir()
 
 
 def plain_values(value: Any) -> Any:

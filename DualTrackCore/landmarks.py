@@ -44,11 +44,9 @@ class Landmarks:
         bad = np.flatnonzero(~np.isfinite(pixels).all(axis=1))
         if len(bad):
             raise InputError(f"The pixel of landmark {bad[0]} is not finite; mend or remove that row.")
-        frames = frames.astype(np.int64)
-        for array in (frames, pixels):
+        for name, array in (("frames", frames.astype(np.int64)), ("pixels", pixels)):
             array.flags.writeable = False
-        object.__setattr__(self, "frames", frames)
-        object.__setattr__(self, "pixels", pixels)
+            object.__setattr__(self, name, array)
 
     def __len__(self) -> int:
         return len(self.frames)

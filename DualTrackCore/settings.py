@@ -114,7 +114,7 @@ def build(kind: type, values: object, where: str, key: str = "") -> Any:
     arguments = {}
     for name, field in fields.items():
         if name in values:
-            arguments[name] = _fit(hints[name], setting_of(field), values[name], where, _join(key, name))
+            arguments[name] = fitted(field, hints[name], values[name], where, _join(key, name))
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             raise InputError(f"{_place(where, _join(key, name))} is missing.")
     try:
@@ -123,13 +123,17 @@ def build(kind: type, values: object, where: str, key: str = "") -> Any:
         raise InputError(f"{_place(where, key)}: {error}") from None
 
 
-def fitted(field: dataclasses.Field, hint: Any, value: object, place: str) -> Any:
+def fitted(field: dataclasses.Field, hint: Any, value: object, where: str, key: str = "") -> Any:
     """The value of one field, converted and checked.
 
     Raises:
-        InputError: it does not fit; the message begins with `place`.
+        InputError: it does not fit; the message begins with `key` and `where`.
     """
-    return _fit(hint, setting_of(field), value, place, "")
+    facts = setting_of(field)
+    try:
+        return _fit_any(hint, facts, value, where, key)
+    except _Misfit:
+        raise InputError(f"{_place(where, key)} is {value!r}; expected {expected(hint, facts)}.") from None
 
 
 def value_of_text(field: dataclasses.Field, hint: Any, text: str) -> Any:
@@ -176,13 +180,6 @@ def _expected(kind: Any, facts: Setting) -> str:
     return _NAMES.get(kind, "a mapping")
 
 
-def _fit(hint: Any, facts: Setting, value: object, where: str, key: str) -> Any:
-    try:
-        return _fit_any(hint, facts, value, where, key)
-    except _Misfit:
-        raise InputError(f"{_place(where, key)} is {value!r}; expected {expected(hint, facts)}.") from None
-
-
 def _fit_any(hint: Any, facts: Setting, value: object, where: str, key: str) -> Any:
     if facts.convert is not None:
         value = facts.convert(value)
@@ -199,7 +196,11 @@ def _fit_one(kind: Any, facts: Setting, value: object, where: str, key: str) -> 
     if origin is Literal:
         return _require(any(value == part and type(value) is type(part) for part in parts), value)
     if origin is tuple:
-        return _fit_tuple(parts, facts, value, where, key)
+        _require(isinstance(value, list | tuple), value)
+        if len(parts) == 2 and parts[1] is Ellipsis:
+            parts = (parts[0],) * len(value)
+        _require(len(parts) == len(value), value)
+        return tuple(_fit_one(part, facts, item, where, key) for part, item in zip(parts, value, strict=True))
     if dataclasses.is_dataclass(kind):
         if isinstance(value, kind):
             return value
@@ -207,15 +208,6 @@ def _fit_one(kind: Any, facts: Setting, value: object, where: str, key: str) -> 
     if origin is not None and issubclass(origin, Mapping):
         return types.MappingProxyType(dict(_require(isinstance(value, Mapping), value)))
     return _fit_plain(kind, facts, value)
-
-
-def _fit_tuple(parts: tuple, facts: Setting, value: object, where: str, key: str) -> tuple:
-    _require(isinstance(value, list | tuple), value)
-    if len(parts) == 2 and parts[1] is Ellipsis:
-        parts = (parts[0],) * len(value)
-    _require(len(parts) == len(value), value)
-    facts = dataclasses.replace(facts, convert=None)
-    return tuple(_fit_one(part, facts, item, where, key) for part, item in zip(parts, value, strict=True))
 
 
 def _fit_plain(kind: type, facts: Setting, value: object) -> Any:

@@ -135,12 +135,10 @@ class Trajectory:
             if reference.shape != (4, 4):
                 raise InputError(f"reference_from_frame0 has shape {reference.shape}; expected a 4x4 matrix.")
             _require_rigid(reference[None], np.ones(1, bool), "reference_from_frame0")
-            reference.flags.writeable = False
-        for array in (poses, valid):
-            array.flags.writeable = False
-        object.__setattr__(self, "poses", poses)
-        object.__setattr__(self, "valid", valid)
-        object.__setattr__(self, "reference_from_frame0", reference)
+        for name, array in (("poses", poses), ("valid", valid), ("reference_from_frame0", reference)):
+            if array is not None:
+                array.flags.writeable = False
+            object.__setattr__(self, name, array)
         object.__setattr__(self, "provenance", MappingProxyType(dict(self.provenance)))
 
     def __len__(self) -> int:

@@ -120,15 +120,13 @@ def _quartered(
     finer: tuple[AxisPieces, AxisPieces],
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The tiles of the finer level that make up these; an axis that is not cut further keeps its pieces."""
+    place = [row, column]
     for axis in range(2):
         parts = len(finer[axis].middle) // len(level[axis].middle)
         part = np.tile(np.arange(parts), len(frame))
-        frame, row, column = (np.repeat(values, parts) for values in (frame, row, column))
-        if axis == 0:
-            row = row * parts + part
-        else:
-            column = column * parts + part
-    return frame, row, column
+        frame, *place = (np.repeat(values, parts) for values in (frame, *place))
+        place[axis] = place[axis] * parts + part
+    return frame, *place
 
 
 def gram_rule(points: int) -> tuple[np.ndarray, np.ndarray]:

@@ -66,21 +66,10 @@ class Evaluation:
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything as plain values for JSON; undefined figures are None."""
-        return plain_values(
-            {
-                "frames": self.frames,
-                "frames_used": self.frames_used,
-                "landmarks_used": self.landmarks_used,
-                "reference_frame": self.reference_frame,
-                "metrics": self.metrics,
-                "baselines": self.baselines,
-                "per_frame": {
-                    "global_error_mm": self.global_error_mm,
-                    "local_error_mm": self.local_error_mm,
-                    "drift_mm": self.drift_mm,
-                },
-            }
-        )
+        names = ("frames", "frames_used", "landmarks_used", "reference_frame", "metrics", "baselines")
+        values = {name: getattr(self, name) for name in names}
+        values["per_frame"] = {name: getattr(self, name) for name in ("global_error_mm", "local_error_mm", "drift_mm")}
+        return plain_values(values)
 
 
 def evaluate(
@@ -114,19 +103,18 @@ def evaluate(
     comparer = _Comparer(sweep, true, landmarks, Reporter(progress, cancelled))
     estimates = {"": ReferencedPoses.of(predicted.poses, used), **baseline_poses(true)}
     compared = {name: comparer.compare(poses, name) for name, poses in estimates.items()}
-    no_motion = compared["identity"].metrics
-    metrics = {name: _ordered(one.metrics, no_motion) for name, one in compared.items()}
-    own = compared[""]
+    no_motion, _ = compared["identity"]
+    metrics = {}
+    for name, (figures, _) in compared.items():
+        figures = {**figures, **scores(figures, no_motion)}
+        metrics[name] = MappingProxyType({figure: figures[figure] for figure in METRICS})
     return Evaluation(
         metrics=metrics.pop(""),
         baselines=MappingProxyType(metrics),
-        global_error_mm=own.global_error_mm,
-        local_error_mm=own.local_error_mm,
-        drift_mm=own.drift_mm,
         reference_frame=true.reference,
         frames=len(sweep),
         frames_used=int(used.sum()),
-        landmarks_used=own.landmarks_used,
+        **compared[""][1],
     )
 
 
@@ -150,15 +138,6 @@ def _require_comparable(predicted: Trajectory, sweep: Sweep, landmarks: Landmark
     return used
 
 
-@dataclass(frozen=True)
-class _Compared:
-    metrics: dict[str, float]
-    global_error_mm: np.ndarray
-    local_error_mm: np.ndarray
-    drift_mm: np.ndarray
-    landmarks_used: int
-
-
 class _Comparer:
     """Measures estimates of one sweep against its truth."""
 
@@ -168,7 +147,8 @@ class _Comparer:
         self._pixels = PixelGrid(sweep.image_from_pixel, sweep.frame_size)
         self._five_points_mm = five_points_mm(sweep.image_from_pixel, sweep.frame_size)
 
-    def compare(self, predicted: ReferencedPoses, detail: str) -> _Compared:
+    def compare(self, predicted: ReferencedPoses, detail: str) -> tuple[dict[str, float], dict[str, Any]]:
+        """All figures but the scores, and the errors of each frame as fields of the :class:`Evaluation`."""
         true = self._true
         # The reference frame has no error by definition, so it does not count.
         true_poses = true.poses.copy()
@@ -190,27 +170,23 @@ class _Comparer:
             "hausdorff_mm": hausdorff_mm(predicted.centres_mm[true.used], true.centres_mm[true.used]),
             **correlations(predicted.relative, true.relative),
         }
-        return _Compared(metrics, global_error, np.concatenate([[np.nan], local_error]), drift, landmarks_used)
+        local_error = np.concatenate([[np.nan], local_error])
+        return metrics, {
+            "global_error_mm": global_error,
+            "local_error_mm": local_error,
+            "drift_mm": drift,
+            "landmarks_used": landmarks_used,
+        }
 
     def _landmark_errors(self, predicted: ReferencedPoses, true_poses: np.ndarray) -> tuple[float, float, int]:
         """GLE, LLE, and the number of landmarks in frames that count."""
         if self._landmarks is None:
             return math.nan, math.nan, 0
         no_pose = np.full((1, 4, 4), np.nan)
-        pairs = (
-            (predicted.poses, true_poses),
-            tuple(np.concatenate([no_pose, poses.relative]) for poses in (predicted, self._true)),
-        )
-        global_errors, local_errors = (
-            landmark_errors(*pair, self._landmarks, self._image_from_pixel) for pair in pairs
-        )
+        relative = (np.concatenate([no_pose, poses.relative]) for poses in (predicted, self._true))
+        global_errors = landmark_errors(predicted.poses, true_poses, self._landmarks, self._image_from_pixel)
+        local_errors = landmark_errors(*relative, self._landmarks, self._image_from_pixel)
         return _mean(global_errors), _mean(local_errors), int(np.isfinite(global_errors).sum())
-
-
-def _ordered(metrics: Mapping[str, float], no_motion: Mapping[str, float]) -> Mapping[str, float]:
-    """The metrics with the scores among them, in the order of their definitions."""
-    with_scores = {**metrics, **scores(metrics, no_motion)}
-    return MappingProxyType({name: with_scores[name] for name in METRICS})
 
 
 def _mean(values: np.ndarray) -> float:
