@@ -119,22 +119,13 @@ class Trajectory:
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        try:
-            poses = np.array(self.poses, dtype=np.float64)
-        except (TypeError, ValueError):
-            raise InputError("Poses must be an array of numbers, [frames, 4, 4].") from None
-        if poses.ndim != 3 or poses.shape[1:] != (4, 4):
-            raise InputError(f"Poses have shape {poses.shape}; expected [frames, 4, 4].")
-        valid = np.ones(len(poses), bool) if self.valid is None else np.array(self.valid, dtype=bool)
-        if valid.shape != (len(poses),):
-            raise InputError(f"{len(poses)} poses came with {valid.size} validity flags; the numbers must be equal.")
-        _require_rigid(poses, valid)
+        poses, valid = _validated_poses(self.poses, self.valid)
         reference = self.reference_from_frame0
         if reference is not None:
             reference = np.array(reference, dtype=np.float64)
             if reference.shape != (4, 4):
                 raise InputError(f"reference_from_frame0 has shape {reference.shape}; expected a 4x4 matrix.")
-            _require_rigid(reference[None], np.ones(1, bool), "reference_from_frame0")
+            _validated_poses(reference[None], None, "reference_from_frame0")
         for name, array in (("poses", poses), ("valid", valid), ("reference_from_frame0", reference)):
             if array is not None:
                 array.flags.writeable = False
@@ -168,11 +159,7 @@ class Trajectory:
             reference_from_image: [N, 4, 4] rigid, image (centre, mm) to reference (mm).
             valid: [N] bool; invalid poses are carried along unread.
         """
-        world = np.asarray(reference_from_image, dtype=np.float64)
-        if world.ndim != 3 or world.shape[1:] != (4, 4):
-            raise InputError(f"Poses have shape {world.shape}; expected [frames, 4, 4].")
-        valid = np.ones(len(world), bool) if valid is None else np.asarray(valid, dtype=bool)
-        _require_rigid(world, valid)
+        world, valid = _validated_poses(reference_from_image, valid)
         first = int(np.argmax(valid)) if valid.any() else None
         origin = np.eye(4) if first is None else world[first]
         poses = np.where(valid[:, None, None], np.linalg.inv(origin) @ np.nan_to_num(world), world)
@@ -224,7 +211,15 @@ def rigid_error(poses: np.ndarray) -> np.ndarray:
     return np.where(np.linalg.det(rotation) < 0, np.inf, error)
 
 
-def _require_rigid(poses: np.ndarray, valid: np.ndarray, name: str = "") -> None:
+def _validated_poses(poses: object, valid: object, name: str = "") -> tuple[np.ndarray, np.ndarray]:
+    """Copies of the poses [N, 4, 4] and the flags [N]; the valid poses are rigid. A name stands for a single pose."""
+    try:
+        poses = np.array(poses, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise InputError("Poses must be an array of numbers, [frames, 4, 4].") from None
+    if poses.ndim != 3 or poses.shape[1:] != (4, 4):
+        raise InputError(f"Poses have shape {poses.shape}; expected [frames, 4, 4].")
+    valid = np.ones(len(poses), bool) if valid is None else np.array(valid, dtype=bool)
     if valid.shape != poses.shape[:1]:
         raise InputError(f"{len(poses)} poses came with {valid.size} validity flags; the numbers must be equal.")
     finite = np.isfinite(poses).all(axis=(1, 2))
@@ -240,3 +235,4 @@ def _require_rigid(poses: np.ndarray, valid: np.ndarray, name: str = "") -> None
             f"{name or f'The pose of frame {bad[0]}'} is not a rigid motion (it departs by {error[bad[0]]:.3g}, "
             f"the limit is {RIGID_TOLERANCE}); scaling belongs into the calibration."
         )
+    return poses, valid

@@ -150,8 +150,7 @@ def five_points_mm(image_from_pixel: np.ndarray, frame_size: tuple[int, int]) ->
         frame_size: (rows H, columns W).
 
     Returns:
-        [4, 5] homogeneous image points, mm, of pixels (0, 0), (W, 0), (0, H), (W, H) and (W // 2, H // 2). Three of
-        them lie one pixel outside the image, as in the published code.
+        [4, 5] homogeneous image points, mm. Three lie one pixel outside the image, as in the published code.
     """
     height, width = frame_size
     pixels = [(0, 0), (width, 0), (0, height), (width, height), (width // 2, height // 2)]
@@ -159,14 +158,11 @@ def five_points_mm(image_from_pixel: np.ndarray, frame_size: tuple[int, int]) ->
 
 
 def mean_point_error(predicted: np.ndarray, true: np.ndarray, points_mm: np.ndarray) -> np.ndarray:
-    """Return the mean distance between the points as two sets of poses place them.
+    """Return [n] mm, the mean distance between points as two sets of poses place them; NaN where a pose is.
 
     Args:
         predicted, true: [n, 4, 4] poses, mm.
         points_mm: [4, k] homogeneous image points, mm.
-
-    Returns:
-        [n] mm; NaN where a pose is.
     """
     return np.linalg.norm(((predicted - true) @ points_mm)[:, :3], axis=1).mean(axis=1)
 
@@ -174,33 +170,25 @@ def mean_point_error(predicted: np.ndarray, true: np.ndarray, points_mm: np.ndar
 def landmark_errors(
     predicted: np.ndarray, true: np.ndarray, landmarks: Landmarks, image_from_pixel: np.ndarray
 ) -> np.ndarray:
-    """Return the distance between each landmark as two sets of poses place it.
+    """Return [L] mm, the distance between each landmark as two sets of poses place it.
 
     Args:
-        predicted, true: [N, 4, 4] poses of all frames, mm; NaN where a frame does not count.
+        predicted, true: [N, 4, 4] poses of all frames, mm; NaN, as is the result, where a frame does not count.
         landmarks: all in these frames.
         image_from_pixel: [4, 4] pixel to image mm.
-
-    Returns:
-        [L] mm, NaN for landmarks in frames that do not count.
     """
-    ones = np.ones(len(landmarks))
-    pixels = np.stack([landmarks.pixels[:, 0], landmarks.pixels[:, 1], 0 * ones, ones], axis=1)
+    pixels = np.column_stack([landmarks.pixels, np.zeros(len(landmarks)), np.ones(len(landmarks))])
     difference = predicted[landmarks.frames] - true[landmarks.frames]
     moved = difference[:, :3] @ (pixels @ image_from_pixel.T)[:, :, None]
     return np.linalg.norm(moved[..., 0], axis=1)
 
 
 def drift_metrics(drift_mm: np.ndarray, true_centres_mm: np.ndarray) -> dict[str, float]:
-    """Return drift, drift rates and lengths over the frames that count, the reference first.
+    """Return drift, drift rates and lengths by the names in :data:`METRICS`; a rate without motion is NaN.
 
     Args:
-        drift_mm: [n] error of the image centre.
+        drift_mm: [n] error of the image centre over the frames that count, the reference first.
         true_centres_mm: [n, 3].
-
-    Returns:
-        `final_drift_mm`, `max_drift_mm`, `sum_drift_mm`, `fdr_percent`, `fdr_path_percent`, `adr_percent`,
-        `adr_path_percent`, `path_length_mm`, `straight_distance_mm`; a rate without motion is NaN.
     """
     straight = np.linalg.norm(true_centres_mm - true_centres_mm[0], axis=1)
     path = np.concatenate([[0.0], np.linalg.norm(np.diff(true_centres_mm, axis=0), axis=1).cumsum()])
@@ -231,13 +219,10 @@ def _percent(part: np.ndarray, whole: np.ndarray, least: float) -> float:
 
 
 def correlations(predicted: np.ndarray, true: np.ndarray) -> dict[str, float]:
-    """Return Pearson's r of the six components of relative poses; a network that only learned the mean has none.
+    """Return Pearson's r of the six components of relative poses [n, 4, 4], `correlation_tx` to `correlation_rz`.
 
-    Args:
-        predicted, true: [n, 4, 4]; steps that are not finite in `true` do not count.
-
-    Returns:
-        `correlation_tx` ... `correlation_rz`; NaN where either side does not vary.
+    Steps that are not finite in `true` do not count. NaN where either side does not vary, as for a network that only
+    learned the mean.
     """
     counted = np.isfinite(true).all(axis=(1, 2))
     columns = [parameters_from_matrices(relative[counted]).T for relative in (predicted, true)]
@@ -256,14 +241,11 @@ def _pearson(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def scores(metrics: Mapping[str, float], identity: Mapping[str, float]) -> dict[str, float]:
-    """Return the TUS-REC 2025 scores of one sweep: 1 for no error, 0 for what no motion gives, negative for worse.
+    """Return `tus_rec_score` and `pixel_score`: 1 for no error, 0 for what no motion gives, negative for worse.
 
     Args:
-        metrics, identity: `gpe_mm`, `lpe_mm`, `gle_mm` and `lle_mm` of the estimate and of no motion at all.
-
-    Returns:
-        `tus_rec_score`, the mean of 1 - E / E_identity over the four, NaN where one of them is undefined (no landmarks)
-        or no motion has no error; `pixel_score`, the same over the first two, which is not the challenge's score.
+        metrics, identity: `gpe_mm`, `lpe_mm`, `gle_mm` and `lle_mm` of the estimate and of no motion at all. A score is
+            NaN where an error is undefined (no landmarks) or no motion has none.
     """
 
     def mean_over(names: tuple[str, ...]) -> float:

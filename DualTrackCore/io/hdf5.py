@@ -54,8 +54,7 @@ def read(path: Path, *, calibration: Path | np.ndarray | None, spacing_mm: tuple
     """The sweep of a DualTrack or TUS-REC file; frames stay in the file until they are asked for.
 
     Raises:
-        InputError: a damaged file, another layout, frames and poses of different number, or a calibration for
-            a file that has one.
+        InputError: a damaged file, another layout, other numbers of poses, or a calibration for a file that has one.
     """
     with opened(path) as file:
         names = set(file)

@@ -92,16 +92,9 @@ def whole_numbers(text: str, what: str, source: str) -> tuple[int, ...]:
 
 
 def sweep_from_sequence(
-    sequence: SequenceFile,
-    calibration: Path | np.ndarray | None,
-    spacing_mm: tuple[float, float] | None,
+    sequence: SequenceFile, calibration: Path | np.ndarray | None, spacing_mm: tuple[float, float] | None
 ) -> Sweep:
-    """The sweep that a sequence metafile holds.
-
-    Args:
-        sequence: the header.
-        calibration: what `read_calibration` accepts, or None.
-        spacing_mm: pixel size that the user gives, across columns and down rows, or None.
+    """The sweep that a sequence metafile holds; calibration and spacing (across columns, down rows) come from the user.
 
     Raises:
         InputError: pixels that cannot be read, contradicting pixel sizes, poses that do not fit them.
@@ -201,16 +194,11 @@ def recognises(path: Path, head: bytes) -> bool:
 
 
 def read(path: Path, *, calibration: Path | np.ndarray | None, spacing_mm: tuple[float, float] | None) -> Sweep:
-    """The sweep in a MetaImage sequence metafile.
+    """The sweep in a MetaImage file, with its header in any order of fields; of repeated fields the last counts.
 
     Raises:
         InputError: the file is damaged, or holds something else than frames.
     """
-    return sweep_from_sequence(read_header(path), calibration, spacing_mm)
-
-
-def read_header(path: Path) -> SequenceFile:
-    """The header of a MetaImage file, in any order of its fields; of repeated fields the last counts."""
     header, fields, offset = _parse(path)
     name = path.name
     sizes = whole_numbers(header.get("DimSize", ""), "DimSize", name)
@@ -221,7 +209,7 @@ def read_header(path: Path) -> SequenceFile:
         kinds = ("vector", *(kinds or ("domain",) * len(sizes)))
         sizes, spacing = (channels, *sizes), (1.0, *spacing)
     dtype = _element_type(header, name)
-    return SequenceFile(
+    sequence = SequenceFile(
         path=path,
         format_name=FORMAT,
         sizes=sizes,
@@ -234,6 +222,7 @@ def read_header(path: Path) -> SequenceFile:
         orientation=header.get("UltrasoundImageOrientation"),
         image_type=header.get("UltrasoundImageType"),
     )
+    return sweep_from_sequence(sequence, calibration, spacing_mm)
 
 
 def _parse(path: Path) -> tuple[dict[str, str], FrameFields, int]:

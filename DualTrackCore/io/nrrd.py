@@ -38,16 +38,13 @@ def recognises(path: Path, head: bytes) -> bool:
 
 
 def read(path: Path, *, calibration: Path | np.ndarray | None, spacing_mm: tuple[float, float] | None) -> Sweep:
-    """The sweep in an NRRD sequence metafile: frames along a list axis, with or without an empty third image axis.
+    """The sweep in an NRRD file: frames along a list axis, with or without an empty third image axis.
+
+    Of repeated fields in the header the last counts.
 
     Raises:
         InputError: the file is damaged, or holds something else than frames.
     """
-    return sweep_from_sequence(read_header(path), calibration, spacing_mm)
-
-
-def read_header(path: Path) -> SequenceFile:
-    """The header of an NRRD file; of repeated fields the last counts."""
     header, keys, fields, offset = _parse(path)
     name = path.name
     sizes = whole_numbers(header.get("sizes", ""), "sizes", name)
@@ -55,7 +52,7 @@ def read_header(path: Path) -> SequenceFile:
         raise InputError(f"{name} has dimension {header['dimension']} and {len(sizes)} sizes; it is damaged.")
     kinds = tuple(header["kinds"].split()) if "kinds" in header else None
     frame_axis = next((i for i, kind in enumerate(kinds or ()) if kind in ("list", "time")), len(sizes) - 1)
-    return SequenceFile(
+    sequence = SequenceFile(
         path=path,
         format_name=FORMAT,
         sizes=sizes,
@@ -69,6 +66,7 @@ def read_header(path: Path) -> SequenceFile:
         image_type=keys.get("ultrasound image type"),
         index_times_s=_index_times(header, keys, frame_axis),
     )
+    return sweep_from_sequence(sequence, calibration, spacing_mm)
 
 
 def _parse(path: Path) -> tuple[dict[str, str], dict[str, str], FrameFields, int]:

@@ -41,8 +41,7 @@ def read_tus_rec(path: Path, *, calibration: Path | np.ndarray | None, spacing_m
     the poses have no meaning for the image, so the sweep is untracked.
 
     Raises:
-        InputError: damaged files, another number of poses than frames, or a spacing that contradicts the
-            calibration.
+        InputError: damaged files, another number of poses than frames, a spacing that contradicts the calibration.
     """
     frames = Hdf5Frames(path, "frames")
     tool_poses, poses_from = _camera_from_tool(path)
@@ -77,8 +76,7 @@ def read_calib_matrix(path: Path) -> np.ndarray:
     """[4, 4] float64 tool_from_pixel, pixel (column, row, 0, 1) to mm, of a `calib_matrix.csv`.
 
     Raises:
-        InputError: not two 4x4 matrices, a scaling that is more than two factors, or a second part that is not
-            rigid.
+        InputError: not two 4x4 matrices, a scaling that is more than two factors, a second part that is not rigid.
     """
     rows = _number_rows(path)
     if len(rows) != 8:
