@@ -180,15 +180,13 @@ class Sweep:
         """Frames start to stop - 1 as a sweep of their own; frames are read when they are asked for."""
         if (start, stop) == (0, len(self)):
             return self
-        tracked = None if self.tracked is None else self.tracked.slice(start, stop)
-        times = None if self.timestamps_s is None else self.timestamps_s[start:stop]
         array = isinstance(self.frames, np.ndarray)
         return replace(
             self,
             frames=self.frames[start:stop] if array else _PartOfFrames(self.frames, start, stop),
-            timestamps_s=times,
+            timestamps_s=None if self.timestamps_s is None else self.timestamps_s[start:stop],
             frame_valid=self.frame_valid[start:stop],
-            tracked=tracked,
+            tracked=None if self.tracked is None else self.tracked.slice(start, stop),
         )
 
 

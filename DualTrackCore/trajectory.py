@@ -59,22 +59,13 @@ def parameters_from_matrices(matrices: np.ndarray) -> np.ndarray:
         [..., 6] float64, mm and degrees, rotation about y in -90 to 90.
     """
     matrices = np.asarray(matrices, dtype=np.float64)
-    rotation = matrices[..., :3, :3]
-    horizontal = np.hypot(rotation[..., 0, 0], rotation[..., 1, 0])
+    r = np.moveaxis(matrices[..., :3, :3], (-2, -1), (0, 1))
+    horizontal = np.hypot(r[0, 0], r[1, 0])
     locked = horizontal < 1e-9
-    angles = np.stack(
-        [
-            np.where(
-                locked,
-                np.arctan2(-rotation[..., 1, 2], rotation[..., 1, 1]),
-                np.arctan2(rotation[..., 2, 1], rotation[..., 2, 2]),
-            ),
-            np.arctan2(-rotation[..., 2, 0], horizontal),
-            np.where(locked, 0.0, np.arctan2(rotation[..., 1, 0], rotation[..., 0, 0])),
-        ],
-        axis=-1,
-    )
-    return np.concatenate([matrices[..., :3, 3], np.rad2deg(angles)], axis=-1)
+    x = np.where(locked, np.arctan2(-r[1, 2], r[1, 1]), np.arctan2(r[2, 1], r[2, 2]))
+    y = np.arctan2(-r[2, 0], horizontal)
+    z = np.where(locked, 0.0, np.arctan2(r[1, 0], r[0, 0]))
+    return np.concatenate([matrices[..., :3, 3], np.rad2deg(np.stack([x, y, z], axis=-1))], axis=-1)
 
 
 def invert_rigid(matrices: np.ndarray) -> np.ndarray:

@@ -211,7 +211,7 @@ class PixelSize:
         format_name: str,
         notes: list[str],
         facts: Mapping[str, Any] | None = None,
-        **known: Any,
+        **fields: Any,
     ) -> Sweep:
         """The sweep of frames with pixels of this size.
 
@@ -221,7 +221,7 @@ class PixelSize:
             format_name: its format.
             notes: what was converted.
             facts: what else the provenance says.
-            known: what else the sweep has: times, validity, tracking.
+            fields: what else the sweep has: times, validity, tracking.
         """
         provenance = {
             "source": path.name,
@@ -231,7 +231,7 @@ class PixelSize:
             "calibration": self.calibration,
             **(facts or {}),
         }
-        return Sweep(frames, self.spacing_mm, skew_deg=self.skew_deg, provenance=provenance, **known)
+        return Sweep(frames, self.spacing_mm, skew_deg=self.skew_deg, provenance=provenance, **fields)
 
 
 def choose_pixel_size(

@@ -18,7 +18,7 @@ import numpy as np
 
 from DualTrackCore.errors import InputError
 from DualTrackCore.files import replacing
-from DualTrackCore.io.calibration import choose_pixel_size, split_affine
+from DualTrackCore.io.calibration import as_text, choose_pixel_size, split_affine
 from DualTrackCore.io.hdf5_frames import Hdf5Frames, opened, read_table
 from DualTrackCore.io.tracked_poses import marked_as_estimate, trajectory_from_tracker
 from DualTrackCore.io.tus_rec import read_tus_rec
@@ -126,8 +126,8 @@ def _pixels(
         in_file = mapped
     elif (np.abs(np.divide(mapped, in_file) - 1) > 1e-3).any():
         raise InputError(
-            f"The spacing {in_file[0]:.6g} x {in_file[1]:.6g} mm of {path.name} contradicts its pixel_to_image "
-            f"({mapped[0]:.6g} x {mapped[1]:.6g} mm); correct one of the two."
+            f"The spacing {as_text(in_file)} of {path.name} contradicts its pixel_to_image ({as_text(mapped)}); "
+            "correct one of the two."
         )
     if np.abs(split.x_from_image - np.eye(4)).max() <= _ORIGIN_TOLERANCE_MM:
         return in_file, float(split.skew_deg), None, notes
@@ -149,15 +149,8 @@ def write(sweep: Sweep, path: Path, trajectory: Trajectory | None, reporter: Rep
     sweep.require_images()
     height, width = sweep.frame_size
     with replacing(path) as temporary, _written(temporary) as file:
-        # One frame a piece, so that any frame can be read without its neighbours.
-        images = file.create_dataset(
-            "images",
-            (len(sweep), height, width),
-            np.uint8,
-            chunks=(1, height, width),
-            compression="gzip",
-            compression_opts=1,
-        )
+        # One frame a piece, so that any frame can be read without its neighbours; gzip at its fastest level.
+        images = file.create_dataset("images", sweep.frames.shape, np.uint8, chunks=(1, height, width), compression=1)
         if sweep.is_simulated:
             images.attrs[_SIMULATED] = True
         for start, window in sweep.windows(_WINDOW_FRAMES):

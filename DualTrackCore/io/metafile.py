@@ -99,39 +99,32 @@ def sweep_from_sequence(
     Raises:
         InputError: pixels that cannot be read, contradicting pixel sizes, poses that do not fit them.
     """
-    source = sequence.path.name
+    path, fields = sequence.path, sequence.fields
     if (sequence.image_type or "").strip().upper().startswith("RF"):
-        raise InputError(f"{source} holds radio-frequency data ({sequence.image_type}); only B-mode can be read.")
-    axes = find_axes(sequence.sizes, sequence.kinds, source)
+        raise InputError(f"{path.name} holds radio-frequency data ({sequence.image_type}); only B-mode can be read.")
+    axes = find_axes(sequence.sizes, sequence.kinds, path.name)
     count = 1 if axes.frames is None else sequence.sizes[axes.frames]
     if not 1 <= count <= MAX_FRAMES:
-        raise InputError(f"{source} claims {count} frames; 1 to {MAX_FRAMES} can be read.")
+        raise InputError(f"{path.name} claims {count} frames; 1 to {MAX_FRAMES} can be read.")
     orientation = parse_orientation(sequence.orientation)
     frames, notes = _frames(sequence, axes, count, orientation)
     stated = _stated_size(sequence, axes, orientation, notes)
     matrix = None if calibration is None else read_calibration(calibration)
-    placed = place_frames(sequence.fields, frames.shape, matrix, stated, spacing_mm, source)
-    tracked, pose_notes = marked_as_estimate(placed.tracked, sequence.header.get(ESTIMATED_FIELD))
-    times, time_notes = sequence.fields.times(count)
+    size, tracked, tracking, place_notes = place_frames(fields, frames.shape, matrix, stated, spacing_mm, path.name)
+    tracked, pose_notes = marked_as_estimate(tracked, sequence.header.get(ESTIMATED_FIELD))
+    times, time_notes = fields.times(count)
     if times is None and sequence.index_times_s is not None and len(sequence.index_times_s) == count:
         times = sequence.index_times_s
-    facts: dict[str, Any] = {"orientation": orientation.code, "tracking": placed.tracking}
+    facts: dict[str, Any] = {"orientation": orientation.code, "tracking": tracking}
     if calibration is not None:
         facts["calibration"] = calibration_name(calibration)
     if sequence.header.get(SIMULATED_FIELD) == SIMULATED_VALUE:
         facts["simulated"] = True
     # NRRD files name the status of the image `Status`.
-    valid = sequence.fields.ok("ImageStatus", count) & sequence.fields.ok("Status", count)
-    notes = [*notes, *sequence.fields.gaps(count), *time_notes, *placed.notes, *pose_notes]
-    return placed.size.sweep(
-        frames,
-        sequence.path,
-        sequence.format_name,
-        notes,
-        facts,
-        timestamps_s=times,
-        frame_valid=valid,
-        tracked=tracked,
+    valid = fields.ok("ImageStatus", count) & fields.ok("Status", count)
+    notes = [*notes, *fields.gaps(count), *time_notes, *place_notes, *pose_notes]
+    return size.sweep(
+        frames, path, sequence.format_name, notes, facts, timestamps_s=times, frame_valid=valid, tracked=tracked
     )
 
 

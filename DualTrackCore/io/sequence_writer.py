@@ -14,13 +14,7 @@ import numpy as np
 
 from DualTrackCore.errors import InputError
 from DualTrackCore.files import replacing
-from DualTrackCore.io.metafile import (
-    ESTIMATED_FIELD,
-    SIMULATED_FIELD,
-    SIMULATED_VALUE,
-    SKEW_FIELD,
-    SPACING_FIELD,
-)
+from DualTrackCore.io.metafile import ESTIMATED_FIELD, SIMULATED_FIELD, SIMULATED_VALUE, SKEW_FIELD, SPACING_FIELD
 from DualTrackCore.io.sequence_parts import GZIP, ZLIB
 from DualTrackCore.progress import Reporter, Stage
 from DualTrackCore.sweep import Sweep
@@ -143,11 +137,7 @@ def _own_fields(sweep: Sweep, trajectory: Trajectory | None, separator: str) -> 
 
 
 def _frame_fields(
-    sweep: Sweep,
-    trajectory: Trajectory | None,
-    world_from_pixel: np.ndarray | None,
-    separator: str,
-    status_name: str,
+    sweep: Sweep, trajectory: Trajectory | None, world_from_pixel: np.ndarray | None, separator: str, status_name: str
 ) -> Iterator[str]:
     for frame, image_valid in enumerate(sweep.frame_valid):
         prefix = f"Seq_Frame{frame:04d}_"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict, deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -167,23 +167,6 @@ _STATED_SPACING_TOLERANCE = 1e-3
 _STATED_SKEW_TOLERANCE_DEG = 0.06
 
 
-@dataclass(frozen=True)
-class PlacedFrames:
-    """Where the frames of a recording lie.
-
-    Attributes:
-        size: the pixel size; its source is "calibration", "file", "user" or "unknown".
-        tracked: the trajectory, or None.
-        tracking: a sentence on how the trajectory was found, or why there is none.
-        notes: what was converted or ignored.
-    """
-
-    size: PixelSize
-    tracked: Trajectory | None
-    tracking: str
-    notes: list[str] = field(default_factory=list)
-
-
 def place_frames(
     fields: FrameFields,
     shape: tuple[int, int, int],
@@ -191,7 +174,7 @@ def place_frames(
     stated: PixelSize | None,
     given_mm: tuple[float, float] | None,
     source: str,
-) -> PlacedFrames:
+) -> tuple[PixelSize, Trajectory | None, str, list[str]]:
     """Pixel size and trajectory of a recording.
 
     The transforms decide where they say anything about the pixels, then the user, then the header.
@@ -203,6 +186,10 @@ def place_frames(
         stated: what the header states, or None.
         given_mm: the spacing that the user gives, or None.
         source: the name of the file, for messages.
+
+    Returns:
+        The pixel size, the trajectory or None, a sentence on how it was found or why there is none, and what was
+        converted or ignored.
 
     Raises:
         InputError: sizes that contradict each other, or no pose that is rigid.
@@ -217,7 +204,7 @@ def place_frames(
         size = replace(chosen, skew_deg=0.0 if stated is None else stated.skew_deg, notes=[])
         # Transforms that lead to the world and give no size are invalid in all frames.
         tracked = None if chain.world_from_pixel is None else Trajectory(*chain.world_from_pixel)
-        return PlacedFrames(size, tracked, tracking, chosen.notes)
+        return size, tracked, tracking, chosen.notes
     require_agreement(measured.spacing_mm, given_mm)
     notes = []
     if stated is not None and contradicts(measured.spacing_mm, stated.spacing_mm):
@@ -227,7 +214,7 @@ def place_frames(
     if chain.world_from_pixel is not None:
         tracked = _trajectory(chain.world_from_pixel, measured, frame_size, notes, source)
     origin = "file" if calibration is None else "calibration"
-    return PlacedFrames(replace(measured, source=origin), tracked, tracking, notes)
+    return replace(measured, source=origin), tracked, tracking, notes
 
 
 def _measured(
@@ -257,11 +244,7 @@ def _measured(
 
 
 def _trajectory(
-    world_from_pixel: TransformTrack,
-    size: PixelSize,
-    frame_size: tuple[int, int],
-    notes: list[str],
-    source: str,
+    world_from_pixel: TransformTrack, size: PixelSize, frame_size: tuple[int, int], notes: list[str], source: str
 ) -> Trajectory:
     with np.errstate(all="ignore"):
         poses = image_pose(world_from_pixel.matrices, size.spacing_mm, size.skew_deg, frame_size)

@@ -106,17 +106,14 @@ def _number_rows(path: Path) -> list[list[float]]:
 
 def _camera_from_tool(path: Path) -> tuple[np.ndarray | None, str | None]:
     """[N, 4, 4] tool poses and the name of the file they were found in."""
-    with opened(path) as file:
-        poses = read_table(file, "tforms", (None, 4, 4))
-    if poses is not None:
-        return poses, path.name
+    places = {path.name: path}
     root = next((folder for folder in path.parents if folder.name == "frames"), None)
-    if root is None:
-        return None, None
-    # .../transfs/050/x.h5 belongs to .../frames/050/x.h5
-    sibling = root.with_name("transfs") / path.relative_to(root)
-    if not sibling.is_file():
-        return None, None
-    with opened(sibling) as file:
-        poses = read_table(file, "tforms", (None, 4, 4))
-    return poses, None if poses is None else f"transfs/{sibling.name}"
+    if root is not None:  # .../transfs/050/x.h5 belongs to .../frames/050/x.h5
+        places[f"transfs/{path.name}"] = root.with_name("transfs") / path.relative_to(root)
+    for name, place in places.items():
+        if place.is_file():
+            with opened(place) as file:
+                poses = read_table(file, "tforms", (None, 4, 4))
+            if poses is not None:
+                return poses, name
+    return None, None

@@ -123,7 +123,7 @@ class Baseline:
         self, sweep: Sweep, prepared: Preprocessor, device: torch.device, chunk_frames: int, reporter: Reporter
     ) -> np.ndarray:
         def images(start: int, stop: int) -> torch.Tensor:
-            frames = torch.from_numpy(np.ascontiguousarray(sweep.window(start, stop))).to(device)
+            frames = torch.from_numpy(np.require(sweep.window(start, stop), requirements="CW")).to(device)
             return prepared.local(frames)[None]
 
         try:
