@@ -22,10 +22,10 @@ from DualTrackCore.research.baselines import (
     build_baseline,
     load_baseline,
     motions_in_pieces,
-    save_baseline,
 )
 from DualTrackCore.research.baselines.method import SHIPPED_FOLDER
 from DualTrackCore.research.comparison import Method
+from DualTrackCore.research.comparison.methods import parameter_count
 from DualTrackCore.research.training import load_recipe, train
 from DualTrackCore.research.training.initial import initial_network
 from DualTrackCore.research.training.tasks import build_task
@@ -120,7 +120,7 @@ def test_the_networks_of_the_recipes_have_the_sizes_that_the_table_names(kind, t
     recipe = load_recipe(f"mini/baseline-{kind}")
     net = initial_network(recipe, tmp_path)
     assert net.architecture == kind
-    assert net.parameter_count == PARAMETERS[kind]
+    assert sum(p.numel() for p in net.parameters()) == PARAMETERS[kind]
     assert net.crop_size == load_recipe("mini/local1").model["crop_size"]  # as the small model sees in its first stage
 
 
@@ -166,7 +166,8 @@ def test_two_epochs_lower_the_loss_and_leave_weights_that_load(kind, table, tmp_
     assert losses[1] < losses[0]
     method = load_baseline(result.weights)
     assert method.network.architecture == kind
-    assert method.card.architecture == {"baseline": kind, **method.network.arguments}
+    assert method.card.architecture == method.network.arguments
+    assert method.card.architecture["baseline"] == kind
     trajectory = method.estimate(load_sweep(table.parent / "0.h5"))
     assert len(trajectory) == 12
     assert trajectory.estimated_by == "tiny"
@@ -227,22 +228,22 @@ def test_another_stage_has_no_baseline():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_weights_come_back_from_the_file_bit_by_bit(kind, tmp_path):
-    path = save_baseline(network(kind), card(title="Stored"), tmp_path / "it.safetensors")
+    path = save_model(network(kind), card(title="Stored"), tmp_path / "it.safetensors")
     method = load_baseline(path)
     assert (method.name, method.card.title, method.uses) == ("tiny", "Stored", "images")
     assert not method.network.training
     assert torch.equal(method.network(images(9)), network(kind)(images(9)))
-    assert method.parameter_count == sum(p.numel() for p in network(kind).parameters())
+    assert parameter_count(method) == sum(p.numel() for p in network(kind).parameters())
 
 
 def test_half_the_bytes_change_the_motions_little(tmp_path):
     net = network("cnn-lstm")
     paths = [
-        save_baseline(net, card(), tmp_path / f"{i}.safetensors", number_type=kind)
+        save_model(net.to(kind), card(), tmp_path / f"{i}.safetensors")
         for i, kind in enumerate((torch.float32, torch.float16))
     ]
     full, half = (load_baseline(path).network for path in paths)
-    sizes = [sum(v.nbytes for v in net.state_dict().values()), paths[0].stat().st_size - paths[1].stat().st_size]
+    sizes = [sum(v.nbytes for v in full.state_dict().values()), paths[0].stat().st_size - paths[1].stat().st_size]
     assert sizes[1] > 0.45 * sizes[0]
     assert next(half.parameters()).dtype == torch.float32
     torch.testing.assert_close(half(images(9)), full(images(9)), atol=2e-3, rtol=0)
@@ -270,12 +271,12 @@ def damaged(path, kind):
     [
         ("cut short", "damaged or cut short"),
         ("not finite", "numbers that are not finite in "),
-        ("other sizes", "not a checkpoint of the network that its card describes"),
+        ("other sizes", "is not a checkpoint of this network"),
         ("unknown size", "The card inside it.safetensors describes no network of this version"),
     ],
 )
 def test_a_damaged_file_is_refused_with_a_sentence(kind, sentence, tmp_path):
-    path = save_baseline(network("two-frame"), card(), tmp_path / "it.safetensors")
+    path = save_model(network("two-frame"), card(), tmp_path / "it.safetensors")
     damaged(path, kind)
     with pytest.raises(CheckpointError, match=sentence):
         load_baseline(path)
@@ -285,7 +286,7 @@ def test_files_of_other_networks_are_refused_both_ways(tmp_path):
     other = save_model(tiny_model().network, tiny_model().card, tmp_path / "dualtrack.safetensors")
     with pytest.raises(CheckpointError, match=r"dualtrack.safetensors holds no baseline: its card names none of"):
         load_baseline(other)
-    own = save_baseline(network("two-frame"), card(), tmp_path / "own.safetensors")
+    own = save_model(network("two-frame"), card(), tmp_path / "own.safetensors")
     with pytest.raises(CheckpointError, match="describes no network of this version"):
         load_model(own)
     plain = tmp_path / "plain.pt"
@@ -306,7 +307,7 @@ def test_a_file_that_could_run_code_is_not_opened(tmp_path):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_method_gives_one_trajectory_whatever_the_chunk(kind, tmp_path):
-    path = save_baseline(network(kind), card(simulated_only=False), tmp_path / "it.safetensors")
+    path = save_model(network(kind), card(simulated_only=False), tmp_path / "it.safetensors")
     method = load_baseline(path, name="prior")
     assert isinstance(method, Method)
     sweep = tracked_sweep(3)
@@ -368,7 +369,7 @@ def test_a_method_can_be_sent_to_another_process():
 
 
 def test_a_baseline_is_found_by_name_or_by_file(tmp_path):
-    path = save_baseline(network("two-frame"), card(), tmp_path / "prior.safetensors")
+    path = save_model(network("two-frame"), card(), tmp_path / "prior.safetensors")
     assert baseline_method("prior", folder=tmp_path).model.sha256 == baseline_method(str(path)).model.sha256
     with pytest.raises(CheckpointError, match="no baseline 'other': it is neither a weights file nor one of prior"):
         baseline_method("other", folder=tmp_path)

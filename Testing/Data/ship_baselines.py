@@ -7,6 +7,7 @@ largest difference of a motion on the sample sweep, mm or degrees. The card is t
 sweeps that chose the epoch.
 """
 
+import copy
 import json
 import sys
 from dataclasses import replace
@@ -15,8 +16,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from DualTrackCore.research.baselines import ARCHITECTURES, load_baseline, save_baseline
+from DualTrackCore.network.model import save_model
+from DualTrackCore.research.baselines import ARCHITECTURES, load_baseline
 from DualTrackCore.research.baselines.method import SHIPPED_FOLDER
+from DualTrackCore.research.comparison.methods import parameter_count
 from DualTrackCore.sample import sample_sweep
 from DualTrackCore.research.training import load_recipe
 from DualTrackCore.research.training.initial import recipe_card
@@ -32,11 +35,11 @@ for name in names:
     )
     card = replace(recipe_card(recipe), name=name, expected_error=error)
     target = SHIPPED_FOLDER / f"{name}.safetensors"
-    save_baseline(trained.network, card, target, number_type=torch.float16)
+    save_model(copy.deepcopy(trained.network).to(torch.float16), card, target)
     sweep = sample_sweep()
     motions = [method.estimate(sweep).parameters for method in (trained, load_baseline(target))]
     change = np.abs(motions[1] - motions[0]).max(axis=0)
     print(
-        f"{target.name}: {target.stat().st_size / 1e6:.2f} MB, {trained.parameter_count:,} parameters; float16 changes "
+        f"{target.name}: {target.stat().st_size / 1e6:.2f} MB, {parameter_count(trained):,} parameters; float16 changes "
         f"motions by at most {change[:3].max():.1e} mm and {change[3:].max():.1e} degrees"
     )

@@ -1,26 +1,23 @@
 """A baseline as a method of the comparison (a sweep in, a trajectory out), and its weights files.
 
-A weights file is safetensors with a model card, whose architecture names the network and its sizes.
+`network.model.save_model` writes them; the architecture in the card names the network and its sizes.
 """
 
 from __future__ import annotations
 
 import os
 import warnings
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
-from torch import Tensor
 
 from DualTrackCore.errors import CheckpointError, InputError, OutOfMemoryError
-from DualTrackCore.files import file_sha256, replacing
-from DualTrackCore.network.catalogue import CARD_KEY, ModelCard
-from DualTrackCore.network.model import Model, read_weights
+from DualTrackCore.files import file_sha256
+from DualTrackCore.network.catalogue import ModelCard
+from DualTrackCore.network.model import Model, load_weights, read_weights
 from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter, Stage
-from DualTrackCore.research.baselines.motion_network import MotionNetwork, motions_in_pieces
+from DualTrackCore.research.baselines.motion_network import KIND_KEY, MotionNetwork, motions_in_pieces
 from DualTrackCore.research.baselines.networks import ARCHITECTURES, build_baseline
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.tracking import TrackingWarning
@@ -33,8 +30,6 @@ from DualTrackCore.version import __version__
 CHUNK_FRAMES = 32
 #: Weights of the baselines that are part of the package, trained on the data of the small model.
 SHIPPED_FOLDER = Path(__file__).parent / "weights"
-#: Key of the network's name in the card's architecture, beside its sizes.
-KIND_KEY = "baseline"
 
 
 class Baseline:
@@ -71,11 +66,6 @@ class Baseline:
     def card(self) -> ModelCard:
         """The model card."""
         return self.model.card
-
-    @property
-    def parameter_count(self) -> int:
-        """Number of trained parameters."""
-        return self.network.parameter_count
 
     def estimate(
         self,
@@ -148,71 +138,8 @@ class Baseline:
             release_memory(device)
 
 
-def save_baseline(
-    network: MotionNetwork, card: ModelCard, path: str | Path, *, number_type: torch.dtype = torch.float32
-) -> Path:
-    """Write weights and card into one safetensors file, atomically, and return its path.
-
-    Args:
-        network: its name and sizes replace the architecture of the card.
-        card: spacing, origin and expected error.
-        path: ends in .safetensors.
-        number_type: type of the stored weights; float16 halves the file and rounds them to eleven bits.
-    """
-    path = Path(path)
-    card = replace(card, architecture={KIND_KEY: network.architecture, **network.arguments})
-    tensors = {key: _stored(value, number_type) for key, value in network.state_dict().items()}
-    with replacing(path) as temporary:
-        save_file(tensors, str(temporary), metadata={CARD_KEY: card.to_json()})
-        temporary.chmod(0o644)  # safetensors makes files that only their owner can read
-    return path
-
-
-def read_baseline(path: str | Path) -> tuple[MotionNetwork, ModelCard]:
-    """Return the network, in evaluation mode, and the card of a file. Reading a file never runs code from it.
-
-    Raises:
-        CheckpointError: no such file, damaged, of another network, or with numbers that are not finite.
-    """
-    path = Path(path)
-    tensors, card = read_weights(path)
-    kind = None if card is None else card.architecture.get(KIND_KEY)
-    if kind not in ARCHITECTURES:
-        raise CheckpointError(
-            f"{path.name} holds no baseline: its card names none of {', '.join(ARCHITECTURES)}; give a file that the "
-            "training stage baseline has written."
-        )
-    sizes = {key: value for key, value in card.architecture.items() if key != KIND_KEY}
-    try:
-        network = build_baseline(kind, **sizes)
-    except InputError as error:
-        raise CheckpointError(f"The card inside {path.name} describes no network of this version: {error}") from None
-    _load(network, tensors, path.name)
-    return network.eval(), card
-
-
-def _load(network: MotionNetwork, tensors: dict[str, Tensor], name: str) -> None:
-    expected = network.state_dict()
-    wrong = sorted(
-        {*expected} ^ {*tensors} | {k for k in {*expected} & {*tensors} if expected[k].shape != tensors[k].shape}
-    )
-    if wrong:
-        raise CheckpointError(
-            f"{name} is not a checkpoint of the network that its card describes: {len(wrong)} tensors are missing, "
-            f"unknown or of another shape, such as {wrong[0]}."
-        )
-    if broken := [key for key, value in tensors.items() if not torch.isfinite(value).all()]:
-        raise CheckpointError(f"{name} holds numbers that are not finite in {broken[0]}; train or fetch it again.")
-    network.load_state_dict({key: tensors[key].to(value.dtype) for key, value in expected.items()})
-
-
-def _stored(value: Tensor, number_type: torch.dtype) -> Tensor:
-    value = value.detach().cpu().contiguous()
-    return value.to(number_type) if value.is_floating_point() else value
-
-
 def load_baseline(path: str | Path, *, name: str | None = None, device: str | torch.device = "auto") -> Baseline:
-    """Load a baseline from its weights file.
+    """Load a baseline from its weights file, without running code from it.
 
     Args:
         path: a .safetensors file written by the training stage `baseline`.
@@ -222,7 +149,19 @@ def load_baseline(path: str | Path, *, name: str | None = None, device: str | to
         CheckpointError: no such file, damaged, of another network, or with numbers that are not finite.
     """
     path = Path(path)
-    network, card = read_baseline(path)
+    tensors, card = read_weights(path)
+    sizes = {} if card is None else dict(card.architecture)
+    kind = sizes.pop(KIND_KEY, None)
+    if kind not in ARCHITECTURES:
+        raise CheckpointError(
+            f"{path.name} holds no baseline: its card names none of {', '.join(ARCHITECTURES)}; give a file that the "
+            "training stage baseline has written."
+        )
+    try:
+        network = build_baseline(kind, **sizes)
+    except InputError as error:
+        raise CheckpointError(f"The card inside {path.name} describes no network of this version: {error}") from None
+    load_weights(network, tensors, path.name)
     return Baseline(network, card, name, device, file_sha256(path))
 
 

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from DualTrackCore.errors import InputError
 
+#: Key of the network's name among the arguments that build it again, in weights files too.
+KIND_KEY = "baseline"
 #: State of a network between two pieces of a sweep: None, or tensors of bounded size.
 State = Any
 
@@ -26,7 +28,7 @@ class MotionNetwork(nn.Module, ABC):
 
     Attributes:
         head: the last layer, to (tx, ty, tz) in mm and rotations about x, y, z in degrees.
-        arguments: of the constructor; with the name of the architecture they build the network again.
+        arguments: of the constructor, and the name of the architecture under :data:`KIND_KEY`.
     """
 
     #: Name in recipes and weights files.
@@ -41,12 +43,8 @@ class MotionNetwork(nn.Module, ABC):
     def __init__(self, crop_size: int, arguments: dict[str, Any]) -> None:
         super().__init__()
         self.crop_size = crop_size
-        self.arguments = {k: v for k, v in arguments.items() if k not in ("self", "__class__")}
-
-    @property
-    def parameter_count(self) -> int:
-        """Number of trained parameters."""
-        return sum(parameter.numel() for parameter in self.parameters())
+        sizes = {name: value for name, value in arguments.items() if name not in ("self", "__class__")}
+        self.arguments = {KIND_KEY: self.architecture, **sizes}
 
     @abstractmethod
     def outputs(self, images: Tensor, state: State = None) -> tuple[Tensor, State]:

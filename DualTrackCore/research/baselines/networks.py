@@ -23,6 +23,13 @@ def convolution_2d(inputs: int, outputs: int, size: int, stride: int = 1) -> lis
     return [nn.Conv2d(inputs, outputs, size, stride, size // 2, bias=False), nn.BatchNorm2d(outputs)]
 
 
+def convolution_3d(inputs: int, outputs: int, size: tuple[int, int, int], stride: int = 1, groups: int = 1) -> list:
+    """The same in three dimensions; the stride is in space only, not in time."""
+    padding = tuple(side // 2 for side in size)
+    layer = nn.Conv3d(inputs, outputs, size, (1, stride, stride), padding, groups=groups, bias=False)
+    return [layer, nn.BatchNorm3d(outputs)]
+
+
 class ResidualBlock(nn.Module):
     """Two 3x3 convolutions beside a shortcut (He et al. 2016); the first halves rows and columns."""
 
@@ -45,7 +52,7 @@ class PairEncoder(nn.Module):
 
     Args:
         crop_size: pixels a side of the images; a multiple of 2 to the number of widths.
-        widths: channels of the stem and of each block; each halves rows and columns.
+        widths: channels of the stem (5x5) and of each block; each halves rows and columns.
         features: length of the feature vector of a pair.
     """
 
@@ -89,14 +96,13 @@ class TwoFrameCNN(MotionNetwork):
     Prevost, Salehi, Jagoda, Kumar, Sprung, Ladikos, Bauer, Zettinig and Wein 2018, "3D freehand ultrasound without
     external tracking using deep learning" (Med. Image Anal. 48: 187).
 
-    From the description: the two frames are the channels of one image, a few convolutions that halve it lead to dense
-    layers, and these to three translations and three rotations. Different: the optical flow between the frames, which
-    the paper adds as two more channels, is left out, and so are the orientations of its inertial sensor; BatchNorm
+    From the description: the two frames are the channels of one image; convolutions that halve it lead to dense layers.
+    Different: no optical flow between the frames as two more channels, no orientations of an inertial sensor; BatchNorm
     after every convolution; strides in place of pooling; the crop of the card in place of the whole frame; sizes.
 
     Args:
         crop_size: pixels a side of the crop; a multiple of 2 to the number of widths.
-        widths: channels of the convolutions; the first is 5x5, the others 3x3, each halves rows and columns.
+        widths: channels of the convolutions (5x5, then 3x3); each halves rows and columns.
         hidden: numbers between the two dense layers.
         dropout: before the last layer, in training.
     """
@@ -120,16 +126,8 @@ class TwoFrameCNN(MotionNetwork):
         self.head = nn.Linear(hidden, 6)
 
     def outputs(self, images: Tensor, state: State = None) -> tuple[Tensor, State]:
-        """See :meth:`MotionNetwork.outputs`; there is no state."""
         motions = self.head(self.dense(self.trunk(pairs(images)).flatten(1)))
         return motions.unflatten(0, (len(images), -1)), None
-
-
-def convolution_3d(inputs: int, outputs: int, size: tuple[int, int, int], stride: int = 1, groups: int = 1) -> list:
-    """3D convolution without bias, padded to keep the size (over `stride` in space only), and BatchNorm."""
-    padding = tuple(s // 2 for s in size)
-    layer = nn.Conv3d(inputs, outputs, size, (1, stride, stride), padding, groups=groups, bias=False)
-    return [layer, nn.BatchNorm3d(outputs)]
 
 
 class Bottleneck(nn.Module):
@@ -171,11 +169,10 @@ class WindowResNeXt(MotionNetwork):
     Guo, Xu, Wood and Yan 2020, "Sensorless freehand 3D ultrasound reconstruction via deep contextual learning"
     (DCL-Net, MICCAI), whose network DC2-Net (Guo, Chao, Xu, Wood, Wang and Yan 2022, IEEE Trans. Biomed. Eng.) keeps.
 
-    From the description: a 3D ResNeXt takes a short window of frames, a self-attention module weighs the
-    places, the network gives the mean of the motions in the window, and the motion of a step is the mean over the
-    windows that hold it. Different: the losses that the papers add to the squared error (case-wise correlation;
-    contrastive in DC2-Net) are left out, so that all baselines here have the same loss; the attention is a convolution
-    and a sigmoid; the feature map is averaged over time and to `grid` rows and columns, and not to one number a channel
+    From the description: the network gives the mean of the motions in the window, and the motion of a step is the mean
+    over the windows that hold it. Different: the losses that the papers add to the squared error (case-wise
+    correlation; contrastive in DC2-Net) are left out, as in all baselines here; the attention is a convolution and a
+    sigmoid; the feature map is averaged over time and to `grid` rows and columns, and not to one number a channel
     (`grid` 1); the crop of the card in place of the whole frame; sizes.
 
     Args:
@@ -218,17 +215,12 @@ class WindowResNeXt(MotionNetwork):
         self.head = nn.Linear(inputs * grid**2, 6)
 
     def outputs(self, images: Tensor, state: State = None) -> tuple[Tensor, State]:
-        """See :meth:`MotionNetwork.outputs`; there is no state."""
         windows = images.unfold(1, self.window_frames, 1).movedim(-1, 2)  # [B, m, W, crop, crop], a view
         rows = windows.flatten(0, 1)[:, None] - 0.5
         parts = [rows] if self.training else rows.split(_WINDOWS_AT_A_TIME)
-        motions = torch.cat([self._window_motions(part) for part in parts])
+        maps = (self.trunk(part.contiguous(memory_format=torch.channels_last_3d)) for part in parts)
+        motions = torch.cat([self.head(self.pool(part).flatten(1)) for part in maps])
         return motions.unflatten(0, windows.shape[:2]), None
-
-    def _window_motions(self, windows: Tensor) -> Tensor:
-        """Windows [n, 1, W, crop, crop] to mean motions [n, 6]."""
-        maps = self.trunk(windows.contiguous(memory_format=torch.channels_last_3d))
-        return self.head(self.pool(maps).flatten(1))
 
 
 class CnnLstm(MotionNetwork):
@@ -236,18 +228,13 @@ class CnnLstm(MotionNetwork):
 
     Luo, Yang, Wang, Du and Ni 2022, "Deep motion network for freehand 3D ultrasound reconstruction" (MoNet, MICCAI).
 
-    From the description: a residual network over neighbouring frames, an LSTM along the sweep, and a linear layer that
-    gives the motion of every step. Different: the branches for the inertial sensor and the
-    online self-supervision that its readings drive are left out, because plain sweeps have no sensor; the two frames
-    enter as channels; the loss is that of all baselines here; sizes. Such a network without sensor is what the
-    comparisons of that paper and of DualTrack's call a CNN-LSTM.
+    Different from the description: no branches for the inertial sensor and no self-supervision by its readings, because
+    plain sweeps have no sensor; the two frames enter as channels; the loss is that of all baselines here; sizes. Such a
+    network is what the comparisons of that paper and of DualTrack's call a CNN-LSTM.
 
     Args:
-        crop_size: pixels a side of the crop; a multiple of 2 to the number of widths.
-        widths: channels of the stem and the residual blocks.
-        features: length of the feature vector of a pair.
-        hidden: numbers of the LSTM's state.
-        layers: of the LSTM.
+        crop_size, widths, features: of the :class:`PairEncoder`.
+        hidden, layers: of the LSTM; `hidden` numbers make its state.
     """
 
     architecture = "cnn-lstm"
@@ -266,7 +253,6 @@ class CnnLstm(MotionNetwork):
         self.head = nn.Linear(hidden, 6)
 
     def outputs(self, images: Tensor, state: State = None) -> tuple[Tensor, State]:
-        """See :meth:`MotionNetwork.outputs`; the state is the LSTM's."""
         values, state = self.recurrent(self.encoder(images).relu(), state)
         return self.head(values), state
 
@@ -326,15 +312,12 @@ class HybridTransformer(MotionNetwork):
     Ning, Liang, Zhou, Zhang and Liao 2022, "Spatial position estimation method for 3D ultrasound reconstruction based
     on hybrid transformers" (ISBI).
 
-    From the description: a convolutional backbone takes local features from the images, and a transformer encoder over
-    the sequence of features regresses the motion. Different: the backbone looks at pairs of frames; attention goes back
-    `reach` steps a layer and never forward, with a learnt term for the distance in place of position codes, so that a
-    sweep of any length is tracked as it comes in; LayerNorm before each part; the loss is that of all baselines here;
-    sizes.
+    Different from the description: the backbone looks at pairs of frames; attention goes back `reach` steps a layer and
+    never forward, with a learnt term for the distance in place of position codes, so that a sweep of any length is
+    tracked as it comes in; LayerNorm before each part; the loss is that of all baselines here; sizes.
 
     Args:
-        crop_size: pixels a side of the crop; a multiple of 2 to the number of widths.
-        widths: channels of the stem and the residual blocks.
+        crop_size, widths: of the :class:`PairEncoder`.
         hidden: numbers a step; a multiple of `heads`.
         layers, heads, mlp: of the transformer.
         reach: receptive field of a layer in steps, its own included; at most the length of the training windows, so
@@ -364,7 +347,6 @@ class HybridTransformer(MotionNetwork):
         self.head = nn.Linear(hidden, 6)
 
     def outputs(self, images: Tensor, state: State = None) -> tuple[Tensor, State]:
-        """See :meth:`MotionNetwork.outputs`; the state is the layers' last keys and values."""
         x, kept = self.encoder(images), []
         for layer, before in zip(self.layers, state or [None] * len(self.layers), strict=True):
             x, latest = layer(x, before)

@@ -25,7 +25,6 @@ from DualTrackCore.network import ModelCard
 from DualTrackCore.network.lora import merge_lora
 from DualTrackCore.network.model import save_model
 from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter
-from DualTrackCore.research.baselines import save_baseline
 from DualTrackCore.research.training.initial import WEIGHTS_NAME, initial_network, recipe_card
 from DualTrackCore.research.training.lightning_task import LightningItems, LightningTask, fold_scale
 from DualTrackCore.research.training.recipe import PRECISIONS, Recipe
@@ -237,8 +236,7 @@ def _export(
     items, seconds = lines.items_seen(trainer), lines.seconds
     weights = output / WEIGHTS_NAME
     if trainer.is_global_zero:
-        save = save_baseline if recipe.stage == "baseline" else save_model
-        save(task.task.network, card, weights)
+        save_model(task.task.network, card, weights)
         summary = {"stage": recipe.stage, "best": figures, "items": items, "seconds": round(seconds, 1)}
         with replacing(output / "summary.json") as temporary:
             plain = json.dumps(summary | {"validations": lines.validations}, indent=2)
