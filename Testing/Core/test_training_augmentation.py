@@ -118,13 +118,14 @@ def test_the_pixels_and_the_motions_of_a_shifted_crop_belong_together(sweep, fli
 
 
 def test_shifts_reach_every_place_where_the_crop_fits():
-    images = items_for("local1", [tracked_sweep(0)]).images[0]
-    assert images.shift_limits == ((-4, 4), (-8, 8))
+    images, random = items_for("local1", [tracked_sweep(0)]).images[0], np.random.default_rng(0)
+    shifts = np.array([images.drawn_shift(random) for _ in range(300)])
+    assert [np.unique(column).tolist() for column in shifts.T] == [[*range(-4, 5)], [*range(-8, 9)]]
 
 
 def test_a_frame_smaller_than_the_crop_is_padded_and_never_shifted():
     images = items_for("local1", [tracked_sweep(0, size=(40, 64))]).images[0]
-    assert images.shift_limits == ((0, 0), (0, 0))
+    assert images.drawn_shift(np.random.default_rng(0)) == (0, 0)
     crops = images.local(FORWARDS[:2], False, (0, 0)).numpy()
     assert crops.shape == (2, 64, 64)
     assert not crops[:, :12].any()

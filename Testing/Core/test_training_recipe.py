@@ -5,7 +5,8 @@ from training_data import tiny_values
 
 from DualTrackCore.errors import InputError
 from DualTrackCore.research.training import load_recipe, recipe_names
-from DualTrackCore.research.training.recipe import recipe_from_values
+from DualTrackCore.research.training.recipe import Recipe
+from DualTrackCore.settings import build
 
 #: Stage: lr, weight decay, warm-up, epochs, batch, validation cadence, flip, reverse, crop, drop.
 PAPER = {
@@ -85,7 +86,7 @@ def test_all_stages_ship_at_full_size_and_a_small_chain_leads_to_a_joint_stage()
 )
 def test_a_wrong_value_is_named_with_its_key_and_file(change, part):
     with pytest.raises(InputError) as caught:
-        recipe_from_values(tiny_values("local1", "x.csv") | change, "r.yaml")
+        build(Recipe, tiny_values("local1", "x.csv") | change, "r.yaml")
     assert part in str(caught.value)
     assert str(caught.value).count("\n") == 0
 

@@ -298,7 +298,7 @@ def test_validation_figures_are_those_of_the_evaluation():
         points = five_points_mm(sweep.image_from_pixel, sweep.frame_size)
         sums[i % 2].add(predicted, sweep.tracked.parameters, points, np.ones(6))
         wanted.append(evaluate(Trajectory.from_parameters(predicted), sweep).metrics)
-    found = ValidationSums.from_tensor(sums[0].to_tensor() + sums[1].to_tensor()).figures()
+    found = ValidationSums(sums[0].values + sums[1].values).figures()
     for name in ("gpe_five_point_mm", "lpe_five_point_mm"):
         assert found[name] == pytest.approx(np.mean([w[name] for w in wanted]), rel=1e-9)
     assert found["loss"] == pytest.approx(0.01, rel=0.2)

@@ -6,7 +6,8 @@ import numpy as np
 from oracle import TINY
 
 from DualTrackCore.io import save_sweep
-from DualTrackCore.research.training.recipe import Recipe, recipe_from_values
+from DualTrackCore.research.training.recipe import Recipe
+from DualTrackCore.settings import build
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.trajectory import Trajectory
 
@@ -52,4 +53,4 @@ def tiny_values(stage: str, csv: Path | str, **changes) -> dict:
 
 def tiny_recipe(stage: str, csv: Path | str = "none.csv", **changes) -> Recipe:
     """The recipe of :func:`tiny_values`."""
-    return recipe_from_values(tiny_values(stage, csv, **changes), "tiny.yaml")
+    return build(Recipe, tiny_values(stage, csv, **changes), "tiny.yaml")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -14,59 +14,13 @@ from DualTrackCore.errors import CheckpointError, InputError
 from DualTrackCore.network import DualTrack, ModelCard
 from DualTrackCore.network.backbones import IMAGENET_PIXELS, UNIT_PIXELS, load_backbone_weights
 from DualTrackCore.network.dualtrack import UNUSED_HEADS
-from DualTrackCore.network.lora import add_lora, lora_parameters
+from DualTrackCore.network.lora import add_lora
 from DualTrackCore.network.model import load_weights, positions_of, read_weights, resize_positions
 from DualTrackCore.research.baselines import MotionNetwork, build_baseline
 from DualTrackCore.research.training.recipe import Initial, Recipe
 
-
-def prepare_backbone(recipe: Recipe, network: DualTrack, say: Callable[[str], None] | None = None) -> None:
-    """Load the recipe's pretrained weights into the backbone and put adapters on it where it learns by LoRA.
-
-    Args:
-        recipe: its `backbone`, and `global_mean` and `global_std` of its card.
-        network: changed in place.
-        say: receives sentences on what was loaded.
-
-    Raises:
-        InputError: no such file, or a backbone without attention that is to learn by LoRA.
-        CheckpointError: a file that is damaged, holds code, or belongs to another backbone.
-    """
-    settings = recipe.backbone
-    if settings.weights is None and settings.train != "lora":
-        return
-    backbone = network.global_encoder.backbone[0]
-    if settings.weights is not None:
-        path = Path(settings.weights)
-        if not path.is_file():
-            raise InputError(
-                f"backbone.weights in the recipe names {path}, and there is no such file; nothing is downloaded here: "
-                "fetch the checkpoint from its project and name the file (--set backbone.weights=FILE)."
-            )
-        card = recipe.card
-        grey = (float(card.get("global_mean", 0.0)), float(card.get("global_std", 1.0)))
-        pixels = {"imagenet": IMAGENET_PIXELS, "unit": UNIT_PIXELS}[settings.pixels]
-        loaded = load_backbone_weights(backbone, path, pixels=pixels, grey=grey)
-        for sentence in loaded.sentences() if say else ():
-            say(sentence)
-    if settings.train == "lora":
-        add_lora(backbone, settings.rank)
-
-
-def restrict_backbone(network: DualTrack) -> None:
-    """Freeze the backbone but for its adapters, if it has any."""
-    backbone = network.global_encoder.backbone
-    learns = any(p.requires_grad for p in backbone.parameters())
-    backbone.requires_grad_(False)
-    for parameter in lora_parameters(backbone):
-        parameter.requires_grad_(learns)
-
-
 #: Name of the weights in the folder of a finished stage.
 WEIGHTS_NAME = "model.safetensors"
-
-#: Where the local encoder's 3D trunk lies in the state dict.
-TRUNK_PREFIX = "local_encoder.0.backbone.module.backbone."
 
 #: Height of the waves of the position table: below that of the image features, so that they do not drown them.
 _WAVE_HEIGHT = 0.3
@@ -95,8 +49,9 @@ def initial_network(recipe: Recipe, runs: Path, say: Callable[[str], None] | Non
         say: told in sentences what of pretrained backbone weights was taken and what was not.
 
     Raises:
-        InputError: the network cannot be built from the recipe's arguments, or there are no such initial weights.
-        CheckpointError: weights of another network.
+        InputError: the network cannot be built from the recipe's arguments, there are no such weights, or a backbone
+            without attention is to learn by LoRA.
+        CheckpointError: a file that is damaged, holds code, or belongs to another network or backbone.
     """
     torch.manual_seed(recipe.seed)
     if recipe.stage == "baseline":
@@ -113,16 +68,31 @@ def initial_network(recipe: Recipe, runs: Path, say: Callable[[str], None] | Non
         (given.all, ""),
         (given.local_encoder, "local_encoder."),
         (given.global_encoder, "global_encoder."),
-        (given.local_trunk, TRUNK_PREFIX),
+        (given.local_trunk, "local_encoder.0.backbone.module.backbone."),
     ):
         if reference is not None:
-            path = weights_of(reference, runs)
-            tensors = read_weights(path)[0]
-            merged.update(_part(tensors, prefix, network, path))
+            merged.update(_part(prefix, network, _weights_path(reference, runs)))
     if dataclasses.replace(given, positions="random") != Initial():
         load_weights(network, merged, "The recipe's initial weights")
-    prepare_backbone(recipe, network, say)
+    if recipe.backbone.weights is not None:
+        _load_backbone(recipe, network, say)
+    if recipe.backbone.train == "lora":
+        add_lora(network.global_encoder.backbone[0], recipe.backbone.rank)
     return network
+
+
+def _load_backbone(recipe: Recipe, network: DualTrack, say: Callable[[str], None] | None) -> None:
+    path, card = Path(recipe.backbone.weights), recipe.card
+    if not path.is_file():
+        raise InputError(
+            f"backbone.weights in the recipe names {path}, and there is no such file; nothing is downloaded here: "
+            "fetch the checkpoint from its project and name the file (--set backbone.weights=FILE)."
+        )
+    grey = (float(card.get("global_mean", 0.0)), float(card.get("global_std", 1.0)))
+    pixels = {"imagenet": IMAGENET_PIXELS, "unit": UNIT_PIXELS}[recipe.backbone.pixels]
+    loaded = load_backbone_weights(network.global_encoder.backbone[0], path, pixels=pixels, grey=grey)
+    for sentence in loaded.sentences() if say else ():
+        say(sentence)
 
 
 def _set_waves(table: Tensor) -> None:
@@ -134,12 +104,8 @@ def _set_waves(table: Tensor) -> None:
         table[:, 1::2] = _WAVE_HEIGHT * angle[:, : table.shape[1] // 2].cos()
 
 
-def weights_of(reference: str, runs: Path) -> Path:
-    """The weights file that a recipe's `initial` means.
-
-    Raises:
-        InputError: neither a file, nor the folder of a finished stage, as it stands or below `runs`.
-    """
+def _weights_path(reference: str, runs: Path) -> Path:
+    """The weights file that a recipe's `initial` means: a file or the folder of a stage, as it stands or in `runs`."""
     for place in (Path(reference), runs / reference):
         if place.is_file():
             return place
@@ -151,9 +117,10 @@ def weights_of(reference: str, runs: Path) -> Path:
     )
 
 
-def _part(tensors: Mapping[str, Tensor], prefix: str, network: DualTrack, path: Path) -> dict[str, Tensor]:
-    """The tensors under a prefix, for as many positions as the network has."""
-    expected = [k for k in network.state_dict() if k.startswith(prefix) and not k.startswith(UNUSED_HEADS)]
+def _part(prefix: str, network: DualTrack, path: Path) -> dict[str, Tensor]:
+    """The tensors of a file under a prefix, for as many positions as the network has."""
+    tensors, shapes = read_weights(path)[0], {key: value.shape for key, value in network.state_dict().items()}
+    expected = [k for k in shapes if k.startswith(prefix) and not k.startswith(UNUSED_HEADS)]
     if missing := [k for k in expected if k not in tensors and not k.endswith("num_batches_tracked")]:
         raise CheckpointError(
             f"{path.name}, named by initial, lacks {len(missing)} tensors of this network, such as {missing[0]}."
@@ -161,6 +128,5 @@ def _part(tensors: Mapping[str, Tensor], prefix: str, network: DualTrack, path: 
     positions = positions_of(tensors)
     if positions is not None and positions != network.positions:
         tensors = resize_positions(tensors, network.positions)
-    shapes = {key: value.shape for key, value in network.state_dict().items()}
     heads = {k for k, v in tensors.items() if k.startswith(UNUSED_HEADS) and shapes.get(k) != v.shape}
     return {k: v for k, v in tensors.items() if k.startswith(prefix) and k not in heads}

@@ -22,6 +22,9 @@ from DualTrackCore.research.training.sweeps import SweepSet
 from DualTrackCore.research.training.tasks import build_task
 from DualTrackCore.research.training.token_store import store_tokens
 
+#: Share of the newest step in the mean of recent errors, and the least error that a component is divided by.
+_RECENT_SHARE, _LEAST_ERROR = 0.01, 1e-3
+
 
 class LightningItems(lightning.LightningDataModule):
     """Training and validation items of one stage.
@@ -83,10 +86,6 @@ class LightningItems(lightning.LightningDataModule):
         )
 
 
-#: Share of the newest step in the mean of recent errors, and the least error that a component is divided by.
-_RECENT_SHARE, _LEAST_ERROR = 0.01, 1e-3
-
-
 class LightningTask(lightning.LightningModule):
     """One stage of training.
 
@@ -139,16 +138,12 @@ class LightningTask(lightning.LightningModule):
         if self.recipe.weighting == "equal":
             return losses.mean()
         with torch.no_grad():
-            step = self._over_processes(losses.detach().clone())  # the sum over processes is made in place
+            step = losses.detach().clone()  # the sum over processes is made in place
+            if self._trainer is not None:
+                step = self.trainer.strategy.reduce(step, reduce_op="mean")
             if torch.isfinite(step).all():  # half precision may overflow; the optimiser leaves such a step out
                 self.component_errors.lerp_(step, _RECENT_SHARE)
         return (losses / self.component_errors.clamp(min=_LEAST_ERROR)).mean()
-
-    def _over_processes(self, losses: Tensor) -> Tensor:
-        """The mean over all training processes."""
-        if self._trainer is None or self.trainer.world_size == 1:
-            return losses
-        return self.trainer.strategy.reduce(losses, reduce_op="mean")
 
     def on_train_batch_start(self, batch: Item, batch_index: int) -> None:
         """Make dropout a function of seed, epoch, batch and process, so that a resumed run repeats it."""
@@ -163,25 +158,22 @@ class LightningTask(lightning.LightningModule):
         self.log("train_loss", plain, on_step=False, on_epoch=True, batch_size=len(batch["frames"]), sync_dist=True)
         return self.weighted(losses)
 
-    def on_validation_epoch_start(self) -> None:
-        self._sums = ValidationSums()
-
     def validation_step(self, batch: Item, batch_index: int) -> None:
         del batch_index
         predicted = self(batch).double().cpu().numpy()
         mask = batch["mask"].cpu().numpy()
         true = np.where(mask[..., None], batch["targets"].double().cpu().numpy(), np.nan)
+        scale = self.target_std.double().cpu().numpy()
         for row, frames in enumerate(batch["frames"].tolist()):
             points = batch["points"][row].cpu().numpy()
-            scale = self.target_std.double().cpu().numpy()
             self._sums.add(predicted[row, : frames - 1], true[row, : frames - 1], points, scale)
 
     def on_validation_epoch_end(self) -> None:
-        sums = self._sums.to_tensor().to(self.device if self.device.type != "mps" else "cpu")
-        if self.trainer.world_size > 1:
-            sums = self.trainer.strategy.reduce(sums, reduce_op="sum")
-        for name, value in ValidationSums.from_tensor(sums).figures().items():
+        sums = torch.from_numpy(self._sums.values).to(self.device if self.device.type != "mps" else "cpu")
+        sums = self.trainer.strategy.reduce(sums, reduce_op="sum")
+        for name, value in ValidationSums(sums.cpu().numpy()).figures().items():
             self.log(f"val_{name}", value, rank_zero_only=False)
+        self._sums = ValidationSums()
 
     def configure_optimizers(self) -> dict[str, Any]:
         settings = self.recipe.optimiser
@@ -191,12 +183,9 @@ class LightningTask(lightning.LightningModule):
             betas=settings.betas,
             weight_decay=settings.weight_decay,
         )
-        total = (
-            int(self.trainer.estimated_stepping_batches)
-            * self.recipe.epochs
-            // (self.recipe.end_epoch or self.recipe.epochs)
-        )
-        warm_up = total * self.recipe.warmup_epochs // self.recipe.epochs
+        epochs = self.recipe.epochs
+        total = int(self.trainer.estimated_stepping_batches) * epochs // (self.recipe.end_epoch or epochs)
+        warm_up = total * self.recipe.warmup_epochs // epochs
         schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: rate_factor(step, warm_up, total))
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 

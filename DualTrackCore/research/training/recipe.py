@@ -10,16 +10,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import yaml
 
 from DualTrackCore.errors import InputError
-from DualTrackCore.research.training.recipe_backbone import Backbone
 from DualTrackCore.settings import build, check_settings, setting
 
 Stage = Literal["local1", "local2", "local3", "global", "fusion", "finetune1", "finetune2", "baseline"]
-STAGES = get_args(Stage)
 #: Stages that see windows of consecutive frames; `global` sees frames drawn at random, the others whole sweeps.
 WINDOW_STAGES = ("local1", "local2", "baseline")
 #: Stages that train the global encoder.
@@ -31,8 +29,15 @@ PRECISIONS = {"fp32": "32-true", "fp16": "16-mixed", "bf16": "bf16-mixed"}
 _RECIPES = Path(__file__).with_name("recipes")
 
 
+class _Checked:
+    """A part of a recipe, whose fields are checked when it is made."""
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+
+
 @dataclass(frozen=True)
-class Initial:
+class Initial(_Checked):
     """Weights to start from: a .safetensors file, the folder of an earlier stage, or its `output` name.
 
     Attributes:
@@ -49,12 +54,29 @@ class Initial:
     local_trunk: str | None = None
     positions: Literal["random", "waves"] = "random"
 
-    def __post_init__(self) -> None:
-        check_settings(self)
+
+@dataclass(frozen=True)
+class Backbone(_Checked):
+    """The global encoder's image backbone.
+
+    Attributes:
+        name: a timm model; None leaves `model.global_backbone` as it is (the published trunk, where that is not set).
+        weights: a local checkpoint of the project that pretrained the backbone, .safetensors or PyTorch.
+        train: "full"; "frozen"; or "lora": adapters on the attention learn and are merged into the result.
+        rank: of the adapters.
+        pixels: what the pretraining turned RGB images into: "imagenet" (mean and deviation of ImageNet) or "unit"
+            (0 to 1, as MedSAM).
+    """
+
+    name: str | None = None
+    weights: str | None = None
+    train: Literal["frozen", "full", "lora"] = "full"
+    rank: int = setting(32, at_least=1)
+    pixels: Literal["imagenet", "unit"] = "imagenet"
 
 
 @dataclass(frozen=True)
-class Data:
+class Data(_Checked):
     """Which sweeps.
 
     Attributes:
@@ -86,7 +108,7 @@ class Data:
     memory_gb: float = 4.0
 
     def __post_init__(self) -> None:
-        check_settings(self)
+        super().__post_init__()
         needed = {
             "simulated": ("seeds", "validation_seeds"),
             "tusrec": ("folder", "validation_folder"),
@@ -103,7 +125,7 @@ class Data:
 
 
 @dataclass(frozen=True)
-class Sampling:
+class Sampling(_Checked):
     """What one training item is.
 
     Attributes:
@@ -123,12 +145,9 @@ class Sampling:
     token_type: Literal["float16", "float32"] = "float32"
     chunk_frames: int = setting(128, at_least=1)
 
-    def __post_init__(self) -> None:
-        check_settings(self)
-
 
 @dataclass(frozen=True)
-class Augmentation:
+class Augmentation(_Checked):
     """Probabilities of the changes to a training item; its poses are re-expressed exactly.
 
     Attributes:
@@ -144,48 +163,38 @@ class Augmentation:
     drop: float = setting(0.0, at_least=0, at_most=1)
     drop_fraction: float = setting(0.1, at_least=0, below=1)
 
-    def __post_init__(self) -> None:
-        check_settings(self)
-
 
 @dataclass(frozen=True)
-class Optimiser:
+class Optimiser(_Checked):
     """AdamW."""
 
     lr: float = setting(above=0)
     weight_decay: float = setting(0.0, at_least=0)
     betas: tuple[float, float] = setting((0.9, 0.999), at_least=0, below=1)
 
-    def __post_init__(self) -> None:
-        check_settings(self)
-
 
 @dataclass(frozen=True)
-class Validation:
+class Validation(_Checked):
     """Every how many epochs, and the metric (smaller is better) that chooses the best checkpoint."""
 
     every: int = setting(1, at_least=1)
     metric: Literal["gpe_five_point_mm", "lpe_five_point_mm", "loss"] = "gpe_five_point_mm"
 
-    def __post_init__(self) -> None:
-        check_settings(self)
-
 
 @dataclass(frozen=True)
-class Recipe:
+class Recipe(_Checked):
     """One stage of training.
 
     Attributes:
-        stage: one of :data:`STAGES`.
+        stage: what is trained, see :mod:`~DualTrackCore.research.training.tasks`.
         output: folder of the results, below the runs folder.
-        data, sampling, augmentation, optimiser, validation, initial: see there.
+        data, sampling, augmentation, optimiser, validation, initial, backbone: see there.
         epochs, warmup_epochs: the learning rate rises linearly over the warm-up, then falls as a cosine to zero.
         end_epoch: where the run ends although the learning rate has not fallen to zero, as another stage goes on.
         batch_size: items a step in each process.
         accumulate: steps whose gradients are added up before the weights change.
         model: arguments of :class:`~DualTrackCore.network.DualTrack`; the stage baseline has no use for them.
         baseline: baseline: `kind` and sizes, the arguments of :func:`~DualTrackCore.research.baselines.build_baseline`.
-        backbone: the global encoder's image backbone, its pretrained weights, and how much of it learns.
         card: fields of the :class:`~DualTrackCore.network.ModelCard`.
         precision: "fp32", "fp16" or "bf16" (mixed).
         standardise: learn targets of mean 0 and deviation 1; mean and scale are folded into the head in the result.
@@ -228,15 +237,12 @@ class Recipe:
     seed: int = setting(0, at_least=0)
 
     def __post_init__(self) -> None:
-        check_settings(self)
+        super().__post_init__()
         if self.end_epoch is not None and not 1 <= self.end_epoch <= self.epochs:
             raise InputError(f"end_epoch is {self.end_epoch}; it must lie between 1 and epochs ({self.epochs}).")
         if self.warmup_epochs >= self.epochs:
             raise InputError(f"warmup_epochs is {self.warmup_epochs}; it must be below epochs ({self.epochs}).")
-        if self.backbone.name is not None:
-            object.__setattr__(self, "model", MappingProxyType(self.backbone.model_arguments(self.model)))
-        given = self.initial.all or self.initial.global_encoder
-        self.backbone.require_fit(self.stage, self.stage in GLOBAL_STAGES, given)
+        self._put_backbone_into_model()
         if self.sampling.stored_crops and self.stage not in TOKEN_STAGES:
             raise InputError(f"sampling.stored_crops needs a frozen trunk and ViT, which stage {self.stage} trains.")
         if self.sampling.stored_crops and self.augmentation.drop:
@@ -250,6 +256,26 @@ class Recipe:
         if self.stage == "baseline" and self.initial != Initial():
             raise InputError("The stage baseline starts from random weights; take initial out of the recipe.")
 
+    def _put_backbone_into_model(self) -> None:
+        """Name the backbone in `model`; refuse what the stage would ignore, or what is given twice."""
+        name, weights = self.backbone.name, self.backbone.weights
+        if name is not None:
+            named = self.model.get("global_backbone", name)
+            if named != name:
+                raise InputError(f"backbone.name is {name} and model.global_backbone is {named}; give one of them.")
+            object.__setattr__(self, "model", MappingProxyType({**self.model, "global_backbone": name}))
+        if self.stage not in GLOBAL_STAGES and (weights is not None or self.backbone.train != "full"):
+            raise InputError(
+                f"stage {self.stage} does not train the global encoder; backbone.weights and backbone.train have no "
+                "effect there, so leave them out."
+            )
+        given = self.initial.all or self.initial.global_encoder
+        if weights is not None and given is not None:
+            raise InputError(
+                f"backbone.weights and initial ({given}) both give the backbone its weights; leave one out: a stage "
+                "that follows `global` starts from what that stage made of them."
+            )
+
 
 def load_recipe(name_or_path: str | Path, changes: Sequence[str] = ()) -> Recipe:
     """Read and check a recipe.
@@ -262,7 +288,11 @@ def load_recipe(name_or_path: str | Path, changes: Sequence[str] = ()) -> Recipe
         InputError: no such recipe, not YAML, an unknown key, a value of the wrong type or out of range; one sentence
             with key and file.
     """
-    path = _find(name_or_path)
+    path = Path(name_or_path)
+    if not path.is_file():
+        path = _RECIPES / f"{name_or_path}.yaml"
+    if not path.is_file():
+        raise InputError(f"There is no recipe {name_or_path}: neither a file nor one of {', '.join(recipe_names())}.")
     values = _read(path, ())
     for change in changes:
         _apply(values, change)
@@ -271,23 +301,8 @@ def load_recipe(name_or_path: str | Path, changes: Sequence[str] = ()) -> Recipe
 
 def recipe_names() -> list[str]:
     """Names of the recipes that ship."""
-    found = (path.relative_to(_RECIPES).with_suffix("").as_posix() for path in _RECIPES.rglob("*.yaml"))
-    return sorted(name for name in found if not name.endswith("/common"))
-
-
-def recipe_from_values(values: Mapping[str, Any], where: str = "recipe") -> Recipe:
-    """A recipe from plain values, as read from YAML."""
-    return build(Recipe, values, where)
-
-
-def _find(name_or_path: str | Path) -> Path:
-    path = Path(name_or_path)
-    if path.is_file():
-        return path
-    shipped = _RECIPES / f"{name_or_path}.yaml"
-    if shipped.is_file():
-        return shipped
-    raise InputError(f"There is no recipe {name_or_path}: neither a file nor one of {', '.join(recipe_names())}.")
+    names = (path.relative_to(_RECIPES).with_suffix("").as_posix() for path in _RECIPES.rglob("*.yaml"))
+    return sorted(name for name in names if not name.endswith("/common"))
 
 
 def _read(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:

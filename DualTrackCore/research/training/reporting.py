@@ -4,29 +4,35 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import lightning
 import numpy as np
-import torch
-from torch import Tensor
 
 from DualTrackCore.evaluation.definitions import COMPONENTS, mean_point_error
 from DualTrackCore.progress import CancelledCallback, Reporter
 from DualTrackCore.research.training.recipe import Recipe
 from DualTrackCore.trajectory import accumulate, matrices_from_parameters
 
-#: Errors, squared errors, counts, then count, sums, squares and products of the six components.
-_ERRORS, _MOMENTS = 6, 6
+#: Sums of the errors over sweeps with their counts (of poses, motions, the loss), then of each component: count, sums,
+#: squares and product.
+_ERRORS, _MOMENTS = 6, (6, 6)
 
 
 class ValidationSums:
-    """Sums over sweeps from which the figures follow; one vector, so that processes can add theirs up."""
+    """Sums over sweeps from which the figures follow.
 
-    def __init__(self) -> None:
-        self._errors = np.zeros(_ERRORS)
-        self._moments = np.zeros((_MOMENTS, 6))
+    Args:
+        values: all sums of earlier objects, added up; None starts from zero.
+
+    Attributes:
+        values: [42] float64, so that processes can add theirs up.
+    """
+
+    def __init__(self, values: np.ndarray | None = None) -> None:
+        self.values = np.zeros(_ERRORS + math.prod(_MOMENTS)) if values is None else values
+        self._errors, self._moments = self.values[:_ERRORS], self.values[_ERRORS:].reshape(_MOMENTS)
 
     def add(self, predicted: np.ndarray, true: np.ndarray, five_points_mm: np.ndarray, scale: np.ndarray) -> None:
         """One sweep.
@@ -55,28 +61,15 @@ class ValidationSums:
         ones = np.ones_like(x)
         self._moments += np.stack([v.sum(axis=0) for v in (ones, x, y, x * x, y * y, x * y)])
 
-    def to_tensor(self) -> Tensor:
-        """All sums, float64."""
-        return torch.from_numpy(np.concatenate([self._errors, self._moments.ravel()]))
-
-    @classmethod
-    def from_tensor(cls, values: Tensor) -> ValidationSums:
-        """The inverse of :meth:`to_tensor`."""
-        sums = cls()
-        array = values.double().cpu().numpy()
-        sums._errors, sums._moments = array[:_ERRORS].copy(), array[_ERRORS:].reshape(_MOMENTS, 6).copy()
-        return sums
-
     def figures(self) -> dict[str, float]:
         """`gpe_five_point_mm`, `lpe_five_point_mm` (means over sweeps), `loss`, `correlation_tx` ... `correlation_rz`.
 
         A correlation with a constant is NaN.
         """
-        gpe, gpe_count, lpe, lpe_count, squares, count = self._errors
+        names, sums, counts = ("gpe_five_point_mm", "lpe_five_point_mm", "loss"), self._errors[::2], self._errors[1::2]
         figures = {
-            "gpe_five_point_mm": _ratio(gpe, gpe_count),
-            "lpe_five_point_mm": _ratio(lpe, lpe_count),
-            "loss": _ratio(squares, count),
+            name: float(total / count) if count else math.nan
+            for name, total, count in zip(names, sums, counts, strict=True)
         }
         n, x, y, xx, yy, xy = self._moments
         for i, name in enumerate(COMPONENTS):
@@ -84,10 +77,6 @@ class ValidationSums:
             covariance = n[i] * xy[i] - x[i] * y[i]
             figures[f"correlation_{name}"] = float(covariance / math.sqrt(spread)) if spread > 0 else math.nan
         return figures
-
-
-def _ratio(total: float, count: float) -> float:
-    return float(total / count) if count else math.nan
 
 
 class EpochLines(lightning.Callback):
@@ -123,7 +112,13 @@ class EpochLines(lightning.Callback):
             f"lr {trainer.optimizers[0].param_groups[0]['lr']:.2e}",
         ]
         if self._validated:
-            parts.append(_validation_text(self.validations[-1]))
+            figures = self.validations[-1]
+            correlations = (figures.get(f"val_correlation_{name}", math.nan) for name in COMPONENTS)
+            parts.append(
+                f"validation loss {figures['val_loss']:.4f} GPE {figures['val_gpe_five_point_mm']:.3f} mm "
+                f"LPE {figures['val_lpe_five_point_mm']:.4f} mm correlation "
+                + " ".join("--" if math.isnan(value) else f"{value:.2f}" for value in correlations)
+            )
         parts.append(f"{now - self._before:.0f} s, {self.seconds:.0f} s in all")
         self._before, self._validated = now, False
         if trainer.is_global_zero:
@@ -163,15 +158,3 @@ class StopWhenCancelled(lightning.Callback):
         self._reporter.check()
 
     on_validation_batch_end = on_train_batch_end
-
-
-def _validation_text(figures: Mapping[str, float]) -> str:
-    correlations = " ".join(_two_digits(figures.get(f"val_correlation_{name}", math.nan)) for name in COMPONENTS)
-    return (
-        f"validation loss {figures['val_loss']:.4f} GPE {figures['val_gpe_five_point_mm']:.3f} mm "
-        f"LPE {figures['val_lpe_five_point_mm']:.4f} mm correlation {correlations}"
-    )
-
-
-def _two_digits(value: float) -> str:
-    return "--" if math.isnan(value) else f"{value:.2f}"

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.checkpoint import checkpoint
 from torch.utils.data import Dataset, Sampler
 
@@ -68,16 +69,14 @@ class SweepImages:
     """
 
     def __init__(self, sweep: Sweep, card: ModelCard, crop_size: int, global_size: int) -> None:
-        self._frames = sweep.frames
-        spacing = sweep.require_spacing()
+        self._frames, spacing = sweep.frames, sweep.require_spacing()
         self._prepared = Preprocessor(
             sweep.frame_size, spacing, card.spacing_mm, crop_size, global_size, card.global_mean, card.global_std
         )
 
-    @property
-    def shift_limits(self) -> tuple[tuple[int, int], tuple[int, int]]:
-        """Least and greatest shift of the crop from its central place, for rows and for columns."""
-        return self._prepared.shift_limits
+    def drawn_shift(self, random: np.random.Generator) -> tuple[int, int]:
+        """A shift (rows, columns) of the crop from its central place that leaves it inside the frame."""
+        return tuple(int(random.integers(low, high + 1)) for low, high in self._prepared.shift_limits)
 
     def local(self, frames: np.ndarray, flipped: bool, shift: tuple[int, int]) -> Tensor:
         """Crops [n, crop, crop] of frames given by index; uint8 where nothing is resampled, else float32 in 0 to 1."""
@@ -88,17 +87,15 @@ class SweepImages:
         return self._prepared.global_image(self._images(frames, flipped))
 
     def _images(self, frames: np.ndarray, flipped: bool) -> Tensor:
-        pixels = self._read(frames)
-        return torch.from_numpy(np.ascontiguousarray(pixels[:, :, ::-1] if flipped else pixels))
-
-    def _read(self, frames: np.ndarray) -> np.ndarray:
         """Frames by index, in runs of neighbours where they lie in a file."""
-        if isinstance(self._frames, np.ndarray):
-            return self._frames[frames]
         low, high = int(frames.min()), int(frames.max()) + 1
-        if high - low <= 2 * len(frames):
-            return np.asarray(self._frames[low:high])[frames - low]
-        return np.concatenate([np.asarray(self._frames[i : i + 1]) for i in frames.tolist()])
+        if isinstance(self._frames, np.ndarray):
+            pixels = self._frames[frames]
+        elif high - low <= 2 * len(frames):
+            pixels = np.asarray(self._frames[low:high])[frames - low]
+        else:
+            pixels = np.concatenate([np.asarray(self._frames[i : i + 1]) for i in frames.tolist()])
+        return torch.from_numpy(np.ascontiguousarray(pixels[:, :, ::-1] if flipped else pixels))
 
 
 @dataclass(frozen=True)
@@ -119,11 +116,6 @@ class Draw:
     flipped: bool = False
     shift: tuple[int, int] = (0, 0)
     variant: int | None = None
-
-
-def item_random(seed: int, epoch: int, item: int) -> np.random.Generator:
-    """The random numbers of one item in one epoch."""
-    return np.random.default_rng([seed, epoch, item])
 
 
 def targets(poses: np.ndarray, valid: np.ndarray, draw: Draw, spacing_mm: tuple[float, float]) -> np.ndarray:
@@ -201,8 +193,12 @@ class SweepItems(Dataset):
         sweep = self.sweep_of(item)
         count = len(self.sweeps.sweeps[sweep])
         if self.validating:
-            return _central(self._validation_frames(count), self.token_files is not None)
-        random, augmentation = item_random(self.recipe.seed, epoch, item), self.recipe.augmentation
+            frames = np.arange(min(count, self._positions))
+            if self.recipe.stage == "global":
+                drawn = min(self.recipe.sampling.random_frames, len(frames))
+                frames = np.unique(np.rint(np.linspace(0, len(frames) - 1, drawn)).astype(np.int64))
+            return Draw(frames, frames, variant=None if self.token_files is None else 0)
+        random, augmentation = np.random.default_rng([self.recipe.seed, epoch, item]), self.recipe.augmentation
         flipped = bool(random.random() < augmentation.hflip)
         reversed_ = bool(random.random() < augmentation.reverse)
         variant, shift = None, (0, 0)
@@ -210,7 +206,7 @@ class SweepItems(Dataset):
             crop = int(random.integers(self.recipe.sampling.stored_crops)) if augmentation.crop else 0
             variant, shift = variant_index(flipped, reversed_, crop), self.stored_shift(sweep, crop)
         elif augmentation.crop:
-            shift = tuple(int(random.integers(low, high + 1)) for low, high in self.images[sweep].shift_limits)
+            shift = self.images[sweep].drawn_shift(random)
         positions, kept = self._positions_and_frames(count, random)
         return Draw(count - 1 - kept if reversed_ else kept, positions, flipped, shift, variant)
 
@@ -218,8 +214,7 @@ class SweepItems(Dataset):
         """Place of the crop that stored class tokens number `crop` were computed from; 0 is the centre."""
         if crop == 0:
             return (0, 0)
-        random = np.random.default_rng([self.recipe.seed, sweep, crop, 1])
-        return tuple(int(random.integers(low, high + 1)) for low, high in self.images[sweep].shift_limits)
+        return self.images[sweep].drawn_shift(np.random.default_rng([self.recipe.seed, sweep, crop, 1]))
 
     def targets(self, epoch: int, item: int) -> np.ndarray:
         """[n - 1, 6] float64 relative motions of an item, NaN where unknown; reads no image."""
@@ -278,21 +273,10 @@ class SweepItems(Dataset):
         # Stored tokens are looked up by position in the whole sweep.
         return frames, frames
 
-    def _validation_frames(self, count: int) -> np.ndarray:
-        frames = np.arange(min(count, self._positions))
-        if self.recipe.stage != "global":
-            return frames
-        wanted = min(self.recipe.sampling.random_frames, len(frames))
-        return np.unique(np.rint(np.linspace(0, len(frames) - 1, wanted)).astype(np.int64))
-
 
 def variant_index(flipped: bool, reversed_: bool, crop: int) -> int:
     """Row of stored class tokens for one way of looking at a sweep."""
     return 4 * crop + 2 * reversed_ + flipped
-
-
-def _central(frames: np.ndarray, stored: bool) -> Draw:
-    return Draw(frames, frames, variant=0 if stored else None)
 
 
 class ItemOrder(Sampler):
@@ -327,14 +311,5 @@ class ItemOrder(Sampler):
 
 def collate(items: Sequence[Item]) -> Item:
     """One batch; items of different length are padded with zeros, and `frames` [B] says how long each is."""
-    batch: Item = {"frames": torch.tensor([len(item["targets"]) + 1 for item in items])}
-    for name in items[0]:
-        values = [item[name] for item in items]
-        longest = max(len(value) for value in values)
-        if name == "points" or all(len(value) == longest for value in values):
-            batch[name] = torch.stack(values)
-            continue
-        batch[name] = values[0].new_zeros((len(values), longest, *values[0].shape[1:]))
-        for row, value in zip(batch[name], values, strict=True):
-            row[: len(value)] = value
-    return batch
+    batch = {"frames": torch.tensor([len(item["targets"]) + 1 for item in items])}
+    return batch | {name: pad_sequence([item[name] for item in items], batch_first=True) for name in items[0]}

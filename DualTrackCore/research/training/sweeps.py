@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import numpy as np
 from DualTrackCore.errors import DatasetError, InputError
 from DualTrackCore.network.catalogue import ModelCard
 from DualTrackCore.progress import Reporter, Stage
-from DualTrackCore.research.datasets import Dataset, open_dataset
+from DualTrackCore.research.datasets import Entry, open_dataset
 from DualTrackCore.research.simulation.simulator import Simulation, stored_sweeps
 from DualTrackCore.research.training.recipe import Data
 from DualTrackCore.sweep import Sweep
@@ -55,68 +56,54 @@ def training_sweeps(
         InputError: the recipe asks for no sweeps.
     """
     if data.kind == "simulated":
-        sets = [
-            _simulated(data, card, seeds, cache, workers, reporter) for seeds in (data.seeds, data.validation_seeds)
-        ]
+        sets = [_simulated(data, card, is_training, cache, workers, reporter) for is_training in (True, False)]
     else:
-        limits = (data.limit, data.validation_limit)
-        sets = [_loaded(dataset, limit, reporter) for dataset, limit in zip(_listed(data), limits, strict=True)]
+        lists = [_listed(data, is_training) for is_training in (True, False)]
+        sets = [
+            SweepSet(tuple(str(entry.path) for entry in entries), _made([entry.load for entry in entries], reporter))
+            for entries in lists
+        ]
     for part, what in zip(sets, ("training", "validation"), strict=True):
-        _require_some(part, what)
+        if not len(part):
+            raise InputError(f"There are no {what} sweeps; look at data in the recipe.")
     memory = data.memory_gb * 1e9
     validation = sets[1].in_memory(memory / 4)
     return sets[0].in_memory(memory * 3 / 4), validation
 
 
 def _simulated(
-    data: Data, card: ModelCard, seeds: tuple[int, int], cache: Path, workers: int, reporter: Reporter
+    data: Data, card: ModelCard, is_training: bool, cache: Path, workers: int, reporter: Reporter
 ) -> SweepSet:
-    limit = data.limit if seeds == data.seeds else data.validation_limit
-    chosen = list(range(*seeds))[:limit]
-    jobs = [_simulation(data, card, seed) for seed in chosen]
-    names = tuple(f"seed {seed}" for seed in chosen)
-    if not data.store:
-        sweeps = []
-        for done, job in enumerate(jobs):
-            reporter.report(Stage.SWEEPS, done, len(jobs))
-            sweeps.append(job.sweep())
-        return SweepSet(names, tuple(sweeps))
-    return SweepSet(names, stored_sweeps(jobs, cache, workers, reporter))
+    seeds, limit = (data.seeds, data.limit) if is_training else (data.validation_seeds, data.validation_limit)
+    jobs = []
+    for seed in range(*seeds)[:limit]:
+        family = None if data.families is None else data.families[seed % len(data.families)]
+        speckle_seed = None
+        if data.speckles is not None:  # validation sweeps never share speckle with training sweeps
+            speckle_seed = seed % data.speckles + (0 if is_training else data.speckles)
+        jobs.append(Simulation(seed, data.frames, family, speckle_seed, card.frame_size, card.spacing_mm))
+    names = tuple(f"seed {job.seed}" for job in jobs)
+    if data.store:
+        return SweepSet(names, stored_sweeps(jobs, cache, workers, reporter))
+    return SweepSet(names, _made([job.sweep for job in jobs], reporter))
 
 
-def _simulation(data: Data, card: ModelCard, seed: int) -> Simulation:
-    """What the recipe simulates for a seed; validation sweeps never share speckle with training sweeps."""
-    family = None if data.families is None else data.families[seed % len(data.families)]
-    speckle_seed = None
-    if data.speckles is not None:
-        training = data.seeds[0] <= seed < data.seeds[1]
-        speckle_seed = seed % data.speckles + (0 if training else data.speckles)
-    return Simulation(seed, data.frames, family, speckle_seed, card.frame_size, card.spacing_mm)
-
-
-def _listed(data: Data) -> tuple[Dataset, Dataset]:
-    """The data sets that a recipe names by folders or by a table."""
+def _listed(data: Data, is_training: bool) -> list[Entry]:
+    """The sweeps that a recipe names by a folder or in a table."""
     if data.kind == "tusrec":
-        return _opened("folder", data.folder), _opened("validation_folder", data.validation_folder)
-    return _opened("csv", data.csv, "train"), _opened("csv", data.csv, "val")
-
-
-def _opened(key: str, place: str, split: str | None = None) -> Dataset:
+        key, split = "folder" if is_training else "validation_folder", None
+    else:
+        key, split = "csv", "train" if is_training else "val"
+    place = getattr(data, key)
     try:
-        return open_dataset(Path(place), split=split)
+        return list(open_dataset(Path(place), split=split))[: data.limit if is_training else data.validation_limit]
     except DatasetError as error:
         raise DatasetError(f"data.{key} of the recipe is {place}: {error}") from None
 
 
-def _loaded(dataset: Dataset, limit: int | None, reporter: Reporter) -> SweepSet:
-    entries = list(dataset)[:limit]
+def _made(makers: Sequence[Callable[[], Sweep]], reporter: Reporter) -> tuple[Sweep, ...]:
     sweeps = []
-    for done, entry in enumerate(entries):
-        reporter.report(Stage.SWEEPS, done, len(entries))
-        sweeps.append(entry.load())
-    return SweepSet(tuple(str(entry.path) for entry in entries), tuple(sweeps))
-
-
-def _require_some(part: SweepSet, what: str) -> None:
-    if not len(part):
-        raise InputError(f"There are no {what} sweeps; look at data in the recipe.")
+    for done, make in enumerate(makers):
+        reporter.report(Stage.SWEEPS, done, len(makers))
+        sweeps.append(make())
+    return tuple(sweeps)

@@ -8,15 +8,16 @@ of frame i + 1 in frame i, read off the output at frame i + 1, as in the finishe
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from DualTrackCore.errors import InputError
 from DualTrackCore.network import DualTrack
+from DualTrackCore.network.lora import lora_parameters
 from DualTrackCore.research.baselines import MotionNetwork, motions_in_pieces
-from DualTrackCore.research.training.initial import restrict_backbone
 from DualTrackCore.research.training.recipe import Recipe
 from DualTrackCore.research.training.samples import Item, trunk_in_chunks
 from DualTrackCore.tracking.preprocessing import as_grey
@@ -27,10 +28,14 @@ class Task(nn.Module, ABC):
 
     Attributes:
         network: the whole network, trained or not.
-        head: the linear layer to 6 numbers that this stage trains.
     """
 
-    #: Whether validation and further stages find the head already trained.
+    #: Name of the linear layer to 6 numbers that this stage trains.
+    head_name: ClassVar[str]
+    #: Names of the modules whose parameters change, and of those of them that stay in evaluation mode.
+    trained_names: ClassVar[tuple[str, ...]]
+    still_names: ClassVar[tuple[str, ...]] = ()
+    #: Whether an earlier stage has trained the head.
     continues = False
 
     def __init__(self, network: DualTrack, recipe: Recipe) -> None:
@@ -40,35 +45,21 @@ class Task(nn.Module, ABC):
         self._whole_backbone = recipe.backbone.train == "full"
 
     @property
-    @abstractmethod
     def head(self) -> nn.Linear:
         """The last layer of this stage."""
+        return self.get_submodule(self.head_name)
 
-    @property
-    @abstractmethod
-    def trained(self) -> list[nn.Module]:
-        """Modules whose parameters change."""
-
-    @property
-    def still(self) -> list[nn.Module]:
-        """Trained modules that stay in evaluation mode."""
-        return []
-
-    def freeze(self) -> None:
-        """Let gradients reach the trained modules only."""
-        self.requires_grad_(False)
-        for module in self.trained:
-            module.requires_grad_(True)
-        if not self._whole_backbone:
-            restrict_backbone(self.network)
+    def modules_named(self, names: Sequence[str]) -> list[nn.Module]:
+        """Parts of the task by their dotted names."""
+        return [self.get_submodule(name) for name in names]
 
     def train(self, mode: bool = True) -> Task:
         """Training mode for the trained modules; frozen ones never leave evaluation mode."""
         super().train(False)
         self.training = mode
-        for module in self.trained:
+        for module in self.modules_named(self.trained_names):
             module.train(mode)
-        for module in self.still:
+        for module in self.modules_named(self.still_names):
             module.eval()
         if not self._whole_backbone:  # pretrained BatchNorm statistics stay as they are
             self.network.global_encoder.backbone.eval()
@@ -86,9 +77,13 @@ class Task(nn.Module, ABC):
         """[B, n - 1, 6] in the head's units; items of different length go through one by one, padding never does."""
         if (batch["frames"] == batch["frames"][0]).all():
             return self.outputs(batch)
-        longest = int(batch["frames"].max()) - 1
-        rows = [self.outputs(item)[0] for item in _singles(batch, self.network.global_every)]
-        return torch.stack([nn.functional.pad(row, (0, 0, 0, longest - len(row))) for row in rows])
+        rows = []
+        for row, frames in enumerate(batch["frames"].tolist()):
+            whole = frames if "frame_index" in batch else -(-frames // self.network.global_every)
+            lengths = {"local": frames, "tokens": frames, "frame_index": frames, "whole": whole}
+            single = {name: batch[name][row : row + 1, : lengths[name]] for name in lengths if name in batch}
+            rows.append(self.outputs(single)[0])
+        return nn.utils.rnn.pad_sequence(rows, batch_first=True)
 
     def _tokens(self, batch: Item) -> Tensor:
         """Class tokens [B, n, C]: the stored ones, or those of the crops, piece by piece."""
@@ -106,18 +101,13 @@ class Task(nn.Module, ABC):
 class TrunkTask(Task):
     """local1: the 3D trunk under a head of its own that only training knows."""
 
+    head_name = "temporary_head"
+    trained_names = ("network.local.trunk", "temporary_head")
+
     def __init__(self, network: DualTrack, recipe: Recipe) -> None:
         super().__init__(network, recipe)
         self.grid = min(recipe.head_grid, network.crop_size // 16)
         self.temporary_head = nn.Linear(network.local.trunk.width * self.grid**2, 6)
-
-    @property
-    def head(self) -> nn.Linear:
-        return self.temporary_head
-
-    @property
-    def trained(self) -> list[nn.Module]:
-        return [self.network.local.trunk, self.temporary_head]
 
     def outputs(self, batch: Item) -> Tensor:
         if self.training:
@@ -133,13 +123,8 @@ class TrunkTask(Task):
 class SpatialTask(Task):
     """local2: the ViT over the feature maps of the frozen trunk."""
 
-    @property
-    def head(self) -> nn.Linear:
-        return self.network.local.backbone.module.fc
-
-    @property
-    def trained(self) -> list[nn.Module]:
-        return [self.network.local.spatial, self.head]
+    head_name = "network.local.backbone.module.fc"
+    trained_names = ("network.local.spatial", "network.local.backbone.module.fc")
 
     def outputs(self, batch: Item) -> Tensor:
         local = self.network.local
@@ -153,13 +138,8 @@ class SpatialTask(Task):
 class TemporalTask(Task):
     """local3: the transformer over the class tokens of a whole sweep."""
 
-    @property
-    def head(self) -> nn.Linear:
-        return self.network.local.temporal_encoder.fc
-
-    @property
-    def trained(self) -> list[nn.Module]:
-        return [self.network.local.temporal_encoder]
+    head_name = "network.local.temporal_encoder.fc"
+    trained_names = ("network.local.temporal_encoder",)
 
     def outputs(self, batch: Item) -> Tensor:
         return self.head(self.network.local.temporal(self._tokens(batch)))[:, 1:]
@@ -168,13 +148,8 @@ class TemporalTask(Task):
 class GlobalTask(Task):
     """global: backbone and transformer on frames drawn from the sweep, told by their index."""
 
-    @property
-    def head(self) -> nn.Linear:
-        return self.network.global_encoder.fc
-
-    @property
-    def trained(self) -> list[nn.Module]:
-        return [self.network.global_encoder]
+    head_name = "network.global_encoder.fc"
+    trained_names = ("network.global_encoder",)
 
     def outputs(self, batch: Item) -> Tensor:
         encoder = self.network.global_encoder
@@ -184,23 +159,17 @@ class GlobalTask(Task):
 class FusionTask(Task):
     """fusion and finetune1: everything but the local trunk and ViT."""
 
-    @property
-    def head(self) -> nn.Linear:
-        return self.network.head.fc
-
-    @property
-    def trained(self) -> list[nn.Module]:
-        network, encoder = self.network, self.network.global_encoder
-        return [
-            network.local.temporal,
-            network.local_encoder[1],
-            encoder.backbone,
-            encoder.proj,
-            encoder.pos_emb,
-            encoder.bert,
-            network.fusion_module,
-            network.head,
-        ]
+    head_name = "network.head.fc"
+    trained_names = (
+        "network.local.temporal",
+        "network.local_encoder.1",
+        "network.global_encoder.backbone",
+        "network.global_encoder.proj",
+        "network.global_encoder.pos_emb",
+        "network.global_encoder.bert",
+        "network.fusion_module",
+        "network.head",
+    )
 
     def outputs(self, batch: Item) -> Tensor:
         whole = self.network.global_encoder.image_features(batch["whole"])
@@ -216,17 +185,15 @@ class FineTuneTask(FusionTask):
 class JointTask(FineTuneTask):
     """finetune2: the local trunk and ViT as well, in evaluation mode."""
 
-    @property
-    def trained(self) -> list[nn.Module]:
-        return [*super().trained, *self.still]
-
-    @property
-    def still(self) -> list[nn.Module]:
-        return [self.network.local.trunk, self.network.local.spatial]
+    still_names = ("network.local.trunk", "network.local.spatial")
+    trained_names = (*FusionTask.trained_names, *still_names)
 
 
 class BaselineTask(Task):
     """baseline: a network of an earlier method, all of it; in training its outputs may be means over windows."""
+
+    head_name = "network.head"
+    trained_names = ("network",)
 
     network: MotionNetwork
 
@@ -237,14 +204,6 @@ class BaselineTask(Task):
                 f"sampling.window is {recipe.sampling.window}; the {network.architecture} network looks at "
                 f"{network.window_frames} frames at a time."
             )
-
-    @property
-    def head(self) -> nn.Linear:
-        return self.network.head
-
-    @property
-    def trained(self) -> list[nn.Module]:
-        return [self.network]
 
     def outputs(self, batch: Item) -> Tensor:
         crops = batch["local"]
@@ -273,14 +232,13 @@ _TASKS: dict[str, type[Task]] = {
 def build_task(network: DualTrack | MotionNetwork, recipe: Recipe) -> Task:
     """The task of the recipe's stage, with everything else frozen."""
     task = _TASKS[recipe.stage](network, recipe)
-    task.freeze()
+    task.requires_grad_(False)
+    for module in task.modules_named(task.trained_names):
+        module.requires_grad_(True)
+    if recipe.backbone.train != "full":  # but for its adapters, if it has any
+        backbone = network.global_encoder.backbone
+        learns = any(parameter.requires_grad for parameter in backbone.parameters())
+        backbone.requires_grad_(False)
+        for parameter in lora_parameters(backbone):
+            parameter.requires_grad_(learns)
     return task
-
-
-def _singles(batch: Item, every: int) -> Iterator[Item]:
-    """The items of a padded batch, each a batch of one without its padding."""
-    for row, frames in enumerate(batch["frames"].tolist()):
-        lengths = {"local": frames, "tokens": frames, "frame_index": frames, "whole": -(-frames // every)}
-        if "frame_index" in batch:
-            lengths["whole"] = frames
-        yield {name: batch[name][row : row + 1, : lengths[name]] for name in lengths if name in batch}

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import itertools
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -37,10 +38,13 @@ def store_tokens(
         rank, processes: this process computes every `processes`-th sweep.
     """
     local = copy.deepcopy(network.local).to(device).eval()
-    key = _weights_hash(local)
+    digest = hashlib.sha256()
+    for part in (local.trunk, local.spatial):
+        for key, value in part.state_dict().items():
+            digest.update(key.encode() + value.cpu().contiguous().numpy().tobytes())
     files = []
     for sweep, name in enumerate(items.sweeps.names):
-        path = folder / key[:16] / f"{_sweep_hash(items, sweep, name)[:24]}.npy"
+        path = folder / digest.hexdigest()[:16] / f"{_sweep_hash(items, sweep, name)[:24]}.npy"
         files.append(path)
         if sweep % processes == rank and not path.is_file():
             tokens = _tokens(items, sweep, local, device)
@@ -64,16 +68,14 @@ def _tokens(items: SweepItems, sweep: int, local: LocalEncoder, device: torch.de
     width = local.spatial.layernorm.normalized_shape[0]
     tokens = np.zeros((4 * crops, count, width), sampling.token_type)
     images = items.images[sweep]
-    for crop in range(crops):
+    for crop, flipped, reversed_ in itertools.product(range(crops), flips, turns):
         shift = items.stored_shift(sweep, crop)
-        for flipped in flips:
-            for reversed_ in turns:
-                order = np.arange(count)[::-1] if reversed_ else np.arange(count)
-                pieces = (
-                    images.local(order[a : a + sampling.chunk_frames], flipped, shift).to(device)
-                    for a in range(0, count, sampling.chunk_frames)
-                )
-                tokens[variant_index(flipped, reversed_, crop)] = _streamed(local, pieces, count)
+        order = np.arange(count)[::-1] if reversed_ else np.arange(count)
+        pieces = (
+            images.local(order[a : a + sampling.chunk_frames], flipped, shift).to(device)
+            for a in range(0, count, sampling.chunk_frames)
+        )
+        tokens[variant_index(flipped, reversed_, crop)] = _streamed(local, pieces, count)
     return tokens
 
 
@@ -90,29 +92,12 @@ def _streamed(local: LocalEncoder, pieces: Iterable[torch.Tensor], count: int) -
     return torch.cat(parts).numpy()
 
 
-def _weights_hash(local: LocalEncoder) -> str:
-    digest = hashlib.sha256()
-    for part in (local.trunk, local.spatial):
-        for key, value in part.state_dict().items():
-            digest.update(key.encode())
-            digest.update(value.cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
-
-
 def _sweep_hash(items: SweepItems, sweep: int, name: str) -> str:
     recipe, card, source = items.recipe, items.card, items.sweeps.sweeps[sweep]
     augmentation = recipe.augmentation
     drawn = [augmentation.hflip > 0, augmentation.reverse > 0, augmentation.crop, recipe.sampling.stored_crops]
     shifts = [items.stored_shift(sweep, crop) for crop in range(recipe.sampling.stored_crops)]
     first = hashlib.sha256(np.ascontiguousarray(source.window(0, min(4, len(source)))).tobytes()).hexdigest()
-    settings = [
-        name,
-        source.frames.shape,
-        first,
-        card.spacing_mm,
-        recipe.sampling.token_type,
-        items.validating,
-        drawn,
-        shifts,
-    ]
+    number_type = recipe.sampling.token_type
+    settings = [name, source.frames.shape, first, card.spacing_mm, number_type, items.validating, drawn, shifts]
     return hashlib.sha256(json.dumps(settings).encode()).hexdigest()

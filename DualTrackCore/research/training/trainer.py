@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import logging
 import warnings
@@ -99,7 +100,10 @@ def train(
             # A checkpoint is read as tensors and plain values only, so it can never run code.
             trainer.fit(task, items, ckpt_path=checkpoint, weights_only=True)
     except (Cancelled, SystemExit):  # Lightning turns a KeyboardInterrupt into the latter
-        raise Cancelled(_what_is_kept(output)) from None
+        if not _last_checkpoint(output).is_file():
+            raise Cancelled("Cancelled before there was a checkpoint; start it again.") from None
+        kept = f"the checkpoints stay in {output}, and --resume (resume=True) goes on from the last"
+        raise Cancelled(f"Cancelled; {kept}.") from None
     return _export(recipe, card, task, trainer, output, lines)
 
 
@@ -120,31 +124,16 @@ def build_trainer(
     recipe: Recipe, output: Path, callbacks: Sequence[lightning.Callback], bars: bool
 ) -> lightning.Trainer:
     """Lightning's trainer as the recipe wants it, which keeps the best and the last checkpoint."""
+    kept = functools.partial(ModelCheckpoint, output / "checkpoints", enable_version_counter=False)
     monitor = f"val_{recipe.validation.metric}"
-    folder = output / "checkpoints"
-    best = ModelCheckpoint(
-        folder,
-        "best",
-        monitor=monitor,
-        mode="min",
-        save_top_k=1,
-        save_on_train_epoch_end=False,
-        enable_version_counter=False,
-    )
-    last = ModelCheckpoint(
-        folder,
-        "last",
-        every_n_epochs=recipe.save_every,
-        save_on_train_epoch_end=True,
-        enable_version_counter=False,
-    )
-    processes = recipe.devices * recipe.nodes
+    best = kept("best", monitor=monitor, mode="min", save_top_k=1, save_on_train_epoch_end=False)
+    last = kept("last", every_n_epochs=recipe.save_every, save_on_train_epoch_end=True)
     with _quiet():
         return lightning.Trainer(
             accelerator=recipe.accelerator,
             devices=recipe.devices,
             num_nodes=recipe.nodes,
-            strategy="ddp" if processes > 1 else "auto",
+            strategy="ddp" if recipe.devices * recipe.nodes > 1 else "auto",
             precision=PRECISIONS[recipe.precision],
             max_epochs=recipe.end_epoch or recipe.epochs,
             accumulate_grad_batches=recipe.accumulate,
@@ -167,34 +156,28 @@ def _prepare_output(recipe: Recipe, output: Path, resume: bool) -> Path | None:
         if not last.is_file():
             raise InputError(f"{output} holds no checkpoint of an interrupted run; start it without --resume.")
         _require_same(recipe, settings)
-        _require_tensors(last)
+        try:
+            torch.load(last, map_location="cpu", weights_only=True, mmap=True)
+        except Exception as error:  # damaged files raise anything from EOFError to RuntimeError
+            raise CheckpointError(
+                f"The checkpoint {last} is damaged, or holds more than tensors and was not opened "
+                f"({type(error).__name__}); start the stage anew."
+            ) from None
         return last
     if rank_zero_only.rank == 0:
         if last.is_file():
             raise InputError(f"{output} holds a run already; go on with --resume, or choose another output.")
-        with replacing(settings) as temporary:
-            temporary.write_text(json.dumps(_flat(recipe), indent=2) + "\n", encoding="utf-8")
+        _write_json(_flat(recipe), settings)
     return None
 
 
-def _what_is_kept(output: Path) -> str:
-    if not _last_checkpoint(output).is_file():
-        return "Cancelled before there was a checkpoint; start it again."
-    return f"Cancelled; the checkpoints stay in {output}, and --resume (resume=True) goes on from the last."
+def _write_json(values: object, path: Path) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 
 def _last_checkpoint(output: Path) -> Path:
     return output / "checkpoints" / "last.ckpt"
-
-
-def _require_tensors(checkpoint: Path) -> None:
-    try:
-        torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:  # damaged files raise anything from EOFError to RuntimeError
-        raise CheckpointError(
-            f"The checkpoint {checkpoint} is damaged, or holds more than tensors and was not opened "
-            f"({type(error).__name__}); start the stage anew."
-        ) from None
 
 
 def _require_same(recipe: Recipe, settings: Path) -> None:
@@ -202,7 +185,7 @@ def _require_same(recipe: Recipe, settings: Path) -> None:
         before = json.loads(settings.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"{settings} of the interrupted run cannot be read: {error}.") from None
-    now = json.loads(json.dumps(_flat(recipe)))
+    now = json.loads(json.dumps(_flat(recipe)))  # tuples become lists, as in the file
     changed = sorted(k for k in {*before, *now} - _FREE_TO_CHANGE if before.get(k) != now.get(k))
     if changed:
         raise InputError(
@@ -223,8 +206,7 @@ def _export(
     recipe: Recipe, card: ModelCard, task: LightningTask, trainer: lightning.Trainer, output: Path, lines: EpochLines
 ) -> TrainingResult:
     """Write the best epoch's weights and the summary, in the first process."""
-    best = output / "checkpoints" / "best.ckpt"
-    epoch = None
+    best, epoch = output / "checkpoints" / "best.ckpt", None
     if best.is_file():
         saved = torch.load(best, map_location="cpu", weights_only=True)
         task.load_state_dict(saved["state_dict"])
@@ -238,9 +220,7 @@ def _export(
     if trainer.is_global_zero:
         save_model(task.task.network, card, weights)
         summary = {"stage": recipe.stage, "best": figures, "items": items, "seconds": round(seconds, 1)}
-        with replacing(output / "summary.json") as temporary:
-            plain = json.dumps(summary | {"validations": lines.validations}, indent=2)
-            temporary.write_text(plain + "\n", encoding="utf-8")
+        _write_json(summary | {"validations": lines.validations}, output / "summary.json")
     trainer.strategy.barrier("exported")
     return TrainingResult(weights, figures, items, seconds)
 
