@@ -90,11 +90,16 @@ class MeanMotion:
         Raises:
             InputError: a sweep without tracking, or no step with two valid poses.
         """
-        steps = [_tracked(sweep, "A calibration sweep").parameters for sweep in sweeps]
-        valid = [values[np.isfinite(values).all(axis=1)] for values in steps]
-        if not sum(len(values) for values in valid):
-            raise InputError("The calibration sweeps have no two neighbouring frames with valid poses.")
-        return cls(np.concatenate(valid).mean(axis=0))
+        valid = [np.zeros((0, 6))]
+        for sweep in sweeps:
+            if sweep.tracked is None:
+                raise InputError("A sweep has no tracking, so its true motion is unknown; choose a tracked sweep.")
+            steps = sweep.tracked.parameters
+            valid.append(steps[np.isfinite(steps).all(axis=1)])
+        steps = np.concatenate(valid)
+        if not len(steps):
+            raise InputError("The sweeps have no two neighbouring frames with valid poses, so no motion is known.")
+        return cls(steps.mean(axis=0))
 
     def estimate(
         self, sweep: Sweep, *, progress: ProgressCallback | None = None, cancelled: CancelledCallback | None = None
@@ -112,7 +117,6 @@ class OwnMeanMotion:
         self, sweep: Sweep, *, progress: ProgressCallback | None = None, cancelled: CancelledCallback | None = None
     ) -> Trajectory:
         """The mean of the sweep's own tracking, repeated."""
-        _tracked(sweep, "The sweep")
         steps = MeanMotion.calibrated([sweep]).parameters
         return Trajectory.from_parameters(np.tile(steps, (len(sweep) - 1, 1)), {"method": self.name})
 
@@ -167,12 +171,6 @@ def parameter_count(method: Method) -> int | None:
         return int(count)
     network = getattr(getattr(method, "model", None), "network", None)
     return None if network is None else sum(parameter.numel() for parameter in network.parameters())
-
-
-def _tracked(sweep: Sweep, what: str) -> Trajectory:
-    if sweep.tracked is None:
-        raise InputError(f"{what} has no tracking, so its true motion is unknown; choose a tracked sweep.")
-    return sweep.tracked
 
 
 class Decorrelation:

@@ -40,7 +40,7 @@ def check_dataset(
         deep: read every frame; else the first, the middle and the last of each sweep. All tables, poses and landmarks
             are read in both cases. Memory holds a window of frames of one sweep at a time.
         tolerated: largest fraction of frames of a sweep that may be without a pose or an image, 0 to 1.
-        progress: told of stage "checking", in sweeps.
+        progress: receives the stage "checking", in sweeps.
         cancelled: asked before every window of frames.
 
     Returns:

@@ -76,7 +76,7 @@ def convert_dataset(
             damage shows only while its frames are copied stops the conversion, or is left out then.
         tolerated: as for :func:`~DualTrackCore.research.datasets.check_dataset`.
         default_split: of sweeps whose data set has no splits.
-        progress: told of stages "checking" and "converting", in sweeps.
+        progress: receives the stages "checking" and "converting", in sweeps.
         cancelled: asked every few frames.
 
     Raises:

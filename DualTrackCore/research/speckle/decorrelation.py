@@ -126,11 +126,11 @@ class DecorrelationCurves:
         own = np.interp(self.depth_mm, grid.depth_mm, profile(measured))
         log_sigma = self.log_sigma + self.slope @ (own - self.mean_profile)
         sigma = np.repeat(np.exp(np.interp(grid.depth_mm, self.depth_mm, log_sigma)), grid.columns)
-        known = np.isfinite(measured.correlation)
-        correlation = np.where(known, measured.correlation, 0)
+        has_speckle = np.isfinite(measured.correlation)
+        correlation = np.where(has_speckle, measured.correlation, 0)
         distance = np.interp(correlation, self.correlation, self.distance) * sigma
         spread = np.interp(correlation, self.correlation, self.spread) * sigma
-        return distance, np.where(known, 1 / spread**2, 0)
+        return distance, np.where(has_speckle, 1 / spread**2, 0)
 
 
 def true_distances(grid: PatchGrid, tracked: Trajectory) -> np.ndarray:
@@ -171,14 +171,12 @@ def profile(measured: SweepCorrelation) -> np.ndarray:
 def _log_sigma(measured: SweepCorrelation, distance_mm: np.ndarray) -> np.ndarray:
     """[rows] logarithm of the beam width from the correlation at known distances; NaN in rows with too few patches."""
     grid = measured.grid
-    rows = np.tile(np.arange(grid.rows).repeat(grid.columns), (*measured.correlation.shape[:2], 1))
+    low, high = _INFORMATIVE
     with np.errstate(invalid="ignore"):
-        informative = (
-            (measured.correlation > _INFORMATIVE[0]) & (measured.correlation < _INFORMATIVE[1]) & (distance_mm > 0.05)
-        )
+        informative = (measured.correlation > low) & (measured.correlation < high) & (distance_mm > 0.05)
     width = np.log(distance_mm[informative] / np.sqrt(-2 * np.log(measured.correlation[informative])))
-    own = rows[informative]
-    return np.array([np.median(width[own == r]) if (own == r).sum() >= 30 else np.nan for r in range(grid.rows)])
+    row = np.nonzero(informative)[2] // grid.columns
+    return np.array([np.median(width[row == r]) if (row == r).sum() >= 30 else np.nan for r in range(grid.rows)])
 
 
 def _table(correlation: np.ndarray, distance: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -209,9 +207,9 @@ def in_plane_steps(measured: SweepCorrelation) -> np.ndarray:
 def elevational_steps(curves: DecorrelationCurves, measured: SweepCorrelation) -> np.ndarray:
     """[N - 1, 3] tz (mm) and rx, ry (degrees) with all patches on one side, as measured."""
     distance, weight = curves.distances(measured)
-    known = np.isfinite(measured.correlation)
-    mean = np.where(known, measured.correlation, 0).sum(axis=2) / np.maximum(known.sum(axis=2), 1)
-    informative = mean > _LEAST_MEAN_CORRELATION
+    has_speckle = np.isfinite(measured.correlation)
+    total = np.where(has_speckle, measured.correlation, 0).sum(axis=2)
+    informative = total / np.maximum(has_speckle.sum(axis=2), 1) > _LEAST_MEAN_CORRELATION
     informative[:, 0] = True
     planes, normal = fit_planes(measured.grid, distance, weight * informative[..., None])
     normal[:, 0] += 1e-6 * np.eye(3)

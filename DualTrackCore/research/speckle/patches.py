@@ -186,12 +186,6 @@ def fit_displacement(
     return about + np.clip(moved / np.maximum(correlation, 0.1), -1, 1), correlation[:, 0]
 
 
-def correlation_at(surfaces: np.ndarray, widths: np.ndarray, centre: np.ndarray, place: np.ndarray) -> np.ndarray:
-    """[patches] correlation at known displacements [patches, 2] (rows, columns), pixels: the scale of the Gaussian."""
-    shape, _, _ = _gaussian(widths, centre, place)
-    return (shape * surfaces).sum(axis=(1, 2)) / (shape * shape).sum(axis=(1, 2))
-
-
 def _gaussian(widths: np.ndarray, centre: np.ndarray, about: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """[patches, 3, 3] Gaussian about a displacement at the pixels of the surfaces, and its offsets in rows, columns."""
     steps = np.arange(-1, 2)
@@ -258,10 +252,9 @@ class _Pairs:
         self.correlation = np.full((frames - 1, LAGS, grid.rows * grid.columns), np.nan)
 
     def add(self, first: int, lag: int, one: SpeckleFrame, other: SpeckleFrame) -> None:
-        if lag == 1:
-            guess = self.in_plane[first - 1, 0] if first else np.zeros(3)
-        else:
-            guess = self.in_plane[first : first + lag, 0].sum(axis=0)
+        # The step before this one, or the sum of the steps in between; nothing before the first.
+        steps = slice(max(first - 1, 0), first) if lag == 1 else slice(first, first + lag)
+        guess = self.in_plane[steps, 0].sum(axis=0)
         usable = one.usable & other.usable
         match = self._surfaces(one, other, usable, guess, search=lag == 1)
         if match is None or usable.sum() < 3:
@@ -273,17 +266,14 @@ class _Pairs:
             weight = np.where(usable, np.clip(correlation - _LEAST_CORRELATION, 0, 1) ** 2, 0)
             motion = self._rigid(moved, weight, motion)
         self.in_plane[first, lag - 1], self.weight[first, lag - 1] = motion, weight.sum()
-        values = correlation_at(surfaces, self._widths, centre, self._displacements(motion))
-        self.correlation[first, lag - 1] = np.where(usable, values, np.nan)
+        shape, _, _ = _gaussian(self._widths, centre, self._displacements(motion))
+        scale = (shape * surfaces).sum(axis=(1, 2)) / (shape * shape).sum(axis=(1, 2))
+        self.correlation[first, lag - 1] = np.where(usable, scale, np.nan)
 
     def _surfaces(
         self, one: SpeckleFrame, other: SpeckleFrame, usable: np.ndarray, guess: np.ndarray, search: bool
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-        """Correlations about the whole-pixel shift nearest to the guess, or to the best shift near it.
-
-        Returns:
-            The surfaces, the whole-pixel shift, and the motion to start from; None where patches leave the frame.
-        """
+        """Correlations about the best whole-pixel shift, that shift, and the motion to begin with; None outside."""
         guessed = np.rint(-guess[[1, 0]] / PITCH_MM).astype(int)
         starts = [guessed]
         if search and (shift := whole_shift(self._grid, one, other)).tolist() != guessed.tolist():
@@ -312,22 +302,18 @@ class _Pairs:
     def _displacements(self, motion: np.ndarray) -> np.ndarray:
         """[patches, 2] displacement of tissue in the image (rows, columns; pixels) for a probe motion tx, ty, rz."""
         tx, ty, rz = motion[0], motion[1], np.deg2rad(motion[2])
-        down, across = -ty - rz * self._grid.x_mm, -tx + rz * self._grid.y_mm
-        return np.stack([down, across], axis=1) / PITCH_MM
+        return np.stack([-ty - rz * self._grid.x_mm, -tx + rz * self._grid.y_mm], axis=1) / PITCH_MM
 
     def _rigid(self, moved: np.ndarray, weight: np.ndarray, before: np.ndarray) -> np.ndarray:
         """Fit tx, ty (mm), rz (degrees) to displacements [patches, 2]; outliers have a lower weight."""
         x, y, one, zero = self._grid.x_mm, self._grid.y_mm, np.ones_like(weight), np.zeros_like(weight)
         design = np.concatenate([np.stack([zero, -one, -x], axis=1), np.stack([-one, zero, y], axis=1)])
         target = np.concatenate([moved[:, 0], moved[:, 1]]) * PITCH_MM
-        weights = np.concatenate([weight, weight])
+        weights = used = np.concatenate([weight, weight])
         if np.count_nonzero(weight) < 3:
             return before
-        solution = None
         for _ in range(3):
-            used = weights
-            if solution is not None:
-                used = weights / (1 + ((target - design @ solution) / (0.3 * PITCH_MM)) ** 2)
             scaled = design * used[:, None]
-            solution = np.linalg.solve(scaled.T @ design + 1e-9 * np.eye(3), scaled.T @ target)
-        return np.array([solution[0], solution[1], np.rad2deg(solution[2])])
+            tx, ty, rz = solution = np.linalg.solve(scaled.T @ design + 1e-9 * np.eye(3), scaled.T @ target)
+            used = weights / (1 + ((target - design @ solution) / (0.3 * PITCH_MM)) ** 2)
+        return np.array([tx, ty, np.rad2deg(rz)])
