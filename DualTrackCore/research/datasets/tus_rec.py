@@ -28,7 +28,7 @@ KEYS_NAME = "dataset_keys.h5"
 #: The folder of the frames, and the split that it stands for.
 _SPLITS = {"frames_transfs": "train", "frames": "val"}
 _LANDMARK_FOLDERS = ("landmark", "landmarks")
-_KEY = re.compile(r"sub(\d+)__(.+)")
+_KEY = re.compile(r"\Asub(\d+)__(.+)\Z")
 
 #: How deep below the given folder the folders of frames are looked for.
 _DEPTH = 3
@@ -176,8 +176,7 @@ def _of_keys(part: _Part, scans: dict[str, Path]) -> Iterator[Finding]:
     scanned = {same_scan(name) for name in scans}
     listed = set()
     for key in keys:
-        match = _KEY.fullmatch(key)
-        name = f"{match[1]}/{match[2]}" if match else key
+        name = _KEY.sub(r"\1/\2", key)
         listed.add(same_scan(name))
         if same_scan(name) not in scanned:
             yield Finding(path, name, f"the key {key} has no scan", f"copy {part.frames.name}/{name}.h5 in")

@@ -273,7 +273,7 @@ class _Pairs:
     def _surfaces(
         self, one: SpeckleFrame, other: SpeckleFrame, usable: np.ndarray, guess: np.ndarray, search: bool
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-        """Correlations about the best whole-pixel shift, that shift, and the motion to begin with; None outside."""
+        """Correlations, their whole-pixel shift, and the motion to start from; None where patches leave the frame."""
         guessed = np.rint(-guess[[1, 0]] / PITCH_MM).astype(int)
         starts = [guessed]
         if search and (shift := whole_shift(self._grid, one, other)).tolist() != guessed.tolist():
