@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +45,9 @@ def write_comparison(
         MissingDependencyError: matplotlib is not installed.
         OutputError: the file cannot be written.
     """
-    low, high = _common_box(estimated.grid, true.grid)
+    # Corners of the box around both grids, mm in frame0.
+    boxes = [_box(volume.grid) for volume in (estimated, true)]
+    low, high = np.min(boxes, axis=0)[0], np.max(boxes, axis=0)[1]
     size = high - low
     widest = (drawing.WIDTH_INCHES - 2.2) / 2
     # (axis through which the slice is taken, axis down); the sweep's axis z runs across.
@@ -76,11 +78,10 @@ def _placed(figure: Figure, left: float, bottom: float, width: float, height: fl
     return figure.add_axes((left / across, bottom / up, width / across, height / up))
 
 
-def _common_box(*grids: VoxelGrid) -> tuple[np.ndarray, np.ndarray]:
-    """Corners of the box around all grids, mm in frame0."""
-    lows = [np.asarray(grid.origin_mm) - np.asarray(grid.spacing_mm) / 2 for grid in grids]
-    highs = [low + np.asarray(grid.size) * grid.spacing_mm for low, grid in zip(lows, grids, strict=True)]
-    return np.min(lows, axis=0), np.max(highs, axis=0)
+def _box(grid: VoxelGrid) -> tuple[np.ndarray, np.ndarray]:
+    """Corners of a grid, mm in frame0."""
+    low = grid.origin_mm - np.asarray(grid.spacing_mm) / 2
+    return low, low + np.asarray(grid.size) * grid.spacing_mm
 
 
 def _place_of_most_contrast(reconstruction: Reconstruction, through: int) -> float:
@@ -95,15 +96,10 @@ def _place_of_most_contrast(reconstruction: Reconstruction, through: int) -> flo
 
 
 def _draw_slice(
-    axes: Axes,
-    reconstruction: Reconstruction,
-    through: int,
-    down: int,
-    at_mm: float,
-    box: tuple[np.ndarray, np.ndarray],
+    axes: Axes, reconstruction: Reconstruction, through: int, down: int, at_mm: float, box: Sequence[np.ndarray]
 ) -> None:
     grid, (low, high) = reconstruction.grid, box
-    origin, spacing = np.asarray(grid.origin_mm), np.asarray(grid.spacing_mm)
+    origin, spacing = grid.origin_mm, np.asarray(grid.spacing_mm)
     index = int(np.clip(round((at_mm - origin[through]) / spacing[through]), 0, grid.size[through] - 1))
     has_value = (reconstruction.coverage > 0) | reconstruction.filled
     # Volumes are [z, y, x]: without one of x and y, a plane is [z, down].
@@ -113,9 +109,7 @@ def _draw_slice(
     axes.imshow(drawing.tinted(grey, valued), extent=extent, interpolation="antialiased")
     axes.set(xlim=(low[2], high[2]), ylim=(high[down], low[down]))
     axes.set_facecolor([value / 255 for value in drawing.UNSEEN_RGB])
-    axes.set_xlabel(f"{drawing.FRAME0_AXES[2]}, mm", color=drawing.INK, fontsize=12)
-    axes.set_ylabel(f"{drawing.FRAME0_AXES[down]}, mm", color=drawing.INK, fontsize=12)
-    axes.tick_params(labelsize=11, colors=drawing.INK)
+    drawing.label_axes(axes, f"{drawing.FRAME0_AXES[2]}, mm", f"{drawing.FRAME0_AXES[down]}, mm")
 
 
 def _draw_paths(axes: Axes, trajectory: Trajectory, truth: Trajectory) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -60,23 +60,21 @@ def tinted(grey: np.ndarray, has_value: np.ndarray) -> np.ndarray:
     return np.where(has_value[..., None], grey[..., None], np.array(UNSEEN_RGB, np.uint8)).astype(np.uint8)
 
 
-def outline_effect() -> Any:
-    """Return a dark rim that keeps light text readable on any grey."""
-    from matplotlib.patheffects import withStroke
-
-    return withStroke(linewidth=2.5, foreground=(0, 0, 0, 0.7))
-
-
 def set_title(axes: Axes, text: str) -> None:
     """Set the title of a plot on white, above its left end."""
     axes.set_title(text, loc="left", color=INK, fontsize=14, weight="bold")
 
 
-def style_plot(axes: Axes, across: str, down: str) -> None:
-    """Set labels and grid, and remove the frame above and to the right."""
+def label_axes(axes: Axes, across: str, down: str) -> None:
+    """Set the labels of a plot on white, and the size of its ticks."""
     axes.set_xlabel(across, color=INK, fontsize=12)
     axes.set_ylabel(down, color=INK, fontsize=12)
     axes.tick_params(labelsize=11, colors=INK)
+
+
+def style_plot(axes: Axes, across: str, down: str) -> None:
+    """Set labels and grid, and remove the frame above and to the right."""
+    label_axes(axes, across, down)
     axes.grid(color="#e4e7ec", lw=0.8)
     axes.margins(x=0.01)
     axes.set_axisbelow(True)

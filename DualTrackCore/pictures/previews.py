@@ -44,7 +44,8 @@ def write_slices(reconstruction: Reconstruction, path: str | os.PathLike) -> Pat
     """
     volume, grid = reconstruction.volume, reconstruction.grid
     seen = (reconstruction.coverage > 0) | reconstruction.filled
-    names, extent = _axis_names(grid), np.asarray(grid.size) * grid.spacing_mm
+    in_frame0 = getattr(grid, "reference_from_frame0", None) is None and np.allclose(grid.axes, np.eye(3), atol=1e-3)
+    names, extent = drawing.FRAME0_AXES if in_frame0 else _GRID_AXES, np.asarray(grid.size) * grid.spacing_mm
     centre = seen_centre(seen)
     at_mm = (np.asarray(centre) + 0.5) * grid.spacing_mm
     # Panels as (across, down) axes: the frame; along the sweep; seen from the probe; all frames on one another. A
@@ -58,15 +59,19 @@ def write_slices(reconstruction: Reconstruction, path: str | os.PathLike) -> Pat
         through = 3 - across - down
         axes = figure.add_subplot(layout[number // 2, number % 2])
         if number < 3:
-            grey, known = (_plane(array, through, centre[through]) for array in (volume, seen))
-            position = f"{names[through]} = {_voxel_mm(grid, centre)[through]:.1f} mm"
-            title, lines = f"slice at {position}", (at_mm[across], at_mm[down])
+            planes = [np.take(array, centre[through], axis=2 - through) for array in (volume, seen)]
+            position = grid.axes[:, through] @ grid.origin_mm + centre[through] * grid.spacing_mm[through]
+            title, lines = f"slice at {names[through]} = {position:.1f} mm", (at_mm[across], at_mm[down])
         else:
             # Voxels without a value hold 0, so they do not change the maximum.
-            grey, known = volume.max(axis=2 - through), seen.any(axis=2 - through)
+            planes = [volume.max(axis=2 - through), seen.any(axis=2 - through)]
             title, lines = f"maximum along {names[through]}", None
-        _draw_plane(axes, _oriented(grey, across, down), _oriented(known, across, down), extent[[across, down]], lines)
-        _label_plane(axes, title, names[across], names[down])
+        if across > down:  # planes of a [nz, ny, nx] array have the higher axis first
+            planes = [plane.T for plane in planes]
+        _draw_plane(axes, *planes, extent[[across, down]], lines)
+        axes.set_title(title, color=drawing.LIGHT, fontsize=14, loc="left", pad=8)
+        axes.set_xlabel(f"{names[across]} →", color=drawing.FAINT, fontsize=12)
+        axes.set_ylabel(f"← {names[down]}", color=drawing.FAINT, fontsize=12)
     _title_slices(figure, grid, float(seen.mean()), float(reconstruction.filled.mean()))
     return drawing.save(figure, path)
 
@@ -74,32 +79,11 @@ def write_slices(reconstruction: Reconstruction, path: str | os.PathLike) -> Pat
 def seen_centre(seen: np.ndarray) -> tuple[int, int, int]:
     """Return the middle (i, j, k) of the seen voxels: the median on each axis; the centre of the grid if none is."""
     centre = []
-    for axis in (2, 1, 0):
-        profile = np.count_nonzero(seen, axis=tuple(a for a in range(3) if a != axis))
+    for axis, others in ((2, (0, 1)), (1, (0, 2)), (0, (1, 2))):
+        profile = np.count_nonzero(seen, axis=others)
         total = profile.sum()
-        middle = int(np.searchsorted(np.cumsum(profile), (total + 1) // 2)) if total else seen.shape[axis] // 2
-        centre.append(middle)
-    return centre[0], centre[1], centre[2]
-
-
-def _axis_names(grid: VoxelGrid) -> tuple[str, str, str]:
-    """Anatomical names where the axes are those of frame0, plain ones elsewhere."""
-    in_frame0 = getattr(grid, "reference_from_frame0", None) is None and np.allclose(grid.axes, np.eye(3), atol=1e-3)
-    return drawing.FRAME0_AXES if in_frame0 else _GRID_AXES
-
-
-def _voxel_mm(grid: VoxelGrid, voxel: tuple[int, int, int]) -> np.ndarray:
-    """Distance of a voxel from the origin of the frame along each grid axis, mm."""
-    return np.asarray(grid.axes).T @ np.asarray(grid.origin_mm) + np.asarray(voxel) * grid.spacing_mm
-
-
-def _plane(array: np.ndarray, through: int, index: int) -> np.ndarray:
-    return np.take(array, index, axis=2 - through)
-
-
-def _oriented(plane: np.ndarray, across: int, down: int) -> np.ndarray:
-    """A plane as [down, across]; planes of a [nz, ny, nx] array have the higher axis first."""
-    return plane.T if across > down else plane
+        centre.append(int(np.searchsorted(np.cumsum(profile), (total + 1) // 2)) if total else seen.shape[axis] // 2)
+    return tuple(centre)
 
 
 def _row_heights(extent_mm: np.ndarray, panels: tuple[tuple[int, int], ...]) -> list[float]:
@@ -112,6 +96,8 @@ def _row_heights(extent_mm: np.ndarray, panels: tuple[tuple[int, int], ...]) -> 
 def _draw_plane(
     axes: Axes, grey: np.ndarray, known: np.ndarray, extent_mm: np.ndarray, lines: tuple[float, float] | None
 ) -> None:
+    from matplotlib.patheffects import withStroke
+
     width, height = float(extent_mm[0]), float(extent_mm[1])
     axes.imshow(drawing.tinted(grey, known), extent=(0, width, height, 0), interpolation="antialiased")
     if lines is not None:
@@ -124,13 +110,7 @@ def _draw_plane(
     axes.plot(across, down, color="white", lw=3.5, solid_capstyle="butt", gid="scale bar")
     text = axes.text(margin + bar / 2, height - 1.4 * margin, f"{bar:g} mm", color="white", fontsize=12)
     text.set(ha="center", va="bottom")
-    text.set_path_effects([drawing.outline_effect()])
-
-
-def _label_plane(axes: Axes, title: str, across: str, down: str) -> None:
-    axes.set_title(title, color=drawing.LIGHT, fontsize=14, loc="left", pad=8)
-    axes.set_xlabel(f"{across} →", color=drawing.FAINT, fontsize=12)
-    axes.set_ylabel(f"← {down}", color=drawing.FAINT, fontsize=12)
+    text.set_path_effects([withStroke(linewidth=2.5, foreground=(0, 0, 0, 0.7))])  # a rim: readable on any grey
     axes.set(xticks=[], yticks=[], facecolor=drawing.DARK, anchor="NW")
     for spine in axes.spines.values():
         spine.set_visible(False)
@@ -180,7 +160,9 @@ def write_trajectory(
     if truth is not None:
         points.append(truth.centres_mm[truth.valid])
         axes.plot(*_plotted(truth.centres_mm).T, color=drawing.GREY, lw=3.0, zorder=1, label="tracked")
-    _draw_outlines(axes, outlines, colours)
+    for number, (frame, corners) in enumerate(outlines):
+        width, alpha = (2.0, 1.0) if number in (0, len(outlines) - 1) else (1.0, 0.55)
+        axes.plot(*_plotted(corners).T, color=colours[frame], lw=width, alpha=alpha)
     _draw_path(axes, trajectory.centres_mm, colours)
     _equal_axes(axes, np.concatenate(points))
     _time_bar(figure, len(trajectory), sweep.duration_s)
@@ -217,12 +199,6 @@ def _plotted(points_mm: np.ndarray) -> np.ndarray:
     Two axes change sign, which is a rotation and mirrors nothing.
     """
     return points_mm[..., [2, 0, 1]] * [1.0, -1.0, -1.0]
-
-
-def _draw_outlines(axes: Any, outlines: list[tuple[int, np.ndarray]], colours: np.ndarray) -> None:
-    for number, (frame, corners) in enumerate(outlines):
-        is_end = number in (0, len(outlines) - 1)
-        axes.plot(*_plotted(corners).T, color=colours[frame], lw=2.0 if is_end else 1.0, alpha=1.0 if is_end else 0.55)
 
 
 def _draw_path(axes: Any, centres_mm: np.ndarray, colours: np.ndarray) -> None:
@@ -304,7 +280,7 @@ def write_motion(
             axes.plot(across, true_motions[:, component], color=drawing.GREY, lw=2.2, label="tracked")
         axes.plot(across, motions[:, component], color=drawing.BLUE, lw=1.0, label="this trajectory")
         values = motions[np.isfinite(motions[:, component]), component]
-        mean = f"mean {_signed(values.mean())}" if len(values) else "no valid motion"
+        mean = f"mean {values.mean():+.3f}".replace("-", "−") if len(values) else "no valid motion"
         if len(values):
             axes.axhline(values.mean(), color=drawing.INK, lw=0.8, ls=(0, (6, 4)))
         drawing.set_title(axes, name)
@@ -317,7 +293,3 @@ def write_motion(
     figure.text(0.05, 0.95, title, color=drawing.INK, fontsize=19, weight="bold")
     figure.subplots_adjust(left=0.06, right=0.985, top=0.87, bottom=0.085, wspace=0.2, hspace=0.3)
     return drawing.save(figure, path)
-
-
-def _signed(value: float) -> str:
-    return f"{value:+.3f}".replace("-", "−")

@@ -56,7 +56,12 @@ def run(
         Cancelled: the caller asked to stop.
     """
     settings = (settings or RunSettings()).with_whole_paths()
-    sweep = _loaded(source, settings)
+    if isinstance(source, Sweep):
+        sweep = with_spacing(source, settings)
+    else:
+        from DualTrackCore.io import load_sweep
+
+        sweep = load_sweep(source, calibration=settings.calibration, spacing_mm=settings.spacing_mm)
     return run_frames(sweep.slice(*settings.frame_range(len(sweep))), settings, reporter, models)
 
 
@@ -91,14 +96,6 @@ def known_poses(sweep: Sweep, poses: str) -> Trajectory:
     if len(trajectory) != len(sweep):
         raise InputError(f"{poses} has {len(trajectory)} poses and the sweep {len(sweep)} frames; they must be equal.")
     return trajectory
-
-
-def _loaded(source: Sweep | str | os.PathLike, settings: RunSettings) -> Sweep:
-    if not isinstance(source, Sweep):
-        from DualTrackCore.io import load_sweep
-
-        return load_sweep(source, calibration=settings.calibration, spacing_mm=settings.spacing_mm)
-    return with_spacing(source, settings)
 
 
 def with_spacing(sweep: Sweep, settings: RunSettings) -> Sweep:

@@ -21,7 +21,6 @@ from DualTrackCore.version import __version__
 if TYPE_CHECKING:
     from DualTrackCore.evaluation import Evaluation
     from DualTrackCore.reconstruction import Reconstruction, VoxelGrid
-    from DualTrackCore.run.settings import RunSettings
 
 NOTICE = "Research use only; not for diagnosis. Millimetres are estimates."
 #: Of the schema below; 1 had no settings and no frame range.
@@ -77,8 +76,8 @@ class RunReport:
         Raises:
             InputError: a report of another schema.
         """
-        known = {f.name for f in fields(cls)}
-        if values.get("schema_version") != SCHEMA_VERSION or not known >= set(values):
+        names = {f.name for f in fields(cls)}
+        if values.get("schema_version") != SCHEMA_VERSION or not names >= set(values):
             version = values.get("schema_version", 1)
             raise InputError(f"The report has schema version {version}; this version reads {SCHEMA_VERSION}.")
         return cls(**values)
