@@ -123,7 +123,7 @@ class DirectLayer:
 
         def block(index: int, scratch: int) -> None:
             first = index * size
-            direct_block(*places, *shape, first, min(size, pixels - first), scratch, self._floor)
+            direct_block(*places, shape, first, min(size, pixels - first), scratch, self._floor)
 
         floats = factors * (groups * size + ROWS) * (self._inputs + self.outputs) + (frames + 1) * size * self.outputs
         self._workers.run(-(-pixels // size), floats, block)

@@ -341,25 +341,10 @@ def winograd_block(x_place, weights, bias, rest_place, y_place, channels, frames
 
 
 @kernel()
-def direct_block(
-    x_place,
-    weights,
-    bias,
-    y_place,
-    inputs,
-    outputs,
-    frames,
-    side,
-    stride,
-    temporal,
-    across,
-    first,
-    count,
-    scratch,
-    floor,
-):
+def direct_block(x_place, weights, bias, y_place, shape, first, count, scratch, floor):
     """side x side pixels, three frames (F(2, 3)) or one: output pixels first to first + count of all frames."""
     (x, x_frame, x_row), (y, y_frame, y_row) = x_place, y_place
+    inputs, outputs, frames, side, stride, temporal, across = shape
     groups, factors = ((frames + 1) // 2, 4) if temporal else (frames, 1)
     x_pixel, y_pixel = 4 * inputs, 4 * outputs
     x_apart, y_apart = (groups * count + ROWS) * x_pixel, (groups * count + ROWS) * y_pixel
@@ -396,5 +381,5 @@ SIGNATURES = {
     pairs_to_winograd: (int64,) * 7,
     pairs_from_winograd: (int64,) * 6,
     winograd_block: (_PLACE, int64, int64, types.UniTuple(int64, 4), _PLACE, *[int64] * 6),
-    direct_block: (_PLACE, int64, int64, _PLACE, *[int64] * 10, float32),
+    direct_block: (_PLACE, int64, int64, _PLACE, types.UniTuple(int64, 7), *[int64] * 3, float32),
 }
