@@ -171,12 +171,7 @@ def load_backbone_weights(
     stem = _first_convolution(backbone)
     prefix = _prefix(tensors, stem, backbone, path)
     expected = backbone.state_dict()
-    inside = {
-        k.removeprefix(prefix): v.float() if v.is_floating_point() else v
-        for k, v in tensors.items()
-        if k.startswith(prefix)
-    }
-    inside = _renamed(inside, expected)
+    inside = _renamed({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}, expected)
     converted = _resampled(backbone, expected, inside, path)
     resampled = [
         f"{k} {tuple(inside[k].shape)} to {tuple(v.shape)}"
@@ -225,7 +220,8 @@ def _prefix(tensors: Mapping[str, Tensor], stem: str, backbone: nn.Module, path:
 
 
 def _renamed(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """SAM's names for the MLP as timm's, and USFM's relative position table, shared in pretraining, for every block."""
+    """float32 tensors by timm's names: SAM's MLP renamed, and USFM's shared position table given to every block."""
+    tensors = {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}
     named = {k.replace(".mlp.lin1.", ".mlp.fc1.").replace(".mlp.lin2.", ".mlp.fc2."): v for k, v in tensors.items()}
     tables = [k for k in expected if k.endswith(_OWN_TABLE)]
     if tables and _SHARED_TABLE in named and not any(k in named for k in tables):

@@ -38,7 +38,6 @@ from DualTrackCore.network.dualtrack import UNUSED_HEADS, DualTrack
 MAX_POSITIONS = 1 << 16
 POSITION_KEY = "global_encoder.pos_emb.weight"
 _DISTANCE_SUFFIX = ".distance_embedding.weight"
-_COMPILED_PREFIX = "_orig_mod."
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,7 +148,7 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], ModelCard | None]:
     """
     content, card = read_content(path)
     tensors, _ = plain_state_dict(content, path)
-    return {key.removeprefix(_COMPILED_PREFIX): value for key, value in tensors.items()}, card
+    return {key.removeprefix("_orig_mod."): value for key, value in tensors.items()}, card
 
 
 def read_content(path: Path) -> tuple[Any, ModelCard | None]:

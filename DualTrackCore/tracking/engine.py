@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from functools import partial
 
@@ -51,8 +51,8 @@ class EngineRun:
     device: torch.device
     precision: str
     preprocessor: Preprocessor
-    local: bool
     global_frames: np.ndarray
+    local: bool = True
 
 
 #: Class tokens [N, C] of all frames, pooled features [K, F] of the chosen ones, and the reporter, to motions [n, 6].
@@ -143,7 +143,7 @@ def run_network(
     sweep.require_images()
     if len(sweep) < 2:
         raise InputError("The sweep has one frame; a trajectory needs at least two.")
-    run = prepare(sweep, model, device, precision, local, global_frames)
+    run = replace(prepare(sweep, model, device, precision, global_frames), local=local)
     chunk = choose_chunk(chunk_frames, model.network, run.device, run.precision)
     network = model.network.eval()
     try:
@@ -161,18 +161,13 @@ def run_network(
 
 
 def prepare(
-    sweep: Sweep,
-    model: Model,
-    device: str | torch.device,
-    precision: Precision,
-    local: bool,
-    global_frames: Sequence[int],
+    sweep: Sweep, model: Model, device: str | torch.device, precision: Precision, global_frames: Sequence[int]
 ) -> EngineRun:
     """Check the options and choose the device; `sweep` tells frame size and spacing, the rest as for `run_network`."""
     chosen = choose_device(device)
     preprocessor = Preprocessor.for_model(model, sweep)
     precision = choose_precision(precision, chosen, model.card.bf16_error)
-    return EngineRun(model, chosen, precision, preprocessor, local, np.asarray(global_frames, dtype=np.int64))
+    return EngineRun(model, chosen, precision, preprocessor, np.asarray(global_frames, dtype=np.int64))
 
 
 def _features(run: EngineRun, sweep: Sweep, chunk: int, reporter: Reporter) -> tuple[Tensor, Tensor, int]:

@@ -107,7 +107,7 @@ class LiveTracker:
     ) -> None:
         self._template = _sweep_without_pixels(1, frame_size, spacing_mm, simulated)
         self._template.require_images()
-        self._run = prepare(self._template, model, device, precision, True, ())
+        self._run = prepare(self._template, model, device, precision, global_frames=())
         self._chunk = choose_chunk(chunk_frames, model.network, self._run.device, self._run.precision)
         if isinstance(max_lag_frames, bool) or not isinstance(max_lag_frames, int) or max_lag_frames < self._chunk:
             raise InputError(
@@ -169,7 +169,7 @@ class LiveTracker:
             raise InputError(f"Frames are {frames.dtype}; the tracker takes 8-bit grey frames (uint8).")
         self._pushed += len(frames)
         waiting = np.concatenate([self._waiting, frames])
-        # The last frame is held back: at the end of the sweep the trunk must be told so together with a frame, and so
+        # The last frame is held back: at the end of the sweep the trunk must hear of it together with a frame, and so
         # chunks are cut exactly as offline.
         while len(waiting) > self._chunk:
             self._submit(waiting[: self._chunk], last=False)
