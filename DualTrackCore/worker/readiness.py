@@ -153,6 +153,6 @@ def _notes(diagnostics: dict[str, Any]) -> list[str]:
         notes.append(f"Only {free} of disk is free in {folder}; free some space or set TMPDIR to another folder.")
     facts = diagnostics.get("torch")
     if facts is not None and diagnostics["nvidia_driver"] and not facts["devices"]:
-        remedy = "install a torch for CUDA that fits the driver"
-        notes.append(f"There is an NVIDIA driver that this torch cannot use; {remedy}.")
+        text = "There is an NVIDIA driver that this torch cannot use; install a torch for CUDA that fits the driver."
+        notes.append(text)
     return notes
