@@ -55,14 +55,8 @@ def estimate_with_head(
     """
     options = {"device": device, "precision": precision, "chunk_frames": chunk_frames}
     if head == "fusion":
-        return estimate_trajectory(
-            sweep,
-            model,
-            test_time_augmentation=test_time_augmentation,
-            progress=progress,
-            cancelled=cancelled,
-            **options,
-        )
+        options |= {"test_time_augmentation": test_time_augmentation, "progress": progress, "cancelled": cancelled}
+        return estimate_trajectory(sweep, model, **options)
     if test_time_augmentation != 1:
         raise InputError(f"The head {head!r} has no test-time augmentation; choose 1, or the head fusion.")
     reporter = Reporter(progress, cancelled)

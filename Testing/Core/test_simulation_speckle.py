@@ -120,8 +120,8 @@ def test_noise_is_amplified_with_depth_and_differs_between_frames():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"frequency_mhz": 0.0}, "frequency_mhz is 0.0; it must lie between 1.0 and 20.0"),
-        ({"geometry": "radial"}, "'radial' is unknown; choose linear or curvilinear"),
+        ({"frequency_mhz": 0.0}, "frequency_mhz is 0.0; expected a number from 1.0 to 20.0"),
+        ({"geometry": "radial"}, "geometry is 'radial'; expected one of linear, curvilinear"),
         ({"dynamic_range_db": float("nan")}, "dynamic_range_db is nan"),
     ],
 )

@@ -171,7 +171,7 @@ def test_the_command_writes_frames_with_their_true_poses(tmp_path, capsys):
     [
         (["--family", "zigzag"], "zigzag"),
         (["--frames", "0"], "0 frames"),
-        (["--frequency", "99"], "between 1.0 and 20.0"),
+        (["--frequency", "99"], "from 1.0 to 20.0"),
         (["--seed", "-3"], "seed is -3"),
         (["--size", "4,4"], "between 8 and 4096"),
         (["--spacing", "a"], "numbers"),

@@ -7,31 +7,19 @@ the probe follows the bend in part. `rotation` turns the probe about its beam ax
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+import itertools
 
 import numpy as np
 
 from DualTrackCore.errors import InputError
 from DualTrackCore.trajectory import Trajectory, invert_rigid, matrices_from_parameters
 
-Family = Literal[
-    "Per_L_DtP",
-    "Per_L_PtD",
-    "Per_C_DtP",
-    "Per_C_PtD",
-    "Per_S_DtP",
-    "Per_S_PtD",
-    "Par_L_DtP",
-    "Par_L_PtD",
-    "Par_C_DtP",
-    "Par_C_PtD",
-    "Par_S_DtP",
-    "Par_S_PtD",
+#: Names as in TUS-REC without the arm: orientation, shape, direction (distal to proximal is positive here).
+FAMILIES = (
+    *("_".join(parts) for parts in itertools.product(("Per", "Par"), ("L", "C", "S"), ("DtP", "PtD"))),
     "rotation",
     "tilt",
-]
-#: Names as in TUS-REC without the arm: orientation, shape, direction (distal to proximal is positive here).
-FAMILIES: tuple[str, ...] = get_args(Family)
+)
 
 #: Standard deviation from frame to frame that the hand adds to the path, mm and degrees.
 _TREMOR_STEP = np.array([0.045, 0.042, 0.045, 0.045, 0.029, 0.045])
@@ -81,19 +69,12 @@ def probe_trajectory(
     pose[:, :6] += _band_noise(random, frames, frame_rate_hz, _WANDER_BAND_HZ) * _WANDER
     tremor = _band_noise(random, frames, frame_rate_hz, _TREMOR_BAND_HZ)
     pose[:, :6] += tremor * (_TREMOR_STEP / np.maximum(np.diff(tremor, axis=0).std(axis=0), 1e-9) if frames > 2 else 0)
-    return _at_centre(pose, face_to_centre_mm, family, seed)
-
-
-def _at_centre(pose: np.ndarray, face_to_centre_mm: float, family: str, seed: int) -> Trajectory:
-    """Poses of the face [frames, 6] (mm, degrees) as poses of the image centre in frame0."""
-    face = matrices_from_parameters(pose)
     centre_from_face = np.eye(4)
     centre_from_face[1, 3] = face_to_centre_mm
-    world = face @ centre_from_face
+    world = matrices_from_parameters(pose) @ centre_from_face
     poses = invert_rigid(world[0]) @ world
     poses[0] = np.eye(4)
-    provenance = {"source": "simulation", "family": family, "seed": seed}
-    return Trajectory(poses, provenance=provenance)
+    return Trajectory(poses, provenance={"source": "simulation", "family": family, "seed": seed})
 
 
 def _steady(random: np.random.Generator, family: str, step_mm: float, speed: np.ndarray) -> np.ndarray:

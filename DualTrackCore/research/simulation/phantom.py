@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 
@@ -122,16 +122,12 @@ class Anatomy:
         return echo, attenuation
 
     def _put_vessels(self, echo: _Array, attenuation: _Array, along: _Array, across: _Array, depth: _Array) -> None:
-        distance, wall_db = None, 0.0
         box = [(float(place.min()), float(place.max())) for place in (along, across, depth)]
-        for tube in self._tubes:
-            if not tube.may_touch(*box):
-                continue
-            here = tube.distance(along, across, depth)
-            distance = here if distance is None else np.minimum(distance, here)
-            wall_db = max(wall_db, tube.wall_db)
-        if distance is None:
+        tubes = [tube for tube in self._tubes if tube.may_touch(*box)]
+        if not tubes:
             return
+        distance = functools.reduce(np.minimum, (tube.distance(along, across, depth) for tube in tubes))
+        wall_db = max(0.0, *(tube.wall_db for tube in tubes))
         # The walls of joined tubes are drawn after the union, so that none crosses the lumen of another.
         inside = np.clip(0.5 - distance / 0.35, 0, 1)
         echo += wall_db * np.exp(-(((distance - 0.3) / 0.4) ** 2))
@@ -313,12 +309,12 @@ class Phantom:
         """The complex speckle, see :func:`~DualTrackCore.research.simulation.speckle.speckle_fields`."""
         return speckle_fields(self.seed if self.speckle_seed is None else self.speckle_seed)
 
-    @cached_property
+    @functools.cached_property
     def speckle_place(self) -> np.ndarray:
         """[3] place of the origin on the speckle's grid, samples; it tells phantoms of one speckle seed apart."""
         return np.random.default_rng([self.seed, 0x0FF5]).uniform(0, SIDE, 3)
 
-    @cached_property
+    @functools.cached_property
     def anatomy(self) -> Anatomy:
         """The structures."""
         return Anatomy(self.seed, self.scale_mm)

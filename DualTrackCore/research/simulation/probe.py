@@ -3,33 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
 
-from DualTrackCore.errors import InputError
-
-
-class Beams(Protocol):
-    """Sample positions in the image frame (mm) and the conversion to pixels.
-
-    Attributes:
-        x_mm, y_mm: [samples, beams] float32, image frame.
-        depth_mm: [samples] float64 distance below the probe's face along the beam.
-        spacing_mm: [samples] float64 distance between neighbouring beams.
-    """
-
-    x_mm: np.ndarray
-    y_mm: np.ndarray
-    depth_mm: np.ndarray
-    spacing_mm: np.ndarray
-
-    def pixels(self, grey: np.ndarray) -> np.ndarray:
-        """Frame [H, W] uint8 from grey values [samples, beams] uint8."""
+from DualTrackCore.settings import check_settings, setting
 
 
 class ParallelBeams:
-    """A beam at every pixel column under the aperture of a linear probe; columns beside it stay black."""
+    """A beam at every pixel column under the aperture of a linear probe; columns beside it stay black.
+
+    Attributes:
+        x_mm, y_mm: [samples, beams] float32 places of the samples, image frame.
+        depth_mm: [samples] float64 distance below the probe's face along the beam.
+        spacing_mm: [samples] float64 distance between neighbouring beams.
+    """
 
     def __init__(self, probe: Probe, frame_size: tuple[int, int], spacing_mm: tuple[float, float]) -> None:
         rows, columns = frame_size
@@ -52,7 +40,10 @@ class ParallelBeams:
 
 
 class FanBeams:
-    """Beams at equal angles from the arc of a curvilinear probe, whose lowest point is at the top of the image."""
+    """Beams at equal angles from the arc of a curvilinear probe, whose lowest point is at the top of the image.
+
+    Attributes are those of :class:`ParallelBeams`.
+    """
 
     def __init__(self, probe: Probe, frame_size: tuple[int, int], spacing_mm: tuple[float, float]) -> None:
         rows, columns = frame_size
@@ -123,32 +114,27 @@ class Probe:
         InputError: a number is out of its range.
     """
 
-    frequency_mhz: float = 7.5
+    frequency_mhz: float = setting(7.5, at_least=1.0, at_most=20.0)
     geometry: Literal["linear", "curvilinear"] = "linear"
-    elements: int = 192
-    pitch_mm: float = 0.3
-    radius_mm: float = 60.0
-    field_angle_deg: float = 60.0
-    lens_focus_mm: float = 18.0
-    lens_height_mm: float = 5.0
-    f_number: float = 2.5
-    transmit_focus_mm: float = 20.0
-    lateral_widening: float = 0.008
-    pulse_cycles: float = 3.5
-    tgc_db_cm_mhz: float = 0.5
-    tgc_limit_db: float = 60.0
-    dynamic_range_db: float = 60.0
-    top_db: float = 18.0
-    noise_db: float = -85.0
-    frame_rate_hz: float = 20.0
+    elements: int = setting(192, at_least=16, at_most=1024)
+    pitch_mm: float = setting(0.3, at_least=0.05, at_most=1.0)
+    radius_mm: float = setting(60.0, at_least=5.0, at_most=200.0)
+    field_angle_deg: float = setting(60.0, at_least=10.0, at_most=150.0)
+    lens_focus_mm: float = setting(18.0, at_least=5.0, at_most=150.0)
+    lens_height_mm: float = setting(5.0, at_least=1.0, at_most=30.0)
+    f_number: float = setting(2.5, at_least=0.8, at_most=8.0)
+    transmit_focus_mm: float = setting(20.0, at_least=2.0, at_most=300.0)
+    lateral_widening: float = setting(0.008, at_least=0.0, at_most=0.1)
+    pulse_cycles: float = setting(3.5, at_least=1.0, at_most=10.0)
+    tgc_db_cm_mhz: float = setting(0.5, at_least=0.0, at_most=2.0)
+    tgc_limit_db: float = setting(60.0, at_least=0.0, at_most=120.0)
+    dynamic_range_db: float = setting(60.0, at_least=20.0, at_most=120.0)
+    top_db: float = setting(18.0, at_least=-60.0, at_most=60.0)
+    noise_db: float = setting(-85.0, at_least=-300.0, at_most=0.0)
+    frame_rate_hz: float = setting(20.0, at_least=1.0, at_most=500.0)
 
     def __post_init__(self) -> None:
-        if self.geometry not in ("linear", "curvilinear"):
-            raise InputError(f"The probe geometry {self.geometry!r} is unknown; choose linear or curvilinear.")
-        for name, (low, high) in _LIMITS.items():
-            value = getattr(self, name)
-            if not low <= value <= high:
-                raise InputError(f"The probe's {name} is {value}; it must lie between {low} and {high}.")
+        check_settings(self, "The probe's")
 
     @classmethod
     def drawn(cls, random: np.random.Generator, geometry: str = "linear", **fixed: float) -> Probe:
@@ -205,24 +191,3 @@ class Probe:
         """Grey values uint8 of echo levels in dB over reference tissue, after time-gain compensation."""
         grey = 255 + (level_db - self.top_db) * (255 / self.dynamic_range_db)
         return np.clip(np.rint(grey), 0, 255).astype(np.uint8)
-
-
-_LIMITS = {
-    "frequency_mhz": (1.0, 20.0),
-    "elements": (16, 1024),
-    "pitch_mm": (0.05, 1.0),
-    "radius_mm": (5.0, 200.0),
-    "field_angle_deg": (10.0, 150.0),
-    "lens_focus_mm": (5.0, 150.0),
-    "lens_height_mm": (1.0, 30.0),
-    "f_number": (0.8, 8.0),
-    "transmit_focus_mm": (2.0, 300.0),
-    "lateral_widening": (0.0, 0.1),
-    "pulse_cycles": (1.0, 10.0),
-    "tgc_db_cm_mhz": (0.0, 2.0),
-    "tgc_limit_db": (0.0, 120.0),
-    "dynamic_range_db": (20.0, 120.0),
-    "top_db": (-60.0, 60.0),
-    "noise_db": (-300.0, 0.0),
-    "frame_rate_hz": (1.0, 500.0),
-}

@@ -12,13 +12,13 @@ import numpy as np
 
 from DualTrackCore.errors import InputError
 from DualTrackCore.research.simulation.phantom import Phantom
-from DualTrackCore.research.simulation.probe import Beams, FanBeams, ParallelBeams, Probe
+from DualTrackCore.research.simulation.probe import FanBeams, ParallelBeams, Probe
 from DualTrackCore.research.simulation.speckle import (
+    GRID_FROM_SAMPLES,
     SIDE,
     SIGMA_SAMPLES,
     blend_for_width,
     field_correlation,
-    grid_from_samples,
     read_fields,
 )
 
@@ -52,7 +52,7 @@ class Renderer:
     ) -> None:
         self._phantom, self._probe = phantom, probe
         maker = ParallelBeams if probe.geometry == "linear" else FanBeams
-        self.beams: Beams = maker(probe, frame_size, spacing_mm)
+        self.beams = maker(probe, frame_size, spacing_mm)
         depth = self.beams.depth_mm
         if depth[-1] < 1:
             raise InputError(f"The frame is {depth[-1]:.2g} mm deep; choose more rows or a larger spacing.")
@@ -60,7 +60,9 @@ class Renderer:
         self._prepare_speckle(depth, np.eye(3) if speckle_axes is None else speckle_axes)
         self._prepare_tissue(depth)
         self._gain_db = probe.gain_db(depth).astype(np.float32)[:, None]
-        self._noise = np.float32(10 ** (probe.noise_db / 20)) * _noise_table()
+        noise = np.random.default_rng(0x0153).standard_normal((_NOISE_SAMPLES, 2), dtype=np.float32)
+        noise = (noise * np.float32(np.sqrt(0.5))).view(np.complex64)[:, 0]
+        self._noise = np.float32(10 ** (probe.noise_db / 20)) * noise
 
     def frame(self, frame0_from_image: np.ndarray, index: int) -> np.ndarray:
         """The frame [H, W] uint8 at a pose; `index` chooses its electronic noise."""
@@ -83,7 +85,7 @@ class Renderer:
         # plane, and the blur across the beams does the rest.
         across = lateral.min() if probe.geometry == "linear" else max(probe.axial_sigma_mm, 0.6 * lateral.min())
         sigma = np.array([across, probe.axial_sigma_mm, narrowest])
-        self._grid_from_frame0 = grid_from_samples() @ np.diag(SIGMA_SAMPLES / sigma) @ np.asarray(axes).T
+        self._grid_from_frame0 = GRID_FROM_SAMPLES @ np.diag(SIGMA_SAMPLES / sigma) @ np.asarray(axes).T
         self._blur = _blur_weights(across, lateral, self.beams.spacing_mm)
 
     def _prepare_tissue(self, depth: np.ndarray) -> None:
@@ -121,12 +123,6 @@ class Renderer:
         echo -= np.cumsum(attenuation * self._path_cm, axis=0)
         fine = _interpolated(echo, *self._row_share)
         return _interpolated(fine.T, *self._column_share).T
-
-
-def _noise_table() -> np.ndarray:
-    random = np.random.default_rng(0x0153)
-    noise = random.standard_normal((_NOISE_SAMPLES, 2), dtype=np.float32) * np.float32(np.sqrt(0.5))
-    return noise.view(np.complex64)[:, 0]
 
 
 def _coarse_axis(count: int, step: int) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:

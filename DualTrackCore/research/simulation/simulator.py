@@ -125,8 +125,8 @@ def simulated_sweep(
     count = int(random.integers(200, 601)) if frames is None else frames
     drawn_family = FAMILIES[random.integers(len(FAMILIES))]
     family = drawn_family if family is None else family
-    width = frame_size[1] * spacing[0]
-    drawn_probe = Probe.drawn(random, elements=192, pitch_mm=float(np.clip(width / 192, 0.05, 1.0)))
+    pitch_mm = float(np.clip(frame_size[1] * spacing[0] / 192, 0.05, 1.0))
+    drawn_probe = Probe.drawn(random, elements=192, pitch_mm=pitch_mm)
     probe = drawn_probe if probe is None else probe
     depth = (frame_size[0] - 1) * spacing[1]
     trajectory = probe_trajectory(family, count, seed, face_to_centre_mm=depth / 2, frame_rate_hz=probe.frame_rate_hz)
@@ -164,14 +164,7 @@ class Simulation:
 
     def sweep(self) -> Sweep:
         """Simulate; frames are made when they are read."""
-        return simulated_sweep(
-            self.seed,
-            frames=self.frames,
-            family=self.family,
-            speckle_seed=self.speckle_seed,
-            frame_size=self.frame_size,
-            spacing_mm=self.spacing_mm,
-        )
+        return simulated_sweep(**asdict(self))
 
 
 def simulator_hash(frame_size: tuple[int, int], spacing_mm: tuple[float, float]) -> str:

@@ -18,9 +18,9 @@ SIDE = 128
 SIGMA_SAMPLES = 2.0
 #: Elevational widths of the stored fields as multiples of the narrowest.
 WIDTHS = 1.45 ** np.arange(6)
-#: Maps places (x, y, z), in samples, to the periodic grid. The shear keeps a place from meeting its own repetition when
+#: Maps places (x, y, z) in samples to the periodic grid. The shear keeps a place from meeting its own repetition when
 #: the probe moves along x or z; z itself is not sheared, so that a frame touches few slices and stays in the cache.
-_SHEAR = np.array([[1.0, 0.0, 0.13], [0.31, 1.0, 0.09], [0.0, 0.0, 1.0]])
+GRID_FROM_SAMPLES = np.array([[1.0, 0.0, 0.13], [0.31, 1.0, 0.09], [0.0, 0.0, 1.0]])
 #: Linear interpolation smooths as a kernel of this variance in samples does, on the average over all places.
 _INTERPOLATION_VARIANCE = 1 / 6
 
@@ -37,7 +37,7 @@ def speckle_fields(seed: int) -> np.ndarray:
     spectrum = np.fft.fftn(noise[0] + 1j * noise[1]).astype(np.complex64)
     cycles = np.fft.fftfreq(SIDE).astype(np.float32)
     kz, ky, kx = cycles[:, None, None], cycles[None, :, None], cycles[None, None, :]
-    across, along, elevational = (_SHEAR[0, i] * kx + _SHEAR[1, i] * ky + _SHEAR[2, i] * kz for i in range(3))
+    across, along, elevational = (x * kx + y * ky + z * kz for x, y, z in GRID_FROM_SAMPLES.T)
     narrow = SIGMA_SAMPLES**2 - _INTERPOLATION_VARIANCE
     in_plane = narrow * (across**2 + along**2)
     fields = np.empty((len(WIDTHS), SIDE, SIDE, SIDE), np.complex64)
@@ -94,11 +94,6 @@ def blend_for_width(width: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarr
         low, high = np.where(too_narrow, share, low), np.where(too_narrow, high, share)
     scale = 1 / np.sqrt(power(share, 0.0))
     return level, (1 - share) * scale, share * scale
-
-
-def grid_from_samples() -> np.ndarray:
-    """[3, 3]: places in samples of SIGMA_SAMPLES a standard deviation, (x, y, z), to the periodic grid."""
-    return _SHEAR.copy()
 
 
 def read_fields(
