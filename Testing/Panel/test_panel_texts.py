@@ -23,7 +23,7 @@ SPEAKING = [path for path in SOURCES if path.parent.name != "scene"]
 SHOWN_ATTRIBUTES = {"text", "toolTip", "title", "specialValueText", "suffix", "prefix", "helpText", "windowTitle"}
 SHOWN_CALLS = {
     "addItem": (0,), "setText": (0,), "setToolTip": (0,), "setWindowTitle": (0,), "setHorizontalHeaderLabels": (0,),
-    "QTableWidgetItem": (0,), "confirmOkCancelDisplay": (0,), "getOpenFileName": (1,), "enable": (1, 2), "say": (0,),
+    "QTableWidgetItem": (0,), "confirmOkCancelDisplay": (0,), "getOpenFileName": (1,), "enable": (0,), "say": (0,),
     "complain": (0,), "append": (0,), "InputError": (0,), "MissingDependencyError": (0,), "Cancelled": (0,),
     "DualTrackError": (0,),
 }  # fmt: skip
@@ -86,7 +86,7 @@ def test_every_text_that_is_shown_can_be_translated(path):
     [
         "ui.label.text = 'Some words'",
         "self._message = f'{name} is bad'",
-        "enable(button, '', 'Press it.')",
+        "enable('' if ready else 'Wait for it.', button)",
         "combo.addItem('one' if x else _('two'))",
         "raise InputError('That is wrong.')",
         "slicer.util.confirmOkCancelDisplay(_('Really?'), windowTitle='Question')",

@@ -14,7 +14,7 @@ from DualTrackCore.network.catalogue import models_folder
 from DualTrackCore.version import __version__
 from DualTrackSlicerLib.logic import DEVICE_KEY, MODELS_FOLDER_KEY
 from DualTrackSlicerLib.run import THREAD_TURN_S
-from DualTrackSlicerLib.widget.controls import copyText, enable
+from DualTrackSlicerLib.widget.controls import enable
 from DualTrackSlicerLib.widget.texts import sizeText
 
 if TYPE_CHECKING:
@@ -30,13 +30,16 @@ class ComputerSection:
         self._report: dict = {}
         self._sentence = ""
         ui, logic = self.ui, panel.logic
-        self._devices = ["auto", "cpu", "cuda", "mps"]
-        labels = [_("automatic"), _("processor"), _("NVIDIA graphics card"), _("Apple graphics")]
-        if logic.device() not in self._devices:
-            self._devices.append(logic.device())
-            labels.append(logic.device())
-        for label in labels:
+        labels = {
+            "auto": _("automatic"),
+            "cpu": _("processor"),
+            "cuda": _("NVIDIA graphics card"),
+            "mps": _("Apple graphics"),
+        }
+        labels.setdefault(logic.device(), logic.device())
+        for label in labels.values():
             ui.deviceComboBox.addItem(label)
+        self._devices = list(labels)
         ui.deviceComboBox.currentIndex = self._devices.index(logic.device())
         ui.modelsFolderEdit.filters = qt.QDir.Dirs
         ui.modelsFolderEdit.currentPath = str(logic.modelsFolder() or models_folder())
@@ -57,16 +60,11 @@ class ComputerSection:
             sentence = self._sentence or _("The software is installed. Check tests graphics card, memory and disk.")
             reason = _("The check is under way.") if self._job is not None else running
         ui.preflightLabel.text = sentence
-        enable(
-            ui.preflightButton, reason, _("Test whether this computer is ready: software, graphics card, memory, disk.")
-        )
-        enable(
-            ui.deviceComboBox, running, _("Automatic takes a graphics card where there is one. Kept for this computer.")
-        )
-        enable(ui.modelsFolderEdit, running, _("Where models are kept. Kept for this computer."))
+        enable(reason, ui.preflightButton)
+        enable(running, ui.deviceComboBox, ui.modelsFolderEdit)
         own = [choice for choice in self.panel.modelSection.choices if choice.installed and not choice.installed.ships]
         nothing = "" if own else _("There is no downloaded model.")
-        enable(ui.emptyFolderButton, running or nothing, _("Delete the models in this folder to free the disk."))
+        enable(running or nothing, ui.emptyFolderButton)
 
     def diagnostics(self) -> str:
         """What is known of this computer, for a report."""
@@ -101,7 +99,7 @@ class ComputerSection:
         return False
 
     def _on_copy(self) -> None:
-        copyText(self.diagnostics())
+        slicer.app.clipboard().setText(self.diagnostics())
 
     def _on_device(self, index: int) -> None:
         qt.QSettings().setValue(DEVICE_KEY, self._devices[index])

@@ -1,25 +1,23 @@
-"""Small helpers around widgets: enable with a reason, copy text, call again from Qt's event loop."""
+"""What the sections of the panel share: controls that say why they are disabled, and calls from Qt's event loop."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 import qt
-import slicer
 
-
-def enable(widget: object, reason: str, tip: str) -> None:
-    """Enable a control, or disable it where there is a reason, which becomes its tooltip."""
-    widget.enabled = not reason
-    widget.toolTip = reason or tip
-
-
-def copyText(text: str) -> None:
-    """To the clipboard."""
-    slicer.app.clipboard().setText(text)
-
-
+#: Property of a widget that keeps the tool tip of the form.
+_TIP = "DualTrackTip"
 INTERVAL_MS = 100
+
+
+def enable(reason: str, *widgets: object) -> None:
+    """Enable controls, with the tool tips of the form; a reason disables them and takes the place of their tips."""
+    for widget in widgets:
+        if widget.property(_TIP) is None:
+            widget.setProperty(_TIP, widget.toolTip)
+        widget.enabled = not reason
+        widget.toolTip = reason or widget.property(_TIP)
 
 
 class QtTicker:

@@ -43,9 +43,8 @@ class ModelSection:
         self._choosing = True
         combo.clear()
         for choice in self.choices:
-            combo.addItem(
-                choice.title if choice.installed else _("{title} (not downloaded)").format(title=choice.title)
-            )
+            absent = _("{title} (not downloaded)").format(title=choice.title)
+            combo.addItem(choice.title if choice.installed else absent)
         combo.addItem(_("Own file…"))
         self._choosing = False
 
@@ -72,9 +71,8 @@ class ModelSection:
         ui, parameters, choice = self.ui, self.panel.parameters, self.chosen()
         own = parameters.model == OWN_FILE
         self._choosing = True
-        ui.modelComboBox.currentIndex = (
-            len(self.choices) if own else -1 if choice is None else self.choices.index(choice)
-        )
+        names = [*(listed.name for listed in self.choices), OWN_FILE]
+        ui.modelComboBox.currentIndex = names.index(parameters.model) if parameters.model in names else -1
         self._choosing = False
         ui.modelFileLabel.visible = ui.modelFileEdit.visible = own
         ui.modelInfoLabel.text = self._info(choice, own)
@@ -92,8 +90,7 @@ class ModelSection:
         ui, busy = self.ui, self._task is not None
         running = _("Wait until the run has ended, or cancel it.") if self.panel.isRunning() else ""
         waiting = running or (_("Wait until the model has arrived.") if busy else "")
-        enable(ui.modelComboBox, waiting, _("The trained network that estimates how the probe moved."))
-        enable(ui.modelFileEdit, waiting, _("A file of trained weights (.pt or .safetensors)."))
+        enable(waiting, ui.modelComboBox, ui.modelFileEdit)
         ui.downloadButton.text = _("Cancel download") if busy else _("Download…")
         missing = choice is not None and choice.entry is not None and choice.installed is None
         there = "" if missing or busy else _("This model is on this computer already.")
@@ -101,22 +98,17 @@ class ModelSection:
             there = _("An own file needs no download.")
         elif choice is None:
             there = _("Choose a model of the list first.")
-        enable(ui.downloadButton, running or there, _("Fetch this model; its size and licence are shown first."))
-        enable(
-            ui.importButton,
-            waiting or ("" if missing else there),
-            _("Install this model from a file, for computers without network."),
-        )
+        enable(running or there, ui.downloadButton)
+        enable(waiting or ("" if missing else there), ui.importButton)
 
     def _info(self, choice: ModelChoice | None, own: bool) -> str:
         if own:
-            path = self.panel.modelFile()
-            if path is None:
+            path = self.panel.parameters.modelFile
+            if path == Path():
                 return _("Choose a file of trained weights.")
-            card = fileCard(path)
-            if card is None:
-                return _("The file has no model card: what it was trained on and what to expect of it is unknown.")
-            return cardText(card)
+            if (card := fileCard(path)) is not None:
+                return cardText(card)
+            return _("The file has no model card: what it was trained on and what to expect of it is unknown.")
         if choice is None:
             return html.escape(self.problem())
         if choice.card is None:

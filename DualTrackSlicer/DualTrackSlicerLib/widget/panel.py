@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import qt
 import slicer
 import vtk
@@ -17,13 +15,13 @@ from DualTrackSlicerLib.logic import Logic
 from DualTrackSlicerLib.parameters import DualTrackSlicerParameterNode, givenSpacing, runSettings
 from DualTrackSlicerLib.run import Run
 from DualTrackSlicerLib.scene import Clip
+from DualTrackSlicerLib.widget.area_section import AreaSection
 from DualTrackSlicerLib.widget.clip_section import ClipSection
 from DualTrackSlicerLib.widget.computer_section import ComputerSection
 from DualTrackSlicerLib.widget.controls import QtTicker
-from DualTrackSlicerLib.widget.evaluation_tab import EvaluationTab
 from DualTrackSlicerLib.widget.model_section import ModelSection
 from DualTrackSlicerLib.widget.run_section import RunSection
-from DualTrackSlicerLib.widget.script_tab import ScriptTab
+from DualTrackSlicerLib.widget.tabs import EvaluationTab, ScriptTab
 from DualTrackSlicerLib.widget.volume_section import VolumeSection
 
 
@@ -61,11 +59,13 @@ class Panel(ScriptedLoadableModuleWidget, VTKObservationMixin):
         widget.setMRMLScene(slicer.mrmlScene)
         self.logic = self.makeLogic()
         self.clipSection = ClipSection(self)
+        self.areaSection = AreaSection(self)
         self.modelSection = ModelSection(self)
         self.computerSection = ComputerSection(self)
         self.runSection = RunSection(self)
         self.sections = (
             self.clipSection,
+            self.areaSection,
             self.modelSection,
             VolumeSection(self),
             self.computerSection,
@@ -73,7 +73,12 @@ class Panel(ScriptedLoadableModuleWidget, VTKObservationMixin):
             EvaluationTab(self),
             ScriptTab(self),
         )
-        self._observe_scene()
+        scene = slicer.mrmlScene
+        self.addObserver(scene, scene.StartCloseEvent, self._on_scene_closes)
+        for event in (scene.EndCloseEvent, scene.EndImportEvent):
+            self.addObserver(scene, event, self._on_scene_replaced)
+        for event in (scene.EndBatchProcessEvent, scene.NodeAddedEvent, scene.NodeRemovedEvent):
+            self.addObserver(scene, event, self._on_nodes)
         self.enter()
 
     def cleanup(self) -> None:
@@ -88,7 +93,9 @@ class Panel(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def enter(self) -> None:
         """The panel is shown: follow the settings of the scene."""
         if self.parameters is None:
-            self._connect()
+            self.parameters = self.logic.getParameterNode()
+            self._gui_tag = self.parameters.connectGui(self.ui)
+            self.addObserver(self.parameters.parameterNode, vtk.vtkCommand.ModifiedEvent, self._on_parameters)
         self.modelSection.refresh()
         self.clipSection.refresh()
         self.update()
@@ -157,31 +164,12 @@ class Panel(ScriptedLoadableModuleWidget, VTKObservationMixin):
             parameters.firstFrame, parameters.lastFrame = 1, 0
         self.update()
 
-    def modelFile(self) -> Path | None:
-        """The weights file that is named, if any."""
-        path = self.parameters.modelFile
-        return None if path == Path() else path
-
-    def _connect(self) -> None:
-        self.parameters = self.logic.getParameterNode()
-        self._gui_tag = self.parameters.connectGui(self.ui)
-        self.addObserver(self.parameters.parameterNode, vtk.vtkCommand.ModifiedEvent, self._on_parameters)
-
     def _disconnect(self) -> None:
         if self.parameters is None:
             return
         self.removeObserver(self.parameters.parameterNode, vtk.vtkCommand.ModifiedEvent, self._on_parameters)
         self.parameters.disconnectGui(self._gui_tag)
         self.parameters = self._gui_tag = None
-
-    def _observe_scene(self) -> None:
-        scene = slicer.mrmlScene
-        self.addObserver(scene, scene.StartCloseEvent, self._on_scene_closes)
-        self.addObserver(scene, scene.EndCloseEvent, self._on_scene_replaced)
-        self.addObserver(scene, scene.EndImportEvent, self._on_scene_replaced)
-        self.addObserver(scene, scene.EndBatchProcessEvent, self._on_nodes)
-        self.addObserver(scene, scene.NodeAddedEvent, self._on_nodes)
-        self.addObserver(scene, scene.NodeRemovedEvent, self._on_nodes)
 
     def _on_parameters(self, caller: object, event: str) -> None:
         self.update()

@@ -14,8 +14,8 @@ from DualTrackCore.run.results import RunResult
 from DualTrackCore.run.settings import RunSettings
 from DualTrackSlicerLib.logic import withLessMemory
 from DualTrackSlicerLib.run import Run
-from DualTrackSlicerLib.scene import Clip, fitSliceViews, followFrame
-from DualTrackSlicerLib.widget.controls import copyText, enable
+from DualTrackSlicerLib.scene import fitSliceViews, followFrame
+from DualTrackSlicerLib.widget.controls import enable
 from DualTrackSlicerLib.widget.texts import durationText, listText, paceText, rowsText
 
 if TYPE_CHECKING:
@@ -28,9 +28,7 @@ class RunSection:
     def __init__(self, panel: Panel) -> None:
         self.panel, self.ui = panel, panel.ui
         self._browser = self._sequence = None
-        self._error = ""
-        self._details = ""
-        self._kind = ""
+        self._error = self._details = self._kind = ""
         self._cancelling = False
         self._follower = None
         ui = self.ui
@@ -38,40 +36,36 @@ class RunSection:
         ui.retryButton.connect("clicked()", self._on_retry)
         ui.copyErrorButton.connect("clicked()", self._on_copy)
 
-    def isOf(self, clip: Clip) -> bool:
-        """Whether the last run was of this clip."""
-        return self._sequence is not None and clip.sequence is self._sequence
+    def shownResult(self) -> RunResult | None:
+        """The result of the last run where that was of the chosen clip, else None."""
+        run, clip = self.panel.run, self.panel.clip()
+        is_of_clip = self._sequence is not None and clip is not None and clip.sequence is self._sequence
+        return run.result if run is not None and is_of_clip else None
 
     def update(self) -> None:
         """Show the button, the progress, the error or the result."""
         ui, running = self.ui, self.panel.isRunning()
         problem = "" if running else self.panel.problem()
         ui.applyButton.text = _("Cancel") if running else _("Apply")
-        if running:
-            reason = _("Cancelling; the memory is being freed.") if self._cancelling else ""
-            enable(ui.applyButton, reason, _("Stop; the scene stays as it is."))
-        else:
-            enable(ui.applyButton, problem, _("Estimate the path of the probe and make the volume."))
+        enable(_("Cancelling; the memory is being freed.") if running and self._cancelling else problem, ui.applyButton)
+        if running and not self._cancelling:
+            ui.applyButton.toolTip = _("Stop; the scene stays as it is.")
         ui.progressBar.visible = running
         ui.progressLabel.text = self._progress_text() if running else problem
         ui.progressLabel.visible = bool(ui.progressLabel.text)
         ui.errorFrame.visible = bool(self._error)
         ui.errorLabel.text = self._error
         ui.retryButton.visible = self._kind == "memory"
-        self._update_result()
+        result = self.shownResult()
+        ui.resultGroup.visible = result is not None
+        if result is not None:
+            ui.resultLabel.text = rowsText(resultRows(result))
+            warnings = resultWarnings(result)
+            ui.warningsLabel.text = listText(warnings)
+            ui.warningsLabel.visible = bool(warnings)
 
     def _progress_text(self) -> str:
         return _("Cancelling…") if self._cancelling else paceText(self.panel.run.pace)
-
-    def _update_result(self) -> None:
-        run, clip = self.panel.run, self.panel.clip()
-        shown = run is not None and run.result is not None and clip is not None and self.isOf(clip)
-        self.ui.resultGroup.visible = shown
-        if shown:
-            self.ui.resultLabel.text = rowsText(resultRows(run.result))
-            warnings = resultWarnings(run.result)
-            self.ui.warningsLabel.text = listText(warnings)
-            self.ui.warningsLabel.visible = bool(warnings)
 
     def _on_apply(self) -> None:
         if self.panel.isRunning():
@@ -86,7 +80,7 @@ class RunSection:
 
     def _start(self, settings: RunSettings | None) -> None:
         panel, clip = self.panel, self.panel.clip()
-        self._forget_error()
+        self._error = self._details = self._kind = ""
         try:
             settings, spacing = settings or panel.settings(), panel.spacing()
             browser = clip.browser
@@ -112,12 +106,10 @@ class RunSection:
     def _on_progress(self, report: Progress) -> None:
         if self.panel.run is None:
             return  # of a scene that has been closed
-        bar = self.ui.progressBar
-        if report.total > 1:
-            bar.setRange(0, report.total)
-            bar.value = report.done
-        else:
-            bar.setRange(0, 0)
+        several = report.total > 1
+        self.ui.progressBar.setRange(0, report.total if several else 0)
+        if several:
+            self.ui.progressBar.value = report.done
         self.ui.progressLabel.text = self._progress_text()
 
     def _on_done(self, run: Run) -> None:
@@ -146,12 +138,9 @@ class RunSection:
             self._follower.stop()
             self._follower = None
 
-    def _forget_error(self) -> None:
-        self._error = self._details = self._kind = ""
-
     def _on_copy(self) -> None:
         parts = (self._error, self._details, self.panel.computerSection.diagnostics())
-        copyText("\n\n".join(part for part in parts if part))
+        slicer.app.clipboard().setText("\n\n".join(part for part in parts if part))
 
 
 def resultRows(result: RunResult) -> list[tuple[str, str]]:
@@ -163,7 +152,9 @@ def resultRows(result: RunResult) -> list[tuple[str, str]]:
     ]
     if result.grid is not None:
         size = " x ".join(str(n) for n in result.grid.size)
-        spacing = " x ".join(f"{mm:.3g}" for mm in _shortened(result.grid.spacing_mm))
+        # One number for cubic voxels.
+        sides = result.grid.spacing_mm if len(set(result.grid.spacing_mm)) > 1 else result.grid.spacing_mm[:1]
+        spacing = " x ".join(f"{mm:.3g}" for mm in sides)
         rows.append((_("Volume"), _("{size} voxels of {spacing} mm").format(size=size, spacing=spacing)))
     if result.coverage is not None:
         seen = np.count_nonzero(result.coverage) / result.coverage.size
@@ -192,8 +183,3 @@ def _errors(result: RunResult) -> tuple[float, float] | None:
     own = result.evaluation["metrics"].get("gpe_mm")
     still = result.evaluation["baselines"]["identity"].get("gpe_mm")
     return None if own is None or still is None else (own, still)
-
-
-def _shortened(spacing_mm: tuple[float, float, float]) -> tuple[float, ...]:
-    """One number for cubic voxels."""
-    return spacing_mm[:1] if len(set(spacing_mm)) == 1 else spacing_mm

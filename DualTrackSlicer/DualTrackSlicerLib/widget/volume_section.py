@@ -26,12 +26,12 @@ class VolumeSection:
 
     def __init__(self, panel: Panel) -> None:
         self.panel, self.ui = panel, panel.ui
-        # Widgets of settings by the group of the setting, each with the tool tip of the form.
+        # Widgets of settings by the group of the setting.
         self._widgets = {group: [] for group in (NETWORK, VOLUME)}
         for widget in vars(self.ui).values():
             name = settingOfParameter(widget.property("SlicerParameterName"))
             if name is not None and settingGroup(name) in self._widgets:
-                self._widgets[settingGroup(name)].append((widget, widget.toolTip))
+                self._widgets[settingGroup(name)].append(widget)
 
     def update(self) -> None:
         """Show the estimate, and what does not apply."""
@@ -39,8 +39,7 @@ class VolumeSection:
         volume = "" if parameters.makeVolume else _("Tick “Make a volume” under Advanced first.")
         network = _("Measured positions need no network.") if parameters.poses is Poses.TRACKED else ""
         for group, reason in ((VOLUME, volume), (NETWORK, network)):
-            for widget, tip in self._widgets[group]:
-                enable(widget, reason, tip)
+            enable(reason, *self._widgets[group])
         self.ui.estimateLabel.text = self._estimate()
 
     def _estimate(self) -> str:
@@ -50,8 +49,7 @@ class VolumeSection:
         spacing = parameters.spacingX, parameters.spacingY
         if clip is None or clip.problem or min(spacing) <= 0:
             return _("The size is shown once a clip with known pixel size is chosen.")
-        exact = self._as_last_time(clip)
-        if exact:
+        if exact := self._as_last_time():
             return exact
         columns, rows = self._area(clip)
         # The core never makes automatic voxels finer than the longer side of a pixel.
@@ -77,17 +75,13 @@ class VolumeSection:
                 return round(across), round(down)
         return width, height
 
-    def _as_last_time(self, clip: Clip) -> str:
+    def _as_last_time(self) -> str:
         """From the sweep of the last run, if it was of this clip: its extent is known then."""
-        run = self.panel.run
-        grid = None if run is None or run.result is None else run.result.grid
-        if grid is None or not self.panel.runSection.isOf(clip):
+        result = self.panel.runSection.shownResult()
+        if result is None or result.grid is None:
             return ""
-        voxel = self.panel.parameters.voxelSize
-        if not voxel:
-            voxel = grid.spacing_mm[0]
-        size = [round((n - 1) * mm / voxel) + 1 for n, mm in zip(grid.size, grid.spacing_mm, strict=True)]
-        voxels = size[0] * size[1] * size[2]
-        return _("About {x} x {y} x {z} voxels of {voxel:.3g} mm, {memory} of memory, as the last sweep went.").format(
-            x=size[0], y=size[1], z=size[2], voxel=voxel, memory=sizeText(voxels * BYTES_A_VOXEL)
-        )
+        grid = result.grid
+        voxel = self.panel.parameters.voxelSize or grid.spacing_mm[0]
+        x, y, z = (round((n - 1) * mm / voxel) + 1 for n, mm in zip(grid.size, grid.spacing_mm, strict=True))
+        text = _("About {x} x {y} x {z} voxels of {voxel:.3g} mm, {memory} of memory, as the last sweep went.")
+        return text.format(x=x, y=y, z=z, voxel=voxel, memory=sizeText(x * y * z * BYTES_A_VOXEL))

@@ -1,4 +1,4 @@
-"""The error against a tracker, where the clip has one."""
+"""The tabs beside the reconstruction: the error against a tracker, and the Python that does what Apply does."""
 
 from __future__ import annotations
 
@@ -8,14 +8,17 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from DualTrackSlicerLib.widget.controls import copyText, enable
+from DualTrackCore.errors import DualTrackError
+from DualTrackSlicerLib.console_script import consoleScript
+from DualTrackSlicerLib.widget.controls import enable
 
 if TYPE_CHECKING:
+    from DualTrackSlicerLib.scene import Clip
     from DualTrackSlicerLib.widget.panel import Panel
 
 
 class EvaluationTab:
-    """A table of errors, beside those of two guesses that need no network."""
+    """A table of the errors against a tracker, beside those of two guesses that need no network."""
 
     def __init__(self, panel: Panel) -> None:
         self.panel, self.ui = panel, panel.ui
@@ -41,28 +44,14 @@ class EvaluationTab:
             ).format(used=evaluation["frames_used"], all=evaluation["frames"])
         self.ui.evaluationLabel.text = reason or text
         self.ui.evaluationTable.visible = evaluation is not None
-        enable(self.ui.copyEvaluationButton, reason, _("Copy the table."))
-        plots = [] if evaluation is None else self._plots()
-        nothing = reason or ("" if plots else _("There are no plots of this run."))
-        enable(self.ui.plotButton, nothing, _("Show the error along the clip in a plot view."))
-        if evaluation is not self._shown:
-            self._shown = evaluation
-            self._fill([] if evaluation is None else errorRows(evaluation))
-
-    def _evaluation(self) -> tuple[dict | None, str]:
-        """The evaluation to show, or why there is none."""
-        run, clip = self.panel.run, self.panel.clip()
-        if run is None or run.result is None or clip is None or not self.panel.runSection.isOf(clip):
-            return None, _("Run a clip that was recorded with a tracker to see how far the estimate is off.")
-        if run.result.evaluation is None:
-            return None, _("This clip was recorded without a tracker, so there is nothing to compare with.")
-        return run.result.evaluation, ""
-
-    def _plots(self) -> list:
-        return list(getattr(self.panel.run.nodes, "plots", None) or ())
-
-    def _fill(self, rows: list[tuple[str, ...]]) -> None:
-        table = self.ui.evaluationTable
+        enable(reason, self.ui.copyEvaluationButton)
+        if not reason and not self._plots():
+            reason = _("There are no plots of this run.")
+        enable(reason, self.ui.plotButton)
+        if evaluation is self._shown:
+            return
+        self._shown, table = evaluation, self.ui.evaluationTable
+        rows = [] if evaluation is None else errorRows(evaluation)
         table.setRowCount(len(rows))
         for row, cells in enumerate(rows):
             for column, cell in enumerate(cells):
@@ -70,6 +59,18 @@ class EvaluationTab:
                 if column:
                     item.setTextAlignment(qt.Qt.AlignRight | qt.Qt.AlignVCenter)
                 table.setItem(row, column, item)
+
+    def _evaluation(self) -> tuple[dict | None, str]:
+        """The evaluation to show, or why there is none."""
+        result = self.panel.runSection.shownResult()
+        if result is None:
+            return None, _("Run a clip that was recorded with a tracker to see how far the estimate is off.")
+        if result.evaluation is None:
+            return None, _("This clip was recorded without a tracker, so there is nothing to compare with.")
+        return result.evaluation, ""
+
+    def _plots(self) -> list:
+        return list(getattr(self.panel.run.nodes, "plots", None) or ())
 
     def _on_plots(self) -> None:
         chart = self._plots()[0]
@@ -79,7 +80,8 @@ class EvaluationTab:
         slicer.app.applicationLogic().PropagatePlotChartSelection()
 
     def _on_copy(self) -> None:
-        copyText("\n".join("\t".join(row) for row in errorRows(self._evaluation()[0])))
+        table = "\n".join("\t".join(row) for row in errorRows(self._evaluation()[0]))
+        slicer.app.clipboard().setText(table)
 
 
 def errorRows(evaluation: dict) -> list[tuple[str, ...]]:
@@ -103,3 +105,37 @@ def errorRows(evaluation: dict) -> list[tuple[str, ...]]:
 
 def _figure(value: float | None, unit: str) -> str:
     return "–" if value is None else f"{value:.2f} {unit}".strip()
+
+
+class ScriptTab:
+    """The Python that does what Apply does, with the current settings."""
+
+    def __init__(self, panel: Panel) -> None:
+        self.panel, self.ui = panel, panel.ui
+        self.ui.copyScriptButton.connect("clicked()", self._on_copy)
+
+    def update(self) -> None:
+        """Show the script, or why there is none."""
+        clip = self.panel.clip()
+        reason = _("Choose a clip first.") if clip is None else ""
+        try:
+            text = f"# {reason}\n" if reason else self._script(clip)
+        except DualTrackError as error:
+            reason = str(error)
+            text = f"# {reason}\n"
+        if self.ui.scriptEdit.plainText != text:
+            self.ui.scriptEdit.setPlainText(text)
+        enable(reason, self.ui.copyScriptButton)
+
+    def _script(self, clip: Clip) -> str:
+        master = None if clip.browser is None else clip.browser.GetMasterSequenceNode()
+        return consoleScript(
+            (clip.browser or clip.volume).GetName(),
+            self.panel.settings(),
+            self.panel.spacing(),
+            is_volume=clip.browser is None,
+            sequence_name=None if clip.sequence is master else clip.sequence.GetName(),
+        )
+
+    def _on_copy(self) -> None:
+        slicer.app.clipboard().setText(self.ui.scriptEdit.plainText)
