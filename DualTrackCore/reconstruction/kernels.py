@@ -237,18 +237,9 @@ def _spread(sums, pixels, threshold, index, parts, steps, low, start, stop):
         at = _INDEX(index[place]) * _INDEX(2)
         high_part = x * np.float32(grey)
         rest, low_part = one - x, np.float32(grey) - high_part
-        upper = (one - z) * (one - y)
-        _add(sums, at, upper * rest, upper * low_part)
-        _add(sums, at + dx, upper * x, upper * high_part)
-        upper = (one - z) * y
-        _add(sums, at + dy, upper * rest, upper * low_part)
-        _add(sums, at + dy + dx, upper * x, upper * high_part)
-        upper = z * (one - y)
-        _add(sums, at + dz, upper * rest, upper * low_part)
-        _add(sums, at + dz + dx, upper * x, upper * high_part)
-        upper = z * y
-        _add(sums, at + dz + dy, upper * rest, upper * low_part)
-        _add(sums, at + dz + dy + dx, upper * x, upper * high_part)
+        for upper, to in (((one - z) * (one - y), _INDEX(0)), ((one - z) * y, dy), (z * (one - y), dz), (z * y, dz + dy)):
+            _add(sums, at + to, upper * rest, upper * low_part)
+            _add(sums, at + to + dx, upper * x, upper * high_part)
 
 
 @_kernel
