@@ -52,7 +52,9 @@ def write_slices(reconstruction: Reconstruction, path: str | os.PathLike) -> Pat
     # projection along depth would show nothing but the bright skin line.
     from_probe = (2, 0) if extent[2] > extent[0] else (0, 2)
     panels = ((0, 1), (2, 1), from_probe, (0, 1))
-    rows = _row_heights(extent, panels)
+    # Inches, so that the larger panel of a row fills its width or 6.2 inches.
+    ratios = [extent[down] / extent[across] for across, down in panels]
+    rows = [min(max(ratios[i], ratios[i + 1], 0.2) * (drawing.WIDTH_INCHES * 0.46), 6.2) for i in (0, 2)]
     figure = drawing.new_figure(sum(rows) + 2.6, drawing.DARK)
     layout = figure.add_gridspec(2, 2, height_ratios=rows)
     for number, (across, down) in enumerate(panels):
@@ -84,13 +86,6 @@ def seen_centre(seen: np.ndarray) -> tuple[int, int, int]:
         total = profile.sum()
         centre.append(int(np.searchsorted(np.cumsum(profile), (total + 1) // 2)) if total else seen.shape[axis] // 2)
     return tuple(centre)
-
-
-def _row_heights(extent_mm: np.ndarray, panels: tuple[tuple[int, int], ...]) -> list[float]:
-    """Height of the two rows of panels, inches, so that the larger panel of a row fills its width or 6.2 inches."""
-    panel_width = drawing.WIDTH_INCHES * 0.46
-    ratios = [extent_mm[down] / extent_mm[across] for across, down in panels]
-    return [min(max(ratios[i], ratios[i + 1], 0.2) * panel_width, 6.2) for i in (0, 2)]
 
 
 def _draw_plane(

@@ -236,9 +236,10 @@ def _spread(sums, pixels, threshold, index, parts, steps, low, start, stop):
         x, y, z = parts[0, place], parts[1, place], parts[2, place]
         at = _INDEX(index[place]) * _INDEX(2)
         high_part = x * np.float32(grey)
-        rest, low_part = one - x, np.float32(grey) - high_part
-        for upper, to in (((one - z) * (one - y), _INDEX(0)), ((one - z) * y, dy), (z * (one - y), dz), (z * y, dz + dy)):
-            _add(sums, at + to, upper * rest, upper * low_part)
+        low_part = np.float32(grey) - high_part
+        rest_x, rest_y, rest_z = one - x, one - y, one - z
+        for upper, to in ((rest_z * rest_y, _INDEX(0)), (rest_z * y, dy), (z * rest_y, dz), (z * y, dz + dy)):
+            _add(sums, at + to, upper * rest_x, upper * low_part)
             _add(sums, at + to + dx, upper * x, upper * high_part)
 
 

@@ -172,9 +172,8 @@ def _evaluation(
 ) -> Evaluation | None:
     """The error where a tracker measured the sweep; poses of an earlier estimate measure nothing."""
     tracked = sweep.tracked
-    if not settings.evaluate or tracked is None or tracked is trajectory or tracked.estimated_by is not None:
-        return None
-    if (tracked.valid & trajectory.valid).sum() < 2:
+    is_truth = tracked is not None and tracked is not trajectory and tracked.estimated_by is None
+    if not (settings.evaluate and is_truth and (tracked.valid & trajectory.valid).sum() >= 2):
         return None
     from DualTrackCore.evaluation import evaluate
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -201,23 +200,6 @@ class RunSettings:
         """
         return build(cls, values, where)
 
-    def to_json(self) -> str:
-        """The settings as one line of JSON."""
-        return json.dumps(self.as_dict(), allow_nan=False)
-
-    @classmethod
-    def from_json(cls, text: str) -> RunSettings:
-        """Settings from :meth:`to_json`.
-
-        Raises:
-            InputError: not JSON, or as for :meth:`from_dict`.
-        """
-        try:
-            values = json.loads(text)
-        except ValueError as error:
-            raise InputError(f"The settings are not readable JSON: {error}.") from None
-        return cls.from_dict(values)
-
     def to_yaml(self) -> str:
         """The settings as YAML, a line each, for :meth:`from_yaml`."""
         import yaml
@@ -241,8 +223,7 @@ class RunSettings:
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             reason = " ".join(str(error).split())
             raise InputError(f"{path} is not readable YAML: {reason}.") from None
-        if values is None:
-            values = {}
+        values = {} if values is None else values
         if isinstance(values, Mapping):
             values = {**values, **(changes or {})}
         return cls.from_dict(values, path.name)

@@ -88,7 +88,7 @@ def test_only_the_fan_goes_into_the_volume():
     sweep = tracked_sweep(6)
     fan = Fan((63.5, -20), (-25, 25), (25, 110), aspect=0.22097969 / 0.22938919)
     settings = RunSettings(poses="tracked", voxel_mm=0.5, hole_filling="none", fan=fan)
-    result = run(sweep, RunSettings.from_json(settings.to_json()))
+    result = run(sweep, RunSettings.from_dict(settings.as_dict()))
     grid = plan_grid(sweep, sweep.tracked, spacing_mm=0.5, fan=fan)
     expected = reconstruct_volume(sweep, sweep.tracked, grid, fan=fan)
     np.testing.assert_array_equal(result.volume, expected.volume)
@@ -317,7 +317,7 @@ def test_a_light_run_loads_no_torch_in_a_fresh_python():
         "from DualTrackCore.run import run; from DualTrackCore.run.settings import RunSettings\n"
         "from DualTrackCore.sweep import Sweep; from DualTrackCore.trajectory import Trajectory\n"
         "sweep = Sweep(np.zeros((3, 4, 5), np.uint8), 0.2, tracked=Trajectory(np.tile(np.eye(4), (3, 1, 1))))\n"
-        f"run(sweep, RunSettings.from_json({LIGHT.to_json()!r})); print('torch' in sys.modules)"
+        f"run(sweep, RunSettings.from_dict({LIGHT.as_dict()!r})); print('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code, "."], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == "False"
