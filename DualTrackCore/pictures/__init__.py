@@ -1,6 +1,7 @@
 """Pictures of results: PNG files about 1600 pixels wide, drawn without a display.
 
-They need matplotlib (the extra `report`).
+Each function writes the PNG file `path`, replaced as a whole, and returns its path. It raises MissingDependencyError
+where matplotlib (the extra `report`) is not installed, and OutputError where the file cannot be written.
 """
 
 from typing import TYPE_CHECKING

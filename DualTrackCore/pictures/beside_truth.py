@@ -39,11 +39,6 @@ def write_comparison(
         estimated, true: volumes of one sweep whose grids have the axes of frame0.
         trajectory, truth: the poses that they were made with, in one frame0.
         evaluation: `Evaluation.as_dict()` of `trajectory` against `truth`.
-        path: PNG file to write, replaced as a whole, and returned.
-
-    Raises:
-        MissingDependencyError: matplotlib is not installed.
-        OutputError: the file cannot be written.
     """
     # Corners of the box around both grids, mm in frame0.
     boxes = [_box(volume.grid) for volume in (estimated, true)]

@@ -36,11 +36,6 @@ def write_slices(reconstruction: Reconstruction, path: str | os.PathLike) -> Pat
 
     Args:
         reconstruction: volume, coverage and filled voxels [nz, ny, nx] and their grid.
-        path: PNG file to write, replaced as a whole, and returned.
-
-    Raises:
-        MissingDependencyError: matplotlib is not installed.
-        OutputError: the file cannot be written.
     """
     volume, grid = reconstruction.volume, reconstruction.grid
     seen = (reconstruction.coverage > 0) | reconstruction.filled
@@ -138,12 +133,7 @@ def write_trajectory(
     Args:
         trajectory: poses to draw; invalid ones are left out.
         sweep: gives the size of the outlines; without images or spacing only the path is drawn.
-        path: PNG file to write, replaced as a whole, and returned.
         truth: tracked poses in the same frame0, drawn as a grey line.
-
-    Raises:
-        MissingDependencyError: matplotlib is not installed.
-        OutputError: the file cannot be written.
     """
     figure = drawing.new_figure(10.5, "white")
     axes = figure.add_subplot(projection="3d", computed_zorder=False)
@@ -255,13 +245,8 @@ def write_motion(
 
     Args:
         trajectory: poses of N frames; motions from or to an invalid pose are gaps.
-        path: PNG file to write, replaced as a whole, and returned.
         truth: tracked poses of the same frames, drawn in grey.
         timestamps_s: [N] seconds for the axis across; frame numbers without.
-
-    Raises:
-        MissingDependencyError: matplotlib is not installed.
-        OutputError: the file cannot be written.
     """
     figure = drawing.new_figure(8.5, "white")
     across, unit = np.arange(1, len(trajectory)), "frame"

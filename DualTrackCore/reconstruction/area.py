@@ -27,17 +27,9 @@ class Rectangle:
         )
 
     def intersect(self, other: Rectangle) -> Rectangle:
-        """Return the part common to both.
-
-        Raises:
-            InputError: there is none.
-        """
-        common = Rectangle(
-            max(self.left, other.left),
-            max(self.top, other.top),
-            min(self.right, other.right),
-            min(self.bottom, other.bottom),
-        )
+        """Return the part common to both; InputError where there is none."""
+        left, top = max(self.left, other.left), max(self.top, other.top)
+        common = Rectangle(left, top, min(self.right, other.right), min(self.bottom, other.bottom))
         if common.left > common.right or common.top > common.bottom:
             raise InputError(
                 f"The clip rectangle (columns {self.left}-{self.right}, rows {self.top}-{self.bottom}) and the image "
@@ -103,9 +95,7 @@ class PixelSelection:
     @property
     def pixels(self) -> int:
         """Number of pixels."""
-        box = self.rectangle
-        whole = (box.right - box.left + 1) * (box.bottom - box.top + 1)
-        return whole if self.keep is None else int(self.keep.sum())
+        return int(np.diff(self.runs[:, 1:]).sum())
 
     @property
     def runs(self) -> np.ndarray:

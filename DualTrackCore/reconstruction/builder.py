@@ -63,8 +63,10 @@ class VolumeBuilder:
         reject_below: int = 0,
         reporter: Reporter | None = None,
     ) -> None:
-        _require_choice("interpolation", interpolation, INTERPOLATIONS)
-        _require_choice("compounding", compounding, COMPOUNDINGS)
+        choices = {"interpolation": (interpolation, INTERPOLATIONS), "compounding": (compounding, COMPOUNDINGS)}
+        for what, (value, names) in choices.items():
+            if value not in names:
+                raise InputError(f"The {what} {value!r} is unknown; choose one of {', '.join(names)}.")
         if isinstance(reject_below, bool) or reject_below not in range(256):
             raise InputError(f"The rejection threshold {reject_below!r} must be a whole grey value from 0 to 255.")
         self.grid = grid
@@ -154,13 +156,8 @@ def cut_grid(
     """Cut a grid into at most `count` slabs (axis, first voxel, voxel after the last) that share no voxel.
 
     The axis is the one along which the rows of a frame follow each other fastest, so that whole rows fall into one
-    slab; every slab receives about as many pixels.
-
-    Args:
-        voxel_from_pixel: [n, 4, 4] float64, of the frames to come.
-        rectangle: their pixels that count.
-        size: (nx, ny, nz) of the grid.
-        count: at least 1.
+    slab; every slab receives about as many pixels. `voxel_from_pixel` [n, 4, 4] places the frames to come, `rectangle`
+    holds their pixels that count, and `size` is (nx, ny, nz) of the grid.
     """
     axis = int(np.argmax(np.abs(voxel_from_pixel[:, :3, 1]).mean(axis=0) * (np.asarray(size) >= 2 * count)))
     if count == 1 or size[axis] < 2 * count:
@@ -209,11 +206,6 @@ def _in_parts(work: Callable[[tuple], None], cut: Callable[[int], Iterable[tuple
         return
     with ThreadPoolExecutor(threads, thread_name_prefix="compound") as pool:
         list(pool.map(work, cut(_SLABS_A_THREAD * threads)))
-
-
-def _require_choice(what: str, value: object, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise InputError(f"The {what} {value!r} is unknown; choose one of {', '.join(choices)}.")
 
 
 def reconstruct_volume(

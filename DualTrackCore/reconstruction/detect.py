@@ -120,8 +120,7 @@ def _side(down: np.ndarray, outward: np.ndarray, border: int) -> tuple[float, fl
     Rows below the widest one belong to the lower arc, rows at the border of the frame to a cut-off side.
     """
     widest = int(np.argmax(outward))
-    chosen = np.arange(len(down)) < widest
-    chosen &= (outward != border) & (outward < outward[widest])
+    chosen = (np.arange(len(down)) < widest) & (outward != border) & (outward < outward[widest])
     if chosen.sum() < 12:
         return None
     y, x = down[chosen], outward[chosen]

@@ -92,10 +92,7 @@ class VoxelGrid:
 
     @property
     def bytes_needed(self) -> int:
-        """Peak memory of the arrays of a reconstruction on this grid, bytes, for the most demanding compounding.
-
-        Frames that are being inserted add some megabytes, whatever the grid.
-        """
+        """Peak memory of the arrays of a reconstruction, bytes; frames that are being inserted add some megabytes."""
         return self.voxels * BYTES_A_VOXEL
 
     @property

@@ -91,17 +91,16 @@ def run_report(
     evaluation: Evaluation | None,
 ) -> RunReport:
     """The report of a run; `sweep` holds the frames used."""
+    path = {
+        "poses": len(trajectory),
+        "valid_poses": int(trajectory.valid.sum()),
+        "path_length_mm": trajectory.path_length_mm,
+        "source": trajectory.provenance,
+    }
     return RunReport(
         settings=settings.as_dict(),
         sweep=plain_values({"first_frame": settings.first_frame, **sweep_facts(sweep)}),
-        trajectory=plain_values(
-            {
-                "poses": len(trajectory),
-                "valid_poses": int(trajectory.valid.sum()),
-                "path_length_mm": trajectory.path_length_mm,
-                "source": trajectory.provenance,
-            }
-        ),
+        trajectory=plain_values(path),
         volume=None if reconstruction is None else plain_values(_volume_facts(reconstruction)),
         evaluation=None if evaluation is None else plain_values(evaluation.as_dict()),
         warnings=_warnings(trajectory, reconstruction),
