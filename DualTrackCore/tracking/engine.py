@@ -34,7 +34,6 @@ from DualTrackCore.tracking.device import (
     release_memory,
 )
 from DualTrackCore.tracking.preprocessing import Preprocessor, scope_warnings
-from DualTrackCore.tracking.test_time_augmentation import augmentations
 from DualTrackCore.trajectory import Trajectory, matrices_from_parameters, parameters_from_matrices
 from DualTrackCore.version import __version__
 
@@ -95,7 +94,11 @@ def estimate_trajectory(
         OutOfMemoryError: one frame at a time is still too much for the device.
         Cancelled: the caller asked to stop.
     """
-    others, reporter = augmentations(test_time_augmentation), Reporter(progress, cancelled)
+    others, reporter = (), Reporter(progress, cancelled)
+    if test_time_augmentation != 1 or isinstance(test_time_augmentation, bool):
+        from DualTrackCore.tracking.test_time_augmentation import augmentations
+
+        others = augmentations(test_time_augmentation)
     head = partial(poses_in_windows, model.network)
     global_frames = model.network.global_frames(len(sweep))
     options = {"device": device, "precision": precision, "chunk_frames": chunk_frames, "global_frames": global_frames}
