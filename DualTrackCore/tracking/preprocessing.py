@@ -144,7 +144,8 @@ class Preprocessor:
     def _resample(self, frames: Tensor, rows: slice, columns: slice) -> Tensor:
         row_weights = self._rows[rows].to(frames.device)
         column_weights = self._columns[columns].to(frames.device)
-        return row_weights @ (unit_grey(frames) @ column_weights.T)
+        with torch.autocast(frames.device.type, enabled=False):  # products would be rounded to eight or eleven bits
+            return row_weights @ (unit_grey(frames) @ column_weights.T)
 
 
 def unit_grey(frames: Tensor) -> Tensor:

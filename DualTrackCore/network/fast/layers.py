@@ -78,7 +78,8 @@ def large(size: int, device: torch.device = CPU, dtype: torch.dtype = torch.floa
     """Uninitialised numbers; numpy asks for huge pages, without which first touching them takes long."""
     if device.type != "cpu":
         return torch.empty(size, dtype=dtype, device=device)
-    return torch.from_numpy(np.empty(-(-size * dtype.itemsize // 4), np.float32)).view(dtype)[:size]
+    count = max(-(-size * dtype.itemsize // 4), 1)  # torch views no empty array as numbers of another size
+    return torch.from_numpy(np.empty(count, np.float32)).view(dtype)[:size]
 
 
 def _stored(size: int) -> int:
