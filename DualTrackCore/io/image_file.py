@@ -1,0 +1,296 @@
+"""One image file, PNG, JPEG, BMP or TIFF, as its pages.
+
+Pillow decodes, with the format named to it; tifffile tells what a TIFF file holds, and reads pages without compression,
+which may be deeper than Pillow's. Sizes are checked before anything is decoded.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+
+import numpy as np
+
+from DualTrackCore.errors import DualTrackError, InputError, OutOfMemoryError
+from DualTrackCore.io.sequence_parts import require_plausible_clip
+
+if TYPE_CHECKING:
+    from PIL.ImageFile import ImageFile
+    from tifffile import TiffFile, TiffPage
+
+#: First bytes of an image, and the class of Pillow that reads it.
+_SIGNATURES = {
+    b"\x89PNG\r\n\x1a\n": "PngImageFile",
+    b"\xff\xd8\xff": "JpegImageFile",
+    b"BM": "BmpImageFile",
+    b"II*\x00": "TiffImageFile",
+    b"MM\x00*": "TiffImageFile",
+    b"II+\x00": "TiffImageFile",
+    b"MM\x00+": "TiffImageFile",
+}
+
+_HEAD_BYTES = 64
+
+#: Modes of Pillow whose pixels are grey, or red, green and blue, perhaps with alpha; others are converted.
+_PLAIN_MODES = ("L", "LA", "RGB", "RGBA", "I;16", "I;16L", "I;16B", "I", "F")
+
+#: The tag of TIFF and EXIF that says how a picture is turned, 1 to 8, and 1 for not at all.
+_ORIENTATION = 274
+
+_SILENT = logging.NullHandler()
+
+_UPPER_BITS = "Took the upper 8 of the 16 bits of each colour."
+
+
+class Pages(NamedTuple):
+    """The pages of an image file.
+
+    Attributes:
+        count: how many are frames.
+        size: their (H, W) in pixels as stored.
+        images: [H, W], [H, W, 2] (with alpha), [H, W, 3] or [H, W, 4] each, turned as viewers turn them.
+        notes: what to tell the user; complete once all images are taken.
+    """
+
+    count: int
+    size: tuple[int, int]
+    images: Iterator[np.ndarray]
+    notes: list[str]
+
+
+def is_image(head: bytes) -> bool:
+    """Whether a file that begins with `head` is a PNG, JPEG, BMP or TIFF file."""
+    return _reader_name(head) is not None
+
+
+@contextlib.contextmanager
+def open_pages(path: Path) -> Iterator[Pages]:
+    """Open an image file; its pages are decoded as they are taken.
+
+    Raises:
+        InputError: it cannot be read, is of no known format, damaged, cut short, or absurdly large.
+        OutOfMemoryError: the memory does not suffice.
+    """
+    try:
+        stream = path.open("rb")
+    except OSError as error:
+        raise InputError(f"{path.name} cannot be read: {error.strerror or error}.") from None
+    with stream:
+        head = stream.read(_HEAD_BYTES)
+        stream.seek(0)
+        name = _reader_name(head)
+        if name is None:
+            raise InputError(f"{path.name} is not a PNG, JPEG, TIFF or BMP image.")
+        pages = _tiff_pages(path, stream) if name == "TiffImageFile" else _single_page(path, stream, name, head)
+        require_plausible_clip(path, pages.count, *pages.size)
+        yield pages
+
+
+def _reader_name(head: bytes) -> str | None:
+    return next((reader for signature, reader in _SIGNATURES.items() if head.startswith(signature)), None)
+
+
+def _opened(stream: BinaryIO, name: str) -> ImageFile:
+    """The image as Pillow opens it, not decoded. The class by name keeps Pillow from trying its other formats."""
+    stream.seek(0)
+    return getattr(import_module(f"PIL.{name.removesuffix('File')}Plugin"), name)(stream)
+
+
+def _single_page(path: Path, stream: BinaryIO, name: str, head: bytes) -> Pages:
+    with _as_sentence(path.name):
+        image = _opened(stream, name)
+    notes = []
+    if name == "PngImageFile" and head[24] == 16 and head[25] != 0:  # bits and kind of colour, of the first chunk
+        notes.append(_UPPER_BITS)
+    return Pages(1, image.size[::-1], _decoded(path, image, notes), notes)
+
+
+def _decoded(path: Path, image: ImageFile, notes: list[str]) -> Iterator[np.ndarray]:
+    with _as_sentence(path.name):
+        pixels = _pixels(image, notes)
+    yield pixels
+
+
+def _pixels(image: ImageFile, notes: list[str]) -> np.ndarray:
+    """The pixels of the page that Pillow has open."""
+    image.load()
+    try:
+        orientation = image.getexif().get(_ORIENTATION, 1)
+    except Exception:  # damaged EXIF does not make the pixels worse
+        orientation = 1
+    if image.mode not in _PLAIN_MODES:
+        image = image.convert("L" if image.mode == "1" else "RGB")
+    return _turned(_native(np.asarray(image)), orientation, notes)
+
+
+def _native(pixels: np.ndarray) -> np.ndarray:
+    """Pixels in the byte order of this machine."""
+    return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
+
+
+def _turned(pixels: np.ndarray, orientation: object, notes: list[str]) -> np.ndarray:
+    """Pixels [H, W, ...] as a view, turned by an orientation of EXIF, version 2.32, 4.6.5.1; as they are by others."""
+    if orientation not in (2, 3, 4, 5, 6, 7, 8):
+        return pixels
+    _add(notes, f"Turned the pictures as their orientation ({orientation}) says.")
+    if orientation >= 5:
+        pixels = np.swapaxes(pixels, 0, 1)
+    rows_reversed, columns_reversed = orientation in (3, 4, 7, 8), orientation in (2, 3, 6, 7)
+    return pixels[:: -1 if rows_reversed else 1, :: -1 if columns_reversed else 1]
+
+
+def _tiff_pages(path: Path, stream: BinaryIO) -> Pages:
+    import tifffile
+
+    logging.getLogger("tifffile").addHandler(_SILENT)  # it would print what the sentences here say
+    with _as_sentence(path.name):
+        tiff = tifffile.TiffFile(stream)
+        pages, notes = _frames_of(path, _chain(path, stream, tiff))
+        count = _stack_count(tiff) if len(pages) == 1 else 1
+    if count > 1:
+        images = _stack(path, stream, tiff, count, notes)
+    else:
+        images = _tiff_images(path, stream, pages, notes)
+    return Pages(count * len(pages), (pages[0].imagelength, pages[0].imagewidth), images, notes)
+
+
+def _chain(path: Path, stream: BinaryIO, tiff: TiffFile) -> list[TiffPage]:
+    """All pages; tifffile itself stops at a page that is not there, and goes round in a long circle."""
+    pages, offsets = [], set()
+    with contextlib.suppress(IndexError):
+        while True:
+            page = tiff.pages[len(pages)]
+            if page.offset in offsets:
+                raise InputError(
+                    f"The pages of {path.name} refer to each other in a circle; it is damaged: copy it again."
+                )
+            pages.append(page)
+            offsets.add(page.offset)
+    stream.seek(tiff.pages.next_page_offset)
+    if any(stream.read(tiff.tiff.offsetsize) or b"cut short"):
+        raise InputError(f"Page {len(pages) + 1} of {path.name} is not there; the file is cut short: copy it again.")
+    return pages
+
+
+def _frames_of(path: Path, pages: list[TiffPage]) -> tuple[list[TiffPage], list[str]]:
+    """The pages that are frames, the largest, and a note on others: reduced copies, masks and thumbnails."""
+    frames = [page for page in pages if not (page.is_reduced or page.is_mask)] or pages
+    size = max(((page.imagelength, page.imagewidth) for page in frames), key=lambda size: size[0] * size[1])
+    smaller = [page for page in frames if (page.imagelength, page.imagewidth) != size]
+    odd = [page for page in smaller if page.imagelength >= size[0] or page.imagewidth >= size[1]]
+    if odd or 2 * len(smaller) > len(frames):
+        other = (odd or smaller)[0]
+        raise InputError(
+            f"{path.name} has pages of {size[1]} x {size[0]} and of {other.imagewidth} x {other.imagelength} pixels; "
+            "all must be of one size."
+        )
+    frames = [page for page in frames if (page.imagelength, page.imagewidth) == size]
+    left_out = len(pages) - len(frames)
+    notes = [f"Left out {left_out} of {len(pages)} pages, which are thumbnails or masks."] if left_out else []
+    return frames, notes
+
+
+def _stack_count(tiff: TiffFile) -> int:
+    """How many frames an ImageJ stack has that lie behind each other in the one page of a file; 1 for other files."""
+    images = (tiff.imagej_metadata or {}).get("images", 1) if tiff.is_imagej else 1
+    page = tiff.pages[0]
+    is_one = isinstance(images, int) and len(tiff.pages) == 1 and _is_plain(page) and page.is_contiguous
+    return images if is_one else 1
+
+
+def _stack(path: Path, stream: BinaryIO, tiff: TiffFile, count: int, notes: list[str]) -> Iterator[np.ndarray]:
+    page = tiff.pages[0]
+    start = page.dataoffsets[0]
+    _require_bytes(path, start + count * page.nbytes)
+    for index in range(count):
+        stream.seek(start + index * page.nbytes)
+        pixels = np.frombuffer(stream.read(page.nbytes), page.dtype.newbyteorder(tiff.byteorder))
+        yield _finished(page, pixels.reshape(page.shape), notes)
+
+
+def _tiff_images(path: Path, stream: BinaryIO, pages: list[TiffPage], notes: list[str]) -> Iterator[np.ndarray]:
+    image = None
+    for page in pages:
+        compression = "no" if page.compression == 1 else getattr(page.compression, "name", page.compression)
+        with _as_sentence(
+            f"Page {page.index + 1} of {path.name} ({page.bitspersample} bits, {compression} compression)",
+            "it is damaged, cut short or of a kind that is not read: copy it again, or save it without compression",
+        ):
+            if _is_plain(page):
+                _require_whole(path, page)
+                pixels = _finished(page, page.asarray(maxworkers=1), notes)
+            else:
+                image = image or _opened(stream, "TiffImageFile")
+                image.seek(page.index)
+                pixels = _pixels(image, notes)
+                if pixels.dtype == np.uint8 and page.bitspersample == 16:
+                    _add(notes, _UPPER_BITS)
+                elif pixels.dtype != np.uint8 and page.photometric == 0:
+                    pixels = _inverted(pixels, notes)
+        yield pixels
+
+
+def _is_plain(page: TiffPage) -> bool:
+    """Whether the pixels lie in the file as numpy has them."""
+    whole_bytes = page.bitspersample in (8, 16, 32, 64) and page.dtype is not None
+    return page.compression == 1 and whole_bytes and page.photometric in (0, 1, 2) and page.axes in ("YX", "YXS", "SYX")
+
+
+def _finished(page: TiffPage, pixels: np.ndarray, notes: list[str]) -> np.ndarray:
+    """Pixels with their channels last, white the largest value, turned."""
+    if page.axes == "SYX":
+        pixels = np.moveaxis(pixels, 0, -1)
+    if page.photometric == 0:
+        pixels = _inverted(pixels, notes)
+    return _turned(_native(pixels), page.tags.valueof(_ORIENTATION), notes)
+
+
+def _inverted(pixels: np.ndarray, notes: list[str]) -> np.ndarray:
+    """Grey where zero is white as grey where zero is black; Pillow does it for 8 bits."""
+    _add(notes, "Inverted the greys, as zero is white in the file.")
+    return ~pixels if pixels.dtype.kind in "ui" else -pixels
+
+
+def _add(notes: list[str], note: str) -> None:
+    if note not in notes:
+        notes.append(note)
+
+
+def _require_whole(path: Path, page: TiffPage) -> None:
+    """Refuse a page whose pixels are not all there, which tifffile would fill up."""
+    if page.is_contiguous:
+        _require_bytes(path, page.dataoffsets[0] + page.nbytes)
+        return
+    _require_bytes(path, max(map(sum, zip(page.dataoffsets, page.databytecounts, strict=True))))
+    if sum(page.databytecounts) < page.nbytes:
+        raise InputError(f"{path.name} has too few bytes for the pixels of page {page.index + 1}; copy it again.")
+
+
+def _require_bytes(path: Path, needed: int) -> None:
+    held = path.stat().st_size
+    if needed > held:
+        raise InputError(f"{path.name} needs {needed} bytes and holds {held}; it is cut short: copy it again.")
+
+
+@contextlib.contextmanager
+def _as_sentence(
+    what: str, why: str = "it is damaged, cut short or of a kind that is not read: copy it again"
+) -> Iterator[None]:
+    """Turn whatever a library raises over the content of a file into one sentence."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns of details that are damaged
+            yield
+    except DualTrackError:
+        raise
+    except MemoryError as error:
+        raise OutOfMemoryError(
+            f"{what} needs more memory than there is; close other programs, or use smaller pictures."
+        ) from error
+    except Exception as error:
+        raise InputError(f"{what} cannot be read as an image; {why}.") from error
