@@ -168,8 +168,10 @@ class Sweep:
             raise InputError("The sweep holds tracking but no images; choose a recording with frames.")
 
     def window(self, start: int, stop: int) -> np.ndarray:
-        """Frames start to stop - 1 as an array [n, H, W] uint8, read now."""
-        return np.asarray(self.frames[start:stop])
+        """Frames start to stop - 1 as an array [n, H, W] uint8, read now, one row after the other in memory."""
+        images = np.asarray(self.frames[start:stop])
+        # An axis of one frame may keep a negative stride and counts as contiguous all the same; torch refuses it.
+        return images if images.flags.c_contiguous and min(images.strides) >= 0 else images.copy()
 
     def windows(self, size: int) -> Iterator[tuple[int, np.ndarray]]:
         """All frames in pieces of at most `size`: (index of the first, [n, H, W] uint8)."""

@@ -97,5 +97,4 @@ class _ChangedFrames:
             start, stop = self.shape[0] - stop, self.shape[0] - start
         images = np.asarray(self._source[start:stop])
         images = images[::-1] if self._backwards else images
-        # A copy in any case: torch takes no negative stride, which a single frame keeps in `np.ascontiguousarray`.
-        return (images[:, :, ::-1] if self._mirror else images).copy()
+        return images[:, :, ::-1] if self._mirror else images
