@@ -139,8 +139,10 @@ def _run_into(output: str, sweep: str, settings: RunSettings, console: Console) 
 def _summary(report: RunReport, target: Path) -> str:
     trajectory = report.trajectory
     rows = [("trajectory", f"{trajectory['path_length_mm']:.1f} mm path over {plural(trajectory['poses'], 'frame')}")]
-    if augmented := trajectory["source"].get("test_time_augmentation"):
-        rows.append(("augmentation", f"mean of the sweep {', '.join(augmented)}"))
+    if views := trajectory["source"].get("test_time_augmentation"):
+        left_out = trajectory["source"]["views_left_out"]
+        rows.append(("augmentation", f"mean of the sweep {', '.join(view for view in views if view not in left_out)}"))
+        rows.append(("views apart", f"{trajectory['source']['views_apart_mm']:.3g} mm on average"))
     if report.volume is not None:
         rows.append(("volume", _volume_text(report.volume)))
     if report.evaluation is not None:

@@ -75,7 +75,7 @@ class RunSettings:
     test_time_augmentation: Literal[1, 2, 4] = setting(
         1,
         help="run the network on the sweep as it is (1), mirrored as well (2), and both backwards as well (4), and "
-        "take the mean: steadier in-plane motion for two or four times the time",
+        "take the mean of those that agree: steadier in-plane motion for two or four times the time",
         group=NETWORK,
         option="tta",
     )

@@ -80,40 +80,70 @@ def estimate_trajectory(
         chunk_frames: frames through the trunk at a time; the result does not depend on it beyond rounding. Halved and
             tried again when the device runs out of memory.
         test_time_augmentation: how often the network runs: 1, on the sweep as it is; 2, mirrored left to right as well;
-            4, both of them backwards as well. Motions are means of all runs, which cancels part of the random error.
+            4, both of them backwards as well. Motions are means of the views that do not contradict each other
+            (:func:`~DualTrackCore.tracking.test_time_augmentation.agreement`), which cancels part of the random error.
         progress: receives `Stage.NETWORK` (frames) and `Stage.ATTENTION` (windows); the detail is the name of the
             augmentation.
         cancelled: asked between chunks.
 
     Returns:
         Trajectory of all frames, frame0_from_image in mm, accumulated in float64; its provenance holds the model, the
-        device, the settings used and a list of warnings.
+        device, the settings used and a list of warnings; after test-time augmentation also its views, those left out
+        and how far apart they lie (`views_apart_mm`).
 
     Raises:
         InputError: no images, fewer than two frames, unknown spacing, an option out of range.
         OutOfMemoryError: one frame at a time is still too much for the device.
         Cancelled: the caller asked to stop.
     """
-    others, reporter = (), Reporter(progress, cancelled)
-    if test_time_augmentation != 1 or isinstance(test_time_augmentation, bool):
-        from DualTrackCore.tracking.test_time_augmentation import augmentations
+    reporter = Reporter(progress, cancelled)
+    options = {"device": device, "precision": precision, "chunk_frames": chunk_frames}
+    names, motions, provenance = motions_of_views(sweep, model, test_time_augmentation, reporter, **options)
+    if len(names) > 1:
+        from DualTrackCore.tracking.test_time_augmentation import agreement, contradiction
 
-        others = augmentations(test_time_augmentation)
-    head = partial(poses_in_windows, model.network)
-    global_frames = model.network.global_frames(len(sweep))
-    options = {"device": device, "precision": precision, "chunk_frames": chunk_frames, "global_frames": global_frames}
-    parameters, provenance = run_network(sweep, model, head, reporter=reporter, **options)
-    if others:
-        runs = [parameters]
-        for other in others:
-            detailed = reporter.with_detail(other.name)
-            changed, _ = run_network(other.apply(sweep), model, head, reporter=detailed, **options)
-            runs.append(parameters_from_matrices(other.undo(matrices_from_parameters(changed))))
-        parameters = np.mean(runs, axis=0)
-        provenance = {**provenance, "test_time_augmentation": ["as it is", *(other.name for other in others)]}
+        agrees, apart_mm = agreement(motions, sweep)
+        left_out = [name for name, kept in zip(names, agrees, strict=True) if not kept]
+        facts = {"test_time_augmentation": names, "views_left_out": left_out, "views_apart_mm": apart_mm}
+        messages = [contradiction(left_out, len(names), apart_mm)] if left_out else []
+        provenance = {**provenance, **facts, "warnings": [*messages, *provenance["warnings"]]}
+        motions = motions[agrees]
     for message in provenance["warnings"]:
         warnings.warn(message, TrackingWarning, stacklevel=2)
-    return Trajectory.from_parameters(parameters, provenance)
+    return Trajectory.from_parameters(np.mean(motions, axis=0), provenance)
+
+
+def motions_of_views(
+    sweep: Sweep, model: Model, count: int, reporter: Reporter, **options: object
+) -> tuple[list[str], np.ndarray, dict[str, object]]:
+    """The motions that the network finds in each view of a sweep.
+
+    Args:
+        sweep, model: as in :func:`estimate_trajectory`.
+        count: of views: its `test_time_augmentation`.
+        reporter: receives `Stage.NETWORK` (frames) and `Stage.ATTENTION` (windows), with the name of the view.
+        options: device, precision and chunk_frames, as there.
+
+    Returns:
+        Names of the views, the first of the sweep as it is; motions [count, N - 1, 6] of the sweep (mm and degrees),
+        whichever view they were found in; and the provenance of the first.
+
+    Raises:
+        InputError, OutOfMemoryError, Cancelled: as in :func:`estimate_trajectory`.
+    """
+    others = ()
+    if count != 1 or isinstance(count, bool):
+        from DualTrackCore.tracking.test_time_augmentation import augmentations
+
+        others = augmentations(count)
+    head = partial(poses_in_windows, model.network)
+    options["global_frames"] = model.network.global_frames(len(sweep))
+    own, provenance = run_network(sweep, model, head, reporter=reporter, **options)
+    motions = [own]
+    for view in others:
+        found, _ = run_network(view.apply(sweep), model, head, reporter=reporter.with_detail(view.name), **options)
+        motions.append(parameters_from_matrices(view.undo(matrices_from_parameters(found))))
+    return ["as it is", *(view.name for view in others)], np.array(motions), provenance
 
 
 def run_network(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from DualTrackCore.errors import InputError
 from DualTrackCore.sweep import FrameSource, Sweep
-from DualTrackCore.trajectory import invert_rigid
+from DualTrackCore.trajectory import accumulate, invert_rigid, matrices_from_parameters
 
 #: Conjugating with it mirrors x: what a left-right flip of the images does to poses.
 MIRROR = np.diag([-1.0, 1.0, 1.0, 1.0])
@@ -82,6 +83,53 @@ def augmentations(count: int) -> tuple[Augmentation, ...]:
     if count not in AUGMENTATION_COUNTS or isinstance(count, bool):
         raise InputError(f"The test-time augmentation is {count!r}; choose {', '.join(map(str, AUGMENTATION_COUNTS))}.")
     return _OTHERS[: count - 1]
+
+
+def agreement(motions: np.ndarray, sweep: Sweep) -> tuple[np.ndarray, float]:
+    """Which views of a sweep are believed, by where they place its frames over the whole sweep.
+
+    Two views contradict each other where they place the frames farther apart than one of them moves them at all: if one
+    is right, no motion would be a better estimate than the other, and in their mean opposite motions cancel. The usual
+    reason is the direction along the sweep, which speckle alone does not show. Believed is the largest group of views
+    without a contradiction if it holds more than half of them; else the view of the sweep as it is decides, with the
+    largest group that it is in. Of equal groups the one with that view counts, then the one that lies closest together.
+
+    Args:
+        motions: [V, N - 1, 6], mm and degrees, the first as found in the sweep as it is.
+        sweep: all motions are its own; the distances are those of the corners of its frames.
+
+    Returns:
+        [V] bool, the views to believe; and how far apart all views lie, mm: the mean over pairs, frames and corners.
+    """
+    count, (height, width) = len(motions), sweep.frame_size
+    pixels = [(0, width - 1, 0, width - 1), (0, 0, height - 1, height - 1), (0, 0, 0, 0), (1, 1, 1, 1)]
+    corners_mm = sweep.image_from_pixel @ np.array(pixels)
+    placed = [accumulate(matrices_from_parameters(view)) @ corners_mm for view in motions]
+    apart = np.array([[_mean_distance(one, other) for other in placed] for one in placed])
+    moved = np.array([_mean_distance(one, one[:1]) for one in placed])
+    agrees = apart <= np.minimum(moved, moved[:, None])
+
+    def worth(group: tuple[int, ...]) -> tuple[int, bool, float]:
+        decides = 0 in group or 2 * len(group) > count
+        return len(group) * decides, 0 in group, -apart[np.ix_(group, group)].sum()
+
+    groups = (group for size in range(1, count + 1) for group in itertools.combinations(range(count), size))
+    best = max((group for group in groups if agrees[np.ix_(group, group)].all()), key=worth)
+    return np.isin(np.arange(count), best), float(apart.sum() / max(count * (count - 1), 1))
+
+
+def _mean_distance(one: np.ndarray, other: np.ndarray) -> float:
+    """Mean distance of points [N, 4, P] from others."""
+    return float(np.linalg.norm(one - other, axis=1).mean())
+
+
+def contradiction(left_out: list[str], count: int, apart_mm: float) -> str:
+    """The sentence for views that were left out of `count`, by their names."""
+    return (
+        f"The views of the sweep contradict each other ({apart_mm:.1f} mm apart on average): "
+        f"{count - len(left_out)} of {count} were averaged and {', '.join(left_out)} left out. The direction of the "
+        "motion is uncertain; do not rely on this trajectory without a check."
+    )
 
 
 class _ChangedFrames:
