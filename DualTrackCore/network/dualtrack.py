@@ -9,7 +9,8 @@ Modules nest so that the state dict has the published names; the levels called `
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -104,6 +105,9 @@ class DualTrack(nn.Module):
         global_widths, global_stem, global_blocks: as for the local trunk; for "dualtrack-resnet18" only.
         hidden, heads, mlp, global_layers, fusion_layers: the global and fusion transformers.
         dropout: in training, in the temporal, global and fusion transformers.
+
+    Raises:
+        InputError: a size that no network has.
     """
 
     def __init__(
@@ -138,8 +142,7 @@ class DualTrack(nn.Module):
         self.arguments = {
             k: list(v) if isinstance(v, Sequence) and not isinstance(v, str) else v for k, v in arguments.items()
         }
-        if crop_size % (2 * TRUNK_STRIDE):
-            raise InputError(f"The crop size is {crop_size}; it must be a multiple of {2 * TRUNK_STRIDE} pixels.")
+        _require_possible(arguments)
         self.crop_size, self.global_size, self.global_every = crop_size, global_size, global_every
         self.positions = positions
         trunk = Trunk(local_widths, local_stem, local_blocks, temporal=True)
@@ -211,3 +214,21 @@ class DualTrack(nn.Module):
             Relative poses [B, N - 1, 6], mm and degrees.
         """
         return self.poses_from_features(self.local(local_images), self.global_encoder.image_features(global_images))
+
+
+def _require_possible(arguments: Mapping[str, Any]) -> None:
+    """Raise for sizes with which a network can be built that fails, or gives no numbers, once a sweep comes."""
+    for name, values in arguments.items():
+        for value in values if isinstance(values, Sequence) else (values,):
+            if name not in ("dropout", "global_backbone") and (
+                isinstance(value, bool) or not isinstance(value, int) or value < 1
+            ):
+                raise InputError(f"{name} is {values!r}; expected whole numbers of at least 1.")
+    if arguments["crop_size"] % (2 * TRUNK_STRIDE):
+        limit = 2 * TRUNK_STRIDE
+        raise InputError(f"The crop size is {arguments['crop_size']}; it must be a multiple of {limit} pixels.")
+    if arguments["global_every"] >= arguments["positions"]:
+        raise InputError(
+            f"global_every is {arguments['global_every']}; it must be below positions, the {arguments['positions']} "
+            "frames that are seen at a time."
+        )

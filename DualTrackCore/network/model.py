@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from DualTrackCore.errors import CheckpointError, DualTrackError
+from DualTrackCore.errors import CheckpointError
 from DualTrackCore.files import file_sha256, replacing
 from DualTrackCore.network.catalogue import (
     CARD_KEY,
@@ -87,10 +87,10 @@ def load_model(
         card: the card or its JSON file; by default the one inside the file, else the one beside it.
         fallback: the card where there is none of these; by default that of the published model of that name, else that
             of unknown weights of the published network.
-        positions: resize the tables to this many frames at a time (exact for sweeps that fit before and after).
+        positions: shorten the tables to this many frames at a time (exact for sweeps that fit in them).
 
     Raises:
-        CheckpointError: not installed, damaged, unsafe, or of another network.
+        CheckpointError: not installed, damaged, unsafe, of another network, or `positions` beyond the tables.
     """
     path = Path(name_or_path)
     if not os.path.isfile(name_or_path):  # unlike Path.is_file it takes names that no file can have
@@ -100,9 +100,15 @@ def load_model(
     if isinstance(card, str | Path):
         card = read_card(Path(card))
     card = card or inner_card or read_card_beside(path) or fallback or ModelCard(name=path.stem)
-    card = replace(card, architecture={**card.architecture, "positions": positions_of(tensors) or 1024})
+    longest = positions_of(tensors) or 1024
+    card = replace(card, architecture={**card.architecture, "positions": longest})
     if positions is not None:
         tensors = resize_positions(tensors, positions)
+        if positions > longest:
+            raise CheckpointError(
+                f"positions is {positions}, but the tables of {path.name} were trained for {longest} frames at a time; "
+                "longer sweeps are tracked in windows, and a recipe can train longer tables."
+            )
         card = replace(card, architecture={**card.architecture, "positions": positions})
     network = build_network(card)
     load_weights(network, tensors, path.name)
@@ -117,10 +123,9 @@ def build_network(card: ModelCard) -> DualTrack:
     """
     try:
         return DualTrack(**card.architecture)
-    except DualTrackError:
-        raise
     except (TypeError, ValueError, ArithmeticError, RuntimeError, MemoryError) as error:
-        raise CheckpointError(f"The model card {card.name!r} describes no network of this version: {error}.") from None
+        reason = str(error).rstrip(".")
+        raise CheckpointError(f"The model card {card.name!r} describes no network of this version: {reason}.") from None
 
 
 def save_model(network: DualTrack, card: ModelCard, path: str | Path) -> Path:
@@ -231,7 +236,7 @@ def resize_positions(tensors: Mapping[str, Tensor], positions: int) -> dict[str,
     """Return weights for another number of frames at a time; the output on sweeps that fit both does not change.
 
     Distance tables stay centred on distance 0 and position rows keep their index. New entries are zero; sweeps that
-    use them need a fine-tuned model.
+    use them need a fine-tuned model, so only training makes tables longer.
 
     Raises:
         CheckpointError: no position table, or no sensible number of positions.
@@ -291,7 +296,8 @@ def require_match(
         network, remedy: for the message.
 
     Raises:
-        CheckpointError: names the keys that are missing, unknown, of another shape, or not finite.
+        CheckpointError: names the keys that are missing, unknown, of another shape, not finite, or below zero where
+            they are variances.
     """
     shapes = [
         f"{k} {tuple(v.shape)} instead of {tuple(expected[k].shape)}"
@@ -303,6 +309,8 @@ def require_match(
         raise CheckpointError(f"{where} is not a checkpoint of {network}: tensors {'; '.join(problems)}{remedy}.")
     if broken := [k for k, v in tensors.items() if not torch.isfinite(v).all()]:
         raise CheckpointError(f"{where} holds numbers that are not finite in {some_keys(broken)}; fetch it again.")
+    if below := [k for k, v in tensors.items() if k.endswith("running_var") and (v < 0).any()]:
+        raise CheckpointError(f"{where} holds variances below zero in {some_keys(below)}; fetch it again.")
 
 
 def some_keys(keys: list[str], most: int = 3) -> str:

@@ -77,17 +77,24 @@ def test_the_number_of_positions_is_read_off_the_tensors(tmp_path):
     assert load_model(tmp_path / "weights.pt", card=ModelCard(architecture=TINY)).network.positions == 96
 
 
-def test_longer_tables_leave_sweeps_that_fitted_before_unchanged(tmp_path, model, state):
-    torch.save(state, tmp_path / "weights.pt")
-    longer = load_model(tmp_path / "weights.pt", card=model.card, positions=200)
-    assert longer.network.positions == 200
-    torch.testing.assert_close(outputs(longer.network, 64), outputs(model.network, 64), atol=1e-6, rtol=1e-5)
+def test_longer_tables_leave_sweeps_that_fitted_before_unchanged(model, state):
+    longer = DualTrack(**{**TINY, "positions": 200})
+    load_weights(longer, resize_positions(state, 200), "weights.pt")
+    torch.testing.assert_close(outputs(longer, 64), outputs(model.network, 64), atol=1e-6, rtol=1e-5)
 
 
-def test_shortened_tables_leave_sweeps_that_still_fit_unchanged(state, model):
-    short = DualTrack(**{**TINY, "positions": 32})
-    load_weights(short, resize_positions(state, 32), "weights.pt")
-    torch.testing.assert_close(outputs(short), outputs(model.network))
+def test_no_model_tracks_with_entries_that_nobody_trained(tmp_path, model):
+    path = save_model(model.network, model.card, tmp_path / "tiny.safetensors")
+    assert load_model(path, positions=64).network.positions == 64
+    with pytest.raises(CheckpointError, match=r"positions is 65.*tiny\.safetensors were trained for 64 frames"):
+        load_model(path, positions=65)
+
+
+def test_shortened_tables_leave_sweeps_that_still_fit_unchanged(tmp_path, model):
+    path = save_model(model.network, model.card, tmp_path / "tiny.safetensors")
+    short = load_model(path, positions=32)
+    assert (short.network.positions, short.card.architecture["positions"]) == (32, 32)
+    torch.testing.assert_close(outputs(short.network), outputs(model.network))
 
 
 @pytest.mark.parametrize("positions", [10**9, 0, 100.5, "200"])
@@ -115,6 +122,10 @@ def test_unused_heads_may_be_missing_or_of_any_shape(model, state):
             r"1 of another shape \(head\.fc\.bias \(7,\) instead of \(6,\)\)",
         ),
         (lambda s: s["head.fc.bias"].fill_(float("nan")), r"not finite in head\.fc\.bias"),
+        (
+            lambda s: s["local_encoder.0.backbone.module.backbone.module.backbone.stem.1.running_var"][1].fill_(-1e-6),
+            r"variances below zero in local_encoder.*stem\.1\.running_var",
+        ),
     ],
 )
 def test_a_mismatch_is_one_sentence_that_names_the_keys(state, spoil, sentence):
@@ -204,7 +215,19 @@ def test_a_wrong_card_is_refused_with_its_reason(text, sentence):
         ModelCard.from_json(text, "card.json")
 
 
-@pytest.mark.parametrize("architecture", [{"wings": 2}, {"hidden": "wide"}, {"heads": 0}, {"hidden": 10**12}])
+@pytest.mark.parametrize(
+    "architecture",
+    [
+        {"wings": 2},
+        {"hidden": "wide"},
+        {"heads": 0},
+        {"hidden": 10**12},
+        {"crop_size": 100},
+        {"global_widths": [4, 6, 8, 0]},
+        *({"global_every": value} for value in (0, -16, 16.0, "16", True, None)),
+        {"positions": 16, "global_every": 16},  # of whose windows no two would overlap
+    ],
+)
 def test_a_card_that_describes_no_network_is_refused(architecture):
     with pytest.raises(CheckpointError, match="describes no network of this version"):
         build_network(ModelCard(name="future", architecture=architecture))
