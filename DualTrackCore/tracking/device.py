@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Literal
 
@@ -24,6 +25,12 @@ _MOST_BF16_ERROR = 0.03
 _DEFAULT_CHUNK = 16
 #: Activation bytes that one frame needs at the published size (256-pixel crop, 64 channels in stage 1).
 _PUBLISHED_FRAME_BYTES = 48e6
+#: What allocators say: of torch (CUDA, MPS, CPU), of the CUDA driver, cuDNN, cuBLAS and their like, and of C++.
+_NO_MEMORY = re.compile(
+    r"out[ _]of[ _]memory|(can't|cannot|failed to|unable to) allocate|not enough memory|alloc(ation)?_?failed"
+    r"|error_?memory_?allocation|bad_?alloc",
+    re.IGNORECASE,
+)
 
 
 def choose_device(device: str | torch.device = "auto") -> torch.device:
@@ -110,11 +117,10 @@ def choose_chunk(chunk_frames: int | str, network: DualTrack, device: torch.devi
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether torch failed because no memory was left; on the CPU and on MPS it says so in a plain RuntimeError."""
+    """Whether torch failed because no memory was left; all but CUDA's own allocator say so in a plain RuntimeError."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    text = str(error).lower()
-    return isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
+    return isinstance(error, RuntimeError) and _NO_MEMORY.search(str(error)) is not None
 
 
 def release_memory(device: torch.device) -> None:
