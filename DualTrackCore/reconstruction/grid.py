@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import os
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +13,7 @@ import numpy as np
 
 from DualTrackCore.errors import InputError, OutputError
 from DualTrackCore.files import replacing
+from DualTrackCore.memory import format_bytes
 
 if TYPE_CHECKING:
     import SimpleITK
@@ -26,8 +24,6 @@ VOLUME_SUFFIXES = (".nrrd", ".mha", ".mhd", ".nii.gz", ".nii")
 BYTES_A_VOXEL = 14
 #: Largest departure of the axes from orthonormality: six-digit matrices from files pass.
 AXES_TOLERANCE = 1e-5
-#: Assumed where the system gives no figure.
-UNKNOWN_MEMORY_BYTES = 4 * 1024**3
 #: Part of the available memory that a volume may take.
 DEFAULT_FRACTION = 0.5
 
@@ -161,32 +157,6 @@ def _finite_array(values: object, shape: tuple[int, ...], what: str) -> np.ndarr
         raise InputError(f"The {what} has shape {array.shape}; expected {shape} finite numbers.")
     array.flags.writeable = False
     return array
-
-
-def available_memory_bytes() -> int:
-    """Return the physical memory available now, bytes; all installed memory where the system gives no other figure."""
-    if sys.platform == "win32":
-        # MEMORYSTATUSEX is 64 bytes: its length in the first four, the available physical memory in the third eight.
-        status = (ctypes.c_ulonglong * 8)(64)
-        measured = ctypes.windll.kernel32.GlobalMemoryStatusEx(ctypes.byref(status))
-        return status[2] if measured else UNKNOWN_MEMORY_BYTES
-    with contextlib.suppress(OSError, ValueError, IndexError):  # only Linux has the file
-        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, OSError, ValueError):
-        return UNKNOWN_MEMORY_BYTES
-
-
-def format_bytes(count: float) -> str:
-    """Return a number of bytes as text: '3.4 GB'."""
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:.3g} TB" if count < 1e6 else f"{count:.1e} TB"
 
 
 @dataclass(frozen=True, eq=False)

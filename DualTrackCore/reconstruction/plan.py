@@ -9,13 +9,12 @@ from typing import Literal
 import numpy as np
 
 from DualTrackCore.errors import InputError
+from DualTrackCore.memory import available_memory_bytes, format_bytes
 from DualTrackCore.reconstruction.area import Fan, finite_numbers, resolved_area, select_pixels
 from DualTrackCore.reconstruction.grid import (
     BYTES_A_VOXEL,
     DEFAULT_FRACTION,
     VoxelGrid,
-    available_memory_bytes,
-    format_bytes,
     validated_voxel_spacing,
 )
 from DualTrackCore.sweep import Sweep

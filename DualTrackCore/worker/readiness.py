@@ -13,7 +13,7 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from DualTrackCore.errors import InputError
-from DualTrackCore.reconstruction.grid import available_memory_bytes, format_bytes
+from DualTrackCore.memory import available_memory_bytes, format_bytes
 from DualTrackCore.version import __version__
 from DualTrackCore.worker.protocol import PROTOCOL
 

@@ -1,0 +1,181 @@
+"""How much memory there is: one budget, in bytes, that readers, tracking, reconstruction and the worker ask.
+
+It is the least of what the machine has available, what the limits of the control groups of this process (containers,
+batch systems) and of its address space (`ulimit -v`) leave, and what the user allows (:func:`memory_limit`), minus what
+this process holds already.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+import re
+import sys
+from collections.abc import Iterator
+from contextvars import ContextVar
+from importlib import import_module
+from pathlib import Path
+
+from DualTrackCore.errors import OutOfMemoryError
+
+#: Assumed where the system gives no figure.
+UNKNOWN_MEMORY_BYTES = 4 * 1024**3
+
+_PROC, _CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")
+
+#: Files of a control group: its limits, what it holds, and how its statistics name the part that is only cached files.
+_CGROUP_2 = (("memory.max", "memory.high"), "memory.current", "inactive_file")
+_CGROUP_1 = (("memory.limit_in_bytes",), "memory.usage_in_bytes", "total_inactive_file")
+
+_WORDS = re.compile(r"out of memory|(cannot|can't|unable to) allocate|allocation failed|bad_alloc|MemoryError", re.I)
+
+_allowed: ContextVar[int | None] = ContextVar("allowed", default=None)
+
+
+@contextlib.contextmanager
+def memory_limit(gigabytes: float | None) -> Iterator[None]:
+    """Let this process hold at most so many GB (1e9 bytes) in the block; None changes nothing."""
+    if gigabytes is None:
+        yield
+        return
+    token = _allowed.set(int(gigabytes * 1e9))
+    try:
+        yield
+    finally:
+        _allowed.reset(token)
+
+
+def available_memory_bytes() -> int:
+    """Memory that may be taken now, bytes, at least 0."""
+    figures = [_machine_bytes(), *_cgroup_bytes(), *_address_space_bytes()]
+    allowed = _allowed.get()
+    if allowed is not None:
+        figures.append(allowed - held_memory_bytes())
+    return max(min(figures), 0)
+
+
+def require_memory(needed: int, what: str) -> None:
+    """Raise :class:`OutOfMemoryError` where `what` (the beginning of the sentence) needs more bytes than there are."""
+    available = available_memory_bytes()
+    if needed > available:
+        raise OutOfMemoryError(
+            f"{what} needs {format_bytes(needed)} of memory and {format_bytes(available)} may be taken; close other "
+            "programs, allow more (--memory), or use a shorter or smaller clip."
+        )
+
+
+def is_out_of_memory(error: BaseException | None) -> bool:
+    """Whether an error, or one that caused it, says that memory ran out; libraries say so in errors of many kinds."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
+            return True
+        if isinstance(error, OSError | RuntimeError) and _WORDS.search(str(error)):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+@contextlib.contextmanager
+def naming_memory(what: str) -> Iterator[None]:
+    """Turn errors that say that memory ran out into :class:`OutOfMemoryError`; `what` is the beginning of a sentence.
+
+    It stands inside of what turns the errors of a library into "damaged".
+    """
+    try:
+        yield
+    except OutOfMemoryError:
+        raise
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        raise OutOfMemoryError(
+            f"{what} needs more memory than the {format_bytes(available_memory_bytes())} that may be taken; close "
+            "other programs, allow more (--memory), or use a shorter or smaller clip."
+        ) from error
+
+
+def held_memory_bytes() -> int:
+    """Memory that this process holds now, bytes; its peak where the system says no more, 0 where it says nothing."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        return int((_PROC / "self/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    with contextlib.suppress(ImportError):
+        return import_module("psutil").Process().memory_info().rss
+    with contextlib.suppress(ImportError):
+        resource = import_module("resource")
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024
+    return 0
+
+
+def format_bytes(count: float) -> str:
+    """Return a number of bytes as text: '3.4 GB'."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} TB" if count < 1e6 else f"{count:.1e} TB"
+
+
+def _machine_bytes() -> int:
+    """Physical memory that is available now; all installed memory where the system gives no other figure."""
+    if sys.platform == "win32":
+        # MEMORYSTATUSEX is 64 bytes: its length in the first four, the available physical memory in the third eight.
+        status = (ctypes.c_ulonglong * 8)(64)
+        measured = ctypes.windll.kernel32.GlobalMemoryStatusEx(ctypes.byref(status))
+        return status[2] if measured else UNKNOWN_MEMORY_BYTES
+    with contextlib.suppress(OSError, ValueError, IndexError):  # only Linux has the file
+        for line in (_PROC / "meminfo").read_text(encoding="ascii").splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    with contextlib.suppress(ImportError):
+        return import_module("psutil").virtual_memory().available
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        return UNKNOWN_MEMORY_BYTES
+
+
+def _cgroup_bytes() -> Iterator[int]:
+    """What the limit of each control group around this process leaves."""
+    try:
+        lines = (_PROC / "self/cgroup").read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError):
+        return
+    for line in lines:
+        _, controllers, inner = [*line.split(":", 2), "", ""][:3]
+        if controllers == "":
+            mount, files = _CGROUPS, _CGROUP_2
+        elif "memory" in controllers.split(","):
+            mount, files = _CGROUPS / "memory", _CGROUP_1
+        else:
+            continue
+        group = mount / inner.lstrip("/")
+        # In a container the names inside and outside may differ; the mount itself is the group of the container then.
+        for folder in {mount, group, *(parent for parent in group.parents if mount in parent.parents)}:
+            yield from _left_in_group(folder, *files)
+
+
+def _left_in_group(folder: Path, limits: tuple[str, ...], usage: str, cached: str) -> Iterator[int]:
+    def number(name: str) -> int:
+        return int((folder / name).read_text(encoding="ascii"))
+
+    for limit in limits:
+        with contextlib.suppress(OSError, ValueError):  # no such group, or the limit is "max"
+            held = number(usage)
+            with contextlib.suppress(OSError):
+                statistics = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+                held -= int(statistics.get(cached, 0))  # given back as soon as it is needed
+            yield number(limit) - held
+
+
+def _address_space_bytes() -> Iterator[int]:
+    with contextlib.suppress(ImportError, AttributeError, OSError, ValueError, IndexError):
+        resource = import_module("resource")
+        limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+        if limit != resource.RLIM_INFINITY:
+            taken = int((_PROC / "self/statm").read_text(encoding="ascii").split()[0]) * os.sysconf("SC_PAGE_SIZE")
+            yield limit - taken
