@@ -46,5 +46,9 @@ class OutOfMemoryError(DualTrackError, MemoryError):
     """The device has too little memory even for the smallest piece of work; the message names a way out."""
 
 
+class SweepWarning(UserWarning):
+    """Something about the frames of a sweep is doubtful; the message says what and how to avoid it."""
+
+
 class Cancelled(DualTrackError):
     """The caller asked to stop; nothing half-written is left behind."""

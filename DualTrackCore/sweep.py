@@ -37,7 +37,7 @@ class Sweep:
         tracked: the trajectory that a tracker measured, or None.
         skew_deg: departure of the pixel axes from a right angle; non-zero only for a measured affine calibration.
         provenance: source file, format, what was converted: plain values, written into reports. Frames that come from
-            the simulation have `simulated: True` here.
+            the simulation have `simulated: True` here, and what is doubtful about the frames is under `warnings`.
     """
 
     frames: np.ndarray | FrameSource
@@ -79,29 +79,35 @@ class Sweep:
         *,
         spacing_mm: float | tuple[float, float] | None = None,
         frame_rate_hz: float | None = None,
+        grey_range: tuple[float, float] | None = None,
     ) -> Sweep:
         """A sweep of frames that are in memory.
 
         Args:
             frames: [N, H, W] grey or [N, H, W, 3 or 4] colour, rows along the beam, first row near the probe. uint8 is
-                taken as it is; colour becomes grey, and other types are scaled so that the smallest value becomes 0 and
-                the largest 255 (:func:`~DualTrackCore.grey.to_grey_uint8`). `provenance` says what was converted.
+                taken as it is, and colour becomes grey. Other types are scaled by `grey_range`, or without it: whole
+                numbers of which nearly all are 0 to 255 are taken as they are, other whole numbers are scaled by the
+                range of their type, and real numbers by their least and greatest value, with a warning
+                (:mod:`DualTrackCore.grey`). `provenance` says what was converted.
             spacing_mm: pixel size in mm: one number, or (across columns, down rows); None where unknown.
             frame_rate_hz: frames a second; None where unknown.
+            grey_range: values that become black (0) and white (255), such as (0, 4095) for 12 bits; not for uint8.
 
         Raises:
             InputError: another shape, pixels that are no finite numbers, a spacing or frame rate out of range.
         """
-        from DualTrackCore.grey import to_grey_uint8
+        from DualTrackCore.grey import doubts, to_grey_uint8
 
         array = np.asarray(frames)
-        grey, notes = to_grey_uint8(array, colour_axis=3 if array.ndim == 4 else None)
+        if grey_range is not None and not (np.isfinite(grey_range).all() and np.diff(grey_range) > 0):
+            raise InputError(f"The grey range {grey_range!r} is not two numbers, the second above the first.")
+        grey, notes = to_grey_uint8(array, colour_axis=3 if array.ndim == 4 else None, declared=grey_range)
         times = None
         if frame_rate_hz is not None:
             if not isinstance(frame_rate_hz, int | float | np.number) or not 0 < frame_rate_hz < np.inf:
                 raise InputError(f"The frame rate {frame_rate_hz!r} is out of range; it must be a number above 0 Hz.")
             times = np.arange(len(grey)) / float(frame_rate_hz)
-        provenance = {"format": "array", "conversions": notes}
+        provenance = {"format": "array", "conversions": notes, **doubts(notes)}
         if spacing_mm is not None:
             provenance["spacing_source"] = "user"
         return cls(grey, spacing_mm, times, provenance=provenance)

@@ -5,6 +5,7 @@ Formats are told apart by content on reading and by suffix on writing.
 
 from __future__ import annotations
 
+import warnings
 from importlib import import_module
 from os import PathLike
 from pathlib import Path
@@ -13,8 +14,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from DualTrackCore.errors import InputError
+from DualTrackCore.errors import DualTrackError, InputError, SweepWarning
 from DualTrackCore.lazy import lazy_exports
+from DualTrackCore.memory import naming_memory
 from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter
 from DualTrackCore.sweep import Sweep, validated_spacing
 from DualTrackCore.trajectory import Trajectory
@@ -60,7 +62,12 @@ def load_sweep(
 
     Raises:
         InputError: nothing there, no known format, damaged content, contradicting sizes.
+        OutOfMemoryError: the memory does not suffice for a frame.
+        OutputError: no room for the temporary file of frames that have to be unpacked.
         MissingDependencyError: the format needs an optional package.
+
+    Warns:
+        SweepWarning: something about the frames is doubtful, such as a range of grey that nobody declared.
     """
     if not str(path):
         raise InputError("The name of the sweep is empty; give a file or a folder.")
@@ -73,9 +80,15 @@ def load_sweep(
         calibration = read_calibration(calibration)
     spacing_mm = validated_spacing(spacing_mm)
     try:
-        return _reader(path).read(path, calibration=calibration, spacing_mm=spacing_mm)
+        with naming_memory(f"Reading {path.name}"):
+            sweep = _reader(path).read(path, calibration=calibration, spacing_mm=spacing_mm)
+    except DualTrackError:
+        raise
     except OSError as error:
         raise InputError(f"Cannot read {path}: {error.strerror or error}.") from error
+    for doubt in sweep.provenance.get("warnings", ()):
+        warnings.warn(doubt, SweepWarning, stacklevel=2)
+    return sweep
 
 
 def save_sweep(

@@ -18,6 +18,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from DualTrackCore.errors import InputError
+from DualTrackCore.grey import doubts
 from DualTrackCore.sweep import FrameSource, Sweep, validated_spacing
 
 #: Largest size of a calibration file: PLUS configurations have some kilobytes.
@@ -229,6 +230,7 @@ class PixelSize:
             "conversions": [*notes, *self.notes],
             "spacing_source": self.source,
             "calibration": self.calibration,
+            **doubts(notes),
             **(facts or {}),
         }
         return Sweep(frames, self.spacing_mm, skew_deg=self.skew_deg, provenance=provenance, **fields)

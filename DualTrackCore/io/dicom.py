@@ -1,20 +1,27 @@
 """Ultrasound clips in DICOM: multi-frame or single-frame images with region calibration.
 
-Tags and codes are those of DICOM PS3.3, US Region Calibration (C.8.5.5), Cine (C.7.6.5) and Image Pixel modules.
+Tags and codes are those of DICOM PS3.3, US Region Calibration (C.8.5.5), Cine (C.7.6.5), Image Pixel and VOI LUT
+(C.11.2) modules.
+
+Pixels stay in the file; frames are decoded once, one by one, and :func:`~DualTrackCore.grey.grey_clip` keeps their
+grey: decoders go forwards, and each frame is counted and checked before any work begins.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import io
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from DualTrackCore.errors import InputError
+from DualTrackCore.errors import DualTrackError, InputError
 from DualTrackCore.grey import grey_clip
 from DualTrackCore.io.calibration import choose_pixel_size
 from DualTrackCore.io.sequence_parts import require_plausible_clip
+from DualTrackCore.memory import naming_memory
+from DualTrackCore.pixels import WindowSource
 from DualTrackCore.sweep import Sweep, validated_spacing
 
 if TYPE_CHECKING:
@@ -29,6 +36,9 @@ _DIRECTORY = "1.2.840.10008.1.3.10"
 
 #: Codes of the US Region Calibration module.
 _REGION_2D, _REGION_TISSUE, _UNIT_CM = 1, 1, 3
+
+#: Elements above this size stay in the file until they are asked for.
+_DEFERRED_BYTES = 1 << 20
 
 #: Grey and colour, as PhotometricInterpretation names them.
 _PIXEL_KINDS = ("MONOCHROME1", "MONOCHROME2", "RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT", "PALETTE COLOR")
@@ -47,12 +57,13 @@ def read(path: Path, *, calibration: Path | np.ndarray | None, spacing_mm: tuple
     """
     dataset = _dataset(path)
     try:
-        _require_readable(path, dataset)
-        region, notes = _tissue_region(dataset)
-        frames, pixel_notes = _grey_frames(path, dataset, region)
-        timestamps, time_notes = _timestamps(dataset, len(frames))
-        in_file = _spacing(dataset, region)
-    except InputError:
+        with naming_memory(f"Reading {path.name}"):
+            _require_readable(path, dataset)
+            region, notes = _tissue_region(dataset)
+            frames, pixel_notes = _grey_frames(path, dataset, region)
+            timestamps, time_notes = _timestamps(dataset, len(frames))
+            in_file = _spacing(dataset, region)
+    except DualTrackError:
         raise
     except Exception as error:  # a damaged element can raise anything when its value is first looked at
         raise InputError(f"{path.name} holds DICOM values that cannot be read ({_reason(error)}).") from error
@@ -64,15 +75,41 @@ def _reason(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
+class _BoundedFile(io.BufferedReader):
+    """A DICOM file of which no element is read that claims more than the file holds: nothing is allocated for it."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(io.FileIO(str(path)))
+        self._name, self._size = path.name, path.stat().st_size
+
+    def read(self, size: int | None = -1) -> bytes:
+        """At most `size` bytes.
+
+        Raises:
+            InputError: far fewer are left.
+        """
+        left = max(self._size - self.tell(), 0)
+        if size is not None and size > left + _DEFERRED_BYTES:
+            raise InputError(
+                f"{self._name} announces {size} bytes where {left} are left; it is cut short: copy it again."
+            )
+        return super().read(size)
+
+
 def _dataset(path: Path) -> Dataset:
+    """Everything but large elements, such as the pixels, which stay in the file."""
     from pydicom import dcmread
-    from pydicom.filereader import read_file_meta_info
+    from pydicom.filereader import read_dataset, read_preamble
 
     try:
-        if read_file_meta_info(path).get("TransferSyntaxUID") == _DEFLATED:
-            raise InputError(f"{path.name} is deflated as a whole, which is not read; store it without deflation.")
-        return dcmread(path)
-    except InputError:
+        with naming_memory(f"Reading {path.name}"), _BoundedFile(path) as file:
+            read_preamble(file, False)
+            about_file = read_dataset(file, False, True, stop_when=lambda tag, *_: tag.group != 2)
+            if about_file.get("TransferSyntaxUID") == _DEFLATED:
+                raise InputError(f"{path.name} is deflated as a whole, which is not read; store it without deflation.")
+            file.seek(0)
+            return dcmread(file, defer_size=_DEFERRED_BYTES)
+    except DualTrackError:
         raise
     except Exception as error:  # pydicom raises what its parser stumbles over
         raise InputError(f"{path.name} cannot be read as DICOM, it is damaged ({_reason(error)}).") from error
@@ -84,11 +121,13 @@ def _require_readable(path: Path, dataset: Dataset) -> None:
 
     if dataset.file_meta.get("MediaStorageSOPClassUID") == _DIRECTORY:
         raise InputError(f"{path.name} is a DICOM directory; open one of the clips that it lists.")
-    missing = [name for name in ("Rows", "Columns", "BitsAllocated", "PixelData") if dataset.get(name) is None]
+    missing = [name for name in ("Rows", "Columns", "BitsAllocated") if dataset.get(name) is None]
+    missing += [] if "PixelData" in dataset else ["PixelData"]
     if missing:
         raise InputError(f"{path.name} is DICOM without {' and '.join(missing)}; choose an image or a clip.")
-    count = _frame_count(dataset)
-    require_plausible_clip(path, count, int(dataset.Rows), int(dataset.Columns))
+    count, channels = _frame_count(dataset), int(dataset.get("SamplesPerPixel") or 1)
+    pixel_bytes = channels * max(int(dataset.BitsAllocated) // 8, 1)
+    require_plausible_clip(path, count, int(dataset.Rows), int(dataset.Columns), pixel_bytes)
     kind = dataset.get("PhotometricInterpretation")
     if kind not in _PIXEL_KINDS:
         raise InputError(f"{path.name} has pixels of the kind {kind}, which are neither grey nor colour.")
@@ -96,11 +135,13 @@ def _require_readable(path: Path, dataset: Dataset) -> None:
     if syntax is None:
         raise InputError(f"{path.name} does not say how its pixels are encoded (no transfer syntax).")
     if not syntax.is_compressed:
-        samples = 2 if kind == "YBR_FULL_422" else int(dataset.get("SamplesPerPixel", 1))
+        samples = 2 if kind == "YBR_FULL_422" else channels
         need = count * int(dataset.Rows) * int(dataset.Columns) * samples * int(dataset.BitsAllocated) // 8
-        if len(dataset.PixelData) < need:
+        element = dataset.get_item("PixelData", keep_deferred=True)
+        held = min(element.length, path.stat().st_size - element.value_tell)
+        if held < need:
             raise InputError(
-                f"{path.name} needs {need} bytes of pixels for {count} frames and holds {len(dataset.PixelData)}; "
+                f"{path.name} needs {need} bytes of pixels for {count} frames and holds {held}; "
                 "it is cut short: copy it again."
             )
         return
@@ -146,23 +187,90 @@ def _area(dataset: Dataset, region: Dataset) -> int:
     return max(right - left + 1, 0) * max(bottom - top + 1, 0)
 
 
-def _grey_frames(path: Path, dataset: Dataset, region: Dataset | None) -> tuple[np.ndarray, list[str]]:
+def _grey_frames(path: Path, dataset: Dataset, region: Dataset | None) -> tuple[np.ndarray | WindowSource, list[str]]:
     """[N, H, W] uint8 of the region, and what was done to the pixels."""
     rows, columns, notes = slice(None), slice(None), []
     if region is not None and _area(dataset, region) < int(dataset.Rows) * int(dataset.Columns):
         left, top, right, bottom = _bounds(dataset, region)
         rows, columns = slice(top, bottom + 1), slice(left, right + 1)
         notes.append(f"Cropped to the 2D tissue region: columns {left} to {right}, rows {top} to {bottom}.")
-    frames, conversions = grey_clip(frame[rows, columns] for frame in _decoded(path, dataset))
+    values, declared, value_notes = _declared_values(dataset)
+    frames, conversions = grey_clip(
+        (values(frame[rows, columns]) for frame in _decoded(path, dataset)),
+        source=path.name,
+        expected=_frame_count(dataset),
+        declared=declared,
+        inverted=dataset.PhotometricInterpretation == "MONOCHROME1",
+    )
     if len(frames) != _frame_count(dataset):
         raise InputError(
             f"{path.name} announces {_frame_count(dataset)} frames and holds {len(frames)}; it is cut short: "
             "copy it again."
         )
     if dataset.PhotometricInterpretation == "MONOCHROME1":
-        frames = np.subtract(255, frames, dtype=np.uint8)
-        conversions.append("Inverted the grey values (MONOCHROME1).")
-    return frames, notes + conversions
+        conversions = [*conversions, "Inverted the grey values (MONOCHROME1)."]
+    return frames, [*notes, *value_notes, *conversions]
+
+
+#: What turns stored values into those that a range is declared for.
+_Values = Callable[[np.ndarray], np.ndarray]
+
+
+def _declared_values(dataset: Dataset) -> tuple[_Values, tuple[float, float] | None, list[str]]:
+    """Values that the file declares a range of grey for, that range (None where it declares none), and notes.
+
+    A look-up table or window of interest first, then the number of stored bits; pixels of 8 bits stay as they are.
+    """
+    from pydicom.pixels import apply_modality_lut, apply_voi
+
+    allocated = int(dataset.BitsAllocated)
+    if allocated <= 8 or dataset.PhotometricInterpretation == "PALETTE COLOR":
+        return _as_stored, None, []
+    if dataset.PhotometricInterpretation.startswith("MONOCHROME"):
+        if dataset.get("VOILUTSequence"):
+            entry_bits = int(dataset.VOILUTSequence[0].LUTDescriptor[2])
+            notes = ["Applied the look-up table of grey values that the file declares."]
+            return lambda x: apply_voi(apply_modality_lut(x, dataset), dataset), (0, 2**entry_bits - 1), notes
+        window = _window(dataset)
+        if window is not None:
+            notes = [f"Applied the window that the file declares, centre {window[0]:g} and width {window[1]:g}."]
+            return _windowed(dataset, *window), (0.0, 1.0), notes
+    bits = int(dataset.get("BitsStored") or allocated)
+    if not 8 <= bits < allocated:
+        return _as_stored, None, []
+    low = -(2 ** (bits - 1)) if dataset.get("PixelRepresentation") == 1 else 0
+    return _as_stored, (low, low + 2**bits - 1), []
+
+
+def _as_stored(values: np.ndarray) -> np.ndarray:
+    return values
+
+
+def _window(dataset: Dataset) -> tuple[float, float] | None:
+    """Centre and width of the first window; None where there is none that can be applied."""
+    pair = [np.atleast_1d(dataset.get(name) or []) for name in ("WindowCenter", "WindowWidth")]
+    if not all(map(len, pair)):
+        return None
+    centre, width = (float(values[0]) for values in pair)
+    least = 1 if dataset.get("VOILUTFunction", "LINEAR") == "LINEAR" else 0
+    return (centre, width) if np.isfinite(centre) and least < width < np.inf else None
+
+
+def _windowed(dataset: Dataset, centre: float, width: float) -> _Values:
+    """Values to 0 (black) and 1 (white) by the functions of PS3.3 C.11.2.1.2 and C.11.2.1.3."""
+    from pydicom.pixels import apply_modality_lut
+
+    function = dataset.get("VOILUTFunction", "LINEAR")
+
+    def apply(values: np.ndarray) -> np.ndarray:
+        x = np.asarray(apply_modality_lut(values, dataset), np.float64)
+        if function == "SIGMOID":
+            return 1 / (1 + np.exp(np.clip(-4 * (x - centre) / width, -700, 700)))
+        if function == "LINEAR_EXACT":
+            return (x - centre) / width + 0.5
+        return (x - (centre - 0.5)) / (width - 1) + 0.5
+
+    return apply
 
 
 def _decoded(path: Path, dataset: Dataset) -> Iterator[np.ndarray]:
@@ -171,12 +279,15 @@ def _decoded(path: Path, dataset: Dataset) -> Iterator[np.ndarray]:
 
     palette = dataset.PhotometricInterpretation == "PALETTE COLOR"
     try:
-        for frame in iter_pixels(dataset):
-            if palette:
-                frame = apply_color_lut(frame, dataset)
-                # The entries of a 16-bit palette span the full range, whichever of them occur.
-                frame = (frame >> 8).astype(np.uint8) if frame.dtype == np.uint16 else frame
-            yield frame
+        with naming_memory(f"Unpacking {path.name}"), _BoundedFile(path) as file:
+            for frame in iter_pixels(file):
+                if palette:
+                    frame = apply_color_lut(frame, dataset)
+                    # The entries of a 16-bit palette span the full range, whichever of them occur.
+                    frame = (frame >> 8).astype(np.uint8) if frame.dtype == np.uint16 else frame
+                yield frame
+    except DualTrackError:
+        raise
     except Exception as error:  # decoders raise what their libraries raise
         raise InputError(
             f"The pixels of {path.name} cannot be unpacked, they are damaged ({_reason(error)})."

@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from DualTrackCore.errors import InputError
-from DualTrackCore.io.sequence_parts import require_plausible_frame
+from DualTrackCore.errors import DualTrackError, InputError
+from DualTrackCore.io.sequence_parts import require_plausible_clip
+from DualTrackCore.memory import naming_memory, require_memory
+from DualTrackCore.pixels import WindowSource
 
 if TYPE_CHECKING:
     import h5py
@@ -36,9 +38,9 @@ def opened(path: Path) -> Iterator[h5py.File]:
     import h5py
 
     try:
-        with h5py.File(path, "r", locking="best-effort") as file:
+        with naming_memory(f"Reading {path.name}"), h5py.File(path, "r", locking="best-effort") as file:
             yield file
-    except InputError:
+    except DualTrackError:
         raise
     except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
         reason = " ".join(str(error).split())
@@ -88,6 +90,7 @@ def _require_stored(dataset: h5py.Dataset, name: str, source: str, file_bytes: i
             f"{source} packs {name!r} in pieces of {chunk_bytes} bytes; the limit is {_MAX_CHUNK_BYTES}: "
             "write it again with one frame a piece."
         )
+    require_memory(chunk_bytes, f"A piece of {name!r} in {source}")
 
 
 def read_table(file: h5py.File, name: str, shape: tuple[int | None, ...]) -> np.ndarray | None:
@@ -105,10 +108,11 @@ def read_table(file: h5py.File, name: str, shape: tuple[int | None, ...]) -> np.
         raise InputError(f"{source} holds {name!r} of shape {dataset.shape}; expected [{expected}].")
     if dataset.dtype.kind not in "biuf" or dataset.size > _MAX_TABLE_VALUES:
         raise InputError(f"{source} holds {dataset.size} values of {dataset.dtype} in {name!r}; expected numbers.")
+    require_memory(2 * 8 * dataset.size, f"The table {name!r} of {source}")
     return dataset[()].astype(np.float64)
 
 
-class Hdf5Frames:
+class Hdf5Frames(WindowSource):
     """Frames [N, H, W] uint8 in an HDF5 file, read when they are asked for.
 
     The file is opened for every window and closed again: nothing stays open, nothing stays in memory, and
@@ -133,24 +137,17 @@ class Hdf5Frames:
                 f"{source} holds {self.name!r} as {dataset.dtype} of shape {dataset.shape}; "
                 "expected 8-bit grey frames, uint8 [frames, rows, columns]: convert them first."
             )
-        if dataset.shape[0] == 0:
-            raise InputError(f"{source} has no frames.")
-        require_plausible_frame(self.path, *dataset.shape[1:])
+        require_plausible_clip(self.path, *dataset.shape, pixel_bytes=0)
         return dataset
 
-    def __getitem__(self, key: slice) -> np.ndarray:
-        """Frames of the slice as [n, H, W] uint8, read now.
+    def window(self, start: int, stop: int) -> np.ndarray:
+        """Frames start to stop - 1 as [n, H, W] uint8, read now.
 
         Raises:
             InputError: the file has changed, gone, or is damaged there.
         """
-        if not isinstance(key, slice):
-            raise TypeError(f"Frames are read by slices, not by {type(key).__name__}.")
-        start, stop, step = key.indices(self.shape[0])
-        if step < 1:
-            raise ValueError(f"Frames are read forwards; the step {step} is not.")
         with opened(self.path) as file:
             dataset = self._checked(file)
             if dataset.shape != self.shape:
                 raise InputError(f"{self.path.name} has changed since it was opened; load it again.")
-            return dataset[start : max(start, stop) : step]
+            return dataset[start:stop]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from DualTrackCore.errors import InputError
+from DualTrackCore.grey import grey_frames
 from DualTrackCore.io.calibration import PixelSize, calibration_name, read_calibration
 from DualTrackCore.io.sequence_parts import (
     ZLIB,
@@ -25,9 +26,10 @@ from DualTrackCore.io.sequence_parts import (
     find_axes,
     numbers,
     parse_orientation,
-    require_plausible_frame,
+    require_plausible_clip,
 )
 from DualTrackCore.io.tracked_poses import marked_as_estimate, place_frames
+from DualTrackCore.pixels import Converted, WindowSource
 from DualTrackCore.sweep import Sweep
 
 #: Header fields in which this project keeps what the formats have no place for.
@@ -128,20 +130,26 @@ def sweep_from_sequence(
     )
 
 
-def _frames(sequence: SequenceFile, axes: Axes, count: int, orientation: Orientation) -> tuple[np.ndarray, list[str]]:
+def _frames(
+    sequence: SequenceFile, axes: Axes, count: int, orientation: Orientation
+) -> tuple[np.ndarray | WindowSource, list[str]]:
     """Frames [N, H, W] uint8 in MF orientation, and what was done to them."""
     width, height = sequence.sizes[axes.across], sequence.sizes[axes.down]
     if width * height <= 1:
         return np.zeros((count, 0, 0), np.uint8), ["The file holds tracking without images."]
-    require_plausible_frame(sequence.path, height, width)
-    stored = axes.arranged(sequence.payload.read(sequence.sizes[::-1], sequence.dtype))
-    grey, notes = stored, []
-    if stored.dtype != np.uint8 or axes.colour is not None:
-        from DualTrackCore.grey import to_grey_uint8
+    channels = 1 if axes.colour is None else sequence.sizes[axes.colour]
+    require_plausible_clip(sequence.path, count, height, width, channels * sequence.dtype.itemsize)
+    in_windows = axes.frames == len(sequence.sizes) - 1  # frame after frame in the file
+    stored = _converted(sequence.payload.read(sequence.sizes[::-1], sequence.dtype, in_windows), axes.arranged)
+    grey, notes = grey_frames(stored, has_colour=axes.colour is not None)
+    turned = _converted(grey, orientation.to_mf) if orientation.is_turned else grey
+    return turned, notes + orientation.notes
 
-        grey, notes = to_grey_uint8(stored, colour_axis=None if axes.colour is None else 3)
-    turned, turn_notes = orientation.to_mf(grey)
-    return turned, notes + turn_notes
+
+def _converted(
+    pixels: np.ndarray | WindowSource, convert: Callable[[np.ndarray], np.ndarray]
+) -> np.ndarray | WindowSource:
+    return convert(pixels) if isinstance(pixels, np.ndarray) else Converted(pixels, convert)
 
 
 def _stated_size(sequence: SequenceFile, axes: Axes, orientation: Orientation, notes: list[str]) -> PixelSize | None:
@@ -268,19 +276,20 @@ def beside(path: Path, data_file: str) -> Path:
     """The pixel file that the header `path` names; it must lie in the same folder or below.
 
     Raises:
-        InputError: it lies elsewhere, does not exist or is no file.
+        InputError: it lies elsewhere, also by a link, does not exist or is no file.
     """
-    relative = Path(data_file)
+    relative, named = Path(data_file), f"{path.name} names the pixel file {data_file[:80]!r}"
     if not data_file or relative.is_absolute() or ".." in relative.parts or "%" in data_file:
-        raise InputError(
-            f"{path.name} names the pixel file {data_file[:80]!r}; it must be one file in the same folder."
-        )
+        raise InputError(f"{named}; it must be one file in the same folder.")
     try:
-        exists = (path.parent / relative).is_file()
-    except (OSError, ValueError):
-        exists = False
+        found = (path.parent / relative).resolve()
+        exists, is_inside = found.is_file(), path.parent.resolve() in found.parents
+    except (OSError, ValueError, RuntimeError):  # a name that no file can have, or links in a circle
+        exists, is_inside = False, True
+    if not is_inside:
+        raise InputError(f"{named}, a link that leads out of its folder; copy the pixels beside the header.")
     if not exists:
-        raise InputError(f"{path.name} names the pixel file {data_file[:80]!r}, which does not exist beside it.")
+        raise InputError(f"{named}, which does not exist beside it.")
     return path.parent / relative
 
 

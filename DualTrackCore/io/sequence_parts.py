@@ -1,7 +1,7 @@
 """The parts of a sequence metafile: text fields of each frame, axes and orientation of the pixels, and the pixel block.
 
-Pixels are mapped where they are plain and decompressed within bounds where they are not. Sizes beyond which a file is
-taken for damaged or hostile are checked before anything is allocated.
+Pixels are read in windows, straight from the file where they are plain and from a temporary one where they had to be
+decompressed. Sizes beyond which a file is taken for damaged or hostile are checked before anything is allocated.
 
 The first letter of an orientation code is the direction of +x, the second that of +y: M towards the marked side of the
 probe and U away from it, F far from the probe (deeper) and N near. A third letter is the handedness of a stack alone.
@@ -19,13 +19,18 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
-from DualTrackCore.errors import InputError, OutOfMemoryError
+from DualTrackCore.errors import InputError
+from DualTrackCore.memory import require_memory
+from DualTrackCore.pixels import FilePixels, Spool, WindowSource
 
 #: Largest frame that is read, in pixels: 8192 x 8192, far beyond any ultrasound image.
 MAX_FRAME_PIXELS = 1 << 26
 
-#: Largest clip that is read into memory, in bytes of 8-bit grey.
-MAX_CLIP_BYTES = 16 << 30
+#: Largest clip that is read, in bytes of 8-bit grey: an hour of 1000 x 1000 pixels at 100 frames a second.
+MAX_CLIP_BYTES = 360 << 30
+
+#: Copies of a frame that are held while it is unpacked and becomes grey: as it is stored, in floating point, as grey.
+_COPIES_OF_FRAME = 4
 
 
 def require_plausible_frame(path: Path, height: int, width: int) -> None:
@@ -39,8 +44,18 @@ def require_plausible_frame(path: Path, height: int, width: int) -> None:
         )
 
 
-def require_plausible_clip(path: Path, count: int, height: int, width: int) -> None:
-    """Raise :class:`InputError` for no frames, for absurd ones, or for a clip too large for memory."""
+def require_plausible_clip(path: Path, count: int, height: int, width: int, pixel_bytes: int = 1) -> None:
+    """Raise for no frames, for absurd ones, and for frames that are too large for the memory.
+
+    Args:
+        path: the file, for the message.
+        count, height, width: of the frames.
+        pixel_bytes: what a pixel takes as it is stored, all channels together; 0 asks for no memory.
+
+    Raises:
+        InputError: nothing that could be a clip.
+        OutOfMemoryError: the memory does not suffice to work on a frame; clips of any length are read in windows.
+    """
     if count < 1:
         raise InputError(f"{path.name} has no frames.")
     require_plausible_frame(path, height, width)
@@ -48,8 +63,11 @@ def require_plausible_clip(path: Path, count: int, height: int, width: int) -> N
         raise InputError(
             f"{path.name} claims {count} frames of {width} x {height} pixels, "
             f"{count * height * width / 2**30:.1f} GiB; the limit is {MAX_CLIP_BYTES >> 30} GiB: "
-            "cut the clip into shorter ones."
+            "the file is damaged, or cut the clip into shorter ones."
         )
+    if pixel_bytes:
+        needed = height * width * pixel_bytes * _COPIES_OF_FRAME
+        require_memory(needed, f"A frame of {path.name} ({width} x {height} pixels)")
 
 
 def numbers(text: str, count: int | None = None) -> tuple[float, ...] | None:
@@ -220,16 +238,23 @@ class Orientation:
     columns_reversed: bool = False
     known: bool = True
 
-    def to_mf(self, frames: np.ndarray) -> tuple[np.ndarray, list[str]]:
-        """Frames [N, rows, columns] as a view in MF orientation, and what to tell the reader."""
+    @property
+    def is_turned(self) -> bool:
+        """Whether frames have to be turned."""
+        return self.transposed or self.rows_reversed or self.columns_reversed
+
+    @property
+    def notes(self) -> list[str]:
+        """What to tell the reader."""
         if not self.known:
-            return frames, [f"The orientation of the frames is unknown ({self.code}); they are taken as they are."]
-        if not (self.transposed or self.rows_reversed or self.columns_reversed):
-            return frames, []
+            return [f"The orientation of the frames is unknown ({self.code}); they are taken as they are."]
+        return [f"Turned frames from orientation {self.code} to MF."] if self.is_turned else []
+
+    def to_mf(self, frames: np.ndarray) -> np.ndarray:
+        """Frames [N, rows, columns] as a view in MF orientation."""
         if self.transposed:
             frames = np.swapaxes(frames, 1, 2)
-        turned = frames[:, :: -1 if self.rows_reversed else 1, :: -1 if self.columns_reversed else 1]
-        return turned, [f"Turned frames from orientation {self.code} to MF."]
+        return frames[:, :: -1 if self.rows_reversed else 1, :: -1 if self.columns_reversed else 1]
 
 
 def parse_orientation(text: str | None) -> Orientation:
@@ -269,14 +294,19 @@ class Payload:
     length: int | None = None
     compression: int | None = None
 
-    def read(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-        """The pixels as an array of `shape`, slowest axis first; memory-mapped unless they are compressed.
+    def read(self, shape: tuple[int, ...], dtype: np.dtype, in_windows: bool) -> np.ndarray | WindowSource:
+        """The pixels of `shape`, slowest axis first.
 
         Nothing is allocated before the claimed size is known to be possible for the bytes that are there.
+
+        Args:
+            shape, dtype: as they are stored.
+            in_windows: whether windows along the first axis will do; a whole array otherwise.
 
         Raises:
             InputError: fewer or more bytes than claimed, a damaged stream, an impossible claim.
             OutOfMemoryError: the memory does not suffice.
+            OutputError: no room for the temporary file of decompressed pixels.
         """
         wanted = math.prod(shape) * dtype.itemsize
         available = max(self.path.stat().st_size - self.offset, 0)
@@ -287,37 +317,34 @@ class Payload:
                 f"{available} are there; copy the file again."
             )
         if self.compression is not None:
-            return self._decompressed(wanted, length).view(dtype).reshape(shape)
-        if wanted > length:
+            pixels = self._decompressed(wanted, length).finished(shape, dtype)
+        elif wanted > length:
             raise InputError(
                 f"{self.path.name} is cut short or its header is wrong: {wanted} bytes of pixels are announced and "
                 f"{length} are there; copy the file again."
             )
-        return np.memmap(self.path, dtype=dtype, mode="r", offset=self.offset, shape=shape)
+        else:
+            pixels = FilePixels(self.path, self.offset, shape, dtype)
+        return pixels if in_windows else np.asarray(pixels)
 
-    def _decompressed(self, wanted: int, length: int) -> np.ndarray:
-        if wanted > length * _MAX_RATIO + _RATIO_SLACK_BYTES or wanted > MAX_CLIP_BYTES:
+    def _decompressed(self, wanted: int, length: int) -> Spool:
+        if wanted > length * _MAX_RATIO + _RATIO_SLACK_BYTES:
             raise InputError(
                 f"{self.path.name} claims {wanted} bytes of pixels in {length} compressed ones; at most "
-                f"{_MAX_RATIO} times as many and {MAX_CLIP_BYTES >> 30} GiB are possible, so the file is damaged."
+                f"{_MAX_RATIO} times as many are possible, so the file is damaged."
             )
-        try:
-            buffer = np.empty(wanted, np.uint8)
-        except MemoryError:
-            raise OutOfMemoryError(
-                f"{self.path.name} needs {wanted / 2**30:.1f} GiB of memory for its pixels; close other programs "
-                "or cut the clip into shorter ones."
-            ) from None
+        spool = Spool(self.path.name)
+        spool.require_room(wanted)
         try:
             with self.path.open("rb") as stream:
                 stream.seek(self.offset)
-                self._inflate(stream, length, buffer)
+                self._inflate(stream, length, wanted, spool)
         except zlib.error as error:
             raise InputError(f"{self.path.name} has damaged compressed pixels ({error}); copy it again.") from None
-        return buffer
+        return spool
 
-    def _inflate(self, stream: BinaryIO, length: int, buffer: np.ndarray) -> None:
-        """Fill `buffer` from the stream; the stream must end exactly where the buffer does."""
+    def _inflate(self, stream: BinaryIO, length: int, wanted: int, spool: Spool) -> None:
+        """Spool the `wanted` bytes of the stream, which must end exactly there."""
         engine, filled = zlib.decompressobj(self.compression), 0
         while not engine.eof:
             packed = engine.unconsumed_tail
@@ -325,17 +352,15 @@ class Payload:
                 packed = stream.read(min(_COMPRESSED_PIECE_BYTES, length))
                 length -= len(packed)
             # One byte more than announced is asked for: a stream that has it is refused, and never expanded.
-            piece = engine.decompress(packed, min(len(buffer) - filled + 1, _PLAIN_PIECE_BYTES))
-            if filled + len(piece) > len(buffer):
-                raise InputError(
-                    f"{self.path.name} has more pixels than the {len(buffer)} bytes that its header announces."
-                )
-            buffer[filled : filled + len(piece)] = np.frombuffer(piece, np.uint8)
+            piece = engine.decompress(packed, min(wanted - filled + 1, _PLAIN_PIECE_BYTES))
             filled += len(piece)
+            if filled > wanted:
+                raise InputError(f"{self.path.name} has more pixels than the {wanted} bytes that its header announces.")
+            spool.write(piece)
             if not piece and not packed:
                 break
-        if filled < len(buffer) or not engine.eof:
+        if filled < wanted or not engine.eof:
             raise InputError(
-                f"{self.path.name} is cut short: {filled} of {len(buffer)} bytes of pixels could be decompressed; "
+                f"{self.path.name} is cut short: {filled} of {wanted} bytes of pixels could be decompressed; "
                 "copy the file again."
             )

@@ -1,4 +1,9 @@
-"""Video files, decoded with PyAV (the extra `video`)."""
+"""Video files, decoded with PyAV (the extra `video`).
+
+A video is decoded once, forwards, and :func:`~DualTrackCore.grey.grey_clip` keeps its grey frames. Seeking would hold
+less, but containers without an index, open groups of pictures and edit lists make it land on other frames than those
+that a player shows, and a frame that cannot be decoded would be found in the middle of the work.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +13,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from DualTrackCore.errors import InputError, MissingDependencyError
-from DualTrackCore.grey import grey_clip
+from DualTrackCore.errors import DualTrackError, InputError, MissingDependencyError
+from DualTrackCore.grey import grey_clip, to_grey_uint8
 from DualTrackCore.io.calibration import choose_pixel_size
 from DualTrackCore.io.sequence_parts import require_plausible_clip, require_plausible_frame
+from DualTrackCore.memory import naming_memory
+from DualTrackCore.pixels import WindowSource
 from DualTrackCore.sweep import Sweep
 
 if TYPE_CHECKING:
@@ -25,6 +32,12 @@ _EBML, _EBML_SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
 
 #: A transport stream repeats this byte at the start of every packet.
 _TS_SYNC, _TS_PACKET_BYTES = b"\x47", 188
+
+#: Grey of more than 8 bits that comes as it is stored.
+_NATIVE_GREY = ("gray9le", "gray10le", "gray12le", "gray14le", "gray16le")
+
+#: Of a pixel while it is unpacked: three channels of 16 bits.
+_STORED_BYTES = 6
 
 #: Decoders may drop this many frames at the ends of an undamaged file (edit lists, open groups of pictures).
 _DROPPED_FRAMES = 2
@@ -97,18 +110,21 @@ def read(path: Path, *, calibration: Path | np.ndarray | None, spacing_mm: tuple
     if declared > held:
         raise InputError(f"{path.name} announces {declared} bytes and holds {held}; it is cut short: copy it again.")
     try:
-        with av.open(str(path), format=_demuxer(head), options={"protocol_whitelist": "file"}) as container:
+        with (
+            naming_memory(f"Decoding {path.name}"),
+            av.open(str(path), format=_demuxer(head), options={"protocol_whitelist": "file"}) as container,
+        ):
             frames, times, notes = _decode(path, container)
+    except DualTrackError:
+        raise
     except (av.error.FFmpegError, OSError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
         raise InputError(f"{path.name} cannot be decoded as video, it is damaged or cut short ({error}).") from error
     timestamps, time_notes = _timestamps(times)
     size = choose_pixel_size(None, calibration, spacing_mm)
     return size.sweep(frames, path, FORMAT, notes + time_notes, timestamps_s=timestamps)
 
 
-def _decode(path: Path, container: InputContainer) -> tuple[np.ndarray, list[float | None], list[str]]:
+def _decode(path: Path, container: InputContainer) -> tuple[np.ndarray | WindowSource, list[float | None], list[str]]:
     """[N, H, W] uint8, the time of each frame in seconds, and what was converted."""
     if not container.streams.video:
         raise InputError(f"{path.name} holds no video.")
@@ -119,7 +135,9 @@ def _decode(path: Path, container: InputContainer) -> tuple[np.ndarray, list[flo
         notes.append(f"Read the first of {len(container.streams.video)} video streams.")
     require_plausible_frame(path, stream.height, stream.width)
     times: list[float | None] = []
-    frames, colour_notes = grey_clip(_images(path, container, stream, times))
+    frames, colour_notes = grey_clip(
+        _images(path, container, stream, times, notes), source=path.name, expected=stream.frames
+    )
     if not times:
         raise InputError(f"{path.name} has no frames that can be decoded.")
     if len(times) + _DROPPED_FRAMES < stream.frames:
@@ -131,7 +149,7 @@ def _decode(path: Path, container: InputContainer) -> tuple[np.ndarray, list[flo
 
 
 def _images(
-    path: Path, container: InputContainer, stream: av.VideoStream, times: list[float | None]
+    path: Path, container: InputContainer, stream: av.VideoStream, times: list[float | None], notes: list[str]
 ) -> Iterator[np.ndarray]:
     """Each frame as grey [H, W] or colour [H, W, 3], uint8; its time in seconds is added to `times`."""
     size = None
@@ -143,8 +161,25 @@ def _images(
                 f"{size[0]} x {size[1]}; all must be of one size."
             )
         times.append(None if frame.pts is None or frame.time_base is None else float(frame.pts * frame.time_base))
-        require_plausible_clip(path, len(times), frame.height, frame.width)
-        yield frame.to_ndarray(format="gray" if frame.format.name.startswith("gray") else "rgb24")
+        # The memory is asked for once: files of the system are read for it.
+        require_plausible_clip(path, len(times), frame.height, frame.width, 0 if index else _STORED_BYTES)
+        image, new_notes = _image(frame)
+        notes += [note for note in new_notes if note not in notes]
+        yield image
+
+
+def _image(frame: av.VideoFrame) -> tuple[np.ndarray, list[str]]:
+    """Grey or colour of 8 bits; deeper frames are scaled by their bit depth and come as grey, with notes."""
+    is_grey = frame.format.name.startswith("gray")
+    bits = max(component.bits for component in frame.format.components)
+    if bits <= 8:
+        return frame.to_ndarray(format="gray" if is_grey else "rgb24"), []
+    if frame.format.name in _NATIVE_GREY:
+        deep, most = frame.to_ndarray(), 2**bits - 1
+    else:  # made of 16 bits by the library, over the whole range
+        deep, most = frame.to_ndarray(format="gray16le" if is_grey else "rgb48le"), 2**16 - 1
+    grey, notes = to_grey_uint8(deep[None], colour_axis=None if is_grey else 3, declared=(0, most))
+    return grey[0], [*notes[:-1], f"Scaled the {bits} bits of the video to 8."]
 
 
 def _timestamps(times: list[float | None]) -> tuple[np.ndarray | None, list[str]]:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from DualTrackCore.errors import InputError
+from DualTrackCore.memory import memory_limit
 from DualTrackCore.progress import Reporter, Stage
 from DualTrackCore.run.results import RunResult, run_report
 from DualTrackCore.run.settings import ESTIMATE, TRACKED, RunSettings
@@ -61,7 +62,8 @@ def run(
     else:
         from DualTrackCore.io import load_sweep
 
-        sweep = load_sweep(source, calibration=settings.calibration, spacing_mm=settings.spacing_mm)
+        with memory_limit(settings.memory_gb):
+            sweep = load_sweep(source, calibration=settings.calibration, spacing_mm=settings.spacing_mm)
     return run_frames(sweep.slice(*settings.frame_range(len(sweep))), settings, reporter, models)
 
 
@@ -71,7 +73,7 @@ def run_frames(
     """:func:`run` of a sweep that holds just the frames of the settings' range; its spacing is final."""
     reporter = reporter or Reporter()
     seconds: dict[str, float] = {}
-    with _timed(seconds, "total"):
+    with _timed(seconds, "total"), memory_limit(settings.memory_gb):
         trajectory = _trajectory(sweep, settings, models, reporter, seconds)
         reconstruction = _reconstruction(sweep, trajectory, settings, reporter, seconds)
         evaluation = _evaluation(sweep, trajectory, settings, reporter, seconds)

@@ -103,7 +103,7 @@ def run_report(
         trajectory=plain_values(path),
         volume=None if reconstruction is None else plain_values(_volume_facts(reconstruction)),
         evaluation=None if evaluation is None else plain_values(evaluation.as_dict()),
-        warnings=_warnings(trajectory, reconstruction),
+        warnings=[*sweep.provenance.get("warnings", ()), *_warnings(trajectory, reconstruction)],
     )
 
 

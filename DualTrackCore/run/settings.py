@@ -53,6 +53,15 @@ class RunSettings:
         group=INPUT,
         metavar="FILE",
     )
+    memory_gb: float | None = setting(
+        None,
+        help="most memory that the program may hold, where it is to be less than the machine and its limits allow",
+        unit="GB",
+        above=0,
+        group=INPUT,
+        option="memory",
+        metavar="GB",
+    )
     model: str = setting(
         "mini",
         help="name of a model that ships or is installed, or a weights file",

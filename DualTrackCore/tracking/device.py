@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from DualTrackCore.errors import InputError
+from DualTrackCore.memory import available_memory_bytes
 from DualTrackCore.network.dualtrack import DualTrack
 from DualTrackCore.network.fast import has_compiled_kernels
 from DualTrackCore.sweep import Sweep
@@ -99,17 +100,18 @@ def half_precision(precision: str, device: torch.device) -> contextlib.AbstractC
 def choose_chunk(chunk_frames: int | str, network: DualTrack, device: torch.device, precision: str = "fp32") -> int:
     """Frames that go through the trunk at a time.
 
-    "auto" is 16, 32 in half precision, or on CUDA what a third of the free memory takes.
+    "auto" is 16, 32 in half precision, but no more than a third of the free memory takes, or on CUDA just that many.
 
     Raises:
         InputError: not "auto" and not a whole number of at least 1.
     """
     if chunk_frames == "auto":
-        if device.type != "cuda":
-            return _DEFAULT_CHUNK if precision == "fp32" else 2 * _DEFAULT_CHUNK
-        free, _ = torch.cuda.mem_get_info(device)
         width = network.local.trunk.stem[3].out_channels
         frame_bytes = _PUBLISHED_FRAME_BYTES * (network.crop_size / 256) ** 2 * width / 64
+        if device.type != "cuda":
+            usual = _DEFAULT_CHUNK if precision == "fp32" else 2 * _DEFAULT_CHUNK
+            return int(min(usual, max(available_memory_bytes() / 3 / frame_bytes, 1)))
+        free, _ = torch.cuda.mem_get_info(device)
         return int(min(max(free / 3 / frame_bytes, 4), 128))
     if isinstance(chunk_frames, bool) or not isinstance(chunk_frames, int) or chunk_frames < 1:
         raise InputError(f"chunk_frames is {chunk_frames!r}; it must be 'auto' or a whole number of at least 1.")

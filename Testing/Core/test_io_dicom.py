@@ -178,11 +178,11 @@ def test_monochrome1_is_inverted_and_said(tmp_path):
     assert sweep.provenance["conversions"] == ["Inverted the grey values (MONOCHROME1)."]
 
 
-def test_sixteen_bits_are_scaled_over_the_whole_clip(tmp_path):
-    pixels = np.array([[[100, 200]], [[300, 610]]], np.uint16)
+def test_sixteen_bits_are_scaled_over_the_whole_range(tmp_path):
+    pixels = np.array([[[100, 200 * 257]], [[0, 65535]]], np.uint16)
     sweep = load(make(tmp_path / "a.dcm", pixels))
-    assert sweep.frames.tolist() == [[[0, 50]], [[100, 255]]]
-    assert "100 to 610" in sweep.provenance["conversions"][0]
+    assert sweep.frames.tolist() == [[[0, 200]], [[0, 255]]]
+    assert "0 to 65535" in sweep.provenance["conversions"][0]
 
 
 def test_a_single_frame_is_a_sweep_of_one(tmp_path):
