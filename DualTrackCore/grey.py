@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from DualTrackCore.errors import InputError
-from DualTrackCore.pixels import Converted, Spool, WindowSource
+from DualTrackCore.pixels import Converted, Doubt, Spool, WindowSource
 
 #: Luma weights of ITU-R BT.601 in thousandths; whole numbers make the rounding exact.
 _LUMA_THOUSANDTHS = (299, 587, 114)
@@ -33,16 +33,6 @@ _SAMPLED = 4096
 _DARK_PART = 1 / 16
 
 _BYTE = (0, 255)
-
-
-class Doubt(str):
-    """A note that belongs among the warnings of a result as well."""
-
-
-def doubts(notes: Iterable[str]) -> dict[str, list[str]]:
-    """The warnings among notes as a part of a provenance; nothing where there are none."""
-    found = [str(note) for note in notes if isinstance(note, Doubt)]
-    return {"warnings": found} if found else {}
 
 
 @dataclass(frozen=True)
@@ -97,8 +87,8 @@ def to_grey_uint8(
         inverted: whether the largest value is black.
 
     Returns:
-        [N, H, W] uint8 (`frames` itself where nothing had to be done), and the notes; :class:`Doubt` among them is for
-        the warnings of a result.
+        [N, H, W] uint8 (`frames` itself where nothing had to be done), and the notes;
+        :class:`~DualTrackCore.pixels.Doubt` among them is for the warnings of a result.
 
     Raises:
         InputError: another number of axes or channels, no frames, values that are not real finite numbers.

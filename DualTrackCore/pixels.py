@@ -12,7 +12,7 @@ import os
 import shutil
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -28,6 +28,16 @@ WINDOW_BYTES = 1 << 25
 _HELD_BYTES, _HELD_PART = 1 << 28, 8
 
 _PIECE_BYTES = 1 << 24
+
+
+class Doubt(str):
+    """A note that belongs among the warnings of a result as well."""
+
+
+def doubts(notes: Iterable[str]) -> dict[str, list[str]]:
+    """The warnings among notes as a part of a provenance; nothing where there are none."""
+    found = [str(note) for note in notes if isinstance(note, Doubt)]
+    return {"warnings": found} if found else {}
 
 
 class WindowSource:

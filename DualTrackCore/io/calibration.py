@@ -18,7 +18,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from DualTrackCore.errors import InputError
-from DualTrackCore.grey import doubts
+from DualTrackCore.pixels import doubts
 from DualTrackCore.sweep import FrameSource, Sweep, validated_spacing
 
 #: Largest size of a calibration file: PLUS configurations have some kilobytes.

@@ -15,7 +15,6 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from DualTrackCore.errors import InputError
-from DualTrackCore.grey import grey_frames
 from DualTrackCore.io.calibration import PixelSize, calibration_name, read_calibration
 from DualTrackCore.io.sequence_parts import (
     ZLIB,
@@ -141,7 +140,11 @@ def _frames(
     require_plausible_clip(sequence.path, count, height, width, channels * sequence.dtype.itemsize)
     in_windows = axes.frames == len(sequence.sizes) - 1  # frame after frame in the file
     stored = _converted(sequence.payload.read(sequence.sizes[::-1], sequence.dtype, in_windows), axes.arranged)
-    grey, notes = grey_frames(stored, has_colour=axes.colour is not None)
+    grey, notes = stored, []
+    if stored.dtype != np.uint8 or axes.colour is not None:
+        from DualTrackCore.grey import grey_frames
+
+        grey, notes = grey_frames(stored, has_colour=axes.colour is not None)
     turned = _converted(grey, orientation.to_mf) if orientation.is_turned else grey
     return turned, notes + orientation.notes
 
