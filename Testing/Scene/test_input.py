@@ -97,7 +97,7 @@ def test_colour_turns_grey_with_the_usual_weights(scene, channels):
 
 
 def test_deep_grey_is_scaled_over_all_frames_together(scene):
-    deep = np.linspace(100, 5000, FRAMES.size).reshape(FRAMES.shape).astype(np.int16)
+    deep = np.linspace(0, 32767, FRAMES.size).reshape(FRAMES.shape).astype(np.int16)
     browser, _ = add_clip(scene, deep, ijk_to_ras((0.3, 0.2)))
     frames = sweepFromBrowser(browser).sweep.frames[:]
     assert (frames[0].min(), frames[-1].max()) == (0, 255)
