@@ -32,7 +32,8 @@ def luma(colour):
 
 
 def scaled(values):
-    return np.rint((values - float(values.min())) / np.ptp(values.astype(float)) * 255).astype(np.uint8)
+    low, high = (-32768, 32767) if values.min() < 0 else (0, 65535)  # the range of 16 bits
+    return np.rint((values.astype(float) - low) / (high - low) * 255).astype(np.uint8)
 
 
 def read(path):
@@ -177,7 +178,7 @@ def imagej_stack(path, clip, images):
 def test_an_imagej_stack_in_one_page_is_read_whole(tmp_path, dtype):
     clip = np.random.default_rng(3).integers(0, 255, (5, 9, 7)).astype(dtype)
     imagej_stack(tmp_path / "stack.tif", clip, 5)
-    assert np.array_equal(read(tmp_path / "stack.tif")[0], clip if dtype == np.uint8 else scaled(clip))
+    assert np.array_equal(read(tmp_path / "stack.tif")[0], clip)  # 8 bits, also in a type of 16
 
 
 @pytest.mark.parametrize("images", [6, 10**12])
