@@ -19,6 +19,8 @@ from DualTrackCore.errors import InputError
 
 #: Largest departure from orthonormality accepted of a pose: old tracked files carry six digits and worse.
 RIGID_TOLERANCE = 1e-2
+#: Departure up to which a pose is kept as it is, bit for bit: the rounding of six digits. Others become rigid motions.
+EXACT_TOLERANCE = 1e-5
 
 
 def matrices_from_parameters(parameters: np.ndarray) -> np.ndarray:
@@ -97,11 +99,12 @@ class Trajectory:
     """Where each frame of a sweep lies.
 
     Attributes:
-        poses: [N, 4, 4] float64, frame0_from_image, rigid, mm. Where `valid` is false the matrix is what the source
-            held and means nothing.
+        poses: [N, 4, 4] float64, frame0_from_image, rigid, mm. Given ones that depart from a rigid motion by up to 1 %
+            become the nearest one. Where `valid` is false the matrix is what the source held and means nothing.
         valid: [N] bool. All constructors here make the first valid frame frame0; poses given by hand may differ.
         reference_from_frame0: [4, 4] float64 or None: places the trajectory in the world of the tracker it came from.
-        provenance: where the poses come from: plain values, written into reports.
+        provenance: where the poses come from: plain values, written into reports. Its `warnings` say how many poses
+            were made rigid, and how far off they were.
     """
 
     poses: np.ndarray
@@ -110,18 +113,19 @@ class Trajectory:
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        poses, valid = _validated_poses(self.poses, self.valid)
+        poses, valid, notes = _validated_poses(self.poses, self.valid)
         reference = self.reference_from_frame0
         if reference is not None:
             reference = np.array(reference, dtype=np.float64)
             if reference.shape != (4, 4):
                 raise InputError(f"reference_from_frame0 has shape {reference.shape}; expected a 4x4 matrix.")
-            _validated_poses(reference[None], None, "reference_from_frame0")
+            (reference,), _, more = _validated_poses(reference[None], None, "reference_from_frame0")
+            notes += more
         for name, array in (("poses", poses), ("valid", valid), ("reference_from_frame0", reference)):
             if array is not None:
                 array.flags.writeable = False
             object.__setattr__(self, name, array)
-        object.__setattr__(self, "provenance", MappingProxyType(dict(self.provenance)))
+        object.__setattr__(self, "provenance", MappingProxyType(_with_warnings(self.provenance, notes)))
 
     def __len__(self) -> int:
         return len(self.poses)
@@ -150,13 +154,13 @@ class Trajectory:
             reference_from_image: [N, 4, 4] rigid, image (centre, mm) to reference (mm).
             valid: [N] bool; invalid poses are carried along unread.
         """
-        world, valid = _validated_poses(reference_from_image, valid)
+        world, valid, notes = _validated_poses(reference_from_image, valid)
         first = int(np.argmax(valid)) if valid.any() else None
         origin = np.eye(4) if first is None else world[first]
         poses = np.where(valid[:, None, None], np.linalg.inv(origin) @ np.nan_to_num(world), world)
         if first is not None:
             poses[first] = np.eye(4)
-        return cls(poses, valid, origin, provenance or {})
+        return cls(poses, valid, origin, _with_warnings(provenance or {}, notes))
 
     @property
     def estimated_by(self) -> str | None:
@@ -202,8 +206,28 @@ def rigid_error(poses: np.ndarray) -> np.ndarray:
     return np.where(np.linalg.det(rotation) < 0, np.inf, error)
 
 
-def _validated_poses(poses: object, valid: object, name: str = "") -> tuple[np.ndarray, np.ndarray]:
-    """Copies of the poses [N, 4, 4] and the flags [N]; the valid poses are rigid. A name stands for a single pose."""
+def nearest_rigid(matrices: np.ndarray) -> np.ndarray:
+    """Rigid 4x4 matrices with the translation of [N, 4, 4] and the rotation nearest to theirs (orthogonal Procrustes).
+
+    Args:
+        matrices: no reflections.
+    """
+    rigid = np.array(matrices, dtype=np.float64)
+    left, _, right = np.linalg.svd(rigid[:, :3, :3])
+    rigid[:, :3, :3], rigid[:, 3] = left @ right, [0, 0, 0, 1]
+    return rigid
+
+
+def _with_warnings(provenance: Mapping[str, Any], notes: list[str]) -> dict[str, Any]:
+    """The provenance with further sentences among its warnings."""
+    return {**provenance, "warnings": [*provenance.get("warnings", ()), *notes]} if notes else dict(provenance)
+
+
+def _validated_poses(poses: object, valid: object, name: str = "") -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Copies of the poses [N, 4, 4], the valid ones rigid, the flags [N], and what was changed, in a sentence.
+
+    A name stands for a single pose.
+    """
     try:
         poses = np.array(poses, dtype=np.float64)
     except (TypeError, ValueError):
@@ -226,4 +250,8 @@ def _validated_poses(poses: object, valid: object, name: str = "") -> tuple[np.n
             f"{name or f'The pose of frame {bad[0]}'} is not a rigid motion (it departs by {error[bad[0]]:.3g}, "
             f"the limit is {RIGID_TOLERANCE}); scaling belongs into the calibration."
         )
-    return poses, valid
+    turned = error > EXACT_TOLERANCE
+    poses[turned] = nearest_rigid(poses[turned])
+    of_all = name or f"{turned.sum()} of {valid.sum()} poses"
+    note = f"Took the nearest rigid motion in place of {of_all} that departed from one by up to {error.max():.2g}."
+    return poses, valid, [note] if turned.any() else []

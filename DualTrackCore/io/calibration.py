@@ -224,10 +224,11 @@ class PixelSize:
             facts: what else the provenance says.
             fields: what else the sweep has: times, validity, tracking.
         """
+        tracked = fields.get("tracked")
         provenance = {
             "source": path.name,
             "format": format_name,
-            "conversions": [*notes, *self.notes],
+            "conversions": [*notes, *self.notes, *(tracked.provenance.get("warnings", ()) if tracked else ())],
             "spacing_source": self.source,
             "calibration": self.calibration,
             **doubts(notes),

@@ -1,19 +1,24 @@
 """Pose algebra and the trajectory."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from scipy.linalg import polar
 from scipy.spatial.transform import Rotation
 
 from DualTrackCore.errors import InputError
+from DualTrackCore.io.calibration import choose_pixel_size
 from DualTrackCore.trajectory import (
     Trajectory,
     accumulate,
     invert_rigid,
     matrices_from_parameters,
     parameters_from_matrices,
+    rigid_error,
 )
 
 motions = arrays(np.float64, st.tuples(st.integers(1, 12), st.just(6)), elements=st.floats(-80, 80))
@@ -99,6 +104,50 @@ def test_a_trajectory_without_a_valid_pose_can_be_held():
 def test_poses_that_are_none_are_refused_with_the_frame(poses, valid, sentence):
     with pytest.raises(InputError, match=sentence):
         Trajectory(poses, valid)
+
+
+def nearly_rigid() -> np.ndarray:
+    """Four poses: exact, as six digits round it, and two that departed from rigid motions."""
+    poses = matrices_from_parameters(np.arange(24.0).reshape(4, 6))
+    poses[1] = np.round(poses[1], 6)
+    poses[2, :3, :3] *= 1.004
+    poses[3, 0, :3] += 0.003
+    poses[3, 3, 0] = 0.002
+    return poses
+
+
+def test_poses_that_are_nearly_rigid_become_rigid_and_the_others_stay_bit_for_bit():
+    poses = nearly_rigid()
+    trajectory = Trajectory(poses, provenance={"warnings": ["before"]})
+    np.testing.assert_array_equal(trajectory.poses[:2], poses[:2])
+    np.testing.assert_allclose(invert_rigid(trajectory.poses[2:]) @ trajectory.poses[2:], [np.eye(4)] * 2, atol=1e-12)
+    for found, given_pose in zip(trajectory.poses[2:], poses[2:], strict=True):
+        np.testing.assert_allclose(found[:3, :3], polar(given_pose[:3, :3])[0], atol=1e-12)
+        np.testing.assert_array_equal(found[:3, 3], given_pose[:3, 3])
+    np.testing.assert_allclose(accumulate(trajectory.relative), invert_rigid(poses[0]) @ trajectory.poses, atol=1e-4)
+    before, note = trajectory.provenance["warnings"]
+    assert before == "before"
+    assert note == "Took the nearest rigid motion in place of 2 of 4 poses that departed from one by up to 0.008."
+    assert "warnings" not in Trajectory(poses[:2]).provenance
+
+
+def test_poses_in_a_world_are_made_rigid_once_and_the_clip_says_so():
+    poses = np.roll(nearly_rigid(), 2, axis=0)  # the first decides where frame0 lies
+    tracked = Trajectory.from_reference(poses)
+    again = tracked.reference_from_frame0 @ tracked.poses
+    np.testing.assert_allclose(again[2:], poses[2:], atol=1e-5)
+    np.testing.assert_allclose(invert_rigid(again) @ again, [np.eye(4)] * 4, atol=1e-5)
+    assert len(tracked.provenance["warnings"]) == 1
+    assert tracked.slice(1, 3).provenance == tracked.provenance
+    frames = np.zeros((4, 8, 8), np.uint8)
+    sweep = choose_pixel_size(None, None, 0.2).sweep(frames, Path("clip.mha"), "test", ["first"], tracked=tracked)
+    assert sweep.provenance["conversions"] == ["first", *tracked.provenance["warnings"]]
+
+
+def test_the_place_of_frame0_is_made_rigid_too():
+    trajectory = Trajectory(np.eye(4)[None], None, nearly_rigid()[2])
+    np.testing.assert_allclose(rigid_error(trajectory.reference_from_frame0[None]), 0, atol=1e-12)
+    assert "in place of reference_from_frame0 that departed" in trajectory.provenance["warnings"][0]
 
 
 def test_a_motion_that_is_not_a_number_is_refused_with_its_frames():
