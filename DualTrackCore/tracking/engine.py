@@ -19,7 +19,7 @@ from torch import Tensor
 
 from DualTrackCore.errors import InputError, OutOfMemoryError
 from DualTrackCore.network.dualtrack import DualTrack
-from DualTrackCore.network.fast import StreamingTrunk, forget_prepared
+from DualTrackCore.network.fast import StreamingTrunk
 from DualTrackCore.network.model import Model
 from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter, Stage
 from DualTrackCore.sweep import Sweep
@@ -33,6 +33,7 @@ from DualTrackCore.tracking.device import (
     is_out_of_memory,
     release_memory,
 )
+from DualTrackCore.tracking.placement import on_device
 from DualTrackCore.tracking.preprocessing import Preprocessor, scope_warnings
 from DualTrackCore.trajectory import Trajectory, matrices_from_parameters, parameters_from_matrices
 from DualTrackCore.version import __version__
@@ -180,16 +181,13 @@ def run_network(
     chunk = choose_chunk(chunk_frames, model.network, run.device, run.precision)
     network = model.network.eval()
     try:
-        network.to(run.device)
-        with torch.inference_mode():
+        with on_device(network, run.device), torch.inference_mode():
             local_features, global_features, chunk = _features(run, sweep, chunk, reporter)
             parameters = head(local_features, global_features, reporter).cpu().numpy()
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
         raise out_of_memory(run.device) from None
-    finally:
-        leave_device(network, run.device)
     return parameters, provenance_of(run, chunk, scope_warnings(sweep, model, run.preprocessor))
 
 
@@ -255,14 +253,6 @@ def class_tokens(run: EngineRun, maps: Tensor) -> Tensor:
         return maps.new_empty((0, *spatial.layernorm.normalized_shape), dtype=torch.float32)
     with torch.autocast(run.device.type, enabled=False):
         return spatial(maps.float())
-
-
-def leave_device(network: DualTrack, device: torch.device) -> None:
-    """Take a network back to the processor and give the memory of the device free."""
-    if device.type != "cpu":
-        forget_prepared(network.local.trunk)
-    network.to("cpu")
-    release_memory(device)
 
 
 def out_of_memory(device: torch.device) -> OutOfMemoryError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -22,12 +23,12 @@ from DualTrackCore.tracking.engine import (
     TrackingWarning,
     chunk_features,
     class_tokens,
-    leave_device,
     out_of_memory,
     poses_in_windows,
     prepare,
     provenance_of,
 )
+from DualTrackCore.tracking.placement import on_device
 from DualTrackCore.tracking.preprocessing import scope_warnings
 from DualTrackCore.tracking.provisional import ProvisionalPath
 from DualTrackCore.trajectory import Trajectory
@@ -125,6 +126,7 @@ class LiveTracker:
         self._waiting = np.empty((0, *self._template.frame_size), np.uint8)  # fewer than a chunk, and the frame after
         self._pushed = self._submitted = self._done = 0
         self._closed = False
+        self._placed = contextlib.ExitStack()  # holds the network on the device
         self._jobs: deque[Future] = deque()
         self._news: deque[tuple[int, np.ndarray]] = deque()  # (first frame, poses) of updates nobody has asked for yet
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="dualtrack-live")
@@ -219,7 +221,7 @@ class LiveTracker:
             return
         self._closed = True
         self._thread.shutdown(wait=True, cancel_futures=True)
-        leave_device(self._run.model.network, self._run.device)
+        self._placed.close()
 
     def _warm_up(self) -> None:
         """Send black frames through everything once, so that kernels and weights are ready when the first frame comes.
@@ -232,7 +234,7 @@ class LiveTracker:
         path = ProvisionalPath(network, self._path.window_frames)
 
         def work() -> None:
-            network.to(device)
+            self._placed.enter_context(on_device(network, device))
             black = torch.zeros((frames, *self._template.frame_size), dtype=torch.uint8, device=device)
             stream = StreamingTrunk(network.local.trunk, lambda maps: class_tokens(run, maps))
             path.add(*chunk_features(run, stream, black, 0, last=True))

@@ -21,7 +21,8 @@ from DualTrackCore.research.baselines.motion_network import KIND_KEY, MotionNetw
 from DualTrackCore.research.baselines.networks import ARCHITECTURES, build_baseline
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.tracking import TrackingWarning
-from DualTrackCore.tracking.device import choose_device, is_out_of_memory, release_memory
+from DualTrackCore.tracking.device import choose_device, is_out_of_memory
+from DualTrackCore.tracking.placement import on_device
 from DualTrackCore.tracking.preprocessing import Preprocessor, scope_warnings
 from DualTrackCore.trajectory import Trajectory
 from DualTrackCore.version import __version__
@@ -117,8 +118,7 @@ class Baseline:
             return prepared.local(frames)[None]
 
         try:
-            self.network.to(device)
-            with torch.inference_mode():
+            with on_device(self.network, device), torch.inference_mode():
                 motions = motions_in_pieces(
                     self.network,
                     images,
@@ -133,9 +133,6 @@ class Baseline:
             raise OutOfMemoryError(
                 f"{device} has too little memory for {chunk_frames} frames at a time; give fewer, or another device."
             ) from None
-        finally:
-            self.network.to("cpu")
-            release_memory(device)
 
 
 def load_baseline(path: str | Path, *, name: str | None = None, device: str | torch.device = "auto") -> Baseline:
