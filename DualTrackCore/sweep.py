@@ -12,6 +12,9 @@ import numpy as np
 from DualTrackCore.errors import InputError
 from DualTrackCore.trajectory import Trajectory
 
+#: Largest time of a frame, s, also if it counts nanoseconds since 1970: beyond it differences mean nothing.
+_MOST_SECONDS = 1e30
+
 
 @runtime_checkable
 class FrameSource(Protocol):
@@ -142,7 +145,7 @@ class Sweep:
         if self.timestamps_s is None or len(self) < 2:
             return None
         step = float(np.median(np.diff(self.timestamps_s)))
-        return 1.0 / step if step > 0 else None
+        return 1.0 / step if step > 1 / _MOST_SECONDS else None
 
     @property
     def image_from_pixel(self) -> np.ndarray:
@@ -234,7 +237,11 @@ def _per_frame(values: object, count: int, dtype: type, what: str) -> np.ndarray
     array = np.array(values, dtype=dtype)
     if array.shape != (count,):
         raise InputError(f"The sweep has {count} frames and {array.size} {what}; the numbers must be equal.")
-    if dtype is not bool and not np.isfinite(array).all():
-        raise InputError(f"The {what} of frame {int(np.flatnonzero(~np.isfinite(array))[0])} are not finite.")
+    bad = np.flatnonzero(~(np.abs(array) <= _MOST_SECONDS)) if dtype is not bool else ()
+    if len(bad):
+        raise InputError(
+            f"The {what} of frame {bad[0]} are {array[bad[0]]:g} s; they must be finite and at most "
+            f"{_MOST_SECONDS:g} s."
+        )
     array.flags.writeable = False
     return array

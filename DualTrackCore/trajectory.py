@@ -22,6 +22,9 @@ RIGID_TOLERANCE = 1e-2
 #: Departure up to which a pose is kept as it is, bit for bit: the rounding of six digits. Others become rigid motions.
 EXACT_TOLERANCE = 1e-5
 
+#: Farthest position of a pose, mm: ten kilometres, beyond which sums and lengths mean nothing.
+FARTHEST_MM = 1e7
+
 
 def matrices_from_parameters(parameters: np.ndarray) -> np.ndarray:
     """Rigid 4x4 matrices of six-parameter motions.
@@ -243,8 +246,15 @@ def _validated_poses(poses: object, valid: object, name: str = "") -> tuple[np.n
         raise InputError(
             f"{name or f'The pose of frame {bad[0]}'} is not finite; mark such frames invalid or remove them."
         )
+    farthest = np.abs(np.where((valid & finite)[:, None], poses[:, :3, 3], 0)).max(axis=1)
+    bad = np.flatnonzero(farthest > FARTHEST_MM)
+    if len(bad):
+        raise InputError(
+            f"{name or f'The pose of frame {bad[0]}'} lies {farthest[bad[0]]:.3g} mm away and the limit is "
+            f"{FARTHEST_MM:.0e} mm; the tracking is damaged or not in mm."
+        )
     error = rigid_error(np.where((valid & finite)[:, None, None], poses, np.eye(4)))
-    bad = np.flatnonzero(error > RIGID_TOLERANCE)
+    bad = np.flatnonzero(~(error <= RIGID_TOLERANCE))  # also where it overflows
     if len(bad):
         raise InputError(
             f"{name or f'The pose of frame {bad[0]}'} is not a rigid motion (it departs by {error[bad[0]]:.3g}, "

@@ -32,6 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with console.warnings_as_sentences(), console.signals_as_interrupt():
             options = build_parser().parse_args(arguments)
+            console.command = options.command_name
             with memory_limit(getattr(options, "memory_gb", None)):
                 accepted = options.command(options, console) is not False
     except (Cancelled, KeyboardInterrupt) as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import signal
 import sys
 import threading
@@ -11,7 +10,11 @@ import warnings
 from collections.abc import Container, Iterator, Mapping, Sequence
 from typing import Any
 
+from DualTrackCore.files import json_text
 from DualTrackCore.progress import Progress, Stage
+
+#: Of the objects that --json prints: another number where a field goes or changes its meaning; new ones may come.
+JSON_VERSION = 1
 
 #: Time that work without a report may continue after a signal, s.
 GRACE_S = 5.0
@@ -23,10 +26,14 @@ class Console:
     Args:
         json_output: one JSON object on stdout at the end, instead of sentences.
         quiet: no progress bars.
+
+    Attributes:
+        command: the name of the command, for its object.
     """
 
     def __init__(self, json_output: bool, quiet: bool) -> None:
         self._json, self._quiet = json_output, quiet
+        self.command = "dualtrack"
         self._interrupted = self._cancellation_seen = self._asking = False
         self._bar = None
         self._stage: tuple[Stage, str] | None = None
@@ -37,10 +44,14 @@ class Console:
             self.close()
             print(text)
 
-    def result(self, values: Mapping[str, Any]) -> None:
-        """The result for machines; nothing without --json."""
+    def result(self, values: Mapping[str, Any], schema: str = "") -> None:
+        """The result for machines, named and versioned (Docs/json.md); nothing without --json.
+
+        Numbers that are not finite become null: JSON has no others.
+        """
         if self._json:
-            print(json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False))
+            named = {"schema": f"{schema or self.command}/{JSON_VERSION}", **values}
+            print(json_text(named), end="")
 
     def warn(self, text: str) -> None:
         """A sentence on stderr that does not stop the work."""
@@ -51,7 +62,7 @@ class Console:
         """The sentence that ends the command."""
         self.close()
         print(f"dualtrack: {text}", file=sys.stderr)
-        self.result({"error": text})
+        self.result({"error": text}, "dualtrack error")
 
     def confirm(self, question: str) -> bool:
         """Ask yes or no at the terminal; no where nobody can answer."""

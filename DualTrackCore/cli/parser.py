@@ -60,7 +60,9 @@ def _command(commands: argparse._SubParsersAction, name: str, function: str, tex
     parser = _described(commands, name, text)
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of sentences")
     parser.add_argument("--quiet", action="store_true", help="show no progress bars")
-    parser.set_defaults(command=lambda *arguments: resolve_name(f"DualTrackCore.cli.{function}")(*arguments))
+    parser.set_defaults(
+        command=lambda *arguments: resolve_name(f"DualTrackCore.cli.{function}")(*arguments), command_name=parser.prog
+    )
     return parser
 
 
