@@ -240,8 +240,7 @@ def _per_frame(values: object, count: int, dtype: type, what: str) -> np.ndarray
     bad = np.flatnonzero(~(np.abs(array) <= _MOST_SECONDS)) if dtype is not bool else ()
     if len(bad):
         raise InputError(
-            f"The {what} of frame {bad[0]} are {array[bad[0]]:g} s; they must be finite and at most "
-            f"{_MOST_SECONDS:g} s."
+            f"The {what} of frame {bad[0]} are not finite, or beyond {_MOST_SECONDS:g} s; correct or remove them."
         )
     array.flags.writeable = False
     return array

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from DualTrackCore.files import plain_values, staged_folder
+from DualTrackCore.pixels import FilePixels
 from DualTrackCore.progress import Reporter, Stage
 from DualTrackCore.reconstruction.grid import VoxelGrid
 from DualTrackCore.run.results import RunReport, RunResult
@@ -49,13 +50,12 @@ def write_sweep(folder: Path, sweep: Sweep, reporter: Reporter) -> None:
 
 
 def read_sweep(folder: Path) -> Sweep:
-    """The sweep that :func:`write_sweep` wrote; frames are mapped and read when they are asked for."""
+    """The sweep that :func:`write_sweep` wrote; frames are read when they are asked for."""
     facts = _read_json(folder / "sweep.json")
     with np.load(folder / "sweep.npz") as file:
         arrays = dict(file)
     return Sweep(
-        # "c" (copy on write): torch needs writable memory; the file does not change.
-        np.load(folder / "frames.npy", mmap_mode="c"),
+        _read_frames(folder / "frames.npy"),
         spacing_mm=facts["spacing_mm"],
         timestamps_s=arrays.get("timestamps_s"),
         frame_valid=arrays["frame_valid"],
@@ -114,6 +114,14 @@ def _write_frames(path: Path, sweep: Sweep, reporter: Reporter) -> None:
             reporter.report(Stage.SENDING, first, len(sweep))
             file.write(np.ascontiguousarray(frames, dtype=np.uint8).data)
     reporter.report(Stage.SENDING, len(sweep), len(sweep))
+
+
+def _read_frames(path: Path) -> FilePixels:
+    """The frames of an .npy file, in windows: a mapping of a file that is gone or cut would end the process."""
+    with path.open("rb") as file:
+        np.lib.format.read_magic(file)
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+        return FilePixels(path, file.tell(), shape, dtype)
 
 
 def _trajectory_arrays(trajectory: Trajectory | None) -> dict[str, np.ndarray]:

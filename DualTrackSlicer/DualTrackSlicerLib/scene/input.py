@@ -18,6 +18,7 @@ from DualTrackCore.errors import InputError
 from DualTrackCore.io.calibration import choose_pixel_size, contradicts, image_pose, require_agreement, split_affine
 from DualTrackCore.io.metafile import SIMULATED_FIELD, SIMULATED_VALUE
 from DualTrackCore.io.tracked_poses import trajectory_from_tracker
+from DualTrackCore.pixels import doubts
 from DualTrackCore.progress import CancelledCallback, Reporter
 from DualTrackCore.sweep import Sweep, validated_spacing
 from DualTrackCore.trajectory import Trajectory
@@ -143,6 +144,7 @@ def sweepFromBrowser(
         "source": images.GetName(),
         "format": "MRML sequence",
         "conversions": conversions + place.notes,
+        **doubts(conversions),
         "spacing_source": place.spacing_source,
         "tracking": place.tracking,
         # Slicer keeps the header fields of a .seq.nrrd as attributes of the sequence.
