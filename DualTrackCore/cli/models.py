@@ -23,11 +23,24 @@ def list_models(options: Namespace, console: Console) -> None:
         {
             "folder": str(catalogue.models_folder()),
             "published": [
-                {"name": e.name, "url": e.url, "size_bytes": e.size_bytes, "card": e.card.as_dict()}
+                {
+                    "name": e.name,
+                    "url": e.url,
+                    "size_bytes": e.size_bytes,
+                    "sha256": e.sha256,
+                    "card": e.card.as_dict(),
+                }
                 for e in published.values()
             ],
             "installed": [
-                {"name": m.name, "path": str(m.path), "sha256": m.sha256, "ships": m.ships} for m in installed.values()
+                {
+                    "name": m.name,
+                    "path": str(m.path),
+                    "sha256": m.sha256,
+                    "original_sha256": m.original_sha256,
+                    "ships": m.ships,
+                }
+                for m in installed.values()
             ],
         }
     )
@@ -52,6 +65,10 @@ def _say_model(name: str, entry: ModelEntry | None, model: InstalledModel | None
         rows += [("size", entry.size_text), ("from", entry.url)]
     if model is not None:
         rows += [("file", str(model.path)), ("SHA-256", model.sha256 or "not recorded")]
+        if entry is not None:
+            rows.append(("checksum", installation.checksum_sentence(entry, model)))
+        elif model.original_sha256 is not None:
+            rows.append(("made of", f"a PyTorch file with the SHA-256 {model.original_sha256}"))
     console.say(columns(rows))
 
 
@@ -62,8 +79,7 @@ def fetch(options: Namespace, console: Console) -> None:
     console.say(f"Licence of the weights: {entry.card.licence} ({entry.card.licence_url}); non-commercial use only.")
     consent = options.yes or console.confirm("Do you agree to this licence and want to download the file?")
     path = installation.fetch(entry, consent=consent, check=partial(_load_as, entry.name), progress=console.progress)
-    console.say(f"Installed {entry.name} as {path}.")
-    console.result({"name": entry.name, "path": str(path)})
+    _say_installed(entry.name, path, console)
 
 
 def verify(options: Namespace, console: Console) -> None:
@@ -71,14 +87,26 @@ def verify(options: Namespace, console: Console) -> None:
     model = installation.verify(options.name)
     _load_as(options.name, model.path)
     console.say(f"{model.name} is undamaged and loads: {model.path} (SHA-256 {model.sha256}).")
-    console.result({"name": model.name, "path": str(model.path), "sha256": model.sha256, "intact": True})
+    if (entry := catalogue.published_models().get(model.name)) is not None:
+        console.say(installation.checksum_sentence(entry, model))
+    digests = {"sha256": model.sha256, "original_sha256": model.original_sha256}
+    console.result({"name": model.name, "path": str(model.path), **digests, "intact": True})
 
 
 def import_model(options: Namespace, console: Console) -> None:
     """Install a local weights file."""
     path = installation.import_file(options.name, options.file, check=partial(_load_as, options.name))
-    console.say(f"Installed {options.name} as {path}.")
-    console.result({"name": options.name, "path": str(path)})
+    _say_installed(options.name, path, console)
+
+
+def _say_installed(name: str, path: Path, console: Console) -> None:
+    console.say(f"Installed {name} as {path}.")
+    model = next(m for m in catalogue.installed_models() if m.name == name)
+    if (entry := catalogue.published_models().get(name)) is not None:
+        console.say(installation.checksum_sentence(entry, model))
+    elif model.original_sha256 is not None:
+        console.say(f"It was made of a PyTorch file with the SHA-256 {model.original_sha256}.")
+    console.result({"name": name, "path": str(path), "original_sha256": model.original_sha256})
 
 
 def _load_as(name: str, path: Path) -> None:

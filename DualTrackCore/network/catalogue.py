@@ -17,6 +17,10 @@ from DualTrackCore.settings import build, check_settings, setting
 
 #: Key of the card in a safetensors file's metadata.
 CARD_KEY = "dualtrack_card"
+#: Key in that metadata of the SHA-256 of the PyTorch file that a safetensors file was made of.
+ORIGINAL_KEY = "dualtrack_original_sha256"
+#: What PyTorch files start with: a zip archive or, the old ones, a pickle.
+PICKLE_HEADS = (b"PK\x03\x04", b"\x80")
 #: Longer safetensors headers than this belong to no weights of this network.
 _MAX_HEADER_BYTES = 1 << 24
 #: Pixel spacing that the millimetres of the published weights are baked in at, mm (columns, rows).
@@ -116,16 +120,27 @@ def read_card_inside(weights: Path) -> ModelCard | None:
     Raises:
         CheckpointError: the card in the file is none.
     """
+    text = _metadata(weights).get(CARD_KEY)
+    return ModelCard.from_json(text, weights.name) if isinstance(text, str) else None
+
+
+def original_sha256(weights: Path) -> str | None:
+    """The SHA-256 of the PyTorch file that a safetensors file was made of; None for every other file."""
+    text = _metadata(weights).get(ORIGINAL_KEY)
+    return text if isinstance(text, str) and re.fullmatch(r"[0-9a-f]{64}", text) else None
+
+
+def _metadata(weights: Path) -> Mapping[str, Any]:
+    """The metadata of a safetensors file, empty for every other one."""
     try:
         with weights.open("rb") as file:
             # Eight bytes give the length of the JSON header that follows them.
             length = int.from_bytes(file.read(8), "little")
             header = json.loads(file.read(length)) if length <= _MAX_HEADER_BYTES else None
     except (OSError, ValueError):
-        return None
+        return {}
     metadata = header.get("__metadata__") if isinstance(header, dict) else None
-    text = metadata.get(CARD_KEY) if isinstance(metadata, dict) else None
-    return ModelCard.from_json(text, weights.name) if isinstance(text, str) else None
+    return metadata if isinstance(metadata, dict) else {}
 
 
 def read_card(path: Path) -> ModelCard:
@@ -147,8 +162,8 @@ DEFAULT_MODEL = "mini"
 SHIPPED_MODELS = (DEFAULT_MODEL,)
 #: Environment variable that names the folder of installed models.
 FOLDER_VARIABLE = "DUALTRACK_MODELS"
-#: Suffixes of installed weights.
-SUFFIXES = (".pt", ".safetensors")
+#: Suffixes of installed weights; PyTorch files were installed as they are before they were converted.
+SUFFIXES = (".safetensors", ".pt")
 #: What a model can be called.
 MODEL_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
@@ -170,7 +185,7 @@ class ModelEntry:
         description: one sentence for a person who chooses.
         size_bytes: exact size, or None where the makers do not state it.
         about_bytes: rough size, or None where that is unknown too.
-        sha256: hexadecimal, or None where the makers do not state it.
+        sha256: of the file at `url`, hexadecimal, or None where the makers do not state it.
     """
 
     card: ModelCard
@@ -203,6 +218,7 @@ class InstalledModel:
         size_bytes: of the file.
         sha256: recorded when the file arrived, or shipped beside it; None without a record.
         ships: whether it is part of the package.
+        original_sha256: of the PyTorch file that it was made of; None where it came as it is.
     """
 
     name: str
@@ -210,6 +226,7 @@ class InstalledModel:
     size_bytes: int
     sha256: str | None
     ships: bool = False
+    original_sha256: str | None = None
 
 
 def published_models() -> dict[str, ModelEntry]:
@@ -291,7 +308,7 @@ def installed_models(folder: Path | None = None) -> list[InstalledModel]:
         if path.suffix in SUFFIXES and MODEL_NAME.fullmatch(path.stem) and path.stem not in SHIPPED_MODELS
     ]
     return [
-        InstalledModel(p.stem, p, p.stat().st_size, recorded_sha256(p), ships=p in shipped)
+        InstalledModel(p.stem, p, p.stat().st_size, recorded_sha256(p), p in shipped, original_sha256(p))
         for p in sorted([*fetched, *shipped], key=lambda p: p.name)
     ]
 

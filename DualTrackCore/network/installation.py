@@ -3,6 +3,9 @@
 The makers of the published weights give no checksum. A file is therefore checked by loading it strictly (the `check`
 that callers pass), and its SHA-256 is recorded beside it when it arrives, so that :func:`verify` finds later damage.
 
+What is installed is a safetensors file. A PyTorch file is converted once, and the SHA-256 that it had stands in the
+metadata of what was made of it.
+
 pooch sends the request and receives the file. What it lacks is here: continuing a part if the server still has the
 same content, looking at the answer before anything is written, and cancelling.
 """
@@ -11,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -23,6 +25,7 @@ from DualTrackCore.files import file_sha256, replacing
 from DualTrackCore.network.catalogue import (
     FOLDER_VARIABLE,
     MODEL_NAME,
+    PICKLE_HEADS,
     SHIPPED_MODELS,
     SUFFIXES,
     InstalledModel,
@@ -31,6 +34,7 @@ from DualTrackCore.network.catalogue import (
     card_path,
     installed_path,
     models_folder,
+    original_sha256,
     published_card,
     published_models,
     read_card_beside,
@@ -65,7 +69,9 @@ def fetch(
     progress: ProgressCallback | None = None,
     cancelled: CancelledCallback | None = None,
 ) -> Path:
-    """Download a model, check and install it, and return its path; one that is installed and undamaged stays as it is.
+    """Download a model, check and install it, and return its path; one that is installed and undamaged stays.
+
+    A PyTorch file is converted to safetensors, one that an earlier version of this program has installed too.
 
     Args:
         entry: what to fetch.
@@ -78,7 +84,8 @@ def fetch(
     Raises:
         InputError: no consent.
         DownloadError: the network failed.
-        CheckpointError: what arrived is not the model; it is deleted.
+        CheckpointError: what arrived is not the model; it is deleted. Or torch is too old to read the file safely;
+            nothing is then downloaded.
         OutputError: too little room, or the folder cannot be written.
         Cancelled: what has arrived is kept.
     """
@@ -88,8 +95,18 @@ def fetch(
             f"({entry.card.licence_url}); they are downloaded only after you agree (consent=True, --yes)."
         )
     folder = folder or models_folder()
+    installed = None
     with contextlib.suppress(CheckpointError):
-        return verify(entry.name, folder).path
+        installed = verify(entry.name, folder)
+    if installed is not None:
+        path = installed.path
+        if path.suffix == SUFFIXES[0]:
+            return path
+        return _install(path, path.with_suffix(SUFFIXES[0]), installed.sha256, read_card_beside(path))
+    if not entry.url.endswith(SUFFIXES[0]):
+        from DualTrackCore.network.model import require_safe_torch
+
+        require_safe_torch(Path(entry.url).name)
     part = folder / f"{entry.name}.part"
     try:
         _Download(entry.url, part, Reporter(progress, cancelled)).run()
@@ -102,24 +119,23 @@ def fetch(
         digest = _require_as_stated(entry, part)
         if check is not None:
             check(part)
+        target = _install(part, folder / (entry.name + SUFFIXES[0]), digest, entry.card)
     except InputError as error:
         _delete_part(part)
         raise CheckpointError(f"The file from {entry.url} is not the model and was deleted: {error}") from error
-    target = folder / (entry.name + SUFFIXES[0])
-    os.replace(part, target)
     _delete_part(part)
-    _record(target, digest, entry.card)
     return target
 
 
 def import_file(name: str, path: str | Path, *, check: Check, folder: Path | None = None) -> Path:
     """Install a local weights file under a name: the way for machines without network, and for own models.
 
-    The card beside the file is copied too; without one, the name of a published model brings that model's card.
+    The card beside the file is copied too; without one, the name of a published model brings that model's card. A
+    PyTorch file is converted to safetensors; the file itself stays.
 
     Args:
         name: of a published model, or a new one of lower-case letters, digits, `.`, `_`, `-`.
-        path: the file; it is copied.
+        path: the file.
         check: raises if the file cannot be loaded.
         folder: to install in; the models folder by default.
 
@@ -134,18 +150,13 @@ def import_file(name: str, path: str | Path, *, check: Check, folder: Path | Non
         raise InputError(f"{name!r} is not a valid model name; use up to 64 of a to z, 0 to 9, '.', '_', '-'.")
     if name in SHIPPED_MODELS:
         raise InputError(f"{name} is the name of a model that ships with DualTrack; import {path.name} under another.")
-    check(path)
-    card = read_card_beside(path) or published_card(name)
-    if (entry := published_models().get(name)) is not None:
-        _require_as_stated(entry, path)
-    suffix = path.suffix if path.suffix in SUFFIXES else SUFFIXES[0]
-    target = (folder or models_folder()) / (name + suffix)
+    target = (folder or models_folder()) / (name + SUFFIXES[0])
     if target.exists() and target.samefile(path):
         raise InputError(f"{path} is the installed model {name} already.")
-    with replacing(target) as temporary:
-        shutil.copyfile(path, temporary)
-    _record(target, file_sha256(target), card)
-    return target
+    check(path)
+    card, entry = read_card_beside(path) or published_card(name), published_models().get(name)
+    digest = file_sha256(path) if entry is None else _require_as_stated(entry, path)
+    return _install(path, target, digest, card)
 
 
 def verify(name: str, folder: Path | None = None) -> InstalledModel:
@@ -155,10 +166,12 @@ def verify(name: str, folder: Path | None = None) -> InstalledModel:
         The model, with the SHA-256 of what is on the disk now.
 
     Raises:
-        CheckpointError: not installed, no checksum to compare with, or the file has changed since it arrived.
+        CheckpointError: not installed, no checksum to compare with, the file has changed since it arrived, or it is not
+            the one that the makers state.
     """
     path, entry, ships = installed_path(name, folder), published_models().get(name), name in SHIPPED_MODELS
-    expected = (entry and entry.sha256) or recorded_sha256(path)
+    original = original_sha256(path)
+    expected = recorded_sha256(path) or (entry and entry.sha256)
     if expected is None:
         remedy = "install DualTrack again" if ships else "import the file again"
         raise CheckpointError(f"No checksum was recorded for {path}; {remedy}.")
@@ -166,7 +179,18 @@ def verify(name: str, folder: Path | None = None) -> InstalledModel:
     if digest != expected:
         remedy = "install DualTrack again" if ships else "fetch or import it again"
         raise CheckpointError(f"{path} has changed since it was installed (SHA-256 differs); {remedy}.")
-    return InstalledModel(name, path, path.stat().st_size, digest, ships)
+    if entry is not None:
+        _require_stated_checksum(entry, original or digest, path.name)
+    return InstalledModel(name, path, path.stat().st_size, digest, ships, original)
+
+
+def checksum_sentence(entry: ModelEntry, model: InstalledModel) -> str:
+    """What is known about the checksum of a published model that is installed, for a person."""
+    what = "this file" if model.original_sha256 is None else "the PyTorch file that this one was made of"
+    digest = model.original_sha256 or model.sha256 or "not recorded"
+    if entry.sha256 is None:
+        return f"The makers state no checksum; the SHA-256 of {what} is {digest}."
+    return f"The SHA-256 of {what} is the one that the makers state, {digest}."
 
 
 def _require_as_stated(entry: ModelEntry, path: Path) -> str:
@@ -175,9 +199,33 @@ def _require_as_stated(entry: ModelEntry, path: Path) -> str:
     if entry.size_bytes is not None and size != entry.size_bytes:
         raise CheckpointError(f"{path.name} has {size} bytes; the model {entry.name} has {entry.size_bytes}.")
     digest = file_sha256(path)
-    if entry.sha256 is not None and digest != entry.sha256:
-        raise CheckpointError(f"The checksum (SHA-256) of {path.name} is not that of the model {entry.name}.")
+    # A safetensors file that was made of the makers' file elsewhere says of which.
+    _require_stated_checksum(entry, original_sha256(path) or digest, path.name)
     return digest
+
+
+def _require_stated_checksum(entry: ModelEntry, digest: str, name: str) -> None:
+    if entry.sha256 is not None and digest != entry.sha256:
+        raise CheckpointError(f"The checksum (SHA-256) of {name} is not that of the model {entry.name}.")
+
+
+def _install(source: Path, target: Path, digest: str, card: ModelCard | None) -> Path:
+    """Put a checked file with its card and checksum at `target`, as safetensors; `digest` is that of the source.
+
+    The source stays, unless it is the same model as an earlier version has installed it.
+    """
+    with source.open("rb") as file:
+        is_pickle = file.read(4).startswith(PICKLE_HEADS)
+    if is_pickle:
+        from DualTrackCore.network.model import convert_weights
+
+        convert_weights(source, target, digest)
+        digest = file_sha256(target)
+    else:
+        with replacing(target) as temporary:
+            shutil.copyfile(source, temporary)
+    _record(target, digest, card)
+    return target
 
 
 def _record(path: Path, digest: str, card: ModelCard | None) -> None:

@@ -1,6 +1,7 @@
 """A network with its weights and its card: load by name or from a file, check against the network, save.
 
-A file can never run code: pickles are read with `weights_only=True`, safetensors hold nothing but tensors and text.
+Safetensors hold nothing but tensors and text. PyTorch files are pickles: they are read with `weights_only=True`, and
+only by versions of torch in which no way around that is known.
 """
 
 from __future__ import annotations
@@ -19,12 +20,15 @@ import torch.nn.functional as F
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.torch_version import TorchVersion
 
 from DualTrackCore.errors import CheckpointError
 from DualTrackCore.files import file_sha256, replacing
 from DualTrackCore.network.catalogue import (
     CARD_KEY,
     DEFAULT_MODEL,
+    ORIGINAL_KEY,
+    PICKLE_HEADS,
     ModelCard,
     installed_path,
     published_card,
@@ -38,6 +42,9 @@ from DualTrackCore.network.dualtrack import UNUSED_HEADS, DualTrack
 MAX_POSITIONS = 1 << 16
 POSITION_KEY = "global_encoder.pos_emb.weight"
 _DISTANCE_SUFFIX = ".distance_embedding.weight"
+#: First version of torch whose `weights_only=True` has no known hole: CVE-2025-32434 (up to 2.5.1) let a file run
+#: code, CVE-2026-24747 (before 2.10) let it write where it must not.
+_SAFE_TORCH = "2.10.0"
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,10 +143,30 @@ def save_model(network: DualTrack, card: ModelCard, path: str | Path) -> Path:
     path = Path(path)
     card = replace(card, architecture=network.arguments)
     tensors = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
-    with replacing(path) as temporary:
-        save_file(tensors, str(temporary), metadata={CARD_KEY: card.to_json()})
-        temporary.chmod(0o644)  # safetensors makes files that only their owner can read
+    _write_tensors(tensors, {CARD_KEY: card.to_json()}, path)
     return path
+
+
+def convert_weights(source: Path, target: Path, sha256: str) -> None:
+    """Write the tensors of a PyTorch file as safetensors, atomically; `sha256` is that of the source, for the record.
+
+    Raises:
+        CheckpointError: as :func:`read_weights`, or a tensor of a kind that safetensors do not hold.
+        OutputError: the target cannot be written; a file there is untouched.
+    """
+    tensors = {
+        key: value.clone(memory_format=torch.contiguous_format) for key, value in read_weights(source)[0].items()
+    }
+    try:
+        _write_tensors(tensors, {ORIGINAL_KEY: sha256}, target)
+    except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
+        raise CheckpointError(f"{source.name} cannot be converted to safetensors: {error}.") from None
+
+
+def _write_tensors(tensors: dict[str, Tensor], metadata: dict[str, str], path: Path) -> None:
+    with replacing(path) as temporary:
+        save_file(tensors, str(temporary), metadata=metadata)
+        temporary.chmod(0o644)  # safetensors makes files that only their owner can read
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], ModelCard | None]:
@@ -149,7 +176,8 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], ModelCard | None]:
     torch.compile adds is removed.
 
     Raises:
-        CheckpointError: no such file, damaged, not a weights file, or holding anything but tensors.
+        CheckpointError: no such file, damaged, not a weights file, holding anything but tensors, or a PyTorch file
+            where torch is too old to read it safely.
     """
     content, card = read_content(path)
     tensors, _ = plain_state_dict(content, path)
@@ -160,13 +188,14 @@ def read_content(path: Path) -> tuple[Any, ModelCard | None]:
     """Read what a .safetensors or PyTorch file holds, without running code, and the card inside it.
 
     Raises:
-        CheckpointError: no such file, damaged, not a weights file, or holding more than tensors and plain values.
+        CheckpointError: no such file, damaged, not a weights file, holding more than tensors and plain values, or a
+            PyTorch file where torch is too old to read it safely.
     """
     if not path.is_file():
         raise CheckpointError(f"There is no weights file {path}; `dualtrack models list` shows what is installed.")
     with path.open("rb") as file:
         head = file.read(9)
-    # A safetensors file starts with the length of its JSON header, a PyTorch file as a zip or, the old ones, a pickle.
+    # A safetensors file starts with the length of its JSON header.
     if head[8:9] == b"{":
         try:
             return load_file(path), read_card_inside(path)
@@ -174,9 +203,20 @@ def read_content(path: Path) -> tuple[Any, ModelCard | None]:
             raise CheckpointError(
                 f"The weights file {path.name} is damaged or cut short ({error}); fetch it again."
             ) from None
-    if head.startswith((b"PK\x03\x04", b"\x80")):
+    if head.startswith(PICKLE_HEADS):
+        require_safe_torch(path.name)
         return _read_pickle(path), None
     raise CheckpointError(f"{path.name} is not a weights file: it is neither safetensors nor PyTorch.")
+
+
+def require_safe_torch(name: str) -> None:
+    """Raise :class:`CheckpointError` where this torch has known holes in how it reads the PyTorch file `name`."""
+    if TorchVersion(torch.__version__) < _SAFE_TORCH:
+        raise CheckpointError(
+            f"{name} was not opened: torch {torch.__version__} has known holes through which a PyTorch file can run "
+            f"code; update torch to {_SAFE_TORCH} or later, or run `dualtrack models import NAME FILE` where there is "
+            "one and use the .safetensors file that it makes."
+        )
 
 
 def _read_pickle(path: Path) -> Any:

@@ -2,10 +2,12 @@
 
 import os
 import pickle
+import re
 
 import pytest
 import torch
 from oracle import TINY, tiny_model
+from torch.torch_version import TorchVersion
 
 from DualTrackCore.errors import CheckpointError, InputError, OutputError
 from DualTrackCore.network import DualTrack, ModelCard, load_model
@@ -155,6 +157,22 @@ def test_a_pickle_that_would_run_code_is_refused_and_runs_nothing(tmp_path, stat
     with pytest.raises(CheckpointError, match=r"holds more than tensors( \(\S*mkdir\))? and was not opened"):
         load_model(tmp_path / "evil.pt", card=ModelCard(architecture=TINY))
     assert not (tmp_path / "proof").exists()
+
+
+@pytest.mark.parametrize("version", ["2.5.1", "2.9.1+cpu", "2.10.0rc1", "2.10.0", "2.14.1+cu130"])
+def test_pytorch_files_are_opened_by_versions_of_torch_without_known_holes_only(tmp_path, model, version, monkeypatch):
+    torch.save(model.network.state_dict(), tmp_path / "weights.pt")
+    save_model(model.network, model.card, tmp_path / "tiny.safetensors")
+    monkeypatch.setattr(torch, "__version__", TorchVersion(version))
+    assert load_model(tmp_path / "tiny.safetensors").card.name == model.card.name
+    if version in ("2.10.0", "2.14.1+cu130"):
+        assert load_model(tmp_path / "weights.pt", card=model.card).sha256
+        return
+    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("The file was opened."))
+    with pytest.raises(
+        CheckpointError, match=rf"weights\.pt was not opened: torch {re.escape(version)} has known holes"
+    ):
+        load_model(tmp_path / "weights.pt", card=model.card)
 
 
 def test_a_bare_malicious_pickle_is_refused_and_runs_nothing(tmp_path):

@@ -8,12 +8,15 @@ import sys
 import numpy as np
 import pytest
 import SimpleITK as sitk
+import torch
 from oracle import tiny_model
 from shared_files import shared_path
 
 from DualTrackCore.cli import main
+from DualTrackCore.files import file_sha256
 from DualTrackCore.io import load_sweep, read_trajectory_csv, save_sweep
-from DualTrackCore.network.model import save_model
+from DualTrackCore.network.installation import import_file
+from DualTrackCore.network.model import load_model, save_model
 from DualTrackCore.research.simulation import rendered, simulated_sweep
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.trajectory import Trajectory
@@ -181,6 +184,23 @@ def test_models_can_be_imported_listed_used_and_verified(dualtrack, folder, tmp_
     code, _, err = dualtrack("models", "verify", "my-tiny")
     assert code == 2
     assert "has changed since it was installed" in err
+
+
+def test_the_list_says_what_is_known_of_checksums(dualtrack, folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("DUALTRACK_MODELS", str(tmp_path / "models"))
+    model = load_model(folder / "tiny.safetensors")
+    own = tmp_path / "own.pt"
+    torch.save(model.network.state_dict(), own)
+    own.with_suffix(".json").write_text(model.card.to_json())
+    code, out, _ = dualtrack("models", "import", "own", own)
+    assert code == 0
+    assert f"It was made of a PyTorch file with the SHA-256 {file_sha256(own)}." in out
+    import_file("dualtrack-tusrec2024", folder / "tiny.safetensors", check=lambda path: None)
+    _, out, _ = dualtrack("models", "list")
+    assert f"a PyTorch file with the SHA-256 {file_sha256(own)}" in out
+    digest = file_sha256(folder / "tiny.safetensors")
+    assert f"The makers state no checksum; the SHA-256 of this file is {digest}." in out
+    assert dualtrack("models", "verify", "own")[0] == 0
 
 
 def test_nothing_is_fetched_without_a_yes(dualtrack, tmp_path, monkeypatch):

@@ -1,4 +1,5 @@
 import hashlib
+import io
 import json
 import os
 import random
@@ -10,25 +11,36 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from file_server import FileServer, serving
+from safetensors.torch import load_file
+from torch.torch_version import TorchVersion
 
 from DualTrackCore.errors import Cancelled, CheckpointError, InputError, OutputError
+from DualTrackCore.files import file_sha256
 from DualTrackCore.network import catalogue, installation
 from DualTrackCore.network.catalogue import (
     InstalledModel,
     ModelCard,
     installed_models,
     installed_path,
+    original_sha256,
     published_models,
     read_card_beside,
     size_text,
 )
 from DualTrackCore.network.installation import DownloadError
+from DualTrackCore.network.model import read_weights
 from DualTrackCore.progress import Stage
 
 ROOT = Path(__file__).resolve().parents[2]
 CONTENT = random.Random(0).randbytes(3_500_000)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
+TENSORS = {"head.weight": [[1.0, 2.0], [3.0, 4.0]], "head.bias": [5.0, 6.0]}
+SAVED = io.BytesIO()
+torch.save({"model": {f"_orig_mod.{k}": torch.tensor(v) for k, v in TENSORS.items()}, "epoch": 3}, SAVED)
+PICKLED = SAVED.getvalue()
+PICKLED_SHA256 = hashlib.sha256(PICKLED).hexdigest()
 Usage = namedtuple("Usage", "total used free")
 
 
@@ -48,6 +60,15 @@ def server():
 @pytest.fixture
 def entry(server):
     return replace(published_models()["dualtrack-tusrec2024"], url=server.url, size_bytes=len(CONTENT))
+
+
+def installed_as_it_was(name, folder, card=None):
+    """Leave a PyTorch file with its checksum, as earlier versions installed it."""
+    folder.mkdir(exist_ok=True)
+    (folder / f"{name}.pt").write_bytes(PICKLED)
+    (folder / f"{name}.pt.sha256").write_text(f"{PICKLED_SHA256}  {name}.pt\n")
+    if card is not None:
+        (folder / f"{name}.json").write_text(card.to_json())
 
 
 def fetch(entry, folder, **options):
@@ -123,7 +144,7 @@ def test_a_fetched_model_is_installed_with_its_card_and_checksum(entry, tmp_path
     assert installed_models(tmp_path) == [InstalledModel(entry.name, path, len(CONTENT), SHA256)]
     assert installed_path(entry.name, tmp_path) == path
     assert installation.verify(entry.name, tmp_path).sha256 == SHA256
-    assert sorted(p.suffix for p in tmp_path.iterdir()) == [".json", ".pt", ".sha256"]
+    assert sorted(p.suffix for p in tmp_path.iterdir()) == [".json", ".safetensors", ".sha256"]
 
 
 def test_progress_runs_from_nothing_to_the_whole_file_in_bytes(entry, tmp_path):
@@ -308,12 +329,82 @@ def test_an_own_model_is_imported_with_the_card_beside_it(tmp_path):
     assert installed_path("mine", tmp_path / "models") == path
 
 
-def test_an_import_of_another_format_replaces_the_older_file_of_that_name(tmp_path):
+def test_an_import_replaces_the_pytorch_file_that_an_earlier_version_installed_under_that_name(tmp_path):
     models = tmp_path / "models"
-    for name in ("a.pt", "a.safetensors"):
-        (tmp_path / name).write_bytes(name.encode())
-        installation.import_file("mine", tmp_path / name, check=lambda path: None, folder=models)
-    assert [model.path.name for model in installed_models(models)] == ["mine.safetensors"]
+    installed_as_it_was("mine", models)
+    (tmp_path / "a.safetensors").write_bytes(CONTENT)
+    installation.import_file("mine", tmp_path / "a.safetensors", check=lambda path: None, folder=models)
+    assert sorted(path.name for path in models.iterdir()) == ["mine.safetensors", "mine.safetensors.sha256"]
+
+
+def test_a_fetched_pytorch_file_becomes_safetensors_and_the_checksum_that_it_had_is_kept(server, entry, tmp_path):
+    server.content = PICKLED
+    path = fetch(replace(entry, size_bytes=None, sha256=PICKLED_SHA256), tmp_path, check=read_weights)
+    assert path.name == f"{entry.name}.safetensors"
+    assert {key: value.tolist() for key, value in load_file(path).items()} == TENSORS
+    assert read_card_beside(path) == entry.card
+    assert sorted(p.suffix for p in tmp_path.iterdir()) == [".json", ".safetensors", ".sha256"]
+    verified = installation.verify(entry.name, tmp_path)
+    assert (verified.sha256, verified.original_sha256) == (file_sha256(path), PICKLED_SHA256)
+    assert installed_models(tmp_path) == [verified]
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    with pytest.raises(CheckpointError, match="has changed since it was installed"):
+        installation.verify(entry.name, tmp_path)
+
+
+def test_an_imported_pytorch_file_becomes_safetensors_and_stays_where_it_is(tmp_path):
+    (tmp_path / "own.pt").write_bytes(PICKLED)
+    path = installation.import_file("own", tmp_path / "own.pt", check=read_weights, folder=tmp_path / "models")
+    assert {key: value.tolist() for key, value in load_file(path).items()} == TENSORS
+    assert original_sha256(path) == PICKLED_SHA256
+    assert (tmp_path / "own.pt").read_bytes() == PICKLED
+
+
+def test_a_conversion_that_fails_leaves_nothing_but_the_part_and_the_next_call_ends_it(
+    server, entry, tmp_path, monkeypatch
+):
+    server.content, entry = PICKLED, replace(entry, size_bytes=None)
+
+    def full_disk(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("DualTrackCore.network.model.save_file", full_disk)
+        with pytest.raises(OutputError, match="No space left"):
+            fetch(entry, tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [f"{entry.name}.part", f"{entry.name}.part.json"]
+    server.status = 500
+    assert original_sha256(fetch(entry, tmp_path)) == PICKLED_SHA256
+
+
+def test_a_pytorch_file_of_an_earlier_version_is_converted_without_the_network(server, entry, tmp_path):
+    installed_as_it_was(entry.name, tmp_path, entry.card)
+    path = fetch(entry, tmp_path)
+    assert (server.asked, path.suffix, original_sha256(path)) == ([], ".safetensors", PICKLED_SHA256)
+    assert read_card_beside(path) == entry.card
+    assert not list(tmp_path.glob("*.pt*"))
+
+
+def test_where_torch_cannot_read_the_file_safely_nothing_is_downloaded(server, entry, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch, "__version__", TorchVersion("2.9.1"))
+    with pytest.raises(CheckpointError, match=r"torch 2\.9\.1 has known holes"):
+        fetch(entry, tmp_path)
+    assert (server.asked, list(tmp_path.iterdir())) == ([], [])
+
+
+def test_a_checksum_that_the_makers_state_is_asked_of_what_was_converted_too(server, entry, tmp_path, monkeypatch):
+    server.content = PICKLED
+    fetch(replace(entry, size_bytes=None), tmp_path)
+    for stated, sentence in ((PICKLED_SHA256, "the one that the makers state"), (None, "The makers state no checksum")):
+        known = replace(entry, sha256=stated)
+        monkeypatch.setattr(installation, "published_models", lambda known=known: {known.name: known})
+        said = installation.checksum_sentence(known, installation.verify(entry.name, tmp_path))
+        assert sentence in said
+        assert PICKLED_SHA256 in said
+    other = replace(entry, sha256="0" * 64)
+    monkeypatch.setattr(installation, "published_models", lambda: {other.name: other})
+    with pytest.raises(CheckpointError, match="is not that of the model"):
+        installation.verify(entry.name, tmp_path)
 
 
 def test_a_file_that_fails_its_check_leaves_the_installed_model_alone(tmp_path):
@@ -344,10 +435,11 @@ def test_a_missing_file_is_not_imported(tmp_path):
 
 
 def test_an_installed_file_is_not_imported_onto_itself(tmp_path):
-    (tmp_path / "mine.pt").write_bytes(CONTENT)
+    installed = tmp_path / "mine.safetensors"
+    installed.write_bytes(CONTENT)
     with pytest.raises(InputError, match="already"):
-        installation.import_file("mine", tmp_path / "mine.pt", check=lambda path: None, folder=tmp_path)
-    assert (tmp_path / "mine.pt").read_bytes() == CONTENT
+        installation.import_file("mine", installed, check=lambda path: None, folder=tmp_path)
+    assert installed.read_bytes() == CONTENT
 
 
 def test_a_model_without_a_recorded_checksum_cannot_be_verified(tmp_path):

@@ -11,6 +11,7 @@ import pytest
 import torch
 import yaml
 from oracle import TINY
+from torch.torch_version import TorchVersion
 from training_data import tiny_recipe, tiny_values, write_sweeps
 
 from DualTrackCore.errors import Cancelled, CheckpointError, InputError
@@ -229,6 +230,9 @@ def test_a_checkpoint_that_would_run_code_is_not_opened(table, tmp_path, monkeyp
     with pytest.raises(CheckpointError, match=r"last\.ckpt is damaged, or holds more than tensors"):
         train(recipe, runs=tmp_path, resume=True, say=lambda line: None)
     assert not (tmp_path / "exploded").exists()
+    monkeypatch.setattr(torch, "__version__", TorchVersion("2.9.1"))
+    with pytest.raises(CheckpointError, match=r"last\.ckpt was not opened: torch 2\.9\.1 has known holes"):
+        train(recipe, runs=tmp_path, resume=True, say=lambda line: None)
 
 
 def test_sweeps_without_poses_and_tables_without_sweeps_are_refused(table, tmp_path):

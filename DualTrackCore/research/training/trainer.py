@@ -24,7 +24,7 @@ from DualTrackCore.errors import Cancelled, CheckpointError, InputError
 from DualTrackCore.files import replacing
 from DualTrackCore.network import ModelCard
 from DualTrackCore.network.lora import merge_lora
-from DualTrackCore.network.model import save_model
+from DualTrackCore.network.model import require_safe_torch, save_model
 from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter
 from DualTrackCore.research.training.initial import WEIGHTS_NAME, initial_network, recipe_card
 from DualTrackCore.research.training.lightning_task import LightningItems, LightningTask, fold_scale
@@ -81,7 +81,8 @@ def train(
     Raises:
         InputError: the recipe's data or weights are missing or do not fit, the folder holds another run, or there is
             nothing to resume.
-        CheckpointError: the checkpoint is damaged or holds more than tensors.
+        CheckpointError: the checkpoint to resume from is damaged or holds more than tensors, or torch is too old to
+            read it safely.
         Cancelled: the caller asked to stop, or Ctrl-C came while it trained; the checkpoints stay.
     """
     runs = Path(runs)
@@ -97,7 +98,7 @@ def train(
     trainer = build_trainer(recipe, output, [lines, StopWhenCancelled(cancelled)], bars)
     try:
         with _quiet():
-            # A checkpoint is read as tensors and plain values only, so it can never run code.
+            # A checkpoint is read as tensors and plain values only; _prepare_output has refused unsafe ones.
             trainer.fit(task, items, ckpt_path=checkpoint, weights_only=True)
     except (Cancelled, SystemExit):  # Lightning turns a KeyboardInterrupt into the latter
         if not _last_checkpoint(output).is_file():
@@ -156,6 +157,7 @@ def _prepare_output(recipe: Recipe, output: Path, resume: bool) -> Path | None:
         if not last.is_file():
             raise InputError(f"{output} holds no checkpoint of an interrupted run; start it without --resume.")
         _require_same(recipe, settings)
+        require_safe_torch(last.name)
         try:
             torch.load(last, map_location="cpu", weights_only=True, mmap=True)
         except Exception as error:  # damaged files raise anything from EOFError to RuntimeError
@@ -167,6 +169,8 @@ def _prepare_output(recipe: Recipe, output: Path, resume: bool) -> Path | None:
     if rank_zero_only.rank == 0:
         if last.is_file():
             raise InputError(f"{output} holds a run already; go on with --resume, or choose another output.")
+        # One that was left here is nobody's best; this run's own is read at the end, whatever torch it is.
+        _best_checkpoint(output).unlink(missing_ok=True)
         _write_json(_flat(recipe), settings)
     return None
 
@@ -178,6 +182,10 @@ def _write_json(values: object, path: Path) -> None:
 
 def _last_checkpoint(output: Path) -> Path:
     return output / "checkpoints" / "last.ckpt"
+
+
+def _best_checkpoint(output: Path) -> Path:
+    return output / "checkpoints" / "best.ckpt"
 
 
 def _require_same(recipe: Recipe, settings: Path) -> None:
@@ -206,7 +214,7 @@ def _export(
     recipe: Recipe, card: ModelCard, task: LightningTask, trainer: lightning.Trainer, output: Path, lines: EpochLines
 ) -> TrainingResult:
     """Write the best epoch's weights and the summary, in the first process."""
-    best, epoch = output / "checkpoints" / "best.ckpt", None
+    best, epoch = _best_checkpoint(output), None
     if best.is_file():
         saved = torch.load(best, map_location="cpu", weights_only=True)
         task.load_state_dict(saved["state_dict"])
