@@ -43,7 +43,8 @@ def estimate_with_head(
 
     Args:
         sweep, model, device, precision, chunk_frames, progress, cancelled: as in
-            :func:`~DualTrackCore.tracking.estimate_trajectory`.
+            :func:`~DualTrackCore.tracking.estimate_trajectory`; the precision "auto" of one encoder is fp32, as what
+            others change was measured on the whole network.
         head: "fusion" is the whole network.
         test_time_augmentation: as there; more than one for "fusion" only.
         samples: for "global": frames that the encoder sees; a sweep longer than the position table is taken in pieces
@@ -59,6 +60,7 @@ def estimate_with_head(
         return estimate_trajectory(sweep, model, **options)
     if test_time_augmentation != 1:
         raise InputError(f"The head {head!r} has no test-time augmentation; choose 1, or the head fusion.")
+    options["precision"] = "fp32" if precision == "auto" else precision
     reporter = Reporter(progress, cancelled)
     if head == "local":
         poses, provenance = _local(sweep, model, reporter, options)

@@ -129,7 +129,7 @@ def _trajectory(
     from DualTrackCore.tracking import estimate_trajectory
     from DualTrackCore.tracking.device import choose_device
 
-    if choose_device(settings.device).type == "cpu":
+    if choose_device(settings.device)[0].type == "cpu":
         prepare_engine(reporter)
     with _timed(seconds, "trajectory"):
         return estimate_trajectory(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Literal
 
@@ -15,12 +16,12 @@ from DualTrackCore.errors import InputError
 from DualTrackCore.memory import available_memory_bytes
 from DualTrackCore.network.dualtrack import DualTrack
 from DualTrackCore.network.fast import has_compiled_kernels
+from DualTrackCore.network.model import Model
 from DualTrackCore.sweep import Sweep
+from DualTrackCore.tracking.checks import MOST_PRECISION_ERROR, Verdict, device_verdict, precision_verdict
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-#: Largest change of a motion, mm or degrees, with which bfloat16 is chosen unasked.
-_MOST_BF16_ERROR = 0.03
 #: Frames at a time in fp32, twice as many in half precision, whose activations take half the memory: on the CPU and on
 #: Apple's GPU long enough to keep the cores busy, short enough for a laptop.
 _DEFAULT_CHUNK = 16
@@ -34,16 +35,19 @@ _NO_MEMORY = re.compile(
 )
 
 
-def choose_device(device: str | torch.device = "auto") -> torch.device:
-    """The device by name; "auto" takes CUDA, then Apple's MPS, then the CPU.
+def choose_device(device: str | torch.device = "auto") -> tuple[torch.device, str]:
+    """The device by name; "auto" takes CUDA, then Apple's MPS, if it computes as the CPU does, then the CPU.
+
+    Returns:
+        The device, and a sentence where "auto" leaves a device out, else nothing. A device by name is not checked.
 
     Raises:
         InputError: a device that this machine or this torch does not have.
     """
     if str(device) == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+        fastest = fastest_device()
+        verdict = Verdict(True, "") if fastest.type == "cpu" else device_verdict(fastest)
+        return (fastest, "") if verdict.passed else (torch.device("cpu"), verdict.sentence)
     try:
         chosen = torch.device(device)
     except RuntimeError:
@@ -53,35 +57,59 @@ def choose_device(device: str | torch.device = "auto") -> torch.device:
     )
     if is_missing or chosen.type not in ("cpu", "cuda", "mps"):
         raise InputError(f"The device {str(device)!r} is not available on this machine; use auto or cpu.")
-    return chosen
+    return chosen, ""
 
 
-def choose_precision(precision: Precision, device: torch.device, bf16_error: float | None = None) -> str:
-    """ "fp32", "bf16" or "fp16"; "auto" is fp16 on CUDA, and on the CPU the faster of two that are precise enough.
+def fastest_device() -> torch.device:
+    """CUDA, else Apple's MPS, else the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def choose_precision(
+    precision: Precision, device: torch.device, model: Model, measure: Callable[[str], float] | None = None
+) -> tuple[str, str]:
+    """ "fp32", "bf16" or "fp16", and for "auto" a sentence where a check decided.
+
+    "auto" is the fastest precision of the device, if it is precise enough: where the model card says so, else by a
+    check (:func:`~DualTrackCore.tracking.checks.precision_verdict`); and fp32 otherwise.
 
     Half precision acts in the convolutional trunks, where nearly all of the time goes; the transformers, whose sums
-    over the whole sweep lose most from rounding, always run in fp32. On the CPU the compiled kernels in fp32 were
-    measured to be about as fast as bfloat16, and they are exact. Without them the published network is twice as fast in
-    bfloat16, if the processor computes with it; where it only imitates it, it is several times slower.
+    over the whole sweep lose most from rounding, always run in fp32. The fastest is fp16 on CUDA. On the CPU the
+    compiled kernels in fp32 were measured to be about as fast as bfloat16, and they are exact. Without them the
+    published network is twice as fast in bfloat16, if the processor computes with it; where it only imitates it, it is
+    several times slower.
 
     Args:
-        precision: by name.
+        precision: by name; obeyed if it is not "auto".
         device: where the network runs.
-        bf16_error: of the model card.
+        model: its card and checksum.
+        measure: as for `precision_verdict`.
 
     Raises:
         InputError: an unknown name, or fp16 on the CPU, where its range is not safe to rely on.
     """
     if precision == "auto":
-        if device.type == "cpu":
-            is_precise = bf16_error is not None and bf16_error <= _MOST_BF16_ERROR
-            return "bf16" if is_precise and computes_in_bf16() and not has_compiled_kernels() else "fp32"
-        return "fp16" if device.type == "cuda" else "fp32"
+        if (fastest := fastest_precision(device)) == "fp32":
+            return "fp32", ""
+        stated = {"bf16": model.card.bf16_error, "fp16": model.card.fp16_error}[fastest]
+        if stated is not None:
+            return fastest if stated <= MOST_PRECISION_ERROR else "fp32", ""
+        verdict = precision_verdict(fastest, device, model.sha256, measure)
+        return fastest if verdict.passed else "fp32", verdict.sentence
     if precision not in _DTYPES:
         raise InputError(f"There is no precision {precision!r}; use auto, fp32, bf16 or fp16.")
     if precision == "fp16" and device.type == "cpu":
         raise InputError("fp16 is not supported on the CPU; use fp32 or bf16.")
-    return precision
+    return precision, ""
+
+
+def fastest_precision(device: torch.device) -> str:
+    """Fp16 on CUDA, bf16 on a CPU that computes with it and lacks the compiled kernels, else fp32."""
+    if device.type == "cpu":
+        return "bf16" if computes_in_bf16() and not has_compiled_kernels() else "fp32"
+    return "fp16" if device.type == "cuda" else "fp32"
 
 
 def computes_in_bf16() -> bool:
@@ -91,9 +119,10 @@ def computes_in_bf16() -> bool:
 
 
 def half_precision(precision: str, device: torch.device) -> contextlib.AbstractContextManager:
-    """The context in which the convolutional trunks run."""
+    """The context in which the convolutional trunks run. On CUDA fp32 is without TF32, no more precise than fp16."""
     if precision == "fp32":
-        return contextlib.nullcontext()
+        flags = torch.backends.cudnn.flags
+        return flags(enabled=True, allow_tf32=False) if device.type == "cuda" else contextlib.nullcontext()
     return torch.autocast(device.type, dtype=_DTYPES[precision])
 
 

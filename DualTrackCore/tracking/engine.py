@@ -23,6 +23,7 @@ from DualTrackCore.network.fast import StreamingTrunk
 from DualTrackCore.network.model import Model
 from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter, Stage
 from DualTrackCore.sweep import Sweep
+from DualTrackCore.tracking.checks import CHECKED_FRAMES
 from DualTrackCore.tracking.device import (
     FramesAhead,
     Precision,
@@ -45,7 +46,8 @@ class TrackingWarning(UserWarning):
 
 @dataclass(frozen=True)
 class EngineRun:
-    """Where and how one trajectory is computed; `local` and `global_frames` say which features are computed."""
+    """Where and how one trajectory is computed; `local` and `global_frames` say which features are computed, the notes
+    why device and precision are not others."""
 
     model: Model
     device: torch.device
@@ -53,6 +55,13 @@ class EngineRun:
     preprocessor: Preprocessor
     global_frames: np.ndarray
     local: bool = True
+    device_note: str = ""
+    precision_note: str = ""
+
+    def warnings(self, sweep: Sweep) -> list[str]:
+        """Sentences for the user about the device and the sweep."""
+        own = [self.device_note] if self.device_note else []
+        return own + scope_warnings(sweep, self.model, self.preprocessor)
 
 
 #: Class tokens [N, C] of all frames, pooled features [K, F] of the chosen ones, and the reporter, to motions [n, 6].
@@ -75,9 +84,11 @@ def estimate_trajectory(
     Args:
         sweep: at least two frames, spacing known; its tracking is not looked at.
         model: from :func:`~DualTrackCore.network.load_model`.
-        device: "auto" (CUDA, MPS, CPU in this order) or a torch device.
+        device: "auto" (CUDA, MPS, CPU in this order, the first two where a check finds them right) or a torch device.
         precision: of the convolutional trunks: "fp32", "bf16", "fp16", or "auto": fp16 on CUDA; bf16 on a CPU that
-            computes with it, where the compiled kernels are missing and the model card allows it; else fp32.
+            computes with it, where the compiled kernels are missing; each only where the model card, or a check on the
+            first 64 frames of a longer sweep, finds it precise enough; else fp32. The check is made once for a model on
+            a computer.
         chunk_frames: frames through the trunk at a time; the result does not depend on it beyond rounding. Halved and
             tried again when the device runs out of memory.
         test_time_augmentation: how often the network runs: 1, on the sweep as it is; 2, mirrored left to right as well;
@@ -140,6 +151,7 @@ def motions_of_views(
     head = partial(poses_in_windows, model.network)
     options["global_frames"] = model.network.global_frames(len(sweep))
     own, provenance = run_network(sweep, model, head, reporter=reporter, **options)
+    options |= {key: provenance[key] for key in ("device", "precision")}  # as a check may have found, for all views
     motions = [own]
     for view in others:
         found, _ = run_network(view.apply(sweep), model, head, reporter=reporter.with_detail(view.name), **options)
@@ -177,7 +189,9 @@ def run_network(
     sweep.require_images()
     if len(sweep) < 2:
         raise InputError("The sweep has one frame; a trajectory needs at least two.")
-    run = replace(prepare(sweep, model, device, precision, global_frames), local=local)
+    measure = partial(_precision_change, sweep, model, device, chunk_frames, reporter)
+    run = prepare(sweep, model, device, precision, global_frames, measure if len(sweep) > CHECKED_FRAMES else None)
+    run = replace(run, local=local)
     chunk = choose_chunk(chunk_frames, model.network, run.device, run.precision)
     network = model.network.eval()
     try:
@@ -188,17 +202,42 @@ def run_network(
         if not is_out_of_memory(error):
             raise
         raise out_of_memory(run.device) from None
-    return parameters, provenance_of(run, chunk, scope_warnings(sweep, model, run.preprocessor))
+    return parameters, provenance_of(run, chunk, run.warnings(sweep))
 
 
 def prepare(
-    sweep: Sweep, model: Model, device: str | torch.device, precision: Precision, global_frames: Sequence[int]
+    sweep: Sweep,
+    model: Model,
+    device: str | torch.device,
+    precision: Precision,
+    global_frames: Sequence[int],
+    measure: Callable[[str], float] | None = None,
 ) -> EngineRun:
-    """Check the options and choose the device; `sweep` tells frame size and spacing, the rest as for `run_network`."""
-    chosen = choose_device(device)
+    """Check the options and choose device and precision.
+
+    Args:
+        sweep: tells frame size and spacing.
+        model, device, precision, global_frames: as for :func:`run_network`.
+        measure: as for :func:`~DualTrackCore.tracking.device.choose_precision`.
+    """
+    chosen, device_note = choose_device(device)
     preprocessor = Preprocessor.for_model(model, sweep)
-    precision = choose_precision(precision, chosen, model.card.bf16_error)
-    return EngineRun(model, chosen, precision, preprocessor, np.asarray(global_frames, dtype=np.int64))
+    precision, precision_note = choose_precision(precision, chosen, model, measure)
+    frames = np.asarray(global_frames, dtype=np.int64)
+    notes = {"device_note": device_note, "precision_note": precision_note}
+    return EngineRun(model, chosen, precision, preprocessor, frames, **notes)
+
+
+def _precision_change(
+    sweep: Sweep, model: Model, device: str | torch.device, chunk_frames: int | str, reporter: Reporter, precision: str
+) -> float:
+    """Largest change of a motion, mm or degrees, by a reduced precision on the first frames of a sweep."""
+    first, reporter = sweep.slice(0, CHECKED_FRAMES), reporter.with_detail(f"check of {precision}")
+    options = {"device": device, "chunk_frames": chunk_frames, "reporter": reporter}
+    options |= {"global_frames": model.network.global_frames(CHECKED_FRAMES)}
+    head = partial(poses_in_windows, model.network)
+    motions = [run_network(first, model, head, precision=name, **options)[0] for name in ("fp32", precision)]
+    return float(np.abs(motions[0] - motions[1]).max())
 
 
 def _features(run: EngineRun, sweep: Sweep, chunk: int, reporter: Reporter) -> tuple[Tensor, Tensor, int]:
@@ -267,6 +306,7 @@ def provenance_of(run: EngineRun, chunk: int, messages: list[str]) -> dict[str, 
         **run.model.provenance(),
         "device": str(run.device),
         "precision": run.precision,
+        **({"precision_note": run.precision_note} if run.precision_note else {}),
         "chunk_frames": chunk,
         "model_spacing_mm": list(run.model.card.spacing_mm),
         "resampled": run.preprocessor.resamples,

@@ -29,7 +29,6 @@ from DualTrackCore.tracking.engine import (
     provenance_of,
 )
 from DualTrackCore.tracking.placement import on_device
-from DualTrackCore.tracking.preprocessing import scope_warnings
 from DualTrackCore.tracking.provisional import ProvisionalPath
 from DualTrackCore.trajectory import Trajectory
 
@@ -77,7 +76,8 @@ class LiveTracker:
         model: from :func:`~DualTrackCore.network.load_model`.
         frame_size: (rows, columns) of all frames.
         spacing_mm: pixel spacing in mm, one number or (across columns, down rows).
-        device, precision: as in :func:`~DualTrackCore.tracking.estimate_trajectory`.
+        device, precision: as in :func:`~DualTrackCore.tracking.estimate_trajectory`; a precision that was not checked
+            before is not taken by "auto", as there are no frames yet.
         chunk_frames: frames through the trunk at a time; fewer are known sooner, more cost less.
         window_frames: frames that the transformers see for provisional poses; by default as many as the model takes,
             256 at most.
@@ -187,7 +187,7 @@ class LiveTracker:
     def finish(self, timestamps_s: np.ndarray | None = None) -> Trajectory:
         """The end of the sweep: what :func:`~DualTrackCore.tracking.estimate_trajectory` gives for the same frames.
 
-        With the same `chunk_frames` it is equal bit for bit, with another to rounding.
+        With the same `chunk_frames` and precision it is equal bit for bit, with another to rounding.
 
         Args:
             timestamps_s: [N] times of all frames, if known: for the warning about their rate.
@@ -210,7 +210,7 @@ class LiveTracker:
             parameters = self._thread.submit(self._guarded, self._motions).result()
         finally:
             self.close()
-        messages = scope_warnings(sweep, self._run.model, self._run.preprocessor)
+        messages = self._run.warnings(sweep)
         for message in messages:
             warnings.warn(message, TrackingWarning, stacklevel=2)
         return Trajectory.from_parameters(parameters, provenance_of(self._run, self._chunk, messages))

@@ -44,14 +44,15 @@ def preflight(device: str = "auto") -> dict[str, Any]:
         _, broken = _import("timm")
     if torch is not None:
         diagnostics["torch"] = _torch_facts(torch)
-    chosen, refused = _device(torch, device) if torch is not None and not missing and broken is None else (None, None)
+    usable = torch is not None and not missing and broken is None
+    chosen, refused, left_out = _device(torch, device) if usable else (None, None, "")
     diagnostics["device"] = chosen
     problem = (_missing_sentence(missing) if missing else None) or broken or refused
     diagnostics["problem"] = problem
     return {
         "ready": problem is None,
         "sentence": problem or _ready_sentence(torch, chosen, diagnostics),
-        "notes": _notes(diagnostics),
+        "notes": ([left_out] if left_out else []) + _notes(diagnostics),
         "missing": missing,
         "diagnostics": diagnostics,
     }
@@ -115,19 +116,19 @@ def _torch_facts(torch: ModuleType) -> dict[str, Any]:
     }
 
 
-def _device(torch: ModuleType, device: str) -> tuple[str | None, str | None]:
-    """The device that a run would take, or a sentence why there is none."""
+def _device(torch: ModuleType, device: str) -> tuple[str | None, str | None, str]:
+    """The device that a run would take, or a sentence why there is none; and one where "auto" leaves a device out."""
     from DualTrackCore.tracking.device import choose_device
 
     try:
-        chosen = choose_device(device)
+        chosen, left_out = choose_device(device)
         torch.zeros(1, device=chosen)  # a driver that does not fit the torch fails here and not before
     except InputError as error:
-        return None, f"Not ready: {error}"
+        return None, f"Not ready: {error}", ""
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[0]
-        return None, f"Not ready: the device {device} does not work ({reason}); choose the device cpu."
-    return str(chosen), None
+        return None, f"Not ready: the device {device} does not work ({reason}); choose the device cpu.", ""
+    return str(chosen), None, left_out
 
 
 def _ready_sentence(torch: ModuleType, device: str, diagnostics: dict[str, Any]) -> str:

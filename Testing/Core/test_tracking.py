@@ -15,7 +15,7 @@ from DualTrackCore.network.fast import StreamingTrunk
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.tracking import TrackingWarning, estimate_trajectory
 from DualTrackCore.tracking import device as device_module
-from DualTrackCore.tracking.device import choose_chunk, choose_device, choose_precision, is_out_of_memory
+from DualTrackCore.tracking.device import choose_chunk, choose_precision, is_out_of_memory
 from DualTrackCore.tracking.engine import window_starts
 from DualTrackCore.tracking.preprocessing import Preprocessor
 
@@ -237,16 +237,6 @@ def test_input_that_cannot_be_tracked_is_refused_with_its_reason(model, sweep, o
         estimate_trajectory(sweep, model, **options)
 
 
-def test_the_first_gpu_is_preferred_and_half_precision_is_its_default(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert choose_device("auto").type == "cuda"
-    assert choose_precision("auto", torch.device("cuda")) == "fp16"
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
-    assert choose_device("auto").type == "mps"
-    assert choose_precision("auto", torch.device("mps")) == "fp32"
-
-
 def test_on_cuda_the_chunk_follows_the_free_memory(model, monkeypatch):
     chunks = []
     for free in (1e6, 4e9, 80e9):
@@ -309,8 +299,10 @@ def test_the_processor_takes_half_precision_only_where_it_pays_and_the_card_allo
 ):
     monkeypatch.setattr(device_module, "computes_in_bf16", lambda: native)
     monkeypatch.setattr(device_module, "has_compiled_kernels", lambda: compiled)
-    assert choose_precision("auto", torch.device("cpu"), error) == chosen
-    assert choose_precision("fp32", torch.device("cpu"), error) == "fp32"
+    model = tiny_model()
+    model = replace(model, card=replace(model.card, bf16_error=error))
+    assert choose_precision("auto", torch.device("cpu"), model)[0] == chosen
+    assert choose_precision("fp32", torch.device("cpu"), model)[0] == "fp32"
 
 
 def test_a_processor_without_instructions_for_bfloat16_is_told_from_one_with_them(monkeypatch):

@@ -93,9 +93,9 @@ class Baseline:
             raise InputError(f"chunk_frames is {chunk_frames}; it must be at least 1.")
         sweep.require_images()
         prepared = Preprocessor.for_model(self.model, sweep)
-        device = choose_device(self._device)
+        device, left_out = choose_device(self._device)
         motions = self._motions(sweep, prepared, device, chunk_frames, Reporter(progress, cancelled))
-        messages = scope_warnings(sweep, self.model, prepared)
+        messages = ([left_out] if left_out else []) + scope_warnings(sweep, self.model, prepared)
         for message in messages:
             warnings.warn(message, TrackingWarning, stacklevel=2)
         provenance = {
