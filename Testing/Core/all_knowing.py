@@ -45,6 +45,6 @@ def all_knowing(poses: np.ndarray, error_mm=None):
         relative = np.array([np.linalg.inv(a) @ b for a, b in pairwise(placed)])
         extra = np.eye(4)
         extra[2, 3] = error_mm.get(name, 0.0)
-        return parameters_from_matrices(relative @ extra), {"warnings": []}
+        return parameters_from_matrices(relative @ extra), {"device": "cpu", "precision": "fp32", "warnings": []}
 
     return run
