@@ -23,13 +23,10 @@ from DualTrackCore.files import json_text, replacing
 from DualTrackCore.network.catalogue import PUBLISHED_SPACING_MM
 from DualTrackCore.network.dualtrack import DualTrack
 from DualTrackCore.network.fast import StreamingTrunk
+from DualTrackCore.tracking.device import CHECKED_FRAMES, MOST_PRECISION_ERROR, half_precision
 from DualTrackCore.tracking.preprocessing import Preprocessor
 from DualTrackCore.version import __version__
 
-#: Largest change of a motion, mm or degrees, with which a reduced precision is chosen unasked.
-MOST_PRECISION_ERROR = 0.03
-#: Frames of a sweep that a reduced precision is checked on.
-CHECKED_FRAMES = 64
 #: Largest difference between a device and the CPU, as a part of how much the numbers vary. float32 differs by 1e-5.
 MOST_DEVICE_ERROR = 1e-3
 #: Of the network that devices are checked with: the published widths, so that the same kernels are chosen.
@@ -96,7 +93,7 @@ def precision_verdict(
         precision: "bf16" or "fp16".
         device: where it runs.
         sha256: of the weights; without it nothing is remembered.
-        measure: gives the largest change of a motion on :data:`CHECKED_FRAMES` frames, mm or degrees, by that
+        measure: gives the largest change of a motion on the first `CHECKED_FRAMES` frames, mm or degrees, by that
             precision; None where there are no frames to measure on.
     """
     subject = _subject(device, check="precision", precision=precision, weights=sha256 or "")
@@ -168,8 +165,6 @@ def plain_steps(network: DualTrack, frames: Tensor) -> dict[str, Tensor]:
 
 def engine_steps(network: DualTrack, frames: Tensor, device: torch.device) -> dict[str, Tensor]:
     """The same as :func:`plain_steps` on a device, the trunk as a stream, as tracking runs it."""
-    from DualTrackCore.tracking.device import half_precision
-
     network, frames = network.to(device), frames.to(device)
     with half_precision("fp32", device):
         crops, images = _images(network, frames)

@@ -18,9 +18,12 @@ from DualTrackCore.network.dualtrack import DualTrack
 from DualTrackCore.network.fast import has_compiled_kernels
 from DualTrackCore.network.model import Model
 from DualTrackCore.sweep import Sweep
-from DualTrackCore.tracking.checks import MOST_PRECISION_ERROR, Verdict, device_verdict, precision_verdict
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
+#: Largest change of a motion, mm or degrees, with which a reduced precision is chosen unasked.
+MOST_PRECISION_ERROR = 0.03
+#: Frames of a sweep that a reduced precision is checked on.
+CHECKED_FRAMES = 64
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 #: Frames at a time in fp32, twice as many in half precision, whose activations take half the memory: on the CPU and on
 #: Apple's GPU long enough to keep the cores busy, short enough for a laptop.
@@ -46,7 +49,11 @@ def choose_device(device: str | torch.device = "auto") -> tuple[torch.device, st
     """
     if str(device) == "auto":
         fastest = fastest_device()
-        verdict = Verdict(True, "") if fastest.type == "cpu" else device_verdict(fastest)
+        if fastest.type == "cpu":
+            return fastest, ""
+        from DualTrackCore.tracking.checks import device_verdict
+
+        verdict = device_verdict(fastest)
         return (fastest, "") if verdict.passed else (torch.device("cpu"), verdict.sentence)
     try:
         chosen = torch.device(device)
@@ -96,6 +103,8 @@ def choose_precision(
         stated = {"bf16": model.card.bf16_error, "fp16": model.card.fp16_error}[fastest]
         if stated is not None:
             return fastest if stated <= MOST_PRECISION_ERROR else "fp32", ""
+        from DualTrackCore.tracking.checks import precision_verdict
+
         verdict = precision_verdict(fastest, device, model.sha256, measure)
         return fastest if verdict.passed else "fp32", verdict.sentence
     if precision not in _DTYPES:

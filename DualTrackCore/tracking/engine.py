@@ -23,8 +23,8 @@ from DualTrackCore.network.fast import StreamingTrunk
 from DualTrackCore.network.model import Model
 from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter, Stage
 from DualTrackCore.sweep import Sweep
-from DualTrackCore.tracking.checks import CHECKED_FRAMES
 from DualTrackCore.tracking.device import (
+    CHECKED_FRAMES,
     FramesAhead,
     Precision,
     choose_chunk,

@@ -15,8 +15,13 @@ from DualTrackCore.network.dualtrack import DualTrack, GlobalEncoder
 from DualTrackCore.network.fast import ENGINE_VARIABLE, StreamingTrunk
 from DualTrackCore.tracking import LiveTracker, TrackingWarning, checks, estimate_trajectory
 from DualTrackCore.tracking import device as device_module
-from DualTrackCore.tracking.checks import CHECKED_FRAMES, MOST_PRECISION_ERROR
-from DualTrackCore.tracking.device import choose_device, choose_precision, half_precision
+from DualTrackCore.tracking.device import (
+    CHECKED_FRAMES,
+    MOST_PRECISION_ERROR,
+    choose_device,
+    choose_precision,
+    half_precision,
+)
 from DualTrackCore.tracking.preprocessing import Preprocessor
 from DualTrackCore.worker.readiness import preflight
 
