@@ -1,10 +1,13 @@
 """The physics of simulated speckle: its statistics, how it decorrelates, how it moves, how it fades with depth."""
 
+import itertools
+
 import numpy as np
 import pytest
 
 from DualTrackCore.errors import InputError
 from DualTrackCore.research.simulation import Phantom, Probe, Renderer
+from DualTrackCore.research.simulation.simulator import SimulatedFrames
 from DualTrackCore.research.simulation.speckle import WIDTHS, blend_for_width, field_correlation
 
 SPACING = (0.2, 0.2)
@@ -115,6 +118,26 @@ def test_noise_is_amplified_with_depth_and_differs_between_frames():
     change = np.abs(first - second).mean(axis=1)
     assert change[:20].mean() < change[-20:].mean()
     assert change[-20:].mean() > 3
+
+
+@pytest.mark.parametrize("noise_db", [-30.0, -20.0])
+def test_where_nothing_echoes_the_grey_level_is_that_of_the_noise(noise_db):
+    """At 20 MHz the deepest rows get no echo; the mean of the logarithm of exponential noise is its level - 2.5 dB."""
+    view = renderer(noise_db=noise_db, frequency_mhz=20.0, tgc_db_cm_mhz=0.0)
+    deep = np.mean([view.frame(at(), k)[-10:] for k in range(8)]) * (120 / 255) - (120 - 30)
+    assert deep == pytest.approx(noise_db - 2.5, abs=0.5)
+
+
+def test_frames_of_a_probe_that_stands_still_differ_by_their_noise():
+    frames = SimulatedFrames(
+        Phantom(3, 3, homogeneous=True),
+        Probe(noise_db=-20.0, frequency_mhz=10.0),
+        np.stack([at()] * 3),
+        (60, 60),
+        SPACING,
+    )
+    assert all((one[-10:] != other[-10:]).mean() > 0.3 for one, other in itertools.combinations([*frames[0:3]], 2))
+    np.testing.assert_array_equal(frames[1], frames[1:2][0])
 
 
 @pytest.mark.parametrize(

@@ -212,6 +212,19 @@ def test_other_weights_never_take_up_stored_tokens(tmp_path):
     assert store_tokens(items, network, tmp_path, torch.device("cpu")) != one
 
 
+def test_crops_at_other_places_never_take_up_stored_tokens(tmp_path):
+    """The seed of the recipe draws the places, and nothing else of what is stored."""
+    network, files, places = tiny_model().network, [], []
+    for seed in (3, 4):
+        recipe = tiny_recipe("local3", seed=seed, augmentation={"crop": True}, sampling={"stored_crops": 2})
+        items = items_of(recipe, sweep_set(1), network)
+        places.append(items.stored_shift(0, 1))
+        files += store_tokens(items, network, tmp_path, torch.device("cpu"))
+    assert places[0] != places[1]
+    assert files[0] != files[1]
+    assert not np.array_equal(*(np.load(path) for path in files))
+
+
 def test_the_head_gives_the_same_before_and_after_its_units_change():
     head, x = torch.nn.Linear(5, 6), torch.randn(3, 5)
     mean, std = torch.randn(6), torch.rand(6) + 0.1
