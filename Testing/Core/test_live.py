@@ -6,7 +6,7 @@ import time
 import numpy as np
 import pytest
 import torch
-from oracle import noise_sweep, tiny_model
+from oracle import anatomical_model, noise_sweep
 
 from DualTrackCore.errors import Cancelled, InputError, OutOfMemoryError
 from DualTrackCore.network.fast import StreamingTrunk
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::DualTrackCore.tracking.Tracking
 
 @pytest.fixture(scope="module")
 def model():
-    return tiny_model()
+    return anatomical_model()
 
 
 def live(model, sweep: Sweep, **options) -> LiveTracker:

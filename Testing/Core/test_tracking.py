@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from oracle import noise_sweep, tiny_model
+from oracle import anatomical_model, noise_sweep
 
 from DualTrackCore.errors import Cancelled, InputError, OutOfMemoryError
 from DualTrackCore.network.fast import StreamingTrunk
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::DualTrackCore.tracking.Tracking
 
 @pytest.fixture(scope="module")
 def model():
-    return tiny_model()
+    return anatomical_model()
 
 
 def whole_sequence(sweep: Sweep, model) -> np.ndarray:
@@ -91,7 +91,7 @@ def test_a_sweep_longer_than_the_table_is_tracked_in_windows_with_a_warning(mode
 
 
 def test_a_window_far_from_every_overlap_equals_the_network_on_that_window_alone():
-    model = tiny_model(positions=64)
+    model = anatomical_model(positions=64)
     sweep = noise_sweep(96)
     starts = window_starts(96, 64, 16)
     trajectory = estimate_trajectory(sweep, model)
@@ -211,7 +211,7 @@ def test_a_sweep_outside_what_the_card_describes_gets_a_warning(model, changes, 
 
 
 def test_a_sweep_like_the_training_data_gets_no_warning():
-    model = tiny_model()
+    model = anatomical_model()
     object.__setattr__(model.card, "trained", True)
     with warnings.catch_warnings():
         warnings.simplefilter("error", TrackingWarning)
@@ -242,7 +242,9 @@ def test_on_cuda_the_chunk_follows_the_free_memory(model, monkeypatch):
     for free in (1e6, 4e9, 80e9):
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _, free=free: (int(free), int(free)))
         chunks.append(
-            choose_chunk("auto", tiny_model(local_widths=[64, 6, 8, 8], crop_size=256).network, torch.device("cuda"))
+            choose_chunk(
+                "auto", anatomical_model(local_widths=[64, 6, 8, 8], crop_size=256).network, torch.device("cuda")
+            )
         )
     assert chunks == [4, 27, 128]
 
@@ -319,12 +321,12 @@ def test_a_processor_without_instructions_for_bfloat16_is_told_from_one_with_the
 def test_the_card_of_the_model_decides_about_half_precision(monkeypatch):
     monkeypatch.setattr(device_module, "computes_in_bf16", lambda: True)
     monkeypatch.setattr(device_module, "has_compiled_kernels", lambda: False)
-    model, sweep = tiny_model(), noise_sweep(4)
+    model, sweep = anatomical_model(), noise_sweep(4)
     for error, chosen in ((None, "fp32"), (0.01, "bf16")):
         allowed = replace(model, card=replace(model.card, bf16_error=error))
         assert estimate_trajectory(sweep, allowed, device="cpu").provenance["precision"] == chosen
 
 
 def test_half_precision_takes_twice_as_many_frames_at_a_time_on_the_processor():
-    network = tiny_model().network
+    network = anatomical_model().network
     assert [choose_chunk("auto", network, torch.device("cpu"), p) for p in ("fp32", "bf16")] == [16, 32]

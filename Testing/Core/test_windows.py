@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from oracle import noise_sweep, tiny_model
+from oracle import anatomical_model, noise_sweep
 
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.tracking import estimate_trajectory
@@ -15,7 +15,7 @@ from DualTrackCore.tracking.preprocessing import Preprocessor
 pytestmark = pytest.mark.filterwarnings("ignore::DualTrackCore.tracking.TrackingWarning")
 
 EVERY, POSITIONS = 16, 64
-MODEL = tiny_model(positions=POSITIONS)
+MODEL = anatomical_model(positions=POSITIONS)
 
 
 def features(sweep: Sweep) -> tuple[torch.Tensor, torch.Tensor]:
