@@ -301,7 +301,7 @@ def test_the_processor_takes_half_precision_only_where_it_pays_and_the_card_allo
 ):
     monkeypatch.setattr(device_module, "computes_in_bf16", lambda: native)
     monkeypatch.setattr(device_module, "has_compiled_kernels", lambda: compiled)
-    model = tiny_model()
+    model = anatomical_model()
     model = replace(model, card=replace(model.card, bf16_error=error))
     assert choose_precision("auto", torch.device("cpu"), model)[0] == chosen
     assert choose_precision("fp32", torch.device("cpu"), model)[0] == "fp32"
