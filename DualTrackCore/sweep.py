@@ -10,7 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from DualTrackCore.errors import InputError
-from DualTrackCore.trajectory import Trajectory
+from DualTrackCore.trajectory import PoseOrigin, Trajectory
 
 #: Largest time of a frame, s, also if it counts nanoseconds since 1970: beyond it differences mean nothing.
 _MOST_SECONDS = 1e30
@@ -37,7 +37,7 @@ class Sweep:
         spacing_mm: (across columns, down rows) in mm, or None where unknown.
         timestamps_s: [N] float64 seconds, or None where unknown.
         frame_valid: [N] bool; false where the source marks the image itself as missing.
-        tracked: the trajectory that a tracker measured, or None.
+        tracked: the poses that came with the frames, or None; its origin says whether a tracker measured them.
         skew_deg: departure of the pixel axes from a right angle; non-zero only for a measured affine calibration.
         provenance: source file, format, what was converted: plain values, written into reports. Frames that come from
             the simulation have `simulated: True` here, and what is doubtful about the frames is under `warnings`.
@@ -133,6 +133,22 @@ class Sweep:
     def is_simulated(self) -> bool:
         """Whether the frames come from the simulation; true only where the provenance says so expressly."""
         return self.provenance.get("simulated") is True
+
+    @property
+    def truth(self) -> Trajectory | None:
+        """The poses that errors may be measured against: `tracked` where it was measured or simulated, else None."""
+        return self.tracked if self.tracked is not None and self.tracked.origin.is_truth else None
+
+    def require_truth(self) -> Trajectory:
+        """The poses that errors may be measured against, or an :class:`InputError` that says why there are none."""
+        if self.tracked is None:
+            raise InputError("The sweep has no tracking to compare with; choose a tracked sweep.")
+        if self.truth is None:
+            remedy = "choose a tracked sweep"
+            if self.tracked.origin is PoseOrigin.UNKNOWN:
+                remedy = 'if a tracker measured them, say so (--poses-are measured, or origin="measured" in Python)'
+            raise InputError(f"The poses of this sweep are {self.tracked.origin_text}, so they are no truth; {remedy}.")
+        return self.tracked
 
     @property
     def duration_s(self) -> float | None:

@@ -8,8 +8,9 @@ maps image coordinates of frame i + 1 to those of frame i, so that `poses[i + 1]
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from enum import Enum
 from types import MappingProxyType
 from typing import Any
 
@@ -24,6 +25,29 @@ EXACT_TOLERANCE = 1e-5
 
 #: Farthest position of a pose, mm: ten kilometres, beyond which sums and lengths mean nothing.
 FARTHEST_MM = 1e7
+#: Keys of a provenance that only estimates have: the network or the other method that made them.
+_ESTIMATE_KEYS = ("model", "method")
+
+
+class PoseOrigin(str, Enum):
+    """Where poses are from, the best first: a tracker, the simulation, nobody knows, or an estimate from the images."""
+
+    MEASURED = "measured"
+    SIMULATED = "simulated"
+    UNKNOWN = "unknown"
+    ESTIMATED = "estimated"
+
+    @property
+    def is_truth(self) -> bool:
+        """Whether errors may be measured against such poses."""
+        return self in (PoseOrigin.MEASURED, PoseOrigin.SIMULATED)
+
+    @classmethod
+    def worst(cls, origins: Iterable[object]) -> PoseOrigin:
+        """What poses are that were made from several kinds; words that are none of these, and no word, are unknown."""
+        known = {member.value: member for member in cls}
+        found = [known.get(str(getattr(origin, "value", origin)), cls.UNKNOWN) for origin in origins]
+        return max(found, key=list(cls).index, default=cls.UNKNOWN)
 
 
 def matrices_from_parameters(parameters: np.ndarray) -> np.ndarray:
@@ -108,12 +132,15 @@ class Trajectory:
         reference_from_frame0: [4, 4] float64 or None: places the trajectory in the world of the tracker it came from.
         provenance: where the poses come from: plain values, written into reports. Its `warnings` say how many poses
             were made rigid, and how far off they were.
+        origin: a :class:`PoseOrigin` or its text. Unknown where nobody says it; only measured and simulated poses count
+            as truth. Poses whose provenance names a model or a method are estimated, whatever is given here.
     """
 
     poses: np.ndarray
     valid: np.ndarray | None = None
     reference_from_frame0: np.ndarray | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    origin: PoseOrigin = PoseOrigin.UNKNOWN
 
     def __post_init__(self) -> None:
         poses, valid, notes = _validated_poses(self.poses, self.valid)
@@ -129,12 +156,25 @@ class Trajectory:
                 array.flags.writeable = False
             object.__setattr__(self, name, array)
         object.__setattr__(self, "provenance", MappingProxyType(_with_warnings(self.provenance, notes)))
+        try:
+            origin = PoseOrigin(self.origin)
+        except ValueError:
+            known = ", ".join(member.value for member in PoseOrigin)
+            raise InputError(f"The origin of the poses is {self.origin!r}; expected one of {known}.") from None
+        if any(self.provenance.get(key) is not None for key in _ESTIMATE_KEYS):
+            origin = PoseOrigin.ESTIMATED
+        object.__setattr__(self, "origin", origin)
 
     def __len__(self) -> int:
         return len(self.poses)
 
     @classmethod
-    def from_parameters(cls, parameters: np.ndarray, provenance: Mapping[str, Any] | None = None) -> Trajectory:
+    def from_parameters(
+        cls,
+        parameters: np.ndarray,
+        provenance: Mapping[str, Any] | None = None,
+        origin: PoseOrigin | str = PoseOrigin.UNKNOWN,
+    ) -> Trajectory:
         """Trajectory of N frames from N - 1 relative motions [N - 1, 6] (mm, degrees), accumulated in float64."""
         parameters = np.asarray(parameters, dtype=np.float64)
         if parameters.ndim != 2:
@@ -142,7 +182,7 @@ class Trajectory:
         if not np.isfinite(parameters).all():
             first = int(np.flatnonzero(~np.isfinite(parameters).all(axis=1))[0])
             raise InputError(f"The motion from frame {first} to frame {first + 1} is not a finite number.")
-        return cls(accumulate(matrices_from_parameters(parameters)), provenance=provenance or {})
+        return cls(accumulate(matrices_from_parameters(parameters)), provenance=provenance or {}, origin=origin)
 
     @classmethod
     def from_reference(
@@ -150,26 +190,35 @@ class Trajectory:
         reference_from_image: np.ndarray,
         valid: np.ndarray | None = None,
         provenance: Mapping[str, Any] | None = None,
+        origin: PoseOrigin | str = PoseOrigin.UNKNOWN,
     ) -> Trajectory:
         """Trajectory from rigid poses in a tracker's world.
 
         Args:
             reference_from_image: [N, 4, 4] rigid, image (centre, mm) to reference (mm).
             valid: [N] bool; invalid poses are carried along unread.
+            provenance, origin: as for the class.
         """
         world, valid, notes = _validated_poses(reference_from_image, valid)
         first = int(np.argmax(valid)) if valid.any() else None
-        origin = np.eye(4) if first is None else world[first]
-        poses = np.where(valid[:, None, None], np.linalg.inv(origin) @ np.nan_to_num(world), world)
+        reference = np.eye(4) if first is None else world[first]
+        poses = np.where(valid[:, None, None], np.linalg.inv(reference) @ np.nan_to_num(world), world)
         if first is not None:
             poses[first] = np.eye(4)
-        return cls(poses, valid, origin, _with_warnings(provenance or {}, notes))
+        return cls(poses, valid, reference, _with_warnings(provenance or {}, notes), origin)
 
     @property
     def estimated_by(self) -> str | None:
-        """The model that estimated the poses from the images; None for measured or simulated ones."""
+        """The model that estimated the poses from the images; None for others, and where it is not known."""
         model = self.provenance.get("model")
         return None if model is None else str(model)
+
+    @property
+    def origin_text(self) -> str:
+        """Where the poses are from, in words that go after "The poses were" and "poses"."""
+        texts = {PoseOrigin.MEASURED: "measured by a tracker", PoseOrigin.UNKNOWN: "of unknown origin"}
+        by = "" if self.estimated_by is None else f" by {self.estimated_by}"
+        return texts.get(self.origin, f"{self.origin.value}{by}")
 
     @property
     def relative(self) -> np.ndarray:
@@ -196,7 +245,7 @@ class Trajectory:
     def slice(self, start: int, stop: int) -> Trajectory:
         """Frames start to stop - 1, re-expressed so that the first valid one of them is frame0."""
         world = np.eye(4) if self.reference_from_frame0 is None else self.reference_from_frame0
-        part = Trajectory.from_reference(self.poses[start:stop], self.valid[start:stop], self.provenance)
+        part = Trajectory.from_reference(self.poses[start:stop], self.valid[start:stop], self.provenance, self.origin)
         reference = None if self.reference_from_frame0 is None else world @ part.reference_from_frame0
         return replace(part, reference_from_frame0=reference)
 

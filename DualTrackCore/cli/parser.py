@@ -11,7 +11,7 @@ from typing import Any, Literal, NoReturn
 
 from DualTrackCore.errors import InputError
 from DualTrackCore.run.results import NOTICE
-from DualTrackCore.run.settings import FRAMES, INPUT, NETWORK, RESULTS, TRACKED, VOLUME, RunSettings
+from DualTrackCore.run.settings import FRAMES, INPUT, NETWORK, POSES, RESULTS, TRACKED, VOLUME, RunSettings
 from DualTrackCore.settings import setting_of, value_of_text
 from DualTrackCore.version import __version__
 
@@ -76,7 +76,7 @@ def _add_clip_commands(commands: argparse._SubParsersAction) -> None:
     run = _command(commands, "run", "sweeps:run", text)
     run.add_argument("sweeps", metavar="SWEEP", nargs="+", help="files or folders of frames; several share settings")
     _add_output(run, "DIR", "folder for the results, or for those of each sweep")
-    _add_settings(run, INPUT, NETWORK, FRAMES, VOLUME, RESULTS)
+    _add_settings(run, INPUT, POSES, NETWORK, FRAMES, VOLUME, RESULTS)
     track = _command(commands, "track", "sweeps:track", "estimate the trajectory of a sweep")
     _add_output(track, "FILE", "trajectory .csv, or the sweep with its poses: .igs.mha, ...")
     _add_sweep(track, INPUT, NETWORK, FRAMES)
@@ -84,11 +84,12 @@ def _add_clip_commands(commands: argparse._SubParsersAction) -> None:
     reconstruct = _command(commands, "reconstruct", "sweeps:reconstruct", text)
     _add_output(reconstruct, "DIR", "folder for the results")
     _add_poses(reconstruct, "the sweep's own tracking, or a trajectory .csv")
-    _add_sweep(reconstruct, INPUT, FRAMES, VOLUME, RESULTS)
+    _add_sweep(reconstruct, INPUT, POSES, FRAMES, VOLUME, RESULTS)
     convert = _command(commands, "convert", "sweeps:convert", "write a sweep in another format")
     _add_sweep(convert, INPUT)
     convert.add_argument("output", metavar="OUTPUT", help=".igs.mha, .seq.nrrd or .h5")
     _add_poses(convert, "poses to write along")
+    _add_settings(convert, POSES)
 
 
 def _add_output(parser: argparse.ArgumentParser, metavar: str, text: str) -> None:

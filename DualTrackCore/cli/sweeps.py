@@ -8,6 +8,7 @@ import glob
 import traceback
 from argparse import Namespace
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from DualTrackCore.run.pipeline import run as run_clip
 from DualTrackCore.run.results import NOTICE, RunReport, sweep_facts
 from DualTrackCore.run.settings import TRACKED, RunSettings
 from DualTrackCore.sweep import Sweep
+from DualTrackCore.trajectory import PoseOrigin
 
 
 def info(options: Namespace, console: Console) -> None:
@@ -38,10 +40,15 @@ def info(options: Namespace, console: Console) -> None:
 def convert(options: Namespace, console: Console) -> None:
     """Write a sweep in another format, with its own poses or those of a file."""
     sweep = _load(options)
-    poses = sweep.tracked if options.poses == TRACKED else known_poses(sweep, options.poses)
+    poses = None
+    if sweep.tracked is not None or options.poses != TRACKED:
+        poses = known_poses(sweep, options.poses, getattr(options, "poses_are", None))
     save_sweep(sweep, options.output, trajectory=poses, progress=console.progress)
     console.say(f"Wrote {plural(len(sweep), 'frame')} to {options.output}.")
-    console.result({"output": str(options.output), "sweep": sweep_facts(sweep)})
+    if poses is not None and not poses.origin.is_truth:
+        remedy = " If a tracker measured them, say --poses-are measured." * (poses.origin is PoseOrigin.UNKNOWN)
+        console.warn(f"The poses in it are {poses.origin_text}: no errors are measured against them.{remedy}")
+    console.result({"output": str(options.output), "sweep": sweep_facts(replace(sweep, tracked=poses))})
 
 
 def run(options: Namespace, console: Console) -> bool:
@@ -104,8 +111,9 @@ def _info_rows(sweep: Sweep) -> list[tuple[str, str]]:
         rows.append(("tracking", str(sweep.provenance.get("tracking") or "none")))
     else:
         valid = int(sweep.tracked.valid.sum())
-        what = "tracking" if sweep.tracked.estimated_by is None else "estimated poses"
-        rows.append((what, f"{valid} of {len(sweep)} frames, path {sweep.tracked.path_length_mm:.1f} mm"))
+        what = f"{sweep.tracked.origin.value} poses" if sweep.truth is None else "tracking"
+        path = f"path {sweep.tracked.path_length_mm:.1f} mm, {sweep.tracked.origin_text}"
+        rows.append((what, f"{valid} of {len(sweep)} frames, {path}"))
     return rows
 
 

@@ -94,12 +94,13 @@ def evaluate(
         cancelled: asked between blocks of frames.
 
     Raises:
-        InputError: no tracking, another number of frames, unknown spacing, no images, landmarks that are not in the
-            sweep, or fewer than two frames that are valid in both.
+        InputError: no tracking, poses that are no truth (of unknown origin, or estimated), another number of frames,
+            unknown spacing, no images, landmarks that are not in the sweep, or fewer than two frames that are valid in
+            both.
         Cancelled: `cancelled` returned true.
     """
     used = _require_comparable(predicted, sweep, landmarks)
-    true = ReferencedPoses.of(sweep.tracked.poses, used)
+    true = ReferencedPoses.of(sweep.require_truth().poses, used)
     comparer = _Comparer(sweep, true, landmarks, Reporter(progress, cancelled))
     estimates = {"": ReferencedPoses.of(predicted.poses, used), **baseline_poses(true)}
     compared = {name: comparer.compare(poses, name) for name, poses in estimates.items()}
@@ -120,8 +121,7 @@ def evaluate(
 
 def _require_comparable(predicted: Trajectory, sweep: Sweep, landmarks: Landmarks | None) -> np.ndarray:
     """[N] bool: frames valid in both."""
-    if sweep.tracked is None:
-        raise InputError("The sweep has no tracking to compare with; choose a tracked sweep.")
+    truth = sweep.require_truth()
     if len(predicted) != len(sweep):
         raise InputError(
             f"The trajectory has {len(predicted)} poses and the sweep {len(sweep)} frames; the numbers must be equal."
@@ -130,7 +130,7 @@ def _require_comparable(predicted: Trajectory, sweep: Sweep, landmarks: Landmark
     sweep.require_spacing()
     if landmarks is not None:
         landmarks.require_inside(len(sweep), sweep.frame_size)
-    used = predicted.valid & sweep.tracked.valid
+    used = predicted.valid & truth.valid
     if used.sum() < 2:
         raise InputError(
             f"Only {int(used.sum())} of {len(sweep)} frames are valid in both trajectories; at least 2 are needed."

@@ -2,7 +2,8 @@
 
 The DualTrack layout has `images` [N, H, W] uint8; `tracking` [N, 4, 4], image (mm) to world; `spacing`
 (across, down, 1) in mm; `dimensions` (W, H, 1); `pixel_to_image` [4, 4], whose origin is the image centre.
-Files written here may also have `timestamps` [N] in seconds and `frame_valid` [N].
+Files written here may also have `timestamps` [N] in seconds and `frame_valid` [N]; attributes of `tracking` say where
+the poses are from, and those of files without them count as measured.
 """
 
 from __future__ import annotations
@@ -20,11 +21,12 @@ from DualTrackCore.errors import InputError
 from DualTrackCore.files import replacing
 from DualTrackCore.io.calibration import as_text, choose_pixel_size, split_affine
 from DualTrackCore.io.hdf5_frames import Hdf5Frames, opened, read_table
-from DualTrackCore.io.tracked_poses import marked_as_estimate, trajectory_from_tracker
+from DualTrackCore.io.pose_origin import FIELDS, marked, origin_marks
+from DualTrackCore.io.tracked_poses import trajectory_from_tracker
 from DualTrackCore.io.tus_rec import read_tus_rec
 from DualTrackCore.progress import Reporter, Stage
 from DualTrackCore.sweep import Sweep, validated_spacing
-from DualTrackCore.trajectory import Trajectory
+from DualTrackCore.trajectory import PoseOrigin, Trajectory
 
 FORMAT = "DualTrack HDF5"
 
@@ -34,9 +36,6 @@ _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _OFFSETS = (0, 512, 1024, 2048)
 
 _WINDOW_FRAMES = 16
-
-#: Attribute of `tracking` that names the model, where the poses were estimated and not measured.
-_ESTIMATED_BY = "estimated_by"
 
 #: Attribute of `images` that is true where the frames come from the simulation.
 _SIMULATED = "simulated"
@@ -75,7 +74,7 @@ def _read_dualtrack(path: Path, calibration: Path | np.ndarray | None, spacing_m
         simulated = file["images"].attrs.get(_SIMULATED)  # true, and not what could stand for it, counts
         facts = {"simulated": True} if isinstance(simulated, bool | np.bool_) and simulated else {}
         world_from_image = read_table(file, "tracking", (None, 4, 4))
-        model = None if world_from_image is None else file["tracking"].attrs.get(_ESTIMATED_BY)
+        marks = {} if world_from_image is None else {name: file["tracking"].attrs.get(name) for name in FIELDS}
         spacing = read_table(file, "spacing", (None,))
         dimensions = read_table(file, "dimensions", (None,))
         image_from_pixel = read_table(file, "pixel_to_image", (4, 4))
@@ -99,8 +98,8 @@ def _read_dualtrack(path: Path, calibration: Path | np.ndarray | None, spacing_m
     if world_from_image is not None:
         poses = world_from_image if own_from_file is None else world_from_image @ own_from_file
         tracked, pose_notes = trajectory_from_tracker(poses, {"source": path.name})
-        tracked, estimate_notes = marked_as_estimate(tracked, model)
-        notes += pose_notes + estimate_notes
+        tracked, origin_notes = marked(tracked, marks, PoseOrigin.SIMULATED if facts else PoseOrigin.MEASURED)
+        notes += pose_notes + origin_notes
     valid = None if frame_valid is None else frame_valid != 0
     return size.sweep(frames, path, FORMAT, notes, facts, timestamps_s=timestamps, frame_valid=valid, tracked=tracked)
 
@@ -166,8 +165,7 @@ def write(sweep: Sweep, path: Path, trajectory: Trajectory | None, reporter: Rep
         if trajectory is not None:
             world = np.eye(4) if trajectory.reference_from_frame0 is None else trajectory.reference_from_frame0
             file["tracking"] = np.where(trajectory.valid[:, None, None], world @ trajectory.poses, np.nan)
-            if trajectory.estimated_by is not None:
-                file["tracking"].attrs[_ESTIMATED_BY] = trajectory.estimated_by
+            file["tracking"].attrs.update(origin_marks(trajectory))
     reporter.report(Stage.WRITING, len(sweep), len(sweep))
 
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from DualTrackCore.errors import InputError
 from DualTrackCore.io.calibration import PixelSize, calibration_name, read_calibration
+from DualTrackCore.io.pose_origin import FIELDS, marked
 from DualTrackCore.io.sequence_parts import (
     ZLIB,
     Axes,
@@ -27,13 +28,13 @@ from DualTrackCore.io.sequence_parts import (
     parse_orientation,
     require_plausible_clip,
 )
-from DualTrackCore.io.tracked_poses import marked_as_estimate, place_frames
+from DualTrackCore.io.tracked_poses import place_frames
 from DualTrackCore.pixels import Converted, WindowSource
 from DualTrackCore.sweep import Sweep
+from DualTrackCore.trajectory import PoseOrigin
 
 #: Header fields in which this project keeps what the formats have no place for.
 SPACING_FIELD, SKEW_FIELD = "DualTrackSpacingMm", "DualTrackSkewDeg"
-ESTIMATED_FIELD = "DualTrackPosesEstimatedBy"
 #: Header field of frames from the simulation, and its one value; anything else counts as recorded.
 SIMULATED_FIELD, SIMULATED_VALUE = "DualTrackSimulatedFrames", "True"
 
@@ -112,14 +113,19 @@ def sweep_from_sequence(
     stated = _stated_size(sequence, axes, orientation, notes)
     matrix = None if calibration is None else read_calibration(calibration)
     size, tracked, tracking, place_notes = place_frames(fields, frames.shape, matrix, stated, spacing_mm, path.name)
-    tracked, pose_notes = marked_as_estimate(tracked, sequence.header.get(ESTIMATED_FIELD))
+    is_simulated = sequence.header.get(SIMULATED_FIELD) == SIMULATED_VALUE
+    unmarked = PoseOrigin.SIMULATED if is_simulated else PoseOrigin.MEASURED
+    marks = {name: sequence.header.get(field_name) for name, field_name in FIELDS.items()}
+    tracked, pose_notes = marked(tracked, marks, unmarked)
+    if tracked is not None and not tracked.origin.is_truth:
+        tracking = f"Not tracked: the poses are {tracked.origin_text}."
     times, time_notes = fields.times(count)
     if times is None and sequence.index_times_s is not None and len(sequence.index_times_s) == count:
         times = sequence.index_times_s
     facts: dict[str, Any] = {"orientation": orientation.code, "tracking": tracking}
     if calibration is not None:
         facts["calibration"] = calibration_name(calibration)
-    if sequence.header.get(SIMULATED_FIELD) == SIMULATED_VALUE:
+    if is_simulated:
         facts["simulated"] = True
     # NRRD files name the status of the image `Status`.
     valid = fields.ok("ImageStatus", count) & fields.ok("Status", count)

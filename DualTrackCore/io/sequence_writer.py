@@ -14,7 +14,8 @@ import numpy as np
 
 from DualTrackCore.errors import InputError
 from DualTrackCore.files import replacing
-from DualTrackCore.io.metafile import ESTIMATED_FIELD, SIMULATED_FIELD, SIMULATED_VALUE, SKEW_FIELD, SPACING_FIELD
+from DualTrackCore.io.metafile import SIMULATED_FIELD, SIMULATED_VALUE, SKEW_FIELD, SPACING_FIELD
+from DualTrackCore.io.pose_origin import header_marks
 from DualTrackCore.io.sequence_parts import GZIP, ZLIB
 from DualTrackCore.progress import Reporter, Stage
 from DualTrackCore.sweep import Sweep
@@ -124,15 +125,13 @@ def _nrrd_header(sweep: Sweep, unit: str) -> list[str]:
 
 
 def _own_fields(sweep: Sweep, trajectory: Trajectory | None, separator: str) -> list[str]:
-    """What the formats have no field for: spacing (1 x 1 mm mean unknown), skew, what is simulated or estimated."""
-    fields = {}
+    """What the formats have no field for: spacing (1 x 1 mm mean unknown), skew, simulated frames, origin of poses."""
+    fields = header_marks(trajectory)
     if sweep.is_simulated:
         fields[SIMULATED_FIELD] = SIMULATED_VALUE
     if sweep.spacing_mm is not None:
         fields[SPACING_FIELD] = " ".join(map(_text, sweep.spacing_mm))
         fields[SKEW_FIELD] = _text(sweep.skew_deg)
-    if trajectory is not None and trajectory.estimated_by is not None:
-        fields[ESTIMATED_FIELD] = " ".join(trajectory.estimated_by.split())[:200]
     return [f"{name}{separator}{value}" for name, value in fields.items()]
 
 

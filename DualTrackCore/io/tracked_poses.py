@@ -28,13 +28,13 @@ from DualTrackCore.io.calibration import (
 )
 from DualTrackCore.io.sequence_parts import FrameFields, TransformTrack
 from DualTrackCore.sweep import validated_spacing
-from DualTrackCore.trajectory import RIGID_TOLERANCE, Trajectory, rigid_error
+from DualTrackCore.trajectory import RIGID_TOLERANCE, PoseOrigin, Trajectory, rigid_error
 
 
 def trajectory_from_tracker(
     world_from_image: np.ndarray, provenance: Mapping[str, Any] | None = None
 ) -> tuple[Trajectory, list[str]]:
-    """A trajectory in which poses that are no rigid motion are marked invalid, and the sentences that say so.
+    """A measured trajectory in which poses that are no rigid motion are marked invalid, and sentences that say so.
 
     Args:
         world_from_image: [N, 4, 4], image (centre, mm) to the tracker's world (mm); may hold anything.
@@ -47,20 +47,7 @@ def trajectory_from_tracker(
     if not valid.all():
         reasons = f"{int((~finite).sum())} not finite, {int((finite & ~valid).sum())} not rigid"
         notes.append(f"Marked {int((~valid).sum())} of {len(world)} poses invalid ({reasons}).")
-    return Trajectory.from_reference(world, valid, provenance), notes
-
-
-def marked_as_estimate(trajectory: Trajectory | None, model: object) -> tuple[Trajectory | None, list[str]]:
-    """The trajectory with the model that a file names as the source of its poses, and the sentence that says so.
-
-    Args:
-        trajectory: as read; None for a file without poses.
-        model: what the file says; None for poses that were measured.
-    """
-    if trajectory is None or model is None:
-        return trajectory, []
-    marked = replace(trajectory, provenance={**trajectory.provenance, "model": str(model)[:200]})
-    return marked, [f"The poses were estimated from the images by {marked.estimated_by}, not measured by a tracker."]
+    return Trajectory.from_reference(world, valid, provenance, PoseOrigin.MEASURED), notes
 
 
 def rigid(poses: np.ndarray) -> np.ndarray:
@@ -203,7 +190,8 @@ def place_frames(
         chosen = choose_pixel_size(None if stated is None else stated.spacing_mm, None, given_mm)
         size = replace(chosen, skew_deg=0.0 if stated is None else stated.skew_deg, notes=[])
         # Transforms that lead to the world and give no size are invalid in all frames.
-        tracked = None if chain.world_from_pixel is None else Trajectory(*chain.world_from_pixel)
+        nowhere = chain.world_from_pixel
+        tracked = None if nowhere is None else Trajectory(*nowhere, origin=PoseOrigin.MEASURED)
         return size, tracked, tracking, chosen.notes
     require_agreement(measured.spacing_mm, given_mm)
     notes = []
@@ -257,7 +245,7 @@ def _trajectory(
         )
     if dropped:
         notes.append(f"Marked {dropped} poses invalid that the file calls good: they are no rigid motions.")
-    return Trajectory.from_reference(poses, valid, {"source": source})
+    return Trajectory.from_reference(poses, valid, {"source": source}, PoseOrigin.MEASURED)
 
 
 def _sentence(chain: ImageChain, names: list[str], calibrated: bool) -> str:

@@ -15,7 +15,7 @@ from DualTrackCore.progress import Reporter, Stage
 from DualTrackCore.run.results import RunResult, run_report
 from DualTrackCore.run.settings import ESTIMATE, TRACKED, RunSettings
 from DualTrackCore.sweep import Sweep
-from DualTrackCore.trajectory import Trajectory
+from DualTrackCore.trajectory import PoseOrigin, Trajectory
 
 if TYPE_CHECKING:
     from DualTrackCore.evaluation import Evaluation
@@ -72,6 +72,8 @@ def run_frames(
 ) -> RunResult:
     """:func:`run` of a sweep that holds just the frames of the settings' range; its spacing is final."""
     reporter = reporter or Reporter()
+    if sweep.tracked is not None and settings.poses in (ESTIMATE, TRACKED):
+        sweep = replace(sweep, tracked=with_said_origin(sweep.tracked, settings.poses_are, "The sweep"))
     seconds: dict[str, float] = {}
     with _timed(seconds, "total"), memory_limit(settings.memory_gb):
         trajectory = _trajectory(sweep, settings, models, reporter, seconds)
@@ -81,23 +83,50 @@ def run_frames(
     return RunResult(sweep, trajectory, reconstruction, report, seconds)
 
 
-def known_poses(sweep: Sweep, poses: str) -> Trajectory:
+def known_poses(sweep: Sweep, poses: str, poses_are: str | None = None) -> Trajectory:
     """The poses that a sweep was tracked with, or those of a trajectory .csv.
 
+    Args:
+        sweep: the frames.
+        poses: "tracked" or a file.
+        poses_are: as in :func:`with_said_origin`.
+
     Raises:
-        InputError: no tracking, a table that cannot be read, or another number of poses than frames.
+        InputError: no tracking, a table that cannot be read, another number of poses than frames, or poses of another
+            origin than `poses_are` says.
     """
     if poses == TRACKED:
         if sweep.tracked is None:
             reason = sweep.provenance.get("tracking") or "The sweep holds no tracking."
             raise InputError(f"{reason} Give a trajectory .csv as poses, or estimate them from the images.")
-        return sweep.tracked
+        return with_said_origin(sweep.tracked, poses_are, "The sweep")
     from DualTrackCore.io import read_trajectory_csv
 
-    trajectory = read_trajectory_csv(poses)
+    trajectory = with_said_origin(read_trajectory_csv(poses), poses_are, poses)
     if len(trajectory) != len(sweep):
         raise InputError(f"{poses} has {len(trajectory)} poses and the sweep {len(sweep)} frames; they must be equal.")
     return trajectory
+
+
+def with_said_origin(trajectory: Trajectory, poses_are: str | None, where: str) -> Trajectory:
+    """Poses of unknown origin with the origin that the user gives them.
+
+    Args:
+        trajectory: as its file says it.
+        poses_are: text of a :class:`~DualTrackCore.trajectory.PoseOrigin`, or None where the user says nothing.
+        where: what the poses are of, for the message.
+
+    Raises:
+        InputError: the file says something else.
+    """
+    if poses_are is None or trajectory.origin == poses_are:
+        return trajectory
+    if trajectory.origin is not PoseOrigin.UNKNOWN:
+        raise InputError(
+            f"{where} says that its poses are {trajectory.origin_text}, so they cannot be taken as {poses_are}; "
+            "leave poses_are (--poses-are) out."
+        )
+    return replace(trajectory, origin=PoseOrigin(poses_are))
 
 
 def with_spacing(sweep: Sweep, settings: RunSettings) -> Sweep:
@@ -117,7 +146,7 @@ def _trajectory(
     sweep: Sweep, settings: RunSettings, models: ModelSource, reporter: Reporter, seconds: dict[str, float]
 ) -> Trajectory:
     if settings.poses != ESTIMATE:
-        return known_poses(sweep, settings.poses)
+        return known_poses(sweep, settings.poses, settings.poses_are)
     # Before the model, which takes longest to load: what is wrong with the sweep is said at once.
     sweep.require_images()
     sweep.require_spacing()
@@ -172,9 +201,9 @@ def _reconstruction(
 def _evaluation(
     sweep: Sweep, trajectory: Trajectory, settings: RunSettings, reporter: Reporter, seconds: dict[str, float]
 ) -> Evaluation | None:
-    """The error where a tracker measured the sweep; poses of an earlier estimate measure nothing."""
-    tracked = sweep.tracked
-    is_truth = tracked is not None and tracked is not trajectory and tracked.estimated_by is None
+    """The error where the true poses are known; poses of unknown origin and earlier estimates measure nothing."""
+    tracked = sweep.truth
+    is_truth = tracked is not None and tracked is not trajectory
     if not (settings.evaluate and is_truth and (tracked.valid & trajectory.valid).sum() >= 2):
         return None
     from DualTrackCore.evaluation import evaluate

@@ -15,7 +15,7 @@ from DualTrackCore.files import json_text, plain_values
 from DualTrackCore.progress import Reporter
 from DualTrackCore.run.settings import RunSettings
 from DualTrackCore.sweep import Sweep
-from DualTrackCore.trajectory import Trajectory
+from DualTrackCore.trajectory import PoseOrigin, Trajectory
 from DualTrackCore.version import __version__
 
 if TYPE_CHECKING:
@@ -33,12 +33,13 @@ class RunReport:
 
     Attributes:
         sweep: the frames used: `sweep_facts`, with "first_frame", the index in the whole sweep of the first of them.
-        trajectory: "poses", "valid_poses", "path_length_mm", and "source": the provenance of the poses (model,
+        trajectory: "poses", "valid_poses", "path_length_mm", "origin" (text of a
+            :class:`~DualTrackCore.trajectory.PoseOrigin`), and "source": the provenance of the poses (model,
             weights_sha256, device, precision, chunk_frames, warnings, ...).
         settings: `RunSettings.as_dict()`, files named from the root.
         volume: "size", "spacing_mm", "origin_mm", "description", "covered_fraction", "filled_fraction", "frames_used",
             "frames_skipped" and "settings" of the reconstruction; None without a volume.
-        evaluation: `Evaluation.as_dict()` against the tracking; None where a tracker measured nothing.
+        evaluation: `Evaluation.as_dict()` against the true poses; None where they are not known.
         warnings: sentences for the user.
         files: names of the files beside the report; empty until they are written.
         about: a sentence on what the figures mean; empty for most runs.
@@ -95,6 +96,7 @@ def run_report(
         "poses": len(trajectory),
         "valid_poses": int(trajectory.valid.sum()),
         "path_length_mm": trajectory.path_length_mm,
+        "origin": trajectory.origin,
         "source": trajectory.provenance,
     }
     return RunReport(
@@ -103,13 +105,13 @@ def run_report(
         trajectory=plain_values(path),
         volume=None if reconstruction is None else plain_values(_volume_facts(reconstruction)),
         evaluation=None if evaluation is None else plain_values(evaluation.as_dict()),
-        warnings=[*sweep.provenance.get("warnings", ()), *_warnings(trajectory, reconstruction)],
+        warnings=[*sweep.provenance.get("warnings", ()), *_warnings(sweep, trajectory, reconstruction)],
     )
 
 
 def sweep_facts(sweep: Sweep) -> dict[str, object]:
     """What is known about a sweep, as plain values."""
-    tracked = sweep.tracked
+    poses, tracked = sweep.tracked, sweep.truth
     return {
         "frames": len(sweep),
         "frame_size": list(sweep.frame_size),
@@ -119,7 +121,8 @@ def sweep_facts(sweep: Sweep) -> dict[str, object]:
         "duration_s": sweep.duration_s,
         "frame_rate_hz": sweep.frame_rate_hz,
         "tracked_frames": None if tracked is None else int(tracked.valid.sum()),
-        "path_length_mm": None if tracked is None else tracked.path_length_mm,
+        "poses_origin": None if poses is None else poses.origin.value,
+        "path_length_mm": None if poses is None else poses.path_length_mm,
         "provenance": dict(sweep.provenance),
     }
 
@@ -138,8 +141,13 @@ def _volume_facts(volume: Reconstruction) -> dict[str, Any]:
     }
 
 
-def _warnings(trajectory: Trajectory, volume: Reconstruction | None) -> list[str]:
+def _warnings(sweep: Sweep, trajectory: Trajectory, volume: Reconstruction | None) -> list[str]:
     messages = [str(message) for message in trajectory.provenance.get("warnings", ())]
+    if PoseOrigin.UNKNOWN in {poses.origin for poses in (sweep.tracked, trajectory) if poses is not None}:
+        messages.append(
+            "Where the given poses are from is unknown, so nothing is measured against them; "
+            "if a tracker measured them, say so: poses_are (--poses-are measured)."
+        )
     if volume is not None and volume.grid.note:
         messages.append(f"The voxels were {volume.grid.note}.")
     if volume is not None and volume.frames_skipped:

@@ -14,7 +14,7 @@ from DualTrackCore.reconstruction.area import Fan
 from DualTrackCore.settings import build, check_settings, setting
 
 #: Groups of settings; a command of the command line takes the options of some of them.
-INPUT, NETWORK, FRAMES, VOLUME, RESULTS = "input", "network", "frames", "volume", "results"
+INPUT, POSES, NETWORK, FRAMES, VOLUME, RESULTS = "input", "poses", "network", "frames", "volume", "results"
 #: Values of `poses` that are no file.
 ESTIMATE, TRACKED = "estimate", "tracked"
 
@@ -61,6 +61,12 @@ class RunSettings:
         group=INPUT,
         option="memory",
         metavar="GB",
+    )
+    poses_are: Literal["measured", "simulated", "estimated"] | None = setting(
+        None,
+        help="where poses are from whose file does not say it, the sweep's own or those of a .csv; errors are measured "
+        "against measured and simulated ones only",
+        group=POSES,
     )
     model: str = setting(
         "mini",

@@ -44,7 +44,7 @@ def write_sweep(folder: Path, sweep: Sweep, reporter: Reporter) -> None:
         "spacing_mm": sweep.spacing_mm,
         "skew_deg": sweep.skew_deg,
         "provenance": sweep.provenance,
-        "tracked": None if sweep.tracked is None else sweep.tracked.provenance,
+        "tracked": None if sweep.tracked is None else _source(sweep.tracked),
     }
     _write_json(folder / "sweep.json", facts)
 
@@ -69,7 +69,7 @@ def write_result(folder: Path, result: RunResult) -> None:
     """Write a result, all but its frames, into a new folder; it appears whole or not at all."""
     with staged_folder(folder) as staging:
         arrays, volume = _trajectory_arrays(result.trajectory), result.reconstruction
-        facts = {"trajectory": result.trajectory.provenance, "report": result.report, "seconds": result.seconds}
+        facts = {"trajectory": _source(result.trajectory), "report": result.report, "seconds": result.seconds}
         if volume is not None:
             for name in _VOLUME_ARRAYS:
                 np.save(staging / f"{name}.npy", getattr(volume, name))
@@ -129,8 +129,12 @@ def _trajectory_arrays(trajectory: Trajectory | None) -> dict[str, np.ndarray]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _trajectory(arrays: Mapping[str, np.ndarray], provenance: Mapping[str, Any]) -> Trajectory:
-    return Trajectory(*(arrays.get(name) for name in _TRAJECTORY_ARRAYS), provenance)
+def _source(trajectory: Trajectory) -> dict[str, Any]:
+    return {"provenance": trajectory.provenance, "origin": trajectory.origin}
+
+
+def _trajectory(arrays: Mapping[str, np.ndarray], source: Mapping[str, Any]) -> Trajectory:
+    return Trajectory(*(arrays.get(name) for name in _TRAJECTORY_ARRAYS), **source)
 
 
 def _write_json(path: Path, values: object) -> None:

@@ -59,7 +59,7 @@ def _choiceLabels() -> dict[tuple[str, object], str]:
     """Texts of choices whose own names say too little."""
     return {
         ("Poses", ESTIMATE): _("estimated from the pictures"),
-        ("Poses", TRACKED): _("measured by the tracker"),
+        ("Poses", TRACKED): _("those of the clip"),
         ("Area", "whole"): _("whole frame"),
         ("Area", "found"): _("found automatically"),
         ("Area", "given"): _("as given below"),
@@ -86,8 +86,8 @@ def _choiceLabels() -> dict[tuple[str, object], str]:
 
 #: Fields of RunSettings that the panel asks for in a way of its own, or not at all.
 _OWN_WAY = {
-    *("spacing_mm", "calibration", "model", "card", "device", "chunk_frames", "poses", "first_frame", "last_frame"),
-    *("memory_gb", "evaluate", "pictures", "voxel_mm", "clip", "fan"),
+    *("spacing_mm", "calibration", "model", "card", "device", "chunk_frames", "first_frame", "last_frame"),
+    *("poses", "poses_are", "memory_gb", "evaluate", "pictures", "voxel_mm", "clip", "fan"),
 }
 _FIELDS = {field.name: field for field in fields(RunSettings)}
 _TYPES = get_type_hints(RunSettings)

@@ -87,7 +87,8 @@ def dualtrack_table(root, splits=("train", "train", "val")):
     lines = ["index,sweep_id,processed_sweep_path,split"]
     for number, split in enumerate(splits):
         motions = np.random.default_rng(number).normal(size=(FRAMES - 1, 6))
-        sweep = Sweep(frames(seed=number), (0.2, 0.3), tracked=Trajectory.from_parameters(motions))
+        tracked = Trajectory.from_parameters(motions, origin="measured")
+        sweep = Sweep(frames(seed=number), (0.2, 0.3), tracked=tracked)
         save_sweep(sweep, root / "sweeps" / f"{number}.h5")
         lines.append(f"{number},sweep_{number},sweeps/{number}.h5,{split}")
     (root / "metadata.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")

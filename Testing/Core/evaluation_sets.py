@@ -15,7 +15,7 @@ from DualTrackCore.trajectory import Trajectory
 def straight_sweep(step_mm: float, frames: int = 5, **changes) -> Sweep:
     """Black frames moving by a constant elevational step."""
     motions = np.tile([0, 0, step_mm, 0, 0, 0], (frames - 1, 1))
-    values = {"spacing_mm": 0.5, "tracked": Trajectory.from_parameters(motions), **changes}
+    values = {"spacing_mm": 0.5, "tracked": Trajectory.from_parameters(motions, origin="measured"), **changes}
     return Sweep(np.zeros((frames, 10, 12), np.uint8), **values)
 
 
@@ -24,7 +24,7 @@ def wobbling_sweep(seed: int, frames: int = 12) -> Sweep:
     random = np.random.default_rng(seed)
     motions = random.normal(size=(frames - 1, 6)) * 0.1 + [0, 0, 0.3, 0, 0, 0]
     pixels = random.integers(0, 256, (frames, 10, 12), dtype=np.uint8)
-    return Sweep(pixels, 0.5, tracked=Trajectory.from_parameters(motions))
+    return Sweep(pixels, 0.5, tracked=Trajectory.from_parameters(motions, origin="measured"))
 
 
 class Given:

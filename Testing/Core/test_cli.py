@@ -42,7 +42,7 @@ def folder(tmp_path_factory):
     save_sweep(sweep, folder / "tracked.igs.mha")
     save_sweep(Sweep(sweep.frames, 0.4, sweep.timestamps_s), folder / "plain.h5")
     save_sweep(Sweep(sweep.window(0, 1), 0.4), folder / "single.h5")
-    invalid = Trajectory(sweep.tracked.poses, np.zeros(20, bool))
+    invalid = Trajectory(sweep.tracked.poses, np.zeros(20, bool), origin="measured")
     save_sweep(Sweep(sweep.frames, 0.4, tracked=invalid), folder / "invalid.igs.mha")
     save_sweep(Sweep(sweep.frames), folder / "unknown.h5")
     model = tiny_model()
@@ -136,7 +136,7 @@ def test_an_estimate_is_never_taken_for_tracking_when_it_is_read_again(dualtrack
     dualtrack("track", folder / "plain.h5", "--model", model, "-o", tmp_path / name)
     _, out, _ = dualtrack("info", tmp_path / name)
     assert "estimated poses" in out
-    assert "not measured by a tracker" in out
+    assert "no truth to measure errors against" in out
     options = ("--model", model, "-o", tmp_path / "out", "--no-pictures", "--voxel", "1", "--json")
     code, out, _ = dualtrack("run", tmp_path / name, *options)
     assert code == 0

@@ -18,7 +18,7 @@ PROBE = Probe(elements=128, pitch_mm=0.25)
 
 def speckle_sweep(motions, seed=0, spacing_mm=0.25, size=SIZE):
     """Homogeneous speckle under known motions [n, 6], frames rendered."""
-    trajectory = Trajectory.from_parameters(motions)
+    trajectory = Trajectory.from_parameters(motions, origin="simulated")
     phantom = Phantom(seed, speckle_seed=5, homogeneous=True)
     frames = SimulatedFrames(phantom, PROBE, trajectory.poses, size, (spacing_mm, spacing_mm))
     return Sweep(frames[:], spacing_mm, tracked=trajectory)
@@ -107,7 +107,8 @@ def test_what_cannot_be_used_is_refused_in_a_sentence(method):
         Decorrelation.calibrated([])
     with pytest.raises(InputError, match="'left'"):
         Decorrelation(method.curves, method.gain, "left")
-    dark = Sweep(np.zeros((4, *SIZE), np.uint8), 0.25, tracked=Trajectory.from_parameters(steps(0.2, 3)))
+    tracked = Trajectory.from_parameters(steps(0.2, 3), origin="measured")
+    dark = Sweep(np.zeros((4, *SIZE), np.uint8), 0.25, tracked=tracked)
     with pytest.raises(InputError, match="show no speckle"):
         Decorrelation.calibrated([dark])
 

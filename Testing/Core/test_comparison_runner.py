@@ -150,7 +150,7 @@ def test_a_damaged_item_is_made_anew(tmp_path, damage):
 def test_an_item_keeps_poses_and_errors_of_every_frame(tmp_path):
     poses = np.array(wobbling_sweep(3).tracked.poses)
     poses[4] = np.nan
-    tracked = Trajectory(poses, np.arange(12) != 4)
+    tracked = Trajectory(poses, np.arange(12) != 4, origin="measured")
     sweep = replace(wobbling_sweep(3), tracked=tracked)
     row = run_methods([Identity()], Given(a=sweep), tmp_path).rows[0]
     item, evaluation = read_item(row.path), evaluate(Identity().estimate(sweep), sweep)
@@ -177,12 +177,12 @@ def test_landmarks_of_the_data_set_give_their_errors_and_the_score(tmp_path):
 def bad_sweeps():
     """What a sweep may lack, and a word of the sentence that says so."""
     estimated = Trajectory(np.tile(np.eye(4), (5, 1, 1)), provenance={"model": "mini"})
-    lost = Trajectory(np.full((5, 4, 4), np.nan), np.zeros(5, bool))
+    lost = Trajectory(np.full((5, 4, 4), np.nan), np.zeros(5, bool), origin="measured")
     return {
         "broken": (InputError("The file is cut short."), "cut short"),
         "surprise": (OSError("read failed"), "OSError: read failed"),
         "untracked": (straight_sweep(0.5, tracked=None), "no tracking"),
-        "estimated": (straight_sweep(0.5, tracked=estimated), "estimated, not measured"),
+        "estimated": (straight_sweep(0.5, tracked=estimated), "estimated by mini, so they are no truth"),
         "nan": (straight_sweep(0.5, tracked=lost), "Only 0 of 5 tracked poses are valid"),
         "spacing": (straight_sweep(0.5, spacing_mm=None), "spacing of this sweep is unknown"),
     }

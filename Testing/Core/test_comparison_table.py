@@ -57,7 +57,7 @@ def test_calibration_without_tracking_is_refused():
     for call in (lambda: MeanMotion.calibrated([untracked]), lambda: OwnMeanMotion().estimate(untracked)):
         with pytest.raises(InputError, match="no tracking"):
             call()
-    invalid = Trajectory(untracked_poses := np.tile(np.eye(4), (5, 1, 1)), np.zeros(len(untracked_poses), bool))
+    invalid = Trajectory(np.tile(np.eye(4), (5, 1, 1)), np.zeros(5, bool), origin="measured")
     with pytest.raises(InputError, match="no two neighbouring frames"):
         MeanMotion.calibrated([straight_sweep(0.1, tracked=invalid)])
     with pytest.raises(InputError, match="6 finite numbers"):
@@ -129,7 +129,8 @@ def test_pooled_correlation_shows_the_sign_that_means_over_sweeps_hide(tmp_path)
 
     motions = np.zeros((20, 6))
     motions[:, 2] = 0.3 + 0.1 * np.random.default_rng(0).random(20)
-    there, back = (straight_sweep(0, 21, tracked=Trajectory.from_parameters(s * motions)) for s in (1, -1))
+    paths = [Trajectory.from_parameters(sign * motions, origin="measured") for sign in (1, -1)]
+    there, back = (straight_sweep(0, 21, tracked=path) for path in paths)
     summary = run_methods([Distance()], Given(there=there, back=back), tmp_path).summaries[0]
     assert summary.figures["correlation_tz"].mean == pytest.approx(0)
     assert abs(summary.pooled["tz"]) < 0.1

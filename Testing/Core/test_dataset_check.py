@@ -320,7 +320,7 @@ def test_tracking_without_images_and_poses_that_were_estimated_are_found(place):
         file["tracking"].attrs["estimated_by"] = "mini"
     found = only(root)
     assert found.sweep == "sweep_0"
-    assert found.problem == "its poses were estimated from the images by mini, not measured"
+    assert found.problem == "has poses that are estimated by mini, and a data set needs measured ones"
     plus = place("plus")
     metafile(plus / "b.mha", np.zeros((2, 0, 0), np.uint8), DimSize="0 0 2", ElementType="MET_OTHER")
     found = only(plus)

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ SPACING = (0.2, 0.35)
 
 
 def sweep_with(tracked, size=(7, 5), spacing=SPACING):
-    return Sweep(np.zeros((len(tracked), *size), np.uint8), spacing, tracked=tracked)
+    return Sweep(np.zeros((len(tracked), *size), np.uint8), spacing, tracked=replace(tracked, origin="measured"))
 
 
 def random_trajectory(rng, count, valid=None):

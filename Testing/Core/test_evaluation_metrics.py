@@ -2,6 +2,7 @@
 
 import math
 import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ STAGE = "measuring"
 
 
 def sweep_with(tracked, size=(7, 5), spacing=SPACING):
-    return Sweep(np.zeros((len(tracked), *size), np.uint8), spacing, tracked=tracked)
+    return Sweep(np.zeros((len(tracked), *size), np.uint8), spacing, tracked=replace(tracked, origin="measured"))
 
 
 def random_trajectory(rng, count):

@@ -26,7 +26,8 @@ def sweep():
 
 def backwards(sweep):
     poses = sweep.tracked.poses[::-1]
-    return replace(sweep, frames=sweep.frames[::-1], tracked=Trajectory(invert_rigid(poses[0]) @ poses))
+    tracked = Trajectory(invert_rigid(poses[0]) @ poses, origin=sweep.tracked.origin)
+    return replace(sweep, frames=sweep.frames[::-1], tracked=tracked)
 
 
 def test_errors_on_the_sample_are_a_fraction_of_those_without_motion(model, sweep):

@@ -241,7 +241,7 @@ def test_drawing_leaves_the_global_state_of_matplotlib_alone(trajectory, tmp_pat
 
 
 def test_a_comparison_shows_the_same_places_of_both_volumes_at_one_scale(monkeypatch, trajectory, sweep):
-    tracked = replace(sweep, tracked=trajectory)
+    tracked = replace(sweep, tracked=replace(trajectory, origin="measured"))
     shift = np.eye(4)
     shift[2, 3] = 3.0
     moved = Trajectory(trajectory.poses @ shift, trajectory.valid)

@@ -19,7 +19,7 @@ def tracked_sweep(seed: int, frames: int = 24, size: tuple[int, int] = (72, 80))
     random = np.random.default_rng(seed)
     motions = random.normal(size=(frames - 1, 6)) * [0.3, 0.1, 0.3, 0.2, 0.2, 0.2]
     pixels = random.integers(0, 256, (frames, *size), dtype=np.uint8)
-    return Sweep(pixels, SPACING_MM, tracked=Trajectory.from_parameters(motions))
+    return Sweep(pixels, SPACING_MM, tracked=Trajectory.from_parameters(motions, origin="measured"))
 
 
 def write_sweeps(folder: Path, train: int = 4, val: int = 2, frames: int = 24) -> Path:

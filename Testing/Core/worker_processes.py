@@ -36,7 +36,7 @@ def asked():
 def tracked_sweep(frames: int, height: int = 96, width: int = 128, **changes) -> Sweep:
     """Noise with a straight tracked path of 0.5 mm a frame."""
     pixels = np.random.default_rng(frames).integers(0, 256, (frames, height, width), dtype=np.uint8)
-    tracked = Trajectory.from_parameters(np.tile([0.0, 0.0, 0.5, 0.0, 0.0, 0.0], (frames - 1, 1)))
+    tracked = Trajectory.from_parameters(np.tile([0.0, 0.0, 0.5, 0.0, 0.0, 0.0], (frames - 1, 1)), origin="measured")
     return Sweep(pixels, **{"spacing_mm": (0.22938919, 0.22097969), "tracked": tracked, **changes})
 
 

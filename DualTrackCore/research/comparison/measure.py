@@ -133,11 +133,7 @@ def _require_usable(sweep: Sweep) -> None:
     """Raise :class:`InputError` if methods cannot be measured on a sweep."""
     sweep.require_images()
     sweep.require_spacing()
-    if sweep.tracked is None:
-        raise InputError("The sweep has no tracking to compare with; choose a tracked sweep.")
-    if sweep.tracked.estimated_by is not None:
-        raise InputError("The poses of this sweep were estimated, not measured; an evaluation needs tracked poses.")
-    if (valid := int(sweep.tracked.valid.sum())) < 2:
+    if (valid := int(sweep.require_truth().valid.sum())) < 2:
         raise InputError(f"Only {valid} of {len(sweep)} tracked poses are valid; at least 2 are needed.")
 
 

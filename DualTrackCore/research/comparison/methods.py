@@ -92,9 +92,7 @@ class MeanMotion:
         """
         valid = [np.zeros((0, 6))]
         for sweep in sweeps:
-            if sweep.tracked is None:
-                raise InputError("A sweep has no tracking, so its true motion is unknown; choose a tracked sweep.")
-            steps = sweep.tracked.parameters
+            steps = sweep.require_truth().parameters
             valid.append(steps[np.isfinite(steps).all(axis=1)])
         steps = np.concatenate(valid)
         if not len(steps):
@@ -211,9 +209,7 @@ class Decorrelation:
         """
         reporter, measured = Reporter(progress, cancelled), []
         for sweep in sweeps:
-            if sweep.tracked is None:
-                raise InputError("A calibration sweep has no tracking; decorrelation curves need the true distances.")
-            measured.append((sweep_correlation(sweep, reporter), sweep.tracked))
+            measured.append((sweep_correlation(sweep, reporter), sweep.require_truth()))
             if len(measured[-1][0].grid.x_mm) != len(measured[0][0].grid.x_mm):
                 raise InputError("The calibration sweeps differ in frame size; calibrate with sweeps of one size.")
         if not measured:
@@ -233,11 +229,11 @@ class Decorrelation:
         """
         sign = self.direction
         if sign == "oracle":
-            if sweep.tracked is None:
+            if sweep.truth is None:
                 raise InputError(
-                    "The sweep has no tracking, which the oracle direction needs; choose direction 1 or -1."
+                    "The sweep has no true poses, which the oracle direction needs; choose direction 1 or -1."
                 )
-            sign = elevational_direction(sweep.tracked)
+            sign = elevational_direction(sweep.truth)
         measured = sweep_correlation(sweep, Reporter(progress, cancelled))
         parameters = np.zeros((len(sweep) - 1, 6))
         parameters[:, [0, 1, 5]] = in_plane_steps(measured)

@@ -137,13 +137,10 @@ def examine(
 
 
 def _of_poses(entry: Entry, sweep: Sweep, tolerated: float) -> list[Finding]:
-    """What is wrong with the number of frames, where their poses come from, and those that have no pose or image."""
+    """What is wrong with the number of frames, and with those that have no pose or image."""
     tracked, count = sweep.tracked, len(sweep)
     if count < 2:
         return [Finding(entry.path, entry.name, "it has 1 frame, and a trajectory needs 2", "leave the sweep out")]
-    if tracked.estimated_by is not None:
-        problem = f"its poses were estimated from the images by {tracked.estimated_by}, not measured"
-        return [Finding(entry.path, entry.name, problem, "give measured poses, or leave the sweep out")]
     bad = ~tracked.valid | ~sweep.frame_valid
     lost = int(bad.sum())
     if lost <= tolerated * count and count - lost >= 2:

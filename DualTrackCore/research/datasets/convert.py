@@ -149,13 +149,14 @@ def _is_finished(entry: Entry, target: Path) -> bool:
 
 
 def _same(one: Sweep, other: Sweep) -> bool:
-    """Whether two sweeps have the same poses, pixel spacing and first frame."""
+    """Whether two sweeps have the same poses, of the same origin, pixel spacing and first frame."""
     if one.frames.shape != other.frames.shape or other.tracked is None or other.spacing_mm is None:
         return False
     poses, other_poses = one.tracked.relative, other.tracked.relative
     return (
         np.allclose(one.spacing_mm, other.spacing_mm, rtol=1e-6)
         and np.array_equal(one.tracked.valid, other.tracked.valid)
+        and one.tracked.origin is other.tracked.origin
         and np.allclose(poses, other_poses, rtol=0, atol=_SAME_POSES, equal_nan=True)
         and np.array_equal(one.window(0, 1), other.window(0, 1))
     )

@@ -16,6 +16,7 @@ from DualTrackCore.io.tus_rec import CALIBRATION_NAME
 from DualTrackCore.landmarks import Landmarks
 from DualTrackCore.research.datasets.dataset import COPY_AGAIN, Entry
 from DualTrackCore.sweep import Sweep
+from DualTrackCore.trajectory import PoseOrigin
 
 #: Columns of the CSV file: frame, column and row, all counted from 0.
 _COLUMNS = ("frame", "column", "row")
@@ -117,6 +118,12 @@ class FileEntry(Entry):
             remedy = f"put {CALIBRATION_NAME} or the PLUS configuration beside it, give --calibration, or leave it out"
             if sweep.provenance.get("calibration"):
                 remedy = "put its poses beside it, or leave it out"
+            raise SweepError(self.path, problem, remedy)
+        if sweep.truth is None:
+            problem = f"has poses that are {sweep.tracked.origin_text}, and a data set needs measured ones"
+            remedy = "give measured poses, or leave it out"
+            if sweep.tracked.origin is PoseOrigin.UNKNOWN:
+                remedy = "if a tracker measured them, convert it with --poses-are measured, else leave it out"
             raise SweepError(self.path, problem, remedy)
         return replace(sweep, provenance={**sweep.provenance, "sweep": self.name})
 

@@ -12,7 +12,7 @@ import itertools
 import numpy as np
 
 from DualTrackCore.errors import InputError
-from DualTrackCore.trajectory import Trajectory, invert_rigid, matrices_from_parameters
+from DualTrackCore.trajectory import PoseOrigin, Trajectory, invert_rigid, matrices_from_parameters
 
 #: Names as in TUS-REC without the arm: orientation, shape, direction (distal to proximal is positive here).
 FAMILIES = (
@@ -74,7 +74,8 @@ def probe_trajectory(
     world = matrices_from_parameters(pose) @ centre_from_face
     poses = invert_rigid(world[0]) @ world
     poses[0] = np.eye(4)
-    return Trajectory(poses, provenance={"source": "simulation", "family": family, "seed": seed})
+    provenance = {"source": "simulation", "family": family, "seed": seed}
+    return Trajectory(poses, provenance=provenance, origin=PoseOrigin.SIMULATED)
 
 
 def _steady(random: np.random.Generator, family: str, step_mm: float, speed: np.ndarray) -> np.ndarray:

@@ -1,0 +1,69 @@
+"""Where poses are from, as every format that carries poses says it: a few texts beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from DualTrackCore.trajectory import PoseOrigin, Trajectory
+
+#: What is said of poses, by the key of their provenance; the origin itself is no part of that.
+ORIGIN, ESTIMATED_BY, WEIGHTS, WARNINGS = "origin", "estimated_by", "weights_sha256", "warnings"
+#: Names of the header fields of sequence metafiles, and of the attributes of Slicer's nodes.
+FIELDS = {
+    ORIGIN: "DualTrackPosesOrigin",
+    ESTIMATED_BY: "DualTrackPosesEstimatedBy",
+    WEIGHTS: "DualTrackPosesWeightsSha256",
+    WARNINGS: "DualTrackPosesWarnings",
+}
+#: Longest text that is written or believed, in characters.
+_LONGEST = 2000
+
+
+def origin_marks(trajectory: Trajectory) -> dict[str, str]:
+    """The texts that go beside poses into a file: each one line; what is not known is left out."""
+    source = trajectory.provenance
+    warnings = source.get("warnings") or ()
+    marks = {
+        ORIGIN: trajectory.origin.value,
+        ESTIMATED_BY: trajectory.estimated_by,
+        WEIGHTS: source.get("weights_sha256"),
+        WARNINGS: " ".join(map(str, [warnings] if isinstance(warnings, str) else warnings)),
+    }
+    return {name: _one_line(value) for name, value in marks.items() if value}
+
+
+def header_marks(trajectory: Trajectory | None) -> dict[str, str]:
+    """The same under the names of :data:`FIELDS`; empty for no poses."""
+    return {} if trajectory is None else {FIELDS[name]: text for name, text in origin_marks(trajectory).items()}
+
+
+def marked(
+    trajectory: Trajectory | None, marks: Mapping[str, object], unmarked: PoseOrigin
+) -> tuple[Trajectory | None, list[str]]:
+    """The trajectory with what a file says of where its poses are from, and sentences for poses that are no truth.
+
+    Args:
+        trajectory: as read; None for a file without poses.
+        marks: as :func:`origin_marks` gives them; None or nothing for what the file does not say.
+        unmarked: what poses are by the nature of the format where the file says nothing.
+    """
+    if trajectory is None:
+        return None, []
+    said = {name: _one_line(value) for name, value in marks.items() if value is not None}
+    facts = {"model": said.get(ESTIMATED_BY), "weights_sha256": said.get(WEIGHTS)}
+    provenance = {**trajectory.provenance, **{name: value for name, value in facts.items() if value}}
+    notes = []
+    if said.get(WARNINGS):
+        provenance["warnings"] = [said[WARNINGS]]
+        notes.append(said[WARNINGS])
+    origin = PoseOrigin.worst([said[ORIGIN]]) if ORIGIN in said else unmarked
+    found = replace(trajectory, provenance=provenance, origin=origin)
+    if not found.origin.is_truth:
+        notes.insert(0, f"The poses are {found.origin_text}; they are no truth to measure errors against.")
+    return found, notes
+
+
+def _one_line(value: object) -> str:
+    text = value.decode("utf-8", errors="replace") if isinstance(value, bytes) else str(value)
+    return " ".join(text.split())[:_LONGEST]
