@@ -26,7 +26,9 @@ def syntheticSweep() -> Sweep:
     ball = ((z - FRAMES / 2) * STEP_MM) ** 2 + ((y - HEIGHT / 2) * 0.3) ** 2 + ((x - WIDTH / 2) * 0.4) ** 2 < 25
     speckle = np.random.default_rng(0).integers(0, 60, (FRAMES, HEIGHT, WIDTH))
     frames = (speckle + 150 * ball + 20).astype(np.uint8)
-    return Sweep(frames, (0.4, 0.3), np.arange(FRAMES) / 20, tracked=Trajectory.from_parameters(motions))
+    return Sweep(
+        frames, (0.4, 0.3), np.arange(FRAMES) / 20, tracked=Trajectory.from_parameters(motions, origin="simulated")
+    )
 
 
 class SelfTest(ScriptedLoadableModuleTest):

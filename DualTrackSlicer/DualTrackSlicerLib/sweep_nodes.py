@@ -17,7 +17,7 @@ from DualTrackCore import Sweep
 from DualTrackCore.errors import DualTrackError
 from DualTrackCore.files import file_sha256
 from DualTrackCore.io.metafile import SIMULATED_FIELD, SIMULATED_VALUE
-from DualTrackSlicerLib.scene.nodes import to_vtk
+from DualTrackSlicerLib.scene.nodes import set_pose_origin, to_vtk
 
 #: Image axes in RAS: x to the right, y (down the beam) to inferior, so that a frame stands upright in the coronal view.
 RAS_FROM_IMAGE = np.array([[1.0, 0, 0, 0], [0, 0, 1, 0], [0, -1, 0, 0], [0, 0, 0, 1]])
@@ -29,10 +29,10 @@ _SIGNATURE, _OFFSETS = b"\x89HDF\r\n\x1a\n", (0, 512, 1024, 2048)
 
 
 def addSweep(scene: slicer.vtkMRMLScene, sweep: Sweep, name: str) -> slicer.vtkMRMLSequenceBrowserNode:
-    """A sequence browser with the frames of a sweep and, where it is tracked, its poses as `ImageToReference`.
+    """A sequence browser with the frames of a sweep and its poses, if it has any, as `ImageToReference`.
 
-    Pixels of unknown size become 1 x 1 mm, Slicer's way of not knowing. The index of the sequences is the time in
-    seconds, or the frame number where times are unknown.
+    The sequence of poses says where they are from. Pixels of unknown size become 1 x 1 mm, Slicer's way of not knowing.
+    The index of the sequences is the time in seconds, or the frame number where times are unknown.
 
     Raises:
         InputError: a recording of tracking alone.
@@ -87,6 +87,7 @@ def _tracking_sequence(
     scene: slicer.vtkMRMLScene, sweep: Sweep, index: Callable[[int], str]
 ) -> slicer.vtkMRMLSequenceNode:
     tracking = _sequence(scene, TRACKING_NAME, sweep)
+    set_pose_origin(tracking, sweep.tracked)
     transform = slicer.vtkMRMLLinearTransformNode()
     transform.SetName(TRACKING_NAME)
     image_from_ras = np.linalg.inv(RAS_FROM_IMAGE)

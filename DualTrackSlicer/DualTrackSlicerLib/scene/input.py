@@ -17,13 +17,14 @@ from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
 from DualTrackCore.errors import InputError
 from DualTrackCore.io.calibration import choose_pixel_size, contradicts, image_pose, require_agreement, split_affine
 from DualTrackCore.io.metafile import SIMULATED_FIELD, SIMULATED_VALUE
+from DualTrackCore.io.pose_origin import marked
 from DualTrackCore.io.tracked_poses import trajectory_from_tracker
 from DualTrackCore.pixels import doubts
 from DualTrackCore.progress import CancelledCallback, Reporter
 from DualTrackCore.sweep import Sweep, validated_spacing
-from DualTrackCore.trajectory import Trajectory
+from DualTrackCore.trajectory import PoseOrigin, Trajectory
 from DualTrackSlicerLib.scene.frames import FrameLayout, layout_of, read_frames
-from DualTrackSlicerLib.scene.nodes import add_node, ijk_to_ras, nodes_of_class, to_vtk
+from DualTrackSlicerLib.scene.nodes import add_node, ijk_to_ras, nodes_of_class, pose_marks, to_vtk
 from DualTrackSlicerLib.scene.tracking import find_tracking
 from DualTrackSlicerLib.scene.wiring import ROLE, sequences_of
 
@@ -147,8 +148,7 @@ def sweepFromBrowser(
         **doubts(conversions),
         "spacing_source": place.spacing_source,
         "tracking": place.tracking,
-        # Slicer keeps the header fields of a .seq.nrrd as attributes of the sequence.
-        **({"simulated": True} if images.GetAttribute(SIMULATED_FIELD) == SIMULATED_VALUE else {}),
+        **({"simulated": True} if _is_simulated(images) else {}),
     }
     sweep = Sweep(
         frames,
@@ -162,6 +162,11 @@ def sweepFromBrowser(
     shown_mm = np.asarray(place.spacing_mm or first.spacing_mm)
     image_from_node = np.linalg.inv(image_pose(node_from_pixel, shown_mm, place.skew_deg, sweep.frame_size))
     return SceneSweep(sweep, first.x_from_image, image_from_node, browserNode, images, place.sequence)
+
+
+def _is_simulated(images: slicer.vtkMRMLSequenceNode) -> bool:
+    """Slicer keeps the header fields of a .seq.nrrd as attributes of the sequence."""
+    return images.GetAttribute(SIMULATED_FIELD) == SIMULATED_VALUE
 
 
 class _Place(NamedTuple):
@@ -185,7 +190,7 @@ def _place(
 ) -> _Place:
     size = layout.size[::-1]
     stated = _known_spacing(node_from_pixel[0], layout)
-    sentence, world_from_node, sequence = find_tracking(browser, images)
+    sentence, world_from_node, sequence, moving = find_tracking(browser, images)
     world_from_pixel = None if world_from_node is None else world_from_node @ node_from_pixel
     if world_from_node is None and np.ptp(node_from_pixel, axis=0).max() > 1e-6:
         world_from_pixel, sentence = node_from_pixel, "Tracked: each frame has an IJKToRAS of its own."
@@ -199,6 +204,11 @@ def _place(
     require_agreement(measured, given_mm)
     poses = image_pose(world_from_pixel, np.asarray(measured), measured_skew, size)
     tracked, notes = trajectory_from_tracker(poses, {"source": images.GetName()})
+    unmarked = PoseOrigin.SIMULATED if _is_simulated(images) else PoseOrigin.MEASURED
+    tracked, origin_notes = marked(tracked, pose_marks([*moving, images]), unmarked)
+    notes += origin_notes
+    if not tracked.origin.is_truth:
+        sentence = f"Not tracked: the poses are {tracked.origin_text}."
     if stated is not None and contradicts(stated, measured):
         notes.append("Used the pixel spacing of the transforms in place of that of the image.")
     return _Place(measured, measured_skew, "tracking", notes, sentence, tracked, sequence)

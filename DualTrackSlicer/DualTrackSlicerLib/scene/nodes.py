@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import slicer
 import vtk
+
+from DualTrackCore.io.pose_origin import FIELDS, ORIGIN, header_marks
+from DualTrackCore.trajectory import PoseOrigin, Trajectory
 
 
 def nodes_of_class(scene: slicer.vtkMRMLScene, name: str) -> list[slicer.vtkMRMLNode]:
@@ -45,6 +50,22 @@ def matrix_to_parent(transform: slicer.vtkMRMLTransformNode) -> np.ndarray | Non
     matrix = vtk.vtkMatrix4x4()
     transform.GetMatrixTransformToParent(matrix)
     return np.array(matrix.GetData(), dtype=np.float64).reshape(4, 4)
+
+
+def set_pose_origin(node: slicer.vtkMRMLNode, trajectory: Trajectory) -> None:
+    """Say on a node where its poses are from; Slicer keeps it with the scene."""
+    for name, text in header_marks(trajectory).items():
+        node.SetAttribute(name, text)
+
+
+def pose_marks(nodes: Sequence[slicer.vtkMRMLNode]) -> dict[str, str]:
+    """What nodes say of where their poses are from, for :func:`~DualTrackCore.io.pose_origin.marked`: the worst of it.
+
+    Empty where no node says anything.
+    """
+    said = {name: [text for node in nodes if (text := node.GetAttribute(key))] for name, key in FIELDS.items()}
+    marks = {name: " and ".join(dict.fromkeys(texts)) for name, texts in said.items() if texts}
+    return {**marks, ORIGIN: PoseOrigin.worst(said[ORIGIN]).value} if said[ORIGIN] else marks
 
 
 def to_vtk(matrix: np.ndarray) -> vtk.vtkMatrix4x4:

@@ -11,6 +11,7 @@ import numpy as np
 import slicer
 
 from DualTrackCore.errors import InputError
+from DualTrackCore.io.pose_origin import header_marks
 from DualTrackCore.trajectory import Trajectory, invert_rigid
 from DualTrackSlicerLib.scene import paths
 from DualTrackSlicerLib.scene.display import add_volumes, renderVolume
@@ -95,13 +96,14 @@ def _poses_of_all_frames(trajectory: Trajectory, first_frame: int, count: int) -
     after = known[np.minimum(np.searchsorted(known, frames), len(known) - 1)]
     before = known[np.maximum(np.searchsorted(known, frames, side="right") - 1, 0)]
     nearest = np.where(np.abs(frames - before) <= np.abs(after - frames), before, after)
-    return Trajectory(trajectory.poses[nearest - first_frame], valid)
+    poses = trajectory.poses[nearest - first_frame]
+    return Trajectory(poses, valid, provenance=trajectory.provenance, origin=trajectory.origin)
 
 
 def _provenance_attributes(result: RunResult) -> dict[str, str]:
     """Node attributes that say how a result was made; what the result does not tell is left out.
 
-    Spacing is in mm across columns and down rows, Chunk in frames. Poses that a tracker measured have no model.
+    Spacing is in mm across columns and down rows, Chunk in frames. Given poses may have no model.
     """
     report = result.report
     spacing, source = report.sweep.get("spacing_mm"), report.trajectory["source"]
@@ -115,6 +117,7 @@ def _provenance_attributes(result: RunResult) -> dict[str, str]:
         "DualTrack.Version": report.dualtrack_version,
         "DualTrack.Date": report.created,
         "DualTrack.Settings": json.dumps(report.settings, sort_keys=True),
+        **header_marks(result.trajectory),
     }
     return {name: str(value) for name, value in values.items() if value is not None}
 
@@ -160,7 +163,7 @@ def _tube_radius(corners: np.ndarray) -> float:
 
 def _with_truth(scene: slicer.vtkMRMLScene, clip: SceneSweep, result: RunResult, made: ResultNodes) -> ResultNodes:
     """The nodes with the true path, errors and plots added; the truth is laid over the first frame valid in both."""
-    if result.evaluation is None or clip.sweep.tracked is None:
+    if result.evaluation is None or clip.sweep.truth is None:
         return made
     name, estimated = clip.image_sequence.GetName(), result.trajectory
     frames = slice(result.first_frame, result.first_frame + len(estimated))

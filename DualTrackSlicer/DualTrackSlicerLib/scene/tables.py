@@ -11,9 +11,10 @@ import vtk
 from vtk.util.numpy_support import numpy_to_vtk
 
 from DualTrackCore.errors import InputError
-from DualTrackCore.trajectory import Trajectory
+from DualTrackCore.io.pose_origin import marked
+from DualTrackCore.trajectory import PoseOrigin, Trajectory
 from DualTrackSlicerLib.scene.input import SceneSweep
-from DualTrackSlicerLib.scene.nodes import add_node
+from DualTrackSlicerLib.scene.nodes import add_node, pose_marks
 
 if TYPE_CHECKING:
     from DualTrackCore.run.results import RunResult
@@ -108,7 +109,7 @@ def trajectoryFromTable(tableNode: slicer.vtkMRMLTableNode) -> Trajectory:
         raise InputError(f"{tableNode.GetName()} holds something that is no number ({error}).") from None
     poses = np.tile(np.eye(4), (table.GetNumberOfRows(), 1, 1))
     poses[:, :3] = np.array(numbers[:-1]).T.reshape(-1, 3, 4)
-    return Trajectory(poses, np.array(numbers[-1]) > 0)
+    return marked(Trajectory(poses, np.array(numbers[-1]) > 0), pose_marks([tableNode]), PoseOrigin.UNKNOWN)[0]
 
 
 def add_error_table(

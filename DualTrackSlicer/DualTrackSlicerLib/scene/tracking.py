@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -24,11 +25,13 @@ class SceneTracking(NamedTuple):
         sentence: how it was found, or why there is none.
         world_from_node: [N, 4, 4] float64, mm; NaN where a frame has no pose. None where the clip is not tracked.
         sequence: the transform sequence next to the image, or None.
+        moving: all sequences that the poses are made of.
     """
 
     sentence: str
     world_from_node: np.ndarray | None = None
     sequence: slicer.vtkMRMLSequenceNode | None = None
+    moving: tuple[slicer.vtkMRMLSequenceNode, ...] = ()
 
 
 def find_tracking(browser: slicer.vtkMRMLSequenceBrowserNode, images: slicer.vtkMRMLSequenceNode) -> SceneTracking:
@@ -76,7 +79,7 @@ def _above_image(
     if not moving:
         return None
     names = " and ".join(node.GetName() for node in moving)
-    return SceneTracking(f"Tracked: the image lies below {names}.", world_from_node, moving[0])
+    return SceneTracking(f"Tracked: the image lies below {names}.", world_from_node, moving[0], tuple(moving))
 
 
 def _by_name(sequences: list[slicer.vtkMRMLSequenceNode], images: slicer.vtkMRMLSequenceNode) -> SceneTracking | None:
@@ -89,9 +92,8 @@ def _by_name(sequences: list[slicer.vtkMRMLSequenceNode], images: slicer.vtkMRML
     chain = trace_image(tracks, images.GetNumberOfDataNodes(), None)
     if chain.world_from_pixel is None:
         return None
-    step = chain.way[:2]
-    sequence = named.get(step) or named[step[::-1]]
-    return SceneTracking(f"Tracked: {' to '.join(chain.way)}.", chain.world_from_pixel.matrices, sequence)
+    moving = tuple(named.get(step) or named[step[::-1]] for step in pairwise(chain.way))
+    return SceneTracking(f"Tracked: {' to '.join(chain.way)}.", chain.world_from_pixel.matrices, moving[0], moving)
 
 
 def _track(transforms: slicer.vtkMRMLSequenceNode, images: slicer.vtkMRMLSequenceNode) -> TransformTrack:

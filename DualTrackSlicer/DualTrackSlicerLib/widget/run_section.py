@@ -162,7 +162,8 @@ def resultRows(result: RunResult) -> list[tuple[str, str]]:
     if (errors := _errors(result)) is not None:
         text = _("{own:.1f} mm on average ({still:.1f} mm for no motion at all)")
         rows.append((_("Error against the tracker"), text.format(own=errors[0], still=errors[1])))
-    rows.append((_("Model"), str(result.report.trajectory["source"].get("model") or _("none: tracked"))))
+    none = _("none: tracked") if trajectory.origin.is_truth else _("none: poses of unknown origin")
+    rows.append((_("Model"), trajectory.estimated_by or none))
     if "total" in result.seconds:
         rows.append((_("Time"), durationText(result.seconds["total"])))
     return rows

@@ -65,6 +65,10 @@ class EvaluationTab:
         result = self.panel.runSection.shownResult()
         if result is None:
             return None, _("Run a clip that was recorded with a tracker to see how far the estimate is off.")
+        given = result.sweep.tracked
+        if given is not None and not given.origin.is_truth:
+            text = _("The poses of this clip are {origin}, so there is nothing to compare with.")
+            return None, text.format(origin=given.origin_text)
         if result.evaluation is None:
             return None, _("This clip was recorded without a tracker, so there is nothing to compare with.")
         return result.evaluation, ""

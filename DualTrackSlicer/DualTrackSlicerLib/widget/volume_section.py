@@ -37,7 +37,7 @@ class VolumeSection:
         """Show the estimate, and what does not apply."""
         parameters = self.panel.parameters
         volume = "" if parameters.makeVolume else _("Tick “Make a volume” under Advanced first.")
-        network = _("Measured positions need no network.") if parameters.poses is Poses.TRACKED else ""
+        network = _("Poses that are given need no network.") if parameters.poses is Poses.TRACKED else ""
         for group, reason in ((VOLUME, volume), (NETWORK, network)):
             enable(reason, *self._widgets[group])
         self.ui.estimateLabel.text = self._estimate()
