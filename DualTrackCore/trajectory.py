@@ -214,11 +214,16 @@ class Trajectory:
         return None if model is None else str(model)
 
     @property
+    def is_guess(self) -> bool:
+        """Whether the model that estimated the poses was never trained, or never saw sweeps of this kind."""
+        return self.provenance.get("guess") is True
+
+    @property
     def origin_text(self) -> str:
-        """Where the poses are from, in words that go after "The poses were" and "poses"."""
+        """Where the poses are from, in words that go after "The poses are"."""
         texts = {PoseOrigin.MEASURED: "measured by a tracker", PoseOrigin.UNKNOWN: "of unknown origin"}
         by = "" if self.estimated_by is None else f" by {self.estimated_by}"
-        return texts.get(self.origin, f"{self.origin.value}{by}")
+        return texts.get(self.origin, f"{self.origin.value}{by}{' (a guess)' * self.is_guess}")
 
     @property
     def relative(self) -> np.ndarray:

@@ -7,13 +7,17 @@ from dataclasses import replace
 
 from DualTrackCore.trajectory import PoseOrigin, Trajectory
 
-#: What is said of poses, by the key of their provenance; the origin itself is no part of that.
+#: What is said of poses: their origin, the model, its checksum, whether they are a guess, what the model's card says of
+#: the error, and the warnings of the run.
 ORIGIN, ESTIMATED_BY, WEIGHTS, WARNINGS = "origin", "estimated_by", "weights_sha256", "warnings"
+GUESS, EXPECTED_ERROR = "guess", "expected_error"
 #: Names of the header fields of sequence metafiles, and of the attributes of Slicer's nodes.
 FIELDS = {
     ORIGIN: "DualTrackPosesOrigin",
     ESTIMATED_BY: "DualTrackPosesEstimatedBy",
     WEIGHTS: "DualTrackPosesWeightsSha256",
+    GUESS: "DualTrackPosesGuess",
+    EXPECTED_ERROR: "DualTrackPosesExpectedError",
     WARNINGS: "DualTrackPosesWarnings",
 }
 #: Longest text that is written or believed, in characters.
@@ -28,6 +32,8 @@ def origin_marks(trajectory: Trajectory) -> dict[str, str]:
         ORIGIN: trajectory.origin.value,
         ESTIMATED_BY: trajectory.estimated_by,
         WEIGHTS: source.get("weights_sha256"),
+        GUESS: str(True) if trajectory.is_guess else None,
+        EXPECTED_ERROR: source.get("model_expected_error"),
         WARNINGS: " ".join(map(str, [warnings] if isinstance(warnings, str) else warnings)),
     }
     return {name: _one_line(value) for name, value in marks.items() if value}
@@ -51,7 +57,8 @@ def marked(
     if trajectory is None:
         return None, []
     said = {name: _one_line(value) for name, value in marks.items() if value is not None}
-    facts = {"model": said.get(ESTIMATED_BY), "weights_sha256": said.get(WEIGHTS)}
+    names = {"model": ESTIMATED_BY, "weights_sha256": WEIGHTS, "model_expected_error": EXPECTED_ERROR}
+    facts = {name: said.get(mark) for name, mark in names.items()} | {"guess": said.get(GUESS) == str(True)}
     provenance = {**trajectory.provenance, **{name: value for name, value in facts.items() if value}}
     notes = []
     if said.get(WARNINGS):

@@ -64,6 +64,8 @@ def write_comparison(
     _draw_errors(_placed(figure, 1.6 + widest, bottom, widest, height), evaluation["per_frame"])
     title = "The same frames, placed by estimated and by true poses"
     figure.text(0.9 / drawing.WIDTH_INCHES, 1 - 0.5 / total, title, color=drawing.INK, fontsize=19, weight="bold")
+    text = f"True poses: {truth.origin_text}. Poses: {trajectory.origin_text}"
+    drawing.say_origin(figure, 0.9 / drawing.WIDTH_INCHES, 0.82, text, trajectory.is_guess)
     return drawing.save(figure, path)
 
 

@@ -23,6 +23,8 @@ UNSEEN_RGB = (36, 40, 80)
 #: Ground, text and fine lines of dark pictures; text, tracked and estimated curves of white ones.
 DARK, LIGHT, FAINT = "#101216", "#e8eaf0", "#8a90a0"
 INK, GREY, BLUE = "#20242c", "#9aa0ac", "#1f6fb4"
+#: Text that warns, readable on dark and on white.
+WARNING = "#e0622a"
 #: Names of the axes of frame0.
 FRAME0_AXES = ("x lateral", "y depth", "z elevational")
 
@@ -47,6 +49,28 @@ def save(figure: Figure, path: str | os.PathLike) -> Path:
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png", dpi=DPI, facecolor=figure.get_facecolor())
     return path
+
+
+def say_origin(figure: Figure, left: float, inches_below_top: float, text: str, is_guess: bool) -> None:
+    """Say below the title where the poses are from; a guess stands out.
+
+    Args:
+        figure: with its title.
+        left: of the text, a fraction of the width.
+        inches_below_top: of the middle of the line.
+        text: as :attr:`~DualTrackCore.trajectory.Trajectory.origin_text` has it, after its beginning.
+        is_guess: whether any of the poses are a guess.
+    """
+    if is_guess:
+        text += ": the model never saw such sweeps, do not use this"
+    figure.text(
+        *(left, 1 - inches_below_top / figure.get_figheight(), text),
+        color=WARNING if is_guess else FAINT,
+        fontsize=14,
+        weight="bold" if is_guess else "normal",
+        va="center",
+        gid="origin",
+    )
 
 
 def scale_bar_mm(extent_mm: float) -> float:

@@ -50,7 +50,7 @@ def write_slices(reconstruction: Reconstruction, path: str | os.PathLike) -> Pat
     # Inches, so that the larger panel of a row fills its width or 6.2 inches.
     ratios = [extent[down] / extent[across] for across, down in panels]
     rows = [min(max(ratios[i], ratios[i + 1], 0.2) * (drawing.WIDTH_INCHES * 0.46), 6.2) for i in (0, 2)]
-    figure = drawing.new_figure(sum(rows) + 2.6, drawing.DARK)
+    figure = drawing.new_figure(sum(rows) + 2.9, drawing.DARK)
     layout = figure.add_gridspec(2, 2, height_ratios=rows)
     for number, (across, down) in enumerate(panels):
         through = 3 - across - down
@@ -70,6 +70,9 @@ def write_slices(reconstruction: Reconstruction, path: str | os.PathLike) -> Pat
         axes.set_xlabel(f"{names[across]} →", color=drawing.FAINT, fontsize=12)
         axes.set_ylabel(f"← {names[down]}", color=drawing.FAINT, fontsize=12)
     _title_slices(figure, grid, float(seen.mean()), float(reconstruction.filled.mean()))
+    made = reconstruction.provenance
+    is_guess = made.get("trajectory", {}).get("guess") is True
+    drawing.say_origin(figure, 0.035, 0.92, f"Poses: {made.get('poses_text', 'of unknown origin')}", is_guess)
     return drawing.save(figure, path)
 
 
@@ -119,8 +122,8 @@ def _title_slices(figure: Figure, grid: VoxelGrid, seen_part: float, filled_part
         text = figure.text(0.965, top, legend, color=[min(1, v * 2.3 / 255) for v in drawing.UNSEEN_RGB], fontsize=14)
         text.set(va="center", ha="right")
     # hspace is in units of the mean row: always 0.9 inch.
-    space = {"wspace": 0.08, "hspace": 0.9 / ((height - 2.6) / 2)}
-    figure.subplots_adjust(left=0.035, right=0.975, top=1 - 1.2 / height, bottom=0.5 / height, **space)
+    space = {"wspace": 0.08, "hspace": 0.9 / ((height - 2.9) / 2)}
+    figure.subplots_adjust(left=0.035, right=0.975, top=1 - 1.5 / height, bottom=0.5 / height, **space)
 
 
 def write_trajectory(
@@ -156,6 +159,7 @@ def write_trajectory(
     if truth is not None:
         title += f"; grey: tracked, {truth.path_length_mm:.1f} mm"
     figure.text(0.03, 0.955, title, color=drawing.INK, fontsize=19, weight="bold")
+    drawing.say_origin(figure, 0.03, 0.72, f"Poses: {trajectory.origin_text}", trajectory.is_guess)
     return drawing.save(figure, path)
 
 
@@ -271,5 +275,6 @@ def write_motion(
         figure.legend(*axes.get_legend_handles_labels(), frameon=False, fontsize=13, ncols=2, loc="upper right")
     title = f"Motion from frame to frame, {len(trajectory)} frames"
     figure.text(0.05, 0.95, title, color=drawing.INK, fontsize=19, weight="bold")
+    drawing.say_origin(figure, 0.05, 0.6, f"Poses: {trajectory.origin_text}", trajectory.is_guess)
     figure.subplots_adjust(left=0.06, right=0.985, top=0.87, bottom=0.085, wspace=0.2, hspace=0.3)
     return drawing.save(figure, path)

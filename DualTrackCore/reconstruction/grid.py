@@ -206,7 +206,8 @@ class Reconstruction:
 
         Origin, spacing and direction are those of the grid, in mm in its frame. ITK's physical axes are left,
         posterior, superior; the place of the patient is unknown, so x, y, z of frame0 (or reference) are written there
-        unchanged. 3D Slicer uses right, anterior, superior, and negates x and y when it loads the file.
+        unchanged. 3D Slicer uses right, anterior, superior, and negates x and y when it loads the file. The meta data
+        say where the poses are from (:data:`~DualTrackCore.io.pose_origin.FIELDS`); .nrrd and .mha keep them.
         """
         import SimpleITK as sitk
 
@@ -217,6 +218,8 @@ class Reconstruction:
         image.SetOrigin([float(value) for value in self.grid.origin_mm])
         image.SetSpacing(self.grid.spacing_mm)
         image.SetDirection([float(value) for value in self.grid.axes.ravel()])
+        for name, text in self.provenance.get("poses", {}).items():
+            image.SetMetaData(name, text)
         return image
 
     def write(self, path: str | os.PathLike, what: Literal["volume", "coverage", "filled"] = "volume") -> Path:

@@ -137,7 +137,9 @@ def _volume_facts(volume: Reconstruction) -> dict[str, Any]:
         "filled_fraction": volume.filled_fraction,
         "frames_used": volume.frames_used,
         "frames_skipped": volume.frames_skipped,
-        "settings": {k: v for k, v in volume.provenance.items() if k not in ("sweep", "trajectory")},
+        "settings": {
+            k: v for k, v in volume.provenance.items() if k not in ("sweep", "trajectory", "poses", "poses_text")
+        },
     }
 
 

@@ -35,7 +35,7 @@ from DualTrackCore.tracking.device import (
     release_memory,
 )
 from DualTrackCore.tracking.placement import on_device
-from DualTrackCore.tracking.preprocessing import Preprocessor, scope_warnings
+from DualTrackCore.tracking.preprocessing import Preprocessor, is_guess, scope_warnings
 from DualTrackCore.trajectory import Trajectory, matrices_from_parameters, parameters_from_matrices
 from DualTrackCore.version import __version__
 
@@ -202,7 +202,7 @@ def run_network(
         if not is_out_of_memory(error):
             raise
         raise out_of_memory(run.device) from None
-    return parameters, provenance_of(run, chunk, run.warnings(sweep))
+    return parameters, provenance_of(run, chunk, sweep, run.warnings(sweep))
 
 
 def prepare(
@@ -300,7 +300,7 @@ def out_of_memory(device: torch.device) -> OutOfMemoryError:
     return OutOfMemoryError(f"{device} has too little memory for this sweep, even one frame at a time; {remedy}.")
 
 
-def provenance_of(run: EngineRun, chunk: int, messages: list[str]) -> dict[str, object]:
+def provenance_of(run: EngineRun, chunk: int, sweep: Sweep, messages: list[str]) -> dict[str, object]:
     """Plain values that tell how a trajectory came about; `chunk` in frames, `messages` are its warnings."""
     return {
         **run.model.provenance(),
@@ -310,6 +310,7 @@ def provenance_of(run: EngineRun, chunk: int, messages: list[str]) -> dict[str, 
         "chunk_frames": chunk,
         "model_spacing_mm": list(run.model.card.spacing_mm),
         "resampled": run.preprocessor.resamples,
+        "guess": is_guess(sweep, run.model),
         "warnings": messages,
         "dualtrack_version": __version__,
         "torch_version": torch.__version__,

@@ -213,7 +213,7 @@ class LiveTracker:
         messages = self._run.warnings(sweep)
         for message in messages:
             warnings.warn(message, TrackingWarning, stacklevel=2)
-        return Trajectory.from_parameters(parameters, provenance_of(self._run, self._chunk, messages))
+        return Trajectory.from_parameters(parameters, provenance_of(self._run, self._chunk, sweep, messages))
 
     def close(self) -> None:
         """Stop without a result; waits for the chunk that is being computed. Does nothing the second time."""

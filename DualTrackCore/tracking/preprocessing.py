@@ -164,6 +164,11 @@ def as_grey(images: Tensor) -> Tensor:
 TOLERATED_RATIO = 1.5
 
 
+def is_guess(sweep: Sweep, model: Model) -> bool:
+    """Whether the weights are untrained, or never saw a sweep of this kind: their motion may be anything."""
+    return not model.card.trained or (model.card.simulated_only and not sweep.is_simulated)
+
+
 def scope_warnings(sweep: Sweep, model: Model, preprocessor: Preprocessor) -> list[str]:
     """One sentence for each way in which the sweep lies outside what the model card describes."""
     card, network = model.card, model.network

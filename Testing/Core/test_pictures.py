@@ -29,7 +29,8 @@ def count_colour(picture, rgb, tolerance=3):
 
 
 def made(volume, coverage, grid):
-    return SimpleNamespace(volume=volume, coverage=coverage, filled=np.zeros(volume.shape, bool), grid=grid)
+    filled = np.zeros(volume.shape, bool)
+    return SimpleNamespace(volume=volume, coverage=coverage, filled=filled, grid=grid, provenance={})
 
 
 @pytest.fixture

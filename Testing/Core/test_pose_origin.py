@@ -85,7 +85,7 @@ def test_an_estimate_never_becomes_the_truth_of_a_later_run(dualtrack, recorded,
     assert report["trajectory"]["origin"] == "estimated"
     code, words = dualtrack("run", made, *options, "--poses-are", "measured", "-o", recorded / "again")
     assert code == 2
-    assert "estimated by tiny, so they cannot be taken as measured" in words
+    assert "estimated by tiny (a guess), so they cannot be taken as measured" in words
     assert not (recorded / "again").exists()
 
 

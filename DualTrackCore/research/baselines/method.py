@@ -23,7 +23,7 @@ from DualTrackCore.sweep import Sweep
 from DualTrackCore.tracking import TrackingWarning
 from DualTrackCore.tracking.device import choose_device, is_out_of_memory
 from DualTrackCore.tracking.placement import on_device
-from DualTrackCore.tracking.preprocessing import Preprocessor, scope_warnings
+from DualTrackCore.tracking.preprocessing import Preprocessor, is_guess, scope_warnings
 from DualTrackCore.trajectory import Trajectory
 from DualTrackCore.version import __version__
 
@@ -105,6 +105,7 @@ class Baseline:
             "chunk_frames": chunk_frames,
             "model_spacing_mm": list(self.card.spacing_mm),
             "resampled": prepared.resamples,
+            "guess": is_guess(sweep, self.model),
             "warnings": messages,
             "dualtrack_version": __version__,
         }

@@ -165,6 +165,8 @@ def _measure(
         evaluation.global_error_mm,
         parameters_from_matrices(poses),
         PooledCorrelation.of(trajectory.parameters, tracked.parameters),
+        tracked.origin.value,
+        trajectory.is_guess,
     )
 
 

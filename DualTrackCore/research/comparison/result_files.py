@@ -68,7 +68,7 @@ class PooledCorrelation:
 
 
 #: Increase when the content or meaning of an item changes: items of another format are computed again.
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,6 +88,8 @@ class Item:
         error_mm: [N] mean error over all pixels with the pose of each frame; NaN where it does not count.
         poses: [N, 6] estimated poses (mm, degrees) in the estimate's own frame0; NaN where invalid.
         steps: moments of estimated and true steps.
+        truth: where the true poses are from, text of a :class:`~DualTrackCore.trajectory.PoseOrigin`.
+        is_guess: whether the model never saw such sweeps.
     """
 
     key: str
@@ -104,6 +106,8 @@ class Item:
     error_mm: np.ndarray
     poses: np.ndarray
     steps: PooledCorrelation
+    truth: str
+    is_guess: bool
 
     @property
     def seconds_per_frame(self) -> float:

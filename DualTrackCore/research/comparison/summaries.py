@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy.stats import wilcoxon
@@ -126,7 +128,10 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 @dataclass(frozen=True)
 class Row:
-    """One method on one sweep; `error` is the reason where there are no figures, `path` the file of the item."""
+    """One method on one sweep; `error` is the reason where there are no figures, `path` the file of the item.
+
+    `truth` and `is_guess` are those of the :class:`Item`.
+    """
 
     method: str
     sweep: str
@@ -137,6 +142,8 @@ class Row:
     peak_mebibytes: float = math.nan
     path: Path | None = None
     error: str | None = None
+    truth: str = ""
+    is_guess: bool = False
 
     def figure(self, name: str) -> float:
         """A metric, `seconds_per_frame` or `peak_mebibytes`; NaN where there is none."""
@@ -178,6 +185,8 @@ class Summary:
         pooled: correlation of each component over all steps of all sweeps together. Unlike the mean over sweeps it
             shows whether the sign of the motion is right, which differs between sweeps.
         parameter_count: learned parameters; None where unknown.
+        guesses: number of sweeps of a kind that the model never saw.
+        model: what :meth:`~DualTrackCore.network.Model.provenance` says; empty for methods without a model.
     """
 
     method: str
@@ -189,6 +198,8 @@ class Summary:
     common: Mapping[str, float]
     pooled: Mapping[str, float]
     parameter_count: int | None
+    guesses: int = 0
+    model: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -216,6 +227,11 @@ class Comparison:
     def sweeps(self) -> list[str]:
         """Names of the sweeps that can be used, in order."""
         return list(dict.fromkeys(row.sweep for row in self.rows))
+
+    @property
+    def truths(self) -> dict[str, int]:
+        """Number of sweeps by where their true poses are from, as far as any method has figures of them."""
+        return dict(Counter({row.sweep: row.truth for row in self.rows if row.truth}.values()))
 
     @property
     def shown(self) -> list[str]:
@@ -269,6 +285,8 @@ def comparison_of(methods: Sequence[Method], outcomes: Sequence[Outcome], files:
                 item.seconds_per_frame,
                 item.peak_mebibytes,
                 path,
+                truth=item.truth,
+                is_guess=item.is_guess,
             )
         rows += [made[method.name] for method in methods]
     common = tuple(outcome.sweep for outcome in outcomes if outcome.bad is None and not outcome.failures)
@@ -303,4 +321,6 @@ def _summary(method: Method, rows: Sequence[Row], common: Collection[str], poole
         means,
         pooled.values(),
         parameter_count(method),
+        sum(row.is_guess for row in rows),
+        model.provenance() if (model := getattr(method, "model", None)) is not None else {},
     )

@@ -43,7 +43,11 @@ def write_tables(comparison: Comparison, pairs: Sequence[Pair], folder: Path, ab
         "dualtrack_version": __version__,
         "notice": NOTICE,
         **about,
-        "methods": [{**row, "failed_on": s.failed} for row, s in zip(summaries, comparison.summaries, strict=True)],
+        "true_poses": comparison.truths,
+        "methods": [
+            {**row, "failed_on": s.failed, "model": s.model or None}
+            for row, s in zip(summaries, comparison.summaries, strict=True)
+        ],
         "skipped": comparison.skipped,
         "common_sweeps": comparison.common,
         "pairs": pairs,
@@ -66,7 +70,8 @@ def text_table(comparison: Comparison) -> str:
 
 def markdown(comparison: Comparison, about: Mapping[str, Any]) -> str:
     """The summary as a Markdown table, with what the sweeps are, the failures and the notice."""
-    lines = ["# Methods compared", "", *(f"- {key}: {value}" for key, value in about.items()), ""]
+    facts = {**about, "true_poses": truths_text(comparison)}
+    lines = ["# Methods compared", "", *(f"- {key}: {value}" for key, value in facts.items()), ""]
     lines.append("| | " + " | ".join(s.method for s in comparison.summaries) + " |")
     lines.append("| --- |" + " ---: |" * len(comparison.summaries))
     lines += [f"| {title} | " + " | ".join(cells) + " |" for title, cells in _cells(comparison, comparison.summaries)]
@@ -80,8 +85,8 @@ def markdown(comparison: Comparison, about: Mapping[str, Any]) -> str:
 
 
 def remarks(comparison: Comparison) -> list[str]:
-    """Return which sweeps and methods have no figures and why; empty where nothing failed."""
-    texts = []
+    """Return which sweeps and methods have no figures and why, and which figures are those of guesses; may be empty."""
+    texts = guesses(comparison)
     if comparison.skipped:
         lines = [f"- {name}: {reason}" for name, reason in comparison.skipped.items()]
         texts.append("Sweeps that cannot be used, and are in no figure:\n" + "\n".join(lines))
@@ -100,6 +105,20 @@ def remarks(comparison: Comparison) -> list[str]:
                 "sweeps on which none failed: the rows 'on common sweeps'."
             )
     return texts
+
+
+def guesses(comparison: Comparison) -> list[str]:
+    """A sentence for each method whose model never saw sweeps of the kind."""
+    return [
+        f"{s.method} only guesses on {s.guesses} of {s.sweeps} sweeps: its model never saw such ones."
+        for s in comparison.summaries
+        if s.guesses
+    ]
+
+
+def truths_text(comparison: Comparison) -> str:
+    """Where the true poses are from: "measured (20 sweeps), simulated (8)"."""
+    return ", ".join(f"{origin} ({count} sweeps)" for origin, count in comparison.truths.items()) or "unknown"
 
 
 def figure_text(value: float) -> str:
@@ -162,6 +181,7 @@ def _flat(summary: Summary) -> dict[str, Any]:
         "uses": summary.uses,
         "sweeps": summary.sweeps,
         "failed": len(summary.failed),
+        "guesses": summary.guesses,
         "parameters": math.nan if summary.parameter_count is None else summary.parameter_count,
     }
     for name, spread in summary.figures.items():
@@ -182,6 +202,8 @@ def _flat_row(row: Row) -> dict[str, Any]:
         "method": row.method,
         "frames": row.frames,
         "frames_used": row.frames_used,
+        "true_poses": row.truth,
+        "guess": row.is_guess,
         "error": row.error or "",
         "seconds_per_frame": row.seconds_per_frame,
         "peak_mebibytes": row.peak_mebibytes,

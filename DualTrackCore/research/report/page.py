@@ -18,7 +18,14 @@ from DualTrackCore.files import replacing
 from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter, Stage
 from DualTrackCore.research.comparison import Comparison
 from DualTrackCore.research.comparison.summaries import TESTED, Pair, heading
-from DualTrackCore.research.comparison.table_files import NOTICE, interval_text, short_text, sweeps_text
+from DualTrackCore.research.comparison.table_files import (
+    NOTICE,
+    guesses,
+    interval_text,
+    short_text,
+    sweeps_text,
+    truths_text,
+)
 from DualTrackCore.research.report.plots import (
     Case,
     choose_cases,
@@ -73,6 +80,8 @@ def write_report(
     gpe_mm = [s.figures["gpe_mm"].mean for s in comparison.summaries if s.figures["gpe_mm"].count]
     values = {
         "about": {name.replace("_", " "): value for name, value in about.items()},
+        "truths": truths_text(comparison),
+        "guesses": guesses(comparison),
         "notice": NOTICE,
         "version": __version__,
         "created": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -13,11 +13,13 @@ from torch import Tensor
 from DualTrackCore.errors import CheckpointError, InputError
 from DualTrackCore.network import DualTrack, ModelCard
 from DualTrackCore.network.backbones import IMAGENET_PIXELS, UNIT_PIXELS, load_backbone_weights
+from DualTrackCore.network.catalogue import read_card_inside, shipped_folder
 from DualTrackCore.network.dualtrack import UNUSED_HEADS
 from DualTrackCore.network.lora import add_lora
 from DualTrackCore.network.model import load_weights, positions_of, read_weights, resize_positions
 from DualTrackCore.research.baselines import MotionNetwork, build_baseline
 from DualTrackCore.research.training.recipe import Initial, Recipe
+from DualTrackCore.sweep import Sweep
 
 #: Name of the weights in the folder of a finished stage.
 WEIGHTS_NAME = "model.safetensors"
@@ -36,6 +38,43 @@ def recipe_card(recipe: Recipe) -> ModelCard:
     if unknown := sorted(set(recipe.card) - known):
         raise InputError(f"card in the recipe has unknown fields: {', '.join(unknown)}; known are {', '.join(known)}.")
     return ModelCard(**recipe.card, architecture=recipe.model)
+
+
+def trained_card(recipe: Recipe, runs: Path, sweeps: Sequence[Sweep]) -> ModelCard:
+    """The card of the weights that a recipe has trained: what the recipe describes, without what it cannot know.
+
+    Errors are unknown until somebody measures them. What the recipe shares with the card of a model that ships (name,
+    title, version, licence) is that model's and not this one's. The weights count as simulated only where all sweeps
+    were simulated, now and in the stages that it started from.
+
+    Args:
+        recipe: that was run.
+        runs: folder below which its earlier stages lie.
+        sweeps: for training and validation.
+
+    Raises:
+        CheckpointError: the file of an earlier stage is damaged.
+    """
+    card, unknown, own = recipe_card(recipe), ModelCard(), {"name": recipe.output.replace("/", "-")}
+    own["title"] = f"Trained by the recipe {recipe.output}"
+    shipped = [read_card_inside(path) for path in sorted(shipped_folder().glob("*.safetensors"))]
+    reset = {
+        name: own.get(name, getattr(unknown, name))
+        for name in ("name", "title", "version", "licence", "licence_url")
+        if any(other is not None and getattr(other, name) == getattr(card, name) for other in shipped)
+    }
+    given = recipe.initial
+    earlier = filter(None, (given.all, given.local_encoder, given.global_encoder, given.local_trunk))
+    cards = [read_card_inside(_weights_path(reference, runs)) for reference in earlier]
+    kinds = sorted({"simulated" if sweep.is_simulated else "recorded" for sweep in sweeps})
+    return dataclasses.replace(
+        card,
+        simulated_only=kinds == ["simulated"] and all(other is None or other.simulated_only for other in cards),
+        training_data=f"{len(sweeps)} sweeps ({' and '.join(kinds)}), those for validation among them.",
+        expected_error=unknown.expected_error,
+        bf16_error=unknown.bf16_error,
+        **reset,
+    )
 
 
 def initial_network(recipe: Recipe, runs: Path, say: Callable[[str], None] | None = None) -> DualTrack | MotionNetwork:

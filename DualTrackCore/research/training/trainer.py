@@ -26,7 +26,7 @@ from DualTrackCore.network import ModelCard
 from DualTrackCore.network.lora import merge_lora
 from DualTrackCore.network.model import require_safe_torch, save_model
 from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter
-from DualTrackCore.research.training.initial import WEIGHTS_NAME, initial_network, recipe_card
+from DualTrackCore.research.training.initial import WEIGHTS_NAME, initial_network, recipe_card, trained_card
 from DualTrackCore.research.training.lightning_task import LightningItems, LightningTask, fold_scale
 from DualTrackCore.research.training.recipe import PRECISIONS, Recipe
 from DualTrackCore.research.training.reporting import EpochLines, StopWhenCancelled
@@ -105,6 +105,7 @@ def train(
             raise Cancelled("Cancelled before there was a checkpoint; start it again.") from None
         kept = f"the checkpoints stay in {output}, and --resume (resume=True) goes on from the last"
         raise Cancelled(f"Cancelled; {kept}.") from None
+    card = trained_card(recipe, runs, [sweep for part in sweeps for sweep in part.sweeps])
     return _export(recipe, card, task, trainer, output, lines)
 
 
