@@ -12,6 +12,7 @@ from oracle import noise_sweep
 from DualTrackCore import save_sweep
 from DualTrackCore.errors import Cancelled, InputError
 from DualTrackCore.run.settings import RunSettings
+from DualTrackCore.trajectory import Trajectory
 
 
 def test_the_module_describes_itself(host):
@@ -38,6 +39,24 @@ def test_a_clip_in_the_scene_stays_known_as_simulated_and_no_other_becomes_it(ho
 
     sweep = noise_sweep(4, provenance={"simulated": simulated})
     assert sweepFromBrowser(add_clip(host, sweep)).sweep.is_simulated is simulated
+
+
+@pytest.mark.parametrize("origin", ["measured", "simulated", "unknown", "estimated"])
+def test_a_clip_in_the_scene_keeps_where_its_poses_are_from(host, origin):
+    from DualTrackSlicerLib.scene import sweepFromBrowser
+
+    tracked = Trajectory.from_parameters(np.tile([0, 0, 0.5, 0, 0, 0], (3, 1)), origin=origin)
+    assert sweepFromBrowser(add_clip(host, noise_sweep(4, tracked=tracked))).sweep.tracked.origin == origin
+
+
+def test_the_panel_compares_nothing_with_an_estimate_and_says_why(host, panel, monkeypatch):
+    from DualTrackSlicerLib.widget.tabs import EvaluationTab
+
+    tracked = Trajectory.from_parameters(np.zeros((3, 6)), {"model": "mini"})
+    result = types.SimpleNamespace(sweep=noise_sweep(4, tracked=tracked), evaluation=None)
+    monkeypatch.setattr(panel.runSection, "shownResult", lambda: result)
+    EvaluationTab(panel).update()
+    assert panel.ui.evaluationLabel.text.startswith("The poses of this clip are estimated by mini")
 
 
 def test_a_simulated_sweep_that_slicer_opens_itself_stays_known_as_simulated(host, tmp_path):
