@@ -62,12 +62,11 @@ def marked(
     provenance = {**trajectory.provenance, **{name: value for name, value in facts.items() if value}}
     notes = []
     if said.get(WARNINGS):
-        provenance["warnings"] = [said[WARNINGS]]
-        notes.append(said[WARNINGS])
+        provenance["warnings"] = list(dict.fromkeys([*provenance.get("warnings", ()), said[WARNINGS]]))
     origin = PoseOrigin.worst([said[ORIGIN]]) if ORIGIN in said else unmarked
     found = replace(trajectory, provenance=provenance, origin=origin)
     if not found.origin.is_truth:
-        notes.insert(0, f"The poses are {found.origin_text}; they are no truth to measure errors against.")
+        notes.append(f"The poses are {found.origin_text}; they are no truth to measure errors against.")
     return found, notes
 
 

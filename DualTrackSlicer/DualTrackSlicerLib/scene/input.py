@@ -206,7 +206,7 @@ def _place(
     tracked, notes = trajectory_from_tracker(poses, {"source": images.GetName()})
     unmarked = PoseOrigin.SIMULATED if _is_simulated(images) else PoseOrigin.MEASURED
     tracked, origin_notes = marked(tracked, pose_marks([*moving, images]), unmarked)
-    notes += origin_notes
+    notes += [*origin_notes, *tracked.provenance.get("warnings", ())]
     if not tracked.origin.is_truth:
         sentence = f"Not tracked: the poses are {tracked.origin_text}."
     if stated is not None and contradicts(stated, measured):
