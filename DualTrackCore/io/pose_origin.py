@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from DualTrackCore.trajectory import PoseOrigin, Trajectory
 
@@ -26,13 +27,16 @@ _LONGEST = 2000
 
 def origin_marks(trajectory: Trajectory) -> dict[str, str]:
     """The texts that go beside poses into a file: each one line; what is not known is left out."""
-    source = trajectory.provenance
+    return _marks(trajectory.provenance, trajectory.origin.value)
+
+
+def _marks(source: Mapping[str, Any], origin: str) -> dict[str, str]:
     warnings = source.get("warnings") or ()
     marks = {
-        ORIGIN: trajectory.origin.value,
-        ESTIMATED_BY: trajectory.estimated_by,
+        ORIGIN: origin,
+        ESTIMATED_BY: source.get("model"),
         WEIGHTS: source.get("weights_sha256"),
-        GUESS: str(True) if trajectory.is_guess else None,
+        GUESS: str(True) if source.get("guess") is True else None,
         EXPECTED_ERROR: source.get("model_expected_error"),
         WARNINGS: " ".join(map(str, [warnings] if isinstance(warnings, str) else warnings)),
     }
@@ -41,7 +45,12 @@ def origin_marks(trajectory: Trajectory) -> dict[str, str]:
 
 def header_marks(trajectory: Trajectory | None) -> dict[str, str]:
     """The same under the names of :data:`FIELDS`; empty for no poses."""
-    return {} if trajectory is None else {FIELDS[name]: text for name, text in origin_marks(trajectory).items()}
+    return {} if trajectory is None else header_marks_of(trajectory.provenance, trajectory.origin.value)
+
+
+def header_marks_of(source: Mapping[str, Any], origin: str) -> dict[str, str]:
+    """:func:`header_marks` of poses with this provenance and the text of their origin."""
+    return {FIELDS[name]: text for name, text in _marks(source, origin).items()}
 
 
 def marked(

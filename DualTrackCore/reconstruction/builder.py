@@ -10,7 +10,6 @@ from typing import Any, Literal
 import numpy as np
 
 from DualTrackCore.errors import InputError
-from DualTrackCore.io.pose_origin import header_marks
 from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter, Stage
 from DualTrackCore.reconstruction.area import Fan, Rectangle, resolved_area, select_pixels
 from DualTrackCore.reconstruction.grid import Reconstruction, VoxelGrid
@@ -272,7 +271,7 @@ def reconstruct_volume(
         "grid": grid.describe(),
         "sweep": dict(sweep.provenance),
         "trajectory": dict(trajectory.provenance),
-        "poses": header_marks(trajectory),
+        "poses_origin": trajectory.origin.value,
         "poses_text": trajectory.origin_text,
     }
     return Reconstruction(volume, coverage, filled, grid, len(usable), len(sweep) - len(usable), settings)

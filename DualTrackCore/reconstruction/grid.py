@@ -211,6 +211,8 @@ class Reconstruction:
         """
         import SimpleITK as sitk
 
+        from DualTrackCore.io.pose_origin import header_marks_of
+
         if what not in ("volume", "coverage", "filled"):
             raise InputError(f"{what!r} is not part of a reconstruction; choose 'volume', 'coverage' or 'filled'.")
         array = getattr(self, what)
@@ -218,7 +220,8 @@ class Reconstruction:
         image.SetOrigin([float(value) for value in self.grid.origin_mm])
         image.SetSpacing(self.grid.spacing_mm)
         image.SetDirection([float(value) for value in self.grid.axes.ravel()])
-        for name, text in self.provenance.get("poses", {}).items():
+        source, origin = self.provenance.get("trajectory", {}), self.provenance.get("poses_origin", "unknown")
+        for name, text in header_marks_of(source, origin).items():
             image.SetMetaData(name, text)
         return image
 

@@ -138,7 +138,7 @@ def _volume_facts(volume: Reconstruction) -> dict[str, Any]:
         "frames_used": volume.frames_used,
         "frames_skipped": volume.frames_skipped,
         "settings": {
-            k: v for k, v in volume.provenance.items() if k not in ("sweep", "trajectory", "poses", "poses_text")
+            k: v for k, v in volume.provenance.items() if k not in ("sweep", "trajectory", "poses_origin", "poses_text")
         },
     }
 
