@@ -7,9 +7,11 @@ that a player shows, and a frame that cannot be decoded would be found in the mi
 
 from __future__ import annotations
 
+import contextlib
+import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
@@ -17,6 +19,7 @@ from DualTrackCore.errors import DualTrackError, InputError, MissingDependencyEr
 from DualTrackCore.grey import grey_clip, to_grey_uint8
 from DualTrackCore.io.calibration import choose_pixel_size
 from DualTrackCore.io.sequence_parts import require_plausible_clip, require_plausible_frame
+from DualTrackCore.io.video_containers import HEAD_BYTES, declared_bytes, demuxer, goes_on
 from DualTrackCore.memory import naming_memory
 from DualTrackCore.pixels import WindowSource
 from DualTrackCore.sweep import Sweep
@@ -27,11 +30,8 @@ if TYPE_CHECKING:
 
 FORMAT = "Video"
 
-#: Identifiers of the elements that every Matroska file begins with.
-_EBML, _EBML_SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
-
-#: A transport stream repeats this byte at the start of every packet.
-_TS_SYNC, _TS_PACKET_BYTES = b"\x47", 188
+#: Bytes that FFmpeg asks a file for at a time.
+_BUFFER_BYTES = 1 << 18
 
 #: Grey of more than 8 bits that comes as it is stored.
 _NATIVE_GREY = ("gray9le", "gray10le", "gray12le", "gray14le", "gray16le")
@@ -45,50 +45,7 @@ _DROPPED_FRAMES = 2
 
 def recognises(path: Path, head: bytes) -> bool:
     """Whether the file begins like one of the known video containers."""
-    return _demuxer(head) is not None
-
-
-def _demuxer(head: bytes) -> str | None:
-    """The one demuxer that may read a file, by its first bytes.
-
-    Naming it keeps FFmpeg from trying its playlist formats, which open other files.
-    """
-    if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide"):
-        return "mov"
-    if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
-        return "avi"
-    if head[:4] == _EBML:
-        return "matroska"
-    if head[:4] == b"\x00\x00\x01\xba":
-        return "mpeg"
-    if head[:6] in (b"GIF87a", b"GIF89a"):
-        return "gif"
-    syncs = head[: 4 * _TS_PACKET_BYTES : _TS_PACKET_BYTES]
-    return "mpegts" if len(syncs) == 4 and syncs == _TS_SYNC * 4 else None
-
-
-def _declared_bytes(head: bytes) -> int:
-    """How long the file says it is; 0 where it does not say. FFmpeg plays what is left of these formats in silence."""
-    if _demuxer(head) == "avi":
-        return 8 + int.from_bytes(head[4:8], "little")
-    if _demuxer(head) != "matroska":
-        return 0
-    length, start = _ebml_size(head, len(_EBML))
-    segment = start + (length or 0)
-    if length is None or head[segment : segment + 4] != _EBML_SEGMENT:
-        return 0
-    length, start = _ebml_size(head, segment + 4)
-    return 0 if length is None else start + length
-
-
-def _ebml_size(head: bytes, at: int) -> tuple[int | None, int]:
-    """A size of the variable length of EBML (RFC 8794) and where it ends; None where unknown, as in live streams."""
-    if at >= len(head) or head[at] == 0:
-        return None, at
-    width = 9 - head[at].bit_length()
-    mask = (1 << 7 * width) - 1
-    value = int.from_bytes(head[at : at + width], "big") & mask
-    return None if value == mask else value, at + width
+    return demuxer(path, head) is not None
 
 
 def read(path: Path, *, calibration: Path | np.ndarray | None, spacing_mm: tuple[float, float] | None) -> Sweep:
@@ -104,31 +61,66 @@ def read(path: Path, *, calibration: Path | np.ndarray | None, spacing_mm: tuple
         raise MissingDependencyError(
             f'Reading the video {path.name} needs PyAV; install it with: pip install "dualtrack[video]"'
         ) from error
-    with path.open("rb") as file:
-        head = file.read(4 * _TS_PACKET_BYTES)
-    declared, held = _declared_bytes(head), path.stat().st_size
-    if declared > held:
-        raise InputError(f"{path.name} announces {declared} bytes and holds {held}; it is cut short: copy it again.")
-    try:
-        with (
-            naming_memory(f"Decoding {path.name}"),
-            av.open(str(path), format=_demuxer(head), options={"protocol_whitelist": "file"}) as container,
-        ):
-            frames, times, notes = _decode(path, container)
-    except DualTrackError:
-        raise
-    except (av.error.FFmpegError, OSError, ValueError) as error:
-        raise InputError(f"{path.name} cannot be decoded as video, it is damaged or cut short ({error}).") from error
+    with path.open("rb") as file:  # a file without its name, which FFmpeg would take for an address
+        head = file.read(HEAD_BYTES)
+        is_short, notes = _length(path, file, head)
+        file.seek(0)
+        with _as_sentence(path):
+            container = av.open(
+                file,
+                format=demuxer(path, head),
+                options={"protocol_whitelist": "none"},
+                metadata_errors="ignore",
+                buffer_size=_BUFFER_BYTES,
+            )
+        with container:
+            frames, times, decoded_notes = _decode(path, container, is_short)
+    notes += decoded_notes
     timestamps, time_notes = _timestamps(times)
     size = choose_pixel_size(None, calibration, spacing_mm)
     return size.sweep(frames, path, FORMAT, notes + time_notes, timestamps_s=timestamps)
 
 
-def _decode(path: Path, container: InputContainer) -> tuple[np.ndarray | WindowSource, list[float | None], list[str]]:
-    """[N, H, W] uint8, the time of each frame in seconds, and what was converted."""
+def _length(path: Path, file: BinaryIO, head: bytes) -> tuple[bool, list[str]]:
+    """Whether an AVI file is shorter than its header says, and what to tell; a Matroska file that is so is refused."""
+    declared, held = declared_bytes(head), path.stat().st_size
+    if demuxer(path, head) == "avi" and declared != held and not goes_on(file, declared):
+        return declared > held, [f"The header says that the file has {declared} bytes, and it has {held}."]
+    if declared > held:
+        raise InputError(f"{path.name} announces {declared} bytes and holds {held}; it is cut short: copy it again.")
+    return False, []
+
+
+@contextlib.contextmanager
+def _as_sentence(path: Path) -> Iterator[None]:
+    """Turn whatever FFmpeg and PyAV raise over the content of a file into one sentence."""
+    try:
+        with naming_memory(f"Decoding {path.name}"):
+            yield
+    except DualTrackError:
+        raise
+    except Exception as error:
+        reason = getattr(error, "strerror", None)
+        raise InputError(
+            f"{path.name} cannot be decoded as video, it is damaged or cut short"
+            + (f" ({reason}); copy it again." if isinstance(reason, str) else "; copy it again.")
+        ) from error
+
+
+def _decode(
+    path: Path, container: InputContainer, is_short: bool
+) -> tuple[np.ndarray | WindowSource, list[float | None], list[str]]:
+    """[N, H, W] uint8, the time of each frame in seconds, and what was converted.
+
+    Where the file `is_short` all frames that it announces must be there, elsewhere all but a few that decoders drop.
+    """
     if not container.streams.video:
         raise InputError(f"{path.name} holds no video.")
     stream = container.streams.video[0]
+    if stream.codec_context is None:
+        raise InputError(
+            f"{path.name} holds video of a kind that PyAV cannot decode; convert it, for example to H.264 in mp4."
+        )
     stream.thread_type = "AUTO"
     notes = []
     if len(container.streams.video) > 1:
@@ -140,10 +132,11 @@ def _decode(path: Path, container: InputContainer) -> tuple[np.ndarray | WindowS
     )
     if not times:
         raise InputError(f"{path.name} has no frames that can be decoded.")
-    if len(times) + _DROPPED_FRAMES < stream.frames:
+    announced = stream.frames or (math.inf if is_short else 0)
+    if len(times) + (0 if is_short else _DROPPED_FRAMES) < announced:
+        what = f"{stream.frames} frames" if stream.frames else "more bytes than it holds"
         raise InputError(
-            f"{path.name} announces {stream.frames} frames and only {len(times)} can be decoded; it is cut short: "
-            "copy it again."
+            f"{path.name} announces {what} and only {len(times)} frames can be decoded; it is cut short: copy it again."
         )
     return frames, times, notes + colour_notes
 
@@ -153,7 +146,7 @@ def _images(
 ) -> Iterator[np.ndarray]:
     """Each frame as grey [H, W] or colour [H, W, 3], uint8; its time in seconds is added to `times`."""
     size = None
-    for index, frame in enumerate(container.decode(stream)):
+    for index, frame in enumerate(_decoded(path, container, stream)):
         size = size or (frame.width, frame.height)
         if (frame.width, frame.height) != size:
             raise InputError(
@@ -163,9 +156,20 @@ def _images(
         times.append(None if frame.pts is None or frame.time_base is None else float(frame.pts * frame.time_base))
         # The memory is asked for once: files of the system are read for it.
         require_plausible_clip(path, len(times), frame.height, frame.width, 0 if index else _STORED_BYTES)
-        image, new_notes = _image(frame)
+        with _as_sentence(path):
+            image, new_notes = _image(frame)
         notes += [note for note in new_notes if note not in notes]
         yield image
+
+
+def _decoded(path: Path, container: InputContainer, stream: av.VideoStream) -> Iterator[av.VideoFrame]:
+    frames = container.decode(stream)
+    while True:
+        with _as_sentence(path):
+            frame = next(frames, None)
+        if frame is None:
+            return
+        yield frame
 
 
 def _image(frame: av.VideoFrame) -> tuple[np.ndarray, list[str]]:

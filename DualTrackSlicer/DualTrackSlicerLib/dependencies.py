@@ -24,7 +24,7 @@ from DualTrackCore.errors import Cancelled, MissingDependencyError
 #: Import names of what a run needs.
 NEEDED = (
     *("torch", "torchvision", "timm", "h5py", "safetensors", "tqdm", "pydicom", "SimpleITK"),
-    *("numba", "scipy", "pooch", "yaml"),
+    *("numba", "scipy", "pooch", "yaml", "PIL", "tifffile"),
 )
 #: Packages of Slicer's bundle that must stay as they are.
 BUNDLED = ("numpy", "scipy", "SimpleITK", "pydicom", "vtk")

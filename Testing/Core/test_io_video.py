@@ -1,14 +1,18 @@
 """Video files through PyAV; the clips are made here."""
 
+import struct
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from DualTrackCore.errors import InputError, MissingDependencyError
-from DualTrackCore.io import sequence_parts, video
+from DualTrackCore.errors import InputError, MissingDependencyError, OutOfMemoryError
+from DualTrackCore.io import load_sweep, sequence_parts, video
 
 av = pytest.importorskip("av", reason="video needs the extra `video` (PyAV)")
+
+HOSTILE = Path(__file__).parents[1] / "Data" / "hostile"
 
 LOSSLESS = {"mkv": ("ffv1", "gray"), "avi": ("ffv1", "gray")}
 LOSSY = {
@@ -29,8 +33,8 @@ def smooth_frames(count=20, height=48, width=64):
     return (ramp + 2 * np.arange(count)[:, None, None]).astype(np.uint8)
 
 
-def make(path, frames, codec, pixel_format, rate=25, **stream_options):
-    with av.open(str(path), "w") as container:
+def make(path, frames, codec, pixel_format, rate=25, container=None, container_options=None, **stream_options):
+    with av.open(str(path), "w", format=container, options=container_options or {}) as container:
         stream = container.add_stream(codec, rate=rate, **stream_options)
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = pixel_format
@@ -69,6 +73,108 @@ def test_videos_are_recognised_by_content_not_by_name(tmp_path, suffix):
     renamed = (tmp_path / f"clip.{suffix}").rename(tmp_path / "clip.dat")
     assert video.recognises(renamed, renamed.read_bytes()[:4096])
     assert len(load(renamed)) == 20
+
+
+#: Containers of scanners, capture boxes and cameras: codec, pixels, demuxer, and whether their frames carry times.
+CONTAINERS = {
+    "clip.wmv": ("wmv2", "yuv420p", "asf", True),
+    "clip.flv": ("flv", "yuv420p", "flv", True),
+    "clip.ogv": ("libtheora", "yuv420p", "ogg", True),
+    "clip.mxf": ("mpeg2video", "yuv420p", "mxf", True),
+    "clip.m2v": ("mpeg2video", "yuv420p", "mpeg2video", True),
+    "clip.h264": ("libx264", "yuv420p", "h264", False),
+    "clip.hevc": ("libx265", "yuv420p", "hevc", False),
+    "clip.mjpeg": ("mjpeg", "yuvj420p", "mjpeg", True),
+    "clip.m2ts": ("mpeg2video", "yuv420p", "mpegts", True),
+}
+
+
+@pytest.mark.parametrize("name", CONTAINERS)
+def test_containers_of_scanners_and_cameras_are_read(tmp_path, name):
+    codec, pixel_format, container, has_times = CONTAINERS[name]
+    if codec not in av.codecs_available:
+        pytest.skip(f"This PyAV cannot write {codec}.")
+    frames = smooth_frames()
+    options = {"mpegts_m2ts_mode": "1"} if name.endswith("m2ts") else {}
+    make(tmp_path / "made", frames, codec, pixel_format, container=container, container_options=options)
+    sweep = load_sweep((tmp_path / "made").rename(tmp_path / "clip.dat"))
+    assert sweep.frames.shape == frames.shape
+    assert np.abs(np.asarray(sweep.frames).astype(int) - frames).mean() < 4
+    assert (sweep.timestamps_s is not None) == has_times
+
+
+def test_a_movie_that_begins_with_free_space_is_read(tmp_path):
+    options = {"movflags": "frag_keyframe+empty_moov+default_base_moof"}
+    make(tmp_path / "clip.mp4", smooth_frames(), "mpeg4", "yuv420p", container_options=options)
+    content = (tmp_path / "clip.mp4").read_bytes()
+    (tmp_path / "clip.mp4").write_bytes(struct.pack(">I", 16) + b"free" + bytes(8) + content)
+    assert len(load_sweep(tmp_path / "clip.mp4")) == 20
+
+
+@pytest.mark.parametrize("name", ["2026-11-27T10:00:00.mp4", "file:other.mp4", "http://clip.mp4", "50%d.mp4", "pipe:0"])
+def test_a_name_is_never_an_address(tmp_path, monkeypatch, name):
+    if sys.platform == "win32" and (":" in name or "/" in name):
+        pytest.skip("Names on Windows have no colon.")
+    monkeypatch.chdir(tmp_path)
+    Path(name).parent.mkdir(exist_ok=True)
+    make(tmp_path / "other.mp4", np.full((3, 48, 64), 200, np.uint8), "mpeg4", "yuv420p")
+    make(tmp_path / "made.mp4", smooth_frames(), "mpeg4", "yuv420p")
+    (tmp_path / "made.mp4").rename(name)
+    assert len(load_sweep(name)) == 20
+
+
+def test_a_video_of_an_unknown_codec_is_refused_by_a_sentence():
+    with pytest.raises(InputError, match=r"unknown-fourcc\.avi holds video of a kind that PyAV cannot decode"):
+        load_sweep(HOSTILE / "unknown-fourcc.avi")
+
+
+@pytest.mark.parametrize("size", [0, 100, 10**6, 2**32 - 1])
+def test_a_wrong_length_in_the_header_of_an_avi_file_is_told_and_all_frames_read(tmp_path, size):
+    frames = smooth_frames()
+    make(tmp_path / "clip.avi", frames, *LOSSLESS["avi"])
+    content = bytearray((tmp_path / "clip.avi").read_bytes())
+    content[4:8] = struct.pack("<I", size)
+    (tmp_path / "clip.avi").write_bytes(content)
+    sweep = load_sweep(tmp_path / "clip.avi")
+    np.testing.assert_array_equal(sweep.frames, frames)
+    note = f"The header says that the file has {size + 8} bytes, and it has {len(content)}."
+    assert sweep.provenance["conversions"] == [note]
+
+
+@pytest.mark.parametrize("lost", [1, 2, 5])
+def test_an_avi_file_that_lost_its_last_frames_is_refused(tmp_path, lost):
+    make(tmp_path / "cut.avi", smooth_frames(), "mjpeg", "yuvj420p")
+    content = (tmp_path / "cut.avi").read_bytes()
+    starts = [i for i in range(len(content)) if content.startswith(b"00dc", i) and i < content.index(b"idx1")]
+    (tmp_path / "cut.avi").write_bytes(content[: starts[-lost]])
+    with pytest.raises(InputError, match=r"cut\.avi announces 20 frames and only"):
+        load_sweep(tmp_path / "cut.avi")
+
+
+ERRORS = [
+    (av.error.InvalidDataError(1, "Invalid data found", "clip"), InputError, r"cut short \(Invalid data found\)"),
+    (AttributeError("height"), InputError, "cut short; copy"),
+    (OverflowError("too large"), InputError, "cut short; copy"),
+    (MemoryError(), OutOfMemoryError, "needs more memory"),
+]
+
+
+@pytest.mark.parametrize(("error", "kind", "message"), ERRORS)
+@pytest.mark.parametrize("place", ["open", "decode"])
+def test_whatever_pyav_raises_becomes_one_sentence(tmp_path, monkeypatch, error, kind, message, place):
+    make(tmp_path / "clip.avi", smooth_frames(), *LOSSLESS["avi"])
+
+    def fail(*_, **__):
+        raise error
+
+    if place == "open":
+        monkeypatch.setattr(av, "open", fail)
+    else:
+        monkeypatch.setattr(video, "next", fail, raising=False)
+    with pytest.raises(kind, match=message) as caught:
+        load_sweep(tmp_path / "clip.avi")
+    assert "clip.avi" in str(caught.value)
+    assert "[Errno" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

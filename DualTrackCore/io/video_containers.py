@@ -1,0 +1,113 @@
+"""Video containers, told apart by their first bytes, and what they say of their length."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import BinaryIO
+
+#: Bytes of a file that tell its container.
+HEAD_BYTES = 4 * 192
+
+#: First bytes of a file and the demuxer of FFmpeg that may read it. None of them opens other files.
+_SIGNATURES = (
+    (b"\x00\x00\x01\xba", "mpeg"),
+    (b"\x00\x00\x01\xb3", "mpegvideo"),
+    (b"GIF87a", "gif"),
+    (b"GIF89a", "gif"),
+    (b"FLV\x01", "flv"),
+    (b"OggS", "ogg"),
+    (bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c"), "asf"),
+    (bytes.fromhex("060e2b34020501010d0102"), "mxf"),
+    (bytes.fromhex("1f07003f"), "dv"),
+    (bytes.fromhex("1f0700bf"), "dv"),
+)
+
+#: Kinds of the atoms that files of QuickTime and MPEG-4 begin with.
+_ATOMS = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")
+
+#: Identifiers of the elements that every Matroska file begins with.
+_EBML, _EBML_SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
+
+#: A transport stream repeats this byte: at the start of every packet, or after the four bytes of its time.
+_TS_SYNC, _TS_PACKETS = b"\x47", ((0, 188), (4, 192))
+
+#: What raw streams begin with, and the unit after it: parameters or a delimiter.
+_START_CODES = (b"\x00\x00\x00\x01", b"\x00\x00\x01")
+_H264_UNITS, _HEVC_UNITS = (7, 9), (32, 35)
+
+#: The end of a JPEG picture and the start of the next one; and of pictures that belong to one photo.
+_NEXT_JPEG, _JPEG, _SEVERAL_IN_ONE = b"\xff\xd9\xff\xd8\xff", b"\xff\xd8\xff", b"MPF\x00"
+_SEARCHED_BYTES = 1 << 26
+
+
+def demuxer(path: Path, head: bytes) -> str | None:
+    """The one demuxer that may read a file, by its first bytes, :data:`HEAD_BYTES` or more; None for no video.
+
+    Naming it keeps FFmpeg from trying its playlist formats, which open other files.
+    """
+    if head[4:8] in _ATOMS:
+        return "mov"
+    if _is_avi(head):
+        return "avi"
+    if head[:4] == _EBML:
+        return "matroska"
+    if head.startswith(_JPEG):
+        return "mjpeg" if _holds_several_jpegs(path, head) else None
+    named = next((name for signature, name in _SIGNATURES if head.startswith(signature)), None)
+    return named or _raw_stream(head)
+
+
+def _raw_stream(head: bytes) -> str | None:
+    for start, step in _TS_PACKETS:
+        if head[start : start + 4 * step : step] == _TS_SYNC * 4:
+            return "mpegts"
+    code = next((code for code in _START_CODES if head.startswith(code)), b"")
+    if not code or len(head) == len(code) or head[len(code)] & 0x80:
+        return None
+    unit = head[len(code)]
+    if unit & 0x1F in _H264_UNITS:
+        return "h264"
+    return "hevc" if unit >> 1 in _HEVC_UNITS else None
+
+
+def _is_avi(head: bytes) -> bool:
+    return head[:4] == b"RIFF" and head[8:12] == b"AVI "
+
+
+def _holds_several_jpegs(path: Path, head: bytes) -> bool:
+    """Whether pictures follow each other: a stream of them, while one picture is none."""
+    if _SEVERAL_IN_ONE in head:
+        return False
+    with path.open("rb") as file:
+        return _NEXT_JPEG in file.read(_SEARCHED_BYTES)
+
+
+def declared_bytes(head: bytes) -> int:
+    """How long the file says it is; 0 where it does not say. FFmpeg plays what is left of these formats in silence."""
+    if _is_avi(head):
+        return 8 + int.from_bytes(head[4:8], "little")
+    if head[:4] != _EBML:
+        return 0
+    length, start = _ebml_size(head, len(_EBML))
+    segment = start + (length or 0)
+    if length is None or head[segment : segment + 4] != _EBML_SEGMENT:
+        return 0
+    length, start = _ebml_size(head, segment + 4)
+    return 0 if length is None else start + length
+
+
+def goes_on(file: BinaryIO, declared: int) -> bool:
+    """Whether an AVI file goes on after its first part, as long ones do."""
+    file.seek(declared + declared % 2)
+    following = file.read(12)
+    return following[:4] == b"RIFF" and following[8:] == b"AVIX"
+
+
+def _ebml_size(head: bytes, at: int) -> tuple[int | None, int]:
+    """A size of the variable length of EBML (RFC 8794) and where it ends; None where unknown, as in live streams."""
+    if at >= len(head) or head[at] == 0:
+        return None, at
+    width = 9 - head[at].bit_length()
+    mask = (1 << 7 * width) - 1
+    value = int.from_bytes(head[at : at + width], "big") & mask
+    return None if value == mask else value, at + width
