@@ -27,10 +27,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
-    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    is_program = arguments is None
+    arguments = sys.argv[1:] if is_program else list(arguments)
     console = Console(json_output="--json" in arguments, quiet="--quiet" in arguments)
     try:
-        with console.warnings_as_sentences(), console.signals_as_interrupt():
+        with console.warnings_as_sentences(), console.signals_as_interrupt(is_program):
             options = build_parser().parse_args(arguments)
             console.command = options.command_name
             with memory_limit(getattr(options, "memory_gb", None)):

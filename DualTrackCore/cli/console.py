@@ -7,17 +7,18 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from typing import Any
 
+from DualTrackCore.cli import watchdog
 from DualTrackCore.files import json_text
 from DualTrackCore.progress import Progress, Stage
 
 #: Of the objects that --json prints: another number where a field goes or changes its meaning; new ones may come.
 JSON_VERSION = 1
 
-#: Time that work without a report may continue after a signal, s.
-GRACE_S = 5.0
+#: Time that work without a report may continue after Ctrl-C and after SIGTERM, s; the watchdog waits longer.
+GRACE_S, GRACE_TERM_S = 5.0, 1.0
 
 
 class Console:
@@ -35,6 +36,7 @@ class Console:
         self._json, self._quiet = json_output, quiet
         self.command = "dualtrack"
         self._interrupted = self._cancellation_seen = self._asking = False
+        self._tell: Callable[[int], None] = lambda told: None
         self._bar = None
         self._stage: tuple[Stage, str] | None = None
 
@@ -77,7 +79,9 @@ class Console:
 
     def cancelled(self) -> bool:
         """Whether the user cancelled; for work that polls instead of reporting progress."""
-        self._cancellation_seen = self._interrupted
+        if self._interrupted and not self._cancellation_seen:
+            self._cancellation_seen = True
+            self._tell(watchdog.HEARD)
         return self._interrupted
 
     def progress(self, report: Progress) -> None:
@@ -122,33 +126,46 @@ class Console:
             yield
 
     @contextlib.contextmanager
-    def signals_as_interrupt(self) -> Iterator[None]:
+    def signals_as_interrupt(self, is_program: bool = False) -> Iterator[None]:
         """Turn Ctrl-C and SIGTERM into a KeyboardInterrupt at the next report of progress.
 
         An exception raised in a signal handler can occur anywhere. Inside a library that calls back into Python, such
         as a compiler, it is lost or ends the process without clean-up. It is therefore raised at once only while a
         question to the user is open, at the second signal, or after `GRACE_S` without a report. Work that has seen the
         cancellation gets the time that its clean-up needs.
+
+        A process that `is_program` and does not hear SIGTERM, or the second Ctrl-C, in native code is ended within 2 s
+        (:mod:`~DualTrackCore.cli.watchdog`).
         """
         if threading.current_thread() is not threading.main_thread():
             yield  # only the main thread may set signal handlers
             return
-        impatience = threading.Timer(GRACE_S, lambda: self._cancellation_seen or _signal_main_thread())
-        impatience.daemon = True
+        impatience: list[threading.Timer] = []
 
-        def interrupt(*_: object) -> None:
+        def interrupt(number: int, _: object) -> None:
             again, self._interrupted = self._interrupted, True
             if again or self._asking:
+                self._tell(watchdog.HEARD)
                 raise KeyboardInterrupt
-            impatience.start()
+            grace = GRACE_S if number == signal.SIGINT else min(GRACE_S, GRACE_TERM_S)
+            impatience.append(threading.Timer(grace, self._insist))
+            impatience[0].daemon = True
+            impatience[0].start()
 
-        before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            impatience.cancel()
-            for number, handler in before.items():
-                signal.signal(number, handler)
+        with watchdog.watched() if is_program else contextlib.nullcontext(self._tell) as self._tell:
+            before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+            try:
+                yield
+            finally:
+                for timer in impatience:
+                    timer.cancel()
+                for number, handler in before.items():
+                    signal.signal(number, handler)
+
+    def _insist(self) -> None:
+        if not self._cancellation_seen:
+            self._tell(watchdog.OWN_SIGNAL)
+            _signal_main_thread()
 
 
 def _signal_main_thread() -> None:

@@ -11,13 +11,15 @@ import logging
 import warnings
 from collections.abc import Iterator
 from importlib import import_module
+from operator import index
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 import numpy as np
 
-from DualTrackCore.errors import DualTrackError, InputError, OutOfMemoryError
+from DualTrackCore.errors import DualTrackError, InputError
 from DualTrackCore.io.sequence_parts import require_plausible_clip
+from DualTrackCore.memory import naming_memory
 
 if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
@@ -152,11 +154,12 @@ def _tiff_pages(path: Path, stream: BinaryIO) -> Pages:
         tiff = tifffile.TiffFile(stream)
         pages, notes = _frames_of(path, _chain(path, stream, tiff))
         count = _stack_count(tiff) if len(pages) == 1 else 1
+        size = index(pages[0].imagelength), index(pages[0].imagewidth)  # damaged tags may be no numbers
     if count > 1:
         images = _stack(path, stream, tiff, count, notes)
     else:
         images = _tiff_images(path, stream, pages, notes)
-    return Pages(count * len(pages), (pages[0].imagelength, pages[0].imagewidth), images, notes)
+    return Pages(count * len(pages), size, images, notes)
 
 
 def _chain(path: Path, stream: BinaryIO, tiff: TiffFile) -> list[TiffPage]:
@@ -206,9 +209,11 @@ def _stack_count(tiff: TiffFile) -> int:
 def _stack(path: Path, stream: BinaryIO, tiff: TiffFile, count: int, notes: list[str]) -> Iterator[np.ndarray]:
     page = tiff.pages[0]
     start = page.dataoffsets[0]
-    _require_bytes(path, start + count * page.nbytes)
-    for index in range(count):
-        stream.seek(start + index * page.nbytes)
+    needed, held = start + count * page.nbytes, path.stat().st_size
+    if needed > held:
+        raise InputError(f"{path.name} needs {needed} bytes and holds {held}; it is cut short: copy it again.")
+    for place in range(start, needed, page.nbytes):
+        stream.seek(place)
         pixels = np.frombuffer(stream.read(page.nbytes), page.dtype.newbyteorder(tiff.byteorder))
         yield _finished(page, pixels.reshape(page.shape), notes)
 
@@ -222,7 +227,6 @@ def _tiff_images(path: Path, stream: BinaryIO, pages: list[TiffPage], notes: lis
             "it is damaged, cut short or of a kind that is not read: copy it again, or save it without compression",
         ):
             if _is_plain(page):
-                _require_whole(path, page)
                 pixels = _finished(page, page.asarray(maxworkers=1), notes)
             else:
                 image = image or _opened(stream, "TiffImageFile")
@@ -261,36 +265,16 @@ def _add(notes: list[str], note: str) -> None:
         notes.append(note)
 
 
-def _require_whole(path: Path, page: TiffPage) -> None:
-    """Refuse a page whose pixels are not all there, which tifffile would fill up."""
-    if page.is_contiguous:
-        _require_bytes(path, page.dataoffsets[0] + page.nbytes)
-        return
-    _require_bytes(path, max(map(sum, zip(page.dataoffsets, page.databytecounts, strict=True))))
-    if sum(page.databytecounts) < page.nbytes:
-        raise InputError(f"{path.name} has too few bytes for the pixels of page {page.index + 1}; copy it again.")
-
-
-def _require_bytes(path: Path, needed: int) -> None:
-    held = path.stat().st_size
-    if needed > held:
-        raise InputError(f"{path.name} needs {needed} bytes and holds {held}; it is cut short: copy it again.")
-
-
 @contextlib.contextmanager
 def _as_sentence(
     what: str, why: str = "it is damaged, cut short or of a kind that is not read: copy it again"
 ) -> Iterator[None]:
     """Turn whatever a library raises over the content of a file into one sentence."""
     try:
-        with warnings.catch_warnings():
+        with naming_memory(f"Reading {what}"), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of details that are damaged
             yield
     except DualTrackError:
         raise
-    except MemoryError as error:
-        raise OutOfMemoryError(
-            f"{what} needs more memory than there is; close other programs, or use smaller pictures."
-        ) from error
     except Exception as error:
         raise InputError(f"{what} cannot be read as an image; {why}.") from error

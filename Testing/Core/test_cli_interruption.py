@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -39,6 +40,93 @@ def command(monkeypatch, capsys):
         return main(["info", "sweep.h5"]), capsys.readouterr().err
 
     return run
+
+
+#: A command whose work, `hang` below, is put in place of `dualtrack info`; `ready` is said once it has begun.
+PROGRAM = """
+import ctypes, subprocess, sys, time
+import DualTrackCore.cli
+import DualTrackCore.cli.sweeps as commands
+from DualTrackCore.errors import Cancelled
+
+def lock_for_ever(library):
+    mutex = ctypes.create_string_buffer(256)
+    library.pthread_mutex_init(mutex, None)
+    library.pthread_mutex_lock(mutex)
+    library.pthread_mutex_lock(mutex)  # which never returns, signals or not
+
+def hang(options, console):
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    print("ready", child.pid, flush=True)
+    {work}
+
+commands.info = hang
+sys.argv = ["dualtrack", "info", "clip.mha"]
+sys.exit(DualTrackCore.cli.main())
+"""
+
+LETS_OTHER_THREADS_RUN, HOLDS_THE_INTERPRETER = "lock_for_ever(ctypes.CDLL(None))", "lock_for_ever(ctypes.PyDLL(None))"
+
+
+def hanging(work: str) -> tuple[subprocess.Popen, int]:
+    """A command that does `work`, and the id of a child of it."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM.format(work=work)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    said, child = process.stdout.readline().split()
+    assert said == "ready"
+    time.sleep(0.5)  # the native code has begun, and the watchdog
+    return process, int(child)
+
+
+def is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    status = Path(f"/proc/{process}/stat")  # a child that nobody waits for any more stays as a zombie
+    return not (status.exists() and status.read_text().rpartition(")")[2].split()[0] == "Z")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows has no SIGTERM.")
+@pytest.mark.parametrize("signals", [[signal.SIGTERM], [signal.SIGINT, signal.SIGINT]], ids=["SIGTERM", "Ctrl-C twice"])
+@pytest.mark.parametrize("work", [LETS_OTHER_THREADS_RUN, HOLDS_THE_INTERPRETER], ids=["without lock", "with lock"])
+def test_native_code_that_never_returns_is_ended_with_its_children(signals, work):
+    process, child = hanging(work)
+    for number in signals:
+        process.send_signal(number)
+        time.sleep(0.3)
+    _, err = process.communicate(timeout=60)
+    deadline = time.monotonic() + 30
+    while is_alive(child) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not is_alive(child)
+    if work == HOLDS_THE_INTERPRETER:
+        assert process.returncode == -signal.SIGKILL
+    else:
+        assert process.returncode == 128 + signals[0]
+        assert "Ended at once" in err
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows has no SIGTERM.")
+def test_one_ctrl_c_waits_for_native_code():
+    process, child = hanging(HOLDS_THE_INTERPRETER)
+    process.send_signal(signal.SIGINT)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.communicate(timeout=3)
+    os.kill(child, signal.SIGKILL)  # which has the pipes open, too
+    process.kill()
+    process.communicate()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows has no SIGTERM.")
+def test_clean_up_after_sigterm_takes_its_time():
+    wait = "while not console.cancelled(): time.sleep(0.05)"
+    process, _ = hanging(f"{wait}\n    child.kill(); time.sleep(4)\n    raise Cancelled('Cleaned up.')")
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "Cleaned up." in err
 
 
 def press_ctrl_c() -> None:
