@@ -14,6 +14,7 @@ import tifffile
 from PIL import Image, ImageOps
 
 from DualTrackCore.errors import InputError, OutOfMemoryError
+from DualTrackCore.grey import to_grey_uint8
 from DualTrackCore.io import image_file, load_sweep
 
 HOSTILE = Path(__file__).parents[1] / "Data" / "hostile"
@@ -32,8 +33,7 @@ def luma(colour):
 
 
 def scaled(values):
-    low, high = (-32768, 32767) if values.min() < 0 else (0, 65535)  # the range of 16 bits
-    return np.rint((values.astype(float) - low) / (high - low) * 255).astype(np.uint8)
+    return to_grey_uint8(values.reshape(-1, *values.shape[-2:]), colour_axis=None)[0].squeeze()
 
 
 def read(path):
@@ -62,7 +62,7 @@ def test_the_greys_are_those_that_simpleitk_read(tmp_path, name, pixels):
     sitk.WriteImage(sitk.GetImageFromArray(pixels, isVector=is_colour), str(tmp_path / name))
     before = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / name)))
     if before.shape[-1] in (3, 4):
-        before = luma(before[..., :3]) if before.dtype == np.uint8 else before[..., :3] @ [0.299, 0.587, 0.114]
+        before = to_grey_uint8(before[None], colour_axis=3)[0][0]
     frames, _ = read(tmp_path / name)
     assert np.array_equal(frames.squeeze(), before if before.dtype == np.uint8 else scaled(before))
 
