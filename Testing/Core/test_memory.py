@@ -14,7 +14,6 @@ import h5py
 import numpy as np
 import pytest
 from sequence_files import metafile, pixels
-from shared_files import shared_path
 from test_io_dicom import make as make_dicom
 
 from DualTrackCore import Sweep, load_sweep, memory
@@ -301,8 +300,10 @@ def test_out_of_memory_is_never_called_damage(tmp_path, monkeypatch, place, kind
 
 
 @linux
-def test_an_element_that_claims_more_than_the_file_is_cut_short_whatever_the_memory():
-    path = shared_path("field_cases/hostile/memory-called-damage.dcm")
+def test_an_element_that_claims_more_than_the_file_is_cut_short_whatever_the_memory(tmp_path):
+    path = tmp_path / "a.dcm"
+    element = b"\x02\0\x01\0OB\0\0" + (4012120215).to_bytes(4, "little")  # in the part that is read first
+    path.write_bytes(bytes(128) + b"DICM\x02\0\0\0UL\x04\0\xd0\0\0\0" + element + bytes(53))
     for limit in ("ulimit -v 4000000;", ""):
         command = f"{limit} exec {sys.executable} -m DualTrackCore.cli info {path}"
         done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False, timeout=60)
