@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Literal
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from DualTrackCore.errors import InputError
 from DualTrackCore.memory import available_memory_bytes
+from DualTrackCore.network.blocks import Trunk
 from DualTrackCore.network.dualtrack import DualTrack
-from DualTrackCore.network.fast import has_compiled_kernels
+from DualTrackCore.network.fast import forget_prepared, has_compiled_kernels
 from DualTrackCore.network.model import Model
 from DualTrackCore.sweep import Sweep
 
@@ -30,6 +32,8 @@ _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _DEFAULT_CHUNK = 16
 #: Activation bytes that one frame needs at the published size (256-pixel crop, 64 channels in stage 1).
 _PUBLISHED_FRAME_BYTES = 48e6
+#: Attribute under which a network carries its placement.
+_PLACEMENT = "_placement"
 #: What allocators say: of torch (CUDA, MPS, CPU), of the CUDA driver, cuDNN, cuBLAS and their like, and of C++.
 _NO_MEMORY = re.compile(
     r"out[ _]of[ _]memory|(can't|cannot|failed to|unable to) allocate|not enough memory|alloc(ation)?_?failed"
@@ -169,6 +173,56 @@ def release_memory(device: torch.device) -> None:
         torch.cuda.empty_cache()
     elif device.type == "mps":
         torch.mps.empty_cache()
+
+
+class _Placement:
+    """Where a network is and how many compute with it there; copies of the network start anew."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.device, self.users = torch.device("cpu"), 0
+
+    def __reduce__(self) -> tuple[type, tuple]:
+        return _Placement, ()
+
+
+@contextlib.contextmanager
+def on_device(network: nn.Module, device: torch.device) -> Iterator[None]:
+    """Keep a network on a device; the last one to leave takes it back to the processor and frees the device's memory.
+
+    Raises:
+        InputError: another thread, or a live tracker, computes with the network on another device.
+    """
+    place: _Placement = network.__dict__.setdefault(_PLACEMENT, _Placement())
+    device = torch.empty(0, device=device).device  # "cuda" is the current one of several
+    with place.lock:
+        if place.users and place.device != device:
+            raise InputError(
+                f"The model is in use on {place.device} and cannot run on {device} meanwhile; wait for that run, or "
+                "load the model a second time."
+            )
+        try:
+            network.to(device)
+        except BaseException:
+            if not place.users:
+                _take_back(network, device)
+            raise
+        place.device, place.users = device, place.users + 1
+    try:
+        yield
+    finally:
+        with place.lock:
+            place.users -= 1
+            if not place.users:
+                _take_back(network, device)
+
+
+def _take_back(network: nn.Module, device: torch.device) -> None:
+    if device.type != "cpu":
+        for trunk in (module for module in network.modules() if isinstance(module, Trunk)):
+            forget_prepared(trunk)
+    network.to("cpu")
+    release_memory(device)
 
 
 class FramesAhead:

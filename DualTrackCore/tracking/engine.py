@@ -32,9 +32,9 @@ from DualTrackCore.tracking.device import (
     choose_precision,
     half_precision,
     is_out_of_memory,
+    on_device,
     release_memory,
 )
-from DualTrackCore.tracking.placement import on_device
 from DualTrackCore.tracking.preprocessing import Preprocessor, is_guess, scope_warnings
 from DualTrackCore.trajectory import Trajectory, matrices_from_parameters, parameters_from_matrices
 from DualTrackCore.version import __version__

@@ -18,7 +18,7 @@ from DualTrackCore.network.fast import StreamingTrunk
 from DualTrackCore.network.model import Model
 from DualTrackCore.progress import CancelledCallback, Reporter
 from DualTrackCore.sweep import Sweep
-from DualTrackCore.tracking.device import Precision, choose_chunk, is_out_of_memory
+from DualTrackCore.tracking.device import Precision, choose_chunk, is_out_of_memory, on_device
 from DualTrackCore.tracking.engine import (
     TrackingWarning,
     chunk_features,
@@ -28,7 +28,6 @@ from DualTrackCore.tracking.engine import (
     prepare,
     provenance_of,
 )
-from DualTrackCore.tracking.placement import on_device
 from DualTrackCore.tracking.provisional import ProvisionalPath
 from DualTrackCore.trajectory import Trajectory
 

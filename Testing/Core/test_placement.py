@@ -13,7 +13,7 @@ from torch import nn
 
 from DualTrackCore.errors import InputError
 from DualTrackCore.tracking import LiveTracker, estimate_trajectory
-from DualTrackCore.tracking.placement import on_device
+from DualTrackCore.tracking.device import on_device
 
 #: A device that every torch has and that computes nothing.
 AWAY = torch.device("meta")

@@ -21,8 +21,7 @@ from DualTrackCore.research.baselines.motion_network import KIND_KEY, MotionNetw
 from DualTrackCore.research.baselines.networks import ARCHITECTURES, build_baseline
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.tracking import TrackingWarning
-from DualTrackCore.tracking.device import choose_device, is_out_of_memory
-from DualTrackCore.tracking.placement import on_device
+from DualTrackCore.tracking.device import choose_device, is_out_of_memory, on_device
 from DualTrackCore.tracking.preprocessing import Preprocessor, is_guess, scope_warnings
 from DualTrackCore.trajectory import Trajectory
 from DualTrackCore.version import __version__
