@@ -7,62 +7,108 @@ import hashlib
 import json
 import math
 import os
-import secrets
-import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, is_dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from DualTrackCore.errors import OutputError
+from DualTrackCore.errors import InputError, OutputError
+from DualTrackCore.staging import (
+    must_stay,
+    put_in_place,
+    require_replaceable,
+    restore_interrupted,
+    staging_folder,
+    sync,
+)
 
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[Path]:
-    """Give a temporary path beside `path`; move it to `path` on success, delete it on any failure.
+    """Give a path of the same name in a temporary folder beside `path`; move the file there to `path` on success.
 
-    The temporary name keeps the suffixes of `path`, because writers choose their format by them.
+    Whatever fails, and if the process is killed, what stood at `path` is untouched.
 
     Raises:
-        OutputError: the folder cannot be written, or the disk is full.
+        OutputError: the place cannot be written, `path` is a folder or read-only, or the disk is full.
     """
     path = Path(path)
-    temporary = path.with_name(f".{secrets.token_hex(4)}-{path.name}")
     with _output(path, "Cannot write"):
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            yield temporary
-            os.replace(temporary, path)
-        finally:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
+        require_replaceable(path)
+        with staging_folder(path.parent) as staging:
+            yield staging / path.name
+            sync(staging / path.name)
+            os.replace(staging / path.name, path)
+            sync(path.parent)
 
 
 @contextlib.contextmanager
-def staged_folder(folder: str | os.PathLike) -> Iterator[Path]:
-    """Give an empty temporary folder beside or in `folder`; on success move what it holds there, file by file.
+def staged_folder(folder: str | os.PathLike, earlier: Iterable[str] = ()) -> Iterator[Path]:
+    """Give an empty temporary folder; on success `folder` holds the files there, all of them at once.
 
-    Files of the same names are replaced, others in `folder` stay; on any failure nothing in `folder` changes. The
-    temporary folder is made at once, so a place that cannot be written is found before the work begins.
+    Files of the same names and of those in `earlier` go, everything else in `folder` stays. Whatever fails, and if the
+    process is killed, nothing in `folder` changes; :mod:`DualTrackCore.staging` says how. A place that cannot be
+    written is found before the work begins.
+
+    Args:
+        folder: made if need be.
+        earlier: names of the files of an earlier result that this one takes the place of; see :func:`recorded_files`.
 
     Raises:
-        OutputError: the place cannot be written, or the disk is full.
+        OutputError: the place cannot be written, a file to be replaced is read-only, or the disk is full.
     """
-    folder = Path(folder)
-    # Inside a folder that exists: the one above it may be closed to writing, and "." has no name beside which to stage.
-    staging = (folder if os.path.isdir(folder) else folder.parent) / f".{secrets.token_hex(4)}-{folder.name}"
-    with _output(folder, "Cannot write into"):
-        if folder.exists() and not folder.is_dir():
+    earlier = set(earlier)
+    with _output(Path(folder), "Cannot write into"):
+        place = Path(os.path.realpath(folder))
+        if place.exists() and not place.is_dir():
             raise OutputError(f"Cannot write into {folder}: it is a file; choose another folder.")
-        try:
-            staging.mkdir(parents=True)
-            yield staging
-            folder.mkdir(exist_ok=True)
-            for path in sorted(staging.iterdir()):
-                os.replace(path, folder / path.name)
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
+        if place.is_dir() and not os.access(place, os.W_OK | os.X_OK):
+            raise OutputError(f"Cannot write into {folder}: it is read-only; choose another folder.")
+        for name in earlier:
+            require_replaceable(place / name)
+        with staging_folder(place if must_stay(place) else place.parent) as staging:
+            new = staging / "new"
+            new.mkdir()
+            yield new
+            for path in [*new.rglob("*"), new]:
+                sync(path)
+            put_in_place(new, place, earlier)
+
+
+def recorded_files(record: Path, known: Iterable[str]) -> set[str]:
+    """The names under "files" in a JSON file that a result left, of those that results can have; none without it."""
+    try:
+        restore_interrupted(record.parent)
+        files = json.loads(record.read_text(encoding="utf-8"))["files"]
+        return set(known) & {name for name in files if isinstance(name, str)}
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()
+
+
+def require_apart(outputs: Iterable[str | os.PathLike], inputs: Iterable[str | os.PathLike]) -> None:
+    """Raise InputError if an output is one of the inputs, by whatever name: link, hard link, other case, short name.
+
+    The files in a folder that is an input count as inputs too.
+    """
+    written = {_identity(path): path for path in outputs}
+    written.pop(None, None)
+    for source in map(Path, inputs if written else ()):
+        read = [source]
+        with contextlib.suppress(OSError, ValueError):  # what cannot be read is said where it is read
+            read += source.iterdir() if source.is_dir() else ()
+        for path in read:
+            if (output := written.get(_identity(path))) is not None:
+                raise InputError(f"The output {output} is the input {path}; give the output another name.")
+
+
+def _identity(path: str | os.PathLike) -> tuple[int, int] | None:
+    """What tells a file or folder from all others, whatever its name; None where there is none."""
+    try:
+        facts = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    return facts.st_dev, facts.st_ino
 
 
 @contextlib.contextmanager

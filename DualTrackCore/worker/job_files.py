@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from DualTrackCore.files import plain_values, staged_folder
+from DualTrackCore.files import plain_values
 from DualTrackCore.pixels import FilePixels
 from DualTrackCore.progress import Reporter, Stage
 from DualTrackCore.reconstruction.grid import VoxelGrid
@@ -66,8 +67,10 @@ def read_sweep(folder: Path) -> Sweep:
 
 
 def write_result(folder: Path, result: RunResult) -> None:
-    """Write a result, all but its frames, into a new folder; it appears whole or not at all."""
-    with staged_folder(folder) as staging:
+    """Write a result, all but its frames, into a new folder of a folder that exists; it appears whole or not at all."""
+    with tempfile.TemporaryDirectory(dir=folder.parent) as place:
+        staging = Path(place, "new")
+        staging.mkdir()
         arrays, volume = _trajectory_arrays(result.trajectory), result.reconstruction
         facts = {"trajectory": _source(result.trajectory), "report": result.report, "seconds": result.seconds}
         if volume is not None:
@@ -78,6 +81,7 @@ def write_result(folder: Path, result: RunResult) -> None:
             facts["volume"] = {name: getattr(volume, name) for name in ("frames_used", "frames_skipped", "provenance")}
         np.savez(staging / "arrays.npz", **arrays)
         _write_json(staging / "result.json", facts)
+        staging.rename(folder)
 
 
 def read_result(folder: Path, sweep: Sweep) -> RunResult:
