@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from pathlib import Path
 
 from DualTrackCore.cli.console import Console, plural
 from DualTrackCore.errors import Cancelled
+from DualTrackCore.files import require_apart
 from DualTrackCore.research.datasets import check_dataset, convert_dataset, open_dataset
-from DualTrackCore.research.datasets.opening import find_layout
+from DualTrackCore.research.datasets.opening import TABLE_NAME, find_layout
 
 
 def check(options: Namespace, console: Console) -> bool:
@@ -42,6 +44,8 @@ def check(options: Namespace, console: Console) -> bool:
 
 def convert(options: Namespace, console: Console) -> None:
     """Write the sweeps as DualTrack files with their table."""
+    calibration = [] if options.calibration is None else [options.calibration]
+    require_apart([options.output, Path(options.output, TABLE_NAME)], [options.dataset, *calibration])
     dataset = open_dataset(options.dataset, split=options.split, calibration=options.calibration)
     try:
         done = convert_dataset(

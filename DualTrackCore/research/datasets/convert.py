@@ -5,14 +5,13 @@ from __future__ import annotations
 import csv
 import os
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from DualTrackCore.errors import DatasetError, InputError
-from DualTrackCore.files import replacing
+from DualTrackCore.files import replacing, require_apart
 from DualTrackCore.io import load_sweep, save_sweep
 from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter, Stage
 from DualTrackCore.research.datasets.check import examine, usable
@@ -32,9 +31,6 @@ _COLUMNS = ("index", NAME_COLUMN, PATH_COLUMN, SPLIT_COLUMN, LANDMARKS_COLUMN)
 
 #: A finished file holds the same sweep where poses agree to this, in mm and in direction cosines.
 _SAME_POSES = 1e-6
-
-#: Temporary files of :func:`~DualTrackCore.files.replacing`, left behind where a process was killed.
-_UNFINISHED = re.compile(r"\.[0-9a-f]{8}-.+\.(h5|csv)")
 
 
 @dataclass(frozen=True)
@@ -80,6 +76,7 @@ def convert_dataset(
         cancelled: asked every few frames.
 
     Raises:
+        InputError: an output is a file of the data set, by whatever name.
         DatasetError: sweeps cannot be used, two would get one file name, or the folder holds sweeps of the data set
             itself, or files of other sweeps under the same names.
         OutputError: the folder cannot be written.
@@ -88,7 +85,6 @@ def convert_dataset(
     folder, reporter = Path(folder), Reporter(progress, cancelled)
     targets, others = _targets(dataset, folder), _other_rows(dataset, folder)
     dataset, skipped = usable(dataset, on_bad, tolerated=tolerated, progress=progress, cancelled=cancelled)
-    _remove_unfinished({targets[name].parent for name in dataset.names})
     written, kept = [], []
     for done, entry in enumerate(dataset):
         reporter.report(Stage.CONVERTING, done, len(dataset))
@@ -115,11 +111,11 @@ def convert_dataset(
 
 def _targets(dataset: Dataset, folder: Path) -> dict[str, Path]:
     """The file of each sweep: its name below the folder, with what file names cannot hold replaced."""
-    inside = Path(os.path.abspath(folder))
     targets: dict[str, Path] = {}
     owner: dict[str, str] = {}
     for entry in dataset:
-        if inside in Path(os.path.abspath(entry.path)).parents:
+        parents = Path(os.path.realpath(entry.path)).parents if folder.exists() else ()
+        if any(os.path.samefile(parent, folder) for parent in parents if parent.exists()):
             raise DatasetError(f"{folder} holds {entry.path} of the data set itself; convert into another folder.")
         parts = [re.sub(r"[^\w.+-]", "_", part).strip(".") or "_" for part in re.split(r"[/\\]", entry.name)]
         target = folder.joinpath(*parts[:-1], f"{parts[-1]}.h5")
@@ -127,6 +123,8 @@ def _targets(dataset: Dataset, folder: Path) -> dict[str, Path]:
         if other != entry.name:
             raise DatasetError(f"The sweeps {other} and {entry.name} would both be written to {target}; rename one.")
         targets[entry.name] = target
+    outputs = [*targets.values(), *map(_landmarks_path, targets.values())]
+    require_apart(outputs, [entry.path for entry in dataset])
     return targets
 
 
@@ -206,10 +204,3 @@ def _write_table(folder: Path, rows: list[FileEntry]) -> Path:
         for index, row in enumerate(rows):
             writer.writerow([index, row.name, below(row.path), row.split, below(row.landmark_file)])
     return path
-
-
-def _remove_unfinished(folders: Iterable[Path]) -> None:
-    """Remove what a run that was killed has left."""
-    for path in [path for folder in folders if folder.is_dir() for path in folder.iterdir()]:
-        if _UNFINISHED.fullmatch(path.name):
-            path.unlink(missing_ok=True)
