@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -13,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from DualTrackCore.errors import CheckpointError, InputError
+from DualTrackCore.files import json_text
 from DualTrackCore.settings import build, check_settings, setting
+from DualTrackCore.staging import restore_interrupted
 
 #: Key of the card in a safetensors file's metadata.
 CARD_KEY = "dualtrack_card"
@@ -21,6 +24,8 @@ CARD_KEY = "dualtrack_card"
 ORIGINAL_KEY = "dualtrack_original_sha256"
 #: What PyTorch files start with: a zip archive or, the old ones, a pickle.
 PICKLE_HEADS = (b"PK\x03\x04", b"\x80")
+#: Of a card as JSON; one that names none has this one.
+CARD_SCHEMA_VERSION = 1
 #: Longer safetensors headers than this belong to no weights of this network.
 _MAX_HEADER_BYTES = 1 << 24
 #: Pixel spacing that the millimetres of the published weights are baked in at, mm (columns, rows).
@@ -84,7 +89,7 @@ class ModelCard:
 
     def to_json(self) -> str:
         """The card as JSON text."""
-        return json.dumps(self.as_dict(), indent=2, ensure_ascii=False)
+        return json_text({"schema_version": CARD_SCHEMA_VERSION, **self.as_dict()}).rstrip()
 
     @classmethod
     def from_json(cls, text: str, where: str) -> ModelCard:
@@ -98,7 +103,13 @@ class ModelCard:
             CheckpointError: not JSON, an unknown field, or a value of the wrong kind.
         """
         try:
-            return build(cls, json.loads(text), f"the model card {where}")
+            values = json.loads(text)
+            version = values.pop("schema_version", 1) if isinstance(values, dict) else 1
+            if version != CARD_SCHEMA_VERSION:
+                raise InputError(
+                    f"The model card {where} has schema version {version!r}; this version reads {CARD_SCHEMA_VERSION}."
+                )
+            return build(cls, values, f"the model card {where}")
         except InputError as error:
             raise CheckpointError(str(error)) from None
         except ValueError as error:
@@ -302,9 +313,12 @@ def shipped_folder() -> Path:
 def installed_models(folder: Path | None = None) -> list[InstalledModel]:
     """The models that ship with the package and those in the folder, by name."""
     shipped = [path for path in map(_shipped_path, SHIPPED_MODELS) if path.is_file()]
+    folder = folder or models_folder()
+    with contextlib.suppress(OSError):  # a place that is closed to writing
+        restore_interrupted(folder)
     fetched = [
         path
-        for path in (folder or models_folder()).glob("*")
+        for path in folder.glob("*")
         if path.suffix in SUFFIXES and MODEL_NAME.fullmatch(path.stem) and path.stem not in SHIPPED_MODELS
     ]
     return [

@@ -16,12 +16,12 @@ import contextlib
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from DualTrackCore.errors import Cancelled, CheckpointError, DualTrackError, InputError, OutputError
-from DualTrackCore.files import file_sha256, replacing
+from DualTrackCore.files import file_sha256, json_text, require_apart, staged_folder
 from DualTrackCore.network.catalogue import (
     FOLDER_VARIABLE,
     MODEL_NAME,
@@ -153,6 +153,7 @@ def import_file(name: str, path: str | Path, *, check: Check, folder: Path | Non
     target = (folder or models_folder()) / (name + SUFFIXES[0])
     if target.exists() and target.samefile(path):
         raise InputError(f"{path} is the installed model {name} already.")
+    require_apart([file for file in _files_of(target) if file.suffix not in SUFFIXES], [path])
     check(path)
     card, entry = read_card_beside(path) or published_card(name), published_models().get(name)
     digest = file_sha256(path) if entry is None else _require_as_stated(entry, path)
@@ -210,36 +211,32 @@ def _require_stated_checksum(entry: ModelEntry, digest: str, name: str) -> None:
 
 
 def _install(source: Path, target: Path, digest: str, card: ModelCard | None) -> Path:
-    """Put a checked file with its card and checksum at `target`, as safetensors; `digest` is that of the source.
+    """Put a checked file with its card and checksum at `target`, as safetensors, all at once; `digest` is that of the source.
 
     The source stays, unless it is the same model as an earlier version has installed it.
     """
     with source.open("rb") as file:
         is_pickle = file.read(4).startswith(PICKLE_HEADS)
-    if is_pickle:
-        from DualTrackCore.network.model import convert_weights
+    with staged_folder(target.parent, [path.name for path in _files_of(target)]) as folder:
+        weights = folder / target.name
+        if is_pickle:
+            from DualTrackCore.network.model import convert_weights
 
-        convert_weights(source, target, digest)
-        digest = file_sha256(target)
-    else:
-        with replacing(target) as temporary:
-            shutil.copyfile(source, temporary)
-    _record(target, digest, card)
+            convert_weights(source, weights, digest)
+            digest = file_sha256(weights)
+        else:
+            shutil.copyfile(source, weights)
+        # As `sha256sum --check` reads it.
+        record_path(weights).write_text(f"{digest}  {weights.name}\n", encoding="utf-8")
+        if card is not None:
+            card_path(weights).write_text(card.to_json() + "\n", encoding="utf-8")
     return target
 
 
-def _record(path: Path, digest: str, card: ModelCard | None) -> None:
-    """Write the checksum (as `sha256sum --check` reads it) and the card beside new weights; drop older ones."""
-    with replacing(record_path(path)) as temporary:
-        temporary.write_text(f"{digest}  {path.name}\n", encoding="utf-8")
-    for other in (path.with_suffix(suffix) for suffix in SUFFIXES if suffix != path.suffix):
-        other.unlink(missing_ok=True)
-        record_path(other).unlink(missing_ok=True)
-    if card is None:
-        card_path(path).unlink(missing_ok=True)
-        return
-    with replacing(card_path(path)) as temporary:
-        temporary.write_text(card.to_json() + "\n", encoding="utf-8")
+def _files_of(target: Path) -> list[Path]:
+    """Weights of either suffix, checksums and card of a model, whether they are there or not."""
+    weights = [target.with_name(target.stem + suffix) for suffix in SUFFIXES]
+    return [*weights, *map(record_path, weights), card_path(target)]
 
 
 @dataclass(frozen=True)
@@ -334,7 +331,7 @@ class _Download:
                 f"The folder {self._part.parent} has {size_text(free)} free and the download needs "
                 f"{size_text(needed)}; free some space or name another folder in {FOLDER_VARIABLE}."
             )
-        _part_record(self._part).write_text(json.dumps(asdict(self._source)), encoding="utf-8")
+        _part_record(self._part).write_text(json_text(self._source), encoding="utf-8")
         self._has_begun = True
         self.update()
 

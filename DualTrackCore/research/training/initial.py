@@ -143,6 +143,14 @@ def _set_waves(table: Tensor) -> None:
         table[:, 1::2] = _WAVE_HEIGHT * angle[:, : table.shape[1] // 2].cos()
 
 
+def input_paths(recipe: Recipe, runs: Path) -> list[Path]:
+    """Files and folders that a recipe names: data, and weights as they stand or in `runs`."""
+    given, data = recipe.initial, recipe.data
+    weights = [name for name in (given.all, given.local_encoder, given.global_encoder, given.local_trunk) if name]
+    named = [data.folder, data.validation_folder, data.csv, recipe.backbone.weights, *weights]
+    return [*(Path(name) for name in named if name), *(runs / name for name in weights)]
+
+
 def _weights_path(reference: str, runs: Path) -> Path:
     """The weights file that a recipe's `initial` means: a file or the folder of a stage, as it stands or in `runs`."""
     for place in (Path(reference), runs / reference):

@@ -21,12 +21,12 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from torch import Tensor
 
 from DualTrackCore.errors import Cancelled, CheckpointError, InputError
-from DualTrackCore.files import replacing
+from DualTrackCore.files import json_text, replacing, require_apart, staged_folder
 from DualTrackCore.network import ModelCard
 from DualTrackCore.network.lora import merge_lora
 from DualTrackCore.network.model import require_safe_torch, save_model
 from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter
-from DualTrackCore.research.training.initial import WEIGHTS_NAME, initial_network, recipe_card, trained_card
+from DualTrackCore.research.training.initial import WEIGHTS_NAME, initial_network, input_paths, recipe_card, trained_card
 from DualTrackCore.research.training.lightning_task import LightningItems, LightningTask, fold_scale
 from DualTrackCore.research.training.recipe import PRECISIONS, Recipe
 from DualTrackCore.research.training.reporting import EpochLines, StopWhenCancelled
@@ -37,6 +37,10 @@ from DualTrackCore.research.training.sweeps import training_sweeps
 _STATISTICS_ITEMS, _LEAST_SCALE = 1000, 1e-3
 #: Settings that may change when a run is resumed, because the weights do not depend on them.
 _FREE_TO_CHANGE = {"workers", "accelerator", "save_every", "data.memory_gb"}
+#: What a stage leaves when it is done.
+_RESULTS = (WEIGHTS_NAME, "summary.json")
+#: Of recipe.json and summary.json.
+SCHEMA_VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -79,14 +83,15 @@ def train(
         cancelled: asked after every batch, and for every sweep that is made.
 
     Raises:
-        InputError: the recipe's data or weights are missing or do not fit, the folder holds another run, or there is
-            nothing to resume.
+        InputError: the recipe's data or weights are missing, do not fit or lie where results go; the folder holds
+            another run, or there is nothing to resume.
         CheckpointError: the checkpoint to resume from is damaged or holds more than tensors, or torch is too old to
             read it safely.
         Cancelled: the caller asked to stop, or Ctrl-C came while it trained; the checkpoints stay.
     """
     runs = Path(runs)
     output = runs / recipe.output
+    require_apart([output, *(output / name for name in ("recipe.json", *_RESULTS))], input_paths(recipe, runs))
     checkpoint = _prepare_output(recipe, output, resume)
     tell = say if rank_zero_only.rank == 0 else None
     card, network = recipe_card(recipe), initial_network(recipe, runs, tell)
@@ -176,9 +181,13 @@ def _prepare_output(recipe: Recipe, output: Path, resume: bool) -> Path | None:
     return None
 
 
-def _write_json(values: object, path: Path) -> None:
+def _write_json(values: Mapping[str, Any], path: Path) -> None:
     with replacing(path) as temporary:
-        temporary.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+        temporary.write_text(_versioned(values), encoding="utf-8")
+
+
+def _versioned(values: Mapping[str, Any]) -> str:
+    return json_text({"schema_version": SCHEMA_VERSION, **values})
 
 
 def _last_checkpoint(output: Path) -> Path:
@@ -194,7 +203,8 @@ def _require_same(recipe: Recipe, settings: Path) -> None:
         before = json.loads(settings.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"{settings} of the interrupted run cannot be read: {error}.") from None
-    now = json.loads(json.dumps(_flat(recipe)))  # tuples become lists, as in the file
+    now = json.loads(_versioned(_flat(recipe)))  # tuples become lists, as in the file
+    before.setdefault("schema_version", SCHEMA_VERSION)  # older runs wrote none
     changed = sorted(k for k in {*before, *now} - _FREE_TO_CHANGE if before.get(k) != now.get(k))
     if changed:
         raise InputError(
@@ -227,9 +237,11 @@ def _export(
     items, seconds = lines.items_seen(trainer), lines.seconds
     weights = output / WEIGHTS_NAME
     if trainer.is_global_zero:
-        save_model(task.task.network, card, weights)
         summary = {"stage": recipe.stage, "best": figures, "items": items, "seconds": round(seconds, 1)}
-        _write_json(summary | {"validations": lines.validations}, output / "summary.json")
+        with staged_folder(output, _RESULTS) as folder:
+            save_model(task.task.network, card, folder / WEIGHTS_NAME)
+            text = _versioned(summary | {"validations": lines.validations})
+            (folder / "summary.json").write_text(text, encoding="utf-8")
     trainer.strategy.barrier("exported")
     return TrainingResult(weights, figures, items, seconds)
 
