@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     import SimpleITK
 
 #: File formats that keep origin, spacing and direction.
-VOLUME_SUFFIXES = (".nrrd", ".mha", ".mhd", ".nii.gz", ".nii")
+VOLUME_SUFFIXES = (".nrrd", ".mha", ".nii.gz", ".nii")
 #: Peak of the arrays of a reconstruction, bytes a voxel: 8 accumulator + 4 coverage + 1 grey value + 1 filled flag.
 BYTES_A_VOXEL = 14
 #: Largest departure of the axes from orthonormality: six-digit matrices from files pass.
@@ -230,7 +231,7 @@ class Reconstruction:
 
         Raises:
             InputError: the suffix is not one of .nrrd, .mha, .nii.gz, .nii.
-            OutputError: the file cannot be written.
+            OutputError: the file cannot be written, or reads back as another image.
         """
         import SimpleITK as sitk
 
@@ -239,9 +240,34 @@ class Reconstruction:
             raise InputError(f"{path.name} is not a volume file; choose one of {', '.join(VOLUME_SUFFIXES)}.")
         image = self.to_sitk(what)
         with replacing(path) as temporary:
+            temporary.touch()  # says why, where a file cannot even be made
             try:
-                sitk.WriteImage(image, str(temporary), useCompression=True)
-            except RuntimeError as error:
-                reason = str(error).strip().splitlines()[-1]
-                raise OutputError(f"Cannot write {path}: {reason}") from error
+                with _quiet_libraries():
+                    sitk.WriteImage(image, str(temporary), useCompression=True)
+                    # ITK does not report every write that failed.
+                    written = sitk.ReadImage(str(temporary))
+                whole = np.array_equal(sitk.GetArrayViewFromImage(written), sitk.GetArrayViewFromImage(image))
+            except RuntimeError:
+                whole = False
+            if not whole:
+                raise OutputError(
+                    f"Cannot write {path}: the disk takes no more; choose another folder or free some space."
+                )
         return path
+
+
+@contextlib.contextmanager
+def _quiet_libraries() -> Iterator[None]:
+    """Keep the lines of libraries in C, such as that for NIfTI, off stderr."""
+    try:
+        kept = os.dup(2)
+    except OSError:  # a program without a terminal
+        yield
+        return
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)

@@ -1,5 +1,7 @@
 """Pixels arrive in the right voxels with the right weights, and nothing else does."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -178,6 +180,28 @@ def test_a_failed_write_leaves_what_stood_there(tmp_path):
     with pytest.raises(OutputError):
         made.write(tmp_path / "file" / "v.nrrd")
     assert (tmp_path / "file").read_text() == "in the way"
+
+
+@pytest.mark.parametrize("name", ["v.nrrd", "v.mha", "v.nii.gz", "v.nii"])
+def test_a_volume_that_the_disk_cuts_short_is_not_taken_for_written(tmp_path, monkeypatch, capfd, name):
+    import SimpleITK as sitk
+
+    made = reconstruct_volume(*freehand())
+    before = made.write(tmp_path / name).read_bytes()
+    write = sitk.WriteImage
+
+    def cut_short(image: sitk.Image, path: str, **options: bool) -> None:
+        write(image, path, **options)
+        os.truncate(path, os.path.getsize(path) * 2 // 3)
+
+    monkeypatch.setattr(sitk, "WriteImage", cut_short)
+    with pytest.raises(OutputError, match=r"Cannot write .*the disk takes no more"):
+        made.write(tmp_path / name)
+    assert (tmp_path / name).read_bytes() == before
+    assert os.listdir(tmp_path) == [name]
+    assert capfd.readouterr().err == ""
+    with pytest.raises(InputError, match=r"v\.mhd is not a volume file"):
+        made.write(tmp_path / "v.mhd")
 
 
 def test_progress_counts_frames_and_cancelling_stops():
