@@ -41,6 +41,7 @@ class Sweep:
         skew_deg: departure of the pixel axes from a right angle; non-zero only for a measured affine calibration.
         provenance: source file, format, what was converted: plain values, written into reports. Frames that come from
             the simulation have `simulated: True` here, and what is doubtful about the frames is under `warnings`.
+        files: absolute paths of what it was read from, which no output replaces; empty for a sweep made in memory.
     """
 
     frames: np.ndarray | FrameSource
@@ -50,6 +51,7 @@ class Sweep:
     tracked: Trajectory | None = None
     skew_deg: float = 0.0
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    files: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not isinstance(self.frames, FrameSource) or len(self.frames.shape) != 3:

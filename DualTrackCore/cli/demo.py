@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from DualTrackCore.cli.console import Console, columns, plural
-from DualTrackCore.files import staged_folder
 from DualTrackCore.io import write_trajectory_csv
 from DualTrackCore.progress import Reporter
 from DualTrackCore.run.pipeline import run
-from DualTrackCore.run.results import NOTICE, RunReport, RunResult, write_report
+from DualTrackCore.run.results import NOTICE, RunReport, RunResult, result_paths, results_folder, write_report
 from DualTrackCore.run.settings import TRACKED, RunSettings
 from DualTrackCore.sample import sample_sweep
 
@@ -48,15 +47,15 @@ def demo(options: Namespace, console: Console) -> None:
     """Track and reconstruct the sample sweep with the model that ships, and compare with the true poses."""
     target, reporter = Path(options.output), Reporter(console.progress)
     settings = RunSettings()
-    with staged_folder(target) as folder:
+    with results_folder(target) as folder:
         sweep = sample_sweep()
         console.say(
             f"The sample sweep, {plural(len(sweep), 'simulated frame')} on a path of "
             f"{sweep.tracked.path_length_mm:.1f} mm, goes through the model {settings.model},\n"
             "which never saw it. Its true poses are known and only used to measure the result."
         )
-        result = run(sweep, settings, reporter)
-        report = result.write(folder, reporter)
+        result = run(sweep, settings, reporter, outputs=result_paths(target))
+        report = result.write_files(folder, reporter)
         _write_truth(folder, result, reporter)
         report = write_report(replace(report, about=HONESTY), folder)
     for note in report.warnings[len(result.warnings) :]:

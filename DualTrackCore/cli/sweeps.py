@@ -5,9 +5,10 @@ from __future__ import annotations
 import csv
 import functools
 import glob
+import itertools
 import traceback
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,12 @@ from typing import Any
 from DualTrackCore.cli.console import Console, columns, plural
 from DualTrackCore.cli.parser import given_settings
 from DualTrackCore.errors import Cancelled, DualTrackError, InputError
-from DualTrackCore.files import replacing, staged_folder
+from DualTrackCore.files import replacing, require_apart
 from DualTrackCore.io import load_sweep, save_sweep, write_trajectory_csv
 from DualTrackCore.progress import Reporter
 from DualTrackCore.run.pipeline import known_poses, settings_model
 from DualTrackCore.run.pipeline import run as run_clip
-from DualTrackCore.run.results import NOTICE, RunReport, sweep_facts
+from DualTrackCore.run.results import NOTICE, RunReport, result_paths, results_folder, sweep_facts
 from DualTrackCore.run.settings import TRACKED, RunSettings
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.trajectory import PoseOrigin
@@ -40,6 +41,7 @@ def info(options: Namespace, console: Console) -> None:
 def convert(options: Namespace, console: Console) -> None:
     """Write a sweep in another format, with its own poses or those of a file."""
     sweep = _load(options)
+    require_apart([options.output], [*sweep.files, *([] if options.poses == TRACKED else [options.poses])])
     poses = None
     if sweep.tracked is not None or options.poses != TRACKED:
         poses = known_poses(sweep, options.poses, getattr(options, "poses_are", None))
@@ -56,8 +58,17 @@ def run(options: Namespace, console: Console) -> bool:
 
     Several sweeps get a folder each and one table, summary.csv; none of them stops the others.
     """
-    settings, sweeps = _settings(options), _expanded(options.sweeps)
+    sweeps, outputs = _expanded(options.sweeps), result_paths(options.output)
     if len(sweeps) > 1:
+        folders = [Path(options.output, name) for name in _folder_names(sweeps)]
+        outputs = [
+            Path(options.output),
+            Path(options.output, "summary.csv"),
+            *itertools.chain(*map(result_paths, folders)),
+        ]
+    settings = _settings(options, outputs)
+    if len(sweeps) > 1:
+        require_apart(outputs, [*sweeps, *settings.files])
         return _run_several(sweeps, settings, Path(options.output), console)
     _run_into(options.output, sweeps[0], settings, console)
     return True
@@ -65,7 +76,7 @@ def run(options: Namespace, console: Console) -> bool:
 
 def reconstruct(options: Namespace, console: Console) -> None:
     """Known poses to volume."""
-    _run_into(options.output, options.sweep, _settings(options), console)
+    _run_into(options.output, options.sweep, _settings(options, result_paths(options.output)), console)
 
 
 def track(options: Namespace, console: Console) -> None:
@@ -73,8 +84,8 @@ def track(options: Namespace, console: Console) -> None:
     output = Path(options.output)
     if output.suffix.lower() not in (".csv", ".mha", ".nrrd", ".h5", ".hdf5"):
         raise InputError(f"{output.name} is no trajectory file; choose .csv, .igs.mha, .seq.nrrd or .h5.")
-    settings = _settings(options, reconstruct=False, evaluate=False)
-    result = run_clip(options.sweep, settings, Reporter(console.progress))
+    settings = _settings(options, [output], reconstruct=False, evaluate=False)
+    result = run_clip(options.sweep, settings, Reporter(console.progress), outputs=[output])
     sweep, trajectory = result.sweep, result.trajectory
     if output.suffix.lower() == ".csv":
         write_trajectory_csv(trajectory, output, sweep.timestamps_s)
@@ -117,8 +128,9 @@ def _info_rows(sweep: Sweep) -> list[tuple[str, str]]:
     return rows
 
 
-def _settings(options: Namespace, **fixed: Any) -> RunSettings:
-    """The settings of the file given with --config, with the given options over them."""
+def _settings(options: Namespace, outputs: Iterable[Path], **fixed: Any) -> RunSettings:
+    """The settings of the file given with --config, which no output replaces, with the given options over them."""
+    require_apart(outputs, [] if options.config is None else [options.config])
     given = {**given_settings(options), **fixed}
     return RunSettings(**given) if options.config is None else RunSettings.from_yaml(options.config, given)
 
@@ -135,9 +147,9 @@ def _expanded(sweeps: Sequence[str]) -> list[str]:
 
 
 def _run_into(output: str, sweep: str, settings: RunSettings, console: Console) -> None:
-    with staged_folder(output) as folder:
-        result = run_clip(sweep, settings, Reporter(console.progress))
-        report = result.write(folder, Reporter(console.progress))
+    with results_folder(output) as folder:
+        result = run_clip(sweep, settings, Reporter(console.progress), outputs=result_paths(output))
+        report = result.write_files(folder, Reporter(console.progress))
     for note in report.warnings[len(result.report.warnings) :]:
         console.warn(note)
     console.say(_summary(report, Path(output)))
@@ -190,8 +202,10 @@ def _run_several(sweeps: Sequence[str], settings: RunSettings, output: Path, con
         console.say(f"[{number}/{len(sweeps)}] {sweep}")
         row = {"sweep": str(sweep), "folder": name, "status": "done"}
         try:
-            with staged_folder(output / name) as folder:
-                report = run_clip(sweep, settings, Reporter(console.progress), models=models).write(folder)
+            with results_folder(output / name) as folder:
+                written = result_paths(output / name)
+                result = run_clip(sweep, settings, Reporter(console.progress), models=models, outputs=written)
+                report = result.write_files(folder)
             row |= {
                 "frames": report.trajectory["poses"],
                 "path_mm": report.trajectory["path_length_mm"],

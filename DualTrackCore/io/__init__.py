@@ -5,7 +5,10 @@ Formats are told apart by content on reading and by suffix on writing.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import warnings
+from dataclasses import replace
 from importlib import import_module
 from os import PathLike
 from pathlib import Path
@@ -15,9 +18,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from DualTrackCore.errors import DualTrackError, InputError, SweepWarning
+from DualTrackCore.files import require_apart
 from DualTrackCore.lazy import lazy_exports
 from DualTrackCore.memory import naming_memory
 from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter
+from DualTrackCore.staging import restore_interrupted
 from DualTrackCore.sweep import Sweep, validated_spacing
 from DualTrackCore.trajectory import Trajectory
 
@@ -79,6 +84,8 @@ def load_sweep(
 
         calibration = read_calibration(calibration)
     spacing_mm = validated_spacing(spacing_mm)
+    with contextlib.suppress(OSError):  # a place that is closed to writing
+        restore_interrupted(path.parent)
     try:
         with naming_memory(f"Reading {path.name}"):
             sweep = _reader(path).read(path, calibration=calibration, spacing_mm=spacing_mm)
@@ -88,7 +95,8 @@ def load_sweep(
         raise InputError(f"Cannot read {path}: {error.strerror or error}.") from error
     for doubt in sweep.provenance.get("warnings", ()):
         warnings.warn(doubt, SweepWarning, stacklevel=2)
-    return sweep
+    named = [path, *([calibration] if isinstance(calibration, Path) else [])]
+    return replace(sweep, files=(*map(os.path.abspath, named), *sweep.files))
 
 
 def save_sweep(
@@ -112,10 +120,12 @@ def save_sweep(
         cancelled: asked every few frames; true raises :class:`~DualTrackCore.errors.Cancelled`.
 
     Raises:
-        InputError: an unknown suffix, poses without a pixel spacing, another number of poses than frames.
+        InputError: an unknown suffix, poses without a pixel spacing, another number of poses than frames, or a file
+            that the sweep was read from.
         OutputError: the file cannot be written.
     """
     path, reporter = Path(path), Reporter(progress, cancelled)
+    require_apart([path], sweep.files)
     trajectory = sweep.tracked if trajectory is None else trajectory
     if trajectory is not None and len(trajectory) != len(sweep):
         raise InputError(f"The sweep has {len(sweep)} frames and the trajectory {len(trajectory)}; they must be equal.")

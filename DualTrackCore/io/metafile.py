@@ -6,6 +6,7 @@ MetaImage files are .igs.mha, .seq.mha, .mha, and .mhd with its pixels in a seco
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -130,9 +131,9 @@ def sweep_from_sequence(
     # NRRD files name the status of the image `Status`.
     valid = fields.ok("ImageStatus", count) & fields.ok("Status", count)
     notes = [*notes, *fields.gaps(count), *time_notes, *place_notes, *pose_notes]
-    return size.sweep(
-        frames, path, sequence.format_name, notes, facts, timestamps_s=times, frame_valid=valid, tracked=tracked
-    )
+    fields = {"timestamps_s": times, "frame_valid": valid, "tracked": tracked}
+    pixels = os.path.abspath(sequence.payload.path)
+    return size.sweep(frames, path, sequence.format_name, notes, facts, files=(pixels,), **fields)
 
 
 def _frames(

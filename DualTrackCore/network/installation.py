@@ -211,9 +211,9 @@ def _require_stated_checksum(entry: ModelEntry, digest: str, name: str) -> None:
 
 
 def _install(source: Path, target: Path, digest: str, card: ModelCard | None) -> Path:
-    """Put a checked file with its card and checksum at `target`, as safetensors, all at once; `digest` is that of the source.
+    """Put a checked file with its card and checksum at `target`, as safetensors and all at once.
 
-    The source stays, unless it is the same model as an earlier version has installed it.
+    The source, whose SHA-256 is `digest`, stays, unless it is the same model as an earlier version has installed it.
     """
     with source.open("rb") as file:
         is_pickle = file.read(4).startswith(PICKLE_HEADS)

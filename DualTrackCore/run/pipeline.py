@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from DualTrackCore.errors import InputError
+from DualTrackCore.files import require_apart
 from DualTrackCore.memory import memory_limit
 from DualTrackCore.progress import Reporter, Stage
 from DualTrackCore.run.results import RunResult, run_report
@@ -39,6 +40,7 @@ def run(
     reporter: Reporter | None = None,
     *,
     models: ModelSource = settings_model,
+    outputs: Iterable[str | os.PathLike] = (),
 ) -> RunResult:
     """Estimate (or take) the trajectory of a sweep, reconstruct its volume, measure the error where it is tracked.
 
@@ -47,6 +49,7 @@ def run(
         settings: every choice; the defaults where None.
         reporter: receives progress, and says whether to stop.
         models: gives the model; for callers that keep models loaded.
+        outputs: what the caller will write, refused before the work starts where it is an input.
 
     Returns:
         Trajectory, volume and report; :meth:`RunResult.write` writes them into a folder.
@@ -64,6 +67,7 @@ def run(
 
         with memory_limit(settings.memory_gb):
             sweep = load_sweep(source, calibration=settings.calibration, spacing_mm=settings.spacing_mm)
+    require_apart(outputs, [*sweep.files, *settings.files])
     return run_frames(sweep.slice(*settings.frame_range(len(sweep))), settings, reporter, models)
 
 

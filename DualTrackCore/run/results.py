@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timezone
@@ -11,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from DualTrackCore.errors import InputError, MissingDependencyError
-from DualTrackCore.files import json_text, plain_values
+from DualTrackCore.files import json_text, plain_values, recorded_files, require_apart, staged_folder
 from DualTrackCore.progress import Reporter
 from DualTrackCore.run.settings import RunSettings
 from DualTrackCore.sweep import Sweep
@@ -23,6 +25,12 @@ if TYPE_CHECKING:
     from DualTrackCore.reconstruction import Reconstruction, VoxelGrid
 
 NOTICE = "Research use only; not for diagnosis. Millimetres are estimates."
+#: The files that a run or the demo may leave in its folder.
+FILES = (
+    *("trajectory.csv", "sweep.igs.mha", "volume.nrrd", "coverage.nrrd", "settings.yaml", "report.json"),
+    *("slices.png", "trajectory.png", "motion.png"),
+    *("comparison.png", "true-volume.nrrd", "true-trajectory.csv"),
+)
 #: Of the schema below; 1 had no settings and no frame range.
 SCHEMA_VERSION = 2
 
@@ -208,16 +216,26 @@ class RunResult:
         """Sentences for the user."""
         return self.report.warnings
 
-    def write(self, folder: Path, reporter: Reporter | None = None) -> RunReport:
-        """Write everything into a folder that exists: results, pictures if they are wanted, settings, report.
+    def write(self, folder: str | os.PathLike, reporter: Reporter | None = None) -> RunReport:
+        """Write everything into a folder: results, pictures if they are wanted, settings, report.
+
+        All of it appears at once, in place of the files of an earlier run; see
+        :func:`~DualTrackCore.files.staged_folder`.
 
         Returns:
             The report as it was written, with the names of the files.
 
         Raises:
+            InputError: a file of the results is one that the sweep was read from.
             OutputError: the folder cannot be written, or the disk is full.
-            Cancelled: the caller asked to stop; the folder is left to the caller.
+            Cancelled: the caller asked to stop.
         """
+        require_apart(result_paths(folder), self.sweep.files)
+        with results_folder(folder) as staging:
+            return self.write_files(staging, reporter)
+
+    def write_files(self, folder: Path, reporter: Reporter | None = None) -> RunReport:
+        """Do as :meth:`write`, one file after the other, into a folder of :func:`results_folder`."""
         from DualTrackCore.io import save_sweep, write_trajectory_csv
 
         reporter = reporter or Reporter()
@@ -246,6 +264,20 @@ class RunResult:
         except MissingDependencyError as error:
             return [f"No pictures were written: {error}"]
         return []
+
+
+def results_folder(folder: str | os.PathLike) -> contextlib.AbstractContextManager[Path]:
+    """A temporary folder for results; on success they take the place of those of an earlier run in `folder`.
+
+    Raises:
+        OutputError: the folder cannot be written, or the disk is full.
+    """
+    return staged_folder(folder, recorded_files(Path(folder, "report.json"), FILES))
+
+
+def result_paths(folder: str | os.PathLike) -> list[Path]:
+    """The folder, and every file that a run or the demo may write into it."""
+    return [Path(folder), *(Path(folder, name) for name in FILES)]
 
 
 def write_report(report: RunReport, folder: Path) -> RunReport:

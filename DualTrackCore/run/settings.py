@@ -195,12 +195,20 @@ class RunSettings:
 
     def with_whole_paths(self) -> RunSettings:
         """The same settings with files named from the root, for another folder or process."""
+        return replace(self, **{name: os.path.abspath(path) for name, path in self._named_files().items()})
+
+    @property
+    def files(self) -> list[str]:
+        """The files that the settings name."""
+        return list(self._named_files().values())
+
+    def _named_files(self) -> dict[str, str]:
         files = {name: getattr(self, name) for name in ("card", "calibration")}
         if self.poses not in (ESTIMATE, TRACKED):
             files["poses"] = self.poses
         if os.path.isfile(self.model):
             files["model"] = self.model
-        return replace(self, **{name: os.path.abspath(path) for name, path in files.items() if path is not None})
+        return {name: path for name, path in files.items() if path is not None}
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON and YAML."""

@@ -26,7 +26,13 @@ from DualTrackCore.network import ModelCard
 from DualTrackCore.network.lora import merge_lora
 from DualTrackCore.network.model import require_safe_torch, save_model
 from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter
-from DualTrackCore.research.training.initial import WEIGHTS_NAME, initial_network, input_paths, recipe_card, trained_card
+from DualTrackCore.research.training.initial import (
+    WEIGHTS_NAME,
+    initial_network,
+    input_paths,
+    recipe_card,
+    trained_card,
+)
 from DualTrackCore.research.training.lightning_task import LightningItems, LightningTask, fold_scale
 from DualTrackCore.research.training.recipe import PRECISIONS, Recipe
 from DualTrackCore.research.training.reporting import EpochLines, StopWhenCancelled
