@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from DualTrackCore.cli.console import Console, plural
 from DualTrackCore.errors import Cancelled, CheckpointError, InputError, MissingDependencyError, OutputError
-from DualTrackCore.files import staged_folder
+from DualTrackCore.files import recorded_files, require_apart, staged_folder
 from DualTrackCore.network.catalogue import DEFAULT_MODEL
 
 if TYPE_CHECKING:
@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 #: Folder of the finished items in the output folder.
 ITEMS = "items"
 _WORDS = ("held-out", "simulated")
+#: What an evaluation may leave in its folder beside the items.
+FILES = (
+    *("evaluation.json", "pairs.csv", "summary.csv", "sweeps.csv", "table.md"),
+    *("report.html", "errors.png", "growth.png"),
+)
 
 
 def evaluate(options: Namespace, console: Console) -> None:
@@ -33,7 +38,7 @@ def evaluate(options: Namespace, console: Console) -> None:
     from DualTrackCore.research.comparison.result_files import item_files
 
     target = Path(options.output)
-    _require(options, target)
+    _require(options, target, console)
     require_method_names(options.method or ())
     dataset = _dataset(options.dataset, options, options.count, options.split)
     networks = _networks(options, console)
@@ -52,6 +57,7 @@ def evaluate(options: Namespace, console: Console) -> None:
             workers=options.workers,
             threads=options.threads,
             cluster=options.cluster,
+            tls=_tls(options) if options.cluster_ca else None,
             resume=not options.fresh,
             on_bad=options.on_bad,
             progress=console.progress,
@@ -67,7 +73,7 @@ def evaluate(options: Namespace, console: Console) -> None:
     _say(result, dataset, target, files, console)
 
 
-def _require(options: Namespace, target: Path) -> None:
+def _require(options: Namespace, target: Path, console: Console) -> None:
     """Raise for options that do not go together and for a folder that cannot be written, before the work starts."""
     for places, what in ((options.dataset, "DATASET"), (options.calibrate, "--calibrate")):
         if any(word in places for word in _WORDS) and len(places) > 1:
@@ -76,11 +82,32 @@ def _require(options: Namespace, target: Path) -> None:
         raise InputError("--workers and --threads must be at least 1.")
     if options.cluster and options.workers > 1:
         raise InputError("Give either --workers, for processes here, or --cluster, for workers elsewhere.")
+    named = [method.partition(":")[2] for method in options.method or ()]
+    inputs = [place for place in (*options.dataset, *options.calibrate) if place not in _WORDS]
+    inputs += [path for path in (*named, options.calibration) if path and os.path.isfile(path)]
+    require_apart([target, *(target / name for name in FILES)], inputs)
+    _require_tls(options, console)
     if target.exists() and not target.is_dir():
         raise OutputError(f"Cannot write into {target}: it is a file; choose another folder.")
     existing = next(path for path in (target.absolute(), *target.absolute().parents) if path.exists())
     if not os.access(existing, os.W_OK):
         raise OutputError(f"Cannot write into {target}: {existing} is not writable; choose another folder.")
+
+
+def _require_tls(options: Namespace, console: Console) -> None:
+    """Raise for a part of what TLS needs, and say what a cluster without it means."""
+    given = [value is not None for value in _tls(options)]
+    if any(given) and not (all(given) and (options.cluster or "").startswith("tls://")):
+        raise InputError("TLS needs --cluster tls://..., --cluster-ca, --cluster-cert and --cluster-key together.")
+    if options.cluster and not all(given):
+        console.warn(
+            f"Whoever can reach the scheduler at {options.cluster} can run programs here and on its workers: use it "
+            "only in a network that you trust, or with TLS (--cluster-ca, --cluster-cert, --cluster-key)."
+        )
+
+
+def _tls(options: Namespace) -> tuple[str | None, str | None, str | None]:
+    return options.cluster_ca, options.cluster_cert, options.cluster_key
 
 
 def _dataset(places: Sequence[str], options: Namespace, count: int, split: str | None) -> Dataset:
@@ -132,15 +159,15 @@ def _write(result: Comparison, dataset: Dataset, options: Namespace, target: Pat
 
     about = _about(options, dataset, result)
     pairs = result.pairs()
-    with staged_folder(target) as folder:
-        files = write_tables(result, pairs, folder, about)
+    with staged_folder(target, recorded_files(target / "evaluation.json", FILES)) as folder:
+        report = []
         try:
             from DualTrackCore.research.report import write_report
 
-            files += write_report(result, pairs, dataset, folder, about, progress=console.progress)
+            report = write_report(result, pairs, dataset, folder, about, progress=console.progress)
         except MissingDependencyError as error:
             console.warn(f"No report was written: {error}")
-    return files
+        return write_tables(result, pairs, folder, about) + report
 
 
 def _say(result: Comparison, dataset: Dataset, target: Path, files: Sequence[str], console: Console) -> None:

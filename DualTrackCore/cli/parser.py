@@ -225,7 +225,14 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
     many = parser.add_argument_group("many sweeps")
     many.add_argument("--workers", metavar="N", type=int, default=1, help="processes here (default: %(default)s)")
     many.add_argument("--threads", metavar="N", type=int, help="of each process (default: cores / workers)")
-    many.add_argument("--cluster", metavar="ADDRESS", help="of a Dask scheduler: tcp://host:8786")
+    many.add_argument(
+        "--cluster",
+        metavar="ADDRESS",
+        help="of a Dask scheduler that you trust: tls://host:8786, or tcp:// in a closed network",
+    )
+    many.add_argument("--cluster-ca", metavar="FILE", help="TLS: certificate authority of the cluster (PEM)")
+    many.add_argument("--cluster-cert", metavar="FILE", help="TLS: own certificate (PEM)")
+    many.add_argument("--cluster-key", metavar="FILE", help="TLS: its private key (PEM)")
     many.add_argument("--fresh", action="store_true", help="compute everything again instead of using finished results")
     made = parser.add_argument_group("simulated sweeps")
     made.add_argument("--cache", metavar="DIR", help="where they are kept for the next time (default: DIR/sweeps)")

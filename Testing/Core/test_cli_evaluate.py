@@ -136,6 +136,9 @@ def test_what_cannot_be_used_is_refused_and_nothing_is_written(files, tmp_path, 
         ([table, "--split", "val", *methods("identity")], "no sweep whose split is val"),
         ([sweep, "--workers", "0", *methods("identity")], "at least 1"),
         ([sweep, "--workers", "2", "--cluster", "tcp://x:1", *methods("identity")], "either --workers"),
+        ([sweep, "--cluster", "tcp://x:1", "--cluster-ca", "a", *methods("identity")], "TLS needs"),
+        ([sweep, "--cluster", "tls://x:1", "--cluster-ca", "a", *methods("identity")], "TLS needs"),
+        ([sweep, "--cluster", "tcp://127.0.0.1:x", *methods("identity")], "Whoever can reach the scheduler"),
     ):
         assert main(["evaluate", *arguments, "-o", str(out)]) == 2
         assert words in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -99,6 +100,30 @@ def test_a_cluster_of_two_workers_finds_the_same_and_is_gone_on_with(tmp_path):
         result = run_methods(methods(log), Wobbling(4), items, cluster=client)
     assert figures(result) == figures(alone)
     assert len(lines(log)) == len(set(lines(log))) == 8
+
+
+def test_a_cluster_is_reached_by_tls_with_the_right_certificate_alone(tmp_path):
+    distributed = pytest.importorskip("distributed", reason="the cluster needs Dask distributed")
+    if not shutil.which("openssl"):
+        pytest.skip("The certificates are made by openssl.")
+    for name in ("right", "wrong"):
+        key = ["-newkey", "rsa:2048", "-nodes", "-keyout", f"{name}.key", "-out", f"{name}.pem"]
+        command = ["openssl", "req", "-x509", *key, "-days", "1", "-subj", f"/CN={name}"]
+        subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    right, wrong = ((tmp_path / f"{n}.pem", tmp_path / f"{n}.pem", tmp_path / f"{n}.key") for n in ("right", "wrong"))
+    sides = {f"tls_{who}_{what}": str(file) for who in ("scheduler", "worker", "client")
+             for what, file in (("cert", right[1]), ("key", right[2]))}  # fmt: skip
+    security = distributed.Security(tls_ca_file=str(right[0]), require_encryption=True, **sides)
+    options = {"n_workers": 1, "threads_per_worker": 1, "processes": False, "dashboard_address": None}
+    with distributed.LocalCluster(protocol="tls://", security=security, **options) as cluster:
+        address = cluster.scheduler_address
+        result = run_methods(methods(), Wobbling(1), tmp_path / "items", cluster=address, tls=right)
+        assert len(result.rows) == len(methods())
+        for files in (wrong, None):
+            with pytest.raises(InputError, match="No Dask scheduler answers"):
+                run_methods(methods(), Wobbling(1), tmp_path / "items", cluster=address, tls=files)
+    with pytest.raises(InputError, match="There is no file"):
+        run_methods(methods(), Wobbling(1), tmp_path / "items", cluster=address, tls=(*right[:2], tmp_path / "none"))
 
 
 def test_a_scheduler_that_does_not_answer_is_named(tmp_path, monkeypatch):

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
     from DualTrackCore.research.datasets import Dataset
 
+Tls = tuple[str | os.PathLike, str | os.PathLike, str | os.PathLike]
+
 #: Seconds between checks for cancellation, and seconds that a scheduler may take to answer.
 _POLL_S, _CONNECT_S = 0.2, 15
 
@@ -103,7 +105,9 @@ def _measure_in_process(name: str, path: Path, items: Path) -> Outcome:
     return measure_sweep(name, _work(path), reporter, partial(save_item, items))
 
 
-def _outcomes_on_cluster(work: Work, items: Path, cluster: str | Client, reporter: Reporter) -> Iterator[Outcome]:
+def _outcomes_on_cluster(
+    work: Work, items: Path, cluster: str | Client, tls: Tls | None, reporter: Reporter
+) -> Iterator[Outcome]:
     """Yield outcomes as they finish; their items come back over the network and are saved here."""
     try:
         from distributed import KilledWorker, as_completed
@@ -111,7 +115,7 @@ def _outcomes_on_cluster(work: Work, items: Path, cluster: str | Client, reporte
         raise MissingDependencyError(
             'A cluster needs Dask, which is not installed; get it with pip install "dualtrack[cluster]".'
         ) from error
-    with _client(cluster) as client:
+    with _client(cluster, tls) as client:
         shared = client.scatter(work, broadcast=True, hash=False)
         # Not pure: Dask must not return a result of an earlier call.
         futures = client.map(measure_sweep, list(work.dataset.names), work=shared, pure=False)
@@ -133,15 +137,21 @@ def _outcomes_on_cluster(work: Work, items: Path, cluster: str | Client, reporte
 
 
 @contextlib.contextmanager
-def _client(cluster: Any) -> Iterator[Client]:
+def _client(cluster: Any, tls: Tls | None) -> Iterator[Client]:
     """Yield the caller's client, which stays open, or a new one, which is closed at the end."""
     if not isinstance(cluster, str):
         yield cluster
         return
-    from distributed import Client
+    from distributed import Client, Security
 
+    security = None
+    if tls is not None:
+        if missing := [path for path in tls if not os.path.isfile(path)]:
+            raise InputError(f"There is no file {missing[0]} for the TLS of the cluster; check the name.")
+        names = dict(zip(("tls_ca_file", "tls_client_cert", "tls_client_key"), map(os.fspath, tls), strict=True))
+        security = Security(require_encryption=True, **names)
     try:
-        client = Client(cluster, timeout=_CONNECT_S)
+        client = Client(cluster, timeout=_CONNECT_S, security=security)
     except (OSError, ValueError) as error:
         raise InputError(
             f"No Dask scheduler answers at {cluster} ({error}); start one with `dask scheduler` and give its address."
@@ -158,6 +168,7 @@ def run_methods(
     workers: int = 1,
     threads: int | None = None,
     cluster: str | Client | None = None,
+    tls: Tls | None = None,
     resume: bool = True,
     on_bad: Literal["refuse", "skip"] = "refuse",
     progress: ProgressCallback | None = None,
@@ -180,7 +191,10 @@ def run_methods(
         workers: processes on this machine; 1 computes in this one.
         threads: of torch in each process; by default the cores of the machine over `workers`.
         cluster: a Dask client or the address of its scheduler, instead of processes here; the files of the data set
-            must be there under the same names, results come back through the scheduler.
+            must be there under the same names, results come back through the scheduler. Dask sends Python objects:
+            whoever reaches the scheduler can run programs here and on its workers, so the network must be trusted, or
+            closed by TLS.
+        tls: PEM files for an address tls://...: certificate authority, own certificate, its private key.
         resume: false computes every item again.
         on_bad: "refuse" stops at a sweep that cannot be used and names it; "skip" goes on and names it in the result.
             A method that fails on a usable sweep never stops the others.
@@ -203,7 +217,7 @@ def run_methods(
     work = Work(identified, dataset, finished)
     reporter.check()
     if cluster is not None:
-        measured = _outcomes_on_cluster(work, items, cluster, reporter)
+        measured = _outcomes_on_cluster(work, items, cluster, tls, reporter)
     elif workers > 1:
         measured = _outcomes_in_processes(work, items, workers, threads, reporter)
     else:

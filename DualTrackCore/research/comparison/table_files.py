@@ -17,6 +17,8 @@ from DualTrackCore.version import __version__
 
 #: Shown with every figure on simulated sweeps.
 SIMULATED_NOTICE = "Accuracy on simulated sweeps says nothing about patients."
+#: Of evaluation.json; 1 had no list of files.
+SCHEMA_VERSION = 2
 #: Shown with every evaluation.
 NOTICE = "Research use only; not for diagnosis."
 #: Characters of a line of text, of the name of a figure, and of a method's column; most sweeps that are named.
@@ -34,14 +36,17 @@ def write_tables(comparison: Comparison, pairs: Sequence[Pair], folder: Path, ab
     Returns:
         The names of the files.
     """
+    names = ["evaluation.json", "pairs.csv", "summary.csv", "sweeps.csv", "table.md"]
     sweeps, summaries = [_flat_row(row) for row in comparison.rows], [_flat(s) for s in comparison.summaries]
     _write_csv(folder / "sweeps.csv", sweeps)
     _write_csv(folder / "summary.csv", summaries)
     _write_csv(folder / "pairs.csv", [asdict(pair) for pair in pairs], list(Pair.__dataclass_fields__))
     (folder / "table.md").write_text(markdown(comparison, about), encoding="utf-8")
     values = {
+        "schema_version": SCHEMA_VERSION,
         "dualtrack_version": __version__,
         "notice": NOTICE,
+        "files": sorted({*names, *(path.name for path in folder.iterdir())}),
         **about,
         "true_poses": comparison.truths,
         "methods": [
@@ -54,7 +59,7 @@ def write_tables(comparison: Comparison, pairs: Sequence[Pair], folder: Path, ab
         "sweeps": sweeps,
     }
     (folder / "evaluation.json").write_text(json_text(values), encoding="utf-8")
-    return ["evaluation.json", "pairs.csv", "summary.csv", "sweeps.csv", "table.md"]
+    return names
 
 
 def text_table(comparison: Comparison) -> str:
