@@ -1,17 +1,23 @@
 """A result is all old or all new, whenever the process is killed and whatever the system refuses."""
 
 import contextlib
+import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from DualTrackCore import staging
 from DualTrackCore.errors import OutputError
 from DualTrackCore.files import recorded_files, replacing, staged_folder
+from DualTrackCore.io import load_sweep, save_sweep
+from DualTrackCore.network.catalogue import installed_models
 from DualTrackCore.staging import restore_interrupted
+from DualTrackCore.sweep import Sweep
 
 OLD = {"a.txt": "old", "b.txt": "old", "picture.png": "old"}
 NEW = {"a.txt": "new", "b.txt": "new", "c.txt": "new"}
@@ -194,3 +200,32 @@ def test_a_record_names_only_files_that_results_can_have(tmp_path):
     assert recorded_files(record, ["a.txt", "c.txt"]) == {"a.txt"}
     record.write_text("[]")
     assert recorded_files(record, ["a.txt"]) == set()
+
+
+def test_readers_bring_back_what_a_killed_process_had_moved_away(tmp_path):
+    folder, half = tmp_path / "out", tmp_path / "out" / ".dualtrack-0123456789abcdef"
+    for part in ("old", "new"):
+        (half / part).mkdir(parents=True)
+    save_sweep(Sweep(np.zeros((2, 8, 8), np.uint8)), half / "old" / "sweep.h5")
+    (half / "old" / "own.pt").write_text("old")
+    (folder / "own.pt").write_text("new")
+    journal = json.dumps({"staging": half.name, "new": ["own.pt"]})
+    (folder / ".dualtrack-journal.json").write_text(journal)
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    assert len(load_sweep(folder / "sweep.h5")) == 2
+    assert [model.path.read_text() for model in installed_models(copy) if not model.ships] == ["old"]
+    with replacing(folder / "b.txt") as path:
+        path.write_text("b")
+    assert sorted(os.listdir(folder)) == ["b.txt", "own.pt", "sweep.h5"]
+
+
+def test_a_journal_leads_nowhere_but_into_its_own_folder(tmp_path):
+    outside, folder = tmp_path / "outside", tmp_path / "out"
+    (outside / "old").mkdir(parents=True)
+    (outside / "old" / "secret.txt").write_text("mine")
+    folder.mkdir()
+    (folder / ".dualtrack-link").symlink_to(outside)
+    for name in ("../outside", "..", ".dualtrack-link", 1):
+        (folder / ".dualtrack-journal.json").write_text(json.dumps({"staging": name, "new": ["../a.txt"]}))
+        restore_interrupted(folder)
+        assert contents(outside) == {"old/secret.txt": "mine"}
