@@ -54,7 +54,7 @@ def test_every_command_prints_and_writes_strict_json_with_a_version(tmp_path, ca
         assert main([*command.split(), "--json", "--quiet"]) == (2 if "none" in command else 0), capsys.readouterr().err
         require_versioned(strict(capsys.readouterr().out), command)
     written = sorted(tmp_path.rglob("*.json"))
-    assert {"report.json", "evaluation.json", "own.json"} <= {path.name for path in written}
+    assert {"report.json", "evaluation.json"} <= {path.name for path in written}
     for path in written:
         require_versioned(strict(Path(path).read_text(encoding="utf-8")), path)
 
