@@ -99,7 +99,7 @@ def _require_tls(options: Namespace, console: Console) -> None:
     given = [value is not None for value in _tls(options)]
     if any(given) and not (all(given) and (options.cluster or "").startswith("tls://")):
         raise InputError("TLS needs --cluster tls://..., --cluster-ca, --cluster-cert and --cluster-key together.")
-    if options.cluster and not all(given):
+    if options.cluster and not options.cluster.startswith("tls://"):
         console.warn(
             f"Whoever can reach the scheduler at {options.cluster} can run programs here and on its workers: use it "
             "only in a network that you trust, or with TLS (--cluster-ca, --cluster-cert, --cluster-key)."

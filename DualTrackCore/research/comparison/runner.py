@@ -152,7 +152,7 @@ def _client(cluster: Any, tls: Tls | None) -> Iterator[Client]:
         security = Security(require_encryption=True, **names)
     try:
         client = Client(cluster, timeout=_CONNECT_S, security=security)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError) as error:  # the last for tls:// without files
         raise InputError(
             f"No Dask scheduler answers at {cluster} ({error}); start one with `dask scheduler` and give its address."
         ) from error
