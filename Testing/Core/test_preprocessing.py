@@ -72,3 +72,12 @@ def test_frames_smaller_than_the_crop_get_black_borders():
     assert crop[:7].max() == 0
     assert crop[7:57].min() == 1
     assert crop[57:].max() == 0
+
+
+@pytest.mark.parametrize(("mean", "std"), [(0.0, 0.25), (0.5, 1.0), (0.5, 0.25), (0.0, 1.0)])
+def test_the_global_image_is_normalised_by_mean_and_deviation_each(mean, std):
+    frames = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (2, 40, 50), dtype=np.uint8))
+    sizes = ((40, 50), (0.2, 0.2), (0.2, 0.2), 32, 24)
+    plain = Preprocessor(*sizes).global_image(frames)
+    found = Preprocessor(*sizes, global_mean=mean, global_std=std).global_image(frames)
+    torch.testing.assert_close(found, (plain - mean) / std)
