@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from DualTrackCore.cli.console import Console, columns
 from DualTrackCore.errors import CheckpointError
 from DualTrackCore.network import catalogue, installation
 from DualTrackCore.network.catalogue import DEFAULT_MODEL, InstalledModel, ModelEntry
+
+if TYPE_CHECKING:
+    from DualTrackCore.network import Model
 
 
 def list_models(options: Namespace, console: Console) -> None:
@@ -78,39 +83,59 @@ def fetch(options: Namespace, console: Console) -> None:
     console.say(f"{entry.card.title}: {entry.size_text} from {entry.url}")
     console.say(f"Licence of the weights: {entry.card.licence} ({entry.card.licence_url}); non-commercial use only.")
     consent = options.yes or console.confirm("Do you agree to this licence and want to download the file?")
-    path = installation.fetch(entry, consent=consent, check=partial(_load_as, entry.name), progress=console.progress)
-    _say_installed(entry.name, path, console)
+    loaded: list[Model] = []
+    check = partial(_load_as, entry.name, loaded)
+    path = installation.fetch(entry, consent=consent, check=check, progress=console.progress)
+    _say_installed(entry.name, path, loaded, console)
 
 
 def verify(options: Namespace, console: Console) -> None:
     """Compare an installed model with its checksum, and load it."""
     model = installation.verify(options.name)
-    _load_as(options.name, model.path)
+    loaded: list[Model] = []
+    _load_as(options.name, loaded, model.path)
     console.say(f"{model.name} is undamaged and loads: {model.path} (SHA-256 {model.sha256}).")
     if (entry := catalogue.published_models().get(model.name)) is not None:
         console.say(installation.checksum_sentence(entry, model))
-    digests = {"sha256": model.sha256, "original_sha256": model.original_sha256}
-    console.result({"name": model.name, "path": str(model.path), **digests, "intact": True})
+    found = {"name": model.name, "path": str(model.path), "sha256": model.sha256, "intact": True}
+    found["original_sha256"] = model.original_sha256
+    console.result({**found, **_input_on_sample(loaded, console)})
 
 
 def import_model(options: Namespace, console: Console) -> None:
     """Install a local weights file."""
-    path = installation.import_file(options.name, options.file, check=partial(_load_as, options.name))
-    _say_installed(options.name, path, console)
+    loaded: list[Model] = []
+    path = installation.import_file(options.name, options.file, check=partial(_load_as, options.name, loaded))
+    _say_installed(options.name, path, loaded, console)
 
 
-def _say_installed(name: str, path: Path, console: Console) -> None:
+def _say_installed(name: str, path: Path, loaded: Sequence[Model], console: Console) -> None:
     console.say(f"Installed {name} as {path}.")
     model = next(m for m in catalogue.installed_models() if m.name == name)
     if (entry := catalogue.published_models().get(name)) is not None:
         console.say(installation.checksum_sentence(entry, model))
     elif model.original_sha256 is not None:
         console.say(f"It was made of a PyTorch file with the SHA-256 {model.original_sha256}.")
-    console.result({"name": name, "path": str(path), "original_sha256": model.original_sha256})
+    found = {"name": name, "path": str(path), "original_sha256": model.original_sha256}
+    console.result({**found, **_input_on_sample(loaded, console)})
 
 
-def _load_as(name: str, path: Path) -> None:
-    """Check that a file loads as the model of that name."""
+def _load_as(name: str, loaded: list[Model], path: Path) -> None:
+    """Check that a file loads as the model of that name, and keep it."""
     from DualTrackCore.network.model import load_model
 
-    load_model(path, fallback=catalogue.published_card(name))
+    loaded.append(load_model(path, fallback=catalogue.published_card(name)))
+
+
+def _input_on_sample(loaded: Sequence[Model], console: Console) -> dict[str, Any]:
+    """Say what the weights tell, beside the sample sweep, of how whole frames go in; the same for the JSON result."""
+    from DualTrackCore.sample import sample_sweep
+    from DualTrackCore.tracking.preprocessing import examined
+
+    if not loaded:  # the model was installed already
+        return {}
+    check = examined(loaded[0], sample_sweep()).check
+    console.say(f"On the sample sweep: {check.sentence()}")
+    if (contradiction := check.contradiction()) is not None:
+        console.warn(contradiction)
+    return {"input": check.as_dict()}

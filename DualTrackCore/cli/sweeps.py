@@ -159,6 +159,8 @@ def _run_into(output: str, sweep: str, settings: RunSettings, console: Console) 
 def _summary(report: RunReport, target: Path) -> str:
     trajectory = report.trajectory
     rows = [("trajectory", f"{trajectory['path_length_mm']:.1f} mm path over {plural(trajectory['poses'], 'frame')}")]
+    if (found := trajectory["source"].get("model_input")) and found["said_by"] != "card":
+        rows.append(("input", found["sentence"]))
     if views := trajectory["source"].get("test_time_augmentation"):
         left_out = trajectory["source"]["views_left_out"]
         rows.append(("augmentation", f"mean of the sweep {', '.join(view for view in views if view not in left_out)}"))

@@ -46,7 +46,8 @@ class ModelCard:
         spacing_mm: pixel spacing (columns, rows) that the millimetres are tied to.
         frame_size: (rows, columns) of the training frames at that spacing.
         frame_rate_hz: frame rate of the training sweeps, or None.
-        global_mean, global_std: the global image is normalised as (grey / 255 - mean) / std.
+        global_mean, global_std: the global image is normalised as (grey / 255 - mean) / std. Both None where nobody
+            states it; the weights themselves tell it then (:mod:`~DualTrackCore.network.statistics`).
         training_data: one sentence.
         licence, licence_url: of the weights.
         expected_error: one sentence, with the metric and the data it was measured on.
@@ -64,8 +65,8 @@ class ModelCard:
     spacing_mm: tuple[float, float] = setting(PUBLISHED_SPACING_MM, above=0)
     frame_size: tuple[int, int] = setting((480, 640), at_least=1)
     frame_rate_hz: float | None = setting(20.0, above=0)
-    global_mean: float = 0.0
-    global_std: float = setting(1.0, above=0)
+    global_mean: float | None = None
+    global_std: float | None = setting(None, above=0)
     training_data: str = "unknown"
     licence: str = "unknown"
     licence_url: str = ""
@@ -82,6 +83,12 @@ class ModelCard:
     def __reduce__(self) -> tuple[object, tuple]:
         # A mapping proxy cannot be pickled, and networks go to worker processes with their card.
         return partial(ModelCard, **self.as_dict()), ()
+
+    @property
+    def normalisation(self) -> tuple[float, float] | None:
+        """(mean, std) of the global image where the card states it; one that it lacks is 0 or 1."""
+        mean, std = self.global_mean, self.global_std
+        return None if mean is None and std is None else (0.0 if mean is None else mean, 1.0 if std is None else std)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, as written to JSON."""
@@ -246,8 +253,6 @@ def published_models() -> dict[str, ModelEntry]:
         name="dualtrack-tusrec2024",
         title="DualTrack, TUS-REC 2024",
         version="2024",
-        global_mean=0.5,
-        global_std=0.25,
         training_data="TUS-REC 2024: healthy forearms, one linear probe, 250 to 710 frames a sweep at 20 frames/s.",
         expected_error="4.9 mm five-point global error on the TUS-REC 2024 validation sweeps, as published.",
         **_NON_COMMERCIAL,

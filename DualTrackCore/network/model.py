@@ -37,6 +37,7 @@ from DualTrackCore.network.catalogue import (
     read_card_inside,
 )
 from DualTrackCore.network.dualtrack import UNUSED_HEADS, DualTrack
+from DualTrackCore.network.statistics import PLAIN, InputCheck, Normalisation, told_by_weights
 
 #: Longest position table that weights are extended to: almost an hour at 20 frames a second.
 MAX_POSITIONS = 1 << 16
@@ -55,14 +56,23 @@ class Model:
         network: on the CPU until tracking moves it.
         card: what the weights expect.
         sha256: of the weights file; None for a network made in memory.
+        check: what the weights tell on a sweep; None before they were asked.
     """
 
     network: DualTrack
     card: ModelCard
     sha256: str | None = None
+    check: InputCheck | None = None
 
     def __post_init__(self) -> None:
         self.network.eval()
+
+    @property
+    def normalisation(self) -> Normalisation:
+        """(mean, std) of whole frames: as checked on a sweep, else the card's, else what the weights tell."""
+        if self.check is not None:
+            return self.check.used
+        return self.card.normalisation or told_by_weights(self.network) or PLAIN
 
     def provenance(self) -> dict[str, Any]:
         """Plain values for a report."""
@@ -76,6 +86,7 @@ class Model:
             "model_expected_error": self.card.expected_error,
             "model_licence": self.card.licence,
             "weights_sha256": self.sha256,
+            "model_input": None if self.check is None else self.check.as_dict(),
         }
 
 

@@ -1,8 +1,9 @@
 """Sweep in, trajectory out: the network run in bounded memory.
 
-Frames are read once, in chunks. Each chunk goes through the local trunk as a stream (nothing recomputed, nothing kept
-but compact features) and, where it holds frames that the global encoder sees, through the global backbone. Attention
-then runs over the features of the whole sweep; sweeps longer than the position table are taken in overlapping windows.
+Frames are read once, in chunks, but for 16 at most that are compared with the training images first. Each chunk goes
+through the local trunk as a stream (nothing recomputed, nothing kept but compact features) and, where it holds frames
+that the global encoder sees, through the global backbone. Attention then runs over the features of the whole sweep;
+sweeps longer than the position table are taken in overlapping windows.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from DualTrackCore.tracking.device import (
     on_device,
     release_memory,
 )
-from DualTrackCore.tracking.preprocessing import Preprocessor, is_guess, scope_warnings
+from DualTrackCore.tracking.preprocessing import Preprocessor, examined, is_guess, scope_warnings
 from DualTrackCore.trajectory import Trajectory, matrices_from_parameters, parameters_from_matrices
 from DualTrackCore.version import __version__
 
@@ -148,6 +149,7 @@ def motions_of_views(
         from DualTrackCore.tracking.test_time_augmentation import augmentations
 
         others = augmentations(count)
+    model = examined(model, sweep)  # once, for all views
     head = partial(poses_in_windows, model.network)
     options["global_frames"] = model.network.global_frames(len(sweep))
     own, provenance = run_network(sweep, model, head, reporter=reporter, **options)
@@ -189,6 +191,7 @@ def run_network(
     sweep.require_images()
     if len(sweep) < 2:
         raise InputError("The sweep has one frame; a trajectory needs at least two.")
+    model = examined(model, sweep)
     measure = partial(_precision_change, sweep, model, device, chunk_frames, reporter)
     run = prepare(sweep, model, device, precision, global_frames, measure if len(sweep) > CHECKED_FRAMES else None)
     run = replace(run, local=local)

@@ -28,6 +28,7 @@ from DualTrackCore.tracking.engine import (
     prepare,
     provenance_of,
 )
+from DualTrackCore.tracking.preprocessing import MOST_FRAMES, examined_on
 from DualTrackCore.tracking.provisional import ProvisionalPath
 from DualTrackCore.trajectory import Trajectory
 
@@ -124,6 +125,8 @@ class LiveTracker:
         self._pooled: list[Tensor] = []
         self._waiting = np.empty((0, *self._template.frame_size), np.uint8)  # fewer than a chunk, and the frame after
         self._pushed = self._submitted = self._done = 0
+        self._looked_at: list[np.ndarray] = []  # every so many frames, as offline; 16 at most
+        self._look_every = network.global_every
         self._closed = False
         self._placed = contextlib.ExitStack()  # holds the network on the device
         self._jobs: deque[Future] = deque()
@@ -209,10 +212,12 @@ class LiveTracker:
             parameters = self._thread.submit(self._guarded, self._motions).result()
         finally:
             self.close()
-        messages = self._run.warnings(sweep)
+        model = examined_on(self._run.model, sweep, np.stack(self._looked_at), tracked=True)
+        run = replace(self._run, model=model)
+        messages = run.warnings(sweep)
         for message in messages:
             warnings.warn(message, TrackingWarning, stacklevel=2)
-        return Trajectory.from_parameters(parameters, provenance_of(self._run, self._chunk, sweep, messages))
+        return Trajectory.from_parameters(parameters, provenance_of(run, self._chunk, sweep, messages))
 
     def close(self) -> None:
         """Stop without a result; waits for the chunk that is being computed. Does nothing the second time."""
@@ -252,6 +257,9 @@ class LiveTracker:
     def _submit(self, frames: np.ndarray, last: bool) -> None:
         start = self._submitted
         self._submitted += len(frames)
+        self._looked_at += [frame.copy() for frame in frames[-start % self._look_every :: self._look_every]]
+        while len(self._looked_at) > MOST_FRAMES:
+            self._looked_at, self._look_every = self._looked_at[::2], 2 * self._look_every
         self._jobs.append(self._thread.submit(self._guarded, self._take, frames.copy(), start, last))
         self._settle(self._max_lag_frames)
 

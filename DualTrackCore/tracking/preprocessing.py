@@ -8,6 +8,7 @@ the model's first, about the image centre, so that a pixel means the same millim
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from DualTrackCore.network.model import Model
+from DualTrackCore.network.statistics import PLAIN, Normalisation, check_input, has_statistics
 from DualTrackCore.sweep import Sweep
 
 #: Spacings that agree to this fraction count as equal: over 640 columns the difference is below a pixel.
@@ -85,8 +87,10 @@ class Preprocessor:
         self._margins = [crop_margins(size, crop_size) for size in frame_size]
 
     @classmethod
-    def for_model(cls, model: Model, sweep: Sweep) -> Preprocessor:
-        """The preprocessing of a sweep for a model; a network without a global encoder gets no global images.
+    def for_model(cls, model: Model, sweep: Sweep, normalisation: Normalisation | None = None) -> Preprocessor:
+        """The preprocessing of a sweep for a model, or with another normalisation than the model's.
+
+        A network without a global encoder gets no global images.
 
         Raises:
             InputError: the spacing of the sweep is unknown.
@@ -98,8 +102,7 @@ class Preprocessor:
             card.spacing_mm,
             network.crop_size,
             getattr(network, "global_size", 1),
-            card.global_mean,
-            card.global_std,
+            *(normalisation or model.normalisation),
         )
 
     @property
@@ -183,6 +186,8 @@ def scope_warnings(sweep: Sweep, model: Model, preprocessor: Preprocessor) -> li
             f"The model {card.name} has only ever seen simulated sweeps; on this sweep its motion is a guess. Fetch "
             "published weights: dualtrack models fetch dualtrack-tusrec2024."
         )
+    if card.trained and model.check is not None:
+        messages += model.check.warnings()
     if frames > network.positions:
         messages.append(
             f"The sweep has {frames} frames, more than the {network.positions} that the model takes at a time: it was "
@@ -213,3 +218,49 @@ def scope_warnings(sweep: Sweep, model: Model, preprocessor: Preprocessor) -> li
 
 def _millimetres(size: tuple[int, int], spacing_mm: tuple[float, float]) -> str:
     return " x ".join(f"{pixels * spacing:.0f}" for pixels, spacing in zip(size, spacing_mm, strict=True))
+
+
+#: Most frames that are looked at.
+MOST_FRAMES = 16
+
+
+def examined(model: Model, sweep: Sweep) -> Model:
+    """The model with its :attr:`~DualTrackCore.network.model.Model.check` on a sweep; one that has it as it is.
+
+    Looks at no more than 16 of the frames that the global encoder sees, evenly over the sweep, and at none where the
+    weights have no statistics to compare them with.
+
+    Raises:
+        InputError: no images, or unknown spacing.
+    """
+    if model.check is not None:
+        return model
+    if not has_statistics(model.network):
+        return replace(model, check=check_input(model.network, None, None, model.card.normalisation))
+    sweep.require_images()
+    chosen = [i for i in frames_to_look_at(len(sweep), model.network.global_every) if sweep.frame_valid[i]]
+    if not chosen:
+        return model
+    return examined_on(model, sweep, np.concatenate([sweep.window(i, i + 1) for i in chosen]))
+
+
+def examined_on(model: Model, sweep: Sweep, frames: np.ndarray, tracked: bool = False) -> Model:
+    """:func:`examined` on frames [k, H, W] uint8.
+
+    Args:
+        model: without a check.
+        sweep: tells the spacing.
+        frames: of that sweep.
+        tracked: whether they have been tracked already, so that they cannot decide any more.
+    """
+    images = torch.from_numpy(np.ascontiguousarray(frames))
+    prepared = Preprocessor.for_model(model, sweep, PLAIN)
+    whole, crops = prepared.global_image(images), prepared.local(images)
+    return replace(model, check=check_input(model.network, whole, crops, model.card.normalisation, tracked))
+
+
+def frames_to_look_at(frames: int, every: int) -> range:
+    """Every `every`-th frame of a sweep, or every second, fourth, ... of them, so that 16 at most are left."""
+    while -(-frames // every) > MOST_FRAMES:
+        every *= 2
+    return range(0, frames, every)

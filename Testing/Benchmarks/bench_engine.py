@@ -45,8 +45,7 @@ def as_specified(sweep, model) -> np.ndarray:
         card.spacing_mm,
         network.crop_size,
         network.global_size,
-        card.global_mean,
-        card.global_std,
+        *model.normalisation,
     )
     frames = torch.from_numpy(np.array(sweep.window(0, len(sweep))))
     with torch.inference_mode():

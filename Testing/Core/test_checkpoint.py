@@ -3,6 +3,7 @@
 import os
 import pickle
 import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -60,17 +61,14 @@ def test_a_card_beside_the_weights_is_read(tmp_path, model, state):
     assert (card.name, card.global_mean) == ("beside", 0.5)
 
 
-def test_weights_without_a_card_get_the_published_geometry_and_no_normalisation(tmp_path, state):
+def test_weights_without_a_card_get_the_published_geometry_and_tell_their_normalisation_themselves(tmp_path, state):
     torch.save(state, tmp_path / "mine.pt")
     with pytest.raises(CheckpointError, match="not a checkpoint of this network"):
         load_model(tmp_path / "mine.pt")  # the tiny shapes are not the published ones
     card = ModelCard()
-    assert (card.spacing_mm, card.frame_size, card.global_mean, card.global_std) == (
-        (0.22938919, 0.22097969),
-        (480, 640),
-        0.0,
-        1.0,
-    )
+    assert (card.spacing_mm, card.frame_size) == ((0.22938919, 0.22097969), (480, 640))
+    assert (card.global_mean, card.global_std, card.normalisation) == (None, None, None)
+    assert replace(card, global_mean=0.5).normalisation == (0.5, 1.0)
 
 
 def test_the_number_of_positions_is_read_off_the_tensors(tmp_path):

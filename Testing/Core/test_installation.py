@@ -96,8 +96,8 @@ def test_the_catalogue_shows_address_licence_and_size_of_both_published_models()
         assert entry.card.name == entry.name
     assert first.size_text == "about 408 MB"
     assert second.size_text == "size unknown"
-    assert (first.card.global_mean, first.card.global_std) == (0.5, 0.25)
-    assert (second.card.global_mean, second.card.global_std) == (0.0, 1.0)
+    for card in (first.card, second.card):  # nobody has measured these on the published files
+        assert (card.global_mean, card.global_std, card.bf16_error) == (None, None, None)
 
 
 def test_models_are_listed_where_no_package_is_installed(tmp_path):

@@ -17,6 +17,7 @@ from DualTrackCore.network.catalogue import read_card_inside, shipped_folder
 from DualTrackCore.network.dualtrack import UNUSED_HEADS
 from DualTrackCore.network.lora import add_lora
 from DualTrackCore.network.model import load_weights, positions_of, read_weights, resize_positions
+from DualTrackCore.network.statistics import PLAIN
 from DualTrackCore.research.baselines import MotionNetwork, build_baseline
 from DualTrackCore.research.training.recipe import Initial, Recipe
 from DualTrackCore.sweep import Sweep
@@ -29,7 +30,7 @@ _WAVE_HEIGHT = 0.3
 
 
 def recipe_card(recipe: Recipe) -> ModelCard:
-    """The model card that a recipe describes.
+    """The model card that a recipe describes; training without a stated normalisation uses none, and the card says so.
 
     Raises:
         InputError: a field that a card does not have.
@@ -37,7 +38,9 @@ def recipe_card(recipe: Recipe) -> ModelCard:
     known = {f.name for f in dataclasses.fields(ModelCard)} - {"architecture"}
     if unknown := sorted(set(recipe.card) - known):
         raise InputError(f"card in the recipe has unknown fields: {', '.join(unknown)}; known are {', '.join(known)}.")
-    return ModelCard(**recipe.card, architecture=recipe.model)
+    card = ModelCard(**recipe.card, architecture=recipe.model)
+    mean, std = card.normalisation or PLAIN
+    return dataclasses.replace(card, global_mean=mean, global_std=std)
 
 
 def trained_card(recipe: Recipe, runs: Path, sweeps: Sequence[Sweep]) -> ModelCard:
@@ -121,13 +124,13 @@ def initial_network(recipe: Recipe, runs: Path, say: Callable[[str], None] | Non
 
 
 def _load_backbone(recipe: Recipe, network: DualTrack, say: Callable[[str], None] | None) -> None:
-    path, card = Path(recipe.backbone.weights), recipe.card
+    path = Path(recipe.backbone.weights)
     if not path.is_file():
         raise InputError(
             f"backbone.weights in the recipe names {path}, and there is no such file; nothing is downloaded here: "
             "fetch the checkpoint from its project and name the file (--set backbone.weights=FILE)."
         )
-    grey = (float(card.get("global_mean", 0.0)), float(card.get("global_std", 1.0)))
+    grey = recipe_card(recipe).normalisation
     pixels = {"imagenet": IMAGENET_PIXELS, "unit": UNIT_PIXELS}[recipe.backbone.pixels]
     loaded = load_backbone_weights(network.global_encoder.backbone[0], path, pixels=pixels, grey=grey)
     for sentence in loaded.sentences() if say else ():

@@ -18,6 +18,7 @@ from DualTrackCore.evaluation.definitions import five_points_mm
 from DualTrackCore.network import DualTrack
 from DualTrackCore.network.catalogue import ModelCard
 from DualTrackCore.network.dualtrack import LocalEncoder
+from DualTrackCore.network.statistics import PLAIN
 from DualTrackCore.research.baselines import MotionNetwork
 from DualTrackCore.research.training.recipe import WINDOW_STAGES, Recipe
 from DualTrackCore.research.training.sweeps import SweepSet
@@ -71,7 +72,7 @@ class SweepImages:
     def __init__(self, sweep: Sweep, card: ModelCard, crop_size: int, global_size: int) -> None:
         self._frames, spacing = sweep.frames, sweep.require_spacing()
         self._prepared = Preprocessor(
-            sweep.frame_size, spacing, card.spacing_mm, crop_size, global_size, card.global_mean, card.global_std
+            sweep.frame_size, spacing, card.spacing_mm, crop_size, global_size, *(card.normalisation or PLAIN)
         )
 
     def drawn_shift(self, random: np.random.Generator) -> tuple[int, int]:
