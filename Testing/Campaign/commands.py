@@ -48,13 +48,13 @@ class Command:
 _RUN = "run {inputs}/a.igs.mha --model {inputs}/tiny.safetensors --device cpu --quiet -o {place}/out"
 _SEVERAL = _RUN.replace("run ", "run {inputs}/b.igs.mha ", 1) + " --no-pictures"
 _TRACK = "track {inputs}/a.igs.mha --model {inputs}/tiny.safetensors --device cpu --quiet -o {place}/"
-_RECONSTRUCT = "reconstruct {inputs}/a.igs.mha --quiet --no-pictures -o {place}/out"
+_RECONSTRUCT = "reconstruct {inputs}/a.igs.mha --quiet -o {place}/out"
 _SIMULATE = "simulate --frames 4 --size 48,40 --quiet -o {place}/sweep.igs.mha --seed"
 _EVALUATE = "evaluate {inputs}/a.h5 {inputs}/b.h5 --calibrate {inputs}/a.h5 --quiet -o {place}/out --method identity"
 _MODELS = ("models/own.*",)
 
 COMMANDS = (
-    Command("reconstruct", f"{_RECONSTRUCT} --voxel 3", f"{_RECONSTRUCT} --voxel 2", "out", True),
+    Command("reconstruct", f"{_RECONSTRUCT} --voxel 3", f"{_RECONSTRUCT} --voxel 2 --no-pictures", "out", True),
     Command("models import", "models import own {inputs}/other.safetensors",
             "models import own {inputs}/tiny.safetensors", "models/own.safetensors", units=_MODELS),
     Command("models import, other suffix", "models import own {inputs}/carded.pt",

@@ -30,7 +30,7 @@ def _read_sweep(path: Path, calibration: Path | None = None) -> None:
 
     sweep = load_sweep(path, calibration=calibration)
     _info_rows(sweep)
-    Console(json_output=True).result(sweep_facts(sweep))
+    Console(json_output=True, quiet=True).result(sweep_facts(sweep))
     for _ in sweep.windows(16):
         pass
 

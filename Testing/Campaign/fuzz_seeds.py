@@ -11,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+_HOSTILE = "hostile"
+
 
 @dataclass(frozen=True)
 class Seed:
@@ -23,6 +25,7 @@ class Seed:
         changed: the name of the file that is changed.
         entry: what the reader gets: a name, or "" for the folder.
         text: whether the whole file is text; else its first kilobytes may be.
+        may_be_refused: whether a sentence that it is not supported is right, too.
     """
 
     format: str
@@ -31,6 +34,12 @@ class Seed:
     changed: str
     entry: str
     text: bool = False
+    may_be_refused: bool = False
+
+    @property
+    def is_hostile(self) -> bool:
+        """Whether it is no valid file but one that is known to be hard."""
+        return self.format.startswith(_HOSTILE)
 
 
 def _one(format_: str, reader: str, name: str, content: bytes, text: bool = False) -> Seed:
@@ -48,7 +57,7 @@ def hostile_seeds(folder: Path | None) -> list[Seed]:
     """Files that are known to be hard."""
     if folder is None or not folder.is_dir():
         return []
-    return [_one(f"hostile {path.name}", "sweep", path.name, path.read_bytes()) for path in sorted(folder.iterdir())]
+    return [_one(f"{_HOSTILE} {path.name}", "sweep", path.name, path.read_bytes()) for path in sorted(folder.iterdir())]
 
 
 def _tracked_fields(text: Callable, poses: list) -> list[tuple[str, str]]:
@@ -106,7 +115,6 @@ def _hdf5s(folder: Path) -> Iterator[Seed]:
     files = {name: (folder / "t" / name).read_bytes() for name in ("scan.h5", "calib_matrix.csv")}
     for changed in files:
         yield Seed(f"TUS-REC {changed}", "TUS-REC", files, changed, "scan.h5", changed.endswith("csv"))
-    yield _one("calibration csv", "calibration", "calib_matrix.csv", files["calib_matrix.csv"], True)
 
 
 def _dicoms(folder: Path) -> Iterator[Seed]:
@@ -121,7 +129,8 @@ def _dicoms(folder: Path) -> Iterator[Seed]:
     }
     for name, (pixels, options) in made.items():
         path = make(folder / f"{name}.dcm", pixels, **options)
-        yield _one(f"dicom {name}", "sweep", path.name, path.read_bytes())
+        files = {path.name: path.read_bytes()}
+        yield Seed(f"dicom {name}", "sweep", files, path.name, path.name, may_be_refused=name == "deflated")
 
 
 def _videos(folder: Path) -> Iterator[Seed]:
