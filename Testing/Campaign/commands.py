@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from results import OWN_FILE, References, replace_tree, snapshot
+from results import OWN_FILE, TEMPORARY, References, replace_tree, snapshot
 from steps import Ending, in_child
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -98,7 +98,7 @@ class Workshop:
         for folder in (self.inputs, self.place):
             folder.mkdir(parents=True, exist_ok=True)
         os.environ["DUALTRACK_MODELS"] = str(self.place / "models")
-        os.environ["TMPDIR"] = str(self.place / "temporary")
+        os.environ["TMPDIR"] = str(self.place / TEMPORARY)
         _make_inputs(self.inputs)
         self._warm()
 
@@ -129,7 +129,7 @@ class Workshop:
     def reset(self, source: Path | None) -> None:
         """Put the place back to a state that was kept, or make it empty."""
         replace_tree(source, self.place)
-        (self.place / "temporary").mkdir(exist_ok=True)
+        (self.place / TEMPORARY).mkdir(exist_ok=True)
 
     def references(self, command: Command) -> References:
         """Make the earlier and the newer result of a command, undisturbed.

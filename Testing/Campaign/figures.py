@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import tempfile
 import time
@@ -64,6 +65,9 @@ def campaign(work: Callable[[Workshop, Command, Figures, float, str], float], te
     parser = options(text)
     parser.add_argument("--command", metavar="NAME", action="append", help="only these commands; repeat for several")
     given = parser.parse_args()
+    if not hasattr(os, "fork"):
+        print("Windows has no fork, by which the trials are made; nothing was tried.", file=sys.stderr)
+        return 0
     one_thread()
     commands = chosen_commands(given.command)
     started = time.monotonic()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from commands import Command, Workshop
 from figures import Figures
-from results import References, replace_tree, snapshot
+from results import TEMPORARY, References, replace_tree, snapshot
 
 #: Bytes that are free on the tiny disk beyond the earlier result, as parts of what the new one needs.
 _FREE = (0.0, 0.4, 0.9)
@@ -90,7 +90,7 @@ def _full(
             return
         try:
             replace_tree(kept, workshop.place)
-            (workshop.place / "temporary").mkdir(exist_ok=True)
+            (workshop.place / TEMPORARY).mkdir(exist_ok=True)
             ending = workshop.run(command.new)
             judge(ending, workshop, command, references, f"full disk, {part:.0%} of the new result free", figures)
         finally:

@@ -135,6 +135,8 @@ class References:
         return [path for path in self._foreign() if now.get(path) != self.old[path]]
 
 
+#: The system's folder for temporary files, in the place.
+TEMPORARY = "temporary"
 #: A file of the user in each folder of results; it must stay.
 OWN_FILE = "my notes.txt"
 

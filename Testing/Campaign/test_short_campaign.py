@@ -32,6 +32,7 @@ def campaign(script: str, folder: Path, *options: str) -> tuple[dict, str]:
 
 
 def commands(names: tuple[str, ...]) -> list[str]:
+    """Options that choose these commands."""
     return [word for name in names for word in ("--command", name)]
 
 
@@ -65,6 +66,7 @@ def test_the_same_seed_makes_the_same_faulty_file():
 
 
 def written(folder: Path, **texts: str) -> dict[str, str]:
+    """What a folder holds with these texts; in names, "__" stands for a slash and "_" for a dot."""
     for name, text in texts.items():
         path = folder / name.replace("__", "/").replace("_", ".")
         path.parent.mkdir(exist_ok=True)

@@ -13,7 +13,6 @@ import errno
 import os
 import random
 import re
-import resource
 import signal
 import sys
 import time
@@ -127,6 +126,8 @@ def judge_words(ending: Ending, said: str, figures: Figures) -> None:
 
 def limited(size: int) -> None:
     """Let no file of this process grow beyond a size; a write then fails instead of ending it."""
+    import resource  # which Windows has not
+
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
 
