@@ -8,7 +8,7 @@ WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --cov=DualTrackCore
 
 .DEFAULT_GOAL := test
-.PHONY: demo sample test test-all test-isa resolve bench lint clean
+.PHONY: demo sample test test-all test-isa campaign resolve bench lint clean
 
 demo: $(STAMP)
 	$(BIN)/dualtrack demo -o demo
@@ -44,6 +44,14 @@ else
 	@echo "Instruction sets differ on x86-64 alone; on this processor make test is enough."
 endif
 
+# Faulty files, kills and failing writes, MINUTES each; a short pass of them is among the tests.
+MINUTES ?= 20
+
+campaign: $(STAMP)
+	$(BIN)/python Testing/Campaign/fuzz_readers.py --minutes $(MINUTES) --json fuzz_readers.json
+	$(BIN)/python Testing/Campaign/kill_runs.py --minutes $(MINUTES) --json kill_runs.json
+	$(BIN)/python Testing/Campaign/write_faults.py --minutes $(MINUTES) --json write_faults.json
+
 # Some of the benchmarks: make bench BENCH=Testing/Benchmarks/bench_engine.py
 BENCH ?= Testing/Benchmarks
 
@@ -61,6 +69,7 @@ lint: $(STAMP)
 
 clean:
 	rm -rf .venv build dist demo out *.egg-info htmlcov .coverage bench.json
+	rm -rf fuzz_readers.* kill_runs.json write_faults.json
 	rm -rf .pytest_cache .ruff_cache .import_linter_cache .hypothesis .benchmarks .numba_cache
 	find DualTrackCore DualTrackSlicer Testing -name __pycache__ -type d -prune -exec rm -rf {} +
 

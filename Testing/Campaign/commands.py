@@ -204,7 +204,7 @@ def _make_inputs(folder: Path) -> None:
 
     from DualTrackCore.io import save_sweep
     from DualTrackCore.network import save_model
-    from DualTrackCore.network.catalogue import write_card_beside
+    from DualTrackCore.network.catalogue import card_path
 
     torch.set_num_threads(1)
     for seed, name in enumerate("ab"):
@@ -213,7 +213,7 @@ def _make_inputs(folder: Path) -> None:
     model = tiny_model()
     save_model(model.network, model.card, folder / "tiny.safetensors")
     torch.save(model.network.state_dict(), folder / "carded.pt")
-    write_card_beside(model.card, folder / "carded.pt")
+    card_path(folder / "carded.pt").write_text(model.card.to_json() + "\n", encoding="utf-8")
     with torch.no_grad():
         for parameter in model.network.parameters():
             parameter.mul_(1.01)
