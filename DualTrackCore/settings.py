@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
+import reprlib
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -16,6 +17,8 @@ from typing import Any, Literal
 from DualTrackCore.errors import InputError
 
 _KEY = "setting"
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 80
 _NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 
 
@@ -105,7 +108,7 @@ def build(kind: type, values: object, where: str, key: str = "") -> Any:
         InputError: an unknown or missing key, or a value that does not fit; one sentence with key and file.
     """
     if not isinstance(values, Mapping):
-        raise InputError(f"{_place(where, key)} is {values!r}; expected a mapping of keys to values.")
+        raise InputError(f"{_place(where, key)} is {short_text(values)}; expected a mapping of keys to values.")
     fields = {field.name: field for field in dataclasses.fields(kind)}
     for name in values:
         if name not in fields:
@@ -133,7 +136,7 @@ def fitted(field: dataclasses.Field, hint: Any, value: object, where: str, key: 
     try:
         return _fit_any(hint, facts, value, where, key)
     except _Misfit:
-        raise InputError(f"{_place(where, key)} is {value!r}; expected {expected(hint, facts)}.") from None
+        raise InputError(f"{_place(where, key)} is {short_text(value)}; expected {expected(hint, facts)}.") from None
 
 
 def value_of_text(field: dataclasses.Field, hint: Any, text: str) -> Any:
@@ -145,7 +148,7 @@ def value_of_text(field: dataclasses.Field, hint: Any, text: str) -> Any:
     for value in (text, *_numbers(text)):
         with contextlib.suppress(_Misfit):
             return _fit_any(hint, setting_of(field), value, "", "")
-    raise InputError(f"{text!r} is not {expected(hint, setting_of(field))}.")
+    raise InputError(f"{short_text(text)} is not {expected(hint, setting_of(field))}.")
 
 
 def _numbers(text: str) -> list[Any]:
@@ -241,3 +244,8 @@ def _place(where: str, key: str) -> str:
 
 def _join(key: str, name: object) -> str:
     return f"{key}.{name}" if key else str(name)
+
+
+def short_text(value: object) -> str:
+    """What a value looks like in Python, for a message: long texts and collections cut in the middle."""
+    return _SHORT.repr(value)

@@ -66,3 +66,13 @@ def test_values_that_fit_are_converted_to_the_type_of_the_field():
 def test_the_constructor_checks_as_well():
     with pytest.raises(InputError, match="The setting count is 0; expected a whole number from 1 to 9"):
         Outer(count=0)
+
+
+def test_a_message_cuts_a_long_value_in_the_middle():
+    @dataclass(frozen=True)
+    class Chosen:
+        kind: Literal["near", "far"] = "near"
+
+    with pytest.raises(InputError) as caught:
+        build(Chosen, {"kind": "near" + "9" * 1000}, "settings.yaml")
+    assert "near99" in str(caught.value) and len(str(caught.value)) < 200

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import yaml
 
 from DualTrackCore.errors import InputError
-from DualTrackCore.settings import build, check_settings, setting
+from DualTrackCore.settings import build, check_settings, setting, short_text
 
 Stage = Literal["local1", "local2", "local3", "global", "fusion", "finetune1", "finetune2", "baseline"]
 #: Stages that see windows of consecutive frames; `global` sees frames drawn at random, the others whole sweeps.
@@ -336,7 +336,7 @@ def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any
 def _apply(values: dict[str, Any], change: str) -> None:
     key, equals, text = change.partition("=")
     if not equals or not key.strip():
-        raise InputError(f"The change {change!r} is not of the form key=value.")
+        raise InputError(f"The change {short_text(change)} is not of the form key=value.")
     *outer, last = key.strip().split(".")
     place = values
     for name in outer:
@@ -346,4 +346,4 @@ def _apply(values: dict[str, Any], change: str) -> None:
     try:
         place[last] = yaml.safe_load(text)
     except yaml.YAMLError:
-        raise InputError(f"The value in {change!r} is not YAML.") from None
+        raise InputError(f"The value in {short_text(change)} is not YAML.") from None
