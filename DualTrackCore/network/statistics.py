@@ -37,7 +37,8 @@ class InputCheck:
         said_by: "card"; "clip", whose statistics are those of the training with it; "weights", by the sign of their
             means alone; "nobody", where none of these knows.
         whole: the distance of :func:`distance` on whole frames with each normalisation; empty where the backbone has
-            no batch norm to compare with.
+        whole: the distance of :func:`distance` on whole frames with each normalisation; empty where the backbone has
+            no batch norm of a training to compare with.
         crop: the distance on local crops; None where the trunk's batch norm has learned nothing.
     """
 
@@ -107,7 +108,8 @@ def check_input(
     """Compare images with what the network was trained on, and find the normalisation of whole frames.
 
     The card decides where it knows; else the normalisation with which the images come closest to the training, if that
-    is close; else the weights alone.
+    is close; else the weights alone. Statistics whose means no grey level explains, as those of generated weights, are
+    of no training, and decide nothing.
 
     Args:
         network: a :class:`~DualTrackCore.network.dualtrack.DualTrack`.
@@ -118,9 +120,10 @@ def check_input(
     """
     candidates = dict.fromkeys((PLAIN, SCALED, *([card] if card else [])))
     backbone, trunk = _first_layers(network.global_encoder.backbone), _first_layers(network.local.trunk)
-    distances = {(m, s): distance(backbone, (whole - m) / s) for m, s in candidates} if backbone else {}
+    by_weights = told_by_weights(network)
+    distances = {(m, s): distance(backbone, (whole - m) / s) for m, s in candidates} if by_weights else {}
     crop = distance(trunk, crops) if trunk else None
-    told = (card, None if tracked else _reproduced(distances), told_by_weights(network), PLAIN)
+    told = (card, None if tracked else _reproduced(distances), by_weights, PLAIN)
     said_by, used = next((who, n) for who, n in zip(("card", "clip", "weights", "nobody"), told, strict=True) if n)
     return InputCheck(used, said_by, distances, crop)
 

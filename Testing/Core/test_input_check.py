@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from oracle import TINY, noise_sweep, tiny_model
+from oracle import TINY, noise_sweep, oracle_sweep, tiny_model
 from shared_files import shared_path
 from torch import nn
 from training_data import tiny_recipe
@@ -158,6 +158,8 @@ def test_generated_and_untrained_weights_tell_nothing_and_nothing_is_normalised(
     for model in (oracle_model, tiny_model()):
         assert told_by_weights(model.network) is None
         assert model.normalisation == PLAIN
+    check = examined(oracle_model, oracle_sweep(11, 20)).check
+    assert (check.used, check.said_by, check.whole) == (PLAIN, "nobody", {})
     check = examined(tiny_model(), noise_sweep(20)).check
     assert (check.used, check.said_by, check.whole, check.crop) == (PLAIN, "nobody", {}, None)
 
