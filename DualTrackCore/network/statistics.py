@@ -37,7 +37,6 @@ class InputCheck:
         said_by: "card"; "clip", whose statistics are those of the training with it; "weights", by the sign of their
             means alone; "nobody", where none of these knows.
         whole: the distance of :func:`distance` on whole frames with each normalisation; empty where the backbone has
-        whole: the distance of :func:`distance` on whole frames with each normalisation; empty where the backbone has
             no batch norm of a training to compare with.
         crop: the distance on local crops; None where the trunk's batch norm has learned nothing.
     """
