@@ -172,6 +172,13 @@ def test_changed_weights_are_never_used_stale(how):
     torch.testing.assert_close(result, whole(trunk, frames), atol=1e-5, rtol=1e-5)
 
 
+def test_weights_that_lie_in_memory_with_channels_last_are_prepared():
+    trunk, frames = lively_trunk((4, 4, 4, 4), 3), torch.rand(6, 32, 32)
+    expected = streamed(prepared(trunk, CPU, torch.float32), frames, [6])
+    turned = trunk.to(memory_format=torch.channels_last_3d)
+    torch.testing.assert_close(streamed(prepared(turned, CPU, torch.float32), frames, [6]), expected)
+
+
 def test_prepared_weights_stay_out_of_states_copies_and_files():
     trunk = lively_trunk((4, 4, 4, 4), 3)
     names, size = list(trunk.state_dict()), len(pickle.dumps(trunk))

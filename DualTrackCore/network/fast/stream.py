@@ -263,7 +263,7 @@ def _fingerprint(trunk: Trunk) -> tuple:
     """
     tensors = [*trunk.parameters(), *(b for b in trunk.buffers() if b.is_floating_point())]
     counters = [-1 if tensor.is_inference() else tensor._version for tensor in tensors]
-    sums = [zlib.crc32(tensor.detach().cpu().contiguous().view(torch.uint8).numpy()) for tensor in tensors]
+    sums = [zlib.crc32(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()) for tensor in tensors]
     return ([tensor.data_ptr() for tensor in tensors], counters, sums)
 
 
