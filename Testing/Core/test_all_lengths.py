@@ -76,7 +76,8 @@ options = st.fixed_dictionaries(
 def test_every_length_runs_with_every_option_and_gives_what_the_plain_frames_give(length, data, layout, chosen):
     """The range of frames that is used has the length; the file is up to five frames longer at either end."""
     first, behind = data.draw(st.integers(0, 5)), data.draw(st.integers(0, 5))
-    tracked = Trajectory.from_parameters(np.tile([0.1, 0, 0.5, 0, 0.2, 0], (first + length + behind - 1, 1)))
+    motions = np.tile([0.1, 0, 0.5, 0, 0.2, 0], (first + length + behind - 1, 1))
+    tracked = Trajectory.from_parameters(motions, origin="measured")
     sweep = noise_sweep(first + length + behind, *SIZE, tracked=tracked)
     given_sweep = Sweep(LAYOUTS[layout](sweep.frames), sweep.spacing_mm, tracked=tracked)
     last = None if behind == 0 else first + length - 1

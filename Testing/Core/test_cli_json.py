@@ -48,7 +48,7 @@ def printed(capsys):
 def sweep_file(tmp_path):
     poses = np.array([np.eye(4)] * 3)
     poses[:, 2, 3] = 0, 1, 2
-    sweep = Sweep(pixels(3, 40, 50), 0.2, np.arange(3) / 20, tracked=Trajectory(poses))
+    sweep = Sweep(pixels(3, 40, 50), 0.2, np.arange(3) / 20, tracked=Trajectory(poses, origin="measured"))
     save_sweep(sweep, tmp_path / "a.igs.mha")
     return tmp_path / "a.igs.mha"
 

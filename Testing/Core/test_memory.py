@@ -116,7 +116,7 @@ def test_the_budget_decides_the_size_of_a_volume():
 
 def test_the_budget_decides_the_chunk_of_frames(monkeypatch):
     torch = pytest.importorskip("torch")
-    from conftest import tiny_model
+    from oracle import tiny_model
 
     from DualTrackCore.tracking import device
 
