@@ -52,7 +52,8 @@ def test_too_little_memory_is_a_sentence_and_the_process_lives_on(temporary, tmp
     pytest.importorskip("resource", reason="Memory can be limited on POSIX systems only.")
     body = """
 import resource, runpy
-import DualTrackCore.worker.serve
+import numba, scipy.ndimage
+import DualTrackCore.reconstruction.kernels, DualTrackCore.worker.serve
 pages = int(open("/proc/self/statm").read().split()[0])
 resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + 60_000_000,) * 2)
 runpy.run_module("DualTrackCore.worker", run_name="__main__", alter_sys=True)
@@ -61,8 +62,8 @@ runpy.run_module("DualTrackCore.worker", run_name="__main__", alter_sys=True)
         pytest.skip("The memory of a process is read from /proc, which this system does not have.")
     large = tracked_sweep(100, 1000, 1000)
     with WorkerClient(stand_in(tmp_path, body)) as client:
-        error = failure(client.submit(large, LIGHT))
-        assert error.kind == "memory"
+        error = failure(client.submit(large, RunSettings(poses="tracked", voxel_mm=5.0)))
+        assert error.kind == "memory", error
         assert str(error).startswith("The memory is too small for this run; use a smaller chunk")
         assert finished(client.submit(tracked_sweep(3), LIGHT)).state == "done"
 
