@@ -52,3 +52,13 @@ class SweepWarning(UserWarning):
 
 class Cancelled(DualTrackError):
     """The caller asked to stop; nothing half-written is left behind."""
+
+
+#: What another program says of a fault is quoted up to this many characters.
+_LONGEST_REASON = 160
+
+
+def reason_of(error: BaseException) -> str:
+    """What an error of another package says, for a sentence in brackets: one line, and not longer than is read."""
+    text = " ".join(str(error).split()).removesuffix(".") or type(error).__name__
+    return text if len(text) <= _LONGEST_REASON else f"{text[:_LONGEST_REASON]} ..."

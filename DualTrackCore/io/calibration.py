@@ -17,7 +17,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from DualTrackCore.errors import InputError
+from DualTrackCore.errors import InputError, reason_of
 from DualTrackCore.pixels import doubts
 from DualTrackCore.sweep import FrameSource, Sweep, validated_spacing
 
@@ -157,7 +157,9 @@ def _matrix_from_xml(text: str, path: Path) -> np.ndarray:
     try:
         transforms = list(ElementTree.fromstring(text).iter("Transform"))
     except (ElementTree.ParseError, ValueError) as error:
-        raise InputError(f"{path} is not well-formed XML ({error}); choose the PLUS configuration again.") from None
+        raise InputError(
+            f"{path} is not well-formed XML ({reason_of(error)}); choose the PLUS configuration again."
+        ) from None
     to_probe = [t for t in transforms if (t.get("From"), t.get("To")) == ("Image", "Probe")]
     if not to_probe:
         names = sorted({f"{t.get('From')} to {t.get('To')}" for t in transforms}) or ["no transform"]

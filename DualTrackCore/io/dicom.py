@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from DualTrackCore.errors import DualTrackError, InputError
+from DualTrackCore.errors import DualTrackError, InputError, reason_of
 from DualTrackCore.grey import grey_clip
 from DualTrackCore.io.calibration import choose_pixel_size
 from DualTrackCore.io.sequence_parts import require_plausible_clip
@@ -66,13 +66,9 @@ def read(path: Path, *, calibration: Path | np.ndarray | None, spacing_mm: tuple
     except DualTrackError:
         raise
     except Exception as error:  # a damaged element can raise anything when its value is first looked at
-        raise InputError(f"{path.name} holds DICOM values that cannot be read ({_reason(error)}).") from error
+        raise InputError(f"{path.name} holds DICOM values that cannot be read ({reason_of(error)}).") from error
     size = choose_pixel_size(in_file, calibration, spacing_mm)
     return size.sweep(frames, path, FORMAT, [*notes, *pixel_notes, *time_notes], timestamps_s=timestamps)
-
-
-def _reason(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 class _BoundedFile(io.BufferedReader):
@@ -112,7 +108,7 @@ def _dataset(path: Path) -> Dataset:
     except DualTrackError:
         raise
     except Exception as error:  # pydicom raises what its parser stumbles over
-        raise InputError(f"{path.name} cannot be read as DICOM, it is damaged ({_reason(error)}).") from error
+        raise InputError(f"{path.name} cannot be read as DICOM, it is damaged ({reason_of(error)}).") from error
 
 
 def _require_readable(path: Path, dataset: Dataset) -> None:
@@ -290,7 +286,7 @@ def _decoded(path: Path, dataset: Dataset) -> Iterator[np.ndarray]:
         raise
     except Exception as error:  # decoders raise what their libraries raise
         raise InputError(
-            f"The pixels of {path.name} cannot be unpacked, they are damaged ({_reason(error)})."
+            f"The pixels of {path.name} cannot be unpacked, they are damaged ({reason_of(error)})."
         ) from error
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from DualTrackCore.errors import DualTrackError, InputError
+from DualTrackCore.errors import DualTrackError, InputError, reason_of
 from DualTrackCore.io.sequence_parts import require_plausible_clip
 from DualTrackCore.memory import naming_memory, require_memory
 from DualTrackCore.pixels import WindowSource
@@ -43,7 +43,7 @@ def opened(path: Path) -> Iterator[h5py.File]:
     except DualTrackError:
         raise
     except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
-        reason = " ".join(str(error).split())
+        reason = reason_of(error)
         raise InputError(f"{path.name} cannot be read as HDF5, it is damaged or cut short ({reason}).") from error
 
 

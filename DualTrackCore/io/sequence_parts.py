@@ -19,7 +19,7 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
-from DualTrackCore.errors import InputError
+from DualTrackCore.errors import InputError, reason_of
 from DualTrackCore.memory import require_memory
 from DualTrackCore.pixels import FilePixels, Spool, WindowSource
 
@@ -340,7 +340,8 @@ class Payload:
                 stream.seek(self.offset)
                 self._inflate(stream, length, wanted, spool)
         except zlib.error as error:
-            raise InputError(f"{self.path.name} has damaged compressed pixels ({error}); copy it again.") from None
+            reason = reason_of(error)
+            raise InputError(f"{self.path.name} has damaged compressed pixels ({reason}); copy it again.") from None
         return spool
 
     def _inflate(self, stream: BinaryIO, length: int, wanted: int, spool: Spool) -> None:

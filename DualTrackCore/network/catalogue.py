@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from DualTrackCore.errors import CheckpointError, InputError
+from DualTrackCore.errors import CheckpointError, InputError, reason_of
 from DualTrackCore.files import json_text
 from DualTrackCore.settings import build, check_settings, setting
 from DualTrackCore.staging import restore_interrupted
@@ -120,7 +120,7 @@ class ModelCard:
         except InputError as error:
             raise CheckpointError(str(error)) from None
         except ValueError as error:
-            raise CheckpointError(f"The model card {where} is not JSON: {error}.") from None
+            raise CheckpointError(f"The model card {where} is not JSON: {reason_of(error)}.") from None
 
 
 def card_path(weights: Path) -> Path:

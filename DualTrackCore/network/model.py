@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.torch_version import TorchVersion
 
-from DualTrackCore.errors import CheckpointError
+from DualTrackCore.errors import CheckpointError, reason_of
 from DualTrackCore.files import file_sha256, replacing
 from DualTrackCore.network.catalogue import (
     CARD_KEY,
@@ -171,7 +171,7 @@ def convert_weights(source: Path, target: Path, sha256: str) -> None:
     try:
         _write_tensors(tensors, {ORIGINAL_KEY: sha256}, target)
     except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
-        raise CheckpointError(f"{source.name} cannot be converted to safetensors: {error}.") from None
+        raise CheckpointError(f"{source.name} cannot be converted to safetensors: {reason_of(error)}.") from None
 
 
 def _write_tensors(tensors: dict[str, Tensor], metadata: dict[str, str], path: Path) -> None:
@@ -212,7 +212,7 @@ def read_content(path: Path) -> tuple[Any, ModelCard | None]:
             return load_file(path), read_card_inside(path)
         except (SafetensorError, OSError) as error:
             raise CheckpointError(
-                f"The weights file {path.name} is damaged or cut short ({error}); fetch it again."
+                f"The weights file {path.name} is damaged or cut short ({reason_of(error)}); fetch it again."
             ) from None
     if head.startswith(PICKLE_HEADS):
         require_safe_torch(path.name)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from DualTrackCore.errors import InputError
+from DualTrackCore.errors import InputError, reason_of
 from DualTrackCore.files import plain_values
 from DualTrackCore.reconstruction.area import Fan
 from DualTrackCore.settings import build, check_settings, setting
@@ -244,7 +244,7 @@ class RunSettings:
         except OSError as error:
             raise InputError(f"Cannot read the settings {path}: {error.strerror or error}.") from None
         except (yaml.YAMLError, UnicodeDecodeError) as error:
-            reason = " ".join(str(error).split())
+            reason = reason_of(error)
             raise InputError(f"{path} is not readable YAML: {reason}.") from None
         values = {} if values is None else values
         if isinstance(values, Mapping):

@@ -6,6 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from oracle import noise_sweep, tiny_model
 
@@ -58,8 +59,11 @@ SETTINGS = {
 
 @pytest.fixture(scope="module")
 def client():
-    with WorkerClient() as client:
-        yield client
+    """A worker with as many threads as there are here: sums of another number of threads differ in the last bits."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", str(torch.get_num_threads()))
+        with WorkerClient() as client:
+            yield client
 
 
 @pytest.mark.parametrize("name", SETTINGS)

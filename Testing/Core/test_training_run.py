@@ -242,7 +242,7 @@ def test_sweeps_without_poses_and_tables_without_sweeps_are_refused(table, tmp_p
     bare.write_text("sweep_id,split\n1,train\n", encoding="utf-8")
     with pytest.raises(InputError, match=r"bare\.csv lacks the columns processed_sweep_path"):
         train(tiny_recipe("global", bare), runs=tmp_path)
-    tusrec = {"data": {"kind": "tusrec", "folder": str(tmp_path / "no"), "validation_folder": str(tmp_path)}}
+    tusrec = {"data": {"kind": "tusrec", "folder": str(tmp_path / "no"), "validation_folder": str(tmp_path / "none")}}
     with pytest.raises(InputError, match=r"data\.folder of the recipe is .*There is no data set at .*no;"):
         train(tiny_recipe("global", **tusrec), runs=tmp_path)
 

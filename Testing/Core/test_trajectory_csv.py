@@ -24,8 +24,11 @@ def table(tmp_path):
 def test_the_table_has_the_promised_columns(table):
     lines = table.read_text().split("\n")
     numbers = ",".join(f"m{i}{j}" for i in range(4) for j in range(4))
-    assert lines[0] == f"frame,timestamp_s,valid,{numbers},origin,estimated_by,weights_sha256,warnings"
-    assert lines[1] == "0,1.5,1,1,0,0,0,0,1,0,0,0,0,1,0,0,0,0,1,unknown,,,"
+    assert (
+        lines[0]
+        == f"frame,timestamp_s,valid,{numbers},origin,estimated_by,weights_sha256,guess,expected_error,warnings"
+    )
+    assert lines[1] == "0,1.5,1,1,0,0,0,0,1,0,0,0,0,1,0,0,0,0,1,unknown,,,,,"
     assert lines[2].split(",")[:3] == ["1", "1.6000000000000001", "1"]
     assert len(lines) == 5
     assert lines[4] == ""

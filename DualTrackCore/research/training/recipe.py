@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import yaml
 
-from DualTrackCore.errors import InputError
+from DualTrackCore.errors import InputError, reason_of
 from DualTrackCore.settings import build, check_settings, setting, short_text
 
 Stage = Literal["local1", "local2", "local3", "global", "fusion", "finetune1", "finetune2", "baseline"]
@@ -313,7 +313,7 @@ def _read(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"The recipe {path} cannot be read: {error}.") from None
     except yaml.YAMLError as error:
-        raise InputError(f"The recipe {path.name} is not YAML: {' '.join(str(error).split())}.") from None
+        raise InputError(f"The recipe {path.name} is not YAML: {reason_of(error)}.") from None
     if not isinstance(values, dict):
         raise InputError(f"The recipe {path.name} holds no keys; expected stage, output, data and others.")
     base = values.pop("base", None)
