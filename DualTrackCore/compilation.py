@@ -13,7 +13,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from DualTrackCore.errors import MissingDependencyError
+from DualTrackCore.memory import importing
 from DualTrackCore.progress import Reporter, Stage
 
 if TYPE_CHECKING:
@@ -31,15 +31,12 @@ def kernel_module(name: str) -> ModuleType:
     """Import a module of kernels.
 
     Raises:
-        MissingDependencyError: numba cannot be imported.
+        MissingDependencyError: numba is not installed, or not for this version of numpy.
+        OutOfMemoryError: the memory does not suffice to load it.
     """
-    try:
+    what, remedy = "The package numba, which compiles DualTrack's kernels,", "pip install --upgrade numba"
+    with importing(what, f"install it again: {remedy}"):
         import numba  # noqa: F401
-    except (ImportError, OSError) as error:  # not installed, or not for this version of numpy
-        raise MissingDependencyError(
-            f"The package numba, which compiles DualTrack's kernels, cannot be imported ({error}); "
-            "install it again: pip install --upgrade numba"
-        ) from error
     return import_module(name)
 
 

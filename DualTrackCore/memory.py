@@ -18,7 +18,7 @@ from contextvars import ContextVar
 from importlib import import_module
 from pathlib import Path
 
-from DualTrackCore.errors import OutOfMemoryError
+from DualTrackCore.errors import MissingDependencyError, OutOfMemoryError, reason_of
 
 #: Assumed where the system gives no figure.
 UNKNOWN_MEMORY_BYTES = 4 * 1024**3
@@ -29,7 +29,15 @@ _PROC, _CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")
 _CGROUP_2 = (("memory.max", "memory.high"), "memory.current", "inactive_file")
 _CGROUP_1 = (("memory.limit_in_bytes",), "memory.usage_in_bytes", "total_inactive_file")
 
-_WORDS = re.compile(r"out of memory|(cannot|can't|unable to) allocate|allocation failed|bad_alloc|MemoryError", re.I)
+#: What says it: Python, C++, torch, the CUDA driver, cuDNN, cuBLAS and their like, HDF5, and what loads libraries. Room
+#: for thread-local storage is no memory, and neither is a disk whose files may not be run.
+_WORDS = re.compile(
+    r"out[ _]?of[ _]?memory|not enough memory|MemoryError|bad_?alloc|alloc(ation)?[ _]?failed|memory_?allocation"
+    r"|(cannot|can't|failed to|unable to) allocate(?! memory in static TLS)"
+    r"|failed to map segment from shared object(?!: (operation not permitted|permission denied))"
+    r"|WinError (8|14|1455)\b",
+    re.IGNORECASE,
+)
 
 _allowed: ContextVar[int | None] = ContextVar("allowed", default=None)
 
@@ -73,10 +81,16 @@ def is_out_of_memory(error: BaseException | None) -> bool:
         seen.add(id(error))
         if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
             return True
-        if isinstance(error, OSError | RuntimeError) and _WORDS.search(str(error)):
+        named = f"{type(error).__name__}: {error}"  # torch.OutOfMemoryError, without importing torch
+        if isinstance(error, OSError | RuntimeError | ImportError) and says_out_of_memory(named):
             return True
         error = error.__cause__ or error.__context__
     return False
+
+
+def says_out_of_memory(text: str) -> bool:
+    """Whether a message or a log says that memory ran out, of the machine or of a card."""
+    return _WORDS.search(text) is not None
 
 
 @contextlib.contextmanager
@@ -96,6 +110,25 @@ def naming_memory(what: str) -> Iterator[None]:
             f"{what} needs more memory than the {format_bytes(available_memory_bytes())} that may be taken; close "
             "other programs, allow more (--memory), or use a shorter or smaller clip."
         ) from error
+
+
+@contextlib.contextmanager
+def importing(what: str, remedy: str) -> Iterator[None]:
+    """Import packages that may be missing, or too large for the memory, in the block.
+
+    Args:
+        what: the beginning of a sentence: the package and what it is for.
+        remedy: the end of a sentence: how to install it.
+
+    Raises:
+        MissingDependencyError: a package is missing or broken.
+        OutOfMemoryError: the memory does not suffice to load it.
+    """
+    with naming_memory(what):
+        try:
+            yield
+        except (ImportError, OSError) as error:
+            raise MissingDependencyError(f"{what} cannot be imported ({reason_of(error)}); {remedy}") from error
 
 
 def held_memory_bytes() -> int:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from DualTrackCore.cli.console import Console
 from DualTrackCore.cli.parser import build_parser
 from DualTrackCore.errors import Cancelled, DualTrackError
-from DualTrackCore.memory import available_memory_bytes, format_bytes, memory_limit
+from DualTrackCore.memory import memory_limit, naming_memory
 
 DONE, FAILED, REFUSED = 0, 1, 2
 
@@ -34,19 +34,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with console.warnings_as_sentences(), console.signals_as_interrupt(is_program):
             options = build_parser().parse_args(arguments)
             console.command = options.command_name
-            with memory_limit(getattr(options, "memory_gb", None)):
+            with memory_limit(getattr(options, "memory_gb", None)), naming_memory(f"The command {console.command}"):
                 accepted = options.command(options, console) is not False
     except (Cancelled, KeyboardInterrupt) as error:
         console.fail(str(error) if isinstance(error, Cancelled) else "Cancelled; nothing was written.")
         return FAILED
     except DualTrackError as error:
         console.fail(str(error))
-        return REFUSED
-    except MemoryError:
-        console.fail(
-            f"The memory does not suffice: {format_bytes(available_memory_bytes())} may be taken; close other "
-            "programs, allow more (--memory), or use a shorter or smaller clip."
-        )
         return REFUSED
     except BrokenPipeError:
         sys.stderr.close()  # nobody reads the output any more; Python would report that again at exit

@@ -18,6 +18,7 @@ from DualTrackCore.cli.parser import given_settings
 from DualTrackCore.errors import Cancelled, DualTrackError, InputError
 from DualTrackCore.files import replacing, require_apart
 from DualTrackCore.io import load_sweep, save_sweep, write_trajectory_csv
+from DualTrackCore.memory import naming_memory
 from DualTrackCore.progress import Reporter
 from DualTrackCore.run.pipeline import known_poses, settings_model
 from DualTrackCore.run.pipeline import run as run_clip
@@ -204,7 +205,7 @@ def _run_several(sweeps: Sequence[str], settings: RunSettings, output: Path, con
         console.say(f"[{number}/{len(sweeps)}] {sweep}")
         row = {"sweep": str(sweep), "folder": name, "status": "done"}
         try:
-            with results_folder(output / name) as folder:
+            with naming_memory(str(sweep)), results_folder(output / name) as folder:
                 written = result_paths(output / name)
                 result = run_clip(sweep, settings, Reporter(console.progress), models=models, outputs=written)
                 report = result.write_files(folder)

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
-from DualTrackCore.errors import DualTrackError, InputError, MissingDependencyError
+from DualTrackCore.errors import DualTrackError, InputError
 from DualTrackCore.grey import grey_clip, to_grey_uint8
 from DualTrackCore.io.calibration import choose_pixel_size
 from DualTrackCore.io.sequence_parts import require_plausible_clip, require_plausible_frame
 from DualTrackCore.io.video_containers import HEAD_BYTES, declared_bytes, demuxer, goes_on
-from DualTrackCore.memory import naming_memory
+from DualTrackCore.memory import importing, naming_memory
 from DualTrackCore.pixels import WindowSource
 from DualTrackCore.sweep import Sweep
 
@@ -55,12 +55,9 @@ def read(path: Path, *, calibration: Path | np.ndarray | None, spacing_mm: tuple
         MissingDependencyError: PyAV is not installed.
         InputError: a damaged file, one without video, frames of changing or absurd size.
     """
-    try:
+    what = f"PyAV, which is needed to read the video {path.name},"
+    with importing(what, 'install it: pip install "dualtrack[video]"'):
         import av
-    except ImportError as error:
-        raise MissingDependencyError(
-            f'Reading the video {path.name} needs PyAV; install it with: pip install "dualtrack[video]"'
-        ) from error
     with path.open("rb") as file:  # a file without its name, which FFmpeg would take for an address
         head = file.read(HEAD_BYTES)
         is_short, notes = _length(path, file, head)

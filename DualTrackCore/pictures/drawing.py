@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from DualTrackCore.errors import MissingDependencyError
 from DualTrackCore.files import replacing
+from DualTrackCore.memory import importing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,13 +31,9 @@ FRAME0_AXES = ("x lateral", "y depth", "z elevational")
 
 def new_figure(height_inches: float, colour: str) -> Figure:
     """Return an empty figure of the common width; raise MissingDependencyError without matplotlib."""
-    try:
+    with importing("The package matplotlib, which pictures need,", 'install it: pip install "dualtrack[report]"'):
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingDependencyError(
-            'Pictures need matplotlib, which is not installed; get it with pip install "dualtrack[report]".'
-        ) from error
     figure = Figure(figsize=(WIDTH_INCHES, height_inches), dpi=DPI, facecolor=colour)
     FigureCanvasAgg(figure)
     return figure

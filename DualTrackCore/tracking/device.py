@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -34,12 +33,6 @@ _DEFAULT_CHUNK = 16
 _PUBLISHED_FRAME_BYTES = 48e6
 #: Attribute under which a network carries its placement.
 _PLACEMENT = "_placement"
-#: What allocators say: of torch (CUDA, MPS, CPU), of the CUDA driver, cuDNN, cuBLAS and their like, and of C++.
-_NO_MEMORY = re.compile(
-    r"out[ _]of[ _]memory|(can't|cannot|failed to|unable to) allocate|not enough memory|alloc(ation)?_?failed"
-    r"|error_?memory_?allocation|bad_?alloc",
-    re.IGNORECASE,
-)
 
 
 def choose_device(device: str | torch.device = "auto") -> tuple[torch.device, str]:
@@ -158,13 +151,6 @@ def choose_chunk(chunk_frames: int | str, network: DualTrack, device: torch.devi
     if isinstance(chunk_frames, bool) or not isinstance(chunk_frames, int) or chunk_frames < 1:
         raise InputError(f"chunk_frames is {chunk_frames!r}; it must be 'auto' or a whole number of at least 1.")
     return chunk_frames
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether torch failed because no memory was left; all but CUDA's own allocator say so in a plain RuntimeError."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return isinstance(error, RuntimeError) and _NO_MEMORY.search(str(error)) is not None
 
 
 def release_memory(device: torch.device) -> None:

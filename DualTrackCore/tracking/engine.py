@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from DualTrackCore.errors import InputError, OutOfMemoryError
+from DualTrackCore.memory import is_out_of_memory
 from DualTrackCore.network.dualtrack import DualTrack
 from DualTrackCore.network.fast import StreamingTrunk
 from DualTrackCore.network.model import Model
@@ -32,7 +33,6 @@ from DualTrackCore.tracking.device import (
     choose_device,
     choose_precision,
     half_precision,
-    is_out_of_memory,
     on_device,
     release_memory,
 )

@@ -14,11 +14,12 @@ import torch
 from torch import Tensor
 
 from DualTrackCore.errors import InputError
+from DualTrackCore.memory import is_out_of_memory
 from DualTrackCore.network.fast import StreamingTrunk
 from DualTrackCore.network.model import Model
 from DualTrackCore.progress import CancelledCallback, Reporter
 from DualTrackCore.sweep import Sweep
-from DualTrackCore.tracking.device import Precision, choose_chunk, is_out_of_memory, on_device
+from DualTrackCore.tracking.device import Precision, choose_chunk, on_device
 from DualTrackCore.tracking.engine import (
     TrackingWarning,
     chunk_features,

@@ -14,6 +14,7 @@ from typing import Any
 
 import DualTrackCore
 from DualTrackCore.errors import InputError
+from DualTrackCore.memory import says_out_of_memory
 from DualTrackCore.worker.protocol import decoded_event, encoded
 
 #: Lines of the log that go into a report.
@@ -34,7 +35,6 @@ _CRASHES = {
 #: Names of signals by number; a process on Windows is never ended by one.
 _SIGNALS = {} if os.name == "nt" else {number.value: number.name for number in signal.Signals}
 _NO_MEMORY_CODES = (0xC0000017, 0xC000012D)
-_MEMORY_WORDS = ("bad_alloc", "MemoryError", "out of memory", "Cannot allocate memory")
 
 
 class WorkerProcess:
@@ -179,7 +179,7 @@ def described_ending(returncode: int, log_tail: str) -> tuple[str, str]:
         returncode: as subprocess gives it, or as a launcher passes on the end of what it started (128 + signal).
         log_tail: the end of the log.
     """
-    if returncode in _NO_MEMORY_CODES or any(words in log_tail for words in _MEMORY_WORDS):
+    if returncode in _NO_MEMORY_CODES or says_out_of_memory(log_tail):
         return "memory", f"ended because the memory ran out; {LESS_MEMORY}"
     number = -returncode if returncode < 0 else returncode - 128
     name = _SIGNALS.get(number)

@@ -13,7 +13,7 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from DualTrackCore.errors import InputError
-from DualTrackCore.memory import available_memory_bytes, format_bytes
+from DualTrackCore.memory import available_memory_bytes, format_bytes, is_out_of_memory
 from DualTrackCore.version import __version__
 from DualTrackCore.worker.protocol import PROTOCOL
 
@@ -87,6 +87,8 @@ def _import(name: str) -> tuple[ModuleType | None, str | None]:
     try:
         return importlib.import_module(name), None
     except Exception as error:
+        if is_out_of_memory(error):
+            return None, f"The memory does not suffice to load the package {name}; close other programs."
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         return None, f"The package {name} is installed and does not load ({reason}); install it again."
 

@@ -17,8 +17,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from DualTrackCore.errors import DualTrackError, InputError, MissingDependencyError
+from DualTrackCore.errors import DualTrackError, InputError, MissingDependencyError, OutOfMemoryError
 from DualTrackCore.files import plain_values
+from DualTrackCore.memory import is_out_of_memory
 from DualTrackCore.progress import Progress, Reporter, Stage
 from DualTrackCore.run.pipeline import run_frames, settings_model
 from DualTrackCore.run.settings import RunSettings
@@ -144,8 +145,8 @@ class Worker:
 
 def described_failure(error: BaseException) -> tuple[str, str]:
     """(kind of failure as in `JobFailed`, one sentence) of an exception that ended a request."""
-    if _is_memory(error):
-        own = isinstance(error, DualTrackError)
+    if is_out_of_memory(error):
+        own = isinstance(error, OutOfMemoryError)
         return "memory", str(error) if own else f"The memory is too small for this run; {LESS_MEMORY}."
     if isinstance(error, MissingDependencyError):
         return "missing", str(error)
@@ -188,16 +189,6 @@ def _model_key(settings: RunSettings) -> object:
             status = file.stat()
             key += [status.st_mtime_ns, status.st_size]
     return key
-
-
-def _is_memory(error: BaseException) -> bool:
-    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
-        return True
-    if "torch" not in sys.modules:
-        return False
-    from DualTrackCore.tracking.device import is_out_of_memory
-
-    return is_out_of_memory(error)
 
 
 def _listen(requests: BinaryIO, inbox: queue.SimpleQueue[bytes], folder: Path | None, writing: threading.Lock) -> None:

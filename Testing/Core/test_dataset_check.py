@@ -24,7 +24,7 @@ from hdf5_files import calibration_csv, random_poses
 from sequence_files import metafile
 
 from DualTrackCore.cli import main
-from DualTrackCore.errors import Cancelled, DatasetError
+from DualTrackCore.errors import Cancelled, DatasetError, OutOfMemoryError
 from DualTrackCore.research.datasets import check_dataset, open_dataset, simulated_dataset, usable
 
 SCAN = "001/RH_Per_L_DtP"
@@ -390,3 +390,14 @@ def test_memory_stays_that_of_a_window_while_all_frames_are_read(tmp_path):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 40e6  # of 123 MB of frames
+
+
+def test_a_lack_of_memory_is_not_called_a_damaged_sweep(place, monkeypatch):
+    def fail(*arguments, **options):
+        raise OutOfMemoryError("The clip needs more memory.")
+
+    monkeypatch.setattr("DualTrackCore.research.datasets.file_entry.load_sweep", fail)
+    findings = check_dataset(place("table"))
+    assert findings
+    assert all("needs more memory than there is" in str(finding) for finding in findings)
+    assert not any("copy the file" in str(finding) for finding in findings)

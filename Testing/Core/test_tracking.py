@@ -11,11 +11,12 @@ import torch
 from oracle import anatomical_model, noise_sweep
 
 from DualTrackCore.errors import Cancelled, InputError, OutOfMemoryError
+from DualTrackCore.memory import is_out_of_memory
 from DualTrackCore.network.fast import StreamingTrunk
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.tracking import TrackingWarning, estimate_trajectory
 from DualTrackCore.tracking import device as device_module
-from DualTrackCore.tracking.device import choose_chunk, choose_precision, is_out_of_memory
+from DualTrackCore.tracking.device import choose_chunk, choose_precision
 from DualTrackCore.tracking.engine import window_starts
 from DualTrackCore.tracking.preprocessing import Preprocessor
 

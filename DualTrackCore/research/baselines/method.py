@@ -14,6 +14,7 @@ import torch
 
 from DualTrackCore.errors import CheckpointError, InputError, OutOfMemoryError
 from DualTrackCore.files import file_sha256
+from DualTrackCore.memory import is_out_of_memory
 from DualTrackCore.network.catalogue import ModelCard
 from DualTrackCore.network.model import Model, load_weights, read_weights
 from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter, Stage
@@ -21,7 +22,7 @@ from DualTrackCore.research.baselines.motion_network import KIND_KEY, MotionNetw
 from DualTrackCore.research.baselines.networks import ARCHITECTURES, build_baseline
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.tracking import TrackingWarning
-from DualTrackCore.tracking.device import choose_device, is_out_of_memory, on_device
+from DualTrackCore.tracking.device import choose_device, on_device
 from DualTrackCore.tracking.preprocessing import Preprocessor, is_guess, scope_warnings
 from DualTrackCore.trajectory import Trajectory
 from DualTrackCore.version import __version__

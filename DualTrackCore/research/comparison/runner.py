@@ -19,7 +19,8 @@ from multiprocessing.connection import wait as wait_for_end
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from DualTrackCore.errors import InputError, MissingDependencyError, OutOfMemoryError
+from DualTrackCore.errors import InputError, OutOfMemoryError
+from DualTrackCore.memory import importing
 from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter, Stage
 from DualTrackCore.research.comparison.fingerprint import fingerprint
 from DualTrackCore.research.comparison.measure import Outcome, Work, measure_sweep
@@ -109,12 +110,8 @@ def _outcomes_on_cluster(
     work: Work, items: Path, cluster: str | Client, tls: Tls | None, reporter: Reporter
 ) -> Iterator[Outcome]:
     """Yield outcomes as they finish; their items come back over the network and are saved here."""
-    try:
+    with importing("Dask, which a cluster needs,", 'install it: pip install "dualtrack[cluster]"'):
         from distributed import KilledWorker, as_completed
-    except ImportError as error:
-        raise MissingDependencyError(
-            'A cluster needs Dask, which is not installed; get it with pip install "dualtrack[cluster]".'
-        ) from error
     with _client(cluster, tls) as client:
         shared = client.scatter(work, broadcast=True, hash=False)
         # Not pure: Dask must not return a result of an earlier call.

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from DualTrackCore.errors import DatasetError, InputError, OutOfMemoryError, SweepError
+from DualTrackCore.memory import is_out_of_memory
 from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter, Stage
 from DualTrackCore.research.datasets.dataset import COPY_AGAIN, Dataset, Entry, Finding, overlaps
 from DualTrackCore.research.datasets.opening import find_layout
@@ -170,6 +171,9 @@ def _read_frames(sweep: Sweep, deep: bool, reporter: Reporter) -> None:
 def _fault(entry: Entry, error: Exception, path: Path | None = None) -> Finding:
     """The finding that an error is."""
     path = entry.path if path is None else path
+    if is_out_of_memory(error):
+        remedy = "close other programs, or allow more (--memory)"
+        return Finding(path, entry.name, "needs more memory than there is", remedy, str(error))
     if isinstance(error, SweepError):
         return Finding(path, entry.name, error.problem, error.remedy, error.reason)
     return Finding(path, entry.name, "cannot be read", COPY_AGAIN, str(error))

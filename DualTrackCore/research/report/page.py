@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from DualTrackCore.errors import MissingDependencyError
 from DualTrackCore.evaluation import COMPONENTS, METRICS
 from DualTrackCore.files import replacing
+from DualTrackCore.memory import importing
 from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter, Stage
 from DualTrackCore.research.comparison import Comparison
 from DualTrackCore.research.comparison.summaries import TESTED, Pair, heading
@@ -104,12 +104,8 @@ def write_report(
 
 
 def _template() -> Any:
-    try:
+    with importing("The package jinja2, which the report needs,", 'install it: pip install "dualtrack[report]"'):
         from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    except ImportError as error:
-        raise MissingDependencyError(
-            'The report needs jinja2, which is not installed; get it with pip install "dualtrack[report]".'
-        ) from error
     loader = FileSystemLoader(Path(__file__).resolve().parent)
     environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
