@@ -215,7 +215,9 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("--split", metavar="NAME", help="only the sweeps of this split: train, val, ...")
     parser.add_argument(
-        "--calibration", metavar="FILE", help="image-to-probe calibration: PLUS XML, 4x4 text, or calib_matrix.csv"
+        "--calibration",
+        metavar="FILE",
+        help="image-to-probe calibration: PLUS XML, .tfm, .h5, 4x4 text, or calib_matrix.csv",
     )
     text = "tracked sweeps from which calibrated-mean-motion and decorrelation are calibrated (default: simulated)"
     parser.add_argument("--calibrate", metavar="DATASET", nargs="+", default=["simulated"], help=text)

@@ -98,7 +98,7 @@ def track(options: Namespace, console: Console) -> None:
 
 def _load(options: Namespace) -> Sweep:
     settings = RunSettings(**given_settings(options) | {"poses": TRACKED})
-    return load_sweep(options.sweep, calibration=settings.calibration, spacing_mm=settings.spacing_mm)
+    return load_sweep(options.sweep, **settings.reading)
 
 
 def _info_rows(sweep: Sweep) -> list[tuple[str, str]]:

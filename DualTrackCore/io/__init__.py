@@ -27,15 +27,16 @@ from DualTrackCore.sweep import Sweep, validated_spacing
 from DualTrackCore.trajectory import Trajectory
 
 if TYPE_CHECKING:
-    from DualTrackCore.io.calibration import read_calibration as read_calibration
     from DualTrackCore.io.calibration import split_affine as split_affine
+    from DualTrackCore.io.calibration_files import read_calibration as read_calibration
     from DualTrackCore.io.trajectory_csv import read_trajectory_csv as read_trajectory_csv
     from DualTrackCore.io.trajectory_csv import write_trajectory_csv as write_trajectory_csv
 
 __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
-        "calibration": ["read_calibration", "split_affine"],
+        "calibration": ["split_affine"],
+        "calibration_files": ["read_calibration"],
         "trajectory_csv": ["read_trajectory_csv", "write_trajectory_csv"],
     },
 )
@@ -52,15 +53,19 @@ def load_sweep(
     *,
     calibration: str | PathLike | np.ndarray | None = None,
     spacing_mm: tuple[float, float] | float | None = None,
+    probe: str | None = None,
 ) -> Sweep:
     """Load a sweep from a file or a folder; the content decides the format, not the name.
 
     Args:
         path: sequence metafile (MetaImage, NRRD), HDF5 (DualTrack, TUS-REC), DICOM, video, image, or folder of images.
-        calibration: where pixels lie on the probe: a PLUS configuration (XML), a text file with a 4x4 matrix, a
-            [4, 4] array (pixel to mm), or for TUS-REC its calib_matrix.csv.
+        calibration: where pixels lie on the probe: a PLUS configuration (XML), a transform file of Slicer or ITK
+            (.tfm, .h5, .txt), a text file with a 4x4 matrix, a [4, 4] array (pixel to mm), or for TUS-REC its
+            calib_matrix.csv.
         spacing_mm: pixel size (across columns, down rows) in mm, or one number for square pixels. Goes before what the
             file says; must agree with a calibration within 1 %.
+        probe: the tracked device that carries the transducer, as the recording calls it; needed where the calibration
+            has several or another name for it.
 
     Returns:
         The sweep; frames are read lazily where the format allows. `provenance` says what was found and converted.
@@ -77,12 +82,20 @@ def load_sweep(
     if not str(path):
         raise InputError("The name of the sweep is empty; give a file or a folder.")
     path = Path(path)
+    named = [path]
     if isinstance(calibration, (str, PathLike)):
         calibration = _existing(Path(calibration), "calibration")
+        named.append(calibration)
     elif calibration is not None:
-        from DualTrackCore.io.calibration import read_calibration
+        from DualTrackCore.io.calibration_files import read_calibration
 
         calibration = read_calibration(calibration)
+    if probe is not None:
+        from DualTrackCore.io.calibration_files import DeviceCalibration
+
+        if calibration is None:
+            raise InputError(f"The probe {probe} is named without a calibration of it; give the calibration too.")
+        calibration = DeviceCalibration(calibration, probe)
     spacing_mm = validated_spacing(spacing_mm)
     with contextlib.suppress(OSError):  # a place that is closed to writing
         restore_interrupted(path.parent)
@@ -95,7 +108,6 @@ def load_sweep(
         raise InputError(f"Cannot read {path}: {error.strerror or error}.") from error
     for doubt in sweep.provenance.get("warnings", ()):
         warnings.warn(doubt, SweepWarning, stacklevel=2)
-    named = [path, *([calibration] if isinstance(calibration, Path) else [])]
     return replace(sweep, files=(*map(os.path.abspath, named), *sweep.files))
 
 

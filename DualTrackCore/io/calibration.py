@@ -1,28 +1,23 @@
-"""Pixel size: which one counts when a file, a calibration and the user may each name one, and calibrations themselves.
+"""Pixel size: which one counts when a file, a calibration and the user may each name one, and its part in affine maps.
 
-A calibration is an affine map `probe_from_pixel` [4, 4]: pixel (column, row, 0, 1) to mm, origin at the centre of the
+A calibration is an affine map `device_from_pixel` [4, 4]: pixel (column, row, 0, 1) to mm, origin at the centre of the
 first pixel. Its first two columns carry the pixel size, and measured ones are not quite orthogonal. Such a map is split
 into a pixel size, a skew and a rigid pose, and loses nothing on the image plane by it.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
-from xml.etree import ElementTree
 
 import numpy as np
 
-from DualTrackCore.errors import InputError, reason_of
+from DualTrackCore.errors import InputError
+from DualTrackCore.io.calibration_files import CalibrationSource, calibration_name, read_calibration
 from DualTrackCore.pixels import doubts
 from DualTrackCore.sweep import FrameSource, Sweep, validated_spacing
-
-#: Largest size of a calibration file: PLUS configurations have some kilobytes.
-_MAX_BYTES = 16 * 1024 * 1024
 
 
 class AffineSplit(NamedTuple):
@@ -91,98 +86,6 @@ def image_pose(
     return pose
 
 
-def read_calibration(source: str | PathLike | np.ndarray) -> np.ndarray:
-    """The calibration of a file or an array.
-
-    Files: a PLUS configuration (XML with a `Transform From="Image" To="Probe"` at any depth) or a text file
-    with the 16 numbers of the matrix row by row, between blanks or commas, with `#` comments; brackets and
-    `;` are ignored.
-
-    Args:
-        source: path, or a [4, 4] array.
-
-    Returns:
-        [4, 4] float64 probe_from_pixel, pixel (column, row, 0, 1) to mm.
-
-    Raises:
-        InputError: the file cannot be read, holds no calibration, or the matrix cannot be one.
-    """
-    if isinstance(source, (str, PathLike)):
-        path = Path(source)
-        text = calibration_text(path)
-        if text.lstrip().startswith("<"):
-            return validated_calibration(_matrix_from_xml(text, path), str(path))
-        without_comments = " ".join(line.split("#", 1)[0] for line in text.splitlines())
-        return validated_calibration(_numbers(without_comments, path), str(path))
-    try:
-        matrix = np.array(source, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise InputError("The calibration is neither a path nor a 4x4 array of numbers.") from None
-    return validated_calibration(matrix, "The given array")
-
-
-def validated_calibration(matrix: np.ndarray, source: str) -> np.ndarray:
-    """`matrix` itself if it can be a calibration; `source` names it in the message of the :class:`InputError`."""
-    if matrix.shape != (4, 4):
-        raise InputError(f"{source}: the calibration has shape {matrix.shape}; expected a 4x4 matrix.")
-    if not np.isfinite(matrix).all():
-        raise InputError(f"{source}: the calibration holds numbers that are not finite.")
-    if np.abs(matrix[3] - [0, 0, 0, 1]).max() > 1e-9:
-        raise InputError(f"{source}: the last row of the calibration is not 0 0 0 1; give the matrix row by row.")
-    spacing_mm = np.linalg.norm(matrix[:3, :2], axis=0)
-    if not spacing_mm.all() or np.linalg.norm(np.cross(*(matrix[:3, :2] / spacing_mm).T)) < np.sqrt(0.5):
-        raise InputError(f"{source}: the first two columns of the calibration do not span an image plane.")
-    try:
-        validated_spacing(tuple(map(float, spacing_mm)))
-    except InputError as error:
-        raise InputError(f"{source}: {error}") from None
-    return matrix
-
-
-def calibration_text(path: Path) -> str:
-    """The text of a calibration file, or an :class:`InputError` that says why there is none."""
-    try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise InputError(f"{path} has more than {_MAX_BYTES >> 20} MiB and cannot be a calibration.")
-        return path.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise InputError(f"Cannot read the calibration {path}: {error.strerror or error}.") from None
-    except UnicodeDecodeError:
-        raise InputError(f"{path} is not text; a calibration is a PLUS XML file or a table of numbers.") from None
-
-
-def _matrix_from_xml(text: str, path: Path) -> np.ndarray:
-    if "<!DOCTYPE" in text or "<!ENTITY" in text:
-        raise InputError(f"{path} declares a document type, which no PLUS configuration does; it is not read.")
-    try:
-        transforms = list(ElementTree.fromstring(text).iter("Transform"))
-    except (ElementTree.ParseError, ValueError) as error:
-        raise InputError(
-            f"{path} is not well-formed XML ({reason_of(error)}); choose the PLUS configuration again."
-        ) from None
-    to_probe = [t for t in transforms if (t.get("From"), t.get("To")) == ("Image", "Probe")]
-    if not to_probe:
-        names = sorted({f"{t.get('From')} to {t.get('To')}" for t in transforms}) or ["no transform"]
-        raise InputError(f"{path} holds no transform from Image to Probe (found: {', '.join(names)}).")
-    matrices = [_numbers(t.get("Matrix", ""), path) for t in to_probe]
-    if any(not np.array_equal(matrix, matrices[0]) for matrix in matrices):
-        raise InputError(f"{path} holds {len(to_probe)} different transforms from Image to Probe; keep one.")
-    return matrices[0]
-
-
-def _numbers(text: str, path: Path) -> np.ndarray:
-    words = re.sub(r"[\[\](),;]", " ", text).split()
-    try:
-        values = [float(word) for word in words]
-    except ValueError:
-        raise InputError(
-            f"The calibration in {path} holds words that are not numbers; expected a 4x4 matrix."
-        ) from None
-    if len(values) != 16:
-        raise InputError(f"The calibration in {path} has {len(values)} numbers; a 4x4 matrix has 16, row by row.")
-    return np.array(values).reshape(4, 4)
-
-
 Spacing = tuple[float, float]
 
 #: Two spacings that differ by more than this fraction contradict each other.
@@ -240,7 +143,7 @@ class PixelSize:
 
 
 def choose_pixel_size(
-    from_file: Spacing | None, calibration: Path | np.ndarray | None, from_user: Spacing | None
+    from_file: Spacing | None, calibration: CalibrationSource | None, from_user: Spacing | None
 ) -> PixelSize:
     """The pixel size of frames that come without tracking: the calibration's, else the user's, else the file's.
 
@@ -281,11 +184,6 @@ def contradicts(one: Spacing, other: Spacing) -> bool:
 def as_text(spacing_mm: Spacing) -> str:
     """A spacing for a sentence."""
     return f"{spacing_mm[0]:.6g} x {spacing_mm[1]:.6g} mm"
-
-
-def calibration_name(calibration: Path | np.ndarray) -> str:
-    """What to call a calibration in the provenance."""
-    return "a given matrix" if isinstance(calibration, np.ndarray) else Path(calibration).name
 
 
 def _overruled(from_file: Spacing | None, used: Spacing) -> list[str]:

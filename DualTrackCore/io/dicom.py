@@ -19,6 +19,7 @@ import numpy as np
 from DualTrackCore.errors import DualTrackError, InputError, reason_of
 from DualTrackCore.grey import grey_clip
 from DualTrackCore.io.calibration import choose_pixel_size
+from DualTrackCore.io.calibration_files import CalibrationSource
 from DualTrackCore.io.sequence_parts import require_plausible_clip
 from DualTrackCore.memory import naming_memory
 from DualTrackCore.pixels import WindowSource
@@ -49,7 +50,7 @@ def recognises(path: Path, head: bytes) -> bool:
     return head[_PREAMBLE_BYTES : _PREAMBLE_BYTES + 4] == b"DICM"
 
 
-def read(path: Path, *, calibration: Path | np.ndarray | None, spacing_mm: tuple[float, float] | None) -> Sweep:
+def read(path: Path, *, calibration: CalibrationSource | None, spacing_mm: tuple[float, float] | None) -> Sweep:
     """The sweep of one DICOM file: the largest 2D tissue region, as 8-bit grey, without tracking.
 
     Raises:

@@ -20,6 +20,7 @@ import numpy as np
 from DualTrackCore.errors import InputError
 from DualTrackCore.files import replacing
 from DualTrackCore.io.calibration import as_text, choose_pixel_size, split_affine
+from DualTrackCore.io.calibration_files import CalibrationSource
 from DualTrackCore.io.hdf5_frames import Hdf5Frames, opened, read_table
 from DualTrackCore.io.pose_origin import FIELDS, marked, origin_marks
 from DualTrackCore.io.tracked_poses import trajectory_from_tracker
@@ -49,7 +50,7 @@ def recognises(path: Path, head: bytes) -> bool:
     return any(head[offset:].startswith(_SIGNATURE) for offset in _OFFSETS)
 
 
-def read(path: Path, *, calibration: Path | np.ndarray | None, spacing_mm: tuple[float, float] | None) -> Sweep:
+def read(path: Path, *, calibration: CalibrationSource | None, spacing_mm: tuple[float, float] | None) -> Sweep:
     """The sweep of a DualTrack or TUS-REC file; frames stay in the file until they are asked for.
 
     Raises:
@@ -67,7 +68,7 @@ def read(path: Path, *, calibration: Path | np.ndarray | None, spacing_mm: tuple
     raise InputError(f"{path.name} holds neither images nor frames (it holds {listed}), so it is no sweep.")
 
 
-def _read_dualtrack(path: Path, calibration: Path | np.ndarray | None, spacing_mm: tuple[float, float] | None) -> Sweep:
+def _read_dualtrack(path: Path, calibration: CalibrationSource | None, spacing_mm: tuple[float, float] | None) -> Sweep:
     frames = Hdf5Frames(path, "images")
     count, height, width = frames.shape
     with opened(path) as file:

@@ -11,6 +11,7 @@ import numpy as np
 from DualTrackCore.errors import InputError
 from DualTrackCore.grey import grey_clip
 from DualTrackCore.io.calibration import choose_pixel_size
+from DualTrackCore.io.calibration_files import CalibrationSource
 from DualTrackCore.io.image_file import is_image, open_pages
 from DualTrackCore.io.sequence_parts import require_plausible_clip
 from DualTrackCore.sweep import Sweep
@@ -28,7 +29,7 @@ def recognises(path: Path, head: bytes) -> bool:
     return is_image(head) if head else path.is_dir()
 
 
-def read(path: Path, *, calibration: Path | np.ndarray | None, spacing_mm: tuple[float, float] | None) -> Sweep:
+def read(path: Path, *, calibration: CalibrationSource | None, spacing_mm: tuple[float, float] | None) -> Sweep:
     """The sweep of a folder of images in the order of their numbers, or of the pages of one image file.
 
     Sizes stated inside image files are those of print or screen, so the pixel spacing comes from the user or from a

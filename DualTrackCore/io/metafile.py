@@ -16,7 +16,8 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from DualTrackCore.errors import InputError
-from DualTrackCore.io.calibration import PixelSize, calibration_name, read_calibration
+from DualTrackCore.io.calibration import PixelSize
+from DualTrackCore.io.calibration_files import CalibrationSource, calibration_name, read_devices
 from DualTrackCore.io.pose_origin import FIELDS, marked
 from DualTrackCore.io.sequence_parts import (
     ZLIB,
@@ -95,7 +96,7 @@ def whole_numbers(text: str, what: str, source: str) -> tuple[int, ...]:
 
 
 def sweep_from_sequence(
-    sequence: SequenceFile, calibration: Path | np.ndarray | None, spacing_mm: tuple[float, float] | None
+    sequence: SequenceFile, calibration: CalibrationSource | None, spacing_mm: tuple[float, float] | None
 ) -> Sweep:
     """The sweep that a sequence metafile holds; calibration and spacing (across columns, down rows) come from the user.
 
@@ -112,8 +113,8 @@ def sweep_from_sequence(
     orientation = parse_orientation(sequence.orientation)
     frames, notes = _frames(sequence, axes, count, orientation)
     stated = _stated_size(sequence, axes, orientation, notes)
-    matrix = None if calibration is None else read_calibration(calibration)
-    size, tracked, tracking, place_notes = place_frames(fields, frames.shape, matrix, stated, spacing_mm, path.name)
+    devices = {} if calibration is None else read_devices(calibration)
+    size, tracked, tracking, place_notes = place_frames(fields, frames.shape, devices, stated, spacing_mm, path.name)
     is_simulated = sequence.header.get(SIMULATED_FIELD) == SIMULATED_VALUE
     unmarked = PoseOrigin.SIMULATED if is_simulated else PoseOrigin.MEASURED
     marks = {name: sequence.header.get(field_name) for name, field_name in FIELDS.items()}
@@ -204,7 +205,7 @@ def recognises(path: Path, head: bytes) -> bool:
     return _FIRST_FIELD.match(head) is not None
 
 
-def read(path: Path, *, calibration: Path | np.ndarray | None, spacing_mm: tuple[float, float] | None) -> Sweep:
+def read(path: Path, *, calibration: CalibrationSource | None, spacing_mm: tuple[float, float] | None) -> Sweep:
     """The sweep in a MetaImage file, with its header in any order of fields; of repeated fields the last counts.
 
     Raises:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from DualTrackCore.errors import InputError
+from DualTrackCore.io.calibration_files import CalibrationSource
 from DualTrackCore.io.metafile import SequenceFile, beside, header_lines, sweep_from_sequence, whole_numbers
 from DualTrackCore.io.sequence_parts import GZIP, FrameFields, Payload, numbers
 from DualTrackCore.sweep import Sweep
@@ -37,7 +38,7 @@ def recognises(path: Path, head: bytes) -> bool:
     return re.match(rb"NRRD000[1-9]\s", head) is not None
 
 
-def read(path: Path, *, calibration: Path | np.ndarray | None, spacing_mm: tuple[float, float] | None) -> Sweep:
+def read(path: Path, *, calibration: CalibrationSource | None, spacing_mm: tuple[float, float] | None) -> Sweep:
     """The sweep in an NRRD file: frames along a list axis, with or without an empty third image axis.
 
     Of repeated fields in the header the last counts.

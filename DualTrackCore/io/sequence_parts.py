@@ -80,7 +80,7 @@ def numbers(text: str, count: int | None = None) -> tuple[float, ...] | None:
 
 
 _KEY = re.compile(r"Seq_Frame([0-9]{1,9})_(\S+)")
-_TRANSFORM = re.compile(r"([A-Za-z0-9]+?)To([A-Z][A-Za-z0-9]*)Transform")
+_TRANSFORM = re.compile(r"(\S+?)To([A-Z]\S*)Transform")
 
 
 class TransformTrack(NamedTuple):

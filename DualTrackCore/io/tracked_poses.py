@@ -24,8 +24,8 @@ from DualTrackCore.io.calibration import (
     image_pose,
     require_agreement,
     split_affine,
-    validated_calibration,
 )
+from DualTrackCore.io.calibration_files import UNNAMED, several_devices, validated_calibration
 from DualTrackCore.io.sequence_parts import FrameFields, TransformTrack
 from DualTrackCore.sweep import validated_spacing
 from DualTrackCore.trajectory import RIGID_TOLERANCE, PoseOrigin, Trajectory, rigid_error
@@ -70,14 +70,16 @@ class ImageChain(NamedTuple):
         world_from_pixel: the transform from stored pixels to the world, or None without a way there.
         probe_from_pixel: [4, 4] where the way from pixels to the probe is the same in all frames, or None.
         way: the coordinate systems on the way to the world, or () without one.
+        probe: the device that the calibration is of.
     """
 
     world_from_pixel: TransformTrack | None
     probe_from_pixel: np.ndarray | None
     way: tuple[str, ...]
+    probe: str = _PROBE
 
 
-def trace_image(tracks: Tracks, count: int, calibration: np.ndarray | None) -> ImageChain:
+def trace_image(tracks: Tracks, count: int, devices: Mapping[str, np.ndarray]) -> ImageChain:
     """Find the way from the stored pixels to the world.
 
     Cropped recordings carry ImageToCroppedImage, and their stored pixels are those of the cropped image; a calibration
@@ -86,21 +88,34 @@ def trace_image(tracks: Tracks, count: int, calibration: np.ndarray | None) -> I
     Args:
         tracks: transforms by (from, to).
         count: number of frames.
-        calibration: [4, 4] probe_from_pixel of the whole image, or None.
+        devices: the calibrations that are given, [4, 4] from pixels of the whole image, by the name of their device.
+
+    Raises:
+        InputError: more than one calibrated device is tracked.
     """
     start = _CROPPED if (_IMAGE, _CROPPED) in tracks else _IMAGE
-    calibrated = tracks
-    if calibration is not None:
-        fixed = TransformTrack(np.broadcast_to(calibration, (count, 4, 4)), np.ones(count, bool))
+    calibrated, device = tracks, _PROBE
+    if devices:
         calibrated = {step: track for step, track in tracks.items() if _IMAGE not in step or _CROPPED in step}
-        calibrated[_IMAGE, _PROBE] = fixed
-    probe = _along(calibrated, _way(calibrated, start, _PROBE), count)
+        device, matrix = _calibrated_device(calibrated, devices)
+        fixed = TransformTrack(np.broadcast_to(matrix, (count, 4, 4)), np.ones(count, bool))
+        calibrated[_IMAGE, device] = fixed
+    probe = _along(calibrated, _way(calibrated, start, device), count)
     probe_from_pixel = None if probe is None else _constant(probe.matrices[probe.valid])
     for some in (calibrated, tracks):
         for world in _WORLDS:
             if way := _way(some, start, world):
-                return ImageChain(_along(some, way, count), probe_from_pixel, way)
-    return ImageChain(None, probe_from_pixel, ())
+                return ImageChain(_along(some, way, count), probe_from_pixel, way, device)
+    return ImageChain(None, probe_from_pixel, (), device)
+
+
+def _calibrated_device(tracks: Tracks, devices: Mapping[str, np.ndarray]) -> tuple[str, np.ndarray]:
+    """The one device that is tracked, or the only one there is, and its calibration."""
+    named = {_PROBE if device == UNNAMED else device: matrix for device, matrix in devices.items()}
+    found = [device for device in named if any(_way(tracks, device, world) for world in _WORLDS)] or list(named)
+    if len(found) > 1:
+        raise several_devices("The calibration file", found)
+    return found[0], named[found[0]]
 
 
 def _way(tracks: Tracks, start: str, goal: str) -> tuple[str, ...]:
@@ -157,7 +172,7 @@ _STATED_SKEW_TOLERANCE_DEG = 0.06
 def place_frames(
     fields: FrameFields,
     shape: tuple[int, int, int],
-    calibration: np.ndarray | None,
+    devices: Mapping[str, np.ndarray],
     stated: PixelSize | None,
     given_mm: tuple[float, float] | None,
     source: str,
@@ -169,7 +184,7 @@ def place_frames(
     Args:
         fields: the per-frame fields.
         shape: (N, H, W) of the frames.
-        calibration: [4, 4] probe_from_pixel that the user gives, or None.
+        devices: the calibrations that the user gives, as for :func:`trace_image`.
         stated: what the header states, or None.
         given_mm: the spacing that the user gives, or None.
         source: the name of the file, for messages.
@@ -183,9 +198,9 @@ def place_frames(
     """
     count, frame_size = shape[0], (shape[1], shape[2])
     tracks = fields.transforms(count)
-    chain = trace_image(tracks, count, calibration)
+    chain = trace_image(tracks, count, devices)
     measured = _measured(chain, frame_size, stated, source)
-    tracking = _sentence(chain, [f"{a}To{b}" for a, b in tracks], calibration is not None)
+    tracking = _sentence(chain, [f"{a}To{b}" for a, b in tracks], bool(devices))
     if measured is None:
         chosen = choose_pixel_size(None if stated is None else stated.spacing_mm, None, given_mm)
         size = replace(chosen, skew_deg=0.0 if stated is None else stated.skew_deg, notes=[])
@@ -201,7 +216,7 @@ def place_frames(
     tracked = None
     if chain.world_from_pixel is not None:
         tracked = _trajectory(chain.world_from_pixel, measured, frame_size, notes, source)
-    origin = "file" if calibration is None else "calibration"
+    origin = "calibration" if devices else "file"
     return replace(measured, source=origin), tracked, tracking, notes
 
 
@@ -253,7 +268,10 @@ def _sentence(chain: ImageChain, names: list[str], calibrated: bool) -> str:
         return f"Tracked: {' to '.join(chain.way)}."
     if not names:
         return "Not tracked: the file holds no transforms."
-    remedy = "a calibration (Image to Probe) is needed to use them"
+    remedy = "a calibration (Image to Probe) is needed to use them: give --calibration"
     if calibrated:
-        remedy = "none of them leads from the probe to a reference"
+        remedy = (
+            f"none of them leads from {chain.probe} to {', '.join(_WORLDS[:-1])} or {_WORLDS[-1]}: if another device "
+            "carries the transducer, name it with --probe"
+        )
     return f"Not tracked: the file holds {', '.join(sorted(names))}, and {remedy}."

@@ -14,12 +14,16 @@ import numpy as np
 from DualTrackCore.errors import InputError
 from DualTrackCore.io.calibration import (
     PixelSize,
-    calibration_name,
-    calibration_text,
     choose_pixel_size,
-    read_calibration,
     require_agreement,
     split_affine,
+)
+from DualTrackCore.io.calibration_files import (
+    CalibrationSource,
+    DeviceCalibration,
+    calibration_name,
+    calibration_text,
+    read_calibration,
 )
 from DualTrackCore.io.hdf5_frames import Hdf5Frames, opened, read_table
 from DualTrackCore.io.tracked_poses import rigid, trajectory_from_tracker
@@ -33,7 +37,7 @@ CALIBRATION_NAME = "calib_matrix.csv"
 _FOLDERS_ABOVE = 3
 
 
-def read_tus_rec(path: Path, *, calibration: Path | np.ndarray | None, spacing_mm: tuple[float, float] | None) -> Sweep:
+def read_tus_rec(path: Path, *, calibration: CalibrationSource | None, spacing_mm: tuple[float, float] | None) -> Sweep:
     """The sweep of a file with `frames`, its poses in the same file or in the sibling under `transfs`.
 
     The calibration is `calibration` (the CSV file, or whatever else :func:`read_calibration` reads as the map
@@ -57,6 +61,8 @@ def read_tus_rec(path: Path, *, calibration: Path | np.ndarray | None, spacing_m
     if calibration is None:
         notes.append(f"Found no {CALIBRATION_NAME}: the pixel spacing and the tracking cannot be known.")
         return choose_pixel_size(None, None, spacing_mm).sweep(frames, path, FORMAT, notes)
+    if isinstance(calibration, DeviceCalibration) and str(calibration.source).lower().endswith(".csv"):
+        calibration = calibration.source  # of the one tool of the data set, whatever it is called
     is_csv = isinstance(calibration, Path) and calibration.suffix.lower() == ".csv"
     tool_from_pixel = read_calib_matrix(calibration) if is_csv else read_calibration(calibration)
     split = split_affine(tool_from_pixel, frames.shape[1:])

@@ -18,6 +18,7 @@ import numpy as np
 from DualTrackCore.errors import DualTrackError, InputError
 from DualTrackCore.grey import grey_clip, to_grey_uint8
 from DualTrackCore.io.calibration import choose_pixel_size
+from DualTrackCore.io.calibration_files import CalibrationSource
 from DualTrackCore.io.sequence_parts import require_plausible_clip, require_plausible_frame
 from DualTrackCore.io.video_containers import HEAD_BYTES, declared_bytes, demuxer, goes_on
 from DualTrackCore.memory import importing, naming_memory
@@ -48,7 +49,7 @@ def recognises(path: Path, head: bytes) -> bool:
     return demuxer(path, head) is not None
 
 
-def read(path: Path, *, calibration: Path | np.ndarray | None, spacing_mm: tuple[float, float] | None) -> Sweep:
+def read(path: Path, *, calibration: CalibrationSource | None, spacing_mm: tuple[float, float] | None) -> Sweep:
     """The sweep of the first video stream, as 8-bit grey, without tracking; sound is ignored.
 
     Raises:

@@ -66,7 +66,7 @@ def run(
         from DualTrackCore.io import load_sweep
 
         with memory_limit(settings.memory_gb):
-            sweep = load_sweep(source, calibration=settings.calibration, spacing_mm=settings.spacing_mm)
+            sweep = load_sweep(source, **settings.reading)
     require_apart(outputs, [*sweep.files, *settings.files])
     return run_frames(sweep.slice(*settings.frame_range(len(sweep))), settings, reporter, models)
 
@@ -139,8 +139,8 @@ def with_spacing(sweep: Sweep, settings: RunSettings) -> Sweep:
     Raises:
         InputError: the settings have a calibration, which only the readers of files can use.
     """
-    if settings.calibration is not None:
-        raise InputError("The setting calibration is for files; give the calibration to load_sweep instead.")
+    if settings.calibration is not None or settings.probe is not None:
+        raise InputError("The settings calibration and probe are for files; give them to load_sweep instead.")
     if settings.spacing_mm is None:
         return sweep
     return replace(sweep, spacing_mm=settings.spacing_mm, provenance={**sweep.provenance, "spacing_source": "user"})

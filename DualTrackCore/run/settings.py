@@ -49,9 +49,17 @@ class RunSettings:
     )
     calibration: str | None = setting(
         None,
-        help="image-to-probe calibration of a tracked sweep: PLUS XML, 4x4 text, or calib_matrix.csv",
+        help="image-to-probe calibration of a tracked sweep: PLUS XML, transform of Slicer or ITK (.tfm, .h5, .txt), "
+        "4x4 text, or calib_matrix.csv",
         group=INPUT,
         metavar="FILE",
+    )
+    probe: str | None = setting(
+        None,
+        help="tracked device that carries the transducer, where the calibration has several or another name for it",
+        expects="a name",
+        group=INPUT,
+        metavar="NAME",
     )
     memory_gb: float | None = setting(
         None,
@@ -192,6 +200,11 @@ class RunSettings:
                 f"which has the frames 0 to {frames - 1}; choose a smaller range."
             )
         return self.first_frame, last + 1
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """What :func:`~DualTrackCore.io.load_sweep` is told."""
+        return {"calibration": self.calibration, "spacing_mm": self.spacing_mm, "probe": self.probe}
 
     def with_whole_paths(self) -> RunSettings:
         """The same settings with files named from the root, for another folder or process."""

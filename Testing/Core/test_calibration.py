@@ -77,7 +77,7 @@ def test_an_array_is_taken_as_it_is_and_not_shared():
         (text(MATRIX @ np.array([[1, 1, 0, 0], [0, 1e-3, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])), "image plane"),
         (text(np.diag([50.0, 50, 50, 1])), "10 mm"),
         ("<PlusConfiguration>", "well-formed"),
-        (NESTED.format(text(MATRIX)).replace('To="Probe"', 'To="Stylus"'), "Image to Stylus"),
+        (NESTED.format(text(MATRIX)).replace('From="Image"', 'From="Stylus"'), "Stylus to Probe"),
         (NESTED.format("1 2 3"), "3 numbers"),
         ('<!DOCTYPE a [<!ENTITY b "c">]><a/>', "document type"),
         (

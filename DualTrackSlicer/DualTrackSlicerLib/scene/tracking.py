@@ -15,7 +15,7 @@ from DualTrackSlicerLib.scene.nodes import matrix_to_parent
 from DualTrackSlicerLib.scene.wiring import is_result_sequence, parent_of_clip, sequences_of
 
 #: PLUS names: ImageToReference, ProbeToTracker; a browser may add a number to make them unique.
-_NAME = re.compile(r"([A-Z][A-Za-z0-9]*?)To([A-Z][A-Za-z0-9]*?)(?:Transform)?(?:[ _(].*)?")
+_NAME = re.compile(r"([A-Z]\w*?)To([A-Z][A-Za-z0-9]*?)(?:Transform)?(?:[ _(].*)?")
 
 
 class SceneTracking(NamedTuple):
@@ -89,7 +89,7 @@ def _by_name(sequences: list[slicer.vtkMRMLSequenceNode], images: slicer.vtkMRML
         if match is not None:
             named.setdefault((match[1], match[2]), node)
     tracks = {step: _track(node, images) for step, node in named.items()}
-    chain = trace_image(tracks, images.GetNumberOfDataNodes(), None)
+    chain = trace_image(tracks, images.GetNumberOfDataNodes(), {})
     if chain.world_from_pixel is None:
         return None
     moving = tuple(named.get(step) or named[step[::-1]] for step in pairwise(chain.way))
