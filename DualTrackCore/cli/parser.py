@@ -9,11 +9,11 @@ from collections.abc import Callable
 from pkgutil import resolve_name
 from typing import Any, Literal, NoReturn
 
+from DualTrackCore import __version__
 from DualTrackCore.errors import InputError
 from DualTrackCore.run.results import NOTICE
 from DualTrackCore.run.settings import FRAMES, INPUT, NETWORK, POSES, RESULTS, TRACKED, VOLUME, RunSettings
 from DualTrackCore.settings import setting_of, value_of_text
-from DualTrackCore.version import __version__
 
 
 class _Parser(argparse.ArgumentParser):

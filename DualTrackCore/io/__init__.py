@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from DualTrackCore import lazy_exports
 from DualTrackCore.errors import DualTrackError, InputError, SweepWarning
 from DualTrackCore.files import require_apart
-from DualTrackCore.lazy import lazy_exports
 from DualTrackCore.memory import naming_memory
 from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter
 from DualTrackCore.staging import restore_interrupted

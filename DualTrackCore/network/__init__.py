@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from DualTrackCore.lazy import lazy_exports
+from DualTrackCore import lazy_exports
 
 if TYPE_CHECKING:
     from DualTrackCore.network.catalogue import ModelCard as ModelCard

@@ -6,7 +6,7 @@ where matplotlib (the extra `report`) is not installed, and OutputError where th
 
 from typing import TYPE_CHECKING
 
-from DualTrackCore.lazy import lazy_exports
+from DualTrackCore import lazy_exports
 
 if TYPE_CHECKING:
     from DualTrackCore.pictures.beside_truth import write_comparison as write_comparison

@@ -1,31 +1,39 @@
-"""Reconstruction of a volume from frames and poses, and the builder that takes frames as they arrive."""
+"""A volume from frames and poses, the builder that takes frames as they arrive, and the volume with its coverage."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import contextlib
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any, Literal
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from DualTrackCore.errors import InputError
+from DualTrackCore.errors import InputError, OutputError
+from DualTrackCore.files import replacing
 from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter, Stage
-from DualTrackCore.reconstruction.area import Fan, Rectangle, resolved_area, select_pixels
-from DualTrackCore.reconstruction.grid import Reconstruction, VoxelGrid
+from DualTrackCore.reconstruction.area import Fan, resolved_area, select_pixels
+from DualTrackCore.reconstruction.grid import VoxelGrid, cut_grid, plan_grid, usable_frames
 from DualTrackCore.reconstruction.holes import HoleFilling, compiled_kernels, fill_holes, validated_hole_filling
-from DualTrackCore.reconstruction.plan import plan_grid, usable_frames
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.trajectory import Trajectory
 
+if TYPE_CHECKING:
+    import SimpleITK
+
+#: File formats that keep origin, spacing and direction.
+VOLUME_SUFFIXES = (".nrrd", ".mha", ".nii.gz", ".nii")
 INTERPOLATIONS = ("nearest", "linear")
 COMPOUNDINGS = ("mean", "maximum", "latest")
 #: How far outside the outermost voxel centres rounding may place a pixel that lies on them, voxels.
 _EDGE_TOLERANCE = 1e-6
 #: Slabs a thread: where other work holds one thread up, the others take the rest of its slabs.
 _SLABS_A_THREAD = 2
-#: Columns and rows of the raster of pixels that stands for a frame when the grid is cut into slabs.
-_RASTER = 24
 #: Frames read at once.
 WINDOW_FRAMES = 8
 
@@ -150,33 +158,6 @@ class VolumeBuilder:
         return volume.reshape(self.grid.shape), coverage.reshape(self.grid.shape)
 
 
-def cut_grid(
-    voxel_from_pixel: np.ndarray, rectangle: Rectangle, size: tuple[int, int, int], count: int
-) -> list[tuple[int, int, int]]:
-    """Cut a grid into at most `count` slabs (axis, first voxel, voxel after the last) that share no voxel.
-
-    The axis is the one along which the rows of a frame follow each other fastest, so that whole rows fall into one
-    slab; every slab receives about as many pixels. `voxel_from_pixel` [n, 4, 4] places the frames to come, `rectangle`
-    holds their pixels that count, and `size` is (nx, ny, nz) of the grid.
-    """
-    axis = int(np.argmax(np.abs(voxel_from_pixel[:, :3, 1]).mean(axis=0) * (np.asarray(size) >= 2 * count)))
-    if count == 1 or size[axis] < 2 * count:
-        return [(axis, 0, size[axis])]
-    columns = np.linspace(rectangle.left, rectangle.right, _RASTER)
-    rows = np.linspace(rectangle.top, rectangle.bottom, _RASTER)
-    u, v = (part.ravel() for part in np.meshgrid(columns, rows))
-    pixels = np.stack([u, v, np.zeros_like(u), np.ones_like(u)])
-    positions = voxel_from_pixel[:, :3] @ pixels
-    inside = ((positions >= 0) & (positions <= np.array(size)[:, None] - 1)).all(axis=1)
-    along = positions[:, axis][inside]
-    if len(along) == 0:
-        return [(axis, 0, size[axis])]
-    cuts = np.round(np.quantile(along, np.arange(1, count) / count)).astype(int)
-    # Two voxels at the end at least: the kernels give the last cell to one slab.
-    edges = [0, *sorted({int(cut) for cut in cuts if 0 < cut < size[axis] - 1}), size[axis]]
-    return [(axis, first, stop) for first, stop in pairwise(edges)]
-
-
 def _slab_box(slab: tuple[int, int, int], size: tuple[int, int, int], linear: bool) -> np.ndarray:
     """[3, 2] float64: where the pixels of a slab lie along x, y, z; the first is included, the second is not.
 
@@ -206,6 +187,102 @@ def _in_parts(work: Callable[[tuple], None], cut: Callable[[int], Iterable[tuple
         return
     with ThreadPoolExecutor(threads, thread_name_prefix="compound") as pool:
         list(pool.map(work, cut(_SLABS_A_THREAD * threads)))
+
+
+@dataclass(frozen=True, eq=False)
+class Reconstruction:
+    """A volume compounded from a sweep.
+
+    Attributes:
+        volume: [nz, ny, nx] uint8 grey values; 0 where nothing was seen and nothing was filled.
+        coverage: [nz, ny, nx] float32, number of pixels that fell into a voxel (nearest) or sum of their weights
+            (linear). 0 is unseen, also where a hole was filled; a dark voxel that was seen has a coverage above 0.
+        filled: [nz, ny, nx] bool, the voxels whose grey value comes from hole filling.
+        grid: where the voxels lie.
+        frames_used: frames that were inserted.
+        frames_skipped: frames left out because their image or pose is invalid.
+        provenance: settings and sources: plain values, written into reports.
+    """
+
+    volume: np.ndarray
+    coverage: np.ndarray
+    filled: np.ndarray
+    grid: VoxelGrid
+    frames_used: int
+    frames_skipped: int
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, dtype in (("volume", np.uint8), ("coverage", np.float32), ("filled", np.bool_)):
+            array = getattr(self, name)
+            if array.shape != self.grid.shape or array.dtype != dtype:
+                raise InputError(
+                    f"The {name} is {array.dtype} {array.shape}; expected {np.dtype(dtype)} {self.grid.shape}."
+                )
+        object.__setattr__(self, "provenance", MappingProxyType(dict(self.provenance)))
+
+    @property
+    def covered_fraction(self) -> float:
+        """Part of the voxels that pixels reached, 0 to 1, without filled ones."""
+        return float(np.count_nonzero(self.coverage)) / self.grid.voxels
+
+    @property
+    def filled_fraction(self) -> float:
+        """Part of the voxels whose value comes from hole filling, 0 to 1."""
+        return float(np.count_nonzero(self.filled)) / self.grid.voxels
+
+    def to_sitk(self, what: Literal["volume", "coverage", "filled"] = "volume") -> SimpleITK.Image:
+        """Return the volume (8 bit), the coverage (float32) or the filled flags (8 bit, 0 or 1) as a SimpleITK image.
+
+        Origin, spacing and direction are those of the grid, in mm in its frame. ITK's physical axes are left,
+        posterior, superior; the place of the patient is unknown, so x, y, z of frame0 (or reference) are written there
+        unchanged. 3D Slicer uses right, anterior, superior, and negates x and y when it loads the file. The meta data
+        say where the poses are from (:data:`~DualTrackCore.io.pose_origin.FIELDS`); .nrrd and .mha keep them.
+        """
+        import SimpleITK as sitk
+
+        from DualTrackCore.io.pose_origin import header_marks_of
+
+        if what not in ("volume", "coverage", "filled"):
+            raise InputError(f"{what!r} is not part of a reconstruction; choose 'volume', 'coverage' or 'filled'.")
+        array = getattr(self, what)
+        image = sitk.GetImageFromArray(array.astype(np.uint8) if what == "filled" else array)
+        image.SetOrigin([float(value) for value in self.grid.origin_mm])
+        image.SetSpacing(self.grid.spacing_mm)
+        image.SetDirection([float(value) for value in self.grid.axes.ravel()])
+        source, origin = self.provenance.get("trajectory", {}), self.provenance.get("poses_origin", "unknown")
+        for name, text in header_marks_of(source, origin).items():
+            image.SetMetaData(name, text)
+        return image
+
+    def write(self, path: str | os.PathLike, what: Literal["volume", "coverage", "filled"] = "volume") -> Path:
+        """Write the volume, the coverage or the filled flags, compressed; see :meth:`to_sitk` for the coordinates.
+
+        Raises:
+            InputError: the suffix is not one of .nrrd, .mha, .nii.gz, .nii.
+            OutputError: the file cannot be written, or reads back as another image.
+        """
+        import SimpleITK as sitk
+
+        path = Path(path)
+        if not path.name.lower().endswith(VOLUME_SUFFIXES):
+            raise InputError(f"{path.name} is not a volume file; choose one of {', '.join(VOLUME_SUFFIXES)}.")
+        image = self.to_sitk(what)
+        with replacing(path) as temporary:
+            temporary.touch()  # says why, where a file cannot even be made
+            try:
+                with _quiet_libraries():
+                    sitk.WriteImage(image, str(temporary), useCompression=True)
+                    # ITK does not report every write that failed.
+                    written = sitk.ReadImage(str(temporary))
+                whole = np.array_equal(sitk.GetArrayViewFromImage(written), sitk.GetArrayViewFromImage(image))
+            except RuntimeError:
+                whole = False
+            if not whole:
+                raise OutputError(
+                    f"Cannot write {path}: the disk takes no more; choose another folder or free some space."
+                )
+        return path
 
 
 def reconstruct_volume(
@@ -295,3 +372,20 @@ def _insert_all(
             pending = inserter.submit(builder.add, chosen, poses[start : start + len(frames)][kept])
         pending.result()
     reporter.report(Stage.RECONSTRUCTING, len(sweep), len(sweep))
+
+
+@contextlib.contextmanager
+def _quiet_libraries() -> Iterator[None]:
+    """Keep the lines of libraries in C, such as that for NIfTI, off stderr."""
+    try:
+        kept = os.dup(2)
+    except OSError:  # a program without a terminal
+        yield
+        return
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)

@@ -1,32 +1,32 @@
-"""The voxel grid of a volume (place, spacing, memory), and a volume with its coverage on its grid."""
+"""The voxel grid of a volume: place, spacing and memory, how it is chosen for a sweep, and how threads share it."""
 
 from __future__ import annotations
 
-import contextlib
-import os
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise, permutations
+from typing import Literal
 
 import numpy as np
 
-from DualTrackCore.errors import InputError, OutputError
-from DualTrackCore.files import replacing
-from DualTrackCore.memory import format_bytes
+from DualTrackCore.errors import InputError
+from DualTrackCore.memory import available_memory_bytes, format_bytes
+from DualTrackCore.reconstruction.area import Fan, Rectangle, finite_numbers, resolved_area, select_pixels
+from DualTrackCore.sweep import Sweep
+from DualTrackCore.trajectory import Trajectory
 
-if TYPE_CHECKING:
-    import SimpleITK
-
-#: File formats that keep origin, spacing and direction.
-VOLUME_SUFFIXES = (".nrrd", ".mha", ".nii.gz", ".nii")
 #: Peak of the arrays of a reconstruction, bytes a voxel: 8 accumulator + 4 coverage + 1 grey value + 1 filled flag.
 BYTES_A_VOXEL = 14
 #: Largest departure of the axes from orthonormality: six-digit matrices from files pass.
 AXES_TOLERANCE = 1e-5
 #: Part of the available memory that a volume may take.
 DEFAULT_FRACTION = 0.5
+#: Automatic spacing makes no larger volumes than this, whatever the memory: 512 voxels cubed.
+AUTOMATIC_VOXELS = 512**3
+#: An extent of fewer voxels than this is rounding: the sweep lies in one plane.
+_FLAT = 1e-6
+#: Columns and rows of the raster of pixels that stands for a frame when the grid is cut into slabs.
+_RASTER = 24
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,114 +160,211 @@ def _finite_array(values: object, shape: tuple[int, ...], what: str) -> np.ndarr
     return array
 
 
-@dataclass(frozen=True, eq=False)
-class Reconstruction:
-    """A volume compounded from a sweep.
+def usable_frames(sweep: Sweep, trajectory: Trajectory) -> np.ndarray:
+    """Return the indices of the frames that have both an image and a pose.
 
-    Attributes:
-        volume: [nz, ny, nx] uint8 grey values; 0 where nothing was seen and nothing was filled.
-        coverage: [nz, ny, nx] float32, number of pixels that fell into a voxel (nearest) or sum of their weights
-            (linear). 0 is unseen, also where a hole was filled; a dark voxel that was seen has a coverage above 0.
-        filled: [nz, ny, nx] bool, the voxels whose grey value comes from hole filling.
-        grid: where the voxels lie.
-        frames_used: frames that were inserted.
-        frames_skipped: frames left out because their image or pose is invalid.
-        provenance: settings and sources: plain values, written into reports.
+    Raises:
+        InputError: no images, unknown spacing, numbers of frames and poses differ, or no usable frame.
     """
-
-    volume: np.ndarray
-    coverage: np.ndarray
-    filled: np.ndarray
-    grid: VoxelGrid
-    frames_used: int
-    frames_skipped: int
-    provenance: Mapping[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        for name, dtype in (("volume", np.uint8), ("coverage", np.float32), ("filled", np.bool_)):
-            array = getattr(self, name)
-            if array.shape != self.grid.shape or array.dtype != dtype:
-                raise InputError(
-                    f"The {name} is {array.dtype} {array.shape}; expected {np.dtype(dtype)} {self.grid.shape}."
-                )
-        object.__setattr__(self, "provenance", MappingProxyType(dict(self.provenance)))
-
-    @property
-    def covered_fraction(self) -> float:
-        """Part of the voxels that pixels reached, 0 to 1, without filled ones."""
-        return float(np.count_nonzero(self.coverage)) / self.grid.voxels
-
-    @property
-    def filled_fraction(self) -> float:
-        """Part of the voxels whose value comes from hole filling, 0 to 1."""
-        return float(np.count_nonzero(self.filled)) / self.grid.voxels
-
-    def to_sitk(self, what: Literal["volume", "coverage", "filled"] = "volume") -> SimpleITK.Image:
-        """Return the volume (8 bit), the coverage (float32) or the filled flags (8 bit, 0 or 1) as a SimpleITK image.
-
-        Origin, spacing and direction are those of the grid, in mm in its frame. ITK's physical axes are left,
-        posterior, superior; the place of the patient is unknown, so x, y, z of frame0 (or reference) are written there
-        unchanged. 3D Slicer uses right, anterior, superior, and negates x and y when it loads the file. The meta data
-        say where the poses are from (:data:`~DualTrackCore.io.pose_origin.FIELDS`); .nrrd and .mha keep them.
-        """
-        import SimpleITK as sitk
-
-        from DualTrackCore.io.pose_origin import header_marks_of
-
-        if what not in ("volume", "coverage", "filled"):
-            raise InputError(f"{what!r} is not part of a reconstruction; choose 'volume', 'coverage' or 'filled'.")
-        array = getattr(self, what)
-        image = sitk.GetImageFromArray(array.astype(np.uint8) if what == "filled" else array)
-        image.SetOrigin([float(value) for value in self.grid.origin_mm])
-        image.SetSpacing(self.grid.spacing_mm)
-        image.SetDirection([float(value) for value in self.grid.axes.ravel()])
-        source, origin = self.provenance.get("trajectory", {}), self.provenance.get("poses_origin", "unknown")
-        for name, text in header_marks_of(source, origin).items():
-            image.SetMetaData(name, text)
-        return image
-
-    def write(self, path: str | os.PathLike, what: Literal["volume", "coverage", "filled"] = "volume") -> Path:
-        """Write the volume, the coverage or the filled flags, compressed; see :meth:`to_sitk` for the coordinates.
-
-        Raises:
-            InputError: the suffix is not one of .nrrd, .mha, .nii.gz, .nii.
-            OutputError: the file cannot be written, or reads back as another image.
-        """
-        import SimpleITK as sitk
-
-        path = Path(path)
-        if not path.name.lower().endswith(VOLUME_SUFFIXES):
-            raise InputError(f"{path.name} is not a volume file; choose one of {', '.join(VOLUME_SUFFIXES)}.")
-        image = self.to_sitk(what)
-        with replacing(path) as temporary:
-            temporary.touch()  # says why, where a file cannot even be made
-            try:
-                with _quiet_libraries():
-                    sitk.WriteImage(image, str(temporary), useCompression=True)
-                    # ITK does not report every write that failed.
-                    written = sitk.ReadImage(str(temporary))
-                whole = np.array_equal(sitk.GetArrayViewFromImage(written), sitk.GetArrayViewFromImage(image))
-            except RuntimeError:
-                whole = False
-            if not whole:
-                raise OutputError(
-                    f"Cannot write {path}: the disk takes no more; choose another folder or free some space."
-                )
-        return path
+    sweep.require_images()
+    sweep.require_spacing()
+    if len(sweep) != len(trajectory):
+        raise InputError(
+            f"The sweep has {len(sweep)} frames and the trajectory {len(trajectory)} poses; the numbers must be equal."
+        )
+    usable = np.flatnonzero(trajectory.valid & sweep.frame_valid)
+    if len(usable) == 0:
+        raise InputError(
+            f"None of the {len(sweep)} frames has both a valid image and a valid pose, so no frame can be placed; "
+            "use a sweep with tracking, or estimate the trajectory."
+        )
+    return usable
 
 
-@contextlib.contextmanager
-def _quiet_libraries() -> Iterator[None]:
-    """Keep the lines of libraries in C, such as that for NIfTI, off stderr."""
-    try:
-        kept = os.dup(2)
-    except OSError:  # a program without a terminal
-        yield
-        return
-    with open(os.devnull, "wb") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
+def plan_grid(
+    sweep: Sweep,
+    trajectory: Trajectory,
+    *,
+    spacing_mm: Literal["auto"] | float | tuple[float, float, float] = "auto",
+    axes: Literal["frame0", "principal"] = "frame0",
+    frame: Literal["frame0", "reference"] = "frame0",
+    region: tuple[object, object] | None = None,
+    clip: tuple[int, int, int, int] | None = None,
+    fan: Fan | Literal["auto"] | None = None,
+    max_bytes: int | None = None,
+) -> VoxelGrid:
+    """Return the grid that contains every selected pixel of the frames with an image and a pose.
+
+    The extent is that of IGSIO since 2024: the origin is the componentwise minimum of the corner pixels' centres, and
+    an axis has round(extent / spacing) + 1 voxels.
+
+    Automatic spacing is the geometric mean of the longer pixel side and the median step between frames, never finer
+    than the longer pixel side: a dense sweep keeps its in-plane detail, and a sparse one loses some of it for smaller
+    gaps. It is rounded up to 0.01 mm, and coarsened until the volume fits `max_bytes` and 512 cubed voxels; the note
+    of the grid says when that happened. A given spacing is never changed.
+
+    Args:
+        sweep: frames with known spacing.
+        trajectory: one pose a frame; frames whose pose or image is invalid are left out.
+        spacing_mm: "auto", or the side of a cubic voxel, or (x, y, z), mm.
+        axes: "frame0" leaves the axes parallel to those of `frame`; "principal" turns them to the principal axes of
+            the sweep where that makes the box smaller, as it does for oblique sweeps.
+        frame: "frame0", or "reference" for a volume in the world of the tracker.
+        region: ((x, y, z) minimum, (x, y, z) maximum), mm in `frame`: only this box is reconstructed. With principal
+            axes it is the box around the region along those axes.
+        clip: (x, y, width, height) in pixels; None is the whole frame.
+        fan: the sector of a curvilinear probe, "auto" to find the image area from the frames, or None.
+        max_bytes: most memory that the reconstruction may take; None is half of what is available.
+
+    Raises:
+        InputError: nothing can be placed, the region misses the sweep, or the volume would be too large; the last
+            message names the spacing that fits.
+    """
+    usable = usable_frames(sweep, trajectory)
+    clip, fan = resolved_area(sweep, clip, fan)
+    rectangle = select_pixels(sweep.frame_size, clip, fan).rectangle
+    limit = int(DEFAULT_FRACTION * available_memory_bytes()) if max_bytes is None else max_bytes
+    if not limit >= BYTES_A_VOXEL:
+        raise InputError(f"The memory limit of {limit} bytes is below the {BYTES_A_VOXEL} bytes of one voxel.")
+    reference_from_frame0 = _reference(trajectory, frame)
+    # [frames, 4, 3]: centres of the corner pixels, mm in frame0.
+    corners = (trajectory.poses[usable] @ sweep.image_from_pixel @ rectangle.corners.T).swapaxes(1, 2)[..., :3]
+    steps_mm = np.linalg.norm(np.diff(corners, axis=0), axis=2).mean(axis=1)
+    if reference_from_frame0 is not None:
+        corners = corners @ reference_from_frame0[:3, :3].T + reference_from_frame0[:3, 3]
+    rotation = _rotation(corners, axes)
+    low, high = _restricted(corners.reshape(-1, 3) @ rotation, region, rotation)
+    spacing, note = _spacing(spacing_mm, max(sweep.require_spacing()), steps_mm, high - low, limit)
+    size = _size(high - low, spacing).astype(int)
+    return VoxelGrid(rotation @ low, spacing, size, rotation, reference_from_frame0, note)
+
+
+def _reference(trajectory: Trajectory, frame: str) -> np.ndarray | None:
+    if frame == "frame0":
+        return None
+    if frame != "reference":
+        raise InputError(f"The frame {frame!r} of the grid is unknown; choose 'frame0' or 'reference'.")
+    if trajectory.reference_from_frame0 is None:
+        raise InputError(
+            "The trajectory has no reference world, because no tracker measured it or it came from a .csv; "
+            "choose the frame 'frame0'."
+        )
+    return trajectory.reference_from_frame0
+
+
+def _rotation(corners_mm: np.ndarray, axes: str) -> np.ndarray:
+    if axes == "frame0":
+        return np.eye(3)
+    if axes != "principal":
+        raise InputError(f"The axes {axes!r} of the grid are unknown; choose 'frame0' or 'principal'.")
+    points = corners_mm.reshape(-1, 3)
+    vectors = np.linalg.eigh(np.cov(points, rowvar=False))[1]
+    # Order and signs are free: choose those closest to the identity, so that x, y, z stay close to their axes.
+    order = max(permutations(range(3)), key=lambda p: sum(abs(vectors[i, p[i]]) for i in range(3)))
+    vectors = vectors[:, order]
+    vectors = vectors * np.where(np.diag(vectors) < 0, -1.0, 1.0)
+    if np.linalg.det(vectors) < 0:
+        vectors[:, np.argmin(np.diag(vectors))] *= -1
+    # With equal variances the directions are arbitrary, and the box may even grow.
+    smaller = np.prod(np.ptp(points @ vectors, axis=0)) < np.prod(np.ptp(points, axis=0))
+    return vectors if smaller else np.eye(3)
+
+
+def _restricted(points_mm: np.ndarray, region: object, rotation: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Minimum and maximum of the points (along the grid axes), cut to the region (given along the frame's axes)."""
+    low, high = points_mm.min(axis=0), points_mm.max(axis=0)
+    if region is None:
+        return low, high
+    no_box = f"The region {region!r} is not a box: give the smallest and the largest x, y, z in mm, smallest first."
+    box = finite_numbers(region, (2, 3), no_box)
+    if (box[0] > box[1]).any():
+        raise InputError(no_box)
+    corners = np.array([[x, y, z] for x in box[:, 0] for y in box[:, 1] for z in box[:, 2]]) @ rotation
+    cut_low, cut_high = np.maximum(low, corners.min(axis=0)), np.minimum(high, corners.max(axis=0))
+    if (cut_low > cut_high).any():
+        raise InputError(
+            f"The region {_box_text(box[0], box[1])} lies outside the sweep, which covers {_box_text(low, high)} "
+            "along the axes of the grid."
+        )
+    return cut_low, cut_high
+
+
+def _box_text(low: np.ndarray, high: np.ndarray) -> str:
+    return ", ".join(f"{axis} {a:.4g} to {b:.4g}" for axis, a, b in zip("xyz", low, high, strict=True)) + " mm"
+
+
+def _size(extent_mm: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
+    # As floats, so that the counts of a far too fine spacing do not overflow before they are refused.
+    extent = extent_mm / np.asarray(spacing_mm)
+    # With linear interpolation one layer takes only pixels in its plane, so an extent needs two.
+    return np.maximum(np.floor(extent + 0.5) + 1, np.where(extent > _FLAT, 2, 1))
+
+
+def _bytes(extent_mm: np.ndarray, spacing_mm: Sequence[float]) -> float:
+    return float(np.prod(_size(extent_mm, spacing_mm))) * BYTES_A_VOXEL
+
+
+def _spacing(
+    wanted: object, pixel_mm: float, steps_mm: np.ndarray, extent_mm: np.ndarray, limit: float
+) -> tuple[tuple[float, float, float], str]:
+    """(spacing, what had to be changed), from the longer pixel side and the steps from frame to frame."""
+    if not isinstance(wanted, str):
+        spacing = validated_voxel_spacing(wanted)
+        needed = _bytes(extent_mm, spacing)
+        if needed <= limit:
+            return spacing, ""
+        fitting = " x ".join(f"{value:.3g}" for value in _fitting(spacing, extent_mm, limit))
+        size = " x ".join(f"{count:.0f}" for count in _size(extent_mm, spacing))
+        raise InputError(
+            f"A volume of {size} voxels needs {format_bytes(needed)} of memory, and the limit is "
+            f"{format_bytes(limit)}; a spacing of {fitting} mm would fit, or restrict the region."
+        )
+    if wanted != "auto":
+        raise InputError(f"The voxel spacing {wanted!r} is neither a number in mm nor 'auto'.")
+    step_mm = np.median(steps_mm) if len(steps_mm) else 0.0
+    suitable = np.ceil(max(pixel_mm, np.sqrt(pixel_mm * step_mm)) * 100 - 1e-6) / 100
+    allowed = min(limit, AUTOMATIC_VOXELS * BYTES_A_VOXEL)
+    spacing = _fitting((suitable,) * 3, extent_mm, allowed)
+    if spacing[0] == suitable:
+        return spacing, ""
+    return spacing, (
+        f"coarsened from the {suitable:.3g} mm that suit the sweep, "
+        f"so that the volume stays below {format_bytes(allowed)}"
+    )
+
+
+def _fitting(spacing_mm: tuple[float, float, float], extent_mm: np.ndarray, limit: float) -> tuple[float, float, float]:
+    """The spacing, coarsened by one factor and to three digits until the volume fits."""
+    spacing = np.asarray(spacing_mm, dtype=np.float64)
+    while (needed := _bytes(extent_mm, spacing)) > limit:
+        spacing = spacing * max(1.005, (needed / limit) ** (1 / 3) * 0.999)
+        digits = 10.0 ** (np.floor(np.log10(spacing)) - 2)
+        spacing = np.ceil(spacing / digits - 1e-9) * digits
+    return tuple(spacing.tolist())
+
+
+def cut_grid(
+    voxel_from_pixel: np.ndarray, rectangle: Rectangle, size: tuple[int, int, int], count: int
+) -> list[tuple[int, int, int]]:
+    """Cut a grid into at most `count` slabs (axis, first voxel, voxel after the last) that share no voxel.
+
+    The axis is the one along which the rows of a frame follow each other fastest, so that whole rows fall into one
+    slab; every slab receives about as many pixels. `voxel_from_pixel` [n, 4, 4] places the frames to come, `rectangle`
+    holds their pixels that count, and `size` is (nx, ny, nz) of the grid.
+    """
+    axis = int(np.argmax(np.abs(voxel_from_pixel[:, :3, 1]).mean(axis=0) * (np.asarray(size) >= 2 * count)))
+    if count == 1 or size[axis] < 2 * count:
+        return [(axis, 0, size[axis])]
+    columns = np.linspace(rectangle.left, rectangle.right, _RASTER)
+    rows = np.linspace(rectangle.top, rectangle.bottom, _RASTER)
+    u, v = (part.ravel() for part in np.meshgrid(columns, rows))
+    pixels = np.stack([u, v, np.zeros_like(u), np.ones_like(u)])
+    positions = voxel_from_pixel[:, :3] @ pixels
+    inside = ((positions >= 0) & (positions <= np.array(size)[:, None] - 1)).all(axis=1)
+    along = positions[:, axis][inside]
+    if len(along) == 0:
+        return [(axis, 0, size[axis])]
+    cuts = np.round(np.quantile(along, np.arange(1, count) / count)).astype(int)
+    # Two voxels at the end at least: the kernels give the last cell to one slab.
+    edges = [0, *sorted({int(cut) for cut in cuts if 0 < cut < size[axis] - 1}), size[axis]]
+    return [(axis, first, stop) for first, stop in pairwise(edges)]

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from DualTrackCore import __version__
 from DualTrackCore.errors import InputError, MissingDependencyError
 from DualTrackCore.files import json_text, plain_values, recorded_files, require_apart, staged_folder
 from DualTrackCore.progress import Reporter
 from DualTrackCore.run.settings import RunSettings
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.trajectory import PoseOrigin, Trajectory
-from DualTrackCore.version import __version__
 
 if TYPE_CHECKING:
     from DualTrackCore.evaluation import Evaluation

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from DualTrackCore import __version__
 from DualTrackCore.errors import OutputError
 from DualTrackCore.files import json_text, replacing
 from DualTrackCore.network.catalogue import PUBLISHED_SPACING_MM
@@ -25,7 +26,6 @@ from DualTrackCore.network.dualtrack import DualTrack
 from DualTrackCore.network.fast import StreamingTrunk
 from DualTrackCore.tracking.device import CHECKED_FRAMES, MOST_PRECISION_ERROR, half_precision
 from DualTrackCore.tracking.preprocessing import Preprocessor
-from DualTrackCore.version import __version__
 
 #: Largest difference between a device and the CPU, as a part of how much the numbers vary. float32 differs by 1e-5.
 MOST_DEVICE_ERROR = 1e-3

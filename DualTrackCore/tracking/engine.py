@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from DualTrackCore import __version__
 from DualTrackCore.errors import InputError, OutOfMemoryError
 from DualTrackCore.memory import is_out_of_memory
 from DualTrackCore.network.dualtrack import DualTrack
@@ -38,7 +39,6 @@ from DualTrackCore.tracking.device import (
 )
 from DualTrackCore.tracking.preprocessing import Preprocessor, examined, is_guess, scope_warnings
 from DualTrackCore.trajectory import Trajectory, matrices_from_parameters, parameters_from_matrices
-from DualTrackCore.version import __version__
 
 
 class TrackingWarning(UserWarning):

@@ -15,9 +15,9 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from DualTrackCore import __version__
 from DualTrackCore.errors import InputError
 from DualTrackCore.progress import Stage
-from DualTrackCore.version import __version__
 
 PROTOCOL = 1
 

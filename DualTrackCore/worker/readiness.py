@@ -12,9 +12,9 @@ import tempfile
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
+from DualTrackCore import __version__
 from DualTrackCore.errors import InputError
 from DualTrackCore.memory import available_memory_bytes, format_bytes, is_out_of_memory
-from DualTrackCore.version import __version__
 from DualTrackCore.worker.protocol import PROTOCOL
 
 if TYPE_CHECKING:

@@ -20,9 +20,8 @@ sys.path.insert(0, str(CORE_TESTS))
 from oracle import golden, oracle_sweep, published_model
 
 from DualTrackCore import estimate_trajectory, load_model
-from DualTrackCore.network.fast import StreamingTrunk, forget_prepared, prepared
+from DualTrackCore.network.fast import PreparedTrunk, StreamingTrunk, forget_prepared, prepared
 from DualTrackCore.network.fast.layers import TorchBackend
-from DualTrackCore.network.fast.stream import PreparedTrunk
 from DualTrackCore.tracking.device import computes_in_bf16
 from DualTrackCore.tracking.preprocessing import Preprocessor
 

@@ -24,7 +24,7 @@ from clip_nodes import add_clip, ijk_to_ras  # noqa: E402
 from DualTrackSlicerLib.scene import showResults, sweepFromBrowser  # noqa: E402
 from mrml import Application  # noqa: E402
 
-from DualTrackCore.reconstruction.grid import Reconstruction, VoxelGrid  # noqa: E402
+from DualTrackCore.reconstruction import Reconstruction, VoxelGrid  # noqa: E402
 from DualTrackCore.run.results import RunResult, run_report  # noqa: E402
 from DualTrackCore.run.settings import RunSettings  # noqa: E402
 from DualTrackCore.sweep import Sweep  # noqa: E402

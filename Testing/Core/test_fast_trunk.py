@@ -13,7 +13,9 @@ from DualTrackCore.errors import InputError, MissingDependencyError
 from DualTrackCore.network.blocks import Trunk
 from DualTrackCore.network.fast import (
     ENGINE_VARIABLE,
+    PreparedTrunk,
     StreamingTrunk,
+    choose_backend,
     forget_prepared,
     has_compiled_kernels,
     layers,
@@ -23,7 +25,6 @@ from DualTrackCore.network.fast import (
 from DualTrackCore.network.fast.compiled_layers import TEMPORAL_KERNEL, CompiledBackend, spatial_kernel
 from DualTrackCore.network.fast.convolution_kernels import POINTS, SIGNATURES
 from DualTrackCore.network.fast.layers import Folded, TorchBackend, Workspace
-from DualTrackCore.network.fast.stream import PreparedTrunk, choose_backend
 
 CPU = torch.device("cpu")
 

@@ -18,6 +18,7 @@ import torch
 from oracle import noise_sweep, tiny_model
 from worker_processes import LIGHT, tracked_sweep
 
+from DualTrackCore import __version__
 from DualTrackCore.errors import Cancelled, InputError, MissingDependencyError, OutOfMemoryError
 from DualTrackCore.network import save_model
 from DualTrackCore.progress import Progress, Reporter, Stage
@@ -25,7 +26,6 @@ from DualTrackCore.reconstruction import Fan, plan_grid, reconstruct_volume
 from DualTrackCore.run import run
 from DualTrackCore.run.settings import RunSettings
 from DualTrackCore.tracking import estimate_trajectory
-from DualTrackCore.version import __version__
 from DualTrackCore.worker import preflight
 from DualTrackCore.worker.client import SessionFolder
 from DualTrackCore.worker.job_files import write_sweep

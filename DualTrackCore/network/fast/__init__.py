@@ -1,16 +1,304 @@
-"""The convolutional trunk for inference: exact streaming in bounded memory, by compiled kernels or by plain torch.
+"""The convolutional trunk of the local encoder over a stream of frames, with the result of the whole sequence at once.
+
+Every temporal convolution keeps its last two input frames, and every shortcut waits for the convolutions that it
+bypasses, so nothing is computed twice and memory does not grow with the length of the sweep. An output frame appears
+once all frames of its receptive field have been pushed: 17 frames behind the newest one for the published trunk.
 
 On the CPU in single precision numba compiles the kernels; on GPUs, in half precision and on processors without fused
 multiply-add torch's own convolutions run. README.md in this folder explains the kernels. Import from here only.
 """
 
-from DualTrackCore.network.fast.stream import (
-    ENGINE_VARIABLE,
-    StreamingTrunk,
-    forget_prepared,
-    has_compiled_kernels,
-    prepare_engine,
-    prepared,
-)
+from __future__ import annotations
 
-__all__ = ["ENGINE_VARIABLE", "StreamingTrunk", "forget_prepared", "has_compiled_kernels", "prepare_engine", "prepared"]
+import os
+import threading
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from DualTrackCore.compilation import Signatures, compile_kernels, kernel_module
+from DualTrackCore.errors import InputError
+from DualTrackCore.network.blocks import BasicBlock, Trunk
+from DualTrackCore.network.fast.layers import (
+    Backend,
+    FirstLayer,
+    Frames,
+    TorchBackend,
+    Workspace,
+    fold,
+    padded_channels,
+)
+from DualTrackCore.progress import Reporter
+
+#: Environment variable that switches the compiled kernels off where it is "torch".
+ENGINE_VARIABLE = "DUALTRACK_ENGINE"
+#: A ring of three buffers: input and output of a convolution, and input of its block. A fourth is for projections.
+_RING, _PROJECTED = 3, 3
+#: Attribute under which a trunk carries what was prepared of it.
+_PREPARED = "_prepared_for_inference"
+
+
+class PreparedBlock:
+    """The layers of a basic block: two convolutions, and the projection of the shortcut if it has one."""
+
+    def __init__(self, block: BasicBlock, backend: Backend) -> None:
+        self.conv1 = backend.layer(fold(*block.conv1[:2], activate=True))
+        # The activation comes after the shortcut is added; the layer does both.
+        self.conv2 = backend.layer(fold(*block.conv2, activate=True))
+        projection = block.downsample
+        self.projection = None if projection is None else backend.layer(fold(*projection, activate=False))
+
+
+class PreparedTrunk:
+    """The layers of a trunk, and the memory that a push through them needs; one push at a time.
+
+    Copies of the trunk that carries it, and trunks read from a file, start without.
+
+    Args:
+        trunk: in evaluation mode.
+        backend: makes the layers.
+        made_of: equal as long as the layers are those of the trunk.
+    """
+
+    def __init__(self, trunk: Trunk, backend: Backend, made_of: tuple = ()) -> None:
+        self.made_of = made_of
+        stem, self.width = trunk.stem, trunk.width
+        first = padded_channels(fold(stem[0], stem[1], activate=True), backend.lanes)
+        self.first = FirstLayer(first, backend.device, backend.dtype)
+        self.second = backend.layer(fold(stem[3], stem[4], activate=True))
+        self.blocks = [PreparedBlock(block, backend) for block in trunk.blocks]
+        self.workspace = Workspace(backend.device, backend.dtype)
+        self.lock = threading.Lock()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> None:
+        return None
+
+    def __reduce__(self) -> tuple:
+        return (type(None), ())
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The last input frames of a convolution; `first` is the index of the first one in the sweep, -1 for the zeros."""
+
+    frames: Tensor
+    first: int
+
+
+@dataclass(frozen=True)
+class Window:
+    """Input of a convolution over three frames in a push: kept frames, `new` ones, zeros beyond the sweep's ends."""
+
+    frames: Frames
+    new: Frames
+    first: int
+
+    @property
+    def ready(self) -> int:
+        """Number of output frames."""
+        return max(len(self.frames) - 2, 0)
+
+
+class Step:
+    """One push: reads the frames kept by the previous one, collects those that the next one needs."""
+
+    def __init__(self, trunk: PreparedTrunk, before: dict[int, Kept], last: bool) -> None:
+        self._trunk, self._before, self._last = trunk, before, last
+        self._taken = 0
+        self.kept: dict[int, Kept] = {}
+
+    def run(self, images: Tensor) -> Tensor:
+        """Images [n, crop, crop] to the maps [m, width, h, w] that have become complete."""
+        trunk = self._trunk
+        rows, columns = (size // trunk.first.stride for size in images.shape[1:])
+        window = self._window(len(images), rows, columns, trunk.first.outputs)
+        trunk.first.run(images, window.new)
+        stem = self._done(window)
+        window = self._window(stem.ready, rows, columns, trunk.second.outputs)
+        trunk.second.run(stem.frames, window.new)
+        for index, block in enumerate(trunk.blocks):
+            window = self._block(block, self._done(window), index == len(trunk.blocks) - 1)
+        return window.new.pixels[..., : trunk.width].permute(0, 3, 1, 2).clone(memory_format=torch.contiguous_format)
+
+    def _block(self, block: PreparedBlock, x: Window, is_last: bool) -> Window:
+        """Run a basic block; its shortcut takes those input frames for which the convolutions give an output."""
+        rows, columns = (size // block.conv1.stride for size in (x.frames.rows, x.frames.columns))
+        middle = self._window(x.ready, rows, columns, block.conv1.outputs)
+        block.conv1.run(x.frames, middle.new)
+        middle = self._done(middle)
+        start = middle.first + 1 - x.first
+        shortcut = x.frames.part(start, start + middle.ready)
+        if block.projection is not None:
+            projected = self._trunk.workspace.take(_PROJECTED, middle.ready, rows, columns, block.projection.outputs)
+            block.projection.run(shortcut, projected)
+            shortcut = projected
+        if is_last:
+            frames = self._take(middle.ready, rows, columns, block.conv2.outputs)
+            y = Window(frames, frames, 0)
+        else:
+            y = self._window(middle.ready, rows, columns, block.conv2.outputs)
+        block.conv2.run(middle.frames, y.new, shortcut)
+        return y
+
+    def _take(self, frames: int, rows: int, columns: int, channels: int) -> Frames:
+        self._taken += 1
+        return self._trunk.workspace.take(self._taken % _RING, frames, rows, columns, channels)
+
+    def _window(self, new: int, rows: int, columns: int, channels: int) -> Window:
+        """Room for `new` frames behind the kept ones; a zero frame before the first and after the last of the sweep."""
+        kept = self._before.get(self._taken)
+        before = len(kept.frames) if kept else min(new, 1)
+        end = int(self._last and before + new > 0)
+        frames = self._take(before + new + end, rows, columns, channels)
+        frames.tensor[:before] = kept.frames if kept else 0
+        frames.tensor[before + new :] = 0
+        return Window(frames, frames.part(before, before + new), kept.first if kept else -1)
+
+    def _done(self, window: Window) -> Window:
+        """Keep the last frames of a window whose new frames have been written."""
+        count = len(window.frames)
+        if count:
+            start = max(count - 2, 0)
+            self.kept[self._taken - 1] = Kept(window.frames.tensor[start:].clone(), window.first + start)
+        return window
+
+
+class StreamingTrunk:
+    """Push frames in pieces of any length, get feature maps in order.
+
+    A push either happens as a whole or, if it raises (out of memory), not at all: it can be repeated with fewer frames.
+    The stream keeps the weights that the trunk had at the first push. Under autocast it runs in that precision. There
+    are no gradients.
+
+    Args:
+        trunk: in evaluation mode, on the device of the frames; or prepared already.
+        consume: what is done with the feature maps [m, width, h, w] of a push; if it raises, the push is undone too.
+    """
+
+    def __init__(self, trunk: Trunk | PreparedTrunk, consume: Callable[[Tensor], Tensor] | None = None) -> None:
+        self._trunk, self._consume = trunk, consume
+        self._kept: dict[int, Kept] = {}
+
+    @property
+    def kept_bytes(self) -> int:
+        """Memory of the frames kept for the next push."""
+        return sum(kept.frames.untyped_storage().nbytes() for kept in self._kept.values())
+
+    def push(self, images: Tensor, last: bool = False) -> Tensor:
+        """Process the next frames of the sweep.
+
+        Args:
+            images: [n, crop, crop] float32 in 0 to 1.
+            last: whether the sweep ends with these frames; the remaining maps are then returned as well.
+
+        Returns:
+            Feature maps [m, width, h, w] of the frames that have become complete, in order (m may be 0), or what
+            `consume` makes of them.
+        """
+        device = images.device.type
+        if isinstance(self._trunk, Trunk):
+            dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else torch.float32
+            self._trunk = prepared(self._trunk, images.device, dtype)
+        step = Step(self._trunk, self._kept, last)
+        # Memory that stays between calls must not become inference tensors, which only inference mode may write.
+        plain = torch.inference_mode(False), torch.no_grad(), torch.autocast(device, enabled=False)
+        with self._trunk.lock, plain[0], plain[1], plain[2]:
+            try:
+                maps = step.run(images)
+            except (RuntimeError, MemoryError):
+                self._trunk.workspace.clear()  # the next try needs less
+                raise
+            if last:
+                self._trunk.workspace.clear()
+        result = maps if self._consume is None else self._consume(maps)
+        self._kept = step.kept
+        return result
+
+
+def prepared(trunk: Trunk, device: torch.device, dtype: torch.dtype) -> PreparedTrunk:
+    """Return the trunk prepared for inference; the same object while weights, device, precision and engine stay.
+
+    Preparing takes about as long as ten frames. Winograd's weights take five times the memory of the convolutions they
+    belong to. The trunk carries them with it; its state dict, copies and saved files do not.
+
+    Args:
+        trunk: in evaluation mode.
+        device: where the frames will be.
+        dtype: of the convolutions; images come and maps leave in it.
+
+    Raises:
+        InputError, MissingDependencyError: as :func:`has_compiled_kernels`.
+    """
+    made_of = (str(device), dtype, os.environ.get(ENGINE_VARIABLE), _fingerprint(trunk))
+    found = trunk.__dict__.get(_PREPARED)  # once: another thread may forget it meanwhile
+    if found is None or found.made_of != made_of:
+        found = None
+        forget_prepared(trunk)  # before the new one is made: it is large
+        found = PreparedTrunk(trunk, choose_backend(trunk, device, dtype), made_of)
+        trunk.__dict__[_PREPARED] = found
+    return found
+
+
+def forget_prepared(trunk: Trunk) -> None:
+    """Release the memory of the prepared trunk, on any device."""
+    trunk.__dict__.pop(_PREPARED, None)
+
+
+def choose_backend(trunk: Trunk, device: torch.device, dtype: torch.dtype) -> Backend:
+    """Return the compiled kernels on the CPU in single precision if the narrowest stage fills a vector, else torch."""
+    if device.type == "cpu" and dtype == torch.float32 and has_compiled_kernels():
+        from DualTrackCore.network.fast.compiled_layers import CompiledBackend
+
+        if min(block.conv1[0].out_channels for block in trunk.blocks) >= CompiledBackend.lanes:
+            return CompiledBackend()
+    return TorchBackend(device, dtype)
+
+
+def _fingerprint(trunk: Trunk) -> tuple:
+    """Changes with the weights: with the counters of torch, and with the numbers where `.data` went around them.
+
+    The checksums depend on the order of the numbers. They take 0.2 s for the published trunk.
+    """
+    tensors = [*trunk.parameters(), *(b for b in trunk.buffers() if b.is_floating_point())]
+    counters = [-1 if tensor.is_inference() else tensor._version for tensor in tensors]
+    sums = [zlib.crc32(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()) for tensor in tensors]
+    return ([tensor.data_ptr() for tensor in tensors], counters, sums)
+
+
+def has_compiled_kernels() -> bool:
+    """Return whether the CPU runs compiled kernels: not without fused multiply-add, nor if DUALTRACK_ENGINE is torch.
+
+    Raises:
+        InputError: DUALTRACK_ENGINE has another value.
+        MissingDependencyError: numba cannot be imported.
+    """
+    engine = os.environ.get(ENGINE_VARIABLE, "")
+    if engine not in ("", "torch"):
+        raise InputError(f"{ENGINE_VARIABLE} is {engine!r}; it must be 'torch', for plain torch, or not set.")
+    return engine != "torch" and _kernels().HAS_FUSED_MULTIPLY_ADD
+
+
+def prepare_engine(reporter: Reporter | None = None, more: Signatures | None = None) -> float:
+    """Compile the kernels of the trunk ahead of their first use, or load them from disk where they are kept already.
+
+    Args:
+        reporter: receives `Stage.PREPARING` (kernels) after each kernel that had to be compiled.
+        more: further kernels to compile, such as those of the volume.
+
+    Returns:
+        Seconds that compiling took; 0.0 where all kernels were kept on disk or compiled before.
+
+    Raises:
+        InputError, MissingDependencyError: as :func:`has_compiled_kernels`.
+    """
+    own = _kernels().SIGNATURES if has_compiled_kernels() else {}
+    return compile_kernels({**own, **(more or {})}, reporter)
+
+
+def _kernels() -> ModuleType:
+    return kernel_module("DualTrackCore.network.fast.convolution_kernels")

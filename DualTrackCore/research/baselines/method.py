@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from DualTrackCore import __version__
 from DualTrackCore.errors import CheckpointError, InputError, OutOfMemoryError
 from DualTrackCore.files import file_sha256
 from DualTrackCore.memory import is_out_of_memory
@@ -25,7 +26,6 @@ from DualTrackCore.tracking import TrackingWarning
 from DualTrackCore.tracking.device import choose_device, on_device
 from DualTrackCore.tracking.preprocessing import Preprocessor, is_guess, scope_warnings
 from DualTrackCore.trajectory import Trajectory
-from DualTrackCore.version import __version__
 
 #: Frames through the network at a time; more is no faster. Memory does not grow with the sweep.
 CHUNK_FRAMES = 32

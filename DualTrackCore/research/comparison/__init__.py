@@ -12,7 +12,7 @@ The names are imported at first use: processes that only measure need no network
 
 from typing import TYPE_CHECKING
 
-from DualTrackCore.lazy import lazy_exports
+from DualTrackCore import lazy_exports
 
 if TYPE_CHECKING:
     from DualTrackCore.research.comparison.methods import Decorrelation as Decorrelation

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
+from DualTrackCore import __version__
 from DualTrackCore.evaluation import COMPONENTS
 from DualTrackCore.files import plain_values, replacing
 from DualTrackCore.research.comparison.fingerprint import fingerprint
 from DualTrackCore.trajectory import Trajectory, matrices_from_parameters
-from DualTrackCore.version import __version__
 
 
 @dataclass(eq=False)

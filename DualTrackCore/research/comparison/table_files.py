@@ -10,10 +10,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from DualTrackCore import __version__
 from DualTrackCore.evaluation import COMPONENTS
 from DualTrackCore.files import json_text
 from DualTrackCore.research.comparison.summaries import SHOWN, Comparison, Pair, Row, Spread, Summary, heading
-from DualTrackCore.version import __version__
 
 #: Shown with every figure on simulated sweeps.
 SIMULATED_NOTICE = "Accuracy on simulated sweeps says nothing about patients."

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from DualTrackCore import __version__
 from DualTrackCore.evaluation import COMPONENTS, METRICS
 from DualTrackCore.files import replacing
 from DualTrackCore.memory import importing
@@ -36,7 +37,6 @@ from DualTrackCore.research.report.plots import (
     write_errors,
     write_growth,
 )
-from DualTrackCore.version import __version__
 
 if TYPE_CHECKING:
     from DualTrackCore.research.datasets import Dataset

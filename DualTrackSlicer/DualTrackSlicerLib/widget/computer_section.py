@@ -9,9 +9,9 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
+from DualTrackCore import __version__
 from DualTrackCore.errors import DualTrackError
 from DualTrackCore.network.catalogue import models_folder
-from DualTrackCore.version import __version__
 from DualTrackSlicerLib.logic import DEVICE_KEY, MODELS_FOLDER_KEY
 from DualTrackSlicerLib.run import THREAD_TURN_S
 from DualTrackSlicerLib.widget.controls import enable
