@@ -143,23 +143,16 @@ class DualTrack(nn.Module):
             k: list(v) if isinstance(v, Sequence) and not isinstance(v, str) else v for k, v in arguments.items()
         }
         _require_possible(arguments)
-        self.crop_size, self.global_size, self.global_every = crop_size, global_size, global_every
-        self.positions = positions
-        trunk = Trunk(local_widths, local_stem, local_blocks, temporal=True)
-        vit = SpatialTransformer(
-            trunk.width, crop_size // TRUNK_STRIDE, local_hidden, spatial_layers, local_heads, local_mlp
-        )
+        self.crop_size, self.global_size = crop_size, global_size
+        self.global_every, self.positions = global_every, positions
+        trunk, grid = Trunk(local_widths, local_stem, local_blocks, temporal=True), crop_size // TRUNK_STRIDE
+        vit = SpatialTransformer(trunk.width, grid, local_hidden, spatial_layers, local_heads, local_mlp)
         temporal = BertEncoder(temporal_layers, local_hidden, local_heads, local_mlp, dropout, positions)
         self.local_encoder = nn.Sequential(
             LocalEncoder(trunk, vit, temporal, local_hidden), nn.Linear(local_hidden, hidden, bias=False)
         )
-        if global_backbone == PUBLISHED_BACKBONE:
-            backbone = PooledTrunk(Trunk(global_widths, global_stem, global_blocks, temporal=False))
-            features = global_widths[-1]
-        else:
-            from DualTrackCore.network.backbones import timm_backbone
-
-            backbone, features = timm_backbone(global_backbone, global_size)
+        sizes = (global_widths, global_stem, global_blocks)
+        backbone, features = _global_backbone(global_backbone, global_size, sizes)
         self.global_encoder = GlobalEncoder(
             backbone, features, BertEncoder(global_layers, hidden, heads, mlp, dropout), hidden, positions
         )
@@ -214,6 +207,15 @@ class DualTrack(nn.Module):
             Relative poses [B, N - 1, 6], mm and degrees.
         """
         return self.poses_from_features(self.local(local_images), self.global_encoder.image_features(global_images))
+
+
+def _global_backbone(name: str, size: int, trunk_sizes: tuple[Sequence[int], int, int]) -> tuple[nn.Module, int]:
+    """The image backbone by name, random weights, and the length of its features; trunk sizes are of the published."""
+    if name == PUBLISHED_BACKBONE:
+        return PooledTrunk(Trunk(*trunk_sizes, temporal=False)), trunk_sizes[0][-1]
+    from DualTrackCore.network.backbones import timm_backbone
+
+    return timm_backbone(name, size)
 
 
 def _require_possible(arguments: Mapping[str, Any]) -> None:

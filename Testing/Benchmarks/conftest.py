@@ -47,6 +47,45 @@ class Timing:
         return self.reference_seconds[names[0]] / self.seconds
 
 
+class _Turns:
+    """Runs what is measured and what it is compared with, and keeps the seconds of each."""
+
+    def __init__(
+        self,
+        ours: Callable[[], Any],
+        references: Mapping[str, Callable[[], Any]],
+        once: tuple[str, ...],
+        setup: Callable[[], object] | None,
+    ) -> None:
+        self._ours, self._references, self._once = ours, references, once
+        self.set_up = setup or (lambda: None)
+        self._own: list[float] = []
+        self._times: dict[str, list[float]] = {name: [] for name in references}
+        self._results: dict[str, Any] = {}
+
+    def run_ours(self) -> Any:
+        """One round of what is measured; the set-up came before it."""
+        start = time.perf_counter()
+        result = self._ours()
+        self._own.append(time.perf_counter() - start)
+        return result
+
+    def run_references(self) -> None:
+        """One round of the others, and the set-up for what is measured."""
+        for name, work in self._references.items():
+            if not (self._times[name] and name in self._once):
+                self.set_up()
+                start = time.perf_counter()
+                self._results[name] = work()
+                self._times[name].append(time.perf_counter() - start)
+        self.set_up()
+
+    def timing(self, result: Any, notes: list[str]) -> Timing:
+        """The best times."""
+        seconds = {name: min(times) for name, times in self._times.items()}
+        return Timing(min(self._own), seconds, result, self._results, notes=notes)
+
+
 @pytest.fixture
 def ratio(benchmark) -> Callable[..., Timing]:
     """Time something against others in one run, in turn; once in a test.
@@ -79,45 +118,17 @@ def ratio(benchmark) -> Callable[..., Timing]:
         note: str = "",
         setup: Callable[[], object] | None = None,
     ) -> Timing:
-        references = dict(against or {})
-        times: dict[str, list[float]] = {name: [] for name in references}
-        results: dict[str, Any] = {}
-        own: list[float] = []
-
-        def timed(work: Callable[[], Any], seconds: list[float]) -> Any:
-            if setup is not None:
-                setup()
-            start = time.perf_counter()
-            result = work()
-            seconds.append(time.perf_counter() - start)
-            return result
-
-        def run_references() -> None:
-            for name, work in references.items():
-                if not (times[name] and name in once):
-                    results[name] = timed(work, times[name])
-            if setup is not None:
-                setup()
-
-        def run_ours() -> Any:
-            start = time.perf_counter()
-            result = ours()
-            own.append(time.perf_counter() - start)
-            return result
-
+        turns = _Turns(ours, dict(against or {}), once, setup)
         for _ in range(warm_up):
-            if setup is not None:
-                setup()
+            turns.set_up()
             ours()
-        result = benchmark.pedantic(run_ours, setup=run_references, rounds=rounds, iterations=1)
-        timing = Timing(min(own), {name: min(seconds) for name, seconds in times.items()}, result, results)
-        if note:
-            timing.notes.append(note)
+        result = benchmark.pedantic(turns.run_ours, setup=turns.run_references, rounds=rounds, iterations=1)
+        timing = turns.timing(result, [note] if note else [])
         benchmark.extra_info.update(
             what=what,
             seconds=timing.seconds,
             reference_seconds=timing.reference_seconds,
-            ratios={name: timing.ratio(name) for name in references},
+            ratios={name: timing.ratio(name) for name in timing.reference_seconds},
             figures=timing.figures,
             notes=timing.notes,
         )

@@ -10,6 +10,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 import pytest
 import torch
 from oracle import ORACLE, published_model, tiny_model
+from published_model_server import entry, nothing_ships, server  # noqa: F401 - fixtures
 
 from DualTrackCore.network import save_model
 

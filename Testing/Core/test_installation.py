@@ -1,22 +1,20 @@
+"""The catalogue of models, and what is installed: fetched, imported, converted, verified."""
+
 import hashlib
 import io
-import json
 import os
-import random
-import shutil
 import subprocess
 import sys
-from collections import namedtuple
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from file_server import FileServer, serving
+from published_model_server import CONTENT, fetch
 from safetensors.torch import load_file
 from torch.torch_version import TorchVersion
 
-from DualTrackCore.errors import Cancelled, CheckpointError, InputError, OutputError
+from DualTrackCore.errors import CheckpointError, InputError, OutputError
 from DualTrackCore.files import file_sha256
 from DualTrackCore.network import catalogue, installation
 from DualTrackCore.network.catalogue import (
@@ -29,37 +27,16 @@ from DualTrackCore.network.catalogue import (
     read_card_beside,
     size_text,
 )
-from DualTrackCore.network.installation import DownloadError
 from DualTrackCore.network.model import read_weights
-from DualTrackCore.progress import Stage
 
 ROOT = Path(__file__).resolve().parents[2]
-CONTENT = random.Random(0).randbytes(3_500_000)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 TENSORS = {"head.weight": [[1.0, 2.0], [3.0, 4.0]], "head.bias": [5.0, 6.0]}
 SAVED = io.BytesIO()
 torch.save({"model": {f"_orig_mod.{k}": torch.tensor(v) for k, v in TENSORS.items()}, "epoch": 3}, SAVED)
 PICKLED = SAVED.getvalue()
 PICKLED_SHA256 = hashlib.sha256(PICKLED).hexdigest()
-Usage = namedtuple("Usage", "total used free")
-
-
-@pytest.fixture(autouse=True)
-def nothing_ships(monkeypatch, tmp_path_factory):
-    """Let these tests see installed models only."""
-    folder = tmp_path_factory.mktemp("nothing")
-    monkeypatch.setattr(catalogue, "shipped_folder", lambda: folder)
-
-
-@pytest.fixture
-def server():
-    with serving(FileServer(CONTENT)) as running:
-        yield running
-
-
-@pytest.fixture
-def entry(server):
-    return replace(published_models()["dualtrack-tusrec2024"], url=server.url, size_bytes=len(CONTENT))
+pytestmark = pytest.mark.usefixtures("nothing_ships")
 
 
 def installed_as_it_was(name, folder, card=None):
@@ -69,21 +46,6 @@ def installed_as_it_was(name, folder, card=None):
     (folder / f"{name}.pt.sha256").write_text(f"{PICKLED_SHA256}  {name}.pt\n")
     if card is not None:
         (folder / f"{name}.json").write_text(card.to_json())
-
-
-def fetch(entry, folder, **options):
-    return installation.fetch(entry, consent=True, folder=folder, **options)
-
-
-def interrupted(server, entry, folder, after):
-    """Leave a part of `after` bytes behind, as a connection that ends early does."""
-    server.cut_after = after
-    with pytest.raises(DownloadError, match="ended after"):
-        fetch(entry, folder)
-    server.cut_after = None
-    part = folder / f"{entry.name}.part"
-    assert after - (1 << 16) < part.stat().st_size <= after
-    return part
 
 
 def test_the_catalogue_shows_address_licence_and_size_of_both_published_models():
@@ -147,15 +109,6 @@ def test_a_fetched_model_is_installed_with_its_card_and_checksum(entry, tmp_path
     assert sorted(p.suffix for p in tmp_path.iterdir()) == [".json", ".safetensors", ".sha256"]
 
 
-def test_progress_runs_from_nothing_to_the_whole_file_in_bytes(entry, tmp_path):
-    seen = []
-    fetch(entry, tmp_path, progress=seen.append)
-    done = [p.done for p in seen]
-    assert done[0] == 0
-    assert done == sorted(done)
-    assert (seen[-1].done, seen[-1].total, seen[-1].stage) == (len(CONTENT), len(CONTENT), Stage.DOWNLOADING)
-
-
 def test_an_installed_model_is_not_fetched_again_unless_it_is_damaged(server, entry, tmp_path):
     path = fetch(entry, tmp_path)
     fetch(entry, tmp_path)
@@ -165,138 +118,6 @@ def test_an_installed_model_is_not_fetched_again_unless_it_is_damaged(server, en
         installation.verify(entry.name, tmp_path)
     assert fetch(entry, tmp_path).read_bytes() == CONTENT
     assert len(server.asked) == 2
-
-
-def test_an_interrupted_download_goes_on_where_it_ended(server, entry, tmp_path):
-    arrived = interrupted(server, entry, tmp_path, 1_200_000).stat().st_size
-    assert fetch(entry, tmp_path).read_bytes() == CONTENT
-    assert server.asked == [None, f"bytes={arrived}-"]
-    assert not list(tmp_path.glob("*.part*"))
-
-
-def test_a_moved_file_is_followed_from_the_start_and_for_the_rest(server, entry, tmp_path):
-    entry = replace(entry, url=server.moved_url)
-    arrived = interrupted(server, entry, tmp_path, 1_200_000).stat().st_size
-    assert fetch(entry, tmp_path).read_bytes() == CONTENT
-    assert server.asked == [None, f"bytes={arrived}-"]
-
-
-def test_a_server_without_ranges_sends_everything_again(server, entry, tmp_path):
-    server.ranges = False
-    interrupted(server, entry, tmp_path, 1_200_000)
-    assert fetch(entry, tmp_path).read_bytes() == CONTENT
-
-
-def test_a_part_of_an_older_file_is_not_continued(server, entry, tmp_path):
-    interrupted(server, entry, tmp_path, 1_200_000)
-    server.content, server.etag = CONTENT[::-1], '"two"'
-    assert fetch(entry, tmp_path).read_bytes() == CONTENT[::-1]
-
-
-@pytest.mark.parametrize("etag", [None, 'W/"one"'])
-def test_a_part_without_a_strong_validator_is_not_continued(etag, server, entry, tmp_path):
-    server.etag = etag
-    interrupted(server, entry, tmp_path, 1_200_000)
-    assert fetch(entry, tmp_path).read_bytes() == CONTENT
-    assert server.asked == [None, None]
-
-
-def test_a_part_longer_than_the_file_is_dropped(server, entry, tmp_path):
-    part = interrupted(server, entry, tmp_path, 1_200_000)
-    with part.open("ab") as file:
-        file.write(bytes(len(CONTENT)))
-    assert fetch(entry, tmp_path).read_bytes() == CONTENT
-
-
-def test_a_refused_rest_of_a_part_costs_one_call_and_a_fresh_start(server, entry, tmp_path):
-    interrupted(server, entry, tmp_path, 1_200_000)
-    server.status = 416
-    with pytest.raises(DownloadError, match="answered 416"):
-        fetch(entry, tmp_path)
-    server.status = None
-    assert fetch(entry, tmp_path).read_bytes() == CONTENT
-    assert server.asked[-1] is None
-
-
-def test_another_part_than_requested_costs_one_call_and_a_fresh_start(server, entry, tmp_path):
-    interrupted(server, entry, tmp_path, 1_200_000)
-    server.content = CONTENT + b"more"
-    with pytest.raises(DownloadError, match="another part of the file than requested"):
-        fetch(entry, tmp_path)
-    server.content = CONTENT
-    assert fetch(entry, tmp_path).read_bytes() == CONTENT
-    assert server.asked[-1] is None
-
-
-def test_a_whole_part_is_installed_without_the_network(server, entry, tmp_path):
-    interrupted(server, entry, tmp_path, 1_200_000).write_bytes(CONTENT)
-    server.status = 500
-    assert fetch(entry, tmp_path).read_bytes() == CONTENT
-
-
-def test_a_cancelled_download_keeps_what_arrived_and_goes_on_later(server, entry, tmp_path):
-    seen = []
-    with pytest.raises(Cancelled, match="are kept"):
-        fetch(entry, tmp_path, progress=seen.append, cancelled=lambda: len(seen) >= 2)
-    kept = (tmp_path / f"{entry.name}.part").stat().st_size
-    assert 0 < kept < len(CONTENT)
-    assert installed_models(tmp_path) == []
-    assert fetch(entry, tmp_path).read_bytes() == CONTENT
-    assert server.asked[-1] == f"bytes={kept}-"
-
-
-def test_a_file_of_another_checksum_is_deleted(entry, tmp_path):
-    with pytest.raises(CheckpointError, match="checksum") as raised:
-        fetch(replace(entry, sha256="0" * 64), tmp_path)
-    assert entry.url in str(raised.value)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_file_of_another_size_is_deleted(entry, tmp_path):
-    with pytest.raises(CheckpointError, match="3500000 bytes"):
-        fetch(replace(entry, size_bytes=5), tmp_path)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_file_that_cannot_be_loaded_is_deleted(entry, tmp_path):
-    def check(path):
-        raise CheckpointError(f"{path.name} is not a checkpoint of this network.")
-
-    with pytest.raises(CheckpointError, match="not a checkpoint of this network"):
-        fetch(entry, tmp_path, check=check)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_web_page_is_not_taken_for_a_model(server, entry, tmp_path):
-    server.content_type = "text/html; charset=utf-8"
-    with pytest.raises(DownloadError, match="web page"):
-        fetch(entry, tmp_path)
-
-
-def test_an_error_of_the_server_names_the_way_without_network(server, entry, tmp_path):
-    server.status = 404
-    with pytest.raises(DownloadError, match=rf"answered 404.*`dualtrack models import {entry.name} FILE`"):
-        fetch(entry, tmp_path)
-
-
-def test_no_connection_names_the_way_without_network(entry, tmp_path):
-    nobody = replace(entry, url="http://127.0.0.1:1/weights.pt")
-    with pytest.raises(DownloadError, match=r"no connection to the server \(.*refused.*`dualtrack models import"):
-        fetch(nobody, tmp_path)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_too_small_a_disk_is_said_before_anything_is_written(entry, tmp_path, monkeypatch):
-    monkeypatch.setattr(shutil, "disk_usage", lambda folder: Usage(10, 10, 1_000_000))
-    with pytest.raises(OutputError, match=r"has 1 MB free.*needs 70\.6 MB.*DUALTRACK_MODELS"):
-        fetch(entry, tmp_path)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_folder_that_cannot_be_made_is_named(entry, tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match="DUALTRACK_MODELS"):
-        fetch(entry, tmp_path / "file" / "models")
 
 
 def test_a_model_that_is_not_installed_says_how_to_get_it(tmp_path):
@@ -446,12 +267,6 @@ def test_a_model_without_a_recorded_checksum_cannot_be_verified(tmp_path):
     (tmp_path / "mine.pt").write_bytes(b"a")
     with pytest.raises(CheckpointError, match="No checksum was recorded"):
         installation.verify("mine", tmp_path)
-
-
-def test_a_damaged_memory_of_a_part_only_costs_a_fresh_start(server, entry, tmp_path):
-    part = interrupted(server, entry, tmp_path, 1_200_000)
-    part.with_name(part.name + ".json").write_text(json.dumps({"url": 3}))
-    assert fetch(entry, tmp_path).read_bytes() == CONTENT
 
 
 @pytest.mark.parametrize(("count", "text"), [(12, "12 bytes"), (3_500_000, "3.5 MB"), (1_234_000_000, "1.23 GB")])
