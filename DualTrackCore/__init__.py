@@ -17,10 +17,18 @@ if TYPE_CHECKING:
     from DualTrackCore.io import load_sweep as load_sweep
     from DualTrackCore.io import save_sweep as save_sweep
     from DualTrackCore.network import load_model as load_model
-    from DualTrackCore.reconstruction import Reconstruction as Reconstruction
-    from DualTrackCore.reconstruction import VoxelGrid as VoxelGrid
-    from DualTrackCore.reconstruction import plan_grid as plan_grid
-    from DualTrackCore.reconstruction import reconstruct_volume as reconstruct_volume
+    from DualTrackCore.reconstruction import (
+        Reconstruction as Reconstruction,
+    )
+    from DualTrackCore.reconstruction import (
+        VoxelGrid as VoxelGrid,
+    )
+    from DualTrackCore.reconstruction import (
+        plan_grid as plan_grid,
+    )
+    from DualTrackCore.reconstruction import (
+        reconstruct_volume as reconstruct_volume,
+    )
     from DualTrackCore.sweep import Sweep as Sweep
     from DualTrackCore.tracking import estimate_trajectory as estimate_trajectory
     from DualTrackCore.trajectory import Trajectory as Trajectory

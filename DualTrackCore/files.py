@@ -30,8 +30,7 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
 
     Whatever fails, and if the process is killed, what stood at `path` is untouched.
 
-    Raises:
-        OutputError: the place cannot be written, `path` is a folder or read-only, or the disk is full.
+    Raises OutputError: the place cannot be written, `path` is a folder or read-only, or the disk is full.
     """
     path = Path(path)
     with _output(path, "Cannot write"):

@@ -55,8 +55,7 @@ class Landmarks:
     def from_tus_rec(cls, rows: np.ndarray) -> Landmarks:
         """From the rows [n, 3] of a TUS-REC landmark file: frame from 0, then column and row of the pixel from 1.
 
-        Raises:
-            InputError: another shape, or values as in the constructor.
+        Raises InputError: another shape, or values as in the constructor.
         """
         rows = np.asarray(rows)
         if rows.ndim != 2 or rows.shape[1] != 3:
@@ -66,9 +65,8 @@ class Landmarks:
     def require_inside(self, frames: int, frame_size: tuple[int, int]) -> None:
         """Refuse landmarks that are not in a sweep of so many frames of (rows, columns) pixels.
 
-        Raises:
-            InputError: a frame beyond the last, or a pixel more than one pixel outside the image, where a place that
-                was set at its very edge may still lie.
+        Raises InputError: a frame beyond the last, or a pixel more than one pixel outside the image, where a place that
+        was set at its very edge may still lie.
         """
         beyond = np.flatnonzero(self.frames >= frames)
         if len(beyond):

@@ -67,8 +67,7 @@ class WindowSource:
     def __getitem__(self, key: slice) -> np.ndarray:
         """Entries of the slice as an array of their own.
 
-        Raises:
-            InputError: the file has changed, gone, or was cut short.
+        Raises InputError: the file has changed, gone, or was cut short.
         """
         if not isinstance(key, slice):
             raise TypeError(f"Frames are read by slices, not by {type(key).__name__}.")
@@ -170,11 +169,7 @@ class Spool:
             raise self._no_room(f"take {format_bytes(count)} and {format_bytes(free)} are free there")
 
     def write(self, values: np.ndarray | bytes) -> None:
-        """Append values.
-
-        Raises:
-            OutputError: no room for them.
-        """
+        """Append values. Raises OutputError: no room for them."""
         data = memoryview(np.ascontiguousarray(values) if isinstance(values, np.ndarray) else values).cast("B")
         if self._file is None and len(self._held) + len(data) <= self._most:
             self._held += data

@@ -26,8 +26,7 @@ def sample_sweep() -> Sweep:
 
     The probe crosses a limb with a bone and branching vessels on an arc of 52 mm, the image plane across its path.
 
-    Raises:
-        InputError: the installation lacks the file, or it is damaged.
+    Raises InputError: the installation lacks the file, or it is damaged.
     """
     path = sample_path()
     if not path.is_file():

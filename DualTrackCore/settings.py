@@ -129,8 +129,7 @@ def build(kind: type, values: object, where: str, key: str = "") -> Any:
 def fitted(field: dataclasses.Field, hint: Any, value: object, where: str, key: str = "") -> Any:
     """The value of one field, converted and checked.
 
-    Raises:
-        InputError: it does not fit; the message begins with `key` and `where`.
+    Raises InputError: it does not fit; the message begins with `key` and `where`.
     """
     facts = setting_of(field)
     try:
@@ -142,8 +141,7 @@ def fitted(field: dataclasses.Field, hint: Any, value: object, where: str, key: 
 def value_of_text(field: dataclasses.Field, hint: Any, text: str) -> Any:
     """The value that a text on the command line stands for: itself, a number, or numbers with commas between them.
 
-    Raises:
-        InputError: none of these fits; says what is expected.
+    Raises InputError: none of these fits; says what is expected.
     """
     for value in (text, *_numbers(text)):
         with contextlib.suppress(_Misfit):

@@ -53,8 +53,7 @@ def staging_folder(place: Path) -> Iterator[Path]:
 def restore_interrupted(folder: Path) -> None:
     """Give a folder its earlier files back if a process ended while it moved new ones in; see the module.
 
-    Raises:
-        OSError: the folder cannot be written.
+    Raises OSError: the folder cannot be written.
     """
     journal = folder / _JOURNAL
     if not journal.is_file():

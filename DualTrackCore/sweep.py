@@ -169,8 +169,7 @@ class Sweep:
     def image_from_pixel(self) -> np.ndarray:
         """[4, 4] float64: pixel (column, row, 0, 1) to image mm, origin at the image centre.
 
-        Raises:
-            InputError: the spacing is unknown.
+        Raises InputError: the spacing is unknown.
         """
         self.require_spacing()
         height, width = self.frame_size
@@ -235,8 +234,7 @@ class _PartOfFrames:
 def validated_spacing(spacing_mm: object) -> tuple[float, float] | None:
     """A pixel spacing as two floats: one number stands for square pixels, None for unknown.
 
-    Raises:
-        InputError: not one or two finite numbers above 0 and at most 10 mm.
+    Raises InputError: not one or two finite numbers above 0 and at most 10 mm.
     """
     if spacing_mm is None:
         return None

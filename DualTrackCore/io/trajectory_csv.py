@@ -57,9 +57,8 @@ def read_trajectory_csv(path: str | PathLike) -> Trajectory:
 
     Its origin is the worst that a line says, and unknown where a line says nothing.
 
-    Raises:
-        InputError: the table cannot be read, has other columns, skips a frame, or holds a pose that is no finite rigid
-            motion and is not marked invalid.
+    Raises InputError: the table cannot be read, has other columns, skips a frame, or holds a pose that is no finite
+    rigid motion and is not marked invalid.
     """
     path = Path(path)
     poses, valid, said = [], [], []

@@ -44,8 +44,7 @@ def read_tus_rec(path: Path, *, calibration: CalibrationSource | None, spacing_m
     from pixels to the tool), else `calib_matrix.csv` beside the sweep or up to three folders above. Without one
     the poses have no meaning for the image, so the sweep is untracked.
 
-    Raises:
-        InputError: damaged files, another number of poses than frames, a spacing that contradicts the calibration.
+    Raises InputError: damaged files, another number of poses than frames, a spacing that contradicts the calibration.
     """
     frames = Hdf5Frames(path, "frames")
     tool_poses, poses_from = _camera_from_tool(path)
@@ -81,8 +80,7 @@ def read_tus_rec(path: Path, *, calibration: CalibrationSource | None, spacing_m
 def read_calib_matrix(path: Path) -> np.ndarray:
     """[4, 4] float64 tool_from_pixel, pixel (column, row, 0, 1) to mm, of a `calib_matrix.csv`.
 
-    Raises:
-        InputError: not two 4x4 matrices, a scaling that is more than two factors, a second part that is not rigid.
+    Raises InputError: not two 4x4 matrices, a scaling that is more than two factors, a second part that is not rigid.
     """
     rows = _number_rows(path)
     if len(rows) != 8:

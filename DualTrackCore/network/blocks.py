@@ -121,8 +121,7 @@ class RelativeAttention(nn.Module):
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
         """Queries from x [B, N, C], keys and values from context [B, K, C]; returns [B, N, C].
 
-        Raises:
-            InputError: more frames than the distance table has.
+        Raises InputError: more frames than the distance table has.
         """
         # [B, heads, N or K, C / heads]; heads are contiguous slices of channels.
         q, k, v = (

@@ -137,8 +137,7 @@ def read_card_beside(weights: Path) -> ModelCard | None:
 def read_card_inside(weights: Path) -> ModelCard | None:
     """The card inside a safetensors file, read without torch; None for another file or one without a card.
 
-    Raises:
-        CheckpointError: the card in the file is none.
+    Raises CheckpointError: the card in the file is none.
     """
     text = _metadata(weights).get(CARD_KEY)
     return ModelCard.from_json(text, weights.name) if isinstance(text, str) else None
@@ -164,11 +163,7 @@ def _metadata(weights: Path) -> Mapping[str, Any]:
 
 
 def read_card(path: Path) -> ModelCard:
-    """The card in a JSON file.
-
-    Raises:
-        CheckpointError: the file cannot be read, or is no card.
-    """
+    """The card in a JSON file. Raises CheckpointError: the file cannot be read, or is no card."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -282,11 +277,7 @@ def published_models() -> dict[str, ModelEntry]:
 
 
 def find_entry(name: str) -> ModelEntry:
-    """The published model of that name.
-
-    Raises:
-        InputError: there is none; names those there are.
-    """
+    """The published model of that name. Raises InputError: there is none; names those there are."""
     entries = published_models()
     if name not in entries:
         raise InputError(f"There is no model {name!r} to fetch; published models are {', '.join(entries)}.")
@@ -335,8 +326,7 @@ def installed_models(folder: Path | None = None) -> list[InstalledModel]:
 def installed_path(name: str, folder: Path | None = None) -> Path:
     """The weights file of a model that ships or is installed.
 
-    Raises:
-        CheckpointError: not installed; says how to get it.
+    Raises CheckpointError: not installed; says how to get it.
     """
     models = {model.name: model for model in installed_models(folder)}
     if name in models:
@@ -356,8 +346,7 @@ def installed_path(name: str, folder: Path | None = None) -> Path:
 def installed_card(model: InstalledModel) -> ModelCard | None:
     """The card of a model: inside its file, else beside it, else the published one; None where there is none.
 
-    Raises:
-        CheckpointError: the card cannot be read.
+    Raises CheckpointError: the card cannot be read.
     """
     return read_card_inside(model.path) or read_card_beside(model.path) or published_card(model.name)
 

@@ -186,9 +186,8 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], ModelCard | None]:
     The file holds a state dict, or a training checkpoint with the state dict under `model`. The prefix that
     torch.compile adds is removed.
 
-    Raises:
-        CheckpointError: no such file, damaged, not a weights file, holding anything but tensors, or a PyTorch file
-            where torch is too old to read it safely.
+    Raises CheckpointError: no such file, damaged, not a weights file, holding anything but tensors, or a PyTorch file
+    where torch is too old to read it safely.
     """
     content, card = read_content(path)
     tensors, _ = plain_state_dict(content, path)
@@ -198,9 +197,8 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], ModelCard | None]:
 def read_content(path: Path) -> tuple[Any, ModelCard | None]:
     """Read what a .safetensors or PyTorch file holds, without running code, and the card inside it.
 
-    Raises:
-        CheckpointError: no such file, damaged, not a weights file, holding more than tensors and plain values, or a
-            PyTorch file where torch is too old to read it safely.
+    Raises CheckpointError: no such file, damaged, not a weights file, holding more than tensors and plain values, or a
+    PyTorch file where torch is too old to read it safely.
     """
     if not path.is_file():
         raise CheckpointError(f"There is no weights file {path}; `dualtrack models list` shows what is installed.")
@@ -289,8 +287,7 @@ def resize_positions(tensors: Mapping[str, Tensor], positions: int) -> dict[str,
     Distance tables stay centred on distance 0 and position rows keep their index. New entries are zero; sweeps that
     use them need a fine-tuned model, so only training makes tables longer.
 
-    Raises:
-        CheckpointError: no position table, or no sensible number of positions.
+    Raises CheckpointError: no position table, or no sensible number of positions.
     """
     old = positions_of(tensors)
     if not isinstance(positions, int) or not 1 <= positions <= MAX_POSITIONS:
@@ -312,8 +309,7 @@ def load_weights(network: DualTrack, tensors: Mapping[str, Tensor], where: str) 
     Every tensor that the poses depend on must be there with its exact shape and finite values, and no other tensors.
     The heads of training stages may be missing or of any shape; they are then set to zero.
 
-    Raises:
-        CheckpointError: names the keys that are missing, unknown, of another shape, or not finite.
+    Raises CheckpointError: names the keys that are missing, unknown, of another shape, or not finite.
     """
     expected = network.state_dict()
     is_used = {key: not key.startswith(UNUSED_HEADS) for key in {*expected, *tensors}}

@@ -10,9 +10,15 @@ from DualTrackCore import lazy_exports
 
 if TYPE_CHECKING:
     from DualTrackCore.pictures.beside_truth import write_comparison as write_comparison
-    from DualTrackCore.pictures.previews import write_motion as write_motion
-    from DualTrackCore.pictures.previews import write_slices as write_slices
-    from DualTrackCore.pictures.previews import write_trajectory as write_trajectory
+    from DualTrackCore.pictures.previews import (
+        write_motion as write_motion,
+    )
+    from DualTrackCore.pictures.previews import (
+        write_slices as write_slices,
+    )
+    from DualTrackCore.pictures.previews import (
+        write_trajectory as write_trajectory,
+    )
 
 __getattr__, __dir__, __all__ = lazy_exports(
     __name__,

@@ -6,9 +6,15 @@ from DualTrackCore import lazy_exports
 
 if TYPE_CHECKING:
     from DualTrackCore.reconstruction.area import Fan as Fan
-    from DualTrackCore.reconstruction.builder import Reconstruction as Reconstruction
-    from DualTrackCore.reconstruction.builder import VolumeBuilder as VolumeBuilder
-    from DualTrackCore.reconstruction.builder import reconstruct_volume as reconstruct_volume
+    from DualTrackCore.reconstruction.builder import (
+        Reconstruction as Reconstruction,
+    )
+    from DualTrackCore.reconstruction.builder import (
+        VolumeBuilder as VolumeBuilder,
+    )
+    from DualTrackCore.reconstruction.builder import (
+        reconstruct_volume as reconstruct_volume,
+    )
     from DualTrackCore.reconstruction.detect import ImageArea as ImageArea
     from DualTrackCore.reconstruction.detect import detect_fan as detect_fan
     from DualTrackCore.reconstruction.grid import VoxelGrid as VoxelGrid

@@ -115,8 +115,7 @@ def clip_rectangle(clip: object, frame_size: tuple[int, int]) -> Rectangle:
 
     As in PLUS, the upper bound x + width is included, and what lies beyond the frame is cut off.
 
-    Raises:
-        InputError: not four finite whole numbers, no extent, or nothing of it lies in the frame.
+    Raises InputError: not four finite whole numbers, no extent, or nothing of it lies in the frame.
     """
     height, width = frame_size
     if clip is None:
@@ -139,8 +138,7 @@ def clip_rectangle(clip: object, frame_size: tuple[int, int]) -> Rectangle:
 def select_pixels(frame_size: tuple[int, int], clip: object = None, fan: Fan | None = None) -> PixelSelection:
     """Return the pixels inside both the clip rectangle and the fan.
 
-    Raises:
-        InputError: the clip rectangle is unusable, or no pixel is left.
+    Raises InputError: the clip rectangle is unusable, or no pixel is left.
     """
     rectangle = clip_rectangle(clip, frame_size)
     if fan is None:
@@ -161,8 +159,7 @@ def select_pixels(frame_size: tuple[int, int], clip: object = None, fan: Fan | N
 def resolved_area(sweep: Sweep, clip: object, fan: object) -> tuple[tuple[int, int, int, int] | None, Fan | None]:
     """Return the clip rectangle and the fan to use, where `fan` may be "auto".
 
-    Raises:
-        InputError: `fan` is something else, or `clip` and the detected area do not meet.
+    Raises InputError: `fan` is something else, or `clip` and the detected area do not meet.
     """
     if fan is None or isinstance(fan, Fan):
         return clip, fan

@@ -42,8 +42,7 @@ def detect_fan(sweep: Sweep) -> ImageArea:
     area is a fan only where two straight edges and two arcs fit the content, and otherwise the bounding rectangle of
     the content, which contains all of it.
 
-    Raises:
-        InputError: the sweep has no images, or nothing in them changes.
+    Raises InputError: the sweep has no images, or nothing in them changes.
     """
     sweep.require_images()
     content = _content(sweep)

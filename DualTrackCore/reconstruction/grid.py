@@ -137,8 +137,7 @@ class VoxelGrid:
 def validated_voxel_spacing(spacing_mm: object) -> tuple[float, float, float]:
     """Return a voxel spacing as three floats; one number stands for cubic voxels.
 
-    Raises:
-        InputError: not one or three finite numbers above 0.
+    Raises InputError: not one or three finite numbers above 0.
     """
     try:
         values = np.broadcast_to(np.asarray(spacing_mm, dtype=np.float64), (3,))
@@ -163,8 +162,7 @@ def _finite_array(values: object, shape: tuple[int, ...], what: str) -> np.ndarr
 def usable_frames(sweep: Sweep, trajectory: Trajectory) -> np.ndarray:
     """Return the indices of the frames that have both an image and a pose.
 
-    Raises:
-        InputError: no images, unknown spacing, numbers of frames and poses differ, or no usable frame.
+    Raises InputError: no images, unknown spacing, numbers of frames and poses differ, or no usable frame.
     """
     sweep.require_images()
     sweep.require_spacing()

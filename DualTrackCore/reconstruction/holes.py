@@ -77,8 +77,7 @@ class HoleFilling:
 def validated_hole_filling(hole_filling: object) -> tuple[HoleFilling, ...]:
     """Return the ways of filling to try in turn, from a name, "none", a :class:`HoleFilling`, or several of them.
 
-    Raises:
-        InputError: it is none of these.
+    Raises InputError: it is none of these.
     """
     if isinstance(hole_filling, HoleFilling):
         return (hole_filling,)
@@ -206,8 +205,7 @@ def _stick_values(
 def compiled_kernels(names: Sequence[str], reporter: Reporter | None = None) -> list[Callable]:
     """Return kernels of :mod:`DualTrackCore.reconstruction.kernels`, compiled or loaded now, not at their first call.
 
-    Raises:
-        MissingDependencyError: numba cannot be imported.
+    Raises MissingDependencyError: numba cannot be imported.
     """
     module = kernel_module("DualTrackCore.reconstruction.kernels")
     chosen = [getattr(module, name) for name in names]

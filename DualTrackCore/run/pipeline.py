@@ -136,8 +136,7 @@ def with_said_origin(trajectory: Trajectory, poses_are: str | None, where: str) 
 def with_spacing(sweep: Sweep, settings: RunSettings) -> Sweep:
     """A sweep in memory with the pixel spacing of the settings, where they give one.
 
-    Raises:
-        InputError: the settings have a calibration, which only the readers of files can use.
+    Raises InputError: the settings have a calibration, which only the readers of files can use.
     """
     if settings.calibration is not None or settings.probe is not None:
         raise InputError("The settings calibration and probe are for files; give them to load_sweep instead.")

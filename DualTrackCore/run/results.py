@@ -80,11 +80,7 @@ class RunReport:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> RunReport:
-        """A report from :meth:`as_dict`.
-
-        Raises:
-            InputError: a report of another schema.
-        """
+        """A report from :meth:`as_dict`. Raises InputError: a report of another schema."""
         names = {f.name for f in fields(cls)}
         if values.get("schema_version") != SCHEMA_VERSION or not names >= set(values):
             version = values.get("schema_version", 1)
@@ -269,8 +265,7 @@ class RunResult:
 def results_folder(folder: str | os.PathLike) -> contextlib.AbstractContextManager[Path]:
     """A temporary folder for results; on success they take the place of those of an earlier run in `folder`.
 
-    Raises:
-        OutputError: the folder cannot be written, or the disk is full.
+    Raises OutputError: the folder cannot be written, or the disk is full.
     """
     return staged_folder(folder, recorded_files(Path(folder, "report.json"), FILES))
 

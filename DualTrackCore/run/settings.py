@@ -32,8 +32,7 @@ class RunSettings:
 
     Command-line options, validation, the limits of the panel and the YAML file of a run are derived from the fields.
 
-    Raises:
-        InputError: a value of the wrong kind or out of range.
+    Raises InputError: a value of the wrong kind or out of range.
     """
 
     spacing_mm: float | tuple[float, float] | None = setting(
@@ -190,8 +189,7 @@ class RunSettings:
     def frame_range(self, frames: int) -> tuple[int, int]:
         """(start, stop) of the frames used in a sweep of so many, as a Python slice counts.
 
-        Raises:
-            InputError: the range reaches beyond the sweep.
+        Raises InputError: the range reaches beyond the sweep.
         """
         last = frames - 1 if self.last_frame is None else self.last_frame
         if max(self.first_frame, last) >= frames:
@@ -231,8 +229,7 @@ class RunSettings:
     def from_dict(cls, values: object, where: str = "the settings") -> RunSettings:
         """Settings from :meth:`as_dict`; what is missing has its default.
 
-        Raises:
-            InputError: no mapping, a key that no setting has, or a value that cannot be used; one sentence.
+        Raises InputError: no mapping, a key that no setting has, or a value that cannot be used; one sentence.
         """
         return build(cls, values, where)
 
@@ -246,8 +243,7 @@ class RunSettings:
     def from_yaml(cls, path: str | os.PathLike, changes: Mapping[str, Any] | None = None) -> RunSettings:
         """Settings from a YAML file, with `changes` put over it.
 
-        Raises:
-            InputError: the file cannot be read, is not YAML, or as for :meth:`from_dict`.
+        Raises InputError: the file cannot be read, is not YAML, or as for :meth:`from_dict`.
         """
         import yaml
 

@@ -5,8 +5,12 @@ from typing import TYPE_CHECKING
 from DualTrackCore import lazy_exports
 
 if TYPE_CHECKING:
-    from DualTrackCore.tracking.engine import TrackingWarning as TrackingWarning
-    from DualTrackCore.tracking.engine import estimate_trajectory as estimate_trajectory
+    from DualTrackCore.tracking.engine import (
+        TrackingWarning as TrackingWarning,
+    )
+    from DualTrackCore.tracking.engine import (
+        estimate_trajectory as estimate_trajectory,
+    )
     from DualTrackCore.tracking.live import LiveTracker as LiveTracker
     from DualTrackCore.tracking.live import ProvisionalPose as ProvisionalPose
 

@@ -137,8 +137,7 @@ def choose_chunk(chunk_frames: int | str, network: DualTrack, device: torch.devi
 
     "auto" is 16, 32 in half precision, but no more than a third of the free memory takes, or on CUDA just that many.
 
-    Raises:
-        InputError: not "auto" and not a whole number of at least 1.
+    Raises InputError: not "auto" and not a whole number of at least 1.
     """
     if chunk_frames == "auto":
         width = network.local.trunk.stem[3].out_channels
@@ -176,8 +175,7 @@ class _Placement:
 def on_device(network: nn.Module, device: torch.device) -> Iterator[None]:
     """Keep a network on a device; the last one to leave takes it back to the processor and frees the device's memory.
 
-    Raises:
-        InputError: another thread, or a live tracker, computes with the network on another device.
+    Raises InputError: another thread, or a live tracker, computes with the network on another device.
     """
     place: _Placement = network.__dict__.setdefault(_PLACEMENT, _Placement())
     device = torch.empty(0, device=device).device  # "cuda" is the current one of several

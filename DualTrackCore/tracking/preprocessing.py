@@ -92,8 +92,7 @@ class Preprocessor:
 
         A network without a global encoder gets no global images.
 
-        Raises:
-            InputError: the spacing of the sweep is unknown.
+        Raises InputError: the spacing of the sweep is unknown.
         """
         card, network = model.card, model.network
         return cls(
@@ -230,8 +229,7 @@ def examined(model: Model, sweep: Sweep) -> Model:
     Looks at no more than 16 of the frames that the global encoder sees, evenly over the sweep, and at none where the
     weights have no statistics to compare them with.
 
-    Raises:
-        InputError: no images, or unknown spacing.
+    Raises InputError: no images, or unknown spacing.
     """
     if model.check is not None:
         return model

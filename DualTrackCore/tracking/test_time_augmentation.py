@@ -77,8 +77,7 @@ _OTHERS = (
 def augmentations(count: int) -> tuple[Augmentation, ...]:
     """The changed sweeps that are run beside the sweep as it is: the first of mirrored, backwards, both.
 
-    Raises:
-        InputError: another number than 1, 2 or 4.
+    Raises InputError: another number than 1, 2 or 4.
     """
     if count not in AUGMENTATION_COUNTS or isinstance(count, bool):
         raise InputError(f"The test-time augmentation is {count!r}; choose {', '.join(map(str, AUGMENTATION_COUNTS))}.")

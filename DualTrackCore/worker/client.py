@@ -81,8 +81,7 @@ class WorkerClient:
     def submit(self, sweep: Sweep, settings: RunSettings | None = None) -> Job:
         """Start a run; returns at once.
 
-        Raises:
-            InputError: the range of frames is not in the sweep, or a setting is for files only.
+        Raises InputError: the range of frames is not in the sweep, or a setting is for files only.
         """
         settings = (settings or RunSettings()).with_whole_paths()
         used = with_spacing(sweep, settings).slice(*settings.frame_range(len(sweep)))
@@ -284,8 +283,7 @@ class SessionFolder:
     The client keeps a lock in it. What a client left behind that was ended from outside together with its worker, which
     otherwise cleans up after it, is known by the lock that nobody holds any more; the next client removes it.
 
-    Raises:
-        OutputError: there is no room for temporary files.
+    Raises OutputError: there is no room for temporary files.
     """
 
     def __init__(self) -> None:

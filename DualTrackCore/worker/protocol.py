@@ -56,8 +56,7 @@ def encoded(message: Mapping[str, Any]) -> bytes:
 def decoded_event(line: bytes) -> dict[str, Any]:
     """What a line of the worker says, with every key there and of its kind.
 
-    Raises:
-        InputError: the line is not an event of this protocol.
+    Raises InputError: the line is not an event of this protocol.
     """
     try:
         event = json.loads(line)

@@ -117,8 +117,7 @@ class Logic(ScriptedLoadableModuleLogic):
     def downloadModel(self, choice: ModelChoice) -> ModelTask:
         """Download a published model; the caller has shown size and licence and the user has agreed.
 
-        Raises:
-            InputError: it is not in the catalogue.
+        Raises InputError: it is not in the catalogue.
         """
         if choice.entry is None:
             raise InputError(_("{name} cannot be downloaded.").format(name=choice.title))

@@ -188,11 +188,7 @@ class DualTrackSlicerParameterNode:
 
 
 def runSettings(parameters: DualTrackSlicerParameterNode, device: str = "auto") -> RunSettings:
-    """What a run is asked for.
-
-    Raises:
-        InputError: the settings contradict each other; one sentence.
-    """
+    """What a run is asked for. Raises InputError: the settings contradict each other; one sentence."""
     if parameters.lastFrame and parameters.lastFrame <= parameters.firstFrame:
         raise InputError(_("The last frame must come after the first one; choose a larger last frame."))
     return RunSettings(
@@ -214,11 +210,7 @@ def _value(parameter: object) -> object:
 
 
 def modelName(parameters: DualTrackSlicerParameterNode) -> str:
-    """Name of a model, or path of a weights file.
-
-    Raises:
-        InputError: an own file is wanted and none is chosen.
-    """
+    """Name of a model, or path of a weights file. Raises InputError: an own file is wanted and none is chosen."""
     if parameters.model != OWN_FILE:
         return parameters.model
     if parameters.modelFile == Path() or not parameters.modelFile.is_file():
@@ -227,11 +219,7 @@ def modelName(parameters: DualTrackSlicerParameterNode) -> str:
 
 
 def givenArea(parameters: DualTrackSlicerParameterNode) -> tuple[int, int, int, int] | None:
-    """(x, y, width, height) in pixels where an area is given, else None.
-
-    Raises:
-        InputError: the area has no extent.
-    """
+    """(x, y, width, height) in pixels where an area is given, else None. Raises InputError: the area has no extent."""
     if parameters.area is not Area.GIVEN:
         return None
     if parameters.areaWidth < 1 or parameters.areaHeight < 1:
@@ -242,8 +230,7 @@ def givenArea(parameters: DualTrackSlicerParameterNode) -> tuple[int, int, int, 
 def givenFan(parameters: DualTrackSlicerParameterNode) -> Fan | None:
     """The fan where one is given, else None; its aspect is that of the pixels.
 
-    Raises:
-        InputError: there is none yet, or its numbers make none.
+    Raises InputError: there is none yet, or its numbers make none.
     """
     if parameters.area is not Area.FAN:
         return None
@@ -276,8 +263,7 @@ def givenSpacing(
 ) -> tuple[float, float] | None:
     """Pixel size (x, y) in mm where the panel's differs from the recorded one, else None.
 
-    Raises:
-        InputError: the pixel size is unknown.
+    Raises InputError: the pixel size is unknown.
     """
     spacing = parameters.spacingX, parameters.spacingY
     if min(spacing) <= 0:

@@ -40,8 +40,7 @@ def addRegion(
 def areaOfRegion(region: slicer.vtkMRMLMarkupsROINode, sceneSweep: SceneSweep) -> tuple[int, int, int, int]:
     """(x, y, width, height) in pixels that a box covers, cut to the frame.
 
-    Raises:
-        InputError: the box lies beside the frame.
+    Raises InputError: the box lies beside the frame.
     """
     height, width = sceneSweep.sweep.frame_size
     pixel_from_node = np.linalg.inv(_node_from_pixel(sceneSweep))

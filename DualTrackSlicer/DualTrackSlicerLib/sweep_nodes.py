@@ -34,8 +34,7 @@ def addSweep(scene: slicer.vtkMRMLScene, sweep: Sweep, name: str) -> slicer.vtkM
     The sequence of poses says where they are from. Pixels of unknown size become 1 x 1 mm, Slicer's way of not knowing.
     The index of the sequences is the time in seconds, or the frame number where times are unknown.
 
-    Raises:
-        InputError: a recording of tracking alone.
+    Raises InputError: a recording of tracking alone.
     """
     sweep.require_images()
     index = _index(sweep)
@@ -165,8 +164,7 @@ def _holds_frames(path: str) -> bool:
 def addSample(scene: slicer.vtkMRMLScene | None = None) -> slicer.vtkMRMLSequenceBrowserNode:
     """The sample in the scene; the one that is there already, if it is.
 
-    Raises:
-        InputError: this installation lacks the file.
+    Raises InputError: this installation lacks the file.
     """
     from DualTrackCore.sample import sample_sweep
 

@@ -81,8 +81,7 @@ def pairs(images: Tensor) -> Tensor:
 def map_side(crop_size: int, halvings: int) -> int:
     """Return the rows of the feature map after so many halvings.
 
-    Raises:
-        InputError: the crop is no multiple of 2 to the number of halvings.
+    Raises InputError: the crop is no multiple of 2 to the number of halvings.
     """
     side, rest = divmod(crop_size, 2**halvings)
     if halvings < 1 or side < 1 or rest:

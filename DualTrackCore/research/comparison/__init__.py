@@ -15,13 +15,27 @@ from typing import TYPE_CHECKING
 from DualTrackCore import lazy_exports
 
 if TYPE_CHECKING:
-    from DualTrackCore.research.comparison.methods import Decorrelation as Decorrelation
-    from DualTrackCore.research.comparison.methods import Identity as Identity
-    from DualTrackCore.research.comparison.methods import MeanMotion as MeanMotion
-    from DualTrackCore.research.comparison.methods import Method as Method
-    from DualTrackCore.research.comparison.methods import Network as Network
-    from DualTrackCore.research.comparison.methods import OwnMeanMotion as OwnMeanMotion
-    from DualTrackCore.research.comparison.methods import make_methods as make_methods
+    from DualTrackCore.research.comparison.methods import (
+        Decorrelation as Decorrelation,
+    )
+    from DualTrackCore.research.comparison.methods import (
+        Identity as Identity,
+    )
+    from DualTrackCore.research.comparison.methods import (
+        MeanMotion as MeanMotion,
+    )
+    from DualTrackCore.research.comparison.methods import (
+        Method as Method,
+    )
+    from DualTrackCore.research.comparison.methods import (
+        Network as Network,
+    )
+    from DualTrackCore.research.comparison.methods import (
+        OwnMeanMotion as OwnMeanMotion,
+    )
+    from DualTrackCore.research.comparison.methods import (
+        make_methods as make_methods,
+    )
     from DualTrackCore.research.comparison.runner import run_methods as run_methods
     from DualTrackCore.research.comparison.summaries import Comparison as Comparison
 

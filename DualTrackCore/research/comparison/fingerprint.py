@@ -25,8 +25,7 @@ def fingerprint(*values: Any) -> str:
     An object counts by its class and its attributes; one that has an attribute `fingerprint` (a text) by that. The
     code of a class does not count: to store results by fingerprint, add the version of the program.
 
-    Raises:
-        InputError: a value whose content cannot be hashed, such as a function or an open file.
+    Raises InputError: a value whose content cannot be hashed, such as a function or an open file.
     """
     digest = hashlib.blake2b(digest_size=16)
     for value in values:

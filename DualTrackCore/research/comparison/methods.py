@@ -87,8 +87,7 @@ class MeanMotion:
     def calibrated(cls, sweeps: Iterable[Sweep]) -> MeanMotion:
         """The mean over all steps of tracked sweeps.
 
-        Raises:
-            InputError: a sweep without tracking, or no step with two valid poses.
+        Raises InputError: a sweep without tracking, or no step with two valid poses.
         """
         valid = [np.zeros((0, 6))]
         for sweep in sweeps:

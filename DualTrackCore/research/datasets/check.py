@@ -116,8 +116,7 @@ def examine(
 ) -> tuple[list[Finding], tuple[int, int] | None]:
     """What is wrong with one sweep, and its frame size (rows, columns) where it can be opened.
 
-    Raises:
-        Cancelled: the caller asked to stop.
+    Raises Cancelled: the caller asked to stop.
     """
     if isinstance(entry, SimulatedEntry):
         return [], None

@@ -131,8 +131,7 @@ def _targets(dataset: Dataset, folder: Path) -> dict[str, Path]:
 def _is_finished(entry: Entry, target: Path) -> bool:
     """Whether an earlier run has written this sweep; a damaged file counts as not written.
 
-    Raises:
-        DatasetError: there is another sweep in its file.
+    Raises DatasetError: there is another sweep in its file.
     """
     if not target.exists():
         return False

@@ -63,8 +63,7 @@ class Entry(ABC):
     def load(self) -> Sweep:
         """The sweep; frames stay in the file until they are asked for.
 
-        Raises:
-            DatasetError: it cannot be read, or has no images, no poses or no pixel spacing.
+        Raises DatasetError: it cannot be read, or has no images, no poses or no pixel spacing.
         """
 
     def landmarks(self, sweep: Sweep | None = None) -> Landmarks | None:
@@ -106,11 +105,7 @@ class Dataset:
         return iter(self._entries.values())
 
     def entry(self, name: str) -> Entry:
-        """The entry of one sweep.
-
-        Raises:
-            DatasetError: there is no such sweep.
-        """
+        """The entry of one sweep. Raises DatasetError: there is no such sweep."""
         try:
             return self._entries[name]
         except KeyError:
@@ -122,16 +117,14 @@ class Dataset:
 
         Poses that are no rigid motions come marked invalid (`sweep.tracked.valid`); `check_dataset` names them.
 
-        Raises:
-            DatasetError: no such sweep, or it cannot be used; the message names the file and the remedy.
+        Raises DatasetError: no such sweep, or it cannot be used; the message names the file and the remedy.
         """
         return self.entry(name).load()
 
     def landmarks(self, name: str) -> Landmarks | None:
         """Landmarks of one sweep; None where there are none.
 
-        Raises:
-            DatasetError: no such sweep, or landmarks that cannot be read or lie outside of it.
+        Raises DatasetError: no such sweep, or landmarks that cannot be read or lie outside of it.
         """
         return self.entry(name).landmarks()
 
@@ -140,11 +133,7 @@ class Dataset:
         return Dataset(self.name, [self.entry(name) for name in names])
 
     def of_split(self, split: str) -> Dataset:
-        """The sweeps of one split.
-
-        Raises:
-            DatasetError: the split is empty.
-        """
+        """The sweeps of one split. Raises DatasetError: the split is empty."""
         chosen = [entry.name for entry in self if entry.split == split]
         if not chosen:
             there = ", ".join(sorted({entry.split for entry in self if entry.split})) or "none"
@@ -173,8 +162,7 @@ class Layout(ABC):
     def entries(self) -> tuple[Entry, ...]:
         """The sweeps, in a fixed order, names not yet known to be unique; no sweep is opened.
 
-        Raises:
-            DatasetError: the list itself cannot be read.
+        Raises DatasetError: the list itself cannot be read.
         """
 
     @abstractmethod

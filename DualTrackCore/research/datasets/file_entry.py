@@ -55,11 +55,7 @@ def read_landmarks(path: Path, scan: str) -> Landmarks | None:
 
 
 def write_landmarks_csv(landmarks: Landmarks, path: Path) -> None:
-    """Write landmarks as CSV with the columns frame, column, row.
-
-    Raises:
-        OutputError: the file cannot be written.
-    """
+    """Write landmarks as CSV with the columns frame, column, row. Raises OutputError: the file cannot be written."""
     with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(_COLUMNS)

@@ -58,8 +58,7 @@ def open_dataset(place: str | Path, *, split: str | None = None, calibration: st
 def find_layout(place: str | Path, *, calibration: str | Path | None = None) -> Layout:
     """How the data set at a place is laid out.
 
-    Raises:
-        DatasetError: nothing is there, or a folder has several tables.
+    Raises DatasetError: nothing is there, or a folder has several tables.
     """
     if not str(place):
         raise DatasetError("The name of the data set is empty; give a folder or a file.")

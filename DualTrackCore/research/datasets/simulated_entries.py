@@ -33,8 +33,7 @@ class SimulatedEntry(Entry):
     def load(self) -> Sweep:
         """The sweep with its exact poses; simulated and stored now if it is to be stored and not there yet.
 
-        Raises:
-            OutputError: it cannot be stored.
+        Raises OutputError: it cannot be stored.
         """
         if not self.stored:
             return self.simulation.sweep()

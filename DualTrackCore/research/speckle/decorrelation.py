@@ -93,8 +93,7 @@ class DecorrelationCurves:
     def fitted(cls, sweeps: Sequence[tuple[SweepCorrelation, Trajectory]]) -> DecorrelationCurves:
         """Curves from sweeps of one frame size with their tracking.
 
-        Raises:
-            InputError: no sweep shows speckle at distances that determine the width of the beam.
+        Raises InputError: no sweep shows speckle at distances that determine the width of the beam.
         """
         widths, profiles, samples = [], [], []
         for measured, tracked in sweeps:

@@ -90,8 +90,7 @@ class SpeckleFrame:
 class SpeckleReader:
     """Frames of a sweep, resampled and without their local mean.
 
-    Raises:
-        InputError: the spacing is unknown, there are no images, or the frames are too small for patches.
+    Raises InputError: the spacing is unknown, there are no images, or the frames are too small for patches.
     """
 
     def __init__(self, sweep: Sweep) -> None:
@@ -222,8 +221,7 @@ class SweepCorrelation:
 def sweep_correlation(sweep: Sweep, reporter: Reporter) -> SweepCorrelation:
     """Compare every frame with the next :data:`LAGS` ones; frames are read once, and a few are held at a time.
 
-    Raises:
-        InputError: fewer than two frames, no images, unknown spacing, or frames too small for patches.
+    Raises InputError: fewer than two frames, no images, unknown spacing, or frames too small for patches.
     """
     if len(sweep) < 2:
         raise InputError("The sweep has one frame; a trajectory needs at least two.")

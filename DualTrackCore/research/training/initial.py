@@ -32,8 +32,7 @@ _WAVE_HEIGHT = 0.3
 def recipe_card(recipe: Recipe) -> ModelCard:
     """The model card that a recipe describes; training without a stated normalisation uses none, and the card says so.
 
-    Raises:
-        InputError: a field that a card does not have.
+    Raises InputError: a field that a card does not have.
     """
     known = {f.name for f in dataclasses.fields(ModelCard)} - {"architecture"}
     if unknown := sorted(set(recipe.card) - known):

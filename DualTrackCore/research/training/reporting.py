@@ -144,11 +144,7 @@ class EpochLines(lightning.Callback):
 
 
 class StopWhenCancelled(lightning.Callback):
-    """Asks after every batch whether to stop.
-
-    Raises:
-        Cancelled: yes.
-    """
+    """Asks after every batch whether to stop. Raises Cancelled: yes."""
 
     def __init__(self, cancelled: CancelledCallback | None) -> None:
         self._reporter = Reporter(None, cancelled)

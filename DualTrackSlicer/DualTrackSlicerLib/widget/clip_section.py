@@ -76,11 +76,7 @@ class ClipSection:
         enable(reason, ui.spacingResetButton)
 
     def sceneSweep(self) -> SceneSweep:
-        """The chosen clip as a sweep.
-
-        Raises:
-            InputError: it cannot be used.
-        """
+        """The chosen clip as a sweep. Raises InputError: it cannot be used."""
         clip = self.chosen()
         browser = clip.browser or self.panel.logic.sequenceFromVolume(clip.volume)
         return sweepFromBrowser(browser, clip.sequence, self.panel.spacing())

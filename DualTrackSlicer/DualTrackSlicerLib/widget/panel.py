@@ -124,19 +124,11 @@ class Panel(ScriptedLoadableModuleWidget, VTKObservationMixin):
         return self.run is not None and self.run.state == "running"
 
     def settings(self) -> RunSettings:
-        """What a run would be asked for.
-
-        Raises:
-            InputError: the settings contradict each other.
-        """
+        """What a run would be asked for. Raises InputError: the settings contradict each other."""
         return runSettings(self.parameters, self.logic.device())
 
     def spacing(self) -> tuple[float, float] | None:
-        """The pixel size where it replaces the recorded one.
-
-        Raises:
-            InputError: it is unknown.
-        """
+        """The pixel size where it replaces the recorded one. Raises InputError: it is unknown."""
         clip = self.clip()
         return givenSpacing(self.parameters, None if clip is None else clip.spacing_mm)
 
