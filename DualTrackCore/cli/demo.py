@@ -11,7 +11,7 @@ from typing import Any
 from DualTrackCore.cli.console import Console, columns, plural
 from DualTrackCore.io import write_trajectory_csv
 from DualTrackCore.progress import Reporter
-from DualTrackCore.run.pipeline import run
+from DualTrackCore.run import run
 from DualTrackCore.run.results import NOTICE, RunReport, RunResult, result_paths, results_folder, write_report
 from DualTrackCore.run.settings import TRACKED, RunSettings
 from DualTrackCore.sample import sample_sweep

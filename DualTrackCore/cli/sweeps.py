@@ -20,8 +20,8 @@ from DualTrackCore.files import replacing, require_apart
 from DualTrackCore.io import load_sweep, save_sweep, write_trajectory_csv
 from DualTrackCore.memory import naming_memory
 from DualTrackCore.progress import Reporter
-from DualTrackCore.run.pipeline import known_poses, settings_model
-from DualTrackCore.run.pipeline import run as run_clip
+from DualTrackCore.run import known_poses, settings_model
+from DualTrackCore.run import run as run_clip
 from DualTrackCore.run.results import NOTICE, RunReport, result_paths, results_folder, sweep_facts
 from DualTrackCore.run.settings import TRACKED, RunSettings
 from DualTrackCore.sweep import Sweep

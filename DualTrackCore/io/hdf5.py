@@ -22,8 +22,7 @@ from DualTrackCore.files import replacing
 from DualTrackCore.io.calibration import as_text, choose_pixel_size, split_affine
 from DualTrackCore.io.calibration_files import CalibrationSource
 from DualTrackCore.io.hdf5_frames import Hdf5Frames, opened, read_table
-from DualTrackCore.io.pose_origin import FIELDS, marked, origin_marks
-from DualTrackCore.io.tracked_poses import trajectory_from_tracker
+from DualTrackCore.io.tracked_poses import FIELDS, marked, origin_marks, trajectory_from_tracker
 from DualTrackCore.io.tus_rec import read_tus_rec
 from DualTrackCore.progress import Reporter, Stage
 from DualTrackCore.sweep import Sweep, validated_spacing

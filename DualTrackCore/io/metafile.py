@@ -18,7 +18,6 @@ import numpy as np
 from DualTrackCore.errors import InputError
 from DualTrackCore.io.calibration import PixelSize
 from DualTrackCore.io.calibration_files import CalibrationSource, calibration_name, read_devices
-from DualTrackCore.io.pose_origin import FIELDS, marked
 from DualTrackCore.io.sequence_parts import (
     ZLIB,
     Axes,
@@ -30,7 +29,7 @@ from DualTrackCore.io.sequence_parts import (
     parse_orientation,
     require_plausible_clip,
 )
-from DualTrackCore.io.tracked_poses import place_frames
+from DualTrackCore.io.tracked_poses import FIELDS, marked, place_frames
 from DualTrackCore.pixels import Converted, WindowSource
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.trajectory import PoseOrigin

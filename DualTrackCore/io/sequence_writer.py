@@ -15,8 +15,8 @@ import numpy as np
 from DualTrackCore.errors import InputError
 from DualTrackCore.files import replacing
 from DualTrackCore.io.metafile import SIMULATED_FIELD, SIMULATED_VALUE, SKEW_FIELD, SPACING_FIELD
-from DualTrackCore.io.pose_origin import header_marks
 from DualTrackCore.io.sequence_parts import GZIP, ZLIB
+from DualTrackCore.io.tracked_poses import header_marks
 from DualTrackCore.progress import Reporter, Stage
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.trajectory import Trajectory

@@ -10,7 +10,7 @@ import numpy as np
 
 from DualTrackCore.errors import InputError
 from DualTrackCore.files import replacing
-from DualTrackCore.io.pose_origin import FIELDS, ORIGIN, marked, origin_marks
+from DualTrackCore.io.tracked_poses import FIELDS, ORIGIN, marked, origin_marks
 from DualTrackCore.trajectory import PoseOrigin, Trajectory
 
 _HEADER = ("frame", "timestamp_s", "valid", *(f"m{row}{column}" for row in range(4) for column in range(4)))

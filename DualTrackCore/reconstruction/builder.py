@@ -237,11 +237,11 @@ class Reconstruction:
         Origin, spacing and direction are those of the grid, in mm in its frame. ITK's physical axes are left,
         posterior, superior; the place of the patient is unknown, so x, y, z of frame0 (or reference) are written there
         unchanged. 3D Slicer uses right, anterior, superior, and negates x and y when it loads the file. The meta data
-        say where the poses are from (:data:`~DualTrackCore.io.pose_origin.FIELDS`); .nrrd and .mha keep them.
+        say where the poses are from (:data:`~DualTrackCore.io.tracked_poses.FIELDS`); .nrrd and .mha keep them.
         """
         import SimpleITK as sitk
 
-        from DualTrackCore.io.pose_origin import header_marks_of
+        from DualTrackCore.io.tracked_poses import header_marks_of
 
         if what not in ("volume", "coverage", "filled"):
             raise InputError(f"{what!r} is not part of a reconstruction; choose 'volume', 'coverage' or 'filled'.")

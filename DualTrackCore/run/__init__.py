@@ -1,15 +1,224 @@
 """One run, from a clip to its trajectory, volume and report: the only way there, for every front end."""
 
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from DualTrackCore import lazy_exports
+from DualTrackCore.errors import InputError
+from DualTrackCore.files import require_apart
+from DualTrackCore.memory import memory_limit
+from DualTrackCore.progress import Reporter, Stage
+from DualTrackCore.run.results import RunReport, RunResult, run_report
+from DualTrackCore.run.settings import ESTIMATE, TRACKED, RunSettings
+from DualTrackCore.sweep import Sweep
+from DualTrackCore.trajectory import PoseOrigin, Trajectory
 
 if TYPE_CHECKING:
-    from DualTrackCore.run.pipeline import run as run
-    from DualTrackCore.run.results import RunReport as RunReport
-    from DualTrackCore.run.results import RunResult as RunResult
-    from DualTrackCore.run.settings import RunSettings as RunSettings
+    from DualTrackCore.evaluation import Evaluation
+    from DualTrackCore.network import Model
+    from DualTrackCore.reconstruction import Reconstruction
 
-__getattr__, __dir__, __all__ = lazy_exports(
-    __name__, {"pipeline": ["run"], "results": ["RunReport", "RunResult"], "settings": ["RunSettings"]}
-)
+__all__ = ["RunReport", "RunResult", "RunSettings", "run"]
+
+#: Gives the model that settings name.
+ModelSource = Callable[[RunSettings], "Model"]
+
+
+def settings_model(settings: RunSettings) -> Model:
+    """The model that settings name, loaded now."""
+    from DualTrackCore.network import load_model
+
+    return load_model(settings.model, card=settings.card)
+
+
+def run(
+    source: Sweep | str | os.PathLike,
+    settings: RunSettings | None = None,
+    reporter: Reporter | None = None,
+    *,
+    models: ModelSource = settings_model,
+    outputs: Iterable[str | os.PathLike] = (),
+) -> RunResult:
+    """Estimate (or take) the trajectory of a sweep, reconstruct its volume, measure the error where it is tracked.
+
+    Args:
+        source: a sweep, or a file or folder of frames that :func:`~DualTrackCore.io.load_sweep` reads.
+        settings: every choice; the defaults where None.
+        reporter: receives progress, and says whether to stop.
+        models: gives the model; for callers that keep models loaded.
+        outputs: what the caller will write, refused before the work starts where it is an input.
+
+    Returns:
+        Trajectory, volume and report; :meth:`RunResult.write` writes them into a folder.
+
+    Raises:
+        InputError: settings, sweep or model cannot be used as they are.
+        OutOfMemoryError: the device has too little memory.
+        Cancelled: the caller asked to stop.
+    """
+    settings = (settings or RunSettings()).with_whole_paths()
+    if isinstance(source, Sweep):
+        sweep = with_spacing(source, settings)
+    else:
+        from DualTrackCore.io import load_sweep
+
+        with memory_limit(settings.memory_gb):
+            sweep = load_sweep(source, **settings.reading)
+    require_apart(outputs, [*sweep.files, *settings.files])
+    return run_frames(sweep.slice(*settings.frame_range(len(sweep))), settings, reporter, models)
+
+
+def run_frames(
+    sweep: Sweep, settings: RunSettings, reporter: Reporter | None = None, models: ModelSource = settings_model
+) -> RunResult:
+    """:func:`run` of a sweep that holds just the frames of the settings' range; its spacing is final."""
+    reporter = reporter or Reporter()
+    if sweep.tracked is not None and settings.poses in (ESTIMATE, TRACKED):
+        sweep = replace(sweep, tracked=with_said_origin(sweep.tracked, settings.poses_are, "The sweep"))
+    seconds: dict[str, float] = {}
+    with _timed(seconds, "total"), memory_limit(settings.memory_gb):
+        trajectory = _trajectory(sweep, settings, models, reporter, seconds)
+        reconstruction = _reconstruction(sweep, trajectory, settings, reporter, seconds)
+        evaluation = _evaluation(sweep, trajectory, settings, reporter, seconds)
+        report = run_report(settings, sweep, trajectory, reconstruction, evaluation)
+    return RunResult(sweep, trajectory, reconstruction, report, seconds)
+
+
+def known_poses(sweep: Sweep, poses: str, poses_are: str | None = None) -> Trajectory:
+    """The poses that a sweep was tracked with, or those of a trajectory .csv.
+
+    Args:
+        sweep: the frames.
+        poses: "tracked" or a file.
+        poses_are: as in :func:`with_said_origin`.
+
+    Raises:
+        InputError: no tracking, a table that cannot be read, another number of poses than frames, or poses of another
+            origin than `poses_are` says.
+    """
+    if poses == TRACKED:
+        if sweep.tracked is None:
+            reason = sweep.provenance.get("tracking") or "The sweep holds no tracking."
+            raise InputError(f"{reason} Give a trajectory .csv as poses, or estimate them from the images.")
+        return with_said_origin(sweep.tracked, poses_are, "The sweep")
+    from DualTrackCore.io import read_trajectory_csv
+
+    trajectory = with_said_origin(read_trajectory_csv(poses), poses_are, poses)
+    if len(trajectory) != len(sweep):
+        raise InputError(f"{poses} has {len(trajectory)} poses and the sweep {len(sweep)} frames; they must be equal.")
+    return trajectory
+
+
+def with_said_origin(trajectory: Trajectory, poses_are: str | None, where: str) -> Trajectory:
+    """Poses of unknown origin with the origin that the user gives them.
+
+    Args:
+        trajectory: as its file says it.
+        poses_are: text of a :class:`~DualTrackCore.trajectory.PoseOrigin`, or None where the user says nothing.
+        where: what the poses are of, for the message.
+
+    Raises:
+        InputError: the file says something else.
+    """
+    if poses_are is None or trajectory.origin == poses_are:
+        return trajectory
+    if trajectory.origin is not PoseOrigin.UNKNOWN:
+        raise InputError(
+            f"{where} says that its poses are {trajectory.origin_text}, so they cannot be taken as {poses_are}; "
+            "leave poses_are (--poses-are) out."
+        )
+    return replace(trajectory, origin=PoseOrigin(poses_are))
+
+
+def with_spacing(sweep: Sweep, settings: RunSettings) -> Sweep:
+    """A sweep in memory with the pixel spacing of the settings, where they give one.
+
+    Raises InputError: the settings have a calibration, which only the readers of files can use.
+    """
+    if settings.calibration is not None or settings.probe is not None:
+        raise InputError("The settings calibration and probe are for files; give them to load_sweep instead.")
+    if settings.spacing_mm is None:
+        return sweep
+    return replace(sweep, spacing_mm=settings.spacing_mm, provenance={**sweep.provenance, "spacing_source": "user"})
+
+
+def _trajectory(
+    sweep: Sweep, settings: RunSettings, models: ModelSource, reporter: Reporter, seconds: dict[str, float]
+) -> Trajectory:
+    if settings.poses != ESTIMATE:
+        return known_poses(sweep, settings.poses, settings.poses_are)
+    # Before the model, which takes longest to load: what is wrong with the sweep is said at once.
+    sweep.require_images()
+    sweep.require_spacing()
+    reporter.report(Stage.LOADING_MODEL, 0, 1)
+    with _timed(seconds, "model"):
+        model = models(settings)
+    reporter.report(Stage.LOADING_MODEL, 1, 1)
+    from DualTrackCore.network.fast import prepare_engine
+    from DualTrackCore.tracking import estimate_trajectory
+    from DualTrackCore.tracking.device import choose_device
+
+    if choose_device(settings.device)[0].type == "cpu":
+        prepare_engine(reporter)
+    with _timed(seconds, "trajectory"):
+        return estimate_trajectory(
+            sweep,
+            model,
+            device=settings.device,
+            precision=settings.precision,
+            chunk_frames=settings.chunk_frames,
+            test_time_augmentation=settings.test_time_augmentation,
+            progress=reporter.forward,
+            cancelled=reporter.cancelled,
+        )
+
+
+def _reconstruction(
+    sweep: Sweep, trajectory: Trajectory, settings: RunSettings, reporter: Reporter, seconds: dict[str, float]
+) -> Reconstruction | None:
+    if not settings.reconstruct:
+        return None
+    from DualTrackCore.reconstruction import plan_grid, reconstruct_volume
+
+    area = {"clip": settings.clip, "fan": None if settings.fan == "none" else settings.fan}
+    spacing = "auto" if settings.voxel_mm is None else settings.voxel_mm
+    with _timed(seconds, "volume"):
+        grid = plan_grid(sweep, trajectory, spacing_mm=spacing, axes=settings.axes, frame=settings.frame, **area)
+        return reconstruct_volume(
+            sweep,
+            trajectory,
+            grid,
+            interpolation=settings.interpolation,
+            compounding=settings.compounding,
+            reject_below=settings.reject_below,
+            hole_filling=settings.hole_filling,
+            progress=reporter.forward,
+            cancelled=reporter.cancelled,
+            **area,
+        )
+
+
+def _evaluation(
+    sweep: Sweep, trajectory: Trajectory, settings: RunSettings, reporter: Reporter, seconds: dict[str, float]
+) -> Evaluation | None:
+    """The error where the true poses are known; poses of unknown origin and earlier estimates measure nothing."""
+    tracked = sweep.truth
+    is_truth = tracked is not None and tracked is not trajectory
+    if not (settings.evaluate and is_truth and (tracked.valid & trajectory.valid).sum() >= 2):
+        return None
+    from DualTrackCore.evaluation import evaluate
+
+    with _timed(seconds, "evaluation"):
+        return evaluate(trajectory, sweep, progress=reporter.forward, cancelled=reporter.cancelled)
+
+
+@contextlib.contextmanager
+def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    seconds[name] = time.perf_counter() - start

@@ -21,7 +21,7 @@ from typing import Any, BinaryIO
 
 from DualTrackCore.errors import Cancelled, DualTrackError, InputError, OutputError
 from DualTrackCore.progress import Progress, Reporter, Stage
-from DualTrackCore.run.pipeline import with_spacing
+from DualTrackCore.run import with_spacing
 from DualTrackCore.run.results import RunResult
 from DualTrackCore.run.settings import RunSettings
 from DualTrackCore.sweep import Sweep

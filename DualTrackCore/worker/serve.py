@@ -21,7 +21,7 @@ from DualTrackCore.errors import DualTrackError, InputError, MissingDependencyEr
 from DualTrackCore.files import plain_values
 from DualTrackCore.memory import is_out_of_memory
 from DualTrackCore.progress import Progress, Reporter, Stage
-from DualTrackCore.run.pipeline import run_frames, settings_model
+from DualTrackCore.run import run_frames, settings_model
 from DualTrackCore.run.settings import RunSettings
 from DualTrackCore.worker.job_files import read_sweep, write_result
 from DualTrackCore.worker.process import LESS_MEMORY, end_tree

@@ -44,11 +44,7 @@ def pristine(tmp_path_factory):
 @pytest.fixture
 def place(pristine, tmp_path):
     """Give a copy of a clean data set to break."""
-
-    def copy(layout):
-        return shutil.copytree(pristine / layout, tmp_path / layout)
-
-    return copy
+    return lambda layout: shutil.copytree(pristine / layout, tmp_path / layout)
 
 
 def only(place, **options):

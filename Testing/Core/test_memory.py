@@ -1,6 +1,5 @@
-"""One memory budget; long clips in windows; out of memory is never called damage."""
+"""One memory budget; long clips in windows."""
 
-import builtins
 import os
 import pickle
 import resource
@@ -11,33 +10,24 @@ import textwrap
 import tracemalloc
 import zlib
 
-import h5py
 import numpy as np
 import pytest
-from sequence_files import metafile, pixels
+from sequence_files import metafile
+from stored_clips import noise, stored
 from test_io_dicom import make as make_dicom
 
 from DualTrackCore import Sweep, load_sweep, memory
 from DualTrackCore import pixels as pixel_windows
-from DualTrackCore.compilation import kernel_module
-from DualTrackCore.errors import InputError, MissingDependencyError, OutOfMemoryError, OutputError
+from DualTrackCore.errors import InputError, OutOfMemoryError, OutputError
 from DualTrackCore.memory import (
     available_memory_bytes,
     held_memory_bytes,
-    is_out_of_memory,
     memory_limit,
-    says_out_of_memory,
 )
-from DualTrackCore.pictures.drawing import new_figure
 from DualTrackCore.pixels import Spool
 from DualTrackCore.reconstruction import plan_grid
-from DualTrackCore.research.comparison import runner
-from DualTrackCore.research.report import page
 from DualTrackCore.run.settings import RunSettings
 from DualTrackCore.trajectory import Trajectory
-from DualTrackCore.worker import readiness
-from DualTrackCore.worker.process import described_ending
-from DualTrackCore.worker.serve import described_failure
 
 GB = 10**9
 
@@ -142,12 +132,12 @@ def test_the_budget_decides_the_chunk_of_frames(monkeypatch):
 
 
 def test_a_run_obeys_its_memory_setting_to_the_end(monkeypatch):
-    from DualTrackCore.run import pipeline
+    from DualTrackCore import run
 
     seen = []
-    monkeypatch.setattr(pipeline, "_trajectory", lambda *_: seen.append(memory._allowed.get()) or 1 / 0)
+    monkeypatch.setattr(run, "_trajectory", lambda *_: seen.append(memory._allowed.get()) or 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        pipeline.run(Sweep(np.zeros((3, 4, 5), np.uint8), 0.1), RunSettings(memory_gb=1.5))
+        run.run(Sweep(np.zeros((3, 4, 5), np.uint8), 0.1), RunSettings(memory_gb=1.5))
     assert seen == [1_500_000_000]
     assert memory._allowed.get() is None
 
@@ -181,37 +171,6 @@ def test_a_long_clip_is_read_in_windows_and_never_held(tmp_path, kind, monkeypat
         tracemalloc.stop()
     assert not isinstance(sweep.frames, np.ndarray)
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(sweep.frames))[7:9], sweep.window(7, 9))
-
-
-def noise(*shape):
-    return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-
-
-def stored(folder, kind, frames):
-    """The clip in a file of the kind."""
-    size = " ".join(map(str, frames.shape[::-1]))
-    if kind == "mha":
-        return metafile(folder / "a.mha", frames, DimSize=size)
-    if kind == "turned":
-        return metafile(folder / "a.mha", frames, DimSize=size, UltrasoundImageOrientation="MN")
-    if kind == "compressed":
-        return metafile(folder / "a.mha", frames, DimSize=size, compress=True)
-    if kind == "deep":
-        return metafile(folder / "a.mha", frames.astype("<u2") * 257, DimSize=size, ElementType="MET_USHORT")
-    if kind == "dcm":
-        return make_dicom(folder / "a.dcm", frames)
-    if kind == "h5":
-        with h5py.File(folder / "a.h5", "w") as file:
-            file.create_dataset("images", data=frames, chunks=(1, *frames.shape[1:]))
-        return folder / "a.h5"
-    av = pytest.importorskip("av", reason="video needs the extra `video` (PyAV)")
-    with av.open(str(folder / "a.mkv"), "w") as container:
-        stream = container.add_stream("ffv1", rate=20)
-        stream.height, stream.width, stream.pix_fmt = *frames.shape[1:], "gray"
-        for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="gray")))
-        container.mux(stream.encode())
-    return folder / "a.mkv"
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs the signals and processes of a POSIX system")
@@ -271,111 +230,6 @@ def test_nothing_of_the_temporary_file_stays(tmp_path, monkeypatch):
     assert os.listdir(tmp_path / "temporary") == [] or os.name == "nt"
 
 
-@pytest.mark.parametrize(
-    "error",
-    [
-        MemoryError(),
-        OSError(12, "Cannot allocate memory"),
-        OSError("Can't read data (memory allocation failed for raw data chunk)"),
-        RuntimeError("Unable to allocate 3 GiB"),
-        RuntimeError("std::bad_alloc"),
-        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
-        ImportError("libtorch_cpu.so: failed to map segment from shared object"),
-        ImportError("libLLVM.so: cannot create shared object descriptor: Cannot allocate memory"),
-        OSError(22, "[WinError 1455] Die Auslagerungsdatei ist zu klein"),
-    ],
-)
-def test_out_of_memory_is_known_in_the_words_of_every_library(error):
-    assert is_out_of_memory(error)
-    wrapped = ValueError("cannot decode")
-    wrapped.__cause__ = error
-    assert is_out_of_memory(wrapped)
-    assert says_out_of_memory(f"Traceback\n{type(error).__name__}: {error}")
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        ValueError("damaged"),
-        OSError("libgomp.so.1: cannot allocate memory in static TLS block"),
-        ImportError("libtorch_cpu.so: failed to map segment from shared object: Operation not permitted"),
-        ModuleNotFoundError("No module named 'numba'"),
-    ],
-)
-def test_other_faults_are_not_taken_for_a_lack_of_memory(error):
-    assert not is_out_of_memory(error)
-
-
-def from_llvmlite():
-    """What llvmlite says where the memory does not suffice to map its library; only the context names the cause."""
-    try:
-        raise OSError("libllvmlite.so: failed to map segment from shared object")
-    except OSError:
-        raise OSError("Could not find/load shared object file 'libllvmlite.so'; the library cannot be found.")  # noqa: B904
-
-
-@pytest.mark.parametrize(
-    ("package", "needed"),
-    [
-        ("numba", lambda clip: kernel_module("DualTrackCore.reconstruction.kernels")),
-        ("av", load_sweep),
-        ("matplotlib.figure", lambda clip: new_figure(1, "white")),
-        ("jinja2", lambda clip: page._template()),
-        ("distributed", lambda clip: next(runner._outcomes_on_cluster(None, clip, "here", None, None))),
-    ],
-)
-def test_a_package_that_the_memory_does_not_hold_is_not_called_missing(tmp_path, monkeypatch, package, needed):
-    clip, real = stored(tmp_path, "mkv", noise(3, 20, 30)), builtins.__import__
-
-    def limited(name, *arguments, **options):
-        return from_llvmlite() if name == package else real(name, *arguments, **options)
-
-    monkeypatch.setattr(builtins, "__import__", limited)
-    with pytest.raises(OutOfMemoryError, match=r"needs more memory than the .* that may be taken") as caught:
-        needed(clip)
-    assert "install" not in str(caught.value)
-
-
-def test_a_worker_and_the_check_of_this_python_say_that_the_memory_is_too_small_for_a_package(monkeypatch):
-    missing = MissingDependencyError("The package numba cannot be imported; install it again.")
-    missing.__cause__ = OSError("libllvmlite.so: failed to map segment from shared object")
-    assert described_failure(missing)[0] == "memory"
-    assert "install" not in described_failure(missing)[1]
-    assert described_ending(1, "OSError: libllvmlite.so: failed to map segment from shared object")[0] == "memory"
-
-    def fail(name):
-        raise ImportError("libtorch_cpu.so: failed to map segment from shared object")
-
-    monkeypatch.setattr(readiness.importlib, "import_module", fail)
-    sentence = readiness.preflight()["sentence"]
-    assert "memory does not suffice to load the package torch" in sentence
-    assert "install" not in sentence
-
-
-@pytest.mark.parametrize(
-    ("place", "kind"),
-    [
-        ("pydicom.dcmread", "dcm"),
-        ("pydicom.pixels.iter_pixels", "dcm"),
-        ("h5py.File", "h5"),
-        ("av.open", "mkv"),
-        ("DualTrackCore.pixels.FilePixels.window", "mha"),
-        ("zlib.decompressobj", "compressed"),
-    ],
-)
-@pytest.mark.parametrize("error", [MemoryError(), OSError(12, "Cannot allocate memory")])
-def test_out_of_memory_is_never_called_damage(tmp_path, monkeypatch, place, kind, error):
-    path = stored(tmp_path, kind, noise(3, 20, 30))
-
-    def fail(*arguments, **options):
-        raise error
-
-    monkeypatch.setattr(place, fail)
-    with pytest.raises(OutOfMemoryError, match=rf"{path.name} needs more memory") as caught:
-        load_sweep(path)
-    assert "damaged" not in str(caught.value)
-
-
 @linux
 def test_an_element_that_claims_more_than_the_file_is_cut_short_whatever_the_memory(tmp_path):
     path = tmp_path / "a.dcm"
@@ -399,23 +253,6 @@ def test_a_large_element_that_is_not_needed_is_not_read(tmp_path):
         assert tracemalloc.get_traced_memory()[1] < 4 << 20
     finally:
         tracemalloc.stop()
-
-
-def test_memory_that_ends_anywhere_in_a_command_is_one_sentence(monkeypatch, capsys, tmp_path):
-    from DualTrackCore.cli import main, sweeps
-
-    def fail(*arguments, **options):
-        raise MemoryError
-
-    monkeypatch.setattr(sweeps, "sweep_facts", fail)
-    path = str(metafile(tmp_path / "a.mha", pixels(3, 4, 5)))
-    assert main(["info", path]) == 2
-    assert capsys.readouterr().err.startswith("dualtrack: The command dualtrack info needs more memory than the ")
-    monkeypatch.setattr(sweeps, "run_clip", fail)
-    assert main(["run", path, path, "-o", str(tmp_path / "out")]) == 2
-    told = capsys.readouterr()
-    assert told.err.count("a.mha needs more memory than the ") == 2
-    assert "fault of the program" not in told.err
 
 
 def test_the_option_memory_limits_a_command(tmp_path, capsys):

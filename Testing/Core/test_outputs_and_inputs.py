@@ -62,7 +62,7 @@ def everything(folder: Path) -> dict[str, bytes]:
     ],
 )
 def test_a_command_refuses_to_replace_its_input_before_it_works(folder, capsys, monkeypatch, command):
-    monkeypatch.setattr("DualTrackCore.run.pipeline.settings_model", lambda *_: pytest.fail("the work began"))
+    monkeypatch.setattr("DualTrackCore.run.settings_model", lambda *_: pytest.fail("the work began"))
     if "trajectory.csv.h5" in command:
         os.link("trajectory.csv", "trajectory.csv.h5")
     (folder / "one").mkdir()

@@ -17,8 +17,7 @@ from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
 from DualTrackCore.errors import InputError
 from DualTrackCore.io.calibration import choose_pixel_size, contradicts, image_pose, require_agreement, split_affine
 from DualTrackCore.io.metafile import SIMULATED_FIELD, SIMULATED_VALUE
-from DualTrackCore.io.pose_origin import marked
-from DualTrackCore.io.tracked_poses import trajectory_from_tracker
+from DualTrackCore.io.tracked_poses import marked, trajectory_from_tracker
 from DualTrackCore.pixels import doubts
 from DualTrackCore.progress import CancelledCallback, Reporter
 from DualTrackCore.sweep import Sweep, validated_spacing

@@ -8,7 +8,7 @@ import numpy as np
 import slicer
 import vtk
 
-from DualTrackCore.io.pose_origin import FIELDS, ORIGIN, header_marks
+from DualTrackCore.io.tracked_poses import FIELDS, ORIGIN, header_marks
 from DualTrackCore.trajectory import PoseOrigin, Trajectory
 
 
@@ -59,7 +59,7 @@ def set_pose_origin(node: slicer.vtkMRMLNode, trajectory: Trajectory) -> None:
 
 
 def pose_marks(nodes: Sequence[slicer.vtkMRMLNode]) -> dict[str, str]:
-    """What nodes say of where their poses are from, for :func:`~DualTrackCore.io.pose_origin.marked`: the worst of it.
+    """What nodes say of where their poses are from, for :func:`~DualTrackCore.io.tracked_poses.marked`: the worst.
 
     Empty where no node says anything.
     """

@@ -11,7 +11,7 @@ import numpy as np
 import slicer
 
 from DualTrackCore.errors import InputError
-from DualTrackCore.io.pose_origin import header_marks
+from DualTrackCore.io.tracked_poses import header_marks
 from DualTrackCore.trajectory import Trajectory, invert_rigid
 from DualTrackSlicerLib.scene import paths
 from DualTrackSlicerLib.scene.display import add_volumes, renderVolume
