@@ -1,8 +1,9 @@
 """Video files, decoded with PyAV (the extra `video`).
 
-A video is decoded once, forwards, and :func:`~DualTrackCore.grey.grey_clip` keeps its grey frames. Seeking would hold
-less, but containers without an index, open groups of pictures and edit lists make it land on other frames than those
-that a player shows, and a frame that cannot be decoded would be found in the middle of the work.
+A video is decoded once, forwards, and :func:`~DualTrackCore.grey.grey_clip` keeps its grey frames as players show them.
+Seeking would hold less, but containers without an index, open groups of pictures and edit lists make it land on other
+frames than those that a player shows, and a frame that cannot be decoded would be found in the middle of the work. A
+decoder hides damage as well as it can; so it has to stop there first, and only a damaged file is decoded twice.
 """
 
 from __future__ import annotations
@@ -16,13 +17,14 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 
 from DualTrackCore.errors import DualTrackError, InputError
-from DualTrackCore.grey import grey_clip, to_grey_uint8
+from DualTrackCore.grey import Conversion, grey_clip, to_grey_uint8
 from DualTrackCore.io.calibration import choose_pixel_size
 from DualTrackCore.io.calibration_files import CalibrationSource
 from DualTrackCore.io.sequence_parts import require_plausible_clip, require_plausible_frame
-from DualTrackCore.io.video_containers import HEAD_BYTES, declared_bytes, demuxer, goes_on
+from DualTrackCore.io.video_containers import HEAD_BYTES, TIMELESS, declared_bytes, demuxer, goes_on
+from DualTrackCore.io.video_display import Display
 from DualTrackCore.memory import importing, naming_memory
-from DualTrackCore.pixels import WindowSource
+from DualTrackCore.pixels import Converted, Doubt, WindowSource
 from DualTrackCore.sweep import Sweep
 
 if TYPE_CHECKING:
@@ -40,8 +42,18 @@ _NATIVE_GREY = ("gray9le", "gray10le", "gray12le", "gray14le", "gray16le")
 #: Of a pixel while it is unpacked: three channels of 16 bits.
 _STORED_BYTES = 6
 
-#: Decoders may drop this many frames at the ends of an undamaged file (edit lists, open groups of pictures).
+#: Decoders may drop this many frames at the ends of an undamaged file (open groups of pictures).
 _DROPPED_FRAMES = 2
+
+#: Black and white of the limited range of video, how far coding may go beyond them, and in how many pixels.
+_LIMITED, _OVERSHOOT, _FEW = (16, 235), 4, 1 / 100
+
+#: How FFmpeg marks it.
+_MPEG_RANGE = 1
+
+
+class _UndecodableError(InputError):
+    """FFmpeg gave up on the content of a file."""
 
 
 def recognises(path: Path, head: bytes) -> bool:
@@ -50,43 +62,29 @@ def recognises(path: Path, head: bytes) -> bool:
 
 
 def read(path: Path, *, calibration: CalibrationSource | None, spacing_mm: tuple[float, float] | None) -> Sweep:
-    """The sweep of the first video stream, as 8-bit grey, without tracking; sound is ignored.
+    """The sweep of the largest video stream as players show it, as 8-bit grey, without tracking; sound is ignored.
 
     Raises:
         MissingDependencyError: PyAV is not installed.
         InputError: a damaged file, one without video, frames of changing or absurd size.
     """
-    what = f"PyAV, which is needed to read the video {path.name},"
-    with importing(what, 'install it: pip install "dualtrack[video]"'):
-        import av
-    with path.open("rb") as file:  # a file without its name, which FFmpeg would take for an address
-        head = file.read(HEAD_BYTES)
-        is_short, notes = _length(path, file, head)
-        file.seek(0)
-        with _as_sentence(path):
-            container = av.open(
-                file,
-                format=demuxer(path, head),
-                options={"protocol_whitelist": "none"},
-                metadata_errors="ignore",
-                buffer_size=_BUFFER_BYTES,
-            )
-        with container:
-            frames, times, decoded_notes = _decode(path, container, is_short)
-    notes += decoded_notes
-    timestamps, time_notes = _timestamps(times)
     size = choose_pixel_size(None, calibration, spacing_mm)
-    return size.sweep(frames, path, FORMAT, notes + time_notes, timestamps_s=timestamps)
-
-
-def _length(path: Path, file: BinaryIO, head: bytes) -> tuple[bool, list[str]]:
-    """Whether an AVI file is shorter than its header says, and what to tell; a Matroska file that is so is refused."""
-    declared, held = declared_bytes(head), path.stat().st_size
-    if demuxer(path, head) == "avi" and declared != held and not goes_on(file, declared):
-        return declared > held, [f"The header says that the file has {declared} bytes, and it has {held}."]
-    if declared > held:
-        raise InputError(f"{path.name} announces {declared} bytes and holds {held}; it is cut short: copy it again.")
-    return False, []
+    with path.open("rb") as file:  # a file without its name, which FFmpeg would take for an address
+        clip = _Clip(path, file, size.spacing_mm, is_strict=True)
+        try:
+            frames = clip.decode()
+        except _UndecodableError:
+            sure = len(clip.times)
+            clip = _Clip(path, file, size.spacing_mm, is_strict=False)
+            frames = clip.decode()
+            clip.notes.append(
+                Doubt(
+                    f"The file is damaged: frames from about frame {sure} on may be wrong or missing. Look at them, or "
+                    "copy the file again."
+                )
+            )
+    times = clip.timestamps_s()
+    return size.sweep(frames, path, FORMAT, clip.notes, timestamps_s=times)
 
 
 @contextlib.contextmanager
@@ -99,98 +97,222 @@ def _as_sentence(path: Path) -> Iterator[None]:
         raise
     except Exception as error:
         reason = getattr(error, "strerror", None)
-        raise InputError(
+        raise _UndecodableError(
             f"{path.name} cannot be decoded as video, it is damaged or cut short"
             + (f" ({reason}); copy it again." if isinstance(reason, str) else "; copy it again.")
         ) from error
 
 
-def _decode(
-    path: Path, container: InputContainer, is_short: bool
-) -> tuple[np.ndarray | WindowSource, list[float | None], list[str]]:
-    """[N, H, W] uint8, the time of each frame in seconds, and what was converted.
+class _Clip:
+    """A video file while it is decoded, and what is learned of it on the way.
 
-    Where the file `is_short` all frames that it announces must be there, elsewhere all but a few that decoders drop.
+    Args:
+        path: the file, for messages.
+        file: the same, open.
+        spacing_mm: what the user knows of the shown pixels.
+        is_strict: end at damage that a decoder can hide.
+
+    Attributes:
+        times: seconds of each frame so far, None where it carries none.
+        notes: sentences about what was found and converted.
     """
-    if not container.streams.video:
-        raise InputError(f"{path.name} holds no video.")
-    stream = container.streams.video[0]
-    if stream.codec_context is None:
-        raise InputError(
-            f"{path.name} holds video of a kind that PyAV cannot decode; convert it, for example to H.264 in mp4."
-        )
-    stream.thread_type = "AUTO"
-    notes = []
-    if len(container.streams.video) > 1:
-        notes.append(f"Read the first of {len(container.streams.video)} video streams.")
-    require_plausible_frame(path, stream.height, stream.width)
-    times: list[float | None] = []
-    frames, colour_notes = grey_clip(
-        _images(path, container, stream, times, notes), source=path.name, expected=stream.frames
-    )
-    if not times:
-        raise InputError(f"{path.name} has no frames that can be decoded.")
-    announced = stream.frames or (math.inf if is_short else 0)
-    if len(times) + (0 if is_short else _DROPPED_FRAMES) < announced:
-        what = f"{stream.frames} frames" if stream.frames else "more bytes than it holds"
-        raise InputError(
-            f"{path.name} announces {what} and only {len(times)} frames can be decoded; it is cut short: copy it again."
-        )
-    return frames, times, notes + colour_notes
 
+    def __init__(self, path: Path, file: BinaryIO, spacing_mm: tuple[float, float] | None, *, is_strict: bool) -> None:
+        self._path, self._file, self._spacing_mm, self._is_strict = path, file, spacing_mm, is_strict
+        self.times: list[float | None] = []
+        self.notes: list[str] = []
+        file.seek(0)
+        head = file.read(HEAD_BYTES)
+        self._kind = demuxer(path, head)
+        self._is_short = self._lacks_bytes(head)
+        self._interlaced = self._limited = self._beyond = 0
 
-def _images(
-    path: Path, container: InputContainer, stream: av.VideoStream, times: list[float | None], notes: list[str]
-) -> Iterator[np.ndarray]:
-    """Each frame as grey [H, W] or colour [H, W, 3], uint8; its time in seconds is added to `times`."""
-    size = None
-    for index, frame in enumerate(_decoded(path, container, stream)):
-        size = size or (frame.width, frame.height)
-        if (frame.width, frame.height) != size:
-            raise InputError(
-                f"Frame {index} of {path.name} has {frame.width} x {frame.height} pixels and the first "
-                f"{size[0]} x {size[1]}; all must be of one size."
+    def decode(self) -> np.ndarray | WindowSource:
+        """[N, H, W] uint8; once for an object.
+
+        Raises:
+            _UndecodableError: damage.
+            InputError: no video, lost frames, frames of changing or absurd size.
+        """
+        what = f"PyAV 17 or later, which is needed to read the video {self._path.name},"
+        with importing(what, 'install it: pip install "dualtrack[video]"'):
+            import av.index  # not in earlier ones
+        self._file.seek(0)
+        with _as_sentence(self._path):
+            container = av.open(
+                self._file,
+                format=self._kind,
+                options={"protocol_whitelist": "none"},
+                metadata_errors="ignore",
+                buffer_size=_BUFFER_BYTES,
             )
-        times.append(None if frame.pts is None or frame.time_base is None else float(frame.pts * frame.time_base))
-        # The memory is asked for once: files of the system are read for it.
-        require_plausible_clip(path, len(times), frame.height, frame.width, 0 if index else _STORED_BYTES)
-        with _as_sentence(path):
-            image, new_notes = _image(frame)
-        notes += [note for note in new_notes if note not in notes]
-        yield image
+        with container:
+            stream = self._stream(container)
+            stream.thread_type = "AUTO"
+            if self._is_strict:
+                stream.codec_context.options = {"err_detect": "explode"}
+            require_plausible_frame(self._path, stream.height, stream.width)
+            announced = self._announced(stream)
+            pictures = self._pictures(container, stream)
+            frames, notes = grey_clip(pictures, source=self._path.name, expected=stream.frames)
+            self.notes += notes
+            self._require_all(announced, stream.frames)
+        return self._full_range(frames)
 
+    def timestamps_s(self) -> np.ndarray | None:
+        """[N] seconds from the first frame; None, and a note, where they are missing or do not advance."""
+        if len(self.times) < 2:
+            return None
+        if None in self.times or self._kind in TIMELESS:
+            self.notes.append("Some frames carry no time; the times count as unknown.")
+            return None
+        # AVI numbers frames as they are stored, and they come as they are shown.
+        seconds = np.array(sorted(self.times) if self._kind == "avi" else self.times)
+        if (np.diff(seconds) <= 0).any():
+            self.notes.append("The times of the frames do not advance; they count as unknown.")
+            return None
+        return seconds - seconds[0]
 
-def _decoded(path: Path, container: InputContainer, stream: av.VideoStream) -> Iterator[av.VideoFrame]:
-    frames = container.decode(stream)
-    while True:
-        with _as_sentence(path):
-            frame = next(frames, None)
-        if frame is None:
-            return
-        yield frame
+    def _lacks_bytes(self, head: bytes) -> bool:
+        """Whether an AVI file is shorter than its header says, with a note; a Matroska file that is so is refused."""
+        declared, held = declared_bytes(head), self._path.stat().st_size
+        if self._kind == "avi" and declared != held and not goes_on(self._file, declared):
+            self.notes.append(f"The header says that the file has {declared} bytes, and it has {held}.")
+            return declared > held
+        if declared > held:
+            raise InputError(
+                f"{self._path.name} announces {declared} bytes and holds {held}; it is cut short: copy it again."
+            )
+        return False
 
+    def _stream(self, container: InputContainer) -> av.VideoStream:
+        """The largest video stream that is no cover picture; the longest of several, or the first."""
+        from av.stream import Disposition
 
-def _image(frame: av.VideoFrame) -> tuple[np.ndarray, list[str]]:
-    """Grey or colour of 8 bits; deeper frames are scaled by their bit depth and come as grey, with notes."""
-    is_grey = frame.format.name.startswith("gray")
-    bits = max(component.bits for component in frame.format.components)
-    if bits <= 8:
-        return frame.to_ndarray(format="gray" if is_grey else "rgb24"), []
-    if frame.format.name in _NATIVE_GREY:
-        deep, most = frame.to_ndarray(), 2**bits - 1
-    else:  # made of 16 bits by the library, over the whole range
-        deep, most = frame.to_ndarray(format="gray16le" if is_grey else "rgb48le"), 2**16 - 1
-    grey, notes = to_grey_uint8(deep[None], colour_axis=None if is_grey else 3, declared=(0, most))
-    return grey[0], [*notes[:-1], f"Scaled the {bits} bits of the video to 8."]
+        picture = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
+        streams = [stream for stream in container.streams.video if not stream.disposition & picture]
+        if not streams:
+            what = "a cover picture and no video" if container.streams.video else "no video"
+            raise InputError(f"{self._path.name} holds {what}.")
+        known = [stream for stream in streams if stream.codec_context is not None]
+        if not known:
+            raise InputError(
+                f"{self._path.name} holds video of a kind that PyAV cannot decode; convert it, for example to H.264 in "
+                "mp4."
+            )
+        chosen = max(known, key=lambda stream: (stream.width * stream.height, stream.frames))
+        if len(streams) > 1:
+            sizes = ", ".join(f"{stream.width} x {stream.height}" for stream in known)
+            self.notes.append(
+                f"The file holds {len(streams)} video streams ({sizes} pixels); read number "
+                f"{streams.index(chosen) + 1}, the largest."
+            )
+        return chosen
 
+    def _announced(self, stream: av.VideoStream) -> float:
+        """How many frames a player would show; 0 where the file does not say.
 
-def _timestamps(times: list[float | None]) -> tuple[np.ndarray | None, list[str]]:
-    """[N] seconds from the first frame, or None and a note where they are missing or do not advance."""
-    if len(times) < 2:
-        return None, []
-    if None in times:
-        return None, ["Some frames carry no time; the times count as unknown."]
-    seconds = np.array(times) - times[0]
-    if (np.diff(seconds) <= 0).any():
-        return None, ["The times of the frames do not advance; they count as unknown."]
-    return seconds, []
+        Edit lists leave frames out, and recorders write empty ones into AVI files where nothing new came.
+        """
+        if self._is_short:
+            return stream.frames or math.inf
+        if stream.frames and self._kind in ("mov", "avi"):
+            return sum(not entry.is_discard for entry in stream.index_entries) or stream.frames
+        return stream.frames
+
+    def _require_all(self, announced: float, counted: int) -> None:
+        """Where the file is short all frames that it announces must be there, elsewhere all but a few."""
+        count = len(self.times)
+        if not count:
+            raise InputError(f"{self._path.name} has no frames that can be decoded.")
+        if count + (0 if self._is_short else _DROPPED_FRAMES) < announced:
+            what = f"{announced} frames" if counted else "more bytes than it holds"
+            raise InputError(
+                f"{self._path.name} announces {what} and only {count} frames can be decoded; it is cut short: "
+                "copy it again."
+            )
+        if announced < counted:
+            self.notes.append(f"Of {counted} frames in the file {count} are to be shown; read these.")
+        if self._interlaced:
+            self.notes.append(
+                Doubt(
+                    f"{self._interlaced} of {count} frames are marked as interlaced: their even and odd lines are of "
+                    "two moments, and edges that move look like combs. Record progressive video."
+                )
+            )
+
+    def _pictures(self, container: InputContainer, stream: av.VideoStream) -> Iterator[np.ndarray]:
+        """Each frame as it is shown, grey [H, W] or colour [H, W, 3], uint8."""
+        size = first = display = None
+        for index, frame in enumerate(self._decoded(container, stream)):
+            size = size or (frame.width, frame.height)
+            if (frame.width, frame.height) != size:
+                raise InputError(
+                    f"Frame {index} of {self._path.name} has {frame.width} x {frame.height} pixels and the first "
+                    f"{size[0]} x {size[1]}; all must be of one size."
+                )
+            matrix = frame.side_data.get("DISPLAYMATRIX")
+            turned = None if matrix is None else bytes(matrix)
+            if display is None:
+                display = Display(turned, stream.sample_aspect_ratio, size[::-1], self._spacing_mm)
+                self.notes += display.notes
+                first = turned
+            if turned not in (None, first):
+                raise InputError(
+                    f"Frame {index} of {self._path.name} is turned in another way than the first; cut the clip there."
+                )
+            self._interlaced += frame.interlaced_frame
+            self.times.append(
+                None if frame.pts is None or frame.time_base is None else float(frame.pts * frame.time_base)
+            )
+            # The memory is asked for once: files of the system are read for it.
+            require_plausible_clip(self._path, len(self.times), *display.size, 0 if index else _STORED_BYTES)
+            with _as_sentence(self._path):
+                picture = self._picture(frame)
+            yield display(picture)
+
+    def _decoded(self, container: InputContainer, stream: av.VideoStream) -> Iterator[av.VideoFrame]:
+        frames = (frame for packet in self._packets(container, stream) for frame in packet.decode())
+        while True:
+            with _as_sentence(self._path):
+                frame = next(frames, None)
+            if frame is None:
+                return
+            yield frame
+
+    def _packets(self, container: InputContainer, stream: av.VideoStream) -> Iterator[av.Packet]:
+        for packet in container.demux(stream):
+            if packet.is_corrupt and self._is_strict:
+                raise _UndecodableError(f"{self._path.name} has lost data near frame {len(self.times)}; copy it again.")
+            yield packet
+
+    def _picture(self, frame: av.VideoFrame) -> np.ndarray:
+        """Grey or colour of 8 bits; deeper pictures are scaled by their bit depth and come as grey, with notes."""
+        is_grey = frame.format.name.startswith("gray")
+        bits = max(component.bits for component in frame.format.components)
+        if bits <= 8:
+            picture = frame.to_ndarray(format="gray" if is_grey else "rgb24")
+        else:
+            if frame.format.name in _NATIVE_GREY:
+                deep, most = frame.to_ndarray(), 2**bits - 1
+            else:  # made of 16 bits by the library, over the whole range
+                deep, most = frame.to_ndarray(format="gray16le" if is_grey else "rgb48le"), 2**16 - 1
+            grey, notes = to_grey_uint8(deep[None], colour_axis=None if is_grey else 3, declared=(0, most))
+            picture, notes = grey[0], [*notes[:-1], f"Scaled the {bits} bits of the video to 8."]
+            self.notes += [note for note in notes if note not in self.notes]
+        if is_grey and frame.color_range == _MPEG_RANGE:
+            self._limited += picture.size
+            low, high = _LIMITED[0] - _OVERSHOOT, _LIMITED[1] + _OVERSHOOT
+            self._beyond += np.count_nonzero((picture < low) | (picture > high))
+        return picture
+
+    def _full_range(self, frames: np.ndarray | WindowSource) -> np.ndarray | WindowSource:
+        """The frames with black at 0 and white at 255; pictures in colour have that already.
+
+        Encoders mark grey pictures as of limited range also where they are not, so the pixels decide.
+        """
+        if not self._limited or self._beyond > _FEW * self._limited:
+            return frames
+        self.notes.append("The greys have the limited range of video; scaled {} to {} to 0 to 255.".format(*_LIMITED))
+        stretch = Conversion(False, _LIMITED)
+        return stretch(frames) if isinstance(frames, np.ndarray) else Converted(frames, stretch)

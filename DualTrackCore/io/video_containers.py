@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 #: Bytes of a file that tell its container.
-HEAD_BYTES = 4 * 192
+HEAD_BYTES = 4096
 
 #: First bytes of a file and the demuxer of FFmpeg that may read it. None of them opens other files.
 _SIGNATURES = (
@@ -20,10 +20,27 @@ _SIGNATURES = (
     (bytes.fromhex("060e2b34020501010d0102"), "mxf"),
     (bytes.fromhex("1f07003f"), "dv"),
     (bytes.fromhex("1f0700bf"), "dv"),
+    (bytes.fromhex("b7d800203749da11a64e0007e95ead8d"), "wtv"),
+    (b".RMF", "rm"),
+    (b"DKIF", "ivf"),
+    (b"nut/multimedia container", "nut"),
+    (b"YUV4MPEG2 ", "yuv4mpegpipe"),
+    (bytes.fromhex("000001b0"), "m4v"),
+    (bytes.fromhex("0000010000000120"), "m4v"),
+    (bytes.fromhex("12000a"), "obu"),
 )
+
+#: Demuxers of raw streams for which FFmpeg makes times up, at 25 frames a second.
+TIMELESS = ("mjpeg", "h264", "hevc", "m4v", "obu")
 
 #: Kinds of the atoms that files of QuickTime and MPEG-4 begin with.
 _ATOMS = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")
+
+#: Brands of single pictures in a file of such atoms (HEIF): photos, not clips.
+_PHOTOS = (b"heic", b"heix", b"heim", b"heis", b"mif1", b"avif")
+
+#: A PNG file with several pictures says so before the first one.
+_PNG, _ANIMATED, _FIRST_PICTURE = b"\x89PNG\r\n\x1a\n", b"acTL", b"IDAT"
 
 #: Identifiers of the elements that every Matroska file begins with.
 _EBML, _EBML_SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
@@ -46,7 +63,9 @@ def demuxer(path: Path, head: bytes) -> str | None:
     Naming it keeps FFmpeg from trying its playlist formats, which open other files.
     """
     if head[4:8] in _ATOMS:
-        return "mov"
+        return None if head[4:8] == b"ftyp" and head[8:12] in _PHOTOS else "mov"
+    if head.startswith(_PNG):
+        return "apng" if _ANIMATED in head.split(_FIRST_PICTURE)[0] else None
     if _is_avi(head):
         return "avi"
     if head[:4] == _EBML:

@@ -1,4 +1,4 @@
-"""Video files through PyAV; the clips are made here."""
+"""Video files through PyAV: containers, lengths, safety."""
 
 import struct
 import sys
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from video_files import make, smooth_frames
 
 from DualTrackCore.errors import InputError, MissingDependencyError, OutOfMemoryError
 from DualTrackCore.io import load_sweep, sequence_parts, video
@@ -25,23 +26,6 @@ LOSSY = {
 
 def load(path, calibration=None, spacing_mm=None):
     return video.read(path, calibration=calibration, spacing_mm=spacing_mm)
-
-
-def smooth_frames(count=20, height=48, width=64):
-    """Frames that survive lossy coding: a ramp that brightens over time, away from black and white."""
-    ramp = np.linspace(60, 120, width)[None, None] + np.linspace(0, 40, height)[None, :, None]
-    return (ramp + 2 * np.arange(count)[:, None, None]).astype(np.uint8)
-
-
-def make(path, frames, codec, pixel_format, rate=25, container=None, container_options=None, **stream_options):
-    with av.open(str(path), "w", format=container, options=container_options or {}) as container:
-        stream = container.add_stream(codec, rate=rate, **stream_options)
-        stream.height, stream.width = frames.shape[1:3]
-        stream.pix_fmt = pixel_format
-        for image in frames:
-            frame = av.VideoFrame.from_ndarray(image, format="gray" if image.ndim == 2 else "rgb24")
-            container.mux(stream.encode(frame.reformat(format=pixel_format)))
-        container.mux(stream.encode())
 
 
 @pytest.mark.parametrize("suffix", sorted(LOSSLESS))
@@ -84,8 +68,17 @@ CONTAINERS = {
     "clip.m2v": ("mpeg2video", "yuv420p", "mpeg2video", True),
     "clip.h264": ("libx264", "yuv420p", "h264", False),
     "clip.hevc": ("libx265", "yuv420p", "hevc", False),
-    "clip.mjpeg": ("mjpeg", "yuvj420p", "mjpeg", True),
+    "clip.mjpeg": ("mjpeg", "yuvj420p", "mjpeg", False),
     "clip.m2ts": ("mpeg2video", "yuv420p", "mpegts", True),
+    "clip.3gp": ("mpeg4", "yuv420p", "3gp", True),
+    "clip.m4v": ("mpeg4", "yuv420p", "m4v", False),
+    "clip.obu": ("libsvtav1", "yuv420p", "obu", False),
+    "clip.wtv": ("mpeg2video", "yuv420p", "wtv", True),
+    "clip.rm": ("rv10", "yuv420p", "rm", True),
+    "clip.ivf": ("libvpx", "yuv420p", "ivf", True),
+    "clip.nut": ("ffv1", "gray", "nut", True),
+    "clip.y4m": ("wrapped_avframe", "yuv420p", "yuv4mpegpipe", True),
+    "clip.png": ("apng", "gray", "apng", True),
 }
 
 
@@ -178,7 +171,18 @@ def test_whatever_pyav_raises_becomes_one_sentence(tmp_path, monkeypatch, error,
 
 
 @pytest.mark.parametrize(
-    "head", [b"", b"RIFF1234WAVE", b"#EXTM3U\n", b"ffconcat version 1.0\n", b"G" + bytes(600), b"\x89PNG"]
+    "head",
+    [
+        b"",
+        b"RIFF1234WAVE",
+        b"#EXTM3U\n",
+        b"ffconcat version 1.0\n",
+        b"G" + bytes(600),
+        b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + bytes(21) + b"IDATacTL",
+        b"\0\0\0\x18ftypheic",
+        b"<MPD>",
+        b"\0\0\1\0\1\0\x20\x20",
+    ],
 )
 def test_other_content_is_not_taken_for_video(tmp_path, head):
     assert not video.recognises(tmp_path / "clip.mp4", head)
