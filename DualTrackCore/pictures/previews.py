@@ -136,7 +136,7 @@ def write_trajectory(
     Args:
         trajectory: poses to draw; invalid ones are left out.
         sweep: gives the size of the outlines; without images or spacing only the path is drawn.
-        truth: tracked poses in the same frame0, drawn as a grey line.
+        truth: measured or simulated poses in the same frame0, drawn as a grey line.
     """
     figure = drawing.new_figure(10.5, "white")
     axes = figure.add_subplot(projection="3d", computed_zorder=False)
@@ -147,7 +147,7 @@ def write_trajectory(
     points = [trajectory.centres_mm[frames], *(corners for _, corners in outlines)]
     if truth is not None:
         points.append(truth.centres_mm[truth.valid])
-        axes.plot(*_plotted(truth.centres_mm).T, color=drawing.GREY, lw=3.0, zorder=1, label="tracked")
+        axes.plot(*_plotted(truth.centres_mm).T, color=drawing.GREY, lw=3.0, zorder=1, label=truth.origin.value)
     for number, (frame, corners) in enumerate(outlines):
         width, alpha = (2.0, 1.0) if number in (0, len(outlines) - 1) else (1.0, 0.55)
         axes.plot(*_plotted(corners).T, color=colours[frame], lw=width, alpha=alpha)
@@ -157,7 +157,7 @@ def write_trajectory(
     counted = len(frames) if len(frames) == len(trajectory) else f"{len(frames)} of {len(trajectory)}"
     title = f"{counted} frames, path of {trajectory.path_length_mm:.1f} mm"
     if truth is not None:
-        title += f"; grey: tracked, {truth.path_length_mm:.1f} mm"
+        title += f"; grey: {truth.origin.value}, {truth.path_length_mm:.1f} mm"
     figure.text(0.03, 0.955, title, color=drawing.INK, fontsize=19, weight="bold")
     drawing.say_origin(figure, 0.03, 0.72, f"Poses: {trajectory.origin_text}", trajectory.is_guess)
     return drawing.save(figure, path)
@@ -249,7 +249,7 @@ def write_motion(
 
     Args:
         trajectory: poses of N frames; motions from or to an invalid pose are gaps.
-        truth: tracked poses of the same frames, drawn in grey.
+        truth: measured or simulated poses of the same frames, drawn in grey.
         timestamps_s: [N] seconds for the axis across; frame numbers without.
     """
     figure = drawing.new_figure(8.5, "white")
@@ -261,7 +261,7 @@ def write_motion(
     for component, (name, motion_unit) in enumerate(_MOTIONS):
         axes = figure.add_subplot(2, 3, component + 1)
         if true_motions is not None:
-            axes.plot(across, true_motions[:, component], color=drawing.GREY, lw=2.2, label="tracked")
+            axes.plot(across, true_motions[:, component], color=drawing.GREY, lw=2.2, label=truth.origin.value)
         axes.plot(across, motions[:, component], color=drawing.BLUE, lw=1.0, label="this trajectory")
         values = motions[np.isfinite(motions[:, component]), component]
         mean = f"mean {values.mean():+.3f}".replace("-", "−") if len(values) else "no valid motion"

@@ -215,6 +215,15 @@ def test_motion_shows_the_six_components_over_time_with_their_means(trajectory, 
         np.testing.assert_allclose(mean.get_ydata()[0], trajectory.parameters[:, component].mean())
 
 
+@pytest.mark.parametrize("origin", ["measured", "simulated"])
+def test_a_picture_calls_the_grey_curve_what_it_is(trajectory, sweep, monkeypatch, origin):
+    truth = replace(trajectory, origin=origin)
+    motion = drawn(monkeypatch, pictures.write_motion, trajectory, truth=truth)
+    assert origin in [text.get_text() for text in motion.legends[0].get_texts()]
+    path = drawn(monkeypatch, pictures.write_trajectory, trajectory, sweep, truth=truth)
+    assert any(f"grey: {origin}," in text.get_text() for text in path.texts)
+
+
 def test_motion_is_a_wide_picture(trajectory, tmp_path):
     picture = read_png(pictures.write_motion(trajectory, tmp_path / "motion.png"))
     assert picture.shape[:2] == (850, 1600)
