@@ -21,7 +21,7 @@ from DualTrackCore.errors import InputError
 from DualTrackCore.files import replacing
 from DualTrackCore.io.calibration import as_text, choose_pixel_size, split_affine
 from DualTrackCore.io.calibration_files import CalibrationSource
-from DualTrackCore.io.hdf5_frames import Hdf5Frames, opened, read_table
+from DualTrackCore.io.hdf5_frames import Hdf5Frames, member, opened, read_table
 from DualTrackCore.io.tracked_poses import FIELDS, marked, origin_marks, trajectory_from_tracker
 from DualTrackCore.io.tus_rec import read_tus_rec
 from DualTrackCore.progress import Reporter, Stage
@@ -64,14 +64,15 @@ def read(path: Path, *, calibration: CalibrationSource | None, spacing_mm: tuple
     if "tforms" in names:
         raise InputError(f"{path.name} holds tracked poses but no frames; open the file under frames instead.")
     listed = ", ".join(sorted(names)[:8]) or "nothing"
-    raise InputError(f"{path.name} holds neither images nor frames (it holds {listed}), so it is no sweep.")
+    raise InputError(
+        f"{path.name} holds neither images nor frames (it holds {listed}), so it is no sweep; "
+        "call the data set of the frames images."
+    )
 
 
 def _read_dualtrack(path: Path, calibration: CalibrationSource | None, spacing_mm: tuple[float, float] | None) -> Sweep:
-    frames = Hdf5Frames(path, "images")
-    count, height, width = frames.shape
     with opened(path) as file:
-        simulated = file["images"].attrs.get(_SIMULATED)  # true, and not what could stand for it, counts
+        simulated = member(file, "images").attrs.get(_SIMULATED)  # true, and not what could stand for it, counts
         facts = {"simulated": True} if isinstance(simulated, bool | np.bool_) and simulated else {}
         world_from_image = read_table(file, "tracking", (None, 4, 4))
         marks = {} if world_from_image is None else {name: file["tracking"].attrs.get(name) for name in FIELDS}
@@ -80,6 +81,10 @@ def _read_dualtrack(path: Path, calibration: CalibrationSource | None, spacing_m
         image_from_pixel = read_table(file, "pixel_to_image", (4, 4))
         timestamps = read_table(file, "timestamps", (None,))
         frame_valid = read_table(file, "frame_valid", (None,))
+    per_frame = [values for values in (world_from_image, timestamps, frame_valid) if values is not None]
+    stated = None if dimensions is None else tuple(dimensions[1::-1].tolist())
+    frames, notes = Hdf5Frames(path, "images", count=len(per_frame[0]) if per_frame else None, size=stated).grey()
+    count, height, width = frames.shape
     if calibration is not None and world_from_image is not None:
         raise InputError(f"The tracking of {path.name} is calibrated already; leave the calibration out.")
     if dimensions is not None and list(dimensions[:2]) != [width, height]:
@@ -90,7 +95,8 @@ def _read_dualtrack(path: Path, calibration: CalibrationSource | None, spacing_m
             raise InputError(f"{path.name} has {count} frames and {len(values)} {name}; the numbers must be equal.")
     if timestamps is not None and not np.isfinite(timestamps).all():
         raise InputError(f"{path.name} has timestamps that are not finite numbers; correct or remove them.")
-    in_file, skew_deg, own_from_file, notes = _pixels(path, spacing, image_from_pixel, (height, width))
+    in_file, skew_deg, own_from_file, pixel_notes = _pixels(path, spacing, image_from_pixel, (height, width))
+    notes = [*notes, *pixel_notes]
     size = choose_pixel_size(in_file, calibration, spacing_mm)
     if size.calibration is None:
         size = replace(size, skew_deg=skew_deg)

@@ -16,6 +16,7 @@ import numpy as np
 
 from DualTrackCore.errors import DualTrackError, InputError, reason_of
 from DualTrackCore.io.sequence_parts import require_plausible_clip
+from DualTrackCore.io.stack_axes import stack_axes
 from DualTrackCore.memory import naming_memory, require_memory
 from DualTrackCore.pixels import WindowSource
 
@@ -96,6 +97,9 @@ def _require_stored(dataset: h5py.Dataset, name: str, source: str, file_bytes: i
 def read_table(file: h5py.File, name: str, shape: tuple[int | None, ...]) -> np.ndarray | None:
     """A small data set as float64, None where there is none; `shape` has None for axes of any length.
 
+    Tables of MATLAB are turned: it has vectors as columns or rows, lists matrices along the last axis, and its files
+    list the axes backwards.
+
     Raises:
         InputError: another shape, not numbers, or absurdly many of them.
     """
@@ -103,51 +107,85 @@ def read_table(file: h5py.File, name: str, shape: tuple[int | None, ...]) -> np.
     if dataset is None:
         return None
     source = Path(file.filename).name
-    if len(dataset.shape) != len(shape) or any(n not in (None, m) for n, m in zip(shape, dataset.shape, strict=True)):
-        expected = ", ".join("any" if n is None else str(n) for n in shape)
-        raise InputError(f"{source} holds {name!r} of shape {dataset.shape}; expected [{expected}].")
     if dataset.dtype.kind not in "biuf" or dataset.size > _MAX_TABLE_VALUES:
         raise InputError(f"{source} holds {dataset.size} values of {dataset.dtype} in {name!r}; expected numbers.")
     require_memory(2 * 8 * dataset.size, f"The table {name!r} of {source}")
-    return dataset[()].astype(np.float64)
+    values = dataset[()].astype(np.float64)
+    if is_of_matlab(dataset):
+        values = values.T
+        values = np.moveaxis(values, -1, 0) if len(shape) == 3 and values.shape[:2] == shape[1:] else values
+    if len(shape) == 1 and values.size == max(values.shape, default=0):
+        values = values.reshape(-1)
+    if len(values.shape) != len(shape) or any(n not in (None, m) for n, m in zip(shape, values.shape, strict=True)):
+        expected = ", ".join("any" if n is None else str(n) for n in shape)
+        raise InputError(f"{source} holds {name!r} of shape {dataset.shape}; expected [{expected}].")
+    return values
+
+
+def is_of_matlab(dataset: h5py.Dataset) -> bool:
+    """Whether MATLAB wrote a data set (version 7.3 files)."""
+    return "MATLAB_class" in dataset.attrs
 
 
 class Hdf5Frames(WindowSource):
-    """Frames [N, H, W] uint8 in an HDF5 file, read when they are asked for.
+    """Frames [N, H, W], or [N, H, W, channels], in an HDF5 file, read when they are asked for.
 
     The file is opened for every window and closed again: nothing stays open, nothing stays in memory, and
     the object can be sent to another process.
+
+    Args:
+        path: the file.
+        name: of the data set.
+        count: number of frames, where something else in the file says it.
+        size: (H, W) of the frames, where something else in the file says it.
+
+    Attributes:
+        shape: as the frames are given.
+        dtype: as they are stored.
+        notes: what to tell the reader.
     """
 
-    def __init__(self, path: Path, name: str) -> None:
-        """Check that the data set `name` of the file `path` can be frames; no pixel is read."""
+    def __init__(self, path: Path, name: str, *, count: int | None = None, size: tuple[int, int] | None = None) -> None:
+        """Check that the data set can be frames; no pixel is read."""
         self.path = Path(path).resolve()
         self.name = name
         with opened(self.path) as file:
-            self.shape: tuple[int, int, int] = self._checked(file).shape
-        self.dtype = np.dtype(np.uint8)
+            dataset = self._dataset(file)
+            self._stored, self.dtype = dataset.shape, dataset.dtype
+            what = f"{name!r} in {self.path.name}"
+            if self.dtype.kind not in "biuf":
+                raise InputError(f"{what} holds {self.dtype}; frames must hold whole or real numbers.")
+            backwards = is_of_matlab(dataset)
+            self._axes, self.notes = stack_axes(self._stored, what, backwards=backwards, count=count, size=size)
+        self.shape = self._axes.arranged(np.broadcast_to(np.False_, self._stored)).shape
+        stored = 0 if self.dtype == np.uint8 else self.dtype.itemsize
+        require_plausible_clip(self.path, *self.shape[:3], pixel_bytes=stored)
 
-    def _checked(self, file: h5py.File) -> h5py.Dataset:
+    def _dataset(self, file: h5py.File) -> h5py.Dataset:
         dataset = member(file, self.name)
-        source = self.path.name
         if dataset is None:
-            raise InputError(f"{source} has no {self.name!r}.")
-        if len(dataset.shape) != 3 or dataset.dtype != np.uint8:
-            raise InputError(
-                f"{source} holds {self.name!r} as {dataset.dtype} of shape {dataset.shape}; "
-                "expected 8-bit grey frames, uint8 [frames, rows, columns]: convert them first."
-            )
-        require_plausible_clip(self.path, *dataset.shape, pixel_bytes=0)
+            raise InputError(f"{self.path.name} has no {self.name!r}.")
         return dataset
 
+    def grey(self) -> tuple[WindowSource, list[str]]:
+        """The frames as [N, H, W] uint8, read when they are asked for, and all notes."""
+        if self.dtype == np.uint8 and len(self.shape) == 3:
+            return self, self.notes
+        from DualTrackCore.grey import grey_frames
+
+        grey, notes = grey_frames(self, has_colour=len(self.shape) == 4)
+        return grey, [*self.notes, *notes]
+
     def window(self, start: int, stop: int) -> np.ndarray:
-        """Frames start to stop - 1 as [n, H, W] uint8, read now.
+        """Frames start to stop - 1, read now.
 
         Raises:
             InputError: the file has changed, gone, or is damaged there.
         """
         with opened(self.path) as file:
-            dataset = self._checked(file)
-            if dataset.shape != self.shape:
+            dataset = self._dataset(file)
+            if (dataset.shape, dataset.dtype) != (self._stored, self.dtype):
                 raise InputError(f"{self.path.name} has changed since it was opened; load it again.")
-            return dataset[start:stop]
+            wanted = [slice(None)] * dataset.ndim
+            wanted[dataset.ndim - 1 - self._axes.frames] = slice(start, stop)
+            return self._axes.arranged(dataset[tuple(wanted)])

@@ -46,14 +46,16 @@ def read_tus_rec(path: Path, *, calibration: CalibrationSource | None, spacing_m
 
     Raises InputError: damaged files, another number of poses than frames, a spacing that contradicts the calibration.
     """
-    frames = Hdf5Frames(path, "frames")
     tool_poses, poses_from = _camera_from_tool(path)
+    stored = Hdf5Frames(path, "frames", count=None if tool_poses is None else len(tool_poses))
+    frames, notes = stored.grey()
     if tool_poses is not None and len(tool_poses) != frames.shape[0]:
         raise InputError(
             f"{path.name} has {frames.shape[0]} frames and {poses_from} {len(tool_poses)} poses; "
             "the numbers must be equal."
         )
-    notes = [] if poses_from in (None, path.name) else [f"Read the poses from {poses_from}."]
+    if poses_from not in (None, path.name):
+        notes = [*notes, f"Read the poses from {poses_from}."]
     if calibration is None:
         near = (folder / CALIBRATION_NAME for folder in path.parents[: _FOLDERS_ABOVE + 1])
         calibration = next((file for file in near if file.is_file()), None)
