@@ -43,7 +43,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
 __all__ += ["load_sweep", "save_sweep"]
 
 #: Modules with `FORMAT`, `recognises` and `read`, in the order in which they are asked.
-_READERS = ("metafile", "nrrd", "hdf5", "dicom", "video", "image_stack")
+_READERS = ("metafile", "nrrd", "hdf5", "dicom", "video", "image_stack", "array_files")
 
 _HEAD_BYTES = 4096
 
@@ -58,7 +58,8 @@ def load_sweep(
     """Load a sweep from a file or a folder; the content decides the format, not the name.
 
     Args:
-        path: sequence metafile (MetaImage, NRRD), HDF5 (DualTrack, TUS-REC), DICOM, video, image, or folder of images.
+        path: sequence metafile (MetaImage, NRRD), HDF5 (DualTrack, TUS-REC, MATLAB 7.3), DICOM, video, image,
+            NumPy or NIfTI array, or folder of images.
         calibration: where pixels lie on the probe: a PLUS configuration (XML), a transform file of Slicer or ITK
             (.tfm, .h5, .txt), a text file with a 4x4 matrix, a [4, 4] array (pixel to mm), or for TUS-REC its
             calib_matrix.csv.

@@ -287,12 +287,14 @@ class Payload:
         offset: byte of the first one.
         length: bytes that belong to them; None for all up to the end of the file.
         compression: None, :data:`ZLIB` or :data:`GZIP`.
+        skipped: bytes before the pixels once they are decompressed.
     """
 
     path: Path
     offset: int = 0
     length: int | None = None
     compression: int | None = None
+    skipped: int = 0
 
     def read(self, shape: tuple[int, ...], dtype: np.dtype, in_windows: bool) -> np.ndarray | WindowSource:
         """The pixels of `shape`, slowest axis first.
@@ -346,7 +348,7 @@ class Payload:
 
     def _inflate(self, stream: BinaryIO, length: int, wanted: int, spool: Spool) -> None:
         """Spool the `wanted` bytes of the stream, which must end exactly there."""
-        engine, filled = zlib.decompressobj(self.compression), 0
+        engine, filled = zlib.decompressobj(self.compression), -self.skipped
         while not engine.eof:
             packed = engine.unconsumed_tail
             if not packed:
@@ -354,14 +356,15 @@ class Payload:
                 length -= len(packed)
             # One byte more than announced is asked for: a stream that has it is refused, and never expanded.
             piece = engine.decompress(packed, min(wanted - filled + 1, _PLAIN_PIECE_BYTES))
+            pixels = piece[max(-filled, 0) :]
             filled += len(piece)
             if filled > wanted:
                 raise InputError(f"{self.path.name} has more pixels than the {wanted} bytes that its header announces.")
-            spool.write(piece)
+            spool.write(pixels)
             if not piece and not packed:
                 break
         if filled < wanted or not engine.eof:
             raise InputError(
-                f"{self.path.name} is cut short: {filled} of {wanted} bytes of pixels could be decompressed; "
+                f"{self.path.name} is cut short: {max(filled, 0)} of {wanted} bytes of pixels could be decompressed; "
                 "copy the file again."
             )

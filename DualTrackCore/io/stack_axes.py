@@ -90,8 +90,8 @@ def _checked(shape: tuple[int, ...], what: str, order: tuple[int, ...], backward
         return []
     return [
         Doubt(
-            f"{what} has the axes {_text(shape)} and was taken as {frames} frames of {columns} x {rows} pixels (width x "
-            f"height); if that is wrong, store the axis of the frames first: {remedy}."
+            f"{what} has the axes {_text(shape)} and was taken as {frames} frames of {columns} x {rows} pixels "
+            f"(width x height); if that is wrong, store the axis of the frames first: {remedy}."
         )
     ]
 

@@ -39,6 +39,14 @@ def pixels(*shape, dtype=np.uint8):
     return (np.arange(count) * 7 % 251).astype(dtype).reshape(shape)
 
 
+def asymmetric_clip(n=20, h=128, w=160):
+    """Asymmetric pictures: bright at the upper left, a block at the right, dark at the bottom, speckle elsewhere."""
+    base = np.random.default_rng(0).gamma(2.0, 20.0, (h, w + n))
+    clip = np.stack([np.clip(base[:, i : i + w], 0, 255) for i in range(n)]).astype(np.uint8)
+    clip[:, 5:25, 8:40], clip[:, 60:70, w - 30 : w - 10], clip[:, h - 6 :] = 250, 150, 20
+    return clip
+
+
 def metafile(path, frames, fields=(), *, drop=(), end="\n", order=None, compress=False, **changes):
     """Write a MetaImage file; `changes` replace header fields, `fields` are (name, text) pairs of single frames."""
     data = np.ascontiguousarray(frames).tobytes()

@@ -6,18 +6,11 @@ import h5py
 import numpy as np
 import pytest
 from hdf5_files import load, random_poses
+from sequence_files import asymmetric_clip
 
 from DualTrackCore.cli import main
 from DualTrackCore.errors import InputError
 from DualTrackCore.io.stack_axes import stack_axes
-
-
-def frames(n=20, h=128, w=160):
-    """Asymmetric pictures: bright at the upper left, a block at the right, dark at the bottom, speckle elsewhere."""
-    base = np.random.default_rng(0).gamma(2.0, 20.0, (h, w + n))
-    clip = np.stack([np.clip(base[:, i : i + w], 0, 255) for i in range(n)]).astype(np.uint8)
-    clip[:, 5:25, 8:40], clip[:, 60:70, w - 30 : w - 10], clip[:, h - 6 :] = 250, 150, 20
-    return clip
 
 
 def matlab_file(path, **variables):
@@ -40,7 +33,7 @@ def stored(path, **data):
 
 @pytest.mark.parametrize("name", ["images", "frames"])
 def test_pictures_of_matlab_stand_upright_and_its_tables_are_read(tmp_path, name):
-    clip, poses = frames(), random_poses(20)
+    clip, poses = asymmetric_clip(), random_poses(20)
     variables = {name: np.moveaxis(clip, 0, -1)}
     if name == "images":
         variables |= {"spacing": [[0.2], [0.3], [1.0]], "tracking": np.moveaxis(poses, 0, -1)}
@@ -73,7 +66,7 @@ def test_pictures_of_matlab_stand_upright_and_its_tables_are_read(tmp_path, name
 )
 @pytest.mark.filterwarnings("ignore::DualTrackCore.errors.SweepWarning")
 def test_other_depths_colours_and_orders_of_axes_give_the_same_pictures(tmp_path, make, notes):
-    clip = frames()
+    clip = asymmetric_clip()
     sweep = load(stored(tmp_path / "a.h5", **make(clip)))
     assert np.abs(sweep.window(0, 20).astype(int) - clip).max() <= 1
     np.testing.assert_array_equal(sweep.window(7, 9), sweep.window(0, 20)[7:9])
@@ -81,24 +74,24 @@ def test_other_depths_colours_and_orders_of_axes_give_the_same_pictures(tmp_path
 
 
 def test_colour_of_matlab_is_turned_as_well(tmp_path):
-    clip = frames()
+    clip = asymmetric_clip()
     coloured = np.repeat(np.moveaxis(clip, 0, -1)[:, :, None], 3, 2)  # rows, columns, colour, frames
     np.testing.assert_array_equal(load(matlab_file(tmp_path / "a.mat", images=coloured)).window(0, 20), clip)
 
 
 def test_axes_that_make_no_pictures_are_refused_with_the_remedy(tmp_path, capsys):
-    path = stored(tmp_path / "a.h5", images=np.moveaxis(frames(), 0, -1))
+    path = stored(tmp_path / "a.h5", images=np.moveaxis(asymmetric_clip(), 0, -1))
     assert main(["info", str(path)]) == 2
     said = capsys.readouterr().err
     assert "128 x 160 x 20" in said
     assert "numpy.moveaxis(frames, -1, 0)" in said
-    path = matlab_file(tmp_path / "a.mat", images=frames(12, 100, 90))  # frames first
+    path = matlab_file(tmp_path / "a.mat", images=asymmetric_clip(12, 100, 90))  # frames first
     assert main(["info", str(path)]) == 2
     assert "permute(frames, [2 3 1])" in capsys.readouterr().err
 
 
 def test_axes_that_could_be_either_way_are_taken_by_custom_with_a_warning(tmp_path, capsys):
-    path = stored(tmp_path / "a.h5", images=np.moveaxis(frames(90), 0, -1))
+    path = stored(tmp_path / "a.h5", images=np.moveaxis(asymmetric_clip(90), 0, -1))
     assert main(["info", str(path), "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
     assert facts["frame_size"] == [160, 90]
