@@ -9,18 +9,21 @@ from __future__ import annotations
 import struct
 import zlib
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from DualTrackCore.errors import InputError, reason_of
 from DualTrackCore.grey import grey_frames
 from DualTrackCore.io.calibration import choose_pixel_size
-from DualTrackCore.io.calibration_files import CalibrationSource
 from DualTrackCore.io.metafile import SequenceFile, sweep_from_sequence
 from DualTrackCore.io.sequence_parts import GZIP, FrameFields, Payload, require_plausible_clip
 from DualTrackCore.io.stack_axes import stack_axes
 from DualTrackCore.pixels import Converted, FilePixels
 from DualTrackCore.sweep import Sweep
+
+if TYPE_CHECKING:
+    from DualTrackCore.io.calibration_files import CalibrationSource
 
 FORMAT = "NumPy or NIfTI array"
 

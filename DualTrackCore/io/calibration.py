@@ -10,14 +10,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from DualTrackCore.errors import InputError
-from DualTrackCore.io.calibration_files import CalibrationSource, calibration_name, read_calibration
 from DualTrackCore.pixels import doubts
 from DualTrackCore.sweep import FrameSource, Sweep, validated_spacing
+
+if TYPE_CHECKING:
+    from DualTrackCore.io.calibration_files import CalibrationSource
+
+#: The name of a device that a calibration file does not name.
+UNNAMED = ""
 
 
 class AffineSplit(NamedTuple):
@@ -84,6 +89,32 @@ def image_pose(
     pose[..., :3, 3] = origin + across * ((width - 1) / 2) + down * ((height - 1) / 2)
     pose[..., 3, 3] = 1.0
     return pose
+
+
+def several_devices(name: str, devices: list[str]) -> InputError:
+    """The error of a calibration file that leaves open which of its devices is meant."""
+    return InputError(
+        f"{name} holds calibrations of {' and '.join(devices)}; say which of them carries the transducer: "
+        f"--probe {devices[0]} (probe=... in Python)."
+    )
+
+
+def validated_calibration(matrix: np.ndarray, source: str) -> np.ndarray:
+    """`matrix` itself if it can be a calibration; `source` names it in the message of the :class:`InputError`."""
+    if matrix.shape != (4, 4):
+        raise InputError(f"{source}: the calibration has shape {matrix.shape}; expected a 4x4 matrix.")
+    if not np.isfinite(matrix).all():
+        raise InputError(f"{source}: the calibration holds numbers that are not finite.")
+    if np.abs(matrix[3] - [0, 0, 0, 1]).max() > 1e-9:
+        raise InputError(f"{source}: the last row of the calibration is not 0 0 0 1; give the matrix row by row.")
+    spacing_mm = np.linalg.norm(matrix[:3, :2], axis=0)
+    if not spacing_mm.all() or np.linalg.norm(np.cross(*(matrix[:3, :2] / spacing_mm).T)) < np.sqrt(0.5):
+        raise InputError(f"{source}: the first two columns of the calibration do not span an image plane.")
+    try:
+        validated_spacing(tuple(map(float, spacing_mm)))
+    except InputError as error:
+        raise InputError(f"{source}: {error}") from None
+    return matrix
 
 
 Spacing = tuple[float, float]
@@ -155,6 +186,8 @@ def choose_pixel_size(
         if from_user is not None:
             return PixelSize(from_user, source="user", notes=_overruled(from_file, from_user))
         return PixelSize(from_file, source="unknown" if from_file is None else "file")
+    from DualTrackCore.io.calibration_files import calibration_name, read_calibration
+
     # The first columns of the map do not depend on where the image centre lies, so any frame size will do.
     split = split_affine(read_calibration(calibration), (1, 1))
     spacing = validated_spacing(split.spacing_mm)

@@ -15,13 +15,10 @@ from xml.etree import ElementTree
 import numpy as np
 
 from DualTrackCore.errors import InputError, reason_of
-from DualTrackCore.sweep import validated_spacing
+from DualTrackCore.io.calibration import UNNAMED, several_devices, validated_calibration
 
 #: Largest size of a calibration file: PLUS configurations have some kilobytes.
 _MAX_BYTES = 16 * 1024 * 1024
-
-#: The name of a device that a file does not name.
-UNNAMED = ""
 
 _KINDS = "a PLUS configuration (XML), an ITK transform file (.tfm, .h5, .txt) or a text file with a 4x4 matrix"
 
@@ -104,32 +101,6 @@ def calibration_name(calibration: CalibrationSource) -> str:
     if isinstance(calibration, DeviceCalibration):
         return f"{calibration_name(calibration.source)} ({calibration.probe})"
     return Path(calibration).name if isinstance(calibration, (str, PathLike)) else "a given matrix"
-
-
-def several_devices(name: str, devices: list[str]) -> InputError:
-    """The error of a calibration file that leaves open which of its devices is meant."""
-    return InputError(
-        f"{name} holds calibrations of {' and '.join(devices)}; say which of them carries the transducer: "
-        f"--probe {devices[0]} (probe=... in Python)."
-    )
-
-
-def validated_calibration(matrix: np.ndarray, source: str) -> np.ndarray:
-    """`matrix` itself if it can be a calibration; `source` names it in the message of the :class:`InputError`."""
-    if matrix.shape != (4, 4):
-        raise InputError(f"{source}: the calibration has shape {matrix.shape}; expected a 4x4 matrix.")
-    if not np.isfinite(matrix).all():
-        raise InputError(f"{source}: the calibration holds numbers that are not finite.")
-    if np.abs(matrix[3] - [0, 0, 0, 1]).max() > 1e-9:
-        raise InputError(f"{source}: the last row of the calibration is not 0 0 0 1; give the matrix row by row.")
-    spacing_mm = np.linalg.norm(matrix[:3, :2], axis=0)
-    if not spacing_mm.all() or np.linalg.norm(np.cross(*(matrix[:3, :2] / spacing_mm).T)) < np.sqrt(0.5):
-        raise InputError(f"{source}: the first two columns of the calibration do not span an image plane.")
-    try:
-        validated_spacing(tuple(map(float, spacing_mm)))
-    except InputError as error:
-        raise InputError(f"{source}: {error}") from None
-    return matrix
 
 
 def calibration_text(path: Path) -> str:

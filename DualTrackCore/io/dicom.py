@@ -19,7 +19,6 @@ import numpy as np
 from DualTrackCore.errors import DualTrackError, InputError, reason_of
 from DualTrackCore.grey import grey_clip
 from DualTrackCore.io.calibration import choose_pixel_size
-from DualTrackCore.io.calibration_files import CalibrationSource
 from DualTrackCore.io.sequence_parts import require_plausible_clip
 from DualTrackCore.memory import naming_memory
 from DualTrackCore.pixels import WindowSource
@@ -27,6 +26,8 @@ from DualTrackCore.sweep import Sweep, validated_spacing
 
 if TYPE_CHECKING:
     from pydicom import Dataset
+
+    from DualTrackCore.io.calibration_files import CalibrationSource
 
 FORMAT = "DICOM"
 

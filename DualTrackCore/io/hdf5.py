@@ -13,6 +13,7 @@ import io
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import h5py
 import numpy as np
@@ -20,13 +21,15 @@ import numpy as np
 from DualTrackCore.errors import InputError
 from DualTrackCore.files import replacing
 from DualTrackCore.io.calibration import as_text, choose_pixel_size, split_affine
-from DualTrackCore.io.calibration_files import CalibrationSource
 from DualTrackCore.io.hdf5_frames import Hdf5Frames, member, opened, read_table
 from DualTrackCore.io.tracked_poses import FIELDS, marked, origin_marks, trajectory_from_tracker
 from DualTrackCore.io.tus_rec import read_tus_rec
 from DualTrackCore.progress import Reporter, Stage
 from DualTrackCore.sweep import Sweep, validated_spacing
 from DualTrackCore.trajectory import PoseOrigin, Trajectory
+
+if TYPE_CHECKING:
+    from DualTrackCore.io.calibration_files import CalibrationSource
 
 FORMAT = "DualTrack HDF5"
 

@@ -5,16 +5,19 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from DualTrackCore.errors import InputError
 from DualTrackCore.grey import grey_clip
 from DualTrackCore.io.calibration import choose_pixel_size
-from DualTrackCore.io.calibration_files import CalibrationSource
 from DualTrackCore.io.image_file import is_image, open_pages
 from DualTrackCore.io.sequence_parts import require_plausible_clip
 from DualTrackCore.sweep import Sweep
+
+if TYPE_CHECKING:
+    from DualTrackCore.io.calibration_files import CalibrationSource
 
 FORMAT = "Images"
 

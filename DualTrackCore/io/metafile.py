@@ -11,13 +11,12 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
 from DualTrackCore.errors import InputError
 from DualTrackCore.io.calibration import PixelSize
-from DualTrackCore.io.calibration_files import CalibrationSource, calibration_name, read_devices
 from DualTrackCore.io.sequence_parts import (
     ZLIB,
     Axes,
@@ -33,6 +32,9 @@ from DualTrackCore.io.tracked_poses import FIELDS, marked, place_frames
 from DualTrackCore.pixels import Converted, WindowSource
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.trajectory import PoseOrigin
+
+if TYPE_CHECKING:
+    from DualTrackCore.io.calibration_files import CalibrationSource
 
 #: Header fields in which this project keeps what the formats have no place for.
 SPACING_FIELD, SKEW_FIELD = "DualTrackSpacingMm", "DualTrackSkewDeg"
@@ -112,7 +114,11 @@ def sweep_from_sequence(
     orientation = parse_orientation(sequence.orientation)
     frames, notes = _frames(sequence, axes, count, orientation)
     stated = _stated_size(sequence, axes, orientation, notes)
-    devices = {} if calibration is None else read_devices(calibration)
+    devices, facts = {}, {}
+    if calibration is not None:
+        from DualTrackCore.io.calibration_files import calibration_name, read_devices
+
+        devices, facts["calibration"] = read_devices(calibration), calibration_name(calibration)
     size, tracked, tracking, place_notes = place_frames(fields, frames.shape, devices, stated, spacing_mm, path.name)
     is_simulated = sequence.header.get(SIMULATED_FIELD) == SIMULATED_VALUE
     unmarked = PoseOrigin.SIMULATED if is_simulated else PoseOrigin.MEASURED
@@ -123,9 +129,7 @@ def sweep_from_sequence(
     times, time_notes = fields.times(count)
     if times is None and sequence.index_times_s is not None and len(sequence.index_times_s) == count:
         times = sequence.index_times_s
-    facts: dict[str, Any] = {"orientation": orientation.code, "tracking": tracking}
-    if calibration is not None:
-        facts["calibration"] = calibration_name(calibration)
+    facts |= {"orientation": orientation.code, "tracking": tracking}
     if is_simulated:
         facts["simulated"] = True
     # NRRD files name the status of the image `Status`.

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from DualTrackCore.errors import InputError
-from DualTrackCore.io.calibration_files import CalibrationSource
 from DualTrackCore.io.metafile import SequenceFile, beside, header_lines, sweep_from_sequence, whole_numbers
 from DualTrackCore.io.sequence_parts import GZIP, FrameFields, Payload, numbers
 from DualTrackCore.sweep import Sweep
+
+if TYPE_CHECKING:
+    from DualTrackCore.io.calibration_files import CalibrationSource
 
 FORMAT = "Sequence metafile (NRRD)"
 

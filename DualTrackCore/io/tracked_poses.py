@@ -18,15 +18,17 @@ import numpy as np
 
 from DualTrackCore.errors import InputError
 from DualTrackCore.io.calibration import (
+    UNNAMED,
     PixelSize,
     as_text,
     choose_pixel_size,
     contradicts,
     image_pose,
     require_agreement,
+    several_devices,
     split_affine,
+    validated_calibration,
 )
-from DualTrackCore.io.calibration_files import UNNAMED, several_devices, validated_calibration
 from DualTrackCore.io.sequence_parts import FrameFields, TransformTrack
 from DualTrackCore.sweep import validated_spacing
 from DualTrackCore.trajectory import RIGID_TOLERANCE, PoseOrigin, Trajectory, rigid_error

@@ -19,7 +19,6 @@ import numpy as np
 from DualTrackCore.errors import DualTrackError, InputError
 from DualTrackCore.grey import Conversion, grey_clip, to_grey_uint8
 from DualTrackCore.io.calibration import choose_pixel_size
-from DualTrackCore.io.calibration_files import CalibrationSource
 from DualTrackCore.io.sequence_parts import require_plausible_clip, require_plausible_frame
 from DualTrackCore.io.video_containers import HEAD_BYTES, TIMELESS, declared_bytes, demuxer, goes_on
 from DualTrackCore.io.video_display import Display
@@ -30,6 +29,8 @@ from DualTrackCore.sweep import Sweep
 if TYPE_CHECKING:
     import av
     from av.container import InputContainer
+
+    from DualTrackCore.io.calibration_files import CalibrationSource
 
 FORMAT = "Video"
 
