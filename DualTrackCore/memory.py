@@ -2,7 +2,7 @@
 
 It is the least of what the machine has available, what the limits of the control groups of this process (containers,
 batch systems) and of its address space (`ulimit -v`) leave, and what the user allows (:func:`memory_limit`), minus what
-this process holds already.
+this process holds already. It is main memory: `tracking/device.py` asks a graphics card for its own.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import os
 import re
 import sys
 from collections.abc import Iterator
-from contextvars import ContextVar
 from importlib import import_module
 from pathlib import Path
 
@@ -39,28 +38,33 @@ _WORDS = re.compile(
     re.IGNORECASE,
 )
 
-_allowed: ContextVar[int | None] = ContextVar("allowed", default=None)
+#: What the user allows this process now, in bytes, in all its threads; the least counts.
+_limits: list[int] = []
 
 
 @contextlib.contextmanager
 def memory_limit(gigabytes: float | None) -> Iterator[None]:
-    """Let this process hold at most so many GB (1e9 bytes) in the block; None changes nothing."""
+    """Let this process hold at most so many GB (1e9 bytes) while the block runs; None changes nothing."""
     if gigabytes is None:
         yield
         return
-    token = _allowed.set(int(gigabytes * 1e9))
+    _limits.append(limit := int(gigabytes * 1e9))
     try:
         yield
     finally:
-        _allowed.reset(token)
+        _limits.remove(limit)
+
+
+def share_of_limit(parts: int) -> float | None:
+    """What the user allows, in GB, for each of so many processes; None where the user sets no limit."""
+    return min(_limits) / parts / 1e9 if _limits else None
 
 
 def available_memory_bytes() -> int:
     """Memory that may be taken now, bytes, at least 0."""
     figures = [_machine_bytes(), *_cgroup_bytes(), *_address_space_bytes()]
-    allowed = _allowed.get()
-    if allowed is not None:
-        figures.append(allowed - held_memory_bytes())
+    if _limits:
+        figures.append(min(_limits) - held_memory_bytes())
     return max(min(figures), 0)
 
 

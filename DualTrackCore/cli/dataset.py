@@ -20,6 +20,7 @@ def check(options: Namespace, console: Console) -> bool:
         options.dataset,
         split=options.split,
         calibration=options.calibration,
+        poses_are=getattr(options, "poses_are", None),
         deep=options.deep,
         tolerated=options.tolerate,
         progress=console.progress,
@@ -46,7 +47,8 @@ def convert(options: Namespace, console: Console) -> None:
     """Write the sweeps as DualTrack files with their table."""
     calibration = [] if options.calibration is None else [options.calibration]
     require_apart([options.output, Path(options.output, TABLE_NAME)], [options.dataset, *calibration])
-    dataset = open_dataset(options.dataset, split=options.split, calibration=options.calibration)
+    poses_are = getattr(options, "poses_are", None)
+    dataset = open_dataset(options.dataset, split=options.split, calibration=options.calibration, poses_are=poses_are)
     try:
         done = convert_dataset(
             dataset,

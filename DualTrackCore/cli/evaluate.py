@@ -127,7 +127,8 @@ def _dataset(places: Sequence[str], options: Namespace, count: int, split: str |
             folder=Path(options.cache) if options.cache else Path(options.output) / "sweeps",
         )
     calibration = None if options.calibration is None else Path(options.calibration)
-    opened = [open_dataset(place, split=split, calibration=calibration) for place in places]
+    given = {"split": split, "calibration": calibration, "poses_are": getattr(options, "poses_are", None)}
+    opened = [open_dataset(place, **given) for place in places]
     return opened[0] if len(opened) == 1 else _joined(opened)
 
 
@@ -194,6 +195,8 @@ def _about(options: Namespace, dataset: Dataset, result: Comparison) -> dict[str
     about: dict[str, Any] = {"data_set": dataset.name, "sweeps_compared": plural(len(result.sweeps), "sweep")}
     if options.split is not None:
         about["split"] = options.split
+    if hasattr(options, "poses_are"):
+        about["poses_are"] = f"{options.poses_are}, says the user, where the file does not say it"
     if options.dataset[0] in _WORDS:
         width, height = options.size
         spacing = " x ".join(f"{value:g}" for value in options.spacing)

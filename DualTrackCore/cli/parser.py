@@ -117,7 +117,15 @@ def _add_settings(parser: argparse.ArgumentParser, *groups: str) -> None:
         parser.add_argument("--config", metavar="FILE", help="settings (YAML), as a run writes them; options go first")
 
 
-def _add_setting(section: argparse._ArgumentGroup, field: dataclasses.Field, hint: Any) -> None:
+def _add_named(parser: argparse.ArgumentParser, *names: str) -> None:
+    """Options from single fields of RunSettings."""
+    hints = typing.get_type_hints(RunSettings)
+    for field in dataclasses.fields(RunSettings):
+        if field.name in names:
+            _add_setting(parser, field, hints[field.name])
+
+
+def _add_setting(section: argparse._ActionsContainer, field: dataclasses.Field, hint: Any) -> None:
     facts = setting_of(field)
     unit = f", {facts.unit}" if facts.unit else ""
     default = "" if field.default is None or hint is bool else f" (default: {field.default})"  # argparse adds a bool's
@@ -157,6 +165,7 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--set", metavar="KEY=VALUE", action="append", help=text)
     parser.add_argument("--runs", metavar="DIR", default="runs", help="folder of all runs (default: %(default)s)")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint of an interrupted run")
+    _add_named(parser, "memory_gb")
 
 
 def _add_simulate(commands: argparse._SubParsersAction) -> None:
@@ -186,6 +195,7 @@ def _add_dataset(actions: argparse._SubParsersAction) -> None:
         parser.add_argument("--calibration", metavar="FILE", help="of all sweeps, where none lies beside them")
         text = "of a sweep's frames may lack a pose or an image (default: %(default)s)"
         parser.add_argument("--tolerate", metavar="FRACTION", type=float, default=0.0, help=text)
+        _add_named(parser, "memory_gb", "poses_are")
     check.add_argument("--deep", action="store_true", help="read every frame, not three of each sweep")
     _add_output(convert, "DIR", "folder; finished sweeps in it are kept")
     _add_on_bad(convert, "sweeps that cannot be used: write nothing, or leave them out and name them")
@@ -224,6 +234,7 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--calibrate-split", metavar="NAME", help="only the sweeps of this split")
     _add_on_bad(parser, "what to do with a sweep that cannot be used: stop and name it, or leave it out and name it")
     parser.add_argument("--device", default="auto", help="of the networks (default: %(default)s)")
+    _add_named(parser, "memory_gb", "poses_are")
     many = parser.add_argument_group("many sweeps")
     many.add_argument("--workers", metavar="N", type=int, default=1, help="processes here (default: %(default)s)")
     many.add_argument("--threads", metavar="N", type=int, help="of each process (default: cores / workers)")

@@ -9,6 +9,7 @@ import sys
 import textwrap
 import tracemalloc
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from DualTrackCore.memory import (
     available_memory_bytes,
     held_memory_bytes,
     memory_limit,
+    share_of_limit,
 )
 from DualTrackCore.pixels import Spool
 from DualTrackCore.reconstruction import plan_grid
@@ -102,6 +104,15 @@ def test_the_limit_of_the_user_counts_what_the_process_holds(machine):
         assert available_memory_bytes() > 7 * GB
 
 
+@linux
+def test_the_limit_of_the_user_holds_in_every_thread_and_the_least_of_several_counts(machine):
+    with memory_limit(2.5), ThreadPoolExecutor(1) as pool:
+        assert pool.submit(available_memory_bytes).result() == pytest.approx(1.5 * GB, abs=1e4)
+        with memory_limit(6):
+            assert available_memory_bytes() == pytest.approx(1.5 * GB, abs=1e4)
+        assert share_of_limit(5) == pytest.approx(0.5)
+
+
 def test_what_is_held_is_measured_in_bytes():
     before = held_memory_bytes()
     held = np.ones(200 << 20, np.uint8)
@@ -135,11 +146,11 @@ def test_a_run_obeys_its_memory_setting_to_the_end(monkeypatch):
     from DualTrackCore import run
 
     seen = []
-    monkeypatch.setattr(run, "_trajectory", lambda *_: seen.append(memory._allowed.get()) or 1 / 0)
+    monkeypatch.setattr(run, "_trajectory", lambda *_: seen.append(share_of_limit(1)) or 1 / 0)
     with pytest.raises(ZeroDivisionError):
         run.run(Sweep(np.zeros((3, 4, 5), np.uint8), 0.1), RunSettings(memory_gb=1.5))
-    assert seen == [1_500_000_000]
-    assert memory._allowed.get() is None
+    assert seen == [1.5]
+    assert share_of_limit(1) is None
 
 
 @pytest.mark.parametrize("kind", ["mha", "compressed", "deep", "h5", "dcm", "mkv"])

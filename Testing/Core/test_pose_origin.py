@@ -206,6 +206,52 @@ def test_data_sets_and_training_refuse_poses_that_are_no_truth(tmp_path, origin)
         training_sweeps(recipe.data, recipe_card(recipe), tmp_path, 1, Reporter())
 
 
+@pytest.fixture
+def doubted(tmp_path):
+    """A table of files whose poses are of unknown origin."""
+    root = dualtrack_table(tmp_path / "set")
+    for path in root.rglob("*.h5"):
+        with h5py.File(path, "a") as file:
+            file["tracking"].attrs["origin"] = "unknown"
+    return root
+
+
+def test_a_data_set_of_unknown_poses_is_measured_where_the_user_says_so(dualtrack, doubted, tmp_path, monkeypatch):
+    monkeypatch.setattr("DualTrackCore.research.report.write_report", lambda *_, **__: [])
+    said, out = ("--poses-are", "measured"), tmp_path / "out"
+    evaluation = ("evaluate", doubted, "-o", out, "--method", "identity")
+    for command in (evaluation, ("dataset", "check", doubted), ("dataset", "convert", doubted, "-o", tmp_path / "h5")):
+        code, words = dualtrack(*command)
+        assert code == 2
+        assert "--poses-are measured" in words
+        assert dualtrack(*command, *said)[0] == 0
+    values = json.loads((out / "evaluation.json").read_text())
+    assert list(values["true_poses"]) == ["measured"]
+    assert values["poses_are"].startswith("measured, says the user")
+    converted = open_dataset(tmp_path / "h5")
+    assert {entry.load().tracked.origin for entry in converted} == {PoseOrigin.MEASURED}
+    # What the user says later is not taken from results that are finished.
+    assert dualtrack(*evaluation, "--poses-are", "simulated")[0] == 0
+    assert list(json.loads((out / "evaluation.json").read_text())["true_poses"]) == ["simulated"]
+
+
+def test_training_takes_unknown_poses_where_the_recipe_says_that_they_were_measured(doubted, tmp_path):
+    recipe = tiny_recipe("local1", doubted / "metadata.csv")
+    with pytest.raises(DatasetError, match=r"data\.poses_are"):
+        training_sweeps(recipe.data, recipe_card(recipe), tmp_path, 1, Reporter())
+    data = replace(recipe.data, poses_are="measured")
+    for part in training_sweeps(data, recipe_card(recipe), tmp_path, 1, Reporter()):
+        assert {sweep.tracked.origin for sweep in part.sweeps} == {PoseOrigin.MEASURED}
+
+
+def test_a_data_set_whose_files_say_where_their_poses_are_from_is_not_made_another(dualtrack, tmp_path):
+    root = dualtrack_table(tmp_path / "set")
+    code, words = dualtrack("dataset", "check", root, "--poses-are", "simulated")
+    assert code == 2
+    assert "measured by a tracker, not simulated; leave --poses-are out" in words
+    assert dualtrack("dataset", "check", root, "--poses-are", "measured")[0] == 0
+
+
 def test_a_conversion_does_not_keep_a_file_that_says_another_origin(tmp_path):
     dataset = open_dataset(dualtrack_table(tmp_path / "set"))
     convert_dataset(dataset, tmp_path / "out")

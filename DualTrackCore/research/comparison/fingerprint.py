@@ -34,7 +34,7 @@ def fingerprint(*values: Any) -> str:
 
 
 def sweep_fingerprint(sweep: Sweep, landmarks: Landmarks | None = None) -> str:
-    """Hash all inputs of methods and metrics: every pixel, the spacing, times, poses and landmarks.
+    """Hash all inputs of methods and metrics: every pixel, the spacing, times, poses, their origin and landmarks.
 
     Reads every frame once, some at a time, so that a truncated file is detected here.
     """
@@ -42,7 +42,9 @@ def sweep_fingerprint(sweep: Sweep, landmarks: Landmarks | None = None) -> str:
     for _, window in sweep.windows(_FRAMES_A_READ):
         frames.update(np.ascontiguousarray(window).data)
     tracked = sweep.tracked
-    poses = None if tracked is None else (tracked.valid, np.where(tracked.valid[:, None, None], tracked.poses, 0))
+    poses = None
+    if tracked is not None:
+        poses = tracked.valid, np.where(tracked.valid[:, None, None], tracked.poses, 0), tracked.origin.value
     points = None if landmarks is None else (landmarks.frames, landmarks.pixels)
     facts = (sweep.frames.shape, sweep.spacing_mm, sweep.skew_deg, sweep.timestamps_s, sweep.frame_valid)
     return fingerprint(frames.hexdigest(), facts, poses, points)

@@ -14,6 +14,7 @@ import numpy as np
 
 from DualTrackCore.errors import Cancelled, DualTrackError, InputError
 from DualTrackCore.evaluation import evaluate
+from DualTrackCore.memory import memory_limit, naming_memory
 from DualTrackCore.progress import Reporter
 from DualTrackCore.research.comparison.fingerprint import sweep_fingerprint
 from DualTrackCore.research.comparison.methods import Method, parameter_count
@@ -61,11 +62,13 @@ class Work:
         methods: with the fingerprint of each, in the order of the tables.
         dataset: opened; the files must lie at the same place for every worker.
         finished: keys of the items that exist already.
+        memory_gb: most memory that each process may hold; None for what its machine has.
     """
 
     methods: tuple[tuple[Method, str], ...]
     dataset: Dataset
     finished: frozenset[str]
+    memory_gb: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,12 +103,17 @@ def measure_sweep(
     Raises:
         Cancelled: the caller asked to stop.
     """
-    reporter = reporter or Reporter()
+    with memory_limit(work.memory_gb):
+        return _measure_all(name, work, reporter or Reporter(), save)
+
+
+def _measure_all(name: str, work: Work, reporter: Reporter, save: Callable[[Item], None] | None) -> Outcome:
     try:
-        sweep = work.dataset.load(name)
-        _require_usable(sweep)
-        landmarks = work.dataset.landmarks(name)
-        content = sweep_fingerprint(sweep, landmarks)
+        with naming_memory(name):
+            sweep = work.dataset.load(name)
+            _require_usable(sweep)
+            landmarks = work.dataset.landmarks(name)
+            content = sweep_fingerprint(sweep, landmarks)
     except Cancelled:
         raise
     except Exception as error:  # any fault of one sweep is reported and the others go on
@@ -115,7 +123,8 @@ def measure_sweep(
         key = item_key(method.name, identity, name, content)
         if key not in work.finished:
             try:
-                item = _measure(method, key, name, sweep, landmarks, reporter.with_detail(f"{name}, {method.name}"))
+                with naming_memory(name):
+                    item = _measure(method, key, name, sweep, landmarks, reporter.with_detail(f"{name}, {method.name}"))
             except Cancelled:
                 raise
             except Exception as error:

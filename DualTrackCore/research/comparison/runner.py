@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from DualTrackCore.errors import InputError, OutOfMemoryError
-from DualTrackCore.memory import importing
+from DualTrackCore.memory import importing, share_of_limit
 from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter, Stage
 from DualTrackCore.research.comparison.fingerprint import fingerprint
 from DualTrackCore.research.comparison.measure import Outcome, Work, measure_sweep
@@ -211,7 +211,8 @@ def run_methods(
     existing = item_files(items) if resume else {}
     # Read every item now: damaged ones count as missing.
     finished = frozenset(key for key, path in existing.items() if read_item(path) is not None)
-    work = Work(identified, dataset, finished)
+    # The processes here share the user's limit with this one; each machine of a cluster has it for itself.
+    work = Work(identified, dataset, finished, share_of_limit(1 if workers == 1 else workers + 1))
     reporter.check()
     if cluster is not None:
         measured = _outcomes_on_cluster(work, items, cluster, tls, reporter)

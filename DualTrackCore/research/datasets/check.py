@@ -12,7 +12,7 @@ from DualTrackCore.errors import DatasetError, InputError, OutOfMemoryError, Swe
 from DualTrackCore.memory import is_out_of_memory
 from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter, Stage
 from DualTrackCore.research.datasets.dataset import COPY_AGAIN, Dataset, Entry, Finding, overlaps
-from DualTrackCore.research.datasets.opening import find_layout
+from DualTrackCore.research.datasets.opening import declared, find_layout
 from DualTrackCore.research.datasets.simulated_entries import SimulatedEntry
 from DualTrackCore.sweep import Sweep
 
@@ -28,6 +28,7 @@ def check_dataset(
     *,
     split: str | None = None,
     calibration: str | Path | None = None,
+    poses_are: str | None = None,
     deep: bool = False,
     tolerated: float = 0.0,
     progress: ProgressCallback | None = None,
@@ -36,7 +37,7 @@ def check_dataset(
     """Look at every file of a data set.
 
     Args:
-        place, split, calibration: as for
+        place, split, calibration, poses_are: as for
             :func:`~DualTrackCore.research.datasets.open_dataset`, without simulated sweeps.
         deep: read every frame; else the first, the middle and the last of each sweep. All tables, poses and landmarks
             are read in both cases. Memory holds a window of frames of one sweep at a time.
@@ -52,7 +53,7 @@ def check_dataset(
     """
     _require_fraction(tolerated)
     layout, reporter = find_layout(place, calibration=calibration), Reporter(progress, cancelled)
-    entries = layout.entries()
+    entries = declared(layout.entries(), poses_are)
     findings = [*layout.findings(), *overlaps(entries)]
     if split is not None:
         entries = tuple(entry for entry in entries if entry.split == split)

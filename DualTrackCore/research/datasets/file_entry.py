@@ -15,6 +15,7 @@ from DualTrackCore.io.hdf5_frames import opened, read_table
 from DualTrackCore.io.tus_rec import CALIBRATION_NAME
 from DualTrackCore.landmarks import Landmarks
 from DualTrackCore.research.datasets.dataset import COPY_AGAIN, Entry
+from DualTrackCore.run import with_said_origin
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.trajectory import PoseOrigin
 
@@ -88,11 +89,13 @@ class FileEntry(Entry):
         calibration: that the user gives, as :func:`load_sweep` takes it; None for what the file says or has beside it.
         calibration_nearby: used only where the file has no way from pixels to the tracker's world without one.
         landmark_file: TUS-REC HDF5 or CSV of this package; None for a sweep without landmarks.
+        poses_are: what the user says of poses whose file does not say where they are from: "measured", ...
     """
 
     calibration: Path | np.ndarray | None = None
     calibration_nearby: Path | None = None
     landmark_file: Path | None = None
+    poses_are: str | None = None
 
     def load(self) -> Sweep:
         """See :meth:`Entry.load`."""
@@ -115,11 +118,16 @@ class FileEntry(Entry):
             if sweep.provenance.get("calibration"):
                 remedy = "put its poses beside it, or leave it out"
             raise SweepError(self.path, problem, remedy)
+        try:
+            sweep = replace(sweep, tracked=with_said_origin(sweep.tracked, self.poses_are, self.path.name))
+        except InputError as error:
+            problem = f"has poses that are {sweep.tracked.origin_text}, not {self.poses_are}"
+            raise SweepError(self.path, problem, "leave --poses-are out, or leave the sweep out", str(error)) from None
         if sweep.truth is None:
             problem = f"has poses that are {sweep.tracked.origin_text}, and a data set needs measured ones"
             remedy = "give measured poses, or leave it out"
             if sweep.tracked.origin is PoseOrigin.UNKNOWN:
-                remedy = "if a tracker measured them, convert it with --poses-are measured, else leave it out"
+                remedy = "if a tracker measured them, say --poses-are measured (data.poses_are in a recipe)"
             raise SweepError(self.path, problem, remedy)
         return replace(sweep, provenance={**sweep.provenance, "sweep": self.name})
 

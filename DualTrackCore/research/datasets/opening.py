@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from DualTrackCore.errors import DatasetError, InputError
@@ -28,7 +29,13 @@ SUFFIXES = (".mha", ".mhd", ".nrrd", ".nhdr", ".h5", ".hdf5")
 _KIND_SUFFIXES = (".igs", ".seq")
 
 
-def open_dataset(place: str | Path, *, split: str | None = None, calibration: str | Path | None = None) -> Dataset:
+def open_dataset(
+    place: str | Path,
+    *,
+    split: str | None = None,
+    calibration: str | Path | None = None,
+    poses_are: str | None = None,
+) -> Dataset:
     """The tracked sweeps of a place; none of them is opened yet.
 
     Args:
@@ -37,22 +44,31 @@ def open_dataset(place: str | Path, *, split: str | None = None, calibration: st
             file, or one of the words "held-out" and "simulated" (`./held-out` is a folder of that name).
         split: only the sweeps of this split. In TUS-REC `frames_transfs` is "train" and `frames` with `transfs` "val".
         calibration: as :func:`~DualTrackCore.io.load_sweep` takes it, for all sweeps.
+        poses_are: what poses are whose file does not say where they are from, as in
+            :func:`~DualTrackCore.run.with_said_origin`; None for unknown ones, which are no truth.
 
     Raises:
         DatasetError: nothing there, no layout that is known, no sweeps, an empty split, or a sweep that is there twice.
     """
     if str(place) in SIMULATED_SETS and isinstance(place, str):
-        if split is not None or calibration is not None:
-            raise DatasetError(f"The sweeps {place!r} have neither splits nor a calibration; leave both out.")
+        if any(given is not None for given in (split, calibration, poses_are)):
+            raise DatasetError(
+                f"The sweeps {place!r} have neither splits nor a calibration nor other poses; give none."
+            )
         return simulated_dataset(place)
     layout = find_layout(place, calibration=calibration)
-    entries = layout.entries()
+    entries = declared(layout.entries(), poses_are)
     if not entries:
         raise DatasetError(f"There are no sweeps in {place}; give a {layout.kind} that holds some.")
     for finding in overlaps(entries):
         raise DatasetError(str(finding))
     dataset = Dataset(layout.name, entries)
     return dataset if split is None else dataset.of_split(split)
+
+
+def declared(entries: Iterable[Entry], poses_are: str | None) -> tuple[Entry, ...]:
+    """Sweeps in files with what the user says of the origin of their poses."""
+    return tuple(replace(entry, poses_are=poses_are) for entry in entries)
 
 
 def find_layout(place: str | Path, *, calibration: str | Path | None = None) -> Layout:

@@ -90,7 +90,9 @@ class Data(_Checked):
         folder, validation_folder: tusrec: folders that are searched for sweeps.
         csv: dualtrack_h5: table with `sweep_id`, `processed_sweep_path` (relative to the table) and `split`.
         limit, validation_limit: use this many sweeps at most.
-        memory_gb: frames kept in memory, in each training process; the rest is read window by window.
+        memory_gb: frames kept in memory, in each training process, but no more than half of what is free; the rest is
+            read window by window.
+        poses_are: what poses are whose file does not say where they are from; None for unknown, which is refused.
     """
 
     kind: Literal["simulated", "tusrec", "dualtrack_h5"]
@@ -106,6 +108,7 @@ class Data(_Checked):
     limit: int | None = None
     validation_limit: int | None = None
     memory_gb: float = 4.0
+    poses_are: Literal["measured", "simulated"] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()

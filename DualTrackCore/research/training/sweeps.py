@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from DualTrackCore.errors import DatasetError, InputError
+from DualTrackCore.memory import available_memory_bytes
 from DualTrackCore.network.catalogue import ModelCard
 from DualTrackCore.progress import Reporter, Stage
 from DualTrackCore.research.datasets import Entry, open_dataset
@@ -40,7 +41,7 @@ class SweepSet:
 
 
 def training_sweeps(
-    data: Data, card: ModelCard, cache: Path, workers: int, reporter: Reporter
+    data: Data, card: ModelCard, cache: Path, workers: int, reporter: Reporter, processes: int = 1
 ) -> tuple[SweepSet, SweepSet]:
     """Sweeps to train on and sweeps to validate on.
 
@@ -50,6 +51,7 @@ def training_sweeps(
         cache: folder in which simulated sweeps are kept.
         workers: processes that simulate.
         reporter: told of stage "sweeps".
+        processes: that train on this machine, each with frames of its own in memory.
 
     Raises:
         DatasetError: a folder or file is missing, no sweeps in it, or a sweep without images, poses or spacing.
@@ -66,7 +68,7 @@ def training_sweeps(
     for part, what in zip(sets, ("training", "validation"), strict=True):
         if not len(part):
             raise InputError(f"There are no {what} sweeps; look at data in the recipe.")
-    memory = data.memory_gb * 1e9
+    memory = min(data.memory_gb * 1e9, available_memory_bytes() / 2 / processes)
     validation = sets[1].in_memory(memory / 4)
     return sets[0].in_memory(memory * 3 / 4), validation
 
@@ -94,9 +96,9 @@ def _listed(data: Data, is_training: bool) -> list[Entry]:
         key, split = "folder" if is_training else "validation_folder", None
     else:
         key, split = "csv", "train" if is_training else "val"
-    place = getattr(data, key)
+    place, limit = getattr(data, key), data.limit if is_training else data.validation_limit
     try:
-        return list(open_dataset(Path(place), split=split))[: data.limit if is_training else data.validation_limit]
+        return list(open_dataset(Path(place), split=split, poses_are=data.poses_are))[:limit]
     except DatasetError as error:
         raise DatasetError(f"data.{key} of the recipe is {place}: {error}") from None
 

@@ -102,7 +102,8 @@ def train(
     tell = say if rank_zero_only.rank == 0 else None
     card, network = recipe_card(recipe), initial_network(recipe, runs, tell)
     cache = runs / "cache"
-    sweeps = training_sweeps(recipe.data, card, cache / "sweeps", max(recipe.workers, 1), Reporter(progress, cancelled))
+    reporter, workers = Reporter(progress, cancelled), max(recipe.workers, 1)
+    sweeps = training_sweeps(recipe.data, card, cache / "sweeps", workers, reporter, recipe.devices)
     items = LightningItems(recipe, sweeps, network, card, cache / "tokens")
     task = LightningTask(recipe, network, *target_statistics(recipe, items.training_items)).train()
     lines = EpochLines(recipe, say)
