@@ -9,12 +9,16 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 from oracle import ORACLE, published_model, tiny_model
 from published_model_server import entry, nothing_ships, server  # noqa: F401 - fixtures
 
 from DualTrackCore.network import save_model
 
 sys.path.insert(0, str(ORACLE))
+# An example may take any time: machines that share their cores starve, and no test is timed.
+settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("suite")
 # Test processes that run side by side get one core each.
 torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else min(2, torch.get_num_threads()))
 

@@ -71,7 +71,7 @@ options = st.fixed_dictionaries(
 
 
 @pytest.mark.parametrize("length", range(2, 71))
-@settings(max_examples=2, deadline=None)
+@settings(max_examples=2)
 @given(data=st.data(), layout=st.sampled_from([*LAYOUTS]), chosen=options)
 def test_every_length_runs_with_every_option_and_gives_what_the_plain_frames_give(length, data, layout, chosen):
     """The range of frames that is used has the length; the file is up to five frames longer at either end."""

@@ -30,8 +30,8 @@ from pathlib import Path
 from evaluation_sets import Shortened, Wobbling
 from DualTrackCore.research.comparison import run_methods
 if __name__ == "__main__":
-    folder, log, seconds = Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3])
-    methods = [Shortened("half", 0.5, log, seconds), Shortened("most", 0.9, log, seconds)]
+    folder, log = map(Path, sys.argv[1:])
+    methods = [Shortened("half", 0.5, log, 8), Shortened("most", 0.9, log, 8)]
     run_methods(methods, Wobbling(8), folder, workers=2, threads=1)
 """
 
@@ -58,17 +58,14 @@ def test_a_run_that_is_killed_in_two_processes_goes_on_with_nothing_lost_or_done
     items, log, script = tmp_path / "items", tmp_path / "log", tmp_path / "run.py"
     script.write_text(_RUN)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
-    process = subprocess.Popen([sys.executable, str(script), str(items), str(log), "0.15"], env=environment)
-    deadline = time.monotonic() + 120
-    while len(list(items.glob("*.json"))) < 4:
+    process = subprocess.Popen([sys.executable, str(script), str(items), str(log)], env=environment)
+    while len(list(items.glob("*.json"))) < 4:  # however slow the machine is; the suite ends what never ends
         assert process.poll() is None, "the run ended before it could be killed"
-        assert time.monotonic() < deadline
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
     workers = {int(line.split()[-1]) for line in lines(log)}
     while any(Path(f"/proc/{worker}/status").exists() for worker in workers):
-        assert time.monotonic() < deadline, "workers outlived the run that was killed"
         time.sleep(0.05)
     kept = {path: path.stat().st_mtime_ns for path in items.glob("*-*.json")}
     assert 4 <= len(kept) < 16

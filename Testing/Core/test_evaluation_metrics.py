@@ -72,7 +72,7 @@ def test_the_mean_over_all_pixels_is_the_sum_over_each_of_them(case, size):
     np.testing.assert_allclose(found, [expected], rtol=1e-12, atol=0)
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60, derandomize=True)
 @given(
     motions=st.lists(st.tuples(*[st.floats(-5, 5)] * 6), min_size=2, max_size=2),
     size=st.tuples(st.integers(1, 120), st.integers(1, 120)),

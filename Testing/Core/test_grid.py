@@ -27,7 +27,7 @@ def corners_mm(sweep, trajectory):
     return np.concatenate([(pose @ sweep.image_from_pixel @ pixels.T).T[:, :3] for pose in trajectory.poses])
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(motions, st.floats(0.2, 3), st.sampled_from(["frame0", "principal"]), st.floats(-5, 5))
 def test_every_corner_of_every_frame_lies_within_half_a_voxel_of_the_grid(steps, spacing, axes, skew):
     sweep = sweep_of(len(steps) + 1, skew=skew)
@@ -39,7 +39,7 @@ def test_every_corner_of_every_frame_lies_within_half_a_voxel_of_the_grid(steps,
     assert (index < np.array(grid.size) - 0.5 + 1e-6).all()
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(motions, st.floats(0.2, 3))
 def test_the_origin_is_the_smallest_corner_and_the_size_the_rounded_extent(steps, spacing):
     sweep = sweep_of(len(steps) + 1)
@@ -63,7 +63,6 @@ def test_a_sweep_that_hardly_leaves_its_plane_has_a_volume(step):
     assert (volume.coverage > 0).any(axis=0).mean() > 0.95
 
 
-@settings(deadline=None)
 @given(
     st.tuples(*[st.floats(-100, 100)] * 3),
     st.tuples(*[st.floats(0.05, 5)] * 3),

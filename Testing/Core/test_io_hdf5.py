@@ -37,7 +37,7 @@ def test_hdf5_is_recognised_by_content(tmp_path):
     assert not hdf5.recognises(tmp_path, b"")
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     count=st.integers(1, 40),
     size=st.tuples(st.integers(1, 20), st.integers(1, 20)),

@@ -40,7 +40,7 @@ def assert_same_sweep(one, other):
         np.testing.assert_allclose(world_from_pixel(one)[good], world_from_pixel(other)[good], rtol=0, atol=1e-11)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     count=st.integers(1, 6),
     skew=st.floats(-5, 5),

@@ -24,7 +24,7 @@ def streamed(frames: torch.Tensor, pieces: list[int], trunk: Trunk = TRUNK) -> t
     return torch.cat(maps)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(st.integers(1, 25), min_size=1, max_size=12))
 @torch.inference_mode()
 def test_any_split_gives_the_whole_sequence_result(pieces):

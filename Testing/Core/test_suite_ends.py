@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 CONFIGURATION = Path(__file__).resolve().parents[2] / "pyproject.toml"
 FAULTS = {
@@ -48,3 +49,8 @@ def test_every_file_that_is_run_for_other_instruction_sets_exists():
     paths = [CONFIGURATION.parent / listed[1].replace("%", name) for name in listed[2].split()]
     missing = [path.name for path in paths if not path.is_file()]
     assert not missing
+
+
+def test_no_test_of_properties_fails_for_the_time_that_an_example_takes():
+    assert settings().deadline is None
+    assert HealthCheck.too_slow in settings().suppress_health_check

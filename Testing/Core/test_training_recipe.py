@@ -51,6 +51,11 @@ def test_every_recipe_that_ships_can_be_read(name):
     assert load_recipe(name).output == name
 
 
+def test_no_recipe_that_ships_claims_an_error_that_only_its_own_weights_could_have():
+    claims = {"expected_error", "bf16_error", "fp16_error"}
+    assert not {(name, claim) for name in recipe_names() for claim in claims & set(load_recipe(name).card)}
+
+
 def test_all_stages_ship_at_full_size_and_a_small_chain_leads_to_a_joint_stage():
     names = recipe_names()
     assert {f"paper/{stage}" for stage in PAPER} <= set(names)

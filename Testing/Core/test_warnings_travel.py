@@ -184,10 +184,11 @@ def test_a_recipe_of_ones_own_keeps_its_name_but_no_error(tmp_path, simulated):
         "licence": "ours",
         "expected_error": "none at all",
         "bf16_error": 1e-9,
+        "fp16_error": 1e-9,
     }
     card = trained_card(tiny_recipe("local1", card=own), tmp_path, [simulated])
     assert (card.name, card.title, card.licence) == ("ours", "Our network", "ours")
-    assert (card.expected_error, card.bf16_error) == ("unknown", None)
+    assert (card.expected_error, card.bf16_error, card.fp16_error) == ("unknown", None, None)
 
 
 @pytest.mark.parametrize("earlier", [True, False])

@@ -75,6 +75,7 @@ def trained_card(recipe: Recipe, runs: Path, sweeps: Sequence[Sweep]) -> ModelCa
         training_data=f"{len(sweeps)} sweeps ({' and '.join(kinds)}), those for validation among them.",
         expected_error=unknown.expected_error,
         bf16_error=unknown.bf16_error,
+        fp16_error=unknown.fp16_error,
         **reset,
     )
 
