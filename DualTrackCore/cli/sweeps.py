@@ -7,6 +7,7 @@ import functools
 import glob
 import itertools
 import traceback
+import warnings
 from argparse import Namespace
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -14,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from DualTrackCore.cli.console import Console, columns, plural
+from DualTrackCore.cli.overview import found_area, info_rows, overview_facts
 from DualTrackCore.cli.parser import given_settings
-from DualTrackCore.errors import Cancelled, DualTrackError, InputError
+from DualTrackCore.errors import Cancelled, DualTrackError, InputError, SweepWarning
 from DualTrackCore.files import replacing, require_apart
 from DualTrackCore.io import load_sweep, save_sweep, write_trajectory_csv
 from DualTrackCore.memory import naming_memory
@@ -29,13 +31,14 @@ from DualTrackCore.trajectory import PoseOrigin
 
 
 def info(options: Namespace, console: Console) -> None:
-    """Say what a sweep holds."""
-    sweep = _load(options)
-    facts = sweep_facts(sweep)
+    """Say what a sweep holds, how it was read, and what a run still needs."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SweepWarning)  # they stand among the rows
+        sweep = _load(options)
+    area = found_area(sweep)
+    facts = {**sweep_facts(sweep), **overview_facts(sweep, area)}
     console.say(str(options.sweep))
-    console.say(columns(_info_rows(sweep)))
-    for note in sweep.provenance.get("conversions", ()):
-        console.say(f"  - {note}")
+    console.say(columns(info_rows(sweep, area)))
     console.result(facts)
 
 
@@ -99,34 +102,6 @@ def track(options: Namespace, console: Console) -> None:
 def _load(options: Namespace) -> Sweep:
     settings = RunSettings(**given_settings(options) | {"poses": TRACKED})
     return load_sweep(options.sweep, **settings.reading)
-
-
-def _info_rows(sweep: Sweep) -> list[tuple[str, str]]:
-    height, width = sweep.frame_size
-    rows = [
-        ("format", str(sweep.provenance.get("format", "unknown"))),
-        ("frames", f"{len(sweep)} of {width} x {height} pixels" if sweep.has_images else f"{len(sweep)}, no images"),
-    ]
-    if missing := int((~sweep.frame_valid).sum()):
-        rows.append(("without image", plural(missing, "frame")))
-    if sweep.spacing_mm is None:
-        rows.append(("pixel spacing", "unknown: give --spacing or --calibration"))
-    else:
-        across, down = sweep.spacing_mm
-        source = sweep.provenance.get("spacing_source", "unknown")
-        rows.append(("pixel spacing", f"{across:.5g} x {down:.5g} mm, from: {source}"))
-        rows.append(("field of view", f"{across * width:.1f} x {down * height:.1f} mm (width x depth)"))
-    if sweep.duration_s is not None:
-        rate = "" if sweep.frame_rate_hz is None else f", {sweep.frame_rate_hz:.3g} frames/s"
-        rows.append(("duration", f"{sweep.duration_s:.3g} s{rate}"))
-    if sweep.tracked is None:
-        rows.append(("tracking", str(sweep.provenance.get("tracking") or "none")))
-    else:
-        valid = int(sweep.tracked.valid.sum())
-        what = f"{sweep.tracked.origin.value} poses" if sweep.truth is None else "tracking"
-        path = f"path {sweep.tracked.path_length_mm:.1f} mm, {sweep.tracked.origin_text}"
-        rows.append((what, f"{valid} of {len(sweep)} frames, {path}"))
-    return rows
 
 
 def _settings(options: Namespace, outputs: Iterable[Path], **fixed: Any) -> RunSettings:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -75,7 +76,9 @@ def read(path: Path, *, calibration: CalibrationSource | None, spacing_mm: tuple
         )
     if head.startswith(_NPY):
         return _read_npy(path, calibration, spacing_mm)
-    return sweep_from_sequence(_nifti(path, head), calibration, spacing_mm)
+    sweep = sweep_from_sequence(_nifti(path, head), calibration, spacing_mm)
+    # The header says how viewers show the pictures, and nothing about the probe.
+    return replace(sweep, provenance={**sweep.provenance, "orientation": None})
 
 
 def _is_archive(head: bytes) -> bool:

@@ -13,7 +13,7 @@ import io
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
@@ -76,7 +76,7 @@ def read(path: Path, *, calibration: CalibrationSource | None, spacing_mm: tuple
 def _read_dualtrack(path: Path, calibration: CalibrationSource | None, spacing_mm: tuple[float, float] | None) -> Sweep:
     with opened(path) as file:
         simulated = member(file, "images").attrs.get(_SIMULATED)  # true, and not what could stand for it, counts
-        facts = {"simulated": True} if isinstance(simulated, bool | np.bool_) and simulated else {}
+        facts: dict[str, Any] = {"simulated": True} if isinstance(simulated, bool | np.bool_) and simulated else {}
         world_from_image = read_table(file, "tracking", (None, 4, 4))
         marks = {} if world_from_image is None else {name: file["tracking"].attrs.get(name) for name in FIELDS}
         spacing = read_table(file, "spacing", (None,))
@@ -107,8 +107,12 @@ def _read_dualtrack(path: Path, calibration: CalibrationSource | None, spacing_m
     if world_from_image is not None:
         poses = world_from_image if own_from_file is None else world_from_image @ own_from_file
         tracked, pose_notes = trajectory_from_tracker(poses, {"source": path.name})
-        tracked, origin_notes = marked(tracked, marks, PoseOrigin.SIMULATED if facts else PoseOrigin.MEASURED)
+        tracked, origin_notes = marked(
+            tracked, marks, PoseOrigin.SIMULATED if "simulated" in facts else PoseOrigin.MEASURED
+        )
         notes += pose_notes + origin_notes
+    if timestamps is not None:
+        facts["rate_field"] = "timestamps"
     valid = None if frame_valid is None else frame_valid != 0
     return size.sweep(frames, path, FORMAT, notes, facts, timestamps_s=timestamps, frame_valid=valid, tracked=tracked)
 

@@ -127,8 +127,9 @@ def sweep_from_sequence(
     if tracked is not None and not tracked.origin.is_truth:
         tracking = f"Not tracked: the poses are {tracked.origin_text}."
     times, time_notes = fields.times(count)
+    facts["rate_field"] = None if times is None else "Timestamp"
     if times is None and sequence.index_times_s is not None and len(sequence.index_times_s) == count:
-        times = sequence.index_times_s
+        times, facts["rate_field"] = sequence.index_times_s, "times of the frame axis"
     facts |= {"orientation": orientation.code, "tracking": tracking}
     if is_simulated:
         facts["simulated"] = True

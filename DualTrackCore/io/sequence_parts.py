@@ -246,9 +246,7 @@ class Orientation:
     @property
     def notes(self) -> list[str]:
         """What to tell the reader."""
-        if not self.known:
-            return [f"The orientation of the frames is unknown ({self.code}); they are taken as they are."]
-        return [f"Turned frames from orientation {self.code} to MF."] if self.is_turned else []
+        return [f"Turned the pictures from {self.code} to MF, the probe at the top."] if self.is_turned else []
 
     def to_mf(self, frames: np.ndarray) -> np.ndarray:
         """Frames [N, rows, columns] as a view in MF orientation."""
