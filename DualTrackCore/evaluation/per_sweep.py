@@ -15,19 +15,9 @@ from typing import Any
 import numpy as np
 
 from DualTrackCore.errors import InputError
+from DualTrackCore.evaluation import definitions
 from DualTrackCore.evaluation.all_pixels import PixelGrid
-from DualTrackCore.evaluation.definitions import (
-    METRICS,
-    ReferencedPoses,
-    baseline_poses,
-    correlations,
-    drift_metrics,
-    five_points_mm,
-    hausdorff_mm,
-    landmark_errors,
-    mean_point_error,
-    scores,
-)
+from DualTrackCore.evaluation.definitions import ReferencedPoses
 from DualTrackCore.files import plain_values
 from DualTrackCore.landmarks import Landmarks
 from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter
@@ -102,13 +92,13 @@ def evaluate(
     used = _require_comparable(predicted, sweep, landmarks)
     true = ReferencedPoses.of(sweep.require_truth().poses, used)
     comparer = _Comparer(sweep, true, landmarks, Reporter(progress, cancelled))
-    estimates = {"": ReferencedPoses.of(predicted.poses, used), **baseline_poses(true)}
+    estimates = {"": ReferencedPoses.of(predicted.poses, used), **definitions.baseline_poses(true)}
     compared = {name: comparer.compare(poses, name) for name, poses in estimates.items()}
     no_motion, _ = compared["identity"]
     metrics = {}
     for name, (figures, _) in compared.items():
-        figures = {**figures, **scores(figures, no_motion)}
-        metrics[name] = MappingProxyType({figure: figures[figure] for figure in METRICS})
+        figures = {**figures, **definitions.scores(figures, no_motion)}
+        metrics[name] = MappingProxyType({figure: figures[figure] for figure in definitions.METRICS})
     return Evaluation(
         metrics=metrics.pop(""),
         baselines=MappingProxyType(metrics),
@@ -145,7 +135,7 @@ class _Comparer:
         self._image_from_pixel, self._true, self._landmarks = sweep.image_from_pixel, true, landmarks
         self._reporter = reporter
         self._pixels = PixelGrid(sweep.image_from_pixel, sweep.frame_size)
-        self._five_points_mm = five_points_mm(sweep.image_from_pixel, sweep.frame_size)
+        self._five_points_mm = definitions.five_points_mm(sweep.image_from_pixel, sweep.frame_size)
 
     def compare(self, predicted: ReferencedPoses, detail: str) -> tuple[dict[str, float], dict[str, Any]]:
         """All figures but the scores, and the errors of each frame as fields of the :class:`Evaluation`."""
@@ -162,13 +152,15 @@ class _Comparer:
         metrics = {
             "gpe_mm": _mean(global_error),
             "lpe_mm": _mean(local_error),
-            "gpe_five_point_mm": _mean(mean_point_error(predicted.poses, true_poses, self._five_points_mm)),
-            "lpe_five_point_mm": _mean(mean_point_error(predicted.relative, true.relative, self._five_points_mm)),
+            "gpe_five_point_mm": _mean(definitions.mean_point_error(predicted.poses, true_poses, self._five_points_mm)),
+            "lpe_five_point_mm": _mean(
+                definitions.mean_point_error(predicted.relative, true.relative, self._five_points_mm)
+            ),
             "gle_mm": gle,
             "lle_mm": lle,
-            **drift_metrics(drift[true.used], true.centres_mm[true.used]),
-            "hausdorff_mm": hausdorff_mm(predicted.centres_mm[true.used], true.centres_mm[true.used]),
-            **correlations(predicted.relative, true.relative),
+            **definitions.drift_metrics(drift[true.used], true.centres_mm[true.used]),
+            "hausdorff_mm": definitions.hausdorff_mm(predicted.centres_mm[true.used], true.centres_mm[true.used]),
+            **definitions.correlations(predicted.relative, true.relative),
         }
         local_error = np.concatenate([[np.nan], local_error])
         return metrics, {
@@ -184,8 +176,10 @@ class _Comparer:
             return math.nan, math.nan, 0
         no_pose = np.full((1, 4, 4), np.nan)
         relative = (np.concatenate([no_pose, poses.relative]) for poses in (predicted, self._true))
-        global_errors = landmark_errors(predicted.poses, true_poses, self._landmarks, self._image_from_pixel)
-        local_errors = landmark_errors(*relative, self._landmarks, self._image_from_pixel)
+        global_errors = definitions.landmark_errors(
+            predicted.poses, true_poses, self._landmarks, self._image_from_pixel
+        )
+        local_errors = definitions.landmark_errors(*relative, self._landmarks, self._image_from_pixel)
         return _mean(global_errors), _mean(local_errors), int(np.isfinite(global_errors).sum())
 
 

@@ -22,26 +22,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from DualTrackCore.errors import Cancelled, CheckpointError, DualTrackError, InputError, OutputError
 from DualTrackCore.files import file_sha256, json_text, require_apart, staged_folder
-from DualTrackCore.network.catalogue import (
-    FOLDER_VARIABLE,
-    MODEL_NAME,
-    PICKLE_HEADS,
-    SHIPPED_MODELS,
-    SUFFIXES,
-    InstalledModel,
-    ModelCard,
-    ModelEntry,
-    card_path,
-    installed_path,
-    models_folder,
-    original_sha256,
-    published_card,
-    published_models,
-    read_card_beside,
-    record_path,
-    recorded_sha256,
-    size_text,
-)
+from DualTrackCore.network import catalogue
 from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter, Stage
 
 if TYPE_CHECKING:
@@ -61,7 +42,7 @@ class DownloadError(DualTrackError, OSError):
 
 
 def fetch(
-    entry: ModelEntry,
+    entry: catalogue.ModelEntry,
     *,
     consent: bool,
     folder: Path | None = None,
@@ -94,16 +75,17 @@ def fetch(
             f"The weights {entry.name} ({entry.size_text}) are licensed under {entry.card.licence} "
             f"({entry.card.licence_url}); they are downloaded only after you agree (consent=True, --yes)."
         )
-    folder = folder or models_folder()
+    folder = folder or catalogue.models_folder()
     installed = None
     with contextlib.suppress(CheckpointError):
         installed = verify(entry.name, folder)
     if installed is not None:
         path = installed.path
-        if path.suffix == SUFFIXES[0]:
+        if path.suffix == catalogue.SUFFIXES[0]:
             return path
-        return _install(path, path.with_suffix(SUFFIXES[0]), installed.sha256, read_card_beside(path))
-    if not entry.url.endswith(SUFFIXES[0]):
+        card = catalogue.read_card_beside(path)
+        return _install(path, path.with_suffix(catalogue.SUFFIXES[0]), installed.sha256, card)
+    if not entry.url.endswith(catalogue.SUFFIXES[0]):
         from DualTrackCore.network.model import require_safe_torch
 
         require_safe_torch(Path(entry.url).name)
@@ -119,7 +101,7 @@ def fetch(
         digest = _require_as_stated(entry, part)
         if check is not None:
             check(part)
-        target = _install(part, folder / (entry.name + SUFFIXES[0]), digest, entry.card)
+        target = _install(part, folder / (entry.name + catalogue.SUFFIXES[0]), digest, entry.card)
     except InputError as error:
         _delete_part(part)
         raise CheckpointError(f"The file from {entry.url} is not the model and was deleted: {error}") from error
@@ -146,21 +128,22 @@ def import_file(name: str, path: str | Path, *, check: Check, folder: Path | Non
     path = Path(path)
     if not path.is_file():
         raise InputError(f"There is no weights file {path} to import.")
-    if not MODEL_NAME.fullmatch(name):
+    if not catalogue.MODEL_NAME.fullmatch(name):
         raise InputError(f"{name!r} is not a valid model name; use up to 64 of a to z, 0 to 9, '.', '_', '-'.")
-    if name in SHIPPED_MODELS:
+    if name in catalogue.SHIPPED_MODELS:
         raise InputError(f"{name} is the name of a model that ships with DualTrack; import {path.name} under another.")
-    target = (folder or models_folder()) / (name + SUFFIXES[0])
+    target = (folder or catalogue.models_folder()) / (name + catalogue.SUFFIXES[0])
     if target.exists() and target.samefile(path):
         raise InputError(f"{path} is the installed model {name} already.")
-    require_apart([file for file in _files_of(target) if file.suffix not in SUFFIXES], [path])
+    require_apart([file for file in _files_of(target) if file.suffix not in catalogue.SUFFIXES], [path])
     check(path)
-    card, entry = read_card_beside(path) or published_card(name), published_models().get(name)
+    card = catalogue.read_card_beside(path) or catalogue.published_card(name)
+    entry = catalogue.published_models().get(name)
     digest = file_sha256(path) if entry is None else _require_as_stated(entry, path)
     return _install(path, target, digest, card)
 
 
-def verify(name: str, folder: Path | None = None) -> InstalledModel:
+def verify(name: str, folder: Path | None = None) -> catalogue.InstalledModel:
     """Read an installed model again and compare it with the stated or recorded checksum.
 
     Returns:
@@ -170,9 +153,9 @@ def verify(name: str, folder: Path | None = None) -> InstalledModel:
         CheckpointError: not installed, no checksum to compare with, the file has changed since it arrived, or it is not
             the one that the makers state.
     """
-    path, entry, ships = installed_path(name, folder), published_models().get(name), name in SHIPPED_MODELS
-    original = original_sha256(path)
-    expected = recorded_sha256(path) or (entry and entry.sha256)
+    path, entry = catalogue.installed_path(name, folder), catalogue.published_models().get(name)
+    ships, original = name in catalogue.SHIPPED_MODELS, catalogue.original_sha256(path)
+    expected = catalogue.recorded_sha256(path) or (entry and entry.sha256)
     if expected is None:
         remedy = "install DualTrack again" if ships else "import the file again"
         raise CheckpointError(f"No checksum was recorded for {path}; {remedy}.")
@@ -182,10 +165,10 @@ def verify(name: str, folder: Path | None = None) -> InstalledModel:
         raise CheckpointError(f"{path} has changed since it was installed (SHA-256 differs); {remedy}.")
     if entry is not None:
         _require_stated_checksum(entry, original or digest, path.name)
-    return InstalledModel(name, path, path.stat().st_size, digest, ships, original)
+    return catalogue.InstalledModel(name, path, path.stat().st_size, digest, ships, original)
 
 
-def checksum_sentence(entry: ModelEntry, model: InstalledModel) -> str:
+def checksum_sentence(entry: catalogue.ModelEntry, model: catalogue.InstalledModel) -> str:
     """What is known about the checksum of a published model that is installed, for a person."""
     what = "this file" if model.original_sha256 is None else "the PyTorch file that this one was made of"
     digest = model.original_sha256 or model.sha256 or "not recorded"
@@ -194,29 +177,29 @@ def checksum_sentence(entry: ModelEntry, model: InstalledModel) -> str:
     return f"The SHA-256 of {what} is the one that the makers state, {digest}."
 
 
-def _require_as_stated(entry: ModelEntry, path: Path) -> str:
+def _require_as_stated(entry: catalogue.ModelEntry, path: Path) -> str:
     """The SHA-256 of the file, after comparing size and checksum with what the makers state, where they do."""
     size = path.stat().st_size
     if entry.size_bytes is not None and size != entry.size_bytes:
         raise CheckpointError(f"{path.name} has {size} bytes; the model {entry.name} has {entry.size_bytes}.")
     digest = file_sha256(path)
     # A safetensors file that was made of the makers' file elsewhere says of which.
-    _require_stated_checksum(entry, original_sha256(path) or digest, path.name)
+    _require_stated_checksum(entry, catalogue.original_sha256(path) or digest, path.name)
     return digest
 
 
-def _require_stated_checksum(entry: ModelEntry, digest: str, name: str) -> None:
+def _require_stated_checksum(entry: catalogue.ModelEntry, digest: str, name: str) -> None:
     if entry.sha256 is not None and digest != entry.sha256:
         raise CheckpointError(f"The checksum (SHA-256) of {name} is not that of the model {entry.name}.")
 
 
-def _install(source: Path, target: Path, digest: str, card: ModelCard | None) -> Path:
+def _install(source: Path, target: Path, digest: str, card: catalogue.ModelCard | None) -> Path:
     """Put a checked file with its card and checksum at `target`, as safetensors and all at once.
 
     The source, whose SHA-256 is `digest`, stays, unless it is the same model as an earlier version has installed it.
     """
     with source.open("rb") as file:
-        is_pickle = file.read(4).startswith(PICKLE_HEADS)
+        is_pickle = file.read(4).startswith(catalogue.PICKLE_HEADS)
     with staged_folder(target.parent, [path.name for path in _files_of(target)]) as folder:
         weights = folder / target.name
         if is_pickle:
@@ -227,16 +210,16 @@ def _install(source: Path, target: Path, digest: str, card: ModelCard | None) ->
         else:
             shutil.copyfile(source, weights)
         # As `sha256sum --check` reads it.
-        record_path(weights).write_text(f"{digest}  {weights.name}\n", encoding="utf-8")
+        catalogue.record_path(weights).write_text(f"{digest}  {weights.name}\n", encoding="utf-8")
         if card is not None:
-            card_path(weights).write_text(card.to_json() + "\n", encoding="utf-8")
+            catalogue.card_path(weights).write_text(card.to_json() + "\n", encoding="utf-8")
     return target
 
 
 def _files_of(target: Path) -> list[Path]:
     """Weights of either suffix, checksums and card of a model, whether they are there or not."""
-    weights = [target.with_name(target.stem + suffix) for suffix in SUFFIXES]
-    return [*weights, *map(record_path, weights), card_path(target)]
+    weights = [target.with_name(target.stem + suffix) for suffix in catalogue.SUFFIXES]
+    return [*weights, *map(catalogue.record_path, weights), catalogue.card_path(target)]
 
 
 @dataclass(frozen=True)
@@ -276,7 +259,7 @@ class _Download:
         except OSError as error:
             raise OutputError(
                 f"Cannot write {self._part}: {error.strerror or error}; free some space or name another folder in "
-                f"{FOLDER_VARIABLE}."
+                f"{catalogue.FOLDER_VARIABLE}."
             ) from error
         finally:
             if self._part.is_file() and not self._part.stat().st_size:
@@ -303,7 +286,7 @@ class _Download:
         try:
             HTTPDownloader(progressbar=self, chunk_size=_BLOCK_BYTES, **options)(self._source.url, self.file, None)
         except Cancelled:
-            arrived = f"the {size_text(self.file.tell())} that have arrived are kept"
+            arrived = f"the {catalogue.size_text(self.file.tell())} that have arrived are kept"
             raise Cancelled(f"Cancelled; {arrived}, and the same command continues from there.") from None
         except RequestException as error:
             raise DownloadError(self._problem(error)) from error
@@ -328,8 +311,8 @@ class _Download:
         needed = (self._source.total or 0) - self.file.tell() + _SPARE_BYTES
         if (free := shutil.disk_usage(self._part.parent).free) < needed:
             raise OutputError(
-                f"The folder {self._part.parent} has {size_text(free)} free and the download needs "
-                f"{size_text(needed)}; free some space or name another folder in {FOLDER_VARIABLE}."
+                f"The folder {self._part.parent} has {catalogue.size_text(free)} free and the download needs "
+                f"{catalogue.size_text(needed)}; free some space or name another folder in {catalogue.FOLDER_VARIABLE}."
             )
         _part_record(self._part).write_text(json_text(self._source), encoding="utf-8")
         self._has_begun = True
@@ -339,7 +322,7 @@ class _Download:
         """What went wrong, in a sentence."""
         url, total = self._source.url, self._source.total
         if self._has_begun:
-            arrived = size_text(self.file.tell()) + (f" of {size_text(total)}" if total else "")
+            arrived = catalogue.size_text(self.file.tell()) + (f" of {catalogue.size_text(total)}" if total else "")
             return f"The connection ended after {arrived}; run the same command again to continue."
         if error.response is not None:
             if error.response.status_code == 416:  # the part is longer than the file has become

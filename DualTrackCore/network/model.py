@@ -24,18 +24,7 @@ from torch.torch_version import TorchVersion
 
 from DualTrackCore.errors import CheckpointError, reason_of
 from DualTrackCore.files import file_sha256, replacing
-from DualTrackCore.network.catalogue import (
-    CARD_KEY,
-    DEFAULT_MODEL,
-    ORIGINAL_KEY,
-    PICKLE_HEADS,
-    ModelCard,
-    installed_path,
-    published_card,
-    read_card,
-    read_card_beside,
-    read_card_inside,
-)
+from DualTrackCore.network import catalogue
 from DualTrackCore.network.dualtrack import UNUSED_HEADS, DualTrack
 from DualTrackCore.network.statistics import PLAIN, InputCheck, Normalisation, told_by_weights
 
@@ -60,7 +49,7 @@ class Model:
     """
 
     network: DualTrack
-    card: ModelCard
+    card: catalogue.ModelCard
     sha256: str | None = None
     check: InputCheck | None = None
 
@@ -91,10 +80,10 @@ class Model:
 
 
 def load_model(
-    name_or_path: str | Path = DEFAULT_MODEL,
+    name_or_path: str | Path = catalogue.DEFAULT_MODEL,
     *,
-    card: ModelCard | str | Path | None = None,
-    fallback: ModelCard | None = None,
+    card: catalogue.ModelCard | str | Path | None = None,
+    fallback: catalogue.ModelCard | None = None,
     positions: int | None = None,
 ) -> Model:
     """Load a model by the name of one that ships or is installed, or from a weights file.
@@ -113,11 +102,11 @@ def load_model(
     path = Path(name_or_path)
     if not os.path.isfile(name_or_path):  # unlike Path.is_file it takes names that no file can have
         name = str(name_or_path)
-        path, fallback = installed_path(name), fallback or published_card(name)
+        path, fallback = catalogue.installed_path(name), fallback or catalogue.published_card(name)
     tensors, inner_card = read_weights(path)
     if isinstance(card, str | Path):
-        card = read_card(Path(card))
-    card = card or inner_card or read_card_beside(path) or fallback or ModelCard(name=path.stem)
+        card = catalogue.read_card(Path(card))
+    card = card or inner_card or catalogue.read_card_beside(path) or fallback or catalogue.ModelCard(name=path.stem)
     longest = positions_of(tensors) or 1024
     card = replace(card, architecture={**card.architecture, "positions": longest})
     if positions is not None:
@@ -133,7 +122,7 @@ def load_model(
     return Model(network, card, file_sha256(path))
 
 
-def build_network(card: ModelCard) -> DualTrack:
+def build_network(card: catalogue.ModelCard) -> DualTrack:
     """Build the network that a card describes, with random weights.
 
     Raises:
@@ -146,7 +135,7 @@ def build_network(card: ModelCard) -> DualTrack:
         raise CheckpointError(f"The model card {card.name!r} describes no network of this version: {reason}.") from None
 
 
-def save_model(network: DualTrack, card: ModelCard, path: str | Path) -> Path:
+def save_model(network: DualTrack, card: catalogue.ModelCard, path: str | Path) -> Path:
     """Write weights and card into one safetensors file, atomically, and return its path.
 
     The architecture in the card becomes that of the network, so that the file can always be loaded again.
@@ -154,7 +143,7 @@ def save_model(network: DualTrack, card: ModelCard, path: str | Path) -> Path:
     path = Path(path)
     card = replace(card, architecture=network.arguments)
     tensors = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
-    _write_tensors(tensors, {CARD_KEY: card.to_json()}, path)
+    _write_tensors(tensors, {catalogue.CARD_KEY: card.to_json()}, path)
     return path
 
 
@@ -169,7 +158,7 @@ def convert_weights(source: Path, target: Path, sha256: str) -> None:
         key: value.clone(memory_format=torch.contiguous_format) for key, value in read_weights(source)[0].items()
     }
     try:
-        _write_tensors(tensors, {ORIGINAL_KEY: sha256}, target)
+        _write_tensors(tensors, {catalogue.ORIGINAL_KEY: sha256}, target)
     except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
         raise CheckpointError(f"{source.name} cannot be converted to safetensors: {reason_of(error)}.") from None
 
@@ -180,7 +169,7 @@ def _write_tensors(tensors: dict[str, Tensor], metadata: dict[str, str], path: P
         temporary.chmod(0o644)  # safetensors makes files that only their owner can read
 
 
-def read_weights(path: Path) -> tuple[dict[str, Tensor], ModelCard | None]:
+def read_weights(path: Path) -> tuple[dict[str, Tensor], catalogue.ModelCard | None]:
     """Read the tensors of a .safetensors or PyTorch file, and the card inside it if there is one.
 
     The file holds a state dict, or a training checkpoint with the state dict under `model`. The prefix that
@@ -194,7 +183,7 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], ModelCard | None]:
     return {key.removeprefix("_orig_mod."): value for key, value in tensors.items()}, card
 
 
-def read_content(path: Path) -> tuple[Any, ModelCard | None]:
+def read_content(path: Path) -> tuple[Any, catalogue.ModelCard | None]:
     """Read what a .safetensors or PyTorch file holds, without running code, and the card inside it.
 
     Raises CheckpointError: no such file, damaged, not a weights file, holding more than tensors and plain values, or a
@@ -207,12 +196,12 @@ def read_content(path: Path) -> tuple[Any, ModelCard | None]:
     # A safetensors file starts with the length of its JSON header.
     if head[8:9] == b"{":
         try:
-            return load_file(path), read_card_inside(path)
+            return load_file(path), catalogue.read_card_inside(path)
         except (SafetensorError, OSError) as error:
             raise CheckpointError(
                 f"The weights file {path.name} is damaged or cut short ({reason_of(error)}); fetch it again."
             ) from None
-    if head.startswith(PICKLE_HEADS):
+    if head.startswith(catalogue.PICKLE_HEADS):
         require_safe_torch(path.name)
         return _read_pickle(path), None
     raise CheckpointError(f"{path.name} is not a weights file: it is neither safetensors nor PyTorch.")

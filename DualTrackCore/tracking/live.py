@@ -19,16 +19,8 @@ from DualTrackCore.network.fast import StreamingTrunk
 from DualTrackCore.network.model import Model
 from DualTrackCore.progress import CancelledCallback, Reporter
 from DualTrackCore.sweep import Sweep
+from DualTrackCore.tracking import engine
 from DualTrackCore.tracking.device import Precision, choose_chunk, on_device
-from DualTrackCore.tracking.engine import (
-    TrackingWarning,
-    chunk_features,
-    class_tokens,
-    out_of_memory,
-    poses_in_windows,
-    prepare,
-    provenance_of,
-)
 from DualTrackCore.tracking.preprocessing import MOST_FRAMES, examined_on
 from DualTrackCore.tracking.provisional import ProvisionalPath
 from DualTrackCore.trajectory import Trajectory
@@ -109,7 +101,7 @@ class LiveTracker:
     ) -> None:
         self._template = _sweep_without_pixels(1, frame_size, spacing_mm, simulated)
         self._template.require_images()
-        self._run = prepare(self._template, model, device, precision, global_frames=())
+        self._run = engine.prepare(self._template, model, device, precision, global_frames=())
         self._chunk = choose_chunk(chunk_frames, model.network, self._run.device, self._run.precision)
         if isinstance(max_lag_frames, bool) or not isinstance(max_lag_frames, int) or max_lag_frames < self._chunk:
             raise InputError(
@@ -120,7 +112,7 @@ class LiveTracker:
         network = model.network
         window = min(network.positions, LIVE_WINDOW) if window_frames is None else window_frames
         self._path = ProvisionalPath(network, window)
-        self._stream = StreamingTrunk(network.local.trunk, lambda maps: class_tokens(self._run, maps))
+        self._stream = StreamingTrunk(network.local.trunk, lambda maps: engine.class_tokens(self._run, maps))
         self._reporter = Reporter(None, cancelled)
         self._local: list[Tensor] = []
         self._pooled: list[Tensor] = []
@@ -217,8 +209,8 @@ class LiveTracker:
         run = replace(self._run, model=model)
         messages = run.warnings(sweep)
         for message in messages:
-            warnings.warn(message, TrackingWarning, stacklevel=2)
-        return Trajectory.from_parameters(parameters, provenance_of(run, self._chunk, sweep, messages))
+            warnings.warn(message, engine.TrackingWarning, stacklevel=2)
+        return Trajectory.from_parameters(parameters, engine.provenance_of(run, self._chunk, sweep, messages))
 
     def close(self) -> None:
         """Stop without a result; waits for the chunk that is being computed. Does nothing the second time."""
@@ -241,8 +233,8 @@ class LiveTracker:
         def work() -> None:
             self._placed.enter_context(on_device(network, device))
             black = torch.zeros((frames, *self._template.frame_size), dtype=torch.uint8, device=device)
-            stream = StreamingTrunk(network.local.trunk, lambda maps: class_tokens(run, maps))
-            path.add(*chunk_features(run, stream, black, 0, last=True))
+            stream = StreamingTrunk(network.local.trunk, lambda maps: engine.class_tokens(run, maps))
+            path.add(*engine.chunk_features(run, stream, black, 0, last=True))
             path.update()
 
         try:
@@ -291,13 +283,13 @@ class LiveTracker:
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            raise out_of_memory(self._run.device) from None
+            raise engine.out_of_memory(self._run.device) from None
 
     def _take(self, frames: np.ndarray, start: int, last: bool) -> None:
         stop, every = start + len(frames), self._run.model.network.global_every
         run = replace(self._run, global_frames=np.arange(-(-start // every) * every, stop, every))
         images = torch.from_numpy(frames).to(run.device)
-        tokens, pooled = chunk_features(run, self._stream, images, start, last)
+        tokens, pooled = engine.chunk_features(run, self._stream, images, start, last)
         self._local.append(tokens)
         self._pooled.extend(pooled)
         self._path.add(tokens, pooled)
@@ -310,7 +302,7 @@ class LiveTracker:
 
     def _motions(self) -> np.ndarray:
         features = torch.cat(self._local), torch.cat(self._pooled)
-        return poses_in_windows(self._run.model.network, *features, self._reporter).cpu().numpy()
+        return engine.poses_in_windows(self._run.model.network, *features, self._reporter).cpu().numpy()
 
 
 def _sweep_without_pixels(

@@ -14,16 +14,9 @@ from DualTrackCore.errors import InputError
 from DualTrackCore.progress import Progress
 from DualTrackCore.run.settings import RunSettings
 from DualTrackCore.worker import Job, WorkerClient
+from DualTrackSlicerLib import models
 from DualTrackSlicerLib import scene as scenes
 from DualTrackSlicerLib.dependencies import Dependencies
-from DualTrackSlicerLib.models import (
-    ModelChoice,
-    ModelTask,
-    deleteDownloaded,
-    modelChoices,
-    modelVariables,
-    slicerPython,
-)
 from DualTrackSlicerLib.parameters import DualTrackSlicerParameterNode
 from DualTrackSlicerLib.run import Run
 
@@ -110,11 +103,11 @@ class Logic(ScriptedLoadableModuleLogic):
         """Ask the worker process whether this computer is ready; its result is a dict."""
         return self._worker().preflight(self.device())
 
-    def models(self) -> list[ModelChoice]:
+    def models(self) -> list[models.ModelChoice]:
         """Models that can be chosen or downloaded."""
-        return modelChoices(self.modelsFolder())
+        return models.modelChoices(self.modelsFolder())
 
-    def downloadModel(self, choice: ModelChoice) -> ModelTask:
+    def downloadModel(self, choice: models.ModelChoice) -> models.ModelTask:
         """Download a published model; the caller has shown size and licence and the user has agreed.
 
         Raises InputError: it is not in the catalogue.
@@ -122,17 +115,19 @@ class Logic(ScriptedLoadableModuleLogic):
         if choice.entry is None:
             raise InputError(_("{name} cannot be downloaded.").format(name=choice.title))
         self.dependencies.ensure()
-        return ModelTask(["fetch", choice.name, "--yes"], choice.name, self.modelsFolder(), choice.entry.about_bytes)
+        return models.ModelTask(
+            ["fetch", choice.name, "--yes"], choice.name, self.modelsFolder(), choice.entry.about_bytes
+        )
 
-    def importModel(self, name: str, path: Path) -> ModelTask:
+    def importModel(self, name: str, path: Path) -> models.ModelTask:
         """Install a model from a file; it is loaded strictly before it is installed."""
         self.dependencies.ensure()
-        return ModelTask(["import", name, str(path)], name, self.modelsFolder())
+        return models.ModelTask(["import", name, str(path)], name, self.modelsFolder())
 
     def deleteModels(self) -> int:
         """Delete the downloaded models; returns how many bytes became free."""
         self.close()
-        return deleteDownloaded(self.modelsFolder())
+        return models.deleteDownloaded(self.modelsFolder())
 
     def modelsFolder(self) -> Path | None:
         """The folder that the user has chosen for models, or None for the usual one."""
@@ -154,8 +149,8 @@ class Logic(ScriptedLoadableModuleLogic):
         if self._client is not None and folder != self._folder:
             self.close()
         if self._client is None:
-            command = (slicerPython(), "-m", "DualTrackCore.worker")
-            self._client, self._folder = WorkerClient(command, modelVariables(folder)), folder
+            command = (models.slicerPython(), "-m", "DualTrackCore.worker")
+            self._client, self._folder = WorkerClient(command, models.modelVariables(folder)), folder
         return self._client
 
 

@@ -218,12 +218,12 @@ def test_a_checksum_that_the_makers_state_is_asked_of_what_was_converted_too(ser
     fetch(replace(entry, size_bytes=None), tmp_path)
     for stated, sentence in ((PICKLED_SHA256, "the one that the makers state"), (None, "The makers state no checksum")):
         known = replace(entry, sha256=stated)
-        monkeypatch.setattr(installation, "published_models", lambda known=known: {known.name: known})
+        monkeypatch.setattr(catalogue, "published_models", lambda known=known: {known.name: known})
         said = installation.checksum_sentence(known, installation.verify(entry.name, tmp_path))
         assert sentence in said
         assert PICKLED_SHA256 in said
     other = replace(entry, sha256="0" * 64)
-    monkeypatch.setattr(installation, "published_models", lambda: {other.name: other})
+    monkeypatch.setattr(catalogue, "published_models", lambda: {other.name: other})
     with pytest.raises(CheckpointError, match="is not that of the model"):
         installation.verify(entry.name, tmp_path)
 

@@ -24,15 +24,7 @@ from torch import Tensor
 from DualTrackCore.compilation import Signatures, compile_kernels, kernel_module
 from DualTrackCore.errors import InputError
 from DualTrackCore.network.blocks import BasicBlock, Trunk
-from DualTrackCore.network.fast.layers import (
-    Backend,
-    FirstLayer,
-    Frames,
-    TorchBackend,
-    Workspace,
-    fold,
-    padded_channels,
-)
+from DualTrackCore.network.fast import layers
 from DualTrackCore.progress import Reporter
 
 #: Environment variable that switches the compiled kernels off where it is "torch".
@@ -46,12 +38,12 @@ _PREPARED = "_prepared_for_inference"
 class PreparedBlock:
     """The layers of a basic block: two convolutions, and the projection of the shortcut if it has one."""
 
-    def __init__(self, block: BasicBlock, backend: Backend) -> None:
-        self.conv1 = backend.layer(fold(*block.conv1[:2], activate=True))
+    def __init__(self, block: BasicBlock, backend: layers.Backend) -> None:
+        self.conv1 = backend.layer(layers.fold(*block.conv1[:2], activate=True))
         # The activation comes after the shortcut is added; the layer does both.
-        self.conv2 = backend.layer(fold(*block.conv2, activate=True))
+        self.conv2 = backend.layer(layers.fold(*block.conv2, activate=True))
         projection = block.downsample
-        self.projection = None if projection is None else backend.layer(fold(*projection, activate=False))
+        self.projection = None if projection is None else backend.layer(layers.fold(*projection, activate=False))
 
 
 class PreparedTrunk:
@@ -65,14 +57,14 @@ class PreparedTrunk:
         made_of: equal as long as the layers are those of the trunk.
     """
 
-    def __init__(self, trunk: Trunk, backend: Backend, made_of: tuple = ()) -> None:
+    def __init__(self, trunk: Trunk, backend: layers.Backend, made_of: tuple = ()) -> None:
         self.made_of = made_of
         stem, self.width = trunk.stem, trunk.width
-        first = padded_channels(fold(stem[0], stem[1], activate=True), backend.lanes)
-        self.first = FirstLayer(first, backend.device, backend.dtype)
-        self.second = backend.layer(fold(stem[3], stem[4], activate=True))
+        first = layers.padded_channels(layers.fold(stem[0], stem[1], activate=True), backend.lanes)
+        self.first = layers.FirstLayer(first, backend.device, backend.dtype)
+        self.second = backend.layer(layers.fold(stem[3], stem[4], activate=True))
         self.blocks = [PreparedBlock(block, backend) for block in trunk.blocks]
-        self.workspace = Workspace(backend.device, backend.dtype)
+        self.workspace = layers.Workspace(backend.device, backend.dtype)
         self.lock = threading.Lock()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> None:
@@ -94,8 +86,8 @@ class Kept:
 class Window:
     """Input of a convolution over three frames in a push: kept frames, `new` ones, zeros beyond the sweep's ends."""
 
-    frames: Frames
-    new: Frames
+    frames: layers.Frames
+    new: layers.Frames
     first: int
 
     @property
@@ -145,7 +137,7 @@ class Step:
         block.conv2.run(middle.frames, y.new, shortcut)
         return y
 
-    def _take(self, frames: int, rows: int, columns: int, channels: int) -> Frames:
+    def _take(self, frames: int, rows: int, columns: int, channels: int) -> layers.Frames:
         self._taken += 1
         return self._trunk.workspace.take(self._taken % _RING, frames, rows, columns, channels)
 
@@ -249,14 +241,14 @@ def forget_prepared(trunk: Trunk) -> None:
     trunk.__dict__.pop(_PREPARED, None)
 
 
-def choose_backend(trunk: Trunk, device: torch.device, dtype: torch.dtype) -> Backend:
+def choose_backend(trunk: Trunk, device: torch.device, dtype: torch.dtype) -> layers.Backend:
     """Return the compiled kernels on the CPU in single precision if the narrowest stage fills a vector, else torch."""
     if device.type == "cpu" and dtype == torch.float32 and has_compiled_kernels():
         from DualTrackCore.network.fast.compiled_layers import CompiledBackend
 
         if min(block.conv1[0].out_channels for block in trunk.blocks) >= CompiledBackend.lanes:
             return CompiledBackend()
-    return TorchBackend(device, dtype)
+    return layers.TorchBackend(device, dtype)
 
 
 def _fingerprint(trunk: Trunk) -> tuple:

@@ -14,20 +14,13 @@ from DualTrackCore.errors import DatasetError, InputError
 from DualTrackCore.files import replacing, require_apart
 from DualTrackCore.io import load_sweep, save_sweep
 from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter, Stage
+from DualTrackCore.research.datasets import opening
 from DualTrackCore.research.datasets.check import examine, usable
 from DualTrackCore.research.datasets.dataset import Dataset, Entry, Finding
 from DualTrackCore.research.datasets.file_entry import FileEntry, write_landmarks_csv
-from DualTrackCore.research.datasets.opening import (
-    LANDMARKS_COLUMN,
-    NAME_COLUMN,
-    PATH_COLUMN,
-    SPLIT_COLUMN,
-    TABLE_NAME,
-    Table,
-)
 from DualTrackCore.sweep import Sweep
 
-_COLUMNS = ("index", NAME_COLUMN, PATH_COLUMN, SPLIT_COLUMN, LANDMARKS_COLUMN)
+_COLUMNS = ("index", opening.NAME_COLUMN, opening.PATH_COLUMN, opening.SPLIT_COLUMN, opening.LANDMARKS_COLUMN)
 
 #: A finished file holds the same sweep where poses agree to this, in mm and in direction cosines.
 _SAME_POSES = 1e-6
@@ -186,13 +179,13 @@ def _row(entry: Entry, path: Path, default_split: str) -> FileEntry:
 
 def _other_rows(dataset: Dataset, folder: Path) -> list[Entry]:
     """Rows of a table that is there already, without those of the sweeps that are converted."""
-    table = folder / TABLE_NAME
-    rows = Table(table).entries() if table.is_file() else ()
+    table = folder / opening.TABLE_NAME
+    rows = opening.Table(table).entries() if table.is_file() else ()
     return [row for row in rows if row.name not in dataset.names]
 
 
 def _write_table(folder: Path, rows: list[FileEntry]) -> Path:
-    path = folder / TABLE_NAME
+    path = folder / opening.TABLE_NAME
 
     def below(place: Path | None) -> str:
         return "" if place is None else Path(os.path.relpath(place, folder)).as_posix()

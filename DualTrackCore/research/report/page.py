@@ -17,26 +17,9 @@ from DualTrackCore.evaluation import COMPONENTS, METRICS
 from DualTrackCore.files import replacing
 from DualTrackCore.memory import importing
 from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter, Stage
-from DualTrackCore.research.comparison import Comparison
+from DualTrackCore.research.comparison import Comparison, table_files
 from DualTrackCore.research.comparison.summaries import TESTED, Pair, heading
-from DualTrackCore.research.comparison.table_files import (
-    NOTICE,
-    guesses,
-    interval_text,
-    short_text,
-    sweeps_text,
-    truths_text,
-)
-from DualTrackCore.research.report.plots import (
-    Case,
-    choose_cases,
-    families,
-    ranked,
-    styles,
-    write_case,
-    write_errors,
-    write_growth,
-)
+from DualTrackCore.research.report import plots
 
 if TYPE_CHECKING:
     from DualTrackCore.research.datasets import Dataset
@@ -75,18 +58,18 @@ def write_report(
     """
     reporter = Reporter(progress, cancelled)
     template = _template()
-    write_errors(comparison, folder / "errors.png")
-    write_growth(comparison, folder / "growth.png")
+    plots.write_errors(comparison, folder / "errors.png")
+    plots.write_growth(comparison, folder / "growth.png")
     gpe_mm = [s.figures["gpe_mm"].mean for s in comparison.summaries if s.figures["gpe_mm"].count]
     values = {
         "about": {name.replace("_", " "): value for name, value in about.items()},
-        "truths": truths_text(comparison),
-        "guesses": guesses(comparison),
-        "notice": NOTICE,
+        "truths": table_files.truths_text(comparison),
+        "guesses": table_files.guesses(comparison),
+        "notice": table_files.NOTICE,
         "version": __version__,
         "created": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
-        "methods": ranked(comparison),
-        "styles": styles(comparison),
+        "methods": plots.ranked(comparison),
+        "styles": plots.styles(comparison),
         "largest_gpe_mm": max(gpe_mm, default=0.0) or 1.0,
         "main": [name for name in _MAIN if name in comparison.shown],
         "comparison": comparison,
@@ -110,8 +93,8 @@ def _template() -> Any:
     environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"heading": heading, "short": short_text, "interval": interval_text}
-    environment.filters |= {"sweeps": sweeps_text, "parameters": _parameters}
+    environment.filters |= {"heading": heading, "short": table_files.short_text, "interval": table_files.interval_text}
+    environment.filters |= {"sweeps": table_files.sweeps_text, "parameters": _parameters}
     return environment.get_template("page.html.j2")
 
 
@@ -128,7 +111,7 @@ def _parameters(count: int | None) -> str:
 
 def _tests(comparison: Comparison, pairs: Sequence[Pair], metric: str) -> dict[str, Any]:
     """The methods against each other in one figure: rows against columns, the best first."""
-    names = [s.method for s in ranked(comparison) if s.sweeps]
+    names = [s.method for s in plots.ranked(comparison) if s.sweeps]
     by_names = {(pair.one, pair.other): pair for pair in pairs if pair.metric == metric}
     rows = [{"name": one, "cells": [_test_cell(by_names, one, other) for other in names]} for one in names]
     counts = [pair.count for pair in by_names.values()]
@@ -152,10 +135,10 @@ def _test_cell(by_names: Mapping[tuple[str, str], Pair], one: str, other: str) -
 
 def _families(comparison: Comparison) -> dict[str, Any] | None:
     """Mean GPE by family of paths and method; None where names carry no families."""
-    grouped = families(comparison.sweeps)
+    grouped = plots.families(comparison.sweeps)
     if not grouped:
         return None
-    names = [s.method for s in ranked(comparison) if s.sweeps]
+    names = [s.method for s in plots.ranked(comparison) if s.sweeps]
     rows_of = {name: comparison.of(name) for name in names}
     table = np.full((len(grouped), len(names)), np.nan)
     for i, sweeps in enumerate(grouped.values()):
@@ -173,13 +156,13 @@ def _families(comparison: Comparison) -> dict[str, Any] | None:
     return {"names": names, "rows": rows}
 
 
-def _cases(comparison: Comparison, dataset: Dataset, reporter: Reporter) -> list[tuple[Case, str]]:
+def _cases(comparison: Comparison, dataset: Dataset, reporter: Reporter) -> list[tuple[plots.Case, str]]:
     """The cases, each with its picture."""
-    chosen, shown = choose_cases(comparison), []
+    chosen, shown = plots.choose_cases(comparison), []
     with tempfile.TemporaryDirectory(prefix="dualtrack-") as place:
         for number, case in enumerate(chosen):
             reporter.report(Stage.PICTURES, number, len(chosen))
-            picture = write_case(comparison, case, dataset.load(case.sweep), Path(place) / "case.png")
+            picture = plots.write_case(comparison, case, dataset.load(case.sweep), Path(place) / "case.png")
             shown.append((case, _embedded(picture)))
     reporter.report(Stage.PICTURES, len(chosen), len(chosen))
     return shown

@@ -11,16 +11,9 @@ from __future__ import annotations
 import numpy as np
 
 from DualTrackCore.errors import InputError
+from DualTrackCore.research.simulation import speckle
 from DualTrackCore.research.simulation.phantom import Phantom
 from DualTrackCore.research.simulation.probe import FanBeams, ParallelBeams, Probe
-from DualTrackCore.research.simulation.speckle import (
-    GRID_FROM_SAMPLES,
-    SIDE,
-    SIGMA_SAMPLES,
-    blend_for_width,
-    field_correlation,
-    read_fields,
-)
 
 #: The anatomy is computed on a grid about as coarse as this, mm (across beams, along them), and interpolated.
 _TISSUE_STEP_MM = (0.8, 0.4)
@@ -80,12 +73,12 @@ class Renderer:
         probe = self._probe
         elevational, lateral = probe.elevational_sigma_mm(depth), probe.lateral_sigma_mm(depth)
         narrowest = elevational.min()
-        self._level, self._narrow, self._wide = blend_for_width(elevational / narrowest)
+        self._level, self._narrow, self._wide = speckle.blend_for_width(elevational / narrowest)
         # Beams of a fan are turned against the field's axes, so there the field itself is nearly round in the image
         # plane, and the blur across the beams does the rest.
         across = lateral.min() if probe.geometry == "linear" else max(probe.axial_sigma_mm, 0.6 * lateral.min())
         sigma = np.array([across, probe.axial_sigma_mm, narrowest])
-        self._grid_from_frame0 = GRID_FROM_SAMPLES @ np.diag(SIGMA_SAMPLES / sigma) @ np.asarray(axes).T
+        self._grid_from_frame0 = speckle.GRID_FROM_SAMPLES @ np.diag(speckle.SIGMA_SAMPLES / sigma) @ np.asarray(axes).T
         self._blur = _blur_weights(across, lateral, self.beams.spacing_mm)
 
     def _prepare_tissue(self, depth: np.ndarray) -> None:
@@ -103,7 +96,7 @@ class Renderer:
         """Blurred complex speckle [samples, beams]."""
         direction = (self._grid_from_frame0 @ pose[:3, :2]).astype(np.float32)
         origin = self._grid_from_frame0 @ (pose[:3, 3] - self._face_mm) + self._phantom.speckle_place
-        origin = np.mod(origin, SIDE).astype(np.float32)[:, None, None]
+        origin = np.mod(origin, speckle.SIDE).astype(np.float32)[:, None, None]
         fields = self._phantom.fields
         samples, count = self.beams.x_mm.shape
         step = max(1, _BLOCK_SAMPLES // count)
@@ -112,7 +105,7 @@ class Renderer:
             rows = slice(start, start + step)
             places = direction[:, :1, None] * self.beams.x_mm[rows] + direction[:, 1:, None] * self.beams.y_mm[rows]
             places += origin
-            result[rows] = read_fields(fields, places, self._level[rows], self._narrow[rows], self._wide[rows])
+            result[rows] = speckle.read_fields(fields, places, self._level[rows], self._narrow[rows], self._wide[rows])
         return _blurred(result, self._blur)
 
     def _tissue_level_db(self, pose: np.ndarray) -> np.ndarray:
@@ -152,7 +145,7 @@ def _blur_weights(sigma_mm: float, target_mm: np.ndarray, spacing_mm: np.ndarray
     weights = np.exp(-0.5 * np.square(taps / np.maximum(extra, 1e-3)))
     weights[np.abs(weights) < 1e-6] = 0
     distance = (taps - taps.T)[..., None] * spacing_mm
-    correlation = field_correlation(np.float64(sigma_mm), np.float64(sigma_mm), distance)
+    correlation = speckle.field_correlation(np.float64(sigma_mm), np.float64(sigma_mm), distance)
     power = np.einsum("is,js,ijs->s", weights, weights, correlation)
     return (weights / np.sqrt(power)).astype(np.float32)
 

@@ -10,19 +10,8 @@ from slicer.i18n import tr as _
 
 from DualTrackCore.errors import DualTrackError
 from DualTrackCore.reconstruction import Fan, detect_fan
+from DualTrackSlicerLib import region
 from DualTrackSlicerLib.parameters import Area, givenArea, givenFan, takeFan
-from DualTrackSlicerLib.region import (
-    addFanCorners,
-    addFanOutline,
-    addRegion,
-    areaOfRegion,
-    fanCorners,
-    fanOfCorners,
-    fanOutline,
-    likelyFan,
-    pixelsOf,
-    placePoints,
-)
 from DualTrackSlicerLib.scene import SceneSweep
 from DualTrackSlicerLib.widget.controls import enable
 
@@ -69,7 +58,7 @@ class AreaSection:
         ui.drawAreaButton.toolTip = tip
         try:
             if parameters.fanStop <= 0:
-                takeFan(parameters, likelyFan(self.panel.clipSection.sceneSweep()))
+                takeFan(parameters, region.likelyFan(self.panel.clipSection.sceneSweep()))
             self._show(givenFan(parameters))
         except DualTrackError as error:
             ui.clipInfoLabel.text = str(error)
@@ -100,9 +89,9 @@ class AreaSection:
         self._placing = True
         try:
             if parameters.fanOutline is not None:
-                placePoints(parameters.fanOutline, fanOutline(fan), sceneSweep)
+                region.placePoints(parameters.fanOutline, region.fanOutline(fan), sceneSweep)
             if parameters.fanCorners is not None and not self._dragging:
-                placePoints(parameters.fanCorners, fanCorners(fan), sceneSweep)
+                region.placePoints(parameters.fanCorners, region.fanCorners(fan), sceneSweep)
         finally:
             self._placing = False
 
@@ -114,28 +103,28 @@ class AreaSection:
             sceneSweep = self._drawn_on()
             if parameters.area is not Area.FAN:
                 if parameters.region is None:
-                    parameters.region = addRegion(slicer.mrmlScene, sceneSweep, current)
-                self._take_area(areaOfRegion(parameters.region, sceneSweep))
+                    parameters.region = region.addRegion(slicer.mrmlScene, sceneSweep, current)
+                self._take_area(region.areaOfRegion(parameters.region, sceneSweep))
                 return
             with slicer.util.NodeModify(parameters):
                 if parameters.fanOutline is None:
-                    parameters.fanOutline = addFanOutline(slicer.mrmlScene)
+                    parameters.fanOutline = region.addFanOutline(slicer.mrmlScene)
                 if parameters.fanCorners is None:
-                    parameters.fanCorners = addFanCorners(slicer.mrmlScene)
+                    parameters.fanCorners = region.addFanCorners(slicer.mrmlScene)
             self.panel.update()
 
     def _on_region(self, caller: object, event: str) -> None:
         if self.panel.parameters is not None:
             with self.panel.clipSection.saying():
-                self._take_area(areaOfRegion(self.panel.parameters.region, self._drawn_on()))
+                self._take_area(region.areaOfRegion(self.panel.parameters.region, self._drawn_on()))
 
     def _on_corners(self, caller: object, event: str) -> None:
         parameters = self.panel.parameters
         if self._placing or parameters is None or parameters.fanCorners.GetNumberOfControlPoints() != 4:
             return
         with self.panel.clipSection.saying():
-            pixels = pixelsOf(parameters.fanCorners, self._drawn_on())
-            fan = fanOfCorners(pixels, parameters.spacingY / parameters.spacingX)
+            pixels = region.pixelsOf(parameters.fanCorners, self._drawn_on())
+            fan = region.fanOfCorners(pixels, parameters.spacingY / parameters.spacingX)
             self._dragging = True
             try:
                 self.panel.clipSection.message = ""
