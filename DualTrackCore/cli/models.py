@@ -28,27 +28,18 @@ def list_models(options: Namespace, console: Console) -> None:
         {
             "folder": str(catalogue.models_folder()),
             "published": [
-                {
-                    "name": e.name,
-                    "url": e.url,
-                    "size_bytes": e.size_bytes,
-                    "sha256": e.sha256,
-                    "card": e.card.as_dict(),
-                }
-                for e in published.values()
+                {**_facts(entry, "name", "url", "size_bytes", "sha256"), "card": entry.card.as_dict()}
+                for entry in published.values()
             ],
             "installed": [
-                {
-                    "name": m.name,
-                    "path": str(m.path),
-                    "sha256": m.sha256,
-                    "original_sha256": m.original_sha256,
-                    "ships": m.ships,
-                }
-                for m in installed.values()
+                _facts(model, "name", "path", "sha256", "original_sha256", "ships") for model in installed.values()
             ],
         }
     )
+
+
+def _facts(model: ModelEntry | InstalledModel, *names: str) -> dict[str, Any]:
+    return {name: getattr(model, name) for name in names}
 
 
 def _say_model(name: str, entry: ModelEntry | None, model: InstalledModel | None, console: Console) -> None:

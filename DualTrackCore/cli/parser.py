@@ -159,7 +159,7 @@ def _add_models(actions: argparse._SubParsersAction) -> None:
 
 
 def _add_train(commands: argparse._SubParsersAction) -> None:
-    parser = _command(commands, "train", "train:train", "train one stage of a model from a recipe")
+    parser = _command(commands, "train", "research:train", "train one stage of a model from a recipe")
     parser.add_argument("recipe", metavar="RECIPE", help="YAML file, or one that ships: mini/local1, paper/fusion, ...")
     text = "change a setting of the recipe: optimiser.lr=0.001"
     parser.add_argument("--set", metavar="KEY=VALUE", action="append", help=text)
@@ -169,7 +169,7 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
 
 
 def _add_simulate(commands: argparse._SubParsersAction) -> None:
-    parser = _command(commands, "simulate", "simulate:simulate", "simulate a freehand sweep with its true poses")
+    parser = _command(commands, "simulate", "research:simulate", "simulate a freehand sweep with its true poses")
     _add_output(parser, "FILE", ".igs.mha, .seq.nrrd or .h5")
     parser.add_argument("--seed", metavar="N", type=int, default=0, help="another number, another sweep (default: 0)")
     parser.add_argument("--frames", metavar="N", type=int, help="number of frames (default: drawn from 200 to 600)")
@@ -185,8 +185,8 @@ def _add_simulate(commands: argparse._SubParsersAction) -> None:
 
 
 def _add_dataset(actions: argparse._SubParsersAction) -> None:
-    check = _command(actions, "check", "dataset:check", "name files that are missing, cut short or inconsistent")
-    convert = _command(actions, "convert", "dataset:convert", "write all sweeps as DualTrack HDF5 with their table")
+    check = _command(actions, "check", "research:check", "name files that are missing, cut short or inconsistent")
+    convert = _command(actions, "convert", "research:convert", "write all sweeps as DualTrack HDF5 with their table")
     for parser in (check, convert):
         parser.add_argument(
             "dataset", metavar="DIR", help="TUS-REC folder, metadata CSV or its folder, folder of tracked recordings"

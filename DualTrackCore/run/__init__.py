@@ -165,17 +165,9 @@ def _trajectory(
 
     if choose_device(settings.device)[0].type == "cpu":
         prepare_engine(reporter)
+    options = settings.chosen("device", "precision", "chunk_frames", "test_time_augmentation")
     with _timed(seconds, "trajectory"):
-        return estimate_trajectory(
-            sweep,
-            model,
-            device=settings.device,
-            precision=settings.precision,
-            chunk_frames=settings.chunk_frames,
-            test_time_augmentation=settings.test_time_augmentation,
-            progress=reporter.forward,
-            cancelled=reporter.cancelled,
-        )
+        return estimate_trajectory(sweep, model, **options, progress=reporter.forward, cancelled=reporter.cancelled)
 
 
 def _reconstruction(
@@ -186,20 +178,12 @@ def _reconstruction(
     from DualTrackCore.reconstruction import plan_grid, reconstruct_volume
 
     area = {"clip": settings.clip, "fan": None if settings.fan == "none" else settings.fan}
+    options = settings.chosen("interpolation", "compounding", "reject_below", "hole_filling") | area
     spacing = "auto" if settings.voxel_mm is None else settings.voxel_mm
     with _timed(seconds, "volume"):
         grid = plan_grid(sweep, trajectory, spacing_mm=spacing, axes=settings.axes, frame=settings.frame, **area)
         return reconstruct_volume(
-            sweep,
-            trajectory,
-            grid,
-            interpolation=settings.interpolation,
-            compounding=settings.compounding,
-            reject_below=settings.reject_below,
-            hole_filling=settings.hole_filling,
-            progress=reporter.forward,
-            cancelled=reporter.cancelled,
-            **area,
+            sweep, trajectory, grid, **options, progress=reporter.forward, cancelled=reporter.cancelled
         )
 
 

@@ -204,6 +204,10 @@ class RunSettings:
         """What :func:`~DualTrackCore.io.load_sweep` is told."""
         return {"calibration": self.calibration, "spacing_mm": self.spacing_mm, "probe": self.probe}
 
+    def chosen(self, *names: str) -> dict[str, Any]:
+        """Some of the settings by name, for a function with arguments of these names."""
+        return {name: getattr(self, name) for name in names}
+
     def with_whole_paths(self) -> RunSettings:
         """The same settings with files named from the root, for another folder or process."""
         return replace(self, **{name: os.path.abspath(path) for name, path in self._named_files().items()})

@@ -10,9 +10,8 @@ from slicer.ScriptedLoadableModule import ScriptedLoadableModuleTest
 
 from DualTrackCore import Sweep, Trajectory
 from DualTrackCore.run.settings import RunSettings
-from DualTrackSlicerLib.console_script import consoleScript
 from DualTrackSlicerLib.logic import Logic
-from DualTrackSlicerLib.parameters import Area, givenSpacing, runSettings
+from DualTrackSlicerLib.parameters import Area, consoleScript, givenSpacing, runSettings
 from DualTrackSlicerLib.scene import sweepFromBrowser
 from DualTrackSlicerLib.sweep_nodes import addSweep
 

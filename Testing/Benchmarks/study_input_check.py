@@ -14,7 +14,7 @@ import numpy as np
 
 from DualTrackCore import load_model, load_sweep
 from DualTrackCore.network.statistics import PLAIN, SCALED
-from DualTrackCore.research.datasets.simulated_entries import simulated_dataset
+from DualTrackCore.research.datasets.entries import simulated_dataset
 from DualTrackCore.tracking.preprocessing import examined
 
 if __name__ == "__main__":

@@ -19,8 +19,7 @@ from DualTrackCore.errors import Cancelled, InputError, OutOfMemoryError
 from DualTrackCore.evaluation import evaluate
 from DualTrackCore.landmarks import Landmarks
 from DualTrackCore.research.comparison import Identity, MeanMotion, Network, run_methods
-from DualTrackCore.research.comparison.fingerprint import fingerprint, sweep_fingerprint
-from DualTrackCore.research.comparison.result_files import read_item
+from DualTrackCore.research.comparison.result_files import fingerprint, read_item, sweep_fingerprint
 from DualTrackCore.trajectory import Trajectory
 
 #: What a run is when it is started in a process of its own: argument 1 the folder, 2 the log, 3 seconds a sweep.

@@ -350,7 +350,7 @@ def test_bad_sweeps_are_refused_or_skipped_by_name(place):
 
 
 def test_simulated_sweeps_are_not_rendered_to_be_checked(monkeypatch):
-    from DualTrackCore.research.datasets.simulated_entries import SimulatedEntry
+    from DualTrackCore.research.datasets.entries import SimulatedEntry
 
     monkeypatch.setattr(SimulatedEntry, "load", lambda self: pytest.fail("a sweep was simulated"))
     dataset = simulated_dataset(count=3)
@@ -392,7 +392,7 @@ def test_a_lack_of_memory_is_not_called_a_damaged_sweep(place, monkeypatch):
     def fail(*arguments, **options):
         raise OutOfMemoryError("The clip needs more memory.")
 
-    monkeypatch.setattr("DualTrackCore.research.datasets.file_entry.load_sweep", fail)
+    monkeypatch.setattr("DualTrackCore.research.datasets.entries.load_sweep", fail)
     findings = check_dataset(place("table"))
     assert findings
     assert all("needs more memory than there is" in str(finding) for finding in findings)

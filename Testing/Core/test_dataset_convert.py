@@ -227,12 +227,12 @@ def test_names_that_no_file_can_have_stay_inside_the_folder(tmp_path):
 
 
 def test_an_interrupted_command_says_that_finished_sweeps_stay(tmp_path, monkeypatch, capsys):
-    from DualTrackCore.cli import dataset
+    from DualTrackCore.cli import research
 
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(dataset, "convert_dataset", interrupted)
+    monkeypatch.setattr(research, "convert_dataset", interrupted)
     assert main(["dataset", "convert", str(dualtrack_table(tmp_path / "set")), "-o", str(tmp_path / "out")]) == 1
     assert "the same command continues from there" in capsys.readouterr().err
 

@@ -24,7 +24,7 @@ from hdf5_files import SPACING, random_poses
 from DualTrackCore.errors import DatasetError, InputError
 from DualTrackCore.io.hdf5_frames import Hdf5Frames
 from DualTrackCore.research.datasets import Dataset, open_dataset, simulated_dataset
-from DualTrackCore.research.datasets.file_entry import read_landmarks, write_landmarks_csv
+from DualTrackCore.research.datasets.entries import read_landmarks, write_landmarks_csv
 
 
 def test_tus_rec_training_scans_are_opened_with_poses_and_landmarks(tmp_path):
@@ -250,12 +250,12 @@ def test_simulated_sets_have_the_seeds_of_the_comparison():
 
 
 def test_a_simulated_sweep_is_stored_when_it_is_loaded_and_found_again(tmp_path, monkeypatch):
-    from DualTrackCore.research.datasets import simulated_entries
+    from DualTrackCore.research.datasets import entries
 
-    monkeypatch.setattr(simulated_entries, "simulator_hash", lambda *_: "simulator")
+    monkeypatch.setattr(entries, "simulator_hash", lambda *_: "simulator")
     sweep = open_dataset(dualtrack_table(tmp_path / "table")).load("sweep_0")
     made = []
-    monkeypatch.setattr(simulated_entries.Simulation, "sweep", lambda self: made.append(self.seed) or sweep)
+    monkeypatch.setattr(entries.Simulation, "sweep", lambda self: made.append(self.seed) or sweep)
     dataset = simulated_dataset(count=2, frames=4, frame_size=SIZE, folder=tmp_path / "kept")
     assert not (tmp_path / "kept").exists()
     first = dataset.load(dataset.names[1])

@@ -5,7 +5,7 @@ import torch
 from pretrained_files import PATCH, network
 
 from DualTrackCore.errors import InputError
-from DualTrackCore.network.lora import add_lora, lora_parameters, merge_lora
+from DualTrackCore.network.backbones import add_lora, lora_parameters, merge_lora
 
 ADAPTED = {f"blocks.{i}.attn.{part}" for i in range(2) for part in ("qkv", "proj")}
 

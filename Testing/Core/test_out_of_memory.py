@@ -11,8 +11,8 @@ from DualTrackCore.compilation import kernel_module
 from DualTrackCore.errors import MissingDependencyError, OutOfMemoryError
 from DualTrackCore.memory import is_out_of_memory, says_out_of_memory
 from DualTrackCore.pictures.drawing import new_figure
+from DualTrackCore.research import report
 from DualTrackCore.research.comparison import runner
-from DualTrackCore.research.report import page
 from DualTrackCore.worker import readiness
 from DualTrackCore.worker.process import described_ending
 from DualTrackCore.worker.serve import described_failure
@@ -67,7 +67,7 @@ def from_llvmlite():
         ("numba", lambda clip: kernel_module("DualTrackCore.reconstruction.kernels")),
         ("av", load_sweep),
         ("matplotlib.figure", lambda clip: new_figure(1, "white")),
-        ("jinja2", lambda clip: page._template()),
+        ("jinja2", lambda clip: report._template()),
         ("distributed", lambda clip: next(runner._outcomes_on_cluster(None, clip, "here", None, None))),
     ],
 )

@@ -16,11 +16,11 @@ from DualTrackCore.research.training.initial import initial_network, recipe_card
 from DualTrackCore.research.training.lightning_task import (
     LightningItems,
     LightningTask,
+    ValidationSums,
     fold_scale,
     rate_factor,
     unfold_scale,
 )
-from DualTrackCore.research.training.reporting import ValidationSums
 from DualTrackCore.research.training.samples import ItemOrder, SweepItems, collate, trunk_in_chunks
 from DualTrackCore.research.training.sweeps import SweepSet
 from DualTrackCore.research.training.tasks import build_task

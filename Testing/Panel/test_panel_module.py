@@ -168,7 +168,7 @@ def test_the_reader_leaves_other_files_alone(reader, tmp_path):
 
 
 def test_a_script_says_only_what_differs_from_the_defaults(host):
-    from DualTrackSlicerLib.console_script import consoleScript
+    from DualTrackSlicerLib.parameters import consoleScript
 
     plain = consoleScript("clip", RunSettings())
     assert "RunSettings" not in plain

@@ -16,9 +16,8 @@ from DualTrackCore.errors import Cancelled, DualTrackError, InputError
 from DualTrackCore.evaluation import evaluate
 from DualTrackCore.memory import memory_limit, naming_memory
 from DualTrackCore.progress import Reporter
-from DualTrackCore.research.comparison.fingerprint import sweep_fingerprint
 from DualTrackCore.research.comparison.methods import Method, parameter_count
-from DualTrackCore.research.comparison.result_files import Item, PooledCorrelation, item_key
+from DualTrackCore.research.comparison.result_files import Item, PooledCorrelation, item_key, sweep_fingerprint
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.trajectory import parameters_from_matrices
 

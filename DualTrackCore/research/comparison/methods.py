@@ -36,7 +36,7 @@ class Method(Protocol):
 
     A method may also have `parameter_count`, the number of learned parameters; `needs_truth`, true if it uses part
     of the true path; and `fingerprint`, a text that changes whenever its results may change: without one its attributes
-    are hashed (see :func:`~DualTrackCore.research.comparison.fingerprint.fingerprint`).
+    are hashed (see :func:`~DualTrackCore.research.comparison.result_files.fingerprint`).
 
     Attributes:
         name: short, in tables.

@@ -22,10 +22,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from DualTrackCore.errors import InputError, OutOfMemoryError
 from DualTrackCore.memory import importing, share_of_limit
 from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter, Stage
-from DualTrackCore.research.comparison.fingerprint import fingerprint
 from DualTrackCore.research.comparison.measure import Outcome, Work, measure_sweep
 from DualTrackCore.research.comparison.methods import Method
-from DualTrackCore.research.comparison.result_files import item_files, read_item, save_item
+from DualTrackCore.research.comparison.result_files import fingerprint, item_files, read_item, save_item
 from DualTrackCore.research.comparison.summaries import Comparison, comparison_of
 
 if TYPE_CHECKING:

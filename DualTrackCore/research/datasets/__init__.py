@@ -4,8 +4,8 @@ from DualTrackCore.errors import DatasetError
 from DualTrackCore.research.datasets.check import check_dataset, usable
 from DualTrackCore.research.datasets.convert import Conversion, convert_dataset
 from DualTrackCore.research.datasets.dataset import Dataset, Entry, Finding
+from DualTrackCore.research.datasets.entries import simulated_dataset
 from DualTrackCore.research.datasets.opening import open_dataset
-from DualTrackCore.research.datasets.simulated_entries import simulated_dataset
 
 __all__ = [
     "Conversion",

@@ -12,8 +12,8 @@ from DualTrackCore.errors import DatasetError, InputError, OutOfMemoryError, Swe
 from DualTrackCore.memory import is_out_of_memory
 from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter, Stage
 from DualTrackCore.research.datasets.dataset import COPY_AGAIN, Dataset, Entry, Finding, overlaps
+from DualTrackCore.research.datasets.entries import SimulatedEntry
 from DualTrackCore.research.datasets.opening import declared, find_layout
-from DualTrackCore.research.datasets.simulated_entries import SimulatedEntry
 from DualTrackCore.sweep import Sweep
 
 #: What reading a file can raise that is the file's fault.

@@ -17,7 +17,7 @@ from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter
 from DualTrackCore.research.datasets import opening
 from DualTrackCore.research.datasets.check import examine, usable
 from DualTrackCore.research.datasets.dataset import Dataset, Entry, Finding
-from DualTrackCore.research.datasets.file_entry import FileEntry, write_landmarks_csv
+from DualTrackCore.research.datasets.entries import FileEntry, write_landmarks_csv
 from DualTrackCore.sweep import Sweep
 
 _COLUMNS = ("index", opening.NAME_COLUMN, opening.PATH_COLUMN, opening.SPLIT_COLUMN, opening.LANDMARKS_COLUMN)

@@ -12,8 +12,7 @@ from pathlib import Path
 from DualTrackCore.errors import DatasetError, InputError
 from DualTrackCore.io import read_calibration
 from DualTrackCore.research.datasets.dataset import Dataset, Entry, Finding, Layout, overlaps, visible_files
-from DualTrackCore.research.datasets.file_entry import FileEntry
-from DualTrackCore.research.datasets.simulated_entries import SIMULATED_SETS, simulated_dataset
+from DualTrackCore.research.datasets.entries import SIMULATED_SETS, FileEntry, simulated_dataset
 from DualTrackCore.research.datasets.tus_rec import TusRecFolder
 
 TABLE_NAME = "metadata.csv"

@@ -21,7 +21,7 @@ from DualTrackCore.errors import InputError
 from DualTrackCore.io.hdf5_frames import opened
 from DualTrackCore.io.tus_rec import CALIBRATION_NAME, read_calib_matrix
 from DualTrackCore.research.datasets.dataset import Entry, Finding, Layout, visible_files
-from DualTrackCore.research.datasets.file_entry import FileEntry, same_scan
+from DualTrackCore.research.datasets.entries import FileEntry, same_scan
 
 KEYS_NAME = "dataset_keys.h5"
 

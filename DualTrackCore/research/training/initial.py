@@ -12,10 +12,9 @@ from torch import Tensor
 
 from DualTrackCore.errors import CheckpointError, InputError
 from DualTrackCore.network import DualTrack, ModelCard
-from DualTrackCore.network.backbones import IMAGENET_PIXELS, UNIT_PIXELS, load_backbone_weights
+from DualTrackCore.network.backbones import IMAGENET_PIXELS, UNIT_PIXELS, add_lora, load_backbone_weights
 from DualTrackCore.network.catalogue import read_card_inside, shipped_folder
 from DualTrackCore.network.dualtrack import UNUSED_HEADS
-from DualTrackCore.network.lora import add_lora
 from DualTrackCore.network.model import load_weights, positions_of, read_weights, resize_positions
 from DualTrackCore.network.statistics import PLAIN
 from DualTrackCore.research.baselines import MotionNetwork, build_baseline

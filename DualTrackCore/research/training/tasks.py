@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from DualTrackCore.errors import InputError
 from DualTrackCore.network import DualTrack
-from DualTrackCore.network.lora import lora_parameters
+from DualTrackCore.network.backbones import lora_parameters
 from DualTrackCore.research.baselines import MotionNetwork, motions_in_pieces
 from DualTrackCore.research.training.recipe import Recipe
 from DualTrackCore.research.training.samples import Item, trunk_in_chunks

@@ -23,7 +23,7 @@ from torch import Tensor
 from DualTrackCore.errors import Cancelled, CheckpointError, InputError
 from DualTrackCore.files import json_text, replacing, require_apart, staged_folder
 from DualTrackCore.network import ModelCard
-from DualTrackCore.network.lora import merge_lora
+from DualTrackCore.network.backbones import merge_lora
 from DualTrackCore.network.model import require_safe_torch, save_model
 from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter
 from DualTrackCore.research.training.initial import (
@@ -33,9 +33,14 @@ from DualTrackCore.research.training.initial import (
     recipe_card,
     trained_card,
 )
-from DualTrackCore.research.training.lightning_task import LightningItems, LightningTask, fold_scale
+from DualTrackCore.research.training.lightning_task import (
+    EpochLines,
+    LightningItems,
+    LightningTask,
+    StopWhenCancelled,
+    fold_scale,
+)
 from DualTrackCore.research.training.recipe import PRECISIONS, Recipe
-from DualTrackCore.research.training.reporting import EpochLines, StopWhenCancelled
 from DualTrackCore.research.training.samples import SweepItems
 from DualTrackCore.research.training.sweeps import training_sweeps
 

@@ -15,14 +15,13 @@ from DualTrackSlicerLib.logic import Logic
 from DualTrackSlicerLib.parameters import DualTrackSlicerParameterNode, givenSpacing, runSettings
 from DualTrackSlicerLib.run import Run
 from DualTrackSlicerLib.scene import Clip
-from DualTrackSlicerLib.widget.area_section import AreaSection
 from DualTrackSlicerLib.widget.clip_section import ClipSection
 from DualTrackSlicerLib.widget.computer_section import ComputerSection
 from DualTrackSlicerLib.widget.controls import QtTicker
 from DualTrackSlicerLib.widget.model_section import ModelSection
 from DualTrackSlicerLib.widget.run_section import RunSection
 from DualTrackSlicerLib.widget.tabs import EvaluationTab, ScriptTab
-from DualTrackSlicerLib.widget.volume_section import VolumeSection
+from DualTrackSlicerLib.widget.volume_section import AreaSection, VolumeSection
 
 
 class Panel(ScriptedLoadableModuleWidget, VTKObservationMixin):

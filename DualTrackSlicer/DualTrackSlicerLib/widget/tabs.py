@@ -9,7 +9,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from DualTrackCore.errors import DualTrackError
-from DualTrackSlicerLib.console_script import consoleScript
+from DualTrackSlicerLib.parameters import consoleScript
 from DualTrackSlicerLib.widget.controls import enable
 
 if TYPE_CHECKING:

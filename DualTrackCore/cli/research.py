@@ -1,0 +1,142 @@
+"""`dualtrack dataset`, `simulate` and `train`: data sets of tracked sweeps, simulated sweeps, and training on them."""
+
+from __future__ import annotations
+
+import os
+import sys
+from argparse import Namespace
+from pathlib import Path
+
+import numpy as np
+
+from DualTrackCore.cli.console import Console, columns, plural
+from DualTrackCore.cli.sweeps import sweep_facts
+from DualTrackCore.errors import Cancelled, InputError
+from DualTrackCore.files import require_apart
+from DualTrackCore.io import save_sweep
+from DualTrackCore.research.datasets import check_dataset, convert_dataset, open_dataset
+from DualTrackCore.research.datasets.opening import TABLE_NAME, find_layout
+from DualTrackCore.research.simulation import FAMILIES, Probe, simulated_sweep
+
+
+def check(options: Namespace, console: Console) -> bool:
+    """Name everything that is wrong; false if anything is."""
+    layout = find_layout(options.dataset, calibration=options.calibration)
+    count = sum(options.split in (None, entry.split) for entry in layout.entries())
+    findings = check_dataset(
+        options.dataset,
+        split=options.split,
+        calibration=options.calibration,
+        poses_are=getattr(options, "poses_are", None),
+        deep=options.deep,
+        tolerated=options.tolerate,
+        progress=console.progress,
+    )
+    for finding in findings:
+        console.say(str(finding))
+    checked = f"{plural(count, 'sweep')} of the {layout.kind} {options.dataset}."
+    console.say(
+        f"Found {plural(len(findings), 'problem')} in {checked}" if findings else f"Nothing is wrong: {checked}"
+    )
+    console.result(
+        {
+            "dataset": str(options.dataset),
+            "layout": layout.kind,
+            "sweeps": count,
+            "deep": options.deep,
+            "findings": [finding.as_json() for finding in findings],
+        }
+    )
+    return not findings
+
+
+def convert(options: Namespace, console: Console) -> None:
+    """Write the sweeps as DualTrack files with their table."""
+    calibration = [] if options.calibration is None else [options.calibration]
+    require_apart([options.output, Path(options.output, TABLE_NAME)], [options.dataset, *calibration])
+    poses_are = getattr(options, "poses_are", None)
+    dataset = open_dataset(options.dataset, split=options.split, calibration=options.calibration, poses_are=poses_are)
+    try:
+        done = convert_dataset(
+            dataset,
+            options.output,
+            on_bad=options.on_bad,
+            tolerated=options.tolerate,
+            default_split=options.default_split,
+            progress=console.progress,
+        )
+    except KeyboardInterrupt:
+        raise Cancelled(
+            f"Cancelled; sweeps that are finished stay in {options.output}, and the same command continues from there."
+        ) from None
+    for finding in done.skipped:
+        console.warn(f"Left out {finding.sweep}. {finding}")
+    kept = f", kept {len(done.kept)} that an earlier run had written" if done.kept else ""
+    skipped = f", left out {len({finding.sweep for finding in done.skipped})}" if done.skipped else ""
+    console.say(f"Wrote {plural(len(done.written), 'sweep')}{kept}{skipped}; the table is {done.table}.")
+    console.result(
+        {
+            "table": str(done.table),
+            "written": list(done.written),
+            "kept": list(done.kept),
+            "skipped": [finding.as_json() for finding in done.skipped],
+        }
+    )
+
+
+def simulate(options: Namespace, console: Console) -> None:
+    """Write simulated frames with the true poses."""
+    if options.seed < 0:
+        raise InputError(f"The seed is {options.seed}; it must be 0 or more.")
+    if options.family is not None and options.family not in FAMILIES:
+        raise InputError(f"The family {options.family!r} is unknown; choose one of {', '.join(FAMILIES)}.")
+    width, height = options.size
+    spacing = options.spacing * 2 if len(options.spacing) == 1 else options.spacing
+    random = np.random.default_rng([options.seed, 0x9B0B])
+    pitch_mm = float(np.clip(width * spacing[0] / 192, 0.05, 1.0))
+    probe = Probe.drawn(random, options.geometry, elements=192, pitch_mm=pitch_mm, frequency_mhz=options.frequency)
+    sweep = simulated_sweep(
+        options.seed,
+        frames=options.frames,
+        family=options.family,
+        probe=probe,
+        frame_size=(height, width),
+        spacing_mm=spacing,
+    )
+    save_sweep(sweep, options.output, trajectory=sweep.tracked, progress=console.progress)
+    console.say(
+        f"Wrote {plural(len(sweep), 'simulated frame')} of a {sweep.tracked.path_length_mm:.1f} mm long "
+        f"{sweep.provenance['family']} sweep with their true poses to {Path(options.output)}."
+    )
+    console.result({"output": str(options.output), "sweep": sweep_facts(sweep)})
+
+
+def train(options: Namespace, console: Console) -> None:
+    """Train the stage that the recipe describes."""
+    # Threads that wait for each other by spinning slow a step down fourfold when another program has one of the cores.
+    # The setting is read when torch is loaded, which happens below.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    from DualTrackCore.research.training import load_recipe
+    from DualTrackCore.research.training import train as train_stage
+
+    recipe = load_recipe(options.recipe, options.set or ())
+    if recipe.devices * recipe.nodes == 1:
+        console.say(f"Training stage {recipe.stage}; results go to {options.runs}/{recipe.output}.")
+
+    def say(line: str) -> None:
+        console.say(line)
+        sys.stdout.flush()  # a log file must show the line now, not when the buffer is full
+
+    result = train_stage(
+        recipe,
+        runs=options.runs,
+        resume=options.resume,
+        say=say,
+        bars=sys.stderr.isatty() and not options.quiet,
+        progress=console.progress,
+        cancelled=console.cancelled,
+    )
+    weights, items = str(result.weights), result.items
+    rows = [("weights", weights), ("items seen", str(items)), ("wall time", f"{result.seconds:.0f} s")]
+    console.say(columns(rows))
+    console.result({"weights": weights, "items": items, "seconds": result.seconds})
