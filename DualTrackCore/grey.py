@@ -21,17 +21,14 @@ from DualTrackCore.pixels import Converted, Doubt, Spool, WindowSource
 
 #: Luma weights of ITU-R BT.601 in thousandths; whole numbers make the rounding exact.
 _LUMA_THOUSANDTHS = (299, 587, 114)
-
 #: Frames are converted in pieces of about this many values, so that the wide intermediate stays small.
 _VALUES_A_PIECE = 1 << 18
-
 #: One pixel in so many may lie outside of the range that the others show.
 _ONE_IN = 1000
 #: Values of a piece that stand for all of them where quantiles are asked for.
 _SAMPLED = 4096
 #: A picture is dark where all but a few pixels lie in this part of the range.
 _DARK_PART = 1 / 16
-
 _BYTE = (0, 255)
 
 

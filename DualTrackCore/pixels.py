@@ -23,10 +23,8 @@ from DualTrackCore.memory import available_memory_bytes, format_bytes, require_m
 
 #: Frames that are worked on at a time, in bytes as they are stored.
 WINDOW_BYTES = 1 << 25
-
 #: Unpacked pixels stay in memory up to this, and up to this part of what may be taken.
 _HELD_BYTES, _HELD_PART = 1 << 28, 8
-
 _PIECE_BYTES = 1 << 24
 
 
@@ -97,7 +95,6 @@ class FilePixels(WindowSource):
         self._path, self._offset = Path(path).resolve(), offset
 
     def window(self, start: int, stop: int) -> np.ndarray:
-        """As in :class:`WindowSource`."""
         values = np.empty((stop - start, *self.shape[1:]), self.dtype)
         offset = self._offset + start * math.prod(self.shape[1:]) * self.dtype.itemsize
         try:
@@ -142,7 +139,6 @@ class Converted(WindowSource):
         self.shape, self.dtype = (len(pixels), *first.shape[1:]), first.dtype
 
     def window(self, start: int, stop: int) -> np.ndarray:
-        """As in :class:`WindowSource`."""
         return np.ascontiguousarray(self._convert(self._pixels[start:stop]))
 
 

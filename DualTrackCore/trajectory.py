@@ -22,7 +22,6 @@ from DualTrackCore.errors import InputError
 RIGID_TOLERANCE = 1e-2
 #: Departure up to which a pose is kept as it is, bit for bit: the rounding of six digits. Others become rigid motions.
 EXACT_TOLERANCE = 1e-5
-
 #: Farthest position of a pose, mm: ten kilometres, beyond which sums and lengths mean nothing.
 FARTHEST_MM = 1e7
 #: Keys of a provenance that only estimates have: the network or the other method that made them.

@@ -16,7 +16,6 @@ from DualTrackCore.progress import Progress, Stage
 
 #: Of the objects that --json prints: another number where a field goes or changes its meaning; new ones may come.
 JSON_VERSION = 1
-
 #: Time that work without a report may continue after Ctrl-C and after SIGTERM, s; the watchdog waits longer.
 GRACE_S, GRACE_TERM_S = 5.0, 1.0
 

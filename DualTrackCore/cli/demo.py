@@ -17,7 +17,6 @@ from DualTrackCore.run.settings import TRACKED, RunSettings
 from DualTrackCore.sample import sample_sweep
 
 HONESTY = "Sweep and training data are simulated: the figures say nothing about patients."
-
 #: Metric, its unit, its name in the table, and what it means.
 _ROWS = (
     ("gpe_mm", "mm", "GPE", "how far pixels are off, mean over all pixels and frames"),

@@ -44,7 +44,6 @@ class Metric:
 
 
 _FIVE = "pixels (0, 0), (W, 0), (0, H), (W, H) and (W // 2, H // 2)"
-
 #: All figures by the names that `Evaluation.metrics` has, in the order of tables.
 METRICS: Mapping[str, Metric] = MappingProxyType(
     {

@@ -25,10 +25,8 @@ from DualTrackCore.pixels import FilePixels, Spool, WindowSource
 
 #: Largest frame that is read, in pixels: 8192 x 8192, far beyond any ultrasound image.
 MAX_FRAME_PIXELS = 1 << 26
-
 #: Largest clip that is read, in bytes of 8-bit grey: an hour of 1000 x 1000 pixels at 100 frames a second.
 MAX_CLIP_BYTES = 360 << 30
-
 #: Copies of a frame that are held while it is unpacked and becomes grey: as it is stored, in floating point, as grey.
 _COPIES_OF_FRAME = 4
 
@@ -268,10 +266,8 @@ def parse_orientation(text: str | None) -> Orientation:
 #: A deflate stream expands at most 1032-fold; a claim beyond that, and a little for short files, is false.
 _MAX_RATIO = 1032
 _RATIO_SLACK_BYTES = 4096
-
 _COMPRESSED_PIECE_BYTES = 1 << 20
 _PLAIN_PIECE_BYTES = 1 << 24
-
 #: Window sizes of zlib.decompressobj that select the two containers.
 ZLIB, GZIP = 15, 31
 

@@ -137,7 +137,6 @@ def rigid(poses: np.ndarray) -> np.ndarray:
 #: Worlds in which a trajectory can be expressed, the preferred first.
 _WORLDS = ("Reference", "Tracker", "World")
 _IMAGE, _PROBE, _CROPPED = "Image", "Probe", "CroppedImage"
-
 Tracks = Mapping[tuple[str, str], TransformTrack]
 
 

@@ -30,9 +30,7 @@ from DualTrackCore.io.tracked_poses import rigid, trajectory_from_tracker
 from DualTrackCore.sweep import Sweep, validated_spacing
 
 FORMAT = "TUS-REC HDF5"
-
 CALIBRATION_NAME = "calib_matrix.csv"
-
 #: How many folders above that of a sweep are searched for the calibration.
 _FOLDERS_ABOVE = 3
 

@@ -181,7 +181,6 @@ FOLDER_VARIABLE = "DUALTRACK_MODELS"
 SUFFIXES = (".safetensors", ".pt")
 #: What a model can be called.
 MODEL_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
-
 _NON_COMMERCIAL = {
     "licence": "CC BY-NC-SA 4.0",
     "licence_url": "https://creativecommons.org/licenses/by-nc-sa/4.0/",

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 #: Raises if a file is not a loadable model; called before the file is installed.
 Check = Callable[[Path], object]
-
 _BLOCK_BYTES = 1 << 16
 _TIMEOUT_S = 30.0
 #: Left free on the disk beyond the file itself.
@@ -76,15 +75,8 @@ def fetch(
             f"({entry.card.licence_url}); they are downloaded only after you agree (consent=True, --yes)."
         )
     folder = folder or catalogue.models_folder()
-    installed = None
-    with contextlib.suppress(CheckpointError):
-        installed = verify(entry.name, folder)
-    if installed is not None:
-        path = installed.path
-        if path.suffix == catalogue.SUFFIXES[0]:
-            return path
-        card = catalogue.read_card_beside(path)
-        return _install(path, path.with_suffix(catalogue.SUFFIXES[0]), installed.sha256, card)
+    if (path := _installed(entry.name, folder)) is not None:
+        return path
     if not entry.url.endswith(catalogue.SUFFIXES[0]):
         from DualTrackCore.network.model import require_safe_torch
 
@@ -107,6 +99,16 @@ def fetch(
         raise CheckpointError(f"The file from {entry.url} is not the model and was deleted: {error}") from error
     _delete_part(part)
     return target
+
+
+def _installed(name: str, folder: Path) -> Path | None:
+    """The undamaged model of that name, a PyTorch file of an earlier version converted now; None without one."""
+    try:
+        installed = verify(name, folder)
+    except CheckpointError:
+        return None
+    path, target = installed.path, installed.path.with_suffix(catalogue.SUFFIXES[0])
+    return path if path == target else _install(path, target, installed.sha256, catalogue.read_card_beside(path))
 
 
 def import_file(name: str, path: str | Path, *, check: Check, folder: Path | None = None) -> Path:

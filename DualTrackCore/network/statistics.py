@@ -23,7 +23,6 @@ PLAIN, SCALED = (0.0, 1.0), (0.5, 0.25)
 WHOLE_LIMIT, CROP_LIMIT = 2.0, 0.5
 #: Least part of the running means that one grey level has to explain, for that level to count as known.
 _LEAST_FIT = 0.8
-
 _CONVOLUTIONS = (nn.Conv2d, nn.Conv3d)
 _BATCH_NORMS = (nn.BatchNorm2d, nn.BatchNorm3d)
 

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from DualTrackCore.reconstruction import Reconstruction
 
 __all__ = ["RunReport", "RunResult", "RunSettings", "run"]
-
 #: Gives the model that settings name.
 ModelSource = Callable[[RunSettings], "Model"]
 

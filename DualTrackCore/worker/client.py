@@ -32,10 +32,8 @@ from DualTrackCore.worker.protocol import PROGRESS_FIELDS, mismatch
 
 _PREFIX = "dualtrack-worker-"
 _LOCK = "owner.lock"
-
 #: Longest wait for the greeting of a process, s; virus scanners can make a first start slow.
 HELLO_TIMEOUT_S = 120.0
-
 _WAKE = {"event": "wake"}
 
 

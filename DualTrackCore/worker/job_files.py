@@ -24,7 +24,6 @@ from DualTrackCore.trajectory import Trajectory
 
 #: Frames written at once, so that a cancelled job stops soon.
 WINDOW_FRAMES = 32
-
 _TRAJECTORY_ARRAYS = ("poses", "valid", "reference_from_frame0")
 _VOLUME_ARRAYS = ("volume", "coverage", "filled")
 

@@ -21,10 +21,8 @@ from DualTrackCore.worker.protocol import decoded_event, encoded
 LOG_LINES = 60
 #: A process that closed its output is given this long to end by itself, s.
 _GRACE_S = 1.0
-
 #: What to do where the memory did not suffice, the end of a sentence.
 LESS_MEMORY = "use a smaller chunk, larger voxels or a shorter range of frames, or close other programs"
-
 _CRASHES = {
     0xC0000005: "an access violation",
     0xC00000FD: "a stack overflow",

@@ -20,10 +20,8 @@ from DualTrackCore.errors import InputError
 from DualTrackCore.progress import Stage
 
 PROTOCOL = 1
-
 #: What an event "progress" says besides its request.
 PROGRESS_FIELDS = ("stage", "done", "total", "detail")
-
 #: Keys that an event has besides "event", and their kinds.
 _EVENTS: Mapping[str, Mapping[str, type]] = {
     "hello": {"protocol": int, "version": str, "pid": int},

@@ -34,7 +34,7 @@ def one_step(stage, tmp_path, **backbone):
     items = SweepItems(recipe, SweepSet(("0",), (tracked_sweep(0),)), task.task.network, recipe_card(recipe))
     before = {name: value.clone() for name, value in task.task.state_dict().items()}
     optimiser = torch.optim.SGD([p for p in task.parameters() if p.requires_grad], lr=1.0)
-    task.loss(collate([items[(0, 0)]])).backward()
+    task.component_losses(collate([items[(0, 0)]])).mean().backward()
     optimiser.step()
     return {name for name, value in task.task.state_dict().items() if not torch.equal(before[name], value)}
 

@@ -24,7 +24,7 @@ from DualTrackCore.research.training.lightning_task import (
 from DualTrackCore.research.training.samples import ItemOrder, SweepItems, collate, trunk_in_chunks
 from DualTrackCore.research.training.sweeps import SweepSet
 from DualTrackCore.research.training.tasks import build_task
-from DualTrackCore.research.training.token_store import store_tokens, stored_bytes
+from DualTrackCore.research.training.token_store import store_tokens
 from DualTrackCore.research.training.trainer import target_statistics
 from DualTrackCore.trajectory import Trajectory
 
@@ -69,7 +69,7 @@ def one_step(stage, **changes):
     batch = collate([items[(0, 0)], items[(0, 1)]])
     before = {name: value.clone() for name, value in task.task.state_dict().items()}
     optimiser = torch.optim.SGD([p for p in task.parameters() if p.requires_grad], lr=1.0)
-    task.loss(batch).backward()
+    task.component_losses(batch).mean().backward()
     optimiser.step()
     return task.task, before
 
@@ -134,13 +134,13 @@ def test_padding_and_unknown_poses_do_not_count_in_the_loss():
     batch = collate([items[(0, i)] for i in range(2)])
     batch["mask"][1, 3] = False
     with torch.no_grad():
-        loss = task.loss(batch)
+        loss = task.component_losses(batch).mean()
         errors = (task(batch) - batch["targets"]).square().mean(dim=-1)
         known = torch.cat([errors[0, :23], errors[1, :3], errors[1, 4:27]])
         torch.testing.assert_close(loss, known.mean())
         batch["targets"][0, 23:] = 1e6
         batch["targets"][1, 3] = 1e6
-        torch.testing.assert_close(task.loss(batch), loss)
+        torch.testing.assert_close(task.component_losses(batch).mean(), loss)
 
 
 def test_equal_weighting_is_the_plain_mean_and_keeps_no_errors():
@@ -367,6 +367,11 @@ def test_a_sweep_shorter_than_the_window_is_refused_by_name():
     recipe = tiny_recipe("local1", sampling={"window": 25})
     with pytest.raises(InputError, match=r"The sweep 0 has 24 frames, fewer than sampling\.window"):
         items_of(recipe, sweep_set(1), tiny_model().network)
+
+
+def stored_bytes(frames, width, crops, token_type="float32"):
+    """Width numbers a frame, 4 variants a crop."""
+    return frames * width * 4 * crops * np.dtype(token_type).itemsize
 
 
 def test_the_stored_tokens_of_the_large_data_set_take_what_the_documentation_says():

@@ -40,7 +40,6 @@ ROWS, VECTORS = (12, 2) if LANES == 16 else (6, 2)
 #: Columns that one pass over the rows takes.
 PANEL = LANES * VECTORS
 _BYTES = 4 * LANES
-
 _FLOAT = ir.FloatType()
 _VECTOR = ir.VectorType(_FLOAT, LANES)
 _INT = ir.IntType(64)

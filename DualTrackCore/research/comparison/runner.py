@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from DualTrackCore.research.datasets import Dataset
 
 Tls = tuple[str | os.PathLike, str | os.PathLike, str | os.PathLike]
-
 #: Seconds between checks for cancellation, and seconds that a scheduler may take to answer.
 _POLL_S, _CONNECT_S = 0.2, 15
 
@@ -219,21 +218,27 @@ def run_methods(
         measured = _outcomes_in_processes(work, items, workers, threads, reporter)
     else:
         measured = (measure_sweep(name, work, reporter, partial(save_item, items)) for name in dataset.names)
-    outcomes: dict[str, Outcome] = {}
     with closing(measured):
-        for done, outcome in enumerate(measured, 1):
-            if outcome.bad is not None and on_bad == "refuse":
-                raise InputError(
-                    f"The sweep {outcome.sweep} of {dataset.name} cannot be used: {outcome.bad} "
-                    "Finished results are kept; repair the sweep, or skip such sweeps (on_bad='skip', --on-bad skip)."
-                )
-            outcomes[outcome.sweep] = outcome
-            reporter.report(Stage.SWEEPS, done, len(dataset.names))
+        outcomes = _collected(measured, dataset, on_bad, reporter)
     result = comparison_of(methods, [outcomes[name] for name in dataset.names], item_files(items))
     if len(result.skipped) == len(dataset.names):
         name, reason = next(iter(result.skipped.items()))
         raise InputError(f"No sweep of {dataset.name} can be used; the first is {name}: {reason}")
     return result
+
+
+def _collected(measured: Iterator[Outcome], dataset: Dataset, on_bad: str, reporter: Reporter) -> dict[str, Outcome]:
+    """The outcome of each sweep as it comes; a sweep that cannot be used ends it, unless such sweeps are skipped."""
+    outcomes: dict[str, Outcome] = {}
+    for done, outcome in enumerate(measured, 1):
+        if outcome.bad is not None and on_bad == "refuse":
+            raise InputError(
+                f"The sweep {outcome.sweep} of {dataset.name} cannot be used: {outcome.bad} "
+                "Finished results are kept; repair the sweep, or skip such sweeps (on_bad='skip', --on-bad skip)."
+            )
+        outcomes[outcome.sweep] = outcome
+        reporter.report(Stage.SWEEPS, done, len(dataset.names))
+    return outcomes
 
 
 def _require(methods: Sequence[Method], dataset: Dataset, workers: int, threads: int | None, on_bad: str) -> None:

@@ -23,6 +23,8 @@ from DualTrackCore.research.comparison.result_files import Item, PooledCorrelati
 SHOWN = tuple(name for name, metric in METRICS.items() if metric.better != "neither")
 #: Figures that are no metrics of a trajectory.
 _COSTS = ("seconds_per_frame", "peak_mebibytes")
+#: Facts of an item that its row has.
+_FROM_ITEM = ("frames", "frames_used", "metrics", *_COSTS, "truth", "is_guess")
 #: Figures in which every two methods are tested against each other.
 TESTED = ("gpe_mm", "lpe_mm", "fdr_percent", "max_drift_mm")
 
@@ -276,18 +278,8 @@ def comparison_of(methods: Sequence[Method], outcomes: Sequence[Outcome], files:
                     f"A result of {outcome.sweep} was removed from its folder meanwhile; run the same again."
                 )
             pooled[item.method].add(item.steps)
-            made[item.method] = Row(
-                item.method,
-                item.sweep,
-                item.frames,
-                item.frames_used,
-                item.metrics,
-                item.seconds_per_frame,
-                item.peak_mebibytes,
-                path,
-                truth=item.truth,
-                is_guess=item.is_guess,
-            )
+            facts = {name: getattr(item, name) for name in _FROM_ITEM}
+            made[item.method] = Row(item.method, item.sweep, path=path, **facts)
         rows += [made[method.name] for method in methods]
     common = tuple(outcome.sweep for outcome in outcomes if outcome.bad is None and not outcome.failures)
     summaries = [

@@ -202,19 +202,10 @@ def _flat(summary: Summary) -> dict[str, Any]:
 
 
 def _flat_row(row: Row) -> dict[str, Any]:
-    return {
-        "sweep": row.sweep,
-        "method": row.method,
-        "frames": row.frames,
-        "frames_used": row.frames_used,
-        "true_poses": row.truth,
-        "guess": row.is_guess,
-        "error": row.error or "",
-        "seconds_per_frame": row.seconds_per_frame,
-        "peak_mebibytes": row.peak_mebibytes,
-        **dict.fromkeys(SHOWN, math.nan),
-        **row.metrics,
-    }
+    facts = {name: getattr(row, name) for name in ("sweep", "method", "frames", "frames_used")}
+    facts |= {"true_poses": row.truth, "guess": row.is_guess, "error": row.error or ""}
+    facts |= {name: getattr(row, name) for name in ("seconds_per_frame", "peak_mebibytes")}
+    return {**facts, **dict.fromkeys(SHOWN, math.nan), **row.metrics}
 
 
 def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]], names: Sequence[str] = ()) -> None:

@@ -18,7 +18,6 @@ from DualTrackCore.sweep import Sweep
 
 #: What reading a file can raise that is the file's fault.
 _FAULTS = (InputError, OutOfMemoryError, OSError)
-
 #: Frames are read in windows of about this many bytes.
 _WINDOW_BYTES = 1 << 24
 

@@ -21,7 +21,6 @@ from DualTrackCore.research.datasets.entries import FileEntry, write_landmarks_c
 from DualTrackCore.sweep import Sweep
 
 _COLUMNS = ("index", opening.NAME_COLUMN, opening.PATH_COLUMN, opening.SPLIT_COLUMN, opening.LANDMARKS_COLUMN)
-
 #: A finished file holds the same sweep where poses agree to this, in mm and in direction cosines.
 _SAME_POSES = 1e-6
 

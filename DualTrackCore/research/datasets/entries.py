@@ -23,7 +23,6 @@ from DualTrackCore.trajectory import PoseOrigin
 
 #: Columns of the CSV file: frame, column and row, all counted from 0.
 _COLUMNS = ("frame", "column", "row")
-
 _MAX_CSV_BYTES = 1 << 26
 
 
@@ -100,7 +99,6 @@ class FileEntry(Entry):
     poses_are: str | None = None
 
     def load(self) -> Sweep:
-        """See :meth:`Entry.load`."""
         if not self.path.exists():
             raise SweepError(self.path, "is missing", f"copy it in, or leave the sweep {self.name} out")
         try:
@@ -134,7 +132,6 @@ class FileEntry(Entry):
         return replace(sweep, provenance={**sweep.provenance, "sweep": self.name})
 
     def landmarks(self, sweep: Sweep | None = None) -> Landmarks | None:
-        """See :meth:`Entry.landmarks`."""
         if self.landmark_file is None:
             return None
         landmarks = read_landmarks(self.landmark_file, self.path.stem)

@@ -16,14 +16,10 @@ from DualTrackCore.research.datasets.entries import SIMULATED_SETS, FileEntry, s
 from DualTrackCore.research.datasets.tus_rec import TusRecFolder
 
 TABLE_NAME = "metadata.csv"
-
 PATH_COLUMN, SPLIT_COLUMN, NAME_COLUMN, LANDMARKS_COLUMN = "processed_sweep_path", "split", "sweep_id", "landmarks_path"
-
 _MAX_HEADER_CHARACTERS = 1 << 16
-
 #: Endings of the files that may hold tracked frames; .zraw and .raw belong to a .mhd.
 SUFFIXES = (".mha", ".mhd", ".nrrd", ".nhdr", ".h5", ".hdf5")
-
 #: Parts of names that say what kind of file it is, not which sweep.
 _KIND_SUFFIXES = (".igs", ".seq")
 
@@ -133,7 +129,6 @@ class Table(Layout):
         )
 
     def findings(self) -> Iterator[Finding]:
-        """See :meth:`Layout.findings`."""
         entries = self.entries()
         for entry in entries:
             if entry.split is None:
@@ -187,7 +182,6 @@ class SequenceFolder(Layout):
         return tuple(entries)
 
     def findings(self) -> Iterator[Finding]:
-        """See :meth:`Layout.findings`."""
         if self.place.is_dir() and not visible_files(self.place, *SUFFIXES):
             problem = f"there is no tracked recording in it ({', '.join(SUFFIXES)})"
             yield Finding(self.place, None, problem, "give another folder")

@@ -24,12 +24,10 @@ from DualTrackCore.research.datasets.dataset import Entry, Finding, Layout, visi
 from DualTrackCore.research.datasets.entries import FileEntry, same_scan
 
 KEYS_NAME = "dataset_keys.h5"
-
 #: The folder of the frames, and the split that it stands for.
 _SPLITS = {"frames_transfs": "train", "frames": "val"}
 _LANDMARK_FOLDERS = ("landmark", "landmarks")
 _KEY = re.compile(r"\Asub(\d+)__(.+)\Z")
-
 #: How deep below the given folder the folders of frames are looked for.
 _DEPTH = 3
 
@@ -97,7 +95,6 @@ class TusRecFolder(Layout):
         return tuple(entries)
 
     def findings(self) -> Iterator[Finding]:
-        """See :meth:`Layout.findings`."""
         for part in self.parts:
             scans = part.scans(part.frames)
             if not scans:
@@ -110,7 +107,6 @@ class TusRecFolder(Layout):
             yield from _of_subjects(part, scans)
 
     def examined(self, entry: Entry) -> Entry:
-        """See :meth:`Layout.examined`."""
         if self._calibration is not None or not isinstance(entry, FileEntry):
             return entry
         part = next(p for p in self.parts if p.frames in entry.path.parents)

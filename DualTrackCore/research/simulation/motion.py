@@ -20,7 +20,6 @@ FAMILIES = (
     "rotation",
     "tilt",
 )
-
 #: Standard deviation from frame to frame that the hand adds to the path, mm and degrees.
 _TREMOR_STEP = np.array([0.045, 0.042, 0.045, 0.045, 0.029, 0.045])
 #: Band of the tremor, Hz; slower changes are drawn as wander.

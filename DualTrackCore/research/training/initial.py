@@ -23,7 +23,6 @@ from DualTrackCore.sweep import Sweep
 
 #: Name of the weights in the folder of a finished stage.
 WEIGHTS_NAME = "model.safetensors"
-
 #: Height of the waves of the position table: below that of the image features, so that they do not drown them.
 _WAVE_HEIGHT = 0.3
 

@@ -128,10 +128,6 @@ class LightningTask(lightning.LightningModule):
         squares = (self.task(batch).float() - wanted).square() * mask[..., None]
         return squares.sum(dim=(0, 1)) / mask.sum().clamp(min=1)
 
-    def loss(self, batch: Item) -> Tensor:
-        """Mean of :meth:`component_losses`."""
-        return self.component_losses(batch).mean()
-
     def weighted(self, losses: Tensor) -> Tensor:
         """One number to follow downhill, of [6] :meth:`component_losses`, by the recipe's weighting.
 

@@ -25,7 +25,6 @@ GLOBAL_STAGES = ("global", "fusion", "finetune1", "finetune2")
 #: Stages that can work from stored class tokens, because trunk and ViT are frozen.
 TOKEN_STAGES = ("local3", "fusion", "finetune1")
 PRECISIONS = {"fp32": "32-true", "fp16": "16-mixed", "bf16": "bf16-mixed"}
-
 _RECIPES = Path(__file__).with_name("recipes")
 
 

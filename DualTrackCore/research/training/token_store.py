@@ -53,11 +53,6 @@ def store_tokens(
     return files
 
 
-def stored_bytes(frames: int, width: int, crops: int, token_type: str = "float32") -> int:
-    """Size on disk of the tokens of `frames` frames: width numbers a frame, 4 variants a crop."""
-    return frames * width * 4 * crops * np.dtype(token_type).itemsize
-
-
 def _tokens(items: SweepItems, sweep: int, local: LocalEncoder, device: torch.device) -> np.ndarray:
     """[variants, N, C]; variants that are never drawn stay zero."""
     sampling, augmentation = items.recipe.sampling, items.recipe.augmentation
