@@ -13,15 +13,8 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from DualTrackCore import staging
 from DualTrackCore.errors import InputError, OutputError
-from DualTrackCore.staging import (
-    must_stay,
-    put_in_place,
-    require_replaceable,
-    restore_interrupted,
-    staging_folder,
-    sync,
-)
 
 
 @contextlib.contextmanager
@@ -34,12 +27,12 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
     """
     path = Path(path)
     with _output(path, "Cannot write"):
-        require_replaceable(path)
-        with staging_folder(path.parent) as staging:
-            yield staging / path.name
-            sync(staging / path.name)
-            os.replace(staging / path.name, path)
-            sync(path.parent)
+        staging.require_replaceable(path)
+        with staging.staging_folder(path.parent) as temporary:
+            yield temporary / path.name
+            staging.sync(temporary / path.name)
+            os.replace(temporary / path.name, path)
+            staging.sync(path.parent)
 
 
 @contextlib.contextmanager
@@ -65,20 +58,20 @@ def staged_folder(folder: str | os.PathLike, earlier: Iterable[str] = ()) -> Ite
         if place.is_dir() and not os.access(place, os.W_OK | os.X_OK):
             raise OutputError(f"Cannot write into {folder}: it is read-only; choose another folder.")
         for name in earlier:
-            require_replaceable(place / name)
-        with staging_folder(place if must_stay(place) else place.parent) as staging:
-            new = staging / "new"
+            staging.require_replaceable(place / name)
+        with staging.staging_folder(place if staging.must_stay(place) else place.parent) as temporary:
+            new = temporary / "new"
             new.mkdir()
             yield new
             for path in [*new.rglob("*"), new]:
-                sync(path)
-            put_in_place(new, place, earlier)
+                staging.sync(path)
+            staging.put_in_place(new, place, earlier)
 
 
 def recorded_files(record: Path, known: Iterable[str]) -> set[str]:
     """The names under "files" in a JSON file that a result left, of those that results can have; none without it."""
     try:
-        restore_interrupted(record.parent)
+        staging.restore_interrupted(record.parent)
         files = json.loads(record.read_text(encoding="utf-8"))["files"]
         return set(known) & {name for name in files if isinstance(name, str)}
     except (OSError, ValueError, KeyError, TypeError):

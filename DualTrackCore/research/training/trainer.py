@@ -26,13 +26,7 @@ from DualTrackCore.network import ModelCard
 from DualTrackCore.network.backbones import merge_lora
 from DualTrackCore.network.model import require_safe_torch, save_model
 from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter
-from DualTrackCore.research.training.initial import (
-    WEIGHTS_NAME,
-    initial_network,
-    input_paths,
-    recipe_card,
-    trained_card,
-)
+from DualTrackCore.research.training import initial
 from DualTrackCore.research.training.lightning_task import (
     EpochLines,
     LightningItems,
@@ -49,7 +43,7 @@ _STATISTICS_ITEMS, _LEAST_SCALE = 1000, 1e-3
 #: Settings that may change when a run is resumed, because the weights do not depend on them.
 _FREE_TO_CHANGE = {"workers", "accelerator", "save_every", "data.memory_gb"}
 #: What a stage leaves when it is done.
-_RESULTS = (WEIGHTS_NAME, "summary.json")
+_RESULTS = (initial.WEIGHTS_NAME, "summary.json")
 #: Of recipe.json and summary.json.
 SCHEMA_VERSION = 1
 
@@ -102,10 +96,10 @@ def train(
     """
     runs = Path(runs)
     output = runs / recipe.output
-    require_apart([output, *(output / name for name in ("recipe.json", *_RESULTS))], input_paths(recipe, runs))
+    require_apart([output, *(output / name for name in ("recipe.json", *_RESULTS))], initial.input_paths(recipe, runs))
     checkpoint = _prepare_output(recipe, output, resume)
     tell = say if rank_zero_only.rank == 0 else None
-    card, network = recipe_card(recipe), initial_network(recipe, runs, tell)
+    card, network = initial.recipe_card(recipe), initial.initial_network(recipe, runs, tell)
     cache = runs / "cache"
     reporter, workers = Reporter(progress, cancelled), max(recipe.workers, 1)
     sweeps = training_sweeps(recipe.data, card, cache / "sweeps", workers, reporter, recipe.devices)
@@ -122,7 +116,7 @@ def train(
             raise Cancelled("Cancelled before there was a checkpoint; start it again.") from None
         kept = f"the checkpoints stay in {output}, and --resume (resume=True) goes on from the last"
         raise Cancelled(f"Cancelled; {kept}.") from None
-    card = trained_card(recipe, runs, [sweep for part in sweeps for sweep in part.sweeps])
+    card = initial.trained_card(recipe, runs, [sweep for part in sweeps for sweep in part.sweeps])
     return _export(recipe, card, task, trainer, output, lines)
 
 
@@ -247,11 +241,11 @@ def _export(
     merge_lora(task.task.network)
     figures = next((v for v in lines.validations if v["epoch"] == epoch), {})
     items, seconds = lines.items_seen(trainer), lines.seconds
-    weights = output / WEIGHTS_NAME
+    weights = output / initial.WEIGHTS_NAME
     if trainer.is_global_zero:
         summary = {"stage": recipe.stage, "best": figures, "items": items, "seconds": round(seconds, 1)}
         with staged_folder(output, _RESULTS) as folder:
-            save_model(task.task.network, card, folder / WEIGHTS_NAME)
+            save_model(task.task.network, card, folder / initial.WEIGHTS_NAME)
             text = _versioned(summary | {"validations": lines.validations})
             (folder / "summary.json").write_text(text, encoding="utf-8")
     trainer.strategy.barrier("exported")
