@@ -112,7 +112,7 @@ def _rate_text(sweep: Sweep) -> str:
 def _orientation_text(sweep: Sweep) -> str:
     orientation = parse_orientation(sweep.provenance.get("orientation"))
     if not orientation.known:
-        return "not stated; taken as it is, with the probe at the top: check it in a viewer"
+        return "not stated; the probe is taken to be at the top: check it in a viewer"
     place = "the probe at the top and its marked side at the left"
     stated = f"{orientation.code} in the file"
     return f"turned to have {place} ({stated})" if orientation.is_turned else f"{place} ({stated})"

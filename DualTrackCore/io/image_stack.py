@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from DualTrackCore.io.calibration_files import CalibrationSource
 
 FORMAT = "Images"
+
+#: Different values that a mask may have: labels and the colours that draw them.
+_MOST_MASK_VALUES = 8
 
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 
@@ -65,6 +69,12 @@ def _files_of(folder: Path) -> list[Path]:
     images = sorted((f for f in files if f.suffix.lower() in _SUFFIXES), key=lambda f: natural_key(f.name))
     if images:
         return images
+    folders = sorted(f"{entry.name}" for entry in folder.iterdir() if entry.is_dir())
+    if not files and folders:
+        raise InputError(
+            f"The folder {folder.name} holds no files but the folders {', '.join(folders[:5])}; choose the one that "
+            "holds the frames."
+        )
     if not files:
         raise InputError(f"The folder {folder.name} holds no files; choose one with numbered images.")
     if any(f.suffix.lower() in (".dcm", ".dicom", ".ima") for f in files):
@@ -73,6 +83,46 @@ def _files_of(folder: Path) -> list[Path]:
             "multi-frame DICOM file, or convert the frames to PNG."
         )
     raise InputError(f"The folder {folder.name} holds no images ({', '.join(_SUFFIXES)}); choose one that does.")
+
+
+def _frames_among(folder: Path, files: list[Path], notes: list[str]) -> list[Path]:
+    """The files without masks: a series of images of few values, with the numbers of another series beside it."""
+    series = defaultdict(list)
+    for file in files:
+        series[re.sub("[0-9]+", "#", file.name.lower())].append(file)
+    kinds = list(series.values())
+    paired = [one for one in kinds if any(_are_paired(one, other) for other in kinds if other is not one)]
+    frames = [files for files in paired if not _are_masks(files)]
+    if not paired:
+        return files
+    if len(frames) != 1:
+        named = " and ".join(f"{len(files)} like {files[0].name}" for files in paired)
+        raise InputError(
+            f"The folder {folder.name} holds images of several kinds with the same numbers: {named}; put those that "
+            "are no frames of the clip into another folder."
+        )
+    masks = {file for files in paired if files is not frames[0] for file in files}
+    example = min(masks, key=lambda file: natural_key(file.name)).name
+    notes.append(f"Left out {len(masks)} masks: images of few values beside the frames, such as {example}.")
+    return [file for file in files if file not in masks]
+
+
+def _are_paired(files: list[Path], others: list[Path]) -> bool:
+    """Whether most files of the smaller of two series have a number that the other series has as well."""
+    own, their = ([tuple(re.findall("[0-9]+", file.stem)) for file in part] for part in (files, others))
+    length = min(len(own[0]), len(their[0]))
+    common = {numbers[:length] for numbers in own} & {numbers[:length] for numbers in their}
+    return length > 0 and len(common) >= 2 and 2 * len(common) > min(len(own), len(their))
+
+
+def _are_masks(files: list[Path]) -> bool:
+    """Whether the first, the middle and the last image have so few values as only masks have."""
+    for file in {files[0], files[len(files) // 2], files[-1]}:
+        with open_pages(file) as pages:
+            require_plausible_clip(file, 1, *pages.size)
+            if len(np.unique(next(pages.images))) > _MOST_MASK_VALUES:
+                return False
+    return True
 
 
 def _pages_of(path: Path, notes: list[str]) -> Iterator[np.ndarray]:
@@ -88,7 +138,7 @@ def _pages_of(path: Path, notes: list[str]) -> Iterator[np.ndarray]:
 
 def _images_of(folder: Path, notes: list[str]) -> Iterator[np.ndarray]:
     """[H, W] or [H, W, channels] of each image of a folder; those of 8 bits may mix grey and colour."""
-    files = _files_of(folder)
+    files = _frames_among(folder, _files_of(folder), notes)
     first = None
     for file in files:
         with open_pages(file) as pages:

@@ -107,6 +107,11 @@ def sweep_from_sequence(
     path, fields = sequence.path, sequence.fields
     if (sequence.image_type or "").strip().upper().startswith("RF"):
         raise InputError(f"{path.name} holds radio-frequency data ({sequence.image_type}); only B-mode can be read.")
+    if 0 in sequence.sizes and (names := [f"{a}To{b}" for a, b in fields.transforms(0)]):
+        raise InputError(
+            f"{path.name} holds transforms ({', '.join(names)}) and no pictures; choose the sequence of pictures that "
+            "was recorded with them."
+        )
     axes = find_axes(sequence.sizes, sequence.kinds, path.name)
     count = 1 if axes.frames is None else sequence.sizes[axes.frames]
     if not 1 <= count <= MAX_FRAMES:
@@ -293,8 +298,13 @@ def beside(path: Path, data_file: str) -> Path:
     Raises:
         InputError: it lies elsewhere, also by a link, does not exist or is no file.
     """
+    if "%" in data_file or data_file.upper().startswith("LIST"):
+        raise InputError(
+            f"{path.name} keeps its frames in many files, which is not read; open it in Slicer or ImageJ, and save it "
+            "as one .mha or .nrrd file."
+        )
     relative, named = Path(data_file), f"{path.name} names the pixel file {data_file[:80]!r}"
-    if not data_file or relative.is_absolute() or ".." in relative.parts or "%" in data_file:
+    if not data_file or relative.is_absolute() or ".." in relative.parts:
         raise InputError(f"{named}; it must be one file in the same folder.")
     try:
         found = (path.parent / relative).resolve()

@@ -141,7 +141,9 @@ def _index_times(header: dict[str, str], keys: dict[str, str], axis: int) -> np.
     """Times that Slicer lists along the frame axis, in s; None where the index is no time."""
     units = re.findall(r'"([^"]*)"', header.get("units", ""))
     unit = units[axis] if axis < len(units) else ""
-    values = numbers(keys.get(f"axis {axis} index values", ""))
+    # Slicer counts the axes without that of the colours, which stands before them.
+    listed = keys.get(f"axis {axis} index values", keys.get(f"axis {axis - 1} index values", ""))
+    values = numbers(listed)
     if not values or unit not in _TIME_UNITS or not np.isfinite(values).all():
         return None
     return np.array(values) * _TIME_UNITS[unit]

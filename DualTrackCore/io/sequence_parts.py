@@ -244,6 +244,8 @@ class Orientation:
     @property
     def notes(self) -> list[str]:
         """What to tell the reader."""
+        if not self.known:
+            return [f"The orientation of the pictures is not stated ({self.code}); they are taken as they are."]
         return [f"Turned the pictures from {self.code} to MF, the probe at the top."] if self.is_turned else []
 
     def to_mf(self, frames: np.ndarray) -> np.ndarray:

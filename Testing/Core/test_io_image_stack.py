@@ -119,6 +119,48 @@ def test_the_odd_file_of_a_folder_is_named(folder, other, message):
     assert "2.png" in str(caught.value)
 
 
+def masks(frames, values=2):
+    return (np.digitize(frames, np.linspace(0, 255, values + 1)[1:-1]) * 100 % 256).astype(np.uint8)
+
+
+@pytest.mark.parametrize("name", ["frame_{:03d}_mask", "mask_{:03d}", "frame_{:03d}_seg_1"])
+@pytest.mark.parametrize("values", [2, 5])
+def test_masks_beside_frames_are_left_out_and_named(folder, name, values):
+    frames = noise(6, 9, 7)
+    for number, (frame, mask) in enumerate(zip(frames, masks(frames, values), strict=True)):
+        save(frame, folder / f"frame_{number:03d}.png")
+        if number != 2:  # not every frame needs one
+            save(mask, folder / f"{name.format(number)}.png")
+    sweep = load(folder)
+    np.testing.assert_array_equal(sweep.frames, frames)
+    assert (
+        f"Left out 5 masks: images of few values beside the frames, such as {name.format(0)}.png."
+        in (sweep.provenance["conversions"])
+    )
+
+
+@pytest.mark.parametrize("other", ["right_{}.png", "left_{}.bmp"])
+def test_two_series_that_may_both_be_frames_are_refused_by_their_names(folder, other):
+    for number, frame in enumerate(noise(4, 9, 7)):
+        save(frame, folder / f"left_{number}.png")
+        save(frame[::-1], folder / other.format(number))
+    with pytest.raises(InputError, match=f"4 like left_0.png and 4 like {other.format(0)}|several kinds"):
+        load(folder)
+
+
+def test_names_that_only_look_like_two_series_are_one_clip(folder):
+    frames = noise(4, 9, 7)
+    for frame, name in zip(frames, ["clip", "clip (1)", "clip (2)", "still 3"], strict=True):
+        save(frame, folder / f"{name}.png")
+    np.testing.assert_array_equal(np.sort(load(folder).frames, axis=0), np.sort(frames, axis=0))
+
+
+def test_a_folder_of_folders_names_them(folder):
+    (folder / "frames").mkdir()
+    with pytest.raises(InputError, match="no files but the folders frames"):
+        load(folder)
+
+
 def test_a_page_stack_inside_a_folder_is_refused(folder):
     save(noise(3, 9, 7), folder / "1.tif")
     with pytest.raises(InputError, match=r"1\.tif has 3 pages"):

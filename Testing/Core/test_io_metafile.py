@@ -321,3 +321,16 @@ def test_a_given_spacing_must_agree_with_the_calibration(tmp_path):
     )
     with pytest.raises(InputError, match="contradicts"):
         load_sweep(path, calibration=CALIBRATION, spacing_mm=(0.08, 0.08))
+
+
+def test_transforms_without_pictures_are_refused_by_their_names(tmp_path):
+    fields = [(f"Seq_Frame{i:04d}_Probe_1ToReferenceTransform", text(np.eye(4))) for i in range(3)]
+    with pytest.raises(InputError, match=r"transforms \(Probe_1ToReference\) and no pictures; choose the sequence"):
+        load_sweep(metafile(tmp_path / "a.seq.mha", np.zeros(0), fields, DimSize="0 0 0"))
+
+
+@pytest.mark.parametrize("data_file", ["LIST", "f%03d.raw 0 19 1"])
+def test_frames_in_many_files_are_refused_with_the_remedy(tmp_path, data_file):
+    path = metafile(tmp_path / "a.mhd", pixels(3, 4, 5), ElementDataFile=data_file)
+    with pytest.raises(InputError, match=r"frames in many files.*as one \.mha"):
+        load_sweep(path)

@@ -45,6 +45,19 @@ def test_four_axes_with_times_as_index_are_read(tmp_path):
     assert sweep.spacing_mm == (0.2, 0.1)
 
 
+@pytest.mark.parametrize("axis", [3, 4])
+def test_a_sequence_in_colour_keeps_its_times_whichever_way_its_axes_are_counted(tmp_path, axis):
+    changes = {
+        "dimension": "5",
+        "sizes": "3 5 4 1 3",
+        "kinds": "vector domain domain domain list",
+        "space_directions": "none (0.2,0,0) (0,0.1,0) (0,0,1) none",
+        "units": '"" "" "" "" "s"',
+    }
+    path = nrrd(tmp_path / "a.nrrd", pixels(3, 4, 5, 3), [(f"axis {axis} index values", "1.5 2.5 4")], **changes)
+    assert load_sweep(path).timestamps_s.tolist() == [1.5, 2.5, 4]
+
+
 def test_an_index_that_is_no_time_gives_no_times(tmp_path):
     changes = {"dimension": "4", "sizes": "5 4 1 3", "kinds": "domain domain domain list"}
     keys = [("axis 3 index values", "0 1 2")]
