@@ -25,6 +25,7 @@ from DualTrackCore.errors import Cancelled, MissingDependencyError
 NEEDED = (
     *("torch", "torchvision", "timm", "h5py", "safetensors", "tqdm", "pydicom", "SimpleITK"),
     *("numba", "scipy", "pooch", "yaml", "PIL", "tifffile"),
+    *("av", "jpeg_ls", "pylibjpeg", "openjpeg"),
 )
 #: Packages of Slicer's bundle that must stay as they are.
 BUNDLED = ("numpy", "scipy", "SimpleITK", "pydicom", "vtk")
