@@ -54,12 +54,13 @@ def load_sweep(
     calibration: str | PathLike | np.ndarray | None = None,
     spacing_mm: tuple[float, float] | float | None = None,
     probe: str | None = None,
+    series: str | None = None,
 ) -> Sweep:
     """Load a sweep from a file or a folder; the content decides the format, not the name.
 
     Args:
         path: sequence metafile (MetaImage, NRRD), HDF5 (DualTrack, TUS-REC, MATLAB 7.3), DICOM, video, image,
-            NumPy or NIfTI array, or folder of images.
+            NumPy or NIfTI array, or folder of images or of DICOM.
         calibration: where pixels lie on the probe: a PLUS configuration (XML), a transform file of Slicer or ITK
             (.tfm, .h5, .txt), a text file with a 4x4 matrix, a [4, 4] array (pixel to mm), or for TUS-REC its
             calib_matrix.csv.
@@ -67,6 +68,8 @@ def load_sweep(
             file says; must agree with a calibration within 1 %.
         probe: the tracked device that carries the transducer, as the recording calls it; needed where the calibration
             has several or another name for it.
+        series: which one, where a folder or a DICOMDIR holds several series of DICOM: its number in the list that the
+            error shows, its UID, its description, or the name of its file.
 
     Returns:
         The sweep; frames are read lazily where the format allows. `provenance` says what was found and converted.
@@ -102,7 +105,11 @@ def load_sweep(
         restore_interrupted(path.parent)
     try:
         with naming_memory(f"Reading {path.name}"):
-            sweep = _reader(path).read(path, calibration=calibration, spacing_mm=spacing_mm)
+            reader = _reader(path)
+            if series is not None and reader.FORMAT != "DICOM":
+                raise InputError(f"{path.name} is not DICOM; a series (--series) is chosen among several of DICOM.")
+            choice = {} if series is None else {"series": series}
+            sweep = reader.read(path, calibration=calibration, spacing_mm=spacing_mm, **choice)
     except DualTrackError:
         raise
     except OSError as error:

@@ -77,11 +77,6 @@ def _files_of(folder: Path) -> list[Path]:
         )
     if not files:
         raise InputError(f"The folder {folder.name} holds no files; choose one with numbered images.")
-    if any(f.suffix.lower() in (".dcm", ".dicom", ".ima") for f in files):
-        raise InputError(
-            f"The folder {folder.name} holds DICOM files; folders of single DICOM frames are not read: open one "
-            "multi-frame DICOM file, or convert the frames to PNG."
-        )
     raise InputError(f"The folder {folder.name} holds no images ({', '.join(_SUFFIXES)}); choose one that does.")
 
 

@@ -60,6 +60,14 @@ class RunSettings:
         group=INPUT,
         metavar="NAME",
     )
+    series: str | None = setting(
+        None,
+        help="which one of several series in a folder of DICOM or a DICOMDIR: its number in the list that is shown "
+        "without it, its UID, its description, or the name of its file",
+        expects="a number or a name",
+        group=INPUT,
+        metavar="S",
+    )
     memory_gb: float | None = setting(
         None,
         help="most memory that the program may hold, where it is to be less than the machine and its limits allow",
@@ -202,7 +210,7 @@ class RunSettings:
     @property
     def reading(self) -> dict[str, Any]:
         """What :func:`~DualTrackCore.io.load_sweep` is told."""
-        return {"calibration": self.calibration, "spacing_mm": self.spacing_mm, "probe": self.probe}
+        return {name: getattr(self, name) for name in ("calibration", "spacing_mm", "probe", "series")}
 
     def chosen(self, *names: str) -> dict[str, Any]:
         """Some of the settings by name, for a function with arguments of these names."""

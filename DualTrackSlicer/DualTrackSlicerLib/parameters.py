@@ -86,7 +86,8 @@ def _choiceLabels() -> dict[tuple[str, object], str]:
 
 #: Fields of RunSettings that the panel asks for in a way of its own, or not at all.
 _OWN_WAY = {
-    *("spacing_mm", "calibration", "probe", "model", "card", "device", "chunk_frames", "first_frame", "last_frame"),
+    *("spacing_mm", "calibration", "probe", "series", "model", "card", "device", "chunk_frames"),
+    *("first_frame", "last_frame"),
     *("poses", "poses_are", "memory_gb", "evaluate", "pictures", "voxel_mm", "clip", "fan"),
 }
 _FIELDS = {field.name: field for field in fields(RunSettings)}

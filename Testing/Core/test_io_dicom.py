@@ -6,9 +6,7 @@ import pytest
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import (
-    DeflatedExplicitVRLittleEndian,
     ExplicitVRLittleEndian,
-    HTJ2KLossless,
     MediaStorageDirectoryStorage,
     RLELossless,
     UltrasoundMultiFrameImageStorage,
@@ -97,7 +95,7 @@ def test_the_largest_2d_tissue_region_is_cropped_and_calibrated(tmp_path):
     assert sweep.spacing_mm == pytest.approx((0.2, 0.3))
     assert sweep.provenance["spacing_source"] == "file"
     assert "Cropped to the 2D tissue region: columns 4 to 33, rows 2 to 21." in sweep.provenance["conversions"]
-    assert "Left out 3 other ultrasound regions." in sweep.provenance["conversions"]
+    assert "Left out 1 other ultrasound regions." in sweep.provenance["conversions"]
 
 
 def test_a_region_that_reaches_beyond_the_image_is_cut_to_it(tmp_path):
@@ -105,11 +103,10 @@ def test_a_region_that_reaches_beyond_the_image_is_cut_to_it(tmp_path):
     assert sweep.frame_size == (25, 30)
 
 
-@pytest.mark.parametrize("regions", [[region(0, 0, 39, 29, space=2)], [region(50, 50, 60, 60)]])
-def test_without_a_tissue_region_nothing_is_cropped_and_it_is_said(tmp_path, regions):
-    sweep = load(make(tmp_path / "a.dcm", noise(2, 30, 40), regions=regions))
+def test_a_region_outside_of_the_image_crops_nothing_and_it_is_said(tmp_path):
+    sweep = load(make(tmp_path / "a.dcm", noise(2, 30, 40), regions=[region(50, 50, 60, 60)]))
     assert sweep.frame_size == (30, 40)
-    assert "no 2D tissue region" in sweep.provenance["conversions"][0]
+    assert "A 2D tissue region lies outside of the image; it does not crop it." in sweep.provenance["conversions"]
 
 
 def test_spacing_falls_back_to_the_image_and_gives_way_to_the_user(tmp_path):
@@ -118,7 +115,7 @@ def test_spacing_falls_back_to_the_image_and_gives_way_to_the_user(tmp_path):
     assert load(path).spacing_mm == (0.3, 0.4)  # DICOM gives rows first
     given = load(path, spacing_mm=(0.1, 0.1))
     assert given.spacing_mm == (0.1, 0.1)
-    assert "0.1 x 0.1 mm in place of the file's 0.3 x 0.4 mm" in given.provenance["conversions"][0]
+    assert "0.1 x 0.1 mm in place of the file's 0.3 x 0.4 mm" in given.provenance["conversions"][-1]
     assert load(make(tmp_path / "b.dcm", noise(2, 30, 40), ImagerPixelSpacing=[0.6, 0.5])).spacing_mm == (0.5, 0.6)
 
 
@@ -135,12 +132,6 @@ def test_spacing_falls_back_to_the_image_and_gives_way_to_the_user(tmp_path):
 def test_times_come_from_whichever_element_gives_them(tmp_path, elements, expected):
     sweep = load(make(tmp_path / "a.dcm", noise(3, 4, 5), **elements))
     np.testing.assert_allclose(sweep.timestamps_s, expected)
-
-
-def test_frame_times_of_another_number_count_as_unknown(tmp_path):
-    sweep = load(make(tmp_path / "a.dcm", noise(3, 4, 5), FrameTimeVector=[0, 40]))
-    assert sweep.timestamps_s is None
-    assert sweep.provenance["conversions"] == ["Ignored the frame times: 2 for 3 frames."]
 
 
 def test_colour_becomes_grey(tmp_path):
@@ -195,17 +186,6 @@ def test_a_compressed_clip_is_unpacked(tmp_path):
     np.testing.assert_array_equal(load(make(tmp_path / "a.dcm", pixels, syntax=RLELossless)).frames, pixels)
 
 
-def test_a_compression_without_decoder_is_named(tmp_path):
-    path = make(tmp_path / "a.dcm", noise(1, 6, 5))
-    dataset = pydicom.dcmread(path)
-    dataset.file_meta.TransferSyntaxUID = HTJ2KLossless
-    dataset.PixelData = encapsulate([b"\xff\x4f\xff\x51" + bytes(100)])
-    dataset["PixelData"].VR = "OB"
-    dataset.save_as(path)
-    with pytest.raises(InputError, match=r"a\.dcm (is compressed as High-Throughput|.*cannot be unpacked)"):
-        load(path)
-
-
 def test_a_damaged_compressed_frame_is_refused_with_the_name(tmp_path):
     path = make(tmp_path / "a.dcm", noise(2, 6, 5), syntax=RLELossless)
     dataset = pydicom.dcmread(path)
@@ -251,13 +231,10 @@ def test_unusable_files_are_refused_with_a_sentence(tmp_path, elements, message)
     assert "bad.dcm" in str(caught.value)
 
 
-def test_deflated_files_and_directories_are_refused(tmp_path):
-    deflated = make(tmp_path / "a.dcm", noise(2, 6, 5), syntax=DeflatedExplicitVRLittleEndian)
-    with pytest.raises(InputError, match="deflated"):
-        load(deflated)
+def test_a_directory_that_lists_nothing_is_refused(tmp_path):
     path = make(tmp_path / "DICOMDIR", noise(2, 6, 5))
     dataset = pydicom.dcmread(path)
     dataset.file_meta.MediaStorageSOPClassUID = MediaStorageDirectoryStorage
     dataset.save_as(path)
-    with pytest.raises(InputError, match="directory"):
+    with pytest.raises(InputError, match="DICOMDIR lists or holds no DICOM pictures"):
         load(path)

@@ -103,7 +103,7 @@ def test_a_worker_and_the_check_of_this_python_say_that_the_memory_is_too_small_
     ("place", "kind"),
     [
         ("pydicom.dcmread", "dcm"),
-        ("pydicom.pixels.iter_pixels", "dcm"),
+        ("pydicom.pixels.get_decoder", "dcm"),
         ("h5py.File", "h5"),
         ("av.open", "mkv"),
         ("DualTrackCore.pixels.FilePixels.window", "mha"),
