@@ -134,12 +134,15 @@ def _dicoms(folder: Path) -> Iterator[Seed]:
 
 
 def _videos(folder: Path) -> Iterator[Seed]:
-    from test_io_video import LOSSLESS, LOSSY, make, smooth_frames
+    import av
+    from test_io_video import CONTAINERS, LOSSLESS, LOSSY
+    from video_files import make, smooth_frames
 
-    for suffix, coding in {**LOSSLESS, **LOSSY}.items():
-        path = folder / f"clip.{suffix}"
-        make(path, smooth_frames(4, 32, 48), *coding)
-        yield _one(f"video {suffix}", "sweep", path.name, path.read_bytes())
+    codings = {f"clip.{suffix}": (*coding, None) for suffix, coding in {**LOSSLESS, **LOSSY}.items()}
+    for name, (codec, pixel_format, container, *_) in {**codings, **CONTAINERS}.items():
+        if codec in av.codecs_available:
+            make(folder / name, smooth_frames(4, 32, 48), codec, pixel_format, container=container)
+            yield _one(f"video {name.removeprefix('clip.')}", "sweep", name, (folder / name).read_bytes())
 
 
 def _images(folder: Path) -> Iterator[Seed]:
