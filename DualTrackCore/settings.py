@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import math
 import reprlib
+import sys
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -61,7 +61,7 @@ class Setting:
     def admits(self, number: float) -> bool:
         """Whether a number is finite and within the limits."""
         return (
-            math.isfinite(number)
+            abs(number) <= sys.float_info.max
             and (self.at_least is None or number >= self.at_least)
             and (self.at_most is None or number <= self.at_most)
             and (self.above is None or number > self.above)
@@ -112,7 +112,8 @@ def build(kind: type, values: object, where: str, key: str = "") -> Any:
     fields = {field.name: field for field in dataclasses.fields(kind)}
     for name in values:
         if name not in fields:
-            raise InputError(f"{_place(where, _join(key, name))} is no known key; known are {', '.join(fields)}.")
+            place = _place(where, _join(key, str(name)[:60]))
+            raise InputError(f"{place} is no known key; known are {', '.join(fields)}.")
     hints = typing.get_type_hints(kind)
     arguments = {}
     for name, field in fields.items():

@@ -53,7 +53,7 @@ def read(path: Path, *, calibration: CalibrationSource | None, spacing_mm: tuple
     name = path.name
     sizes = whole_numbers(header.get("sizes", ""), "sizes", name)
     if header.get("dimension", str(len(sizes))) != str(len(sizes)):
-        raise InputError(f"{name} has dimension {header['dimension']} and {len(sizes)} sizes; it is damaged.")
+        raise InputError(f"{name} has dimension {header['dimension']:.20} and {len(sizes)} sizes; it is damaged.")
     kinds = tuple(header["kinds"].split()) if "kinds" in header else None
     frame_axis = next((i for i, kind in enumerate(kinds or ()) if kind in ("list", "time")), len(sizes) - 1)
     sequence = SequenceFile(

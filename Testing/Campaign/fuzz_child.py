@@ -24,13 +24,14 @@ _MEMORY = re.compile(r"bad_alloc|[Cc]annot allocate|[Ff]ailed to allocate|[Uu]na
 def _read_sweep(path: Path, calibration: Path | None = None) -> None:
     """All that `info --json` says, and all frames."""
     from DualTrackCore.cli.console import Console
-    from DualTrackCore.cli.sweeps import _info_rows
+    from DualTrackCore.cli.overview import found_area, info_rows, overview_facts
     from DualTrackCore.io import load_sweep
     from DualTrackCore.run.results import sweep_facts
 
     sweep = load_sweep(path, calibration=calibration)
-    _info_rows(sweep)
-    Console(json_output=True, quiet=True).result(sweep_facts(sweep))
+    area = found_area(sweep)
+    info_rows(sweep, area)
+    Console(json_output=True, quiet=True).result({**sweep_facts(sweep), **overview_facts(sweep, area)})
     for _ in sweep.windows(16):
         pass
 

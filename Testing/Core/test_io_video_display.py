@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from video_files import make, smooth_frames
 
+from DualTrackCore import pixels
 from DualTrackCore.errors import InputError, SweepWarning
 from DualTrackCore.io import load_sweep
 
@@ -181,12 +182,12 @@ RANGES = [
 ]
 
 
-@pytest.mark.parametrize(("codec", "pixel_format", "bits", "colour_range", "is_true"), RANGES)
-def test_greys_are_right_whatever_range_they_are_stored_in(tmp_path, codec, pixel_format, bits, colour_range, is_true):
+def clip_of_greys(path, codec, pixel_format, bits, colour_range, is_true):
+    """Write three frames, and give the greys that players show of them."""
     greys = np.tile(np.arange(256), (32, 1))
     black, white = (16 << bits - 8, 235 << bits - 8) if colour_range == 1 and is_true else (0, 2**bits - 1)
     stored = np.rint(black + greys / 255 * (white - black)).astype(np.uint8 if bits == 8 else np.uint16)
-    with av.open(str(tmp_path / "clip.mkv"), "w") as container:
+    with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=25)
         stream.height, stream.width, stream.pix_fmt = *greys.shape, pixel_format
         stream.codec_context.color_range = colour_range
@@ -200,9 +201,23 @@ def test_greys_are_right_whatever_range_they_are_stored_in(tmp_path, codec, pixe
             frame.pts = count
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
+    return greys
+
+
+@pytest.mark.parametrize(("codec", "pixel_format", "bits", "colour_range", "is_true"), RANGES)
+def test_greys_are_right_whatever_range_they_are_stored_in(tmp_path, codec, pixel_format, bits, colour_range, is_true):
+    greys = clip_of_greys(tmp_path / "clip.mkv", codec, pixel_format, bits, colour_range, is_true)
     frames = np.asarray(load_sweep(tmp_path / "clip.mkv").frames).astype(int)
     assert np.abs(frames - greys).max() < 2
     assert frames.max() - frames.min() >= 254
+
+
+def test_greys_of_a_long_clip_are_stretched_when_they_are_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(pixels, "_HELD_BYTES", 0)
+    greys = clip_of_greys(tmp_path / "clip.mkv", "ffv1", "gray", 8, 1, True)
+    frames = load_sweep(tmp_path / "clip.mkv").frames
+    assert isinstance(frames, pixels.Converted)
+    assert np.abs(np.asarray(frames[1:2]).astype(int) - greys).max() < 2
 
 
 def test_interlaced_video_is_warned_of(tmp_path):

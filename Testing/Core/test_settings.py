@@ -39,6 +39,7 @@ class Outer:
         ({"size": (1, 2, 3)}, "size"),
         ({"size": float("nan")}, "size"),
         ({"size": float("inf")}, "size"),
+        ({"size": 10**400}, "size"),
         ({"mode": "medium"}, "mode.* is 'medium'; expected one of fast, slow"),
         ({"mode": None}, "mode"),
         ({"chunk": "many"}, "chunk.* is 'many'; expected a whole number of at least 1 or 'auto'"),
@@ -68,12 +69,13 @@ def test_the_constructor_checks_as_well():
         Outer(count=0)
 
 
-def test_a_message_cuts_a_long_value_in_the_middle():
+@pytest.mark.parametrize("values", [{"kind": "near" + "9" * 1000}, {"near" + "9" * 1000: 1}])
+def test_a_message_cuts_a_long_value_or_key(values):
     @dataclass(frozen=True)
     class Chosen:
         kind: Literal["near", "far"] = "near"
 
     with pytest.raises(InputError) as caught:
-        build(Chosen, {"kind": "near" + "9" * 1000}, "settings.yaml")
+        build(Chosen, values, "settings.yaml")
     assert "near99" in str(caught.value)
     assert len(str(caught.value)) < 200
