@@ -19,6 +19,7 @@ import numpy as np
 
 from DualTrackCore.errors import DualTrackError, InputError
 from DualTrackCore.io.sequence_parts import require_plausible_clip
+from DualTrackCore.io.tiff_stacks import Stack, described_stack
 from DualTrackCore.memory import naming_memory
 
 if TYPE_CHECKING:
@@ -57,12 +58,14 @@ class Pages(NamedTuple):
         size: their (H, W) in pixels as stored.
         images: [H, W], [H, W, 2] (with alpha), [H, W, 3] or [H, W, 4] each, turned as viewers turn them.
         notes: what to tell the user; complete once all images are taken.
+        stack: what ImageJ or OME wrote about them.
     """
 
     count: int
     size: tuple[int, int]
     images: Iterator[np.ndarray]
     notes: list[str]
+    stack: Stack = Stack()
 
 
 def is_image(head: bytes) -> bool:
@@ -154,12 +157,13 @@ def _tiff_pages(path: Path, stream: BinaryIO) -> Pages:
         tiff = tifffile.TiffFile(stream)
         pages, notes = _frames_of(path, _chain(path, stream, tiff))
         count = _stack_count(tiff) if len(pages) == 1 else 1
+        stack = described_stack(path.name, tiff, count * len(pages))
         size = index(pages[0].imagelength), index(pages[0].imagewidth)  # damaged tags may be no numbers
     if count > 1:
         images = _stack(path, stream, tiff, count, notes)
     else:
         images = _tiff_images(path, stream, pages, notes)
-    return Pages(count * len(pages), size, images, notes)
+    return Pages(count * len(pages), size, images, notes, stack)
 
 
 def _chain(path: Path, stream: BinaryIO, tiff: TiffFile) -> list[TiffPage]:

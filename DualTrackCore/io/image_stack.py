@@ -13,8 +13,9 @@ import numpy as np
 from DualTrackCore.errors import InputError
 from DualTrackCore.grey import grey_clip
 from DualTrackCore.io.calibration import choose_pixel_size
-from DualTrackCore.io.image_file import is_image, open_pages
+from DualTrackCore.io.image_file import Pages, is_image, open_pages
 from DualTrackCore.io.sequence_parts import require_plausible_clip
+from DualTrackCore.io.tiff_stacks import Stack
 from DualTrackCore.sweep import Sweep
 
 if TYPE_CHECKING:
@@ -40,18 +41,27 @@ def read(path: Path, *, calibration: CalibrationSource | None, spacing_mm: tuple
     """The sweep of a folder of images in the order of their numbers, or of the pages of one image file.
 
     Sizes stated inside image files are those of print or screen, so the pixel spacing comes from the user or from a
-    calibration; times are unknown.
+    calibration, and times are unknown; stacks of ImageJ and OME may state both.
 
     Raises:
         InputError: no images, damaged ones, or images that differ in size or depth.
     """
     notes: list[str] = []
     try:
-        frames, grey_notes = grey_clip(_images_of(path, notes) if path.is_dir() else _pages_of(path, notes))
+        stack = Stack()
+        if path.is_dir():
+            frames, grey_notes = grey_clip(_images_of(path, notes))
+        else:
+            with open_pages(path) as pages:
+                frames, grey_notes = grey_clip(_alike(path, pages))
+                notes, stack = pages.notes, pages.stack
     except InputError as error:
         raise error if path.name in str(error) else InputError(f"{path.name}: {error}") from None
     notes += grey_notes
-    return choose_pixel_size(None, calibration, spacing_mm).sweep(frames, path, FORMAT, notes)
+    times = None if stack.step_s is None else np.arange(len(frames)) * stack.step_s
+    facts = {} if times is None else {"rate_field": stack.rate_field}
+    size = choose_pixel_size(stack.spacing_mm, calibration, spacing_mm)
+    return size.sweep(frames, path, FORMAT, notes, facts, timestamps_s=times)
 
 
 def natural_key(name: str) -> list[tuple[int, int, str]]:
@@ -120,15 +130,13 @@ def _are_masks(files: list[Path]) -> bool:
     return True
 
 
-def _pages_of(path: Path, notes: list[str]) -> Iterator[np.ndarray]:
+def _alike(path: Path, pages: Pages) -> Iterator[np.ndarray]:
     """The pages of one image file, which are frames of one kind."""
-    with open_pages(path) as pages:
-        first = None
-        for index, image in enumerate(pages.images):
-            first = image if first is None else first
-            _require_alike(image, f"Page {index + 1} of {path.name}", first, "page 1", "all pages must be of one")
-            yield image
-        notes += pages.notes
+    first = None
+    for index, image in enumerate(pages.images):
+        first = image if first is None else first
+        _require_alike(image, f"Page {index + 1} of {path.name}", first, "page 1", "all pages must be of one")
+        yield image
 
 
 def _images_of(folder: Path, notes: list[str]) -> Iterator[np.ndarray]:
