@@ -107,13 +107,13 @@ def sweep_from_sequence(
     path, fields = sequence.path, sequence.fields
     if (sequence.image_type or "").strip().upper().startswith("RF"):
         raise InputError(f"{path.name} holds radio-frequency data ({sequence.image_type}); only B-mode can be read.")
-    if 0 in sequence.sizes and (names := [f"{a}To{b}" for a, b in fields.transforms(0)]):
+    axes = find_axes(sequence.sizes, sequence.kinds, path.name)
+    count = 1 if axes.frames is None else sequence.sizes[axes.frames]
+    if count == 0 and (names := [f"{a}To{b}" for a, b in fields.transforms(0)]):
         raise InputError(
             f"{path.name} holds transforms ({', '.join(names)}) and no pictures; choose the sequence of pictures that "
             "was recorded with them."
         )
-    axes = find_axes(sequence.sizes, sequence.kinds, path.name)
-    count = 1 if axes.frames is None else sequence.sizes[axes.frames]
     if not 1 <= count <= MAX_FRAMES:
         raise InputError(f"{path.name} claims {count} frames; 1 to {MAX_FRAMES} can be read.")
     orientation = parse_orientation(sequence.orientation)
