@@ -24,8 +24,7 @@ from DualTrackCore.run import with_spacing
 from DualTrackCore.run.results import RunResult
 from DualTrackCore.run.settings import RunSettings
 from DualTrackCore.sweep import Sweep
-from DualTrackCore.worker.job import Job, JobFailed
-from DualTrackCore.worker.job_files import read_result, write_sweep
+from DualTrackCore.worker.job import Job, JobFailed, read_result, write_sweep
 from DualTrackCore.worker.process import WorkerProcess
 from DualTrackCore.worker.protocol import PROGRESS_FIELDS, mismatch
 

@@ -23,7 +23,7 @@ from DualTrackCore.memory import is_out_of_memory
 from DualTrackCore.progress import Progress, Reporter, Stage
 from DualTrackCore.run import run_frames, settings_model
 from DualTrackCore.run.settings import RunSettings
-from DualTrackCore.worker.job_files import read_sweep, write_result
+from DualTrackCore.worker.job import read_sweep, write_result
 from DualTrackCore.worker.process import LESS_MEMORY, end_tree
 from DualTrackCore.worker.protocol import encoded, hello
 from DualTrackCore.worker.readiness import preflight

@@ -23,7 +23,7 @@ from DualTrackCore.research.training.sweeps import training_sweeps
 from DualTrackCore.run import RunSettings, run
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.trajectory import PoseOrigin, Trajectory
-from DualTrackCore.worker.job_files import read_sweep, write_sweep
+from DualTrackCore.worker.job import read_sweep, write_sweep
 
 FRAMES = 6
 SUFFIXES = (".igs.mha", ".seq.nrrd", ".h5")

@@ -28,7 +28,7 @@ from DualTrackCore.run.settings import RunSettings
 from DualTrackCore.tracking import estimate_trajectory
 from DualTrackCore.worker import preflight
 from DualTrackCore.worker.client import SessionFolder
-from DualTrackCore.worker.job_files import write_sweep
+from DualTrackCore.worker.job import write_sweep
 from DualTrackCore.worker.process import described_ending
 from DualTrackCore.worker.protocol import PROTOCOL, decoded_event, encoded, hello, mismatch
 from DualTrackCore.worker.serve import Speaker, WarmModel, Worker, described_failure

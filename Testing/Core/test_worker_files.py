@@ -15,7 +15,7 @@ from DualTrackCore.run.results import RunReport, RunResult, run_report
 from DualTrackCore.run.settings import RunSettings
 from DualTrackCore.trajectory import Trajectory
 from DualTrackCore.worker import JobFailed
-from DualTrackCore.worker.job_files import read_result, read_sweep, write_result, write_sweep
+from DualTrackCore.worker.job import read_result, read_sweep, write_result, write_sweep
 
 STEPS = np.array([[0.1, -0.2, 0.3, 1.0, -2.0, 0.5]])
 
