@@ -6,8 +6,8 @@ grey: decoders go forwards, and each frame is counted and checked before any wor
 
 from __future__ import annotations
 
+import io
 import os
-import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +19,7 @@ from DualTrackCore.errors import DualTrackError, InputError, reason_of
 from DualTrackCore.grey import grey_clip
 from DualTrackCore.io.calibration import choose_pixel_size
 from DualTrackCore.io.dicom_codecs import is_video
-from DualTrackCore.io.dicom_file import BoundedFile, is_dicom, opened
+from DualTrackCore.io.dicom_file import BoundedFile, SpooledBytes, is_dicom, opened
 from DualTrackCore.io.dicom_pixels import channels, declared_range, require_pixels, valued_frames
 from DualTrackCore.io.dicom_region import Region, choose_region
 from DualTrackCore.io.dicom_series import Series, find_series, frame_count, holds_dicom, is_directory
@@ -148,19 +148,18 @@ def _video(
 
     file.seek(dataset.get_item("PixelData", keep_deferred=True).value_tell)
     parse_basic_offsets(file)
-    Spool(path.name).require_room(file.size)
-    with tempfile.TemporaryDirectory(prefix="dualtrack-") as folder:
-        stream = Path(folder, path.name)
-        with stream.open("wb") as copy:
-            for start in parse_fragments(file)[1]:
-                file.seek(start + 4)
-                left = int.from_bytes(file.read(4), "little")
-                while piece := file.read(min(left, _COPIED_BYTES)):
-                    left -= copy.write(piece)
-        with stream.open("rb") as copy:
-            if not video.recognises(stream, copy.read(_COPIED_BYTES)):
-                raise InputError(f"{path.name} holds video of a kind that is not read; export it in another format.")
-        sweep = video.read(stream, calibration=None, spacing_mm=None)
+    spool, total = Spool(path.name), 0
+    spool.require_room(file.size)
+    for start in parse_fragments(file)[1]:
+        file.seek(start + 4)
+        left = int.from_bytes(file.read(4), "little")
+        while piece := file.read(min(left, _COPIED_BYTES)):
+            spool.write(piece)
+            left, total = left - len(piece), total + len(piece)
+    stream = io.BufferedReader(SpooledBytes(spool.finished((total,), np.dtype(np.uint8))))
+    if not video.recognises(path, stream.peek(video.HEAD_BYTES)):
+        raise InputError(f"{path.name} holds video of a kind that is not read; export it in another format.")
+    sweep = video.read(path, calibration=None, spacing_mm=None, inner=stream)
     doubtful = sweep.provenance.get("warnings", ())
     notes += [Doubt(note) if note in doubtful else note for note in sweep.provenance["conversions"]]
     if len(sweep) != count:

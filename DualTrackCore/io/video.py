@@ -9,6 +9,7 @@ decoder hides damage as well as it can; so it has to stop there first, and only 
 from __future__ import annotations
 
 import contextlib
+import io
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -62,15 +63,24 @@ def recognises(path: Path, head: bytes) -> bool:
     return demuxer(path, head) is not None
 
 
-def read(path: Path, *, calibration: CalibrationSource | None, spacing_mm: tuple[float, float] | None) -> Sweep:
+def read(
+    path: Path,
+    *,
+    calibration: CalibrationSource | None,
+    spacing_mm: tuple[float, float] | None,
+    inner: BinaryIO | None = None,
+) -> Sweep:
     """The sweep of the largest video stream as players show it, as 8-bit grey, without tracking; sound is ignored.
+
+    Args:
+        inner: the video, open, where it is only a part of the file at `path`.
 
     Raises:
         MissingDependencyError: PyAV is not installed.
         InputError: a damaged file, one without video, frames of changing or absurd size.
     """
     size = choose_pixel_size(None, calibration, spacing_mm)
-    with path.open("rb") as file:  # a file without its name, which FFmpeg would take for an address
+    with inner or path.open("rb") as file:  # a file without its name, which FFmpeg would take for an address
         clip = _Clip(path, file, size.spacing_mm, is_strict=True)
         try:
             frames = clip.decode()
@@ -176,7 +186,7 @@ class _Clip:
 
     def _lacks_bytes(self, head: bytes) -> bool:
         """Whether an AVI file is shorter than its header says, with a note; a Matroska file that is so is refused."""
-        declared, held = declared_bytes(head), self._path.stat().st_size
+        declared, held = declared_bytes(head), self._file.seek(0, io.SEEK_END)
         if self._kind == "avi" and declared != held and not goes_on(self._file, declared):
             self.notes.append(f"The header says that the file has {declared} bytes, and it has {held}.")
             return declared > held

@@ -118,7 +118,14 @@ def _hdf5s(folder: Path) -> Iterator[Seed]:
 
 
 def _dicoms(folder: Path) -> Iterator[Seed]:
-    from pydicom.uid import DeflatedExplicitVRLittleEndian, RLELossless
+    from dicom_files import coded, lossless_jpeg, packed
+    from pydicom.uid import (
+        DeflatedExplicitVRLittleEndian,
+        JPEG2000Lossless,
+        JPEGBaseline8Bit,
+        JPEGLossless,
+        RLELossless,
+    )
     from test_io_dicom import make, noise, region
 
     made = {
@@ -131,6 +138,15 @@ def _dicoms(folder: Path) -> Iterator[Seed]:
         path = make(folder / f"{name}.dcm", pixels, **options)
         files = {path.name: path.read_bytes()}
         yield Seed(f"dicom {name}", "sweep", files, path.name, path.name)
+    coders = {
+        "jpeg": (JPEGBaseline8Bit, coded),
+        "jpeg lossless": (JPEGLossless, lossless_jpeg),
+        "jpeg 2000": (JPEG2000Lossless, lambda image: coded(image, "JPEG2000", no_jp2=True)),
+    }
+    for name, (syntax, code) in coders.items():
+        frames = noise(2, 12, 10)
+        path = packed(folder / f"{name}.dcm", frames, list(map(code, frames)), syntax)
+        yield _one(f"dicom {name}", "sweep", path.name, path.read_bytes())
 
 
 def _videos(folder: Path) -> Iterator[Seed]:
