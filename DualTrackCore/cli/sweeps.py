@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import functools
 import glob
@@ -72,7 +73,8 @@ def run(options: Namespace, console: Console) -> bool:
         ]
     settings = _settings(options, outputs)
     if len(sweeps) > 1:
-        require_apart(outputs, [*sweeps, *settings.files])
+        sources = itertools.chain.from_iterable(_sources(sweep, settings) for sweep in sweeps)
+        require_apart(outputs, itertools.chain(settings.files, sources))
         return _run_several(sweeps, settings, Path(options.output), console)
     _run_into(options.output, sweeps[0], settings, console)
     return True
@@ -102,6 +104,14 @@ def track(options: Namespace, console: Console) -> None:
 def _load(options: Namespace) -> Sweep:
     settings = RunSettings(**given_settings(options) | {"poses": TRACKED})
     return load_sweep(options.sweep, **settings.reading)
+
+
+def _sources(sweep: str, settings: RunSettings) -> list[str]:
+    """The files that a sweep is read from; the one that is named where it cannot be read, which its turn will say."""
+    with contextlib.suppress(Exception), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return [sweep, *load_sweep(sweep, **settings.reading).files]
+    return [sweep]
 
 
 def _settings(options: Namespace, outputs: Iterable[Path], **fixed: Any) -> RunSettings:

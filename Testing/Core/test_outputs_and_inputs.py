@@ -1,5 +1,6 @@
 """No output replaces an input of the same command, by whatever name it is called."""
 
+import json
 import os
 import shutil
 from dataclasses import replace
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from oracle import tiny_model
-from training_data import tiny_recipe, tracked_sweep, write_sweeps
+from training_data import tiny_recipe, tiny_values, tracked_sweep, write_sweeps
 
 from DualTrackCore.cli import main
 from DualTrackCore.errors import InputError
@@ -123,6 +124,38 @@ def test_a_training_refuses_to_replace_the_weights_that_it_starts_from(tmp_path)
     with pytest.raises(InputError, match="is the input"):
         train(tiny_recipe("fusion", table, output="data", initial={"all": str(tmp_path / "data")}), runs=tmp_path)
     assert sorted(os.listdir(tmp_path)) == ["data", "fusion"]
+
+
+@pytest.mark.parametrize("base", [False, True])
+def test_a_training_refuses_to_replace_its_own_recipe(tmp_path, capsys, base):
+    table = write_sweeps(tmp_path / "data", 1, 1)
+    own = tmp_path / "runs" / "own" / "recipe.json"  # JSON is YAML too
+    own.parent.mkdir(parents=True)
+    own.write_text(json.dumps(tiny_values("local1", table, output="own")))
+    given = tmp_path / "above.yaml" if base else own
+    if base:
+        given.write_text("base: runs/own/recipe.json\n")
+    before = everything(tmp_path)
+    assert main(["train", str(given), "--runs", str(tmp_path / "runs")]) == 2
+    assert f"{own} is the input" in capsys.readouterr().err
+    assert everything(tmp_path) == before
+
+
+def test_several_sweeps_are_compared_with_all_outputs_before_the_first_one_is_read(folder, capsys, monkeypatch):
+    """The pixels of the second sweep lie where a result of the first goes."""
+    monkeypatch.setattr("DualTrackCore.cli.sweeps.run_clip", lambda *_, **__: pytest.fail("the work began"))
+    (folder / "out" / "a").mkdir(parents=True)
+    image = sitk.GetImageFromArray(np.random.default_rng(0).integers(0, 255, (6, 40, 48), dtype=np.uint8))
+    sitk.WriteImage(image, "clip.mhd")
+    os.rename("clip.raw", "out/a/volume.nrrd")
+    Path("clip.mhd").write_text(Path("clip.mhd").read_text().replace("clip.raw", "out/a/volume.nrrd"))
+    Path("broken.igs.mha").write_text("nothing")  # is said in its turn, and keeps the others from nothing
+    before = everything(folder)
+    assert main(["run", "a.h5", "broken.igs.mha", "clip.mhd", "--spacing", "0.4", "-o", "out"]) == 2
+    said = capsys.readouterr().err.strip()
+    assert "volume.nrrd is the input" in said
+    assert len(said.splitlines()) == 1
+    assert everything(folder) == before
 
 
 def test_outputs_that_are_not_there_yet_are_apart(tmp_path):

@@ -145,11 +145,11 @@ def _set_waves(table: Tensor) -> None:
 
 
 def input_paths(recipe: Recipe, runs: Path) -> list[Path]:
-    """Files and folders that a recipe names: data, and weights as they stand or in `runs`."""
+    """What a recipe reads: its own files, and what they name: data, and weights as they stand or in `runs`."""
     given, data = recipe.initial, recipe.data
     weights = [name for name in (given.all, given.local_encoder, given.global_encoder, given.local_trunk) if name]
     named = [data.folder, data.validation_folder, data.csv, recipe.backbone.weights, *weights]
-    return [*(Path(name) for name in named if name), *(runs / name for name in weights)]
+    return [*recipe.files, *(Path(name) for name in named if name), *(runs / name for name in weights)]
 
 
 def _weights_path(reference: str, runs: Path) -> Path:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import yaml
 
@@ -208,8 +208,10 @@ class Recipe(_Checked):
         devices, nodes: training processes on each machine, and machines.
         accelerator: Lightning's: auto, cpu, gpu, ...
         seed: of initial weights, sampling and dropout.
+        files: that the recipe was read from; no key of it.
     """
 
+    files: ClassVar[tuple[Path, ...]] = ()
     stage: Stage
     output: str
     data: Data
@@ -295,10 +297,12 @@ def load_recipe(name_or_path: str | Path, changes: Sequence[str] = ()) -> Recipe
         path = _RECIPES / f"{name_or_path}.yaml"
     if not path.is_file():
         raise InputError(f"There is no recipe {name_or_path}: neither a file nor one of {', '.join(recipe_names())}.")
-    values = _read(path, ())
+    values, files = _read(path, ())
     for change in changes:
         _apply(values, change)
-    return build(Recipe, values, path.name)
+    recipe = build(Recipe, values, path.name)
+    object.__setattr__(recipe, "files", files)
+    return recipe
 
 
 def recipe_names() -> list[str]:
@@ -307,7 +311,8 @@ def recipe_names() -> list[str]:
     return sorted(name for name in names if not name.endswith("/common"))
 
 
-def _read(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
+def _read(path: Path, above: tuple[Path, ...]) -> tuple[dict[str, Any], tuple[Path, ...]]:
+    """The values of a recipe put over those of its base, and the files that were read."""
     if path in above:
         raise InputError(f"base in {path.name} leads back to the file itself.")
     try:
@@ -320,11 +325,12 @@ def _read(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
         raise InputError(f"The recipe {path.name} holds no keys; expected stage, output, data and others.")
     base = values.pop("base", None)
     if base is None:
-        return values
+        return values, (*above, path)
     below = path.parent / str(base)
     if not below.is_file():
         raise InputError(f"base in {path.name} names {base}, and there is no such file beside it.")
-    return _merged(_read(below, (*above, path)), values)
+    inherited, files = _read(below, (*above, path))
+    return _merged(inherited, values), files
 
 
 def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
