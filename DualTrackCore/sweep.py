@@ -171,14 +171,7 @@ class Sweep:
 
         Raises InputError: the spacing is unknown.
         """
-        self.require_spacing()
-        height, width = self.frame_size
-        skew = np.deg2rad(self.skew_deg)
-        matrix = np.eye(4)
-        matrix[:2, 0] = self.spacing_mm[0], 0.0
-        matrix[:2, 1] = self.spacing_mm[1] * np.sin(skew), self.spacing_mm[1] * np.cos(skew)
-        matrix[:2, 3] = -matrix[:2, :2] @ [(width - 1) / 2, (height - 1) / 2]
-        return matrix
+        return image_from_pixel(self.require_spacing(), self.skew_deg, self.frame_size)
 
     def require_spacing(self) -> tuple[float, float]:
         """The spacing, or an :class:`InputError` that says how to give it."""
@@ -229,6 +222,17 @@ class _PartOfFrames:
     def __getitem__(self, key: slice) -> np.ndarray:
         first, last, _ = key.indices(self.shape[0])
         return self._frames[self._start + first : self._start + max(first, last)]
+
+
+def image_from_pixel(spacing_mm: tuple[float, float], skew_deg: float, frame_size: tuple[int, int]) -> np.ndarray:
+    """`Sweep.image_from_pixel` [4, 4] of frames of (H, W) pixels of this size and skew."""
+    height, width = frame_size
+    skew = np.deg2rad(skew_deg)
+    matrix = np.eye(4)
+    matrix[:2, 0] = spacing_mm[0], 0.0
+    matrix[:2, 1] = spacing_mm[1] * np.sin(skew), spacing_mm[1] * np.cos(skew)
+    matrix[:2, 3] = -matrix[:2, :2] @ [(width - 1) / 2, (height - 1) / 2]
+    return matrix
 
 
 def validated_spacing(spacing_mm: object) -> tuple[float, float] | None:

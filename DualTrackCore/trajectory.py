@@ -2,7 +2,9 @@
 
 Frames of reference: *image* has its origin at the image centre, x to the right, y down the beam, z = x cross y, in mm.
 *frame0* is the image frame of the first frame. `poses[i]` maps image coordinates of frame i to frame0; relative pose i
-maps image coordinates of frame i + 1 to those of frame i, so that `poses[i + 1] = poses[i] @ relative[i]`.
+maps image coordinates of frame i + 1 to those of frame i, so that `poses[i + 1] = poses[i] @ relative[i]`. The axes of
+frame0 are read as left, posterior, superior (LPS), the numbers of a tracker's *reference* as right, anterior, superior
+(RAS), as Slicer reads those of PLUS; Docs/frames.md shows every frame of reference.
 """
 
 from __future__ import annotations
@@ -24,6 +26,9 @@ RIGID_TOLERANCE = 1e-2
 EXACT_TOLERANCE = 1e-5
 #: Farthest position of a pose, mm: ten kilometres, beyond which sums and lengths mean nothing.
 FARTHEST_MM = 1e7
+#: [4, 4] float64: LPS numbers to RAS numbers, and back; half a turn about S.
+RAS_FROM_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+RAS_FROM_LPS.flags.writeable = False
 #: Keys of a provenance that only estimates have: the network or the other method that made them.
 _ESTIMATE_KEYS = ("model", "method")
 
@@ -128,7 +133,8 @@ class Trajectory:
         poses: [N, 4, 4] float64, frame0_from_image, rigid, mm. Given ones that depart from a rigid motion by up to 1 %
             become the nearest one. Where `valid` is false the matrix is what the source held and means nothing.
         valid: [N] bool. All constructors here make the first valid frame frame0; poses given by hand may differ.
-        reference_from_frame0: [4, 4] float64 or None: places the trajectory in the world of the tracker it came from.
+        reference_from_frame0: [4, 4] float64 or None: places the trajectory in the world of the tracker it came from,
+            whose numbers Slicer reads as RAS.
         provenance: where the poses come from: plain values, written into reports. Its `warnings` say how many poses
             were made rigid, and how far off they were.
         origin: a :class:`PoseOrigin` or its text. Unknown where nobody says it; only measured and simulated poses count
@@ -239,6 +245,14 @@ class Trajectory:
     def centres_mm(self) -> np.ndarray:
         """[N, 3] float64: image centres in frame0, mm; NaN where a pose is invalid."""
         return np.where(self.valid[:, None], self.poses[:, :3, 3], np.nan)
+
+    @property
+    def ras_from_frame0(self) -> np.ndarray:
+        """[4, 4] float64: frame0 to the world that files for Slicer and PLUS are written in, mm, as RAS numbers.
+
+        It is the tracker's reference where there is one, and frame0 itself otherwise.
+        """
+        return RAS_FROM_LPS if self.reference_from_frame0 is None else self.reference_from_frame0
 
     @property
     def path_length_mm(self) -> float:

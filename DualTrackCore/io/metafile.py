@@ -9,7 +9,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -31,11 +31,14 @@ from DualTrackCore.io.sequence_parts import (
 from DualTrackCore.io.tracked_poses import FIELDS, marked, place_frames
 from DualTrackCore.pixels import Converted, WindowSource
 from DualTrackCore.sweep import Sweep
-from DualTrackCore.trajectory import PoseOrigin
+from DualTrackCore.trajectory import RAS_FROM_LPS, PoseOrigin, Trajectory
 
 if TYPE_CHECKING:
     from DualTrackCore.io.calibration_files import CalibrationSource
 
+#: Header field with the version of this project's files. Version 1 had no such field, LPS numbers in its transforms
+#: where no tracker gave a reference, and the spacing in the header as well as in the transforms.
+VERSION_FIELD, FORMAT_VERSION = "DualTrackFormatVersion", 2
 #: Header fields in which this project keeps what the formats have no place for.
 SPACING_FIELD, SKEW_FIELD = "DualTrackSpacingMm", "DualTrackSkewDeg"
 #: Header field of frames from the simulation, and its one value; anything else counts as recorded.
@@ -128,7 +131,7 @@ def sweep_from_sequence(
     is_simulated = sequence.header.get(SIMULATED_FIELD) == SIMULATED_VALUE
     unmarked = PoseOrigin.SIMULATED if is_simulated else PoseOrigin.MEASURED
     marks = {name: sequence.header.get(field_name) for name, field_name in FIELDS.items()}
-    tracked, pose_notes = marked(tracked, marks, unmarked)
+    tracked, pose_notes = marked(_in_ras(tracked, sequence.header, path.name), marks, unmarked)
     if tracked is not None and not tracked.origin.is_truth:
         tracking = f"Not tracked: the poses are {tracked.origin_text}."
     times, time_notes = fields.times(count)
@@ -144,6 +147,24 @@ def sweep_from_sequence(
     fields = {"timestamps_s": times, "frame_valid": valid, "tracked": tracked}
     pixels = os.path.abspath(sequence.payload.path)
     return size.sweep(frames, path, sequence.format_name, notes, facts, files=(pixels,), **fields)
+
+
+def _in_ras(tracked: Trajectory | None, header: dict[str, str], name: str) -> Trajectory | None:
+    """Poses as read, with the reference in RAS numbers; files of version 1 without a tracker's one held frame0 itself.
+
+    Raises:
+        InputError: the file is of a later version.
+    """
+    version = header.get(VERSION_FIELD, "1")
+    if version not in ("1", str(FORMAT_VERSION)):
+        raise InputError(
+            f"{name} is of version {version[:20]} of DualTrack's format; this program reads up to {FORMAT_VERSION}. "
+            "Update DualTrack, or write the file again with this one."
+        )
+    is_old = VERSION_FIELD not in header and SPACING_FIELD in header
+    if is_old and tracked is not None and np.array_equal(tracked.reference_from_frame0, np.eye(4)):
+        return replace(tracked, reference_from_frame0=RAS_FROM_LPS)
+    return tracked
 
 
 def _frames(

@@ -1,6 +1,16 @@
 """Writing sequence metafiles that this project, PLUS, SlicerIGSIO, Slicer and SimpleITK read.
 
 Pixels are compressed window by window straight into the file, so a sweep is never held whole.
+
+Slicer puts an image node where its header says, in RAS, and multiplies the transforms above it onto that; PLUS takes
+transforms of the image as maps from pixels. So there are two kinds of file (Docs/frames.md):
+
+- .mha and .igs.nrrd, as PLUS writes them: the header places pixel (u, v) at (u, v) mm, and ImageToReference maps pixels
+  to mm. Only :data:`~DualTrackCore.io.metafile.SPACING_FIELD` states the pixel size where there are no poses.
+- any other .nrrd, for Slicer itself: the header places the image in mm, upright, its centre at the origin, and the
+  rigid PlacedImageToReference moves it from there.
+
+Transforms are RAS numbers, of the tracker's reference where there is one, and else of frame0.
 """
 
 from __future__ import annotations
@@ -14,12 +24,19 @@ import numpy as np
 
 from DualTrackCore.errors import InputError
 from DualTrackCore.files import replacing
-from DualTrackCore.io.metafile import SIMULATED_FIELD, SIMULATED_VALUE, SKEW_FIELD, SPACING_FIELD
+from DualTrackCore.io.metafile import (
+    FORMAT_VERSION,
+    SIMULATED_FIELD,
+    SIMULATED_VALUE,
+    SKEW_FIELD,
+    SPACING_FIELD,
+    VERSION_FIELD,
+)
 from DualTrackCore.io.sequence_parts import GZIP, ZLIB
 from DualTrackCore.io.tracked_poses import header_marks
 from DualTrackCore.progress import Reporter, Stage
 from DualTrackCore.sweep import Sweep
-from DualTrackCore.trajectory import Trajectory
+from DualTrackCore.trajectory import RAS_FROM_LPS, Trajectory
 
 #: Frames compressed at a time.
 _WINDOW_FRAMES = 16
@@ -44,11 +61,11 @@ def write_metafile(sweep: Sweep, path: Path, trajectory: Trajectory | None, repo
         InputError: poses of a sweep whose pixel spacing is unknown.
         OutputError: the file cannot be written.
     """
-    world_from_pixel = None if trajectory is None else _world_from_pixel(sweep, trajectory)
+    transforms = _transforms(sweep, trajectory, from_pixels=True)
     header = "\n".join([*_metafile_header(sweep), *_own_fields(sweep, trajectory, " = "), ""])
     with replacing(path) as temporary, temporary.open("wb") as stream:
         stream.write(header.encode())
-        _write_lines(stream, _frame_fields(sweep, trajectory, world_from_pixel, " = ", "ImageStatus"))
+        _write_lines(stream, _frame_fields(sweep, trajectory, transforms, " = ", "ImageStatus"))
         _write_lines(stream, ["ElementDataFile = LOCAL"])
         if sweep.has_images:
             size = _write_compressed(sweep, stream, ZLIB, reporter)
@@ -59,11 +76,13 @@ def write_metafile(sweep: Sweep, path: Path, trajectory: Trajectory | None, repo
 def write_nrrd(sweep: Sweep, path: Path, trajectory: Trajectory | None, reporter: Reporter) -> None:
     """Write an NRRD sequence metafile with the four axes (columns, rows, 1, frames) that Slicer asks for.
 
-    Arguments and errors are those of :func:`write_metafile`; the format has no way to hold tracking without images.
+    Arguments and errors are those of :func:`write_metafile`; the format has no way to hold tracking without images. The
+    suffix .igs.nrrd writes for PLUS, any other one for Slicer.
     """
     if not sweep.has_images:
         raise InputError("NRRD cannot hold tracking without images; write an .igs.mha file.")
-    world_from_pixel = None if trajectory is None else _world_from_pixel(sweep, trajectory)
+    from_pixels = path.name.lower().endswith(".igs.nrrd")
+    transforms = _transforms(sweep, trajectory, from_pixels)
     times = sweep.timestamps_s
     # Slicer rounds an index to 0.001 and lets a second frame with the same index replace the first.
     if times is not None and (np.diff(np.round(times, 3)) > 0).all():
@@ -71,8 +90,8 @@ def write_nrrd(sweep: Sweep, path: Path, trajectory: Trajectory | None, reporter
     else:
         unit, index = "", " ".join(map(str, range(len(sweep))))
     with replacing(path) as temporary, temporary.open("wb") as stream:
-        _write_lines(stream, _nrrd_header(sweep, unit) + _own_fields(sweep, trajectory, ":="))
-        _write_lines(stream, _frame_fields(sweep, trajectory, world_from_pixel, ":=", "Status"))
+        _write_lines(stream, _nrrd_header(sweep, unit, from_pixels) + _own_fields(sweep, trajectory, ":="))
+        _write_lines(stream, _frame_fields(sweep, trajectory, transforms, ":=", "Status"))
         # Readers with a limited line length stop at a long line, so nothing that they need comes after it.
         _write_lines(stream, ["axis 3 index type:=numeric", f"axis 3 index values:={index}", ""])
         _write_compressed(sweep, stream, GZIP, reporter)
@@ -80,7 +99,6 @@ def write_nrrd(sweep: Sweep, path: Path, trajectory: Trajectory | None, reporter
 
 def _metafile_header(sweep: Sweep) -> list[str]:
     height, width = sweep.frame_size
-    spacing = sweep.spacing_mm or (1.0, 1.0)
     size_line = [_SIZE_FIELD + " " * _SIZE_DIGITS] if sweep.has_images else []
     return [
         "ObjectType = Image",
@@ -92,7 +110,7 @@ def _metafile_header(sweep: Sweep) -> list[str]:
         f"CompressedData = {sweep.has_images}",
         *size_line,
         f"DimSize = {width} {height} {len(sweep)}",
-        f"ElementSpacing = {_text(spacing[0])} {_text(spacing[1])} 1",
+        "ElementSpacing = 1 1 1",
         "ElementType = MET_UCHAR",
         "Kinds = domain domain list",
         "Offset = 0 0 0",
@@ -102,22 +120,23 @@ def _metafile_header(sweep: Sweep) -> list[str]:
     ]
 
 
-def _nrrd_header(sweep: Sweep, unit: str) -> list[str]:
+def _nrrd_header(sweep: Sweep, unit: str, from_pixels: bool) -> list[str]:
     height, width = sweep.frame_size
-    across, down = map(_text, sweep.spacing_mm or (1.0, 1.0))
+    placed = np.eye(4) if from_pixels or sweep.spacing_mm is None else sweep.image_from_pixel
+    *directions, origin = (f"({','.join(map(_text, column))})" for column in placed[:3].T)
     return [
         "NRRD0004",
         "type: uint8",
         "dimension: 4",
-        "space: left-posterior-superior",
+        f"space: {'right-anterior-superior' if from_pixels else 'left-posterior-superior'}",
         f"sizes: {width} {height} 1 {len(sweep)}",
-        f"space directions: ({across},0,0) (0,{down},0) (0,0,1) none",
+        f"space directions: {' '.join(directions)} none",
         "kinds: domain domain domain list",
         f'labels: "" "" "" "{"time" if unit else "frame"}"',
         f'units: "" "" "" "{unit}"',
         "endian: little",
         "encoding: gzip",
-        "space origin: (0,0,0)",
+        f"space origin: {origin}",
         "ultrasound image orientation:=MFA",
         "ultrasound image type:=BRIGHTNESS",
         "DataNodeClassName:=vtkMRMLScalarVolumeNode",
@@ -125,8 +144,8 @@ def _nrrd_header(sweep: Sweep, unit: str) -> list[str]:
 
 
 def _own_fields(sweep: Sweep, trajectory: Trajectory | None, separator: str) -> list[str]:
-    """What the formats have no field for: spacing (1 x 1 mm mean unknown), skew, simulated frames, origin of poses."""
-    fields = header_marks(trajectory)
+    """What the formats have no field for: version, spacing, skew, simulated frames, origin of poses."""
+    fields = {VERSION_FIELD: str(FORMAT_VERSION), **header_marks(trajectory)}
     if sweep.is_simulated:
         fields[SIMULATED_FIELD] = SIMULATED_VALUE
     if sweep.spacing_mm is not None:
@@ -136,33 +155,44 @@ def _own_fields(sweep: Sweep, trajectory: Trajectory | None, separator: str) -> 
 
 
 def _frame_fields(
-    sweep: Sweep, trajectory: Trajectory | None, world_from_pixel: np.ndarray | None, separator: str, status_name: str
+    sweep: Sweep, trajectory: Trajectory | None, transforms: tuple[str, np.ndarray], separator: str, status_name: str
 ) -> Iterator[str]:
+    name, matrices = transforms
     for frame, image_valid in enumerate(sweep.frame_valid):
         prefix = f"Seq_Frame{frame:04d}_"
-        if world_from_pixel is not None:
-            matrix = " ".join(map(_text, world_from_pixel[frame].ravel()))
+        if trajectory is not None:
+            matrix = " ".join(map(_text, matrices[frame].ravel()))
             status = "OK" if trajectory.valid[frame] else "INVALID"
-            yield f"{prefix}ImageToReferenceTransform{separator}{matrix}"
-            yield f"{prefix}ImageToReferenceTransformStatus{separator}{status}"
+            yield f"{prefix}{name}Transform{separator}{matrix}"
+            yield f"{prefix}{name}TransformStatus{separator}{status}"
         if sweep.timestamps_s is not None:
             yield f"{prefix}Timestamp{separator}{_text(sweep.timestamps_s[frame])}"
         yield f"{prefix}{status_name}{separator}{'OK' if image_valid else 'INVALID'}"
 
 
-def _world_from_pixel(sweep: Sweep, trajectory: Trajectory) -> np.ndarray:
-    """[N, 4, 4] pixel to reference, mm. Invalid poses repeat the one before them, as some readers ignore the status."""
+def _transforms(sweep: Sweep, trajectory: Trajectory | None, from_pixels: bool) -> tuple[str, np.ndarray]:
+    """Name and matrices [N, 4, 4] of the transforms of a file, mm, RAS; without poses the matrices are not used."""
+    name = "ImageToReference" if from_pixels else "PlacedImageToReference"
+    if trajectory is None:
+        return name, np.empty((0, 4, 4))
     if sweep.spacing_mm is None:
         raise InputError(
-            "Poses are written as maps from pixels to mm, and the pixel spacing of this sweep is unknown; "
+            "Poses are written as maps to mm, and the pixel spacing of this sweep is unknown; "
             "load it with spacing_mm=... or calibration=..., or write the trajectory as .csv."
         )
-    reference = np.eye(4) if trajectory.reference_from_frame0 is None else trajectory.reference_from_frame0
+    return name, ras_from_image(trajectory) @ (sweep.image_from_pixel if from_pixels else RAS_FROM_LPS)
+
+
+def ras_from_image(trajectory: Trajectory) -> np.ndarray:
+    """[N, 4, 4]: image (centre, mm) to `trajectory.ras_from_frame0`'s world.
+
+    Invalid poses repeat the one before them, the first ones the one after them, as some readers ignore the status.
+    """
     good = np.flatnonzero(trajectory.valid)
     if len(good) == 0:
-        return np.broadcast_to(sweep.image_from_pixel, (len(sweep), 4, 4))
-    latest = good[np.maximum(np.searchsorted(good, np.arange(len(sweep)), side="right") - 1, 0)]
-    return reference @ trajectory.poses[latest] @ sweep.image_from_pixel
+        return np.broadcast_to(trajectory.ras_from_frame0, (len(trajectory), 4, 4))
+    latest = good[np.maximum(np.searchsorted(good, np.arange(len(trajectory)), side="right") - 1, 0)]
+    return trajectory.ras_from_frame0 @ trajectory.poses[latest]
 
 
 def _write_compressed(sweep: Sweep, stream: BinaryIO, container: int, reporter: Reporter) -> int:

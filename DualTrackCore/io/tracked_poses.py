@@ -30,8 +30,8 @@ from DualTrackCore.io.calibration import (
     validated_calibration,
 )
 from DualTrackCore.io.sequence_parts import FrameFields, TransformTrack
-from DualTrackCore.sweep import validated_spacing
-from DualTrackCore.trajectory import RIGID_TOLERANCE, PoseOrigin, Trajectory, rigid_error
+from DualTrackCore.sweep import image_from_pixel, validated_spacing
+from DualTrackCore.trajectory import RAS_FROM_LPS, RIGID_TOLERANCE, PoseOrigin, Trajectory, rigid_error
 
 #: What is said of poses: their origin, the model, its checksum, whether they are a guess, what the model's card says of
 #: the error, and the warnings of the run.
@@ -137,6 +137,9 @@ def rigid(poses: np.ndarray) -> np.ndarray:
 #: Worlds in which a trajectory can be expressed, the preferred first.
 _WORLDS = ("Reference", "Tracker", "World")
 _IMAGE, _PROBE, _CROPPED = "Image", "Probe", "CroppedImage"
+#: The image in mm, upright, its centre at the origin, RAS: where the header of this project's files for Slicer puts it.
+_PLACED = "PlacedImage"
+
 Tracks = Mapping[tuple[str, str], TransformTrack]
 
 
@@ -175,8 +178,7 @@ def trace_image(tracks: Tracks, count: int, devices: Mapping[str, np.ndarray]) -
     if devices:
         calibrated = {step: track for step, track in tracks.items() if _IMAGE not in step or _CROPPED in step}
         device, matrix = _calibrated_device(calibrated, devices)
-        fixed = TransformTrack(np.broadcast_to(matrix, (count, 4, 4)), np.ones(count, bool))
-        calibrated[_IMAGE, device] = fixed
+        calibrated[_IMAGE, device] = _fixed(matrix, count)
     probe = _along(calibrated, _way(calibrated, start, device), count)
     probe_from_pixel = None if probe is None else _constant(probe.matrices[probe.valid])
     for some in (calibrated, tracks):
@@ -193,6 +195,10 @@ def _calibrated_device(tracks: Tracks, devices: Mapping[str, np.ndarray]) -> tup
     if len(found) > 1:
         raise several_devices("The calibration file", found)
     return found[0], named[found[0]]
+
+
+def _fixed(matrix: np.ndarray, count: int) -> TransformTrack:
+    return TransformTrack(np.broadcast_to(matrix, (count, 4, 4)), np.ones(count, bool))
 
 
 def _way(tracks: Tracks, start: str, goal: str) -> tuple[str, ...]:
@@ -275,9 +281,13 @@ def place_frames(
     """
     count, frame_size = shape[0], (shape[1], shape[2])
     tracks = fields.transforms(count)
+    names = [f"{a}To{b}" for a, b in tracks]
+    if stated is not None and any(start == _PLACED for start, _ in tracks):
+        placed = RAS_FROM_LPS @ image_from_pixel(stated.spacing_mm, stated.skew_deg, frame_size)
+        tracks[_IMAGE, _PLACED] = _fixed(placed, count)
     chain = trace_image(tracks, count, devices)
     measured = _measured(chain, frame_size, stated, source)
-    tracking = _sentence(chain, [f"{a}To{b}" for a, b in tracks], bool(devices))
+    tracking = _sentence(chain, names, bool(devices))
     if measured is None:
         chosen = choose_pixel_size(None if stated is None else stated.spacing_mm, None, given_mm)
         size = replace(chosen, skew_deg=0.0 if stated is None else stated.skew_deg, notes=[])

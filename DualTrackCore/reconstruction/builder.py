@@ -21,7 +21,7 @@ from DualTrackCore.reconstruction.area import Fan, resolved_area, select_pixels
 from DualTrackCore.reconstruction.grid import VoxelGrid, cut_grid, plan_grid, usable_frames
 from DualTrackCore.reconstruction.holes import HoleFilling, compiled_kernels, fill_holes, validated_hole_filling
 from DualTrackCore.sweep import Sweep
-from DualTrackCore.trajectory import Trajectory
+from DualTrackCore.trajectory import RAS_FROM_LPS, Trajectory
 
 if TYPE_CHECKING:
     import SimpleITK
@@ -234,10 +234,10 @@ class Reconstruction:
     def to_sitk(self, what: Literal["volume", "coverage", "filled"] = "volume") -> SimpleITK.Image:
         """Return the volume (8 bit), the coverage (float32) or the filled flags (8 bit, 0 or 1) as a SimpleITK image.
 
-        Origin, spacing and direction are those of the grid, in mm in its frame. ITK's physical axes are left,
-        posterior, superior; the place of the patient is unknown, so x, y, z of frame0 (or reference) are written there
-        unchanged. 3D Slicer uses right, anterior, superior, and negates x and y when it loads the file. The meta data
-        say where the poses are from (:data:`~DualTrackCore.io.tracked_poses.FIELDS`); .nrrd and .mha keep them.
+        Origin, spacing and direction are those of the grid, mm, on ITK's physical axes left, posterior, superior: x, y,
+        z of frame0 are written unchanged, and the numbers of a tracker's reference, which are RAS, with x and y
+        negated. So the volume lies in Slicer where the frames of the sweep's file lie. The meta data say where the
+        poses are from (:data:`~DualTrackCore.io.tracked_poses.FIELDS`); .nrrd and .mha keep them.
         """
         import SimpleITK as sitk
 
@@ -247,9 +247,10 @@ class Reconstruction:
             raise InputError(f"{what!r} is not part of a reconstruction; choose 'volume', 'coverage' or 'filled'.")
         array = getattr(self, what)
         image = sitk.GetImageFromArray(array.astype(np.uint8) if what == "filled" else array)
-        image.SetOrigin([float(value) for value in self.grid.origin_mm])
+        lps_from_grid = (np.eye(4) if self.grid.frame == "frame0" else RAS_FROM_LPS)[:3, :3]
+        image.SetOrigin((lps_from_grid @ self.grid.origin_mm).tolist())
         image.SetSpacing(self.grid.spacing_mm)
-        image.SetDirection([float(value) for value in self.grid.axes.ravel()])
+        image.SetDirection((lps_from_grid @ self.grid.axes).ravel().tolist())
         source, origin = self.provenance.get("trajectory", {}), self.provenance.get("poses_origin", "unknown")
         for name, text in header_marks_of(source, origin).items():
             image.SetMetaData(name, text)

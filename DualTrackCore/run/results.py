@@ -237,7 +237,9 @@ class RunResult:
         reporter = reporter or Reporter()
         settings = RunSettings.from_dict(self.report.settings)
         write_trajectory_csv(self.trajectory, folder / "trajectory.csv", self.sweep.timestamps_s)
-        save_sweep(self.sweep, folder / "sweep.igs.mha", trajectory=self.trajectory, progress=reporter.forward)
+        # The frames lie in the world of the volume.
+        placed = replace(self.trajectory, reference_from_frame0=None) if settings.frame == "frame0" else self.trajectory
+        save_sweep(self.sweep, folder / "sweep.igs.mha", trajectory=placed, progress=reporter.forward)
         if self.reconstruction is not None:
             self.reconstruction.write(folder / "volume.nrrd")
             self.reconstruction.write(folder / "coverage.nrrd", "coverage")

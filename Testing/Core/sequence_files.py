@@ -99,10 +99,8 @@ def config(name):
 
 
 def world_from_pixel(sweep):
-    """Where the trajectory puts pixels, without the column that no pixel uses."""
-    reference = sweep.tracked.reference_from_frame0
-    reference = np.eye(4) if reference is None else reference
-    return (reference @ sweep.tracked.poses @ sweep.image_from_pixel)[..., (0, 1, 3)]
+    """Where the trajectory puts pixels, RAS, without the column that no pixel uses."""
+    return (sweep.tracked.ras_from_frame0 @ sweep.tracked.poses @ sweep.image_from_pixel)[..., (0, 1, 3)]
 
 
 #: Three poses of a probe.

@@ -11,7 +11,7 @@ from shared_files import shared_path
 
 from DualTrackCore import Sweep, Trajectory, load_sweep, save_sweep
 from DualTrackCore.errors import Cancelled, InputError
-from DualTrackCore.trajectory import matrices_from_parameters
+from DualTrackCore.trajectory import RAS_FROM_LPS, matrices_from_parameters
 
 
 def example_sweep(count=5, skew_deg=0.0, spacing_mm=(0.2, 0.1), reference=None, seed=0, valid=None):
@@ -46,7 +46,7 @@ def assert_same_sweep(one, other):
     skew=st.floats(-5, 5),
     spacing=st.tuples(st.floats(0.01, 9), st.floats(0.01, 9)),
     placed=st.booleans(),
-    form=st.sampled_from(["a.igs.mha", "a.seq.nrrd"]),
+    form=st.sampled_from(["a.igs.mha", "a.igs.nrrd", "a.seq.nrrd"]),
     seed=st.integers(0, 2**31),
     data=st.data(),
 )
@@ -59,7 +59,7 @@ def test_whatever_is_written_is_read_back_the_same(tmp_path_factory, count, skew
     assert_same_sweep(load_sweep(path), sweep)
 
 
-@pytest.mark.parametrize("form", ["a.igs.mha", "a.seq.nrrd"])
+@pytest.mark.parametrize("form", ["a.igs.mha", "a.igs.nrrd", "a.seq.nrrd"])
 @pytest.mark.parametrize("spacing", [None, (1.0, 1.0), (0.1, 0.3)])
 def test_a_sweep_without_tracking_is_read_back_the_same(tmp_path, form, spacing):
     sweep = Sweep(pixels(3, 4, 5), spacing)
@@ -71,7 +71,7 @@ def test_a_sweep_without_tracking_is_read_back_the_same(tmp_path, form, spacing)
     np.testing.assert_array_equal(again.frames, sweep.frames)
 
 
-@pytest.mark.parametrize("form", ["spine.igs.mha", "spine.seq.nrrd"])
+@pytest.mark.parametrize("form", ["spine.igs.mha", "spine.igs.nrrd", "spine.seq.nrrd"])
 def test_a_real_recording_survives_writing_with_its_skew(tmp_path, form):
     sweep = load_sweep(
         shared_path("data/seq/SpinePhantomFreehand.igs.mha"),
@@ -122,9 +122,9 @@ def test_simpleitk_reads_what_is_written(tmp_path):
     save_sweep(sweep, tmp_path / "a.igs.mha")
     image = sitk.ReadImage(str(tmp_path / "a.igs.mha"))
     np.testing.assert_array_equal(sitk.GetArrayFromImage(image), sweep.frames)
-    assert image.GetSpacing() == (0.2, 0.1, 1.0)
+    assert image.GetSpacing() == (1.0, 1.0, 1.0)
     written = np.array(image.GetMetaData("Seq_Frame0002_ImageToReferenceTransform").split(), float).reshape(4, 4)
-    np.testing.assert_array_equal(written, sweep.tracked.poses[2] @ sweep.image_from_pixel)
+    np.testing.assert_array_equal(written, RAS_FROM_LPS @ sweep.tracked.poses[2] @ sweep.image_from_pixel)
     assert image.GetMetaData("Seq_Frame0002_ImageToReferenceTransformStatus") == "OK"
 
 
@@ -140,7 +140,7 @@ def test_slicer_reads_the_poses_that_are_written(tmp_path):
     assert node.GetNumberOfDataNodes() == 4
     matrix = node.GetNthDataNode(3).GetMatrixTransformToParent()
     read = np.array([[matrix.GetElement(i, j) for j in range(4)] for i in range(4)])
-    np.testing.assert_allclose(read, sweep.tracked.poses[3] @ sweep.image_from_pixel, atol=1e-5)
+    np.testing.assert_allclose(read, RAS_FROM_LPS @ sweep.tracked.poses[3] @ sweep.image_from_pixel, atol=1e-5)
 
 
 def test_poses_without_a_spacing_are_refused_and_leave_no_file(tmp_path):
