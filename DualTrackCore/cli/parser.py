@@ -87,7 +87,8 @@ def _add_clip_commands(commands: argparse._SubParsersAction) -> None:
     _add_sweep(reconstruct, INPUT, POSES, FRAMES, VOLUME, RESULTS)
     convert = _command(commands, "convert", "sweeps:convert", "write a sweep in another format")
     _add_sweep(convert, INPUT)
-    convert.add_argument("output", metavar="OUTPUT", help=".igs.mha, .seq.nrrd or .h5")
+    text = ".igs.mha or .igs.nrrd (as PLUS), .seq.nrrd or .mrb (for Slicer: images, a scene), or .h5"
+    convert.add_argument("output", metavar="OUTPUT", help=text)
     _add_poses(convert, "poses to write along")
     _add_settings(convert, POSES)
 

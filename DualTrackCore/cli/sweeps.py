@@ -88,8 +88,8 @@ def reconstruct(options: Namespace, console: Console) -> None:
 def track(options: Namespace, console: Console) -> None:
     """Images to trajectory."""
     output = Path(options.output)
-    if output.suffix.lower() not in (".csv", ".mha", ".nrrd", ".h5", ".hdf5"):
-        raise InputError(f"{output.name} is no trajectory file; choose .csv, .igs.mha, .seq.nrrd or .h5.")
+    if output.suffix.lower() not in (".csv", ".mha", ".nrrd", ".mrb", ".h5", ".hdf5"):
+        raise InputError(f"{output.name} is no trajectory file; choose .csv, .igs.mha, .seq.nrrd, .mrb or .h5.")
     settings = _settings(options, [output], reconstruct=False, evaluate=False)
     result = run_clip(options.sweep, settings, Reporter(console.progress), outputs=[output])
     sweep, trajectory = result.sweep, result.trajectory

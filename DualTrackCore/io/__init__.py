@@ -129,13 +129,15 @@ def save_sweep(
 ) -> None:
     """Save a sweep, and where its frames lie.
 
-    The suffix decides the format: `.mha` (also `.igs.mha`, `.seq.mha`) a MetaImage sequence metafile, `.nrrd` (also
-    `.seq.nrrd`, `.igs.nrrd`) an NRRD one that Slicer opens, `.h5` or `.hdf5` DualTrack HDF5.
+    The suffix decides the format: `.mha` (also `.igs.mha`, `.seq.mha`) and `.igs.nrrd` sequence metafiles as PLUS
+    writes them, any other `.nrrd` (`.seq.nrrd`) an image sequence that Slicer opens, `.mrb` a scene in which Slicer
+    moves the image (written, not read), `.h5` or `.hdf5` DualTrack HDF5. Docs/frames.md says in which frame of
+    reference they are.
 
     Args:
         sweep: read in windows, never held whole.
         path: the file; it appears complete or not at all.
-        trajectory: poses to write, as ImageToReference (pixel to mm) per frame; `sweep.tracked` where None.
+        trajectory: poses to write; `sweep.tracked` where None.
         progress: called with a :class:`~DualTrackCore.progress.Progress` every few frames.
         cancelled: asked every few frames; true raises :class:`~DualTrackCore.errors.Cancelled`.
 
@@ -153,10 +155,12 @@ def save_sweep(
     if suffix in (".mha", ".nrrd"):
         writer = import_module("DualTrackCore.io.sequence_writer")
         (writer.write_metafile if suffix == ".mha" else writer.write_nrrd)(sweep, path, trajectory, reporter)
+    elif suffix == ".mrb":
+        import_module("DualTrackCore.io.slicer_bundle").write_bundle(sweep, path, trajectory, reporter)
     elif suffix in (".h5", ".hdf5"):
         import_module("DualTrackCore.io.hdf5").write(sweep, path, trajectory, reporter)
     else:
-        raise InputError(f"{path.name} has no suffix of a format that can be written: .igs.mha, .seq.nrrd or .h5.")
+        raise InputError(f"{path.name} has no suffix that can be written: .igs.mha, .igs.nrrd, .seq.nrrd, .mrb or .h5.")
 
 
 def _reader(path: Path) -> ModuleType:

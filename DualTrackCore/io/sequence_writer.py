@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -83,18 +84,37 @@ def write_nrrd(sweep: Sweep, path: Path, trajectory: Trajectory | None, reporter
         raise InputError("NRRD cannot hold tracking without images; write an .igs.mha file.")
     from_pixels = path.name.lower().endswith(".igs.nrrd")
     transforms = _transforms(sweep, trajectory, from_pixels)
-    times = sweep.timestamps_s
-    # Slicer rounds an index to 0.001 and lets a second frame with the same index replace the first.
-    if times is not None and (np.diff(np.round(times, 3)) > 0).all():
-        unit, index = "s", " ".join(map(_text, times))
-    else:
-        unit, index = "", " ".join(map(str, range(len(sweep))))
+    unit, values = frame_index(sweep)
+    index = " ".join(f"{value:.15g}" for value in values)
     with replacing(path) as temporary, temporary.open("wb") as stream:
         _write_lines(stream, _nrrd_header(sweep, unit, from_pixels) + _own_fields(sweep, trajectory, ":="))
         _write_lines(stream, _frame_fields(sweep, trajectory, transforms, ":=", "Status"))
         # Readers with a limited line length stop at a long line, so nothing that they need comes after it.
         _write_lines(stream, ["axis 3 index type:=numeric", f"axis 3 index values:={index}", ""])
         _write_compressed(sweep, stream, GZIP, reporter)
+
+
+def write_transforms(sweep: Sweep, path: Path, trajectory: Trajectory) -> None:
+    """Write the poses alone, as the MetaImage of 0 x 0 pixels that Slicer reads as a sequence of transforms.
+
+    Transforms and index are those of :func:`write_nrrd` for Slicer, so that the two files play together.
+    """
+    bare = replace(sweep, frames=np.zeros((len(sweep), 0, 0), np.uint8), timestamps_s=frame_index(sweep)[1])
+    fields = _frame_fields(bare, trajectory, _transforms(sweep, trajectory, from_pixels=False), " = ", "ImageStatus")
+    with replacing(path) as temporary, temporary.open("wb") as stream:
+        _write_lines(stream, [*_metafile_header(bare), *_own_fields(sweep, trajectory, " = "), *fields])
+        _write_lines(stream, ["ElementDataFile = LOCAL"])
+
+
+def frame_index(sweep: Sweep) -> tuple[str, np.ndarray]:
+    """Unit and values [N] of the index of the frames in Slicer: their times in s, or their numbers without a unit.
+
+    Slicer rounds times to 0.001 and takes two that are nearer than that for one.
+    """
+    times = sweep.timestamps_s
+    if times is not None and (np.diff(np.round(times, 3)) > 0.0015).all():
+        return "s", times
+    return "", np.arange(len(sweep), dtype=np.float64)
 
 
 def _metafile_header(sweep: Sweep) -> list[str]:
@@ -180,11 +200,16 @@ def _transforms(sweep: Sweep, trajectory: Trajectory | None, from_pixels: bool) 
             "Poses are written as maps to mm, and the pixel spacing of this sweep is unknown; "
             "load it with spacing_mm=... or calibration=..., or write the trajectory as .csv."
         )
-    return name, ras_from_image(trajectory) @ (sweep.image_from_pixel if from_pixels else RAS_FROM_LPS)
+    return name, _ras_from_image(trajectory) @ sweep.image_from_pixel if from_pixels else placed_transforms(trajectory)
 
 
-def ras_from_image(trajectory: Trajectory) -> np.ndarray:
-    """[N, 4, 4]: image (centre, mm) to `trajectory.ras_from_frame0`'s world.
+def placed_transforms(trajectory: Trajectory) -> np.ndarray:
+    """[N, 4, 4] rigid, RAS, mm: PlacedImageToReference, which moves the image from its place in files for Slicer."""
+    return _ras_from_image(trajectory) @ RAS_FROM_LPS
+
+
+def _ras_from_image(trajectory: Trajectory) -> np.ndarray:
+    """[N, 4, 4]: image (centre, mm) to the world of `trajectory.ras_from_frame0`.
 
     Invalid poses repeat the one before them, the first ones the one after them, as some readers ignore the status.
     """

@@ -28,6 +28,7 @@ NOTICE = "Research use only; not for diagnosis. Millimetres are estimates."
 #: The files that a run or the demo may leave in its folder.
 FILES = (
     *("trajectory.csv", "sweep.igs.mha", "volume.nrrd", "coverage.nrrd", "settings.yaml", "report.json"),
+    "scene.mrb",
     *("slices.png", "trajectory.png", "motion.png"),
     *("comparison.png", "true-volume.nrrd", "true-trajectory.csv"),
 )
@@ -240,9 +241,13 @@ class RunResult:
         # The frames lie in the world of the volume.
         placed = replace(self.trajectory, reference_from_frame0=None) if settings.frame == "frame0" else self.trajectory
         save_sweep(self.sweep, folder / "sweep.igs.mha", trajectory=placed, progress=reporter.forward)
+        volume = None if self.reconstruction is None else self.reconstruction.write(folder / "volume.nrrd")
         if self.reconstruction is not None:
-            self.reconstruction.write(folder / "volume.nrrd")
             self.reconstruction.write(folder / "coverage.nrrd", "coverage")
+        if settings.slicer:
+            from DualTrackCore.io.slicer_bundle import write_bundle
+
+            write_bundle(self.sweep, folder / "scene.mrb", placed, reporter, volume)
         notes = self._write_pictures(folder) if settings.pictures else []
         (folder / "settings.yaml").write_text(settings.to_yaml(), encoding="utf-8")
         return write_report(replace(self.report, warnings=[*self.warnings, *notes]), folder)

@@ -128,6 +128,11 @@ class RunSettings:
     evaluate: bool = setting(True, help="measure the error where a tracker measured the sweep", group=RESULTS)
     reconstruct: bool = setting(True, help="reconstruct the volume", group=RESULTS)
     pictures: bool = setting(True, help="draw preview pictures", group=RESULTS)
+    slicer: bool = setting(
+        False,
+        help="write scene.mrb as well: volume and moving frames in one file that 3D Slicer opens by drag and drop",
+        group=RESULTS,
+    )
     voxel_mm: float | tuple[float, float, float] | None = setting(
         None,
         help="voxel size: one number, or x,y,z; none: chosen from the sweep",

@@ -229,7 +229,7 @@ def test_nothing_is_fetched_without_a_yes(dualtrack, tmp_path, monkeypatch):
         (["reconstruct", "{tracked}", "-o", "{out}", "--voxel", "0.0001"], "spacing"),
         (["reconstruct", "{tracked}", "-o", "{out}", "--poses", "{nowhere}"], "nowhere"),
         (["reconstruct", "{tracked}", "-o", "{out}", "--voxel", "one"], "'one' is not a number of mm"),
-        (["convert", "{tracked}", "{out}.docx"], ".igs.mha, .seq.nrrd or .h5"),
+        (["convert", "{tracked}", "{out}.docx"], ".igs.mha, .igs.nrrd, .seq.nrrd, .mrb or .h5"),
         (["models", "fetch", "no-such-model", "--yes"], "no model 'no-such-model' to fetch"),
         (["models", "verify", "no-such-model"], "no-such-model"),
     ],

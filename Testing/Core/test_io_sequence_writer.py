@@ -1,12 +1,13 @@
 """Sequence metafiles that are written: read back by us, by SimpleITK and by Slicer."""
 
 import os
+import re
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sequence_files import PROBES, config, pixels, pose, world_from_pixel
+from sequence_files import PROBES, config, metafile, pixels, pose, text, world_from_pixel
 from shared_files import shared_path
 
 from DualTrackCore import Sweep, Trajectory, load_sweep, save_sweep
@@ -141,6 +142,57 @@ def test_slicer_reads_the_poses_that_are_written(tmp_path):
     matrix = node.GetNthDataNode(3).GetMatrixTransformToParent()
     read = np.array([[matrix.GetElement(i, j) for j in range(4)] for i in range(4)])
     np.testing.assert_allclose(read, RAS_FROM_LPS @ sweep.tracked.poses[3] @ sweep.image_from_pixel, atol=1e-5)
+
+
+@pytest.mark.parametrize("first", [np.eye(4), pose(100, 200, -300, 10, 20, 30)], ids=["frame0", "tracker"])
+def test_files_of_version_1_give_the_poses_that_they_gave_and_their_world_in_ras(tmp_path, first):
+    sweep = example_sweep(3)
+    world = first @ np.linalg.inv(sweep.tracked.poses[0]) @ sweep.tracked.poses
+    world[0] = first
+    fields = [
+        (f"Seq_Frame{i:04d}_ImageToReferenceTransform", text(world[i] @ sweep.image_from_pixel)) for i in range(3)
+    ]
+    own = {"ElementSpacing": "0.2 0.1 1", "DualTrackSpacingMm": "0.2 0.1", "DualTrackSkewDeg": "0"}
+    old = load_sweep(metafile(tmp_path / "old.igs.mha", sweep.frames, fields, DimSize="7 6 3", **own))
+    assert old.spacing_mm == (0.2, 0.1)
+    np.testing.assert_allclose(old.tracked.poses, np.linalg.inv(first) @ world, atol=1e-12)
+    # Without a tracker the numbers were those of frame0, which is LPS.
+    expected = RAS_FROM_LPS if np.array_equal(first, np.eye(4)) else first
+    np.testing.assert_allclose(old.tracked.reference_from_frame0, expected, atol=1e-12)
+    save_sweep(old, tmp_path / "new.igs.mha")
+    new = load_sweep(tmp_path / "new.igs.mha")
+    np.testing.assert_allclose(new.tracked.poses, old.tracked.poses, atol=1e-12)
+    np.testing.assert_allclose(new.tracked.reference_from_frame0, old.tracked.reference_from_frame0, atol=1e-12)
+
+
+def test_half_a_turn_of_the_world_changes_no_bit_of_the_poses_that_are_read(tmp_path):
+    sweep = example_sweep(5)
+    for name, turned in (("lps", np.eye(4)), ("ras", RAS_FROM_LPS)):
+        matrices = turned @ sweep.tracked.poses @ sweep.image_from_pixel
+        fields = [(f"Seq_Frame{i:04d}_ImageToReferenceTransform", text(matrices[i])) for i in range(5)]
+        metafile(tmp_path / name, sweep.frames, fields, DimSize="7 6 5", DualTrackSpacingMm="0.2 0.1")
+    one, other = load_sweep(tmp_path / "lps"), load_sweep(tmp_path / "ras")
+    np.testing.assert_array_equal(one.tracked.poses, other.tracked.poses)
+
+
+@pytest.mark.parametrize("form", ["a.igs.mha", "a.seq.nrrd"])
+def test_a_file_of_a_later_version_is_refused_with_the_remedy(tmp_path, form):
+    save_sweep(example_sweep(2), tmp_path / form)
+    written = (tmp_path / form).read_bytes()
+    assert written.count(b"DualTrackFormatVersion") == 1
+    (tmp_path / form).write_bytes(re.sub(rb"(DualTrackFormatVersion\W+)2", rb"\g<1>3", written))
+    with pytest.raises(InputError, match=rf"{form} is of version 3 of DualTrack's format; .* Update DualTrack"):
+        load_sweep(tmp_path / form)
+
+
+@pytest.mark.parametrize(
+    ("form", "spacing"), [("a.igs.mha", (1, 1)), ("a.igs.nrrd", (1, 1)), ("a.seq.nrrd", (0.2, 0.1))]
+)
+def test_files_for_plus_hold_pixels_and_files_for_slicer_millimetres(tmp_path, form, spacing):
+    import SimpleITK as sitk
+
+    save_sweep(example_sweep(2), tmp_path / form)
+    assert sitk.ReadImage(str(tmp_path / form)).GetSpacing()[:2] == pytest.approx(spacing)
 
 
 def test_poses_without_a_spacing_are_refused_and_leave_no_file(tmp_path):
