@@ -162,7 +162,7 @@ def _in_ras(tracked: Trajectory | None, header: dict[str, str], name: str) -> Tr
             "Update DualTrack, or write the file again with this one."
         )
     is_old = VERSION_FIELD not in header and SPACING_FIELD in header
-    if is_old and tracked is not None and np.array_equal(tracked.reference_from_frame0, np.eye(4)):
+    if is_old and tracked is not None and np.allclose(tracked.reference_from_frame0, np.eye(4), rtol=0, atol=1e-9):
         return replace(tracked, reference_from_frame0=RAS_FROM_LPS)
     return tracked
 

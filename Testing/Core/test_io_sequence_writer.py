@@ -149,9 +149,8 @@ def test_files_of_version_1_give_the_poses_that_they_gave_and_their_world_in_ras
     sweep = example_sweep(3)
     world = first @ np.linalg.inv(sweep.tracked.poses[0]) @ sweep.tracked.poses
     world[0] = first
-    fields = [
-        (f"Seq_Frame{i:04d}_ImageToReferenceTransform", text(world[i] @ sweep.image_from_pixel)) for i in range(3)
-    ]
+    matrices = map(text, world @ sweep.image_from_pixel)
+    fields = [(f"Seq_Frame{i:04d}_ImageToReferenceTransform", matrix) for i, matrix in enumerate(matrices)]
     own = {"ElementSpacing": "0.2 0.1 1", "DualTrackSpacingMm": "0.2 0.1", "DualTrackSkewDeg": "0"}
     old = load_sweep(metafile(tmp_path / "old.igs.mha", sweep.frames, fields, DimSize="7 6 3", **own))
     assert old.spacing_mm == (0.2, 0.1)
