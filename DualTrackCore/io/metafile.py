@@ -152,8 +152,7 @@ def sweep_from_sequence(
 def _in_ras(tracked: Trajectory | None, header: dict[str, str], name: str) -> Trajectory | None:
     """Poses as read, with the reference in RAS numbers; files of version 1 without a tracker's one held frame0 itself.
 
-    Raises:
-        InputError: the file is of a later version.
+    A file of a later version raises InputError.
     """
     version = header.get(VERSION_FIELD, "1")
     if version not in ("1", str(FORMAT_VERSION)):
