@@ -171,7 +171,7 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
 
 def _add_simulate(commands: argparse._SubParsersAction) -> None:
     parser = _command(commands, "simulate", "research:simulate", "simulate a freehand sweep with its true poses")
-    _add_output(parser, "FILE", ".igs.mha, .seq.nrrd or .h5")
+    _add_output(parser, "FILE", ".igs.mha, .igs.nrrd, .seq.nrrd, .mrb or .h5")
     parser.add_argument("--seed", metavar="N", type=int, default=0, help="another number, another sweep (default: 0)")
     parser.add_argument("--frames", metavar="N", type=int, help="number of frames (default: drawn from 200 to 600)")
     parser.add_argument("--family", metavar="NAME", help="path: Per_L_DtP, Par_S_PtD, rotation, ... (default: drawn)")
