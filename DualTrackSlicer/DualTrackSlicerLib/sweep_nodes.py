@@ -17,10 +17,12 @@ from DualTrackCore import Sweep
 from DualTrackCore.errors import DualTrackError
 from DualTrackCore.files import file_sha256
 from DualTrackCore.io.metafile import SIMULATED_FIELD, SIMULATED_VALUE
+from DualTrackSlicerLib.scene.display import fitSliceViews
 from DualTrackSlicerLib.scene.nodes import set_pose_origin, to_vtk
 
-#: Image axes in RAS: x to the right, y (down the beam) to inferior, so that a frame stands upright in the coronal view.
-RAS_FROM_IMAGE = np.array([[1.0, 0, 0, 0], [0, 0, 1, 0], [0, -1, 0, 0], [0, 0, 0, 1]])
+#: The image frame read as LPS, as volume files are: x to patient left, y (down the beam) to posterior, z to superior. So
+#: a frame stands in Slicer's axial view as the scanner showed it. The map is its own inverse.
+RAS_FROM_IMAGE = np.diag([-1.0, -1.0, 1.0, 1.0])
 #: Name of the tracking, as PLUS names it.
 TRACKING_NAME = "ImageToReference"
 SAMPLE_NAME = "DualTrackSample"
@@ -89,10 +91,9 @@ def _tracking_sequence(
     set_pose_origin(tracking, sweep.tracked)
     transform = slicer.vtkMRMLLinearTransformNode()
     transform.SetName(TRACKING_NAME)
-    image_from_ras = np.linalg.inv(RAS_FROM_IMAGE)
     for number, (pose, valid) in enumerate(zip(sweep.tracked.poses, sweep.tracked.valid, strict=True)):
         if valid:
-            transform.SetMatrixTransformToParent(to_vtk(RAS_FROM_IMAGE @ pose @ image_from_ras))
+            transform.SetMatrixTransformToParent(to_vtk(RAS_FROM_IMAGE @ pose @ RAS_FROM_IMAGE))
             tracking.SetDataNodeAtValue(transform, index(number))
     return tracking
 
@@ -129,7 +130,7 @@ class FileReader:
         return 0.9 if _holds_frames(filePath) else 0.2
 
     def load(self, properties: dict) -> bool:
-        """Add the sweep to the scene as a sequence."""
+        """Add the sweep to the scene as a sequence, and show it."""
         from DualTrackCore.io import load_sweep
 
         path = Path(properties["fileName"])
@@ -144,8 +145,13 @@ class FileReader:
             logging.error("%s", message)
             self.parent.userMessages().AddMessage(vtk.vtkCommand.ErrorEvent, message)
             return False
+        _show(browser)
         self.parent.loadedNodes = [browser.GetMasterSequenceNode().GetID(), browser.GetID()]
         return True
+
+
+def _show(browser: slicer.vtkMRMLSequenceBrowserNode) -> None:
+    fitSliceViews(browser.GetProxyNode(browser.GetMasterSequenceNode()), slicer.app.applicationLogic())
 
 
 def _holds_frames(path: str) -> bool:
@@ -162,7 +168,7 @@ def _holds_frames(path: str) -> bool:
 
 
 def addSample(scene: slicer.vtkMRMLScene | None = None) -> slicer.vtkMRMLSequenceBrowserNode:
-    """The sample in the scene; the one that is there already, if it is.
+    """The sample in the scene, shown in the slice views; the one that is there already, if it is.
 
     Raises InputError: this installation lacks the file.
     """
@@ -170,7 +176,9 @@ def addSample(scene: slicer.vtkMRMLScene | None = None) -> slicer.vtkMRMLSequenc
 
     scene = scene or slicer.mrmlScene
     existing = scene.GetFirstNode(SAMPLE_NAME, "vtkMRMLSequenceBrowserNode")
-    return existing or addSweep(scene, sample_sweep(), SAMPLE_NAME)
+    browser = existing or addSweep(scene, sample_sweep(), SAMPLE_NAME)
+    _show(browser)
+    return browser
 
 
 def registerSample(thumbnail: Path) -> None:

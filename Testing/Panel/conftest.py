@@ -10,6 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "Testing" / "Core"))
+sys.path.insert(0, str(ROOT / "Testing" / "Scene"))
 sys.path.insert(0, str(ROOT / "DualTrackSlicer"))
 
 pytest.importorskip("PySide6", reason="The panel host needs PySide6-Essentials.")

@@ -108,7 +108,9 @@ def drifting(trajectory: Trajectory, step_mm: float = 0.02) -> Trajectory:
     return Trajectory.from_parameters(motions, {"model": "mini"})
 
 
-def job_result(sweep: Sweep, trajectory: Trajectory, *, first: int = 0, last: int | None = None, volume: bool = True):
+def job_result(
+    sweep: Sweep, trajectory: Trajectory, *, first: int = 0, last: int | None = None, volume: bool = True, voxel_mm=0.8
+):
     """What a run with these poses gives: volume and errors made by the core, provenance as a worker writes it.
 
     Args:
@@ -118,7 +120,7 @@ def job_result(sweep: Sweep, trajectory: Trajectory, *, first: int = 0, last: in
     part, poses = sweep.slice(first, stop), trajectory.slice(first, stop)
     reconstruction = None
     if volume:
-        grid = plan_grid(part, poses, spacing_mm=0.8)
+        grid = plan_grid(part, poses, spacing_mm=voxel_mm)
         reconstruction = reconstruct_volume(part, poses, grid, interpolation="nearest", hole_filling="stick")
     evaluated = part.tracked is not None and poses.estimated_by is not None
     source = {"model": "mini", "weights_sha256": "ab" * 32, "precision": "fp32", "chunk_frames": 16, "device": "cpu"}
@@ -131,6 +133,31 @@ def job_result(sweep: Sweep, trajectory: Trajectory, *, first: int = 0, last: in
         created="2026-05-04T03:02:01+00:00",
     )
     return RunResult(part, poses, reconstruction, report, {"total": 1.0})
+
+
+def below_frame(volume, image) -> np.ndarray:
+    """[rows, columns]: the voxels of a volume node where the pixels of an image node lie, through all transforms."""
+    between = vtk.vtkMatrix4x4()
+    parents = (node.GetParentTransformNode() for node in (image, volume))
+    slicer.vtkMRMLTransformNode.GetMatrixTransformBetweenNodes(*parents, between)
+    volume_from_ras, ras_from_image = vtk.vtkMatrix4x4(), vtk.vtkMatrix4x4()
+    volume.GetRASToIJKMatrix(volume_from_ras)
+    image.GetIJKToRASMatrix(ras_from_image)
+    reslice = vtk.vtkImageReslice()
+    reslice.SetInputData(volume.GetImageData())
+    reslice.SetResliceAxes(vtk_matrix(array_of(volume_from_ras) @ array_of(between) @ array_of(ras_from_image)))
+    columns, rows, _ = image.GetImageData().GetDimensions()
+    reslice.SetOutputExtent(0, columns - 1, 0, rows - 1, 0, 0)
+    reslice.SetOutputSpacing(1, 1, 1)
+    reslice.SetOutputOrigin(0, 0, 0)
+    reslice.SetInterpolationModeToLinear()
+    reslice.Update()
+    return vtk_to_numpy(reslice.GetOutput().GetPointData().GetScalars()).reshape(rows, columns)
+
+
+def alike(one: np.ndarray, other: np.ndarray) -> float:
+    """Correlation of two pictures."""
+    return float(np.corrcoef(one.ravel(), other.ravel())[0, 1])
 
 
 def random_rigid(random: np.random.Generator, count: int | None = None) -> np.ndarray:

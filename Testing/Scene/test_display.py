@@ -57,7 +57,7 @@ def test_without_an_application_nothing_is_fitted_and_the_reason_is_given(scene)
 def test_a_slice_follows_the_frame_until_it_is_told_to_stop(application, slice_logic):
     clip, nodes, image = shown_clip(application.scene)
     node = slice_logic.GetSliceNode()
-    follower = followFrame(node, image)
+    follower = followFrame(node, clip.browser, clip.image_sequence)
     assert node.GetSliceVisible()
 
     def distances() -> np.ndarray:

@@ -47,7 +47,7 @@ def shown(application):
     image = browser.GetProxyNode(images)
     slice_node = view.add_slice(image)
     browser.SetSelectedItemNumber(45)
-    follower = followFrame(slice_node, image)
+    follower = followFrame(slice_node, browser, images)
     view.fit_slices()
     view.look((-0.9, 0.75, -0.45), (0, 1, 0), 1.1)
     yield view, nodes, clip

@@ -97,6 +97,53 @@ class ThreeDView:
         self._window.Finalize()
 
 
+class SliceViews:
+    """Red, Yellow and Green as the application has them: slice logics that draw, without windows."""
+
+    SIZE = (480, 400)
+
+    def __init__(self, application_logic: slicer.vtkSlicerApplicationLogic, scene: slicer.vtkMRMLScene) -> None:
+        slicer.vtkMRMLSliceNode.AddDefaultSliceOrientationPresets(scene)
+        self._logics, known = {}, vtk.vtkCollection()
+        for name, orientation in (("Red", "Axial"), ("Yellow", "Sagittal"), ("Green", "Coronal")):
+            logic = slicer.vtkMRMLSliceLogic()
+            logic.SetMRMLApplicationLogic(application_logic)
+            logic.SetMRMLScene(scene)
+            logic.AddSliceNode(name)
+            logic.GetSliceNode().SetOrientation(orientation)
+            logic.GetSliceNode().SetDimensions(*self.SIZE, 1)
+            known.AddItem(logic)
+            self._logics[name] = logic
+        application_logic.SetSliceLogics(known)
+
+    def node(self, name: str) -> slicer.vtkMRMLSliceNode:
+        """The slice node of a view."""
+        return self._logics[name].GetSliceNode()
+
+    def picture(self, name: str) -> np.ndarray:
+        """[H, W] uint8: what a view draws, the top row first."""
+        port = self._logics[name].GetImageDataConnection()
+        if port is None:
+            return np.zeros(self.SIZE[::-1], np.uint8)
+        port.GetProducer().Update()
+        image = port.GetProducer().GetOutput()
+        return vtk_to_numpy(image.GetPointData().GetScalars()).reshape(*self.SIZE[::-1], -1)[::-1, :, 0]
+
+    def middle(self, name: str, pixels: tuple[int, int], spacing_mm: tuple[float, float]) -> np.ndarray:
+        """[H, W] uint8: what a view draws around its middle, at (columns, rows) `pixels` of a size in mm."""
+        field = self.node(name).GetFieldOfView()
+        across, down = (
+            np.round(size / 2 - 0.5 + (np.arange(count) - (count - 1) / 2) * mm / whole * size).astype(int)
+            for count, mm, whole, size in zip(pixels, spacing_mm, field, self.SIZE, strict=False)
+        )
+        return self.picture(name)[np.ix_(down, across)]
+
+    def close(self) -> None:
+        """Let the scene go."""
+        for logic in self._logics.values():
+            logic.SetMRMLScene(None)
+
+
 def _load_triton_first() -> None:
     """Triton (of torch) and the software renderer each bring an LLVM; the process crashes where triton's comes second.
 

@@ -11,7 +11,9 @@ import numpy as np
 import slicer
 import vtk
 
-from DualTrackSlicerLib.scene.nodes import add_node, renderings_of, to_vtk
+from DualTrackCore.io.calibration import split_affine
+from DualTrackSlicerLib.scene.frames import FrameLayout, layout_of
+from DualTrackSlicerLib.scene.nodes import add_node, ijk_to_world, renderings_of, to_vtk
 
 if TYPE_CHECKING:
     from DualTrackCore.run.results import RunResult
@@ -119,20 +121,23 @@ def fitSliceViews(
 
 
 class FrameFollower:
-    """Keeps a slice view on the image of a clip while it moves; stops with :meth:`stop`."""
+    """Keeps a slice view on the image of a clip while it moves, the way up that it was recorded; see :meth:`stop`."""
 
-    def __init__(self, slice_node: slicer.vtkMRMLSliceNode, image: slicer.vtkMRMLVolumeNode) -> None:
-        self._slice_node, self._image = slice_node, image
+    def __init__(
+        self, slice_node: slicer.vtkMRMLSliceNode, image: slicer.vtkMRMLVolumeNode, layout: FrameLayout
+    ) -> None:
+        self._slice_node, self._image, self._layout = slice_node, image, layout
         event = slicer.vtkMRMLTransformableNode.TransformModifiedEvent
         self._tag = image.AddObserver(event, lambda caller, event: self.align())
         self.align()
 
     def align(self) -> None:
-        """Lay the slice into the plane of the image, through its middle."""
-        bounds = [0.0] * 6
-        self._slice_node.RotateToVolumePlane(self._image)
-        self._image.GetRASBounds(bounds)
-        self._slice_node.JumpSliceByCentering(*((bounds[axis] + bounds[axis + 1]) / 2 for axis in (0, 2, 4)))
+        """Lay the slice into the plane of the image, through its middle: columns to the right, rows downwards."""
+        world_from_pixel = ijk_to_world(self._image) @ self._layout.ijk_from_pixel
+        # Slice views count upwards. For an image in LPS this is the axial view.
+        shown = split_affine(world_from_pixel, self._layout.size[::-1]).x_from_image * [1.0, -1.0, 1.0, 1.0]
+        self._slice_node.GetSliceToRAS().DeepCopy(to_vtk(shown))
+        self._slice_node.UpdateMatrices()
 
     def stop(self) -> None:
         """Leave the slice view where it is."""
@@ -141,7 +146,11 @@ class FrameFollower:
             self._tag = None
 
 
-def followFrame(sliceNode: slicer.vtkMRMLSliceNode, imageProxyNode: slicer.vtkMRMLVolumeNode) -> FrameFollower:
+def followFrame(
+    sliceNode: slicer.vtkMRMLSliceNode,
+    browserNode: slicer.vtkMRMLSequenceBrowserNode,
+    imageSequenceNode: slicer.vtkMRMLSequenceNode,
+) -> FrameFollower:
     """Let a slice view follow the image of a clip, and show it in the 3D views as well."""
     sliceNode.SetSliceVisible(True)
-    return FrameFollower(sliceNode, imageProxyNode)
+    return FrameFollower(sliceNode, browserNode.GetProxyNode(imageSequenceNode), layout_of(imageSequenceNode))

@@ -43,6 +43,13 @@ def ijk_to_ras(volume: slicer.vtkMRMLVolumeNode) -> np.ndarray:
     return np.array(matrix.GetData(), dtype=np.float64).reshape(4, 4)
 
 
+def ijk_to_world(volume: slicer.vtkMRMLVolumeNode) -> np.ndarray:
+    """[4, 4] float64: voxel index to the world of the scene, mm; transforms above the node are linear."""
+    matrix = vtk.vtkMatrix4x4()
+    slicer.vtkMRMLTransformNode.GetMatrixTransformBetweenNodes(volume.GetParentTransformNode(), None, matrix)
+    return np.array(matrix.GetData(), dtype=np.float64).reshape(4, 4) @ ijk_to_ras(volume)
+
+
 def matrix_to_parent(transform: slicer.vtkMRMLTransformNode) -> np.ndarray | None:
     """[4, 4] float64: from a transform node to its parent, mm; None for a transform that is not linear."""
     if not transform.IsLinear():

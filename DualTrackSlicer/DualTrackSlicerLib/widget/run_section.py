@@ -127,10 +127,9 @@ class RunSection:
         if run.nodes.volume is not None:
             fitSliceViews(run.nodes.volume, slicer.app.applicationLogic())
         red = slicer.mrmlScene.GetNodeByID("vtkMRMLSliceNodeRed")
-        image = self._browser.GetProxyNode(self._sequence)
         self.stopFollowing()
-        if red is not None and image is not None:
-            self._follower = followFrame(red, image)
+        if red is not None and self._browser.GetProxyNode(self._sequence) is not None:
+            self._follower = followFrame(red, self._browser, self._sequence)
 
     def stopFollowing(self) -> None:
         """Leave the slice views alone."""
