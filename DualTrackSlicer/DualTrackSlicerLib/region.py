@@ -153,7 +153,7 @@ def pixelsOf(node: slicer.vtkMRMLMarkupsNode, sceneSweep: SceneSweep) -> np.ndar
 
 
 def _node_from_pixel(sceneSweep: SceneSweep) -> np.ndarray:
-    return sceneSweep.node_from_image @ sceneSweep.sweep.image_from_pixel
+    return np.linalg.inv(sceneSweep.image_from_node[0]) @ sceneSweep.sweep.image_from_pixel
 
 
 def _points(fan: Fan, angles_deg: np.ndarray, radii_pixel: np.ndarray) -> np.ndarray:

@@ -20,18 +20,18 @@ from DualTrackCore.io.metafile import SIMULATED_FIELD, SIMULATED_VALUE
 from DualTrackSlicerLib.scene.display import fitSliceViews
 from DualTrackSlicerLib.scene.nodes import set_pose_origin, to_vtk
 
-#: The image frame read as LPS, as volume files are: x to patient left, y (down the beam) to posterior, z to superior. So
-#: a frame stands in Slicer's axial view as the scanner showed it. The map is its own inverse.
+#: The image frame read as LPS, as volume files are: x to patient left, y (down the beam) to posterior, z to superior.
+#: So a frame stands in Slicer's axial view as the scanner showed it. The map is its own inverse.
 RAS_FROM_IMAGE = np.diag([-1.0, -1.0, 1.0, 1.0])
-#: Name of the tracking, as PLUS names it.
-TRACKING_NAME = "ImageToReference"
+#: Name of the tracking, as PLUS would name it: it moves the image from where its node lies, in mm.
+TRACKING_NAME = "PlacedImageToReference"
 SAMPLE_NAME = "DualTrackSample"
 #: Signature of HDF5, and where it may stand.
 _SIGNATURE, _OFFSETS = b"\x89HDF\r\n\x1a\n", (0, 512, 1024, 2048)
 
 
 def addSweep(scene: slicer.vtkMRMLScene, sweep: Sweep, name: str) -> slicer.vtkMRMLSequenceBrowserNode:
-    """A sequence browser with the frames of a sweep and its poses, if it has any, as `ImageToReference`.
+    """A sequence browser with the frames of a sweep and its poses, if it has any, as `PlacedImageToReference`.
 
     The sequence of poses says where they are from. Pixels of unknown size become 1 x 1 mm, Slicer's way of not knowing.
     The index of the sequences is the time in seconds, or the frame number where times are unknown.

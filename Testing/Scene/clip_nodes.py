@@ -121,7 +121,7 @@ def job_result(
     reconstruction = None
     if volume:
         grid = plan_grid(part, poses, spacing_mm=voxel_mm)
-        reconstruction = reconstruct_volume(part, poses, grid, interpolation="nearest", hole_filling="stick")
+        reconstruction = reconstruct_volume(part, poses, grid, interpolation="linear", hole_filling="stick")
     evaluated = part.tracked is not None and poses.estimated_by is not None
     source = {"model": "mini", "weights_sha256": "ab" * 32, "precision": "fp32", "chunk_frames": 16, "device": "cpu"}
     settings = RunSettings(first_frame=first, last_frame=last)
@@ -145,7 +145,8 @@ def below_frame(volume, image) -> np.ndarray:
     image.GetIJKToRASMatrix(ras_from_image)
     reslice = vtk.vtkImageReslice()
     reslice.SetInputData(volume.GetImageData())
-    reslice.SetResliceAxes(vtk_matrix(array_of(volume_from_ras) @ array_of(between) @ array_of(ras_from_image)))
+    ras_from_pixel = array_of(ras_from_image) * (*image.GetImageData().GetSpacing(), 1)
+    reslice.SetResliceAxes(vtk_matrix(array_of(volume_from_ras) @ array_of(between) @ ras_from_pixel))
     columns, rows, _ = image.GetImageData().GetDimensions()
     reslice.SetOutputExtent(0, columns - 1, 0, rows - 1, 0, 0)
     reslice.SetOutputSpacing(1, 1, 1)

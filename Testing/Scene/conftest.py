@@ -14,6 +14,7 @@ import pytest
 pytest.importorskip("slicer", reason="The scene tests need Slicer's MRML libraries: pip install slicer-core.")
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "DualTrackSlicer"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "Core"))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from mrml import Application

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import slicer
@@ -11,7 +11,11 @@ from vtk.util.numpy_support import vtk_to_numpy
 
 from DualTrackCore.errors import InputError
 from DualTrackCore.grey import to_grey_uint8
+from DualTrackCore.io.sequence_parts import Orientation, parse_orientation
 from DualTrackCore.progress import Reporter
+from DualTrackSlicerLib.scene.nodes import header_text
+
+_MF = Orientation("MF")
 
 
 @dataclass(frozen=True)
@@ -22,18 +26,25 @@ class FrameLayout:
         dimensions: voxels of each item along I, J, K; one of them is 1.
         channels: 1 for grey, 3 for colour, 4 with alpha.
         scalar_type: VTK's number of the pixel type.
+        orientation: how the frames are stored; pixels count in MF, as the transforms of PLUS do.
     """
 
     dimensions: tuple[int, int, int]
     channels: int
     scalar_type: int
+    orientation: Orientation = _MF
 
     @property
-    def plane(self) -> tuple[int, int]:
-        """Axes (I is 0) from column to column and from row to row."""
+    def _stored_plane(self) -> tuple[int, int]:
+        """Axes (I is 0) from column to column and from row to row, as they are stored."""
         empty = max(axis for axis in range(3) if self.dimensions[axis] == 1)
         across, down = (axis for axis in range(3) if axis != empty)
         return across, down
+
+    @property
+    def plane(self) -> tuple[int, int]:
+        """Axes (I is 0) from column to column and from row to row of the frames in MF."""
+        return self._stored_plane[:: -1 if self.orientation.transposed else 1]
 
     @property
     def size(self) -> tuple[int, int]:
@@ -47,7 +58,17 @@ class FrameLayout:
         across, down = self.plane
         matrix = np.zeros((4, 4))
         matrix[across, 0] = matrix[down, 1] = matrix[3 - across - down, 2] = matrix[3, 3] = 1.0
+        flips = (across, 0, self.orientation.columns_reversed), (down, 1, self.orientation.rows_reversed)
+        for axis, column, is_reversed in flips:
+            if is_reversed:
+                matrix[axis, column], matrix[axis, 3] = -1.0, self.dimensions[axis] - 1
         return matrix
+
+    def frame(self, scalars: np.ndarray) -> np.ndarray:
+        """The values of an image, as VTK has them, as a view [H, W] or [H, W, channels] in MF."""
+        across, down = self._stored_plane
+        shape = (self.dimensions[down], self.dimensions[across], self.channels)
+        return self.orientation.to_mf(scalars.reshape(1, *shape[: 2 if self.channels == 1 else 3]))[0]
 
 
 def layout_of(sequence: slicer.vtkMRMLSequenceNode) -> FrameLayout:
@@ -74,7 +95,8 @@ def layout_of(sequence: slicer.vtkMRMLSequenceNode) -> FrameLayout:
                 f"{name} changes at frame {number} from {_described(first)} to {_described(item)}; "
                 "all frames of a sweep must be alike: cut the clip there."
             )
-    return first
+    said = header_text(sequence, "UltrasoundImageOrientation") or header_text(sequence, "ultrasound image orientation")
+    return replace(first, orientation=parse_orientation(said)) if said else first
 
 
 def _item_layout(sequence: slicer.vtkMRMLSequenceNode, number: int) -> FrameLayout:
@@ -136,10 +158,10 @@ def read_frames(
     for number in range(sequence.GetNumberOfDataNodes()):
         reporter.check()
         image = sequence.GetNthDataNode(number).GetImageData()
-        width, height = layout.size
-        pixels = vtk_to_numpy(image.GetPointData().GetScalars())
-        images.append(pixels.reshape((height, width) if layout.channels == 1 else (height, width, layout.channels)))
+        images.append(layout.frame(vtk_to_numpy(image.GetPointData().GetScalars())))
     colour_axis = None if layout.channels == 1 else 3
+    turned = layout.orientation.notes if layout.orientation.is_turned else []
     if images[0].dtype != np.uint8:
-        return to_grey_uint8(np.stack(images), colour_axis=colour_axis)
-    return SceneFrames(images), to_grey_uint8(images[0][None], colour_axis=colour_axis)[1]
+        frames, notes = to_grey_uint8(np.stack(images), colour_axis=colour_axis)
+        return frames, notes + turned
+    return SceneFrames(images), to_grey_uint8(images[0][None], colour_axis=colour_axis)[1] + turned

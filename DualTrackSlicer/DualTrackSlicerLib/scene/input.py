@@ -16,14 +16,15 @@ from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
 
 from DualTrackCore.errors import InputError
 from DualTrackCore.io.calibration import choose_pixel_size, contradicts, image_pose, require_agreement, split_affine
-from DualTrackCore.io.metafile import SIMULATED_FIELD, SIMULATED_VALUE
+from DualTrackCore.io.metafile import SIMULATED_FIELD, SIMULATED_VALUE, SKEW_FIELD, SPACING_FIELD
+from DualTrackCore.io.sequence_parts import FrameFields, numbers
 from DualTrackCore.io.tracked_poses import marked, trajectory_from_tracker
 from DualTrackCore.pixels import doubts
 from DualTrackCore.progress import CancelledCallback, Reporter
 from DualTrackCore.sweep import Sweep, validated_spacing
 from DualTrackCore.trajectory import PoseOrigin, Trajectory
 from DualTrackSlicerLib.scene.frames import FrameLayout, layout_of, read_frames
-from DualTrackSlicerLib.scene.nodes import add_node, ijk_to_ras, nodes_of_class, pose_marks, to_vtk
+from DualTrackSlicerLib.scene.nodes import HEADER, add_node, header_text, ijk_to_ras, nodes_of_class, pose_marks, to_vtk
 from DualTrackSlicerLib.scene.tracking import find_tracking
 from DualTrackSlicerLib.scene.wiring import ROLE, sequences_of
 
@@ -69,9 +70,10 @@ class SceneSweep:
 
     Attributes:
         sweep: frames, spacing, times and tracking. 8-bit frames are views of the scene's images, not copies.
-        node_from_image: [4, 4] float64 rigid: image frame (mm) of the first frame to node.
-        image_from_node: [N, 4, 4] float64: node to the image frame of each frame (mm); the inverse of
-            `node_from_image` where all frames have the same IJKToRAS and the spacing is that of the scene.
+        node_from_image: [4, 4] float64 rigid: image frame (mm) of the first frame to node; where results are laid.
+        image_from_node: [N, 4, 4] float64: node to the image frame of each frame (mm), where it was loaded; the inverse
+            of `node_from_image` where all frames have the same IJKToRAS, the spacing is that of the scene, and the
+            clip was not loaded by SlicerIGSIO.
         browser, image_sequence: where the frames come from.
         transform_sequence: the tracking that was used, or None.
     """
@@ -137,9 +139,8 @@ def sweepFromBrowser(
         raise InputError(f"{images.GetName()} is not shown by the browser {browserNode.GetName()}; add it there first.")
     layout = layout_of(images)
     frames, conversions = read_frames(images, layout, reporter)
-    items = [images.GetNthDataNode(number) for number in range(len(frames))]
-    node_from_pixel = np.array([ijk_to_ras(item) @ layout.ijk_from_pixel for item in items])
-    place = _place(browserNode, images, layout, node_from_pixel, validated_spacing(spacing_mm))
+    fields, node_from_pixel = _fields(images), _node_from_pixel(images, layout)
+    place = _place(browserNode, images, layout, node_from_pixel, fields, validated_spacing(spacing_mm))
     provenance = {
         "source": images.GetName(),
         "format": "MRML sequence",
@@ -152,7 +153,8 @@ def sweepFromBrowser(
     sweep = Sweep(
         frames,
         place.spacing_mm,
-        timestamps_s=_timestamps(images),
+        timestamps_s=_timestamps(images, fields),
+        frame_valid=fields.ok("ImageStatus", len(frames)) & fields.ok("Status", len(frames)),
         tracked=place.tracked,
         skew_deg=place.skew_deg,
         provenance=provenance,
@@ -160,12 +162,29 @@ def sweepFromBrowser(
     first = split_affine(node_from_pixel[0], sweep.frame_size)
     shown_mm = np.asarray(place.spacing_mm or first.spacing_mm)
     image_from_node = np.linalg.inv(image_pose(node_from_pixel, shown_mm, place.skew_deg, sweep.frame_size))
-    return SceneSweep(sweep, first.x_from_image, image_from_node, browserNode, images, place.sequence)
+    node_from_image = first.x_from_image
+    if images.GetAttribute(f"{HEADER}Source") == "Image" and np.allclose(node_from_image[:3, :3], np.eye(3)):
+        # SlicerIGSIO puts pixels into the scene as they are, upside down. Results are laid as those of files are: LPS.
+        node_from_image = node_from_image * [-1.0, -1.0, 1.0, 1.0]
+    return SceneSweep(sweep, node_from_image, image_from_node, browserNode, images, place.sequence)
+
+
+def _node_from_pixel(images: slicer.vtkMRMLSequenceNode, layout: FrameLayout) -> np.ndarray:
+    """[N, 4, 4]: pixel (column, row, 0, 1) in MF to the local RAS of each image, mm."""
+    items = (images.GetNthDataNode(number) for number in range(images.GetNumberOfDataNodes()))
+    return np.array([ijk_to_ras(item) for item in items]) @ layout.ijk_from_pixel
+
+
+def _fields(images: slicer.vtkMRMLSequenceNode) -> FrameFields:
+    """What the file of the images says of each frame; Slicer keeps the header of a .seq.nrrd as attributes."""
+    fields = FrameFields()
+    for name in images.GetAttributeNames() or ():
+        fields.add(name.removeprefix(HEADER), images.GetAttribute(name))
+    return fields
 
 
 def _is_simulated(images: slicer.vtkMRMLSequenceNode) -> bool:
-    """Slicer keeps the header fields of a .seq.nrrd as attributes of the sequence."""
-    return images.GetAttribute(SIMULATED_FIELD) == SIMULATED_VALUE
+    return header_text(images, SIMULATED_FIELD) == SIMULATED_VALUE
 
 
 class _Place(NamedTuple):
@@ -185,19 +204,19 @@ def _place(
     images: slicer.vtkMRMLSequenceNode,
     layout: FrameLayout,
     node_from_pixel: np.ndarray,
+    fields: FrameFields,
     given_mm: Spacing | None,
 ) -> _Place:
     size = layout.size[::-1]
-    stated = _known_spacing(node_from_pixel[0], layout)
-    sentence, world_from_node, sequence, moving = find_tracking(browser, images)
-    world_from_pixel = None if world_from_node is None else world_from_node @ node_from_pixel
-    if world_from_node is None and np.ptp(node_from_pixel, axis=0).max() > 1e-6:
+    stated = numbers(header_text(images, SPACING_FIELD) or "", 2) or _known_spacing(node_from_pixel[0], layout)
+    sentence, world_from_pixel, sequence, moving = find_tracking(browser, images, node_from_pixel, fields)
+    if world_from_pixel is None and np.ptp(node_from_pixel, axis=0).max() > 1e-6:
         world_from_pixel, sentence = node_from_pixel, "Tracked: each frame has an IJKToRAS of its own."
     measured, measured_skew = _measured_spacing(world_from_pixel, size)
     if measured is None:
         if world_from_pixel is not None:
             sentence = "Not tracked: the transforms cannot be used, for neither they nor the image give pixels a size."
-        skew_deg = float(split_affine(node_from_pixel[0], size).skew_deg)
+        (skew_deg,) = numbers(header_text(images, SKEW_FIELD) or "", 1) or (0.0,)
         chosen = choose_pixel_size(stated, None, given_mm)
         return _Place(chosen.spacing_mm, skew_deg, chosen.source, chosen.notes, sentence)
     require_agreement(measured, given_mm)
@@ -236,8 +255,11 @@ def _is_placeholder(spacing_mm: Spacing) -> bool:
     return bool(np.allclose(spacing_mm, 1.0, rtol=0, atol=1e-4))
 
 
-def _timestamps(sequence: slicer.vtkMRMLSequenceNode) -> np.ndarray | None:
-    """[N] seconds, or None where the index is no time or does not advance."""
+def _timestamps(sequence: slicer.vtkMRMLSequenceNode, fields: FrameFields) -> np.ndarray | None:
+    """[N] seconds of the file, else of the index; None where that is no time or does not advance."""
+    known, _ = fields.times(sequence.GetNumberOfDataNodes())
+    if known is not None:
+        return known
     scale = _SECONDS.get((sequence.GetIndexUnit() or "").lower())
     if scale is None or sequence.GetIndexType() != slicer.vtkMRMLSequenceNode.NumericIndex:
         return None
@@ -265,11 +287,11 @@ def _holds_images(sequence: slicer.vtkMRMLSequenceNode) -> bool:
 def _clip_of_sequence(browser: slicer.vtkMRMLSequenceBrowserNode, sequence: slicer.vtkMRMLSequenceNode) -> Clip:
     frames, name = sequence.GetNumberOfDataNodes(), sequence.GetName()
     try:
-        layout = layout_of(sequence)
+        layout, fields = layout_of(sequence), _fields(sequence)
+        spacing = _place(browser, sequence, layout, _node_from_pixel(sequence, layout), fields, None).spacing_mm
     except InputError as error:
         return Clip(name, frames, (0, 0), None, browser=browser, sequence=sequence, problem=str(error))
-    spacing = _known_spacing(ijk_to_ras(sequence.GetNthDataNode(0)) @ layout.ijk_from_pixel, layout)
-    times = _timestamps(sequence)
+    times = _timestamps(sequence, fields)
     step = 0.0 if times is None else float(np.median(np.diff(times)))
     duration = None if times is None else float(times[-1] - times[0])
     return Clip(name, frames, layout.size, spacing, 1 / step if step > 0 else None, duration, browser, sequence)

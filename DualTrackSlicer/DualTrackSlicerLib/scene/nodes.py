@@ -11,6 +11,9 @@ import vtk
 from DualTrackCore.io.tracked_poses import FIELDS, ORIGIN, header_marks
 from DualTrackCore.trajectory import PoseOrigin, Trajectory
 
+#: What SlicerIGSIO puts before the names of header fields.
+HEADER = "Sequences."
+
 
 def nodes_of_class(scene: slicer.vtkMRMLScene, name: str) -> list[slicer.vtkMRMLNode]:
     """All nodes of a class or of one derived from it, in the order of the scene."""
@@ -37,10 +40,19 @@ def renderings_of(volume: slicer.vtkMRMLDisplayableNode) -> list[slicer.vtkMRMLV
 
 
 def ijk_to_ras(volume: slicer.vtkMRMLVolumeNode) -> np.ndarray:
-    """[4, 4] float64: voxel index to the local RAS of a volume node, mm; transforms above the node are left out."""
-    matrix = vtk.vtkMatrix4x4()
+    """[4, 4] float64: voxel index to the local RAS of a volume node, mm; transforms above the node are left out.
+
+    SlicerIGSIO leaves the spacing of a file in the image data, where Slicer draws by it although its node says 1 mm.
+    """
+    matrix, image = vtk.vtkMatrix4x4(), volume.GetImageData()
     volume.GetIJKToRASMatrix(matrix)
-    return np.array(matrix.GetData(), dtype=np.float64).reshape(4, 4)
+    spacing = (1.0, 1.0, 1.0) if image is None else image.GetSpacing()
+    return np.array(matrix.GetData(), dtype=np.float64).reshape(4, 4) * (*spacing, 1.0)
+
+
+def header_text(node: slicer.vtkMRMLNode, field: str) -> str | None:
+    """A field of the header of the file that a sequence was read from; SlicerIGSIO puts a word before its name."""
+    return node.GetAttribute(field) or node.GetAttribute(f"{HEADER}{field}")
 
 
 def ijk_to_world(volume: slicer.vtkMRMLVolumeNode) -> np.ndarray:
@@ -70,7 +82,7 @@ def pose_marks(nodes: Sequence[slicer.vtkMRMLNode]) -> dict[str, str]:
 
     Empty where no node says anything.
     """
-    said = {name: [text for node in nodes if (text := node.GetAttribute(key))] for name, key in FIELDS.items()}
+    said = {name: [text for node in nodes if (text := header_text(node, key))] for name, key in FIELDS.items()}
     marks = {name: " and ".join(dict.fromkeys(texts)) for name, texts in said.items() if texts}
     return {**marks, ORIGIN: PoseOrigin.worst(said[ORIGIN]).value} if said[ORIGIN] else marks
 

@@ -9,40 +9,53 @@ from typing import NamedTuple
 import numpy as np
 import slicer
 
-from DualTrackCore.io.sequence_parts import TransformTrack
+from DualTrackCore.io.sequence_parts import FrameFields, TransformTrack
 from DualTrackCore.io.tracked_poses import trace_image
 from DualTrackSlicerLib.scene.nodes import matrix_to_parent
 from DualTrackSlicerLib.scene.wiring import is_result_sequence, parent_of_clip, sequences_of
 
-#: PLUS names: ImageToReference, ProbeToTracker; a browser may add a number to make them unique.
-_NAME = re.compile(r"([A-Z]\w*?)To([A-Z][A-Za-z0-9]*?)(?:Transform)?(?:[ _(].*)?")
+#: PLUS names: ImageToReference, ProbeToTracker. Slicer puts the name of the file before it, a browser a number behind.
+_NAME = re.compile(r"(?:.*-)?([A-Z]\w*?)To([A-Z][A-Za-z0-9]*?)(?:Transform)?:?(?:[ _(-].*)?")
+#: Where the node of the image lies, in mm: what the transforms of this project's files for Slicer are about.
+_PLACED = "PlacedImage"
+#: Difference of logarithms below which the size of pixels is as well explained by the node as by the transforms.
+_TIE = 0.02
 
 
 class SceneTracking(NamedTuple):
-    """Where the image node of each frame lies in a world that does not move.
+    """Where the pixels of each frame lie in a world that does not move.
 
     Attributes:
         sentence: how it was found, or why there is none.
-        world_from_node: [N, 4, 4] float64, mm; NaN where a frame has no pose. None where the clip is not tracked.
+        world_from_pixel: [N, 4, 4] float64, mm; NaN where a frame has no pose. None where the clip is not tracked.
         sequence: the transform sequence next to the image, or None.
         moving: all sequences that the poses are made of.
     """
 
     sentence: str
-    world_from_node: np.ndarray | None = None
+    world_from_pixel: np.ndarray | None = None
     sequence: slicer.vtkMRMLSequenceNode | None = None
     moving: tuple[slicer.vtkMRMLSequenceNode, ...] = ()
 
 
-def find_tracking(browser: slicer.vtkMRMLSequenceBrowserNode, images: slicer.vtkMRMLSequenceNode) -> SceneTracking:
+def find_tracking(
+    browser: slicer.vtkMRMLSequenceBrowserNode,
+    images: slicer.vtkMRMLSequenceNode,
+    node_from_pixel: np.ndarray,
+    fields: FrameFields,
+) -> SceneTracking:
     """The tracking of a clip.
 
-    What the scene shows counts first: the transforms above the image. Where none of these moves, transform sequences
-    of the browser with names as PLUS gives them (ImageToReference, ...) are multiplied out from the image to the
-    reference. The results of earlier runs do not count.
+    What the scene shows counts first: the transforms above the image. Where none of these moves, transforms with names
+    as PLUS gives them (ImageToReference, ...) are multiplied out from the image to the reference: those that the file
+    of the images brought with it, and transform sequences of the browser. The results of earlier runs do not count.
+
+    Args:
+        node_from_pixel: [N, 4, 4], where each image lies in its node, mm.
+        fields: of the file of the images.
     """
     others = [node for node in sequences_of(browser) if _is_tracking(node)]
-    tracking = _above_image(browser, images) or _by_name(others, images)
+    tracking = _above_image(browser, images, node_from_pixel) or _by_name(others, images, node_from_pixel, fields)
     if tracking is not None:
         return tracking
     if not others:
@@ -54,17 +67,39 @@ def find_tracking(browser: slicer.vtkMRMLSequenceBrowserNode, images: slicer.vtk
     )
 
 
+def _of_pixels(world: np.ndarray, node_from_pixel: np.ndarray, is_named: bool) -> np.ndarray:
+    """[N, 4, 4] world_from_pixel of transforms that are about the pixels, as in PLUS, or about the node of the image.
+
+    Transforms of PLUS bring pixels to mm by themselves, also where a program gave the node the size of its pixels, or
+    directions, in addition: the size must not count twice. So what their scale is nearer to decides: the size of a
+    pixel, or one.
+
+    Args:
+        world: [N, 4, 4], mm; NaN where there is none.
+        node_from_pixel: [N, 4, 4], mm.
+        is_named: whether the name says that it is about the image, which decides where the node says 1 mm a pixel.
+    """
+    scales = np.linalg.norm(world[:, :3, :2], axis=1)
+    usable = scales[np.isfinite(scales).all(axis=1) & (scales > 0).all(axis=1)]
+    if not len(usable):
+        return world @ node_from_pixel
+    scale, size = np.median(usable, axis=0), np.linalg.norm(node_from_pixel[0, :3, :2], axis=0)
+    lead = np.abs(np.log(scale)).sum() - np.abs(np.log(scale / size)).sum()
+    return world if lead > (-_TIE if is_named else _TIE) else world @ node_from_pixel
+
+
 def _is_tracking(node: slicer.vtkMRMLSequenceNode) -> bool:
     kind = node.GetDataNodeClassName() if node.GetNumberOfDataNodes() else ""
     return kind == "vtkMRMLLinearTransformNode" and not is_result_sequence(node)
 
 
 def _above_image(
-    browser: slicer.vtkMRMLSequenceBrowserNode, images: slicer.vtkMRMLSequenceNode
+    browser: slicer.vtkMRMLSequenceBrowserNode, images: slicer.vtkMRMLSequenceNode, node_from_pixel: np.ndarray
 ) -> SceneTracking | None:
     """The product of the transforms above the image, if one of them comes from a sequence of the browser."""
     moving, world_from_node = [], np.tile(np.eye(4), (images.GetNumberOfDataNodes(), 1, 1))
     link = parent_of_clip(browser, images)
+    is_named = (_step(link) or ("",))[0] in ("Image", "CroppedImage")
     while link is not None:
         sequence = browser.GetSequenceNode(link)
         if sequence is not None and _is_tracking(sequence):
@@ -79,21 +114,39 @@ def _above_image(
     if not moving:
         return None
     names = " and ".join(node.GetName() for node in moving)
-    return SceneTracking(f"Tracked: the image lies below {names}.", world_from_node, moving[0], tuple(moving))
+    world_from_pixel = _of_pixels(world_from_node, node_from_pixel, is_named)
+    return SceneTracking(f"Tracked: the image lies below {names}.", world_from_pixel, moving[0], tuple(moving))
 
 
-def _by_name(sequences: list[slicer.vtkMRMLSequenceNode], images: slicer.vtkMRMLSequenceNode) -> SceneTracking | None:
+def _step(node: slicer.vtkMRMLNode | None) -> tuple[str, str] | None:
+    """(from, to) in the name of a transform, or in the one that Slicer remembers of its file; None for other names."""
+    names = () if node is None else (node.GetAttribute("Sequences.Source"), node.GetName())
+    matches = (_NAME.fullmatch(name or "") for name in names)
+    return next((match.groups() for match in matches if match is not None), None)
+
+
+def _by_name(
+    sequences: list[slicer.vtkMRMLSequenceNode],
+    images: slicer.vtkMRMLSequenceNode,
+    node_from_pixel: np.ndarray,
+    fields: FrameFields,
+) -> SceneTracking | None:
     named = {}
     for node in sequences:
-        match = _NAME.fullmatch(node.GetName() or "")
-        if match is not None:
-            named.setdefault((match[1], match[2]), node)
-    tracks = {step: _track(node, images) for step, node in named.items()}
-    chain = trace_image(tracks, images.GetNumberOfDataNodes(), {})
+        named.setdefault(_step(node), node)
+    named.pop(None, None)
+    count = images.GetNumberOfDataNodes()
+    # The fields of the file say which poses are good; Slicer's transforms do not.
+    tracks = {step: _track(node, images) for step, node in named.items()} | fields.transforms(count)
+    if any(_PLACED in step for step in tracks):
+        tracks["Image", _PLACED] = TransformTrack(node_from_pixel, np.ones(count, bool))
+    chain = trace_image(tracks, count, {})
     if chain.world_from_pixel is None:
         return None
-    moving = tuple(named.get(step) or named[step[::-1]] for step in pairwise(chain.way))
-    return SceneTracking(f"Tracked: {' to '.join(chain.way)}.", chain.world_from_pixel.matrices, moving[0], moving)
+    steps = [named.get(step) or named.get(step[::-1]) for step in pairwise(chain.way)]
+    moving = tuple(node for node in steps if node is not None)
+    world_from_pixel = _of_pixels(chain.world_from_pixel.matrices, node_from_pixel, True)
+    return SceneTracking(f"Tracked: {' to '.join(chain.way)}.", world_from_pixel, next(iter(moving), None), moving)
 
 
 def _track(transforms: slicer.vtkMRMLSequenceNode, images: slicer.vtkMRMLSequenceNode) -> TransformTrack:
