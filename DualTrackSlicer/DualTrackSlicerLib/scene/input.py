@@ -162,10 +162,11 @@ def sweepFromBrowser(
     first = split_affine(node_from_pixel[0], sweep.frame_size)
     shown_mm = np.asarray(place.spacing_mm or first.spacing_mm)
     image_from_node = np.linalg.inv(image_pose(node_from_pixel, shown_mm, place.skew_deg, sweep.frame_size))
-    node_from_image = first.x_from_image
-    if images.GetAttribute(f"{HEADER}Source") == "Image" and np.allclose(node_from_image[:3, :3], np.eye(3)):
-        # SlicerIGSIO puts pixels into the scene as they are, upside down. Results are laid as those of files are: LPS.
-        node_from_image = node_from_image * [-1.0, -1.0, 1.0, 1.0]
+    node_from_image, directions = first.x_from_image, ijk_to_ras(images.GetNthDataNode(0))[:3, :3]
+    if images.GetAttribute(f"{HEADER}Source") == "Image" and np.array_equal(directions, np.diag(directions.diagonal())):
+        # SlicerIGSIO puts pixels into the scene as they are, half a turn off. Results are laid as those of files: LPS.
+        node_from_image = np.diag([-1.0, -1.0, 1.0, 1.0])
+        node_from_image[:3, 3] = first.x_from_image[:3, 3]
     return SceneSweep(sweep, node_from_image, image_from_node, browserNode, images, place.sequence)
 
 
