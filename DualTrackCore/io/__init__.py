@@ -177,6 +177,8 @@ def _reader(path: Path) -> ModuleType:
         if module.recognises(path, head):
             return module
         formats.append(module.FORMAT)
+    if header := next(filter(Path.is_file, map(path.with_suffix, (".mhd", ".nhdr"))), None):
+        raise InputError(f"{path} holds the pixels of {header.name}; open that file.")
     raise InputError(f"{path} is not in a supported format; supported: {'; '.join(formats)}.")
 
 

@@ -34,6 +34,8 @@ _NPY, _GZIP_HEAD, _ZIP = b"\x93NUMPY", b"\x1f\x8b", b"PK\3\4"
 _REFUSED = {
     b"# vtk DataFile": ("a VTK file", "open it in Slicer and save it as .nrrd"),
     b"<VTKFile": ("a VTK file", "open it in Slicer and save it as .nrrd"),
+    b"#Insight Transform File": ("a transform file of Slicer or ITK", "as a calibration give it with --calibration"),
+    b"<PlusConfiguration": ("a PLUS configuration", "as a calibration give it with --calibration"),
     b"MATLAB 5.0 MAT-file": (
         "a MATLAB file of an older kind",
         "save it in MATLAB as save('clip.mat', 'images', '-v7.3'), where images is rows x columns x frames",
@@ -55,7 +57,7 @@ _LENGTH_UNITS, _TIME_UNITS = {1: 1000.0, 3: 0.001}, {8: 1.0, 16: 1e-3, 24: 1e-6}
 
 def recognises(path: Path, head: bytes) -> bool:
     """Whether this is a NumPy or NIfTI file, or one that is refused here with the remedy."""
-    return head.startswith((_NPY, *_REFUSED)) or _is_archive(head) or _nifti_start(head) is not None
+    return head.startswith(_NPY) or _refused(head) is not None or _is_archive(head) or _nifti_start(head) is not None
 
 
 def read(path: Path, *, calibration: CalibrationSource | None, spacing_mm: tuple[float, float] | None) -> Sweep:
@@ -66,9 +68,8 @@ def read(path: Path, *, calibration: CalibrationSource | None, spacing_mm: tuple
     """
     with path.open("rb") as stream:
         head = stream.read(4096)
-    for start, (what, remedy) in _REFUSED.items():
-        if head.startswith(start):
-            raise InputError(f"{path.name} is {what}, which is not read; {remedy}.")
+    if (refused := _refused(head)) is not None:
+        raise InputError(f"{path.name} is {refused[0]} and not read as a sweep; {refused[1]}.")
     if _is_archive(head):
         raise InputError(
             f"{path.name} is an archive of NumPy arrays; save the frames alone, in Python: "
@@ -81,6 +82,12 @@ def read(path: Path, *, calibration: CalibrationSource | None, spacing_mm: tuple
     return replace(sweep, provenance={**sweep.provenance, "orientation": None})
 
 
+def _refused(head: bytes) -> tuple[str, str] | None:
+    """What a file is that is not read, and what to do; None for others."""
+    body = head.partition(b"?>")[2].lstrip() if head.startswith(b"<?xml") else head
+    return next((said for start, said in _REFUSED.items() if body.startswith(start)), None)
+
+
 def _is_archive(head: bytes) -> bool:
     return head.startswith(_ZIP) and head[30 : 30 + int.from_bytes(head[26:28], "little")].endswith(b".npy")
 
@@ -88,7 +95,9 @@ def _is_archive(head: bytes) -> bool:
 def _read_npy(path: Path, calibration: CalibrationSource | None, spacing_mm: tuple[float, float] | None) -> Sweep:
     try:
         mapped = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError, SyntaxError, OverflowError, TypeError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # the parser of the header raises what it stumbles over
         raise InputError(
             f"{path.name} cannot be read as a NumPy array, it is cut short or holds no numbers ({reason_of(error)})."
         ) from None

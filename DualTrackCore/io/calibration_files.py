@@ -87,6 +87,8 @@ def read_devices(source: CalibrationSource) -> dict[str, np.ndarray]:
         return {UNNAMED: validated_calibration(matrix, "The given array")}
     path = Path(source)
     head = _head(path)
+    if head.startswith(b"\x89HDF"):
+        _require_sound_hdf5(path)
     if head.startswith(b"\x89HDF") or head.lstrip().startswith(b"#Insight Transform File"):
         return {UNNAMED: validated_calibration(_matrix_from_itk(path), str(path))}
     text = calibration_text(path)
@@ -125,6 +127,22 @@ def _head(path: Path) -> bytes:
         raise InputError(f"Cannot read the calibration {path}: {error.strerror or error}.") from None
 
 
+def _require_sound_hdf5(path: Path) -> None:
+    """Read every value once with h5py, which names damage; ITK prints pages about it."""
+    from h5py import Dataset
+
+    from DualTrackCore.io.hdf5_frames import opened
+
+    def read(name: str, item: object) -> None:
+        if isinstance(item, Dataset):
+            if item.size is None or item.size > _MAX_BYTES or item.is_virtual or item.external:
+                raise InputError(f"{path} is no transform file of Slicer or ITK; give {_KINDS}.")
+            item[()]
+
+    with opened(path) as file:
+        file.visititems(read)
+
+
 def _matrix_from_itk(path: Path) -> np.ndarray:
     """The map from pixels of an ITK transform file, in the numbers that Slicer and PLUS show.
 
@@ -139,7 +157,7 @@ def _matrix_from_itk(path: Path) -> np.ndarray:
         if transform.GetDimension() != 3 or not transform.IsLinear():
             raise InputError(f"{path} holds a transform that is no 4x4 matrix; save the calibration as a linear one.")
         origin, *ends = (np.array(transform.TransformPoint(point)) for point in np.eye(4, 3, -1))
-    except RuntimeError as error:
+    except (RuntimeError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read as an ITK transform file; give {_KINDS}.") from error
     matrix = np.eye(4)
     matrix[:3] = np.column_stack([*(end - origin for end in ends), origin])

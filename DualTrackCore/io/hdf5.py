@@ -66,6 +66,10 @@ def read(path: Path, *, calibration: CalibrationSource | None, spacing_mm: tuple
         return read_tus_rec(path, calibration=calibration, spacing_mm=spacing_mm)
     if "tforms" in names:
         raise InputError(f"{path.name} holds tracked poses but no frames; open the file under frames instead.")
+    if "TransformGroup" in names:
+        raise InputError(
+            f"{path.name} is a transform file of Slicer or ITK, no sweep; as a calibration give it with --calibration."
+        )
     listed = ", ".join(sorted(names)[:8]) or "nothing"
     raise InputError(
         f"{path.name} holds neither images nor frames (it holds {listed}), so it is no sweep; "
@@ -75,7 +79,8 @@ def read(path: Path, *, calibration: CalibrationSource | None, spacing_mm: tuple
 
 def _read_dualtrack(path: Path, calibration: CalibrationSource | None, spacing_mm: tuple[float, float] | None) -> Sweep:
     with opened(path) as file:
-        simulated = member(file, "images").attrs.get(_SIMULATED)  # true, and not what could stand for it, counts
+        images = member(file, "images")  # None in a damaged file that lists it all the same
+        simulated = images and images.attrs.get(_SIMULATED)  # true, and not what could stand for it, counts
         facts: dict[str, Any] = {"simulated": True} if isinstance(simulated, bool | np.bool_) and simulated else {}
         world_from_image = read_table(file, "tracking", (None, 4, 4))
         marks = {} if world_from_image is None else {name: file["tracking"].attrs.get(name) for name in FIELDS}

@@ -54,9 +54,10 @@ def test_an_itk_transform_is_read_in_ras_numbers_whichever_way_it_was_saved(tmp_
     [
         (lambda path: sitk.WriteTransform(sitk.Transform(2, sitk.sitkAffine), str(path)), "no 4x4 matrix"),
         (lambda path: path.write_text("#Insight Transform File V1.0\nTransform: Nonsense"), "cannot be read"),
+        (lambda path: path.write_bytes(b"#Insight Transform File V1.0\nTransform: Non\xffsense"), "cannot be read"),
         (lambda path: path.write_bytes(b"\x89HDF\r\n\x1a\n" + b"\0" * 99), "cannot be read"),
     ],
-    ids=["of pictures", "damaged text", "damaged HDF5"],
+    ids=["of pictures", "damaged text", "damaged name", "damaged HDF5"],
 )
 def test_other_itk_files_are_refused_by_a_sentence(tmp_path, make, said):
     path = tmp_path / "a.tfm"

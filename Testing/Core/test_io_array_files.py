@@ -103,6 +103,7 @@ def test_colour_and_times_of_nifti_are_read(tmp_path):
     ("make", "said"),
     [
         (lambda path: saved(path / "a.npy", np.array([{}])), "holds no numbers"),
+        (lambda path: _damaged(saved(path / "a.npy", CLIP), 40, b"\0("), "holds no numbers"),
         (lambda path: saved(path / "a.npy", np.zeros((4, 5, 6), complex)), "whole or real numbers"),
         (lambda path: saved(path / "a.npy", CLIP[0]), "frames, rows, columns"),
         (lambda path: saved(path / "a.npy", np.moveaxis(CLIP, 0, -1)), r"numpy\.moveaxis\(frames, -1, 0\)"),
@@ -118,6 +119,12 @@ def test_colour_and_times_of_nifti_are_read(tmp_path):
         (lambda path: nifti(path / "a.nii", direction=(-1, 0, 0, 0, -1, 0, 0, 0, 1), origin=(0, 0, 0)), "plain array"),
         (lambda path: nifti(path / "a.vtk"), r"VTK file.*\.nrrd"),
         (lambda path: _matlab_5(path / "a.mat"), "-v7.3"),
+        (lambda path: _transform(path / "a.tfm"), "give it with --calibration"),
+        (lambda path: _transform(path / "a.h5"), "give it with --calibration"),
+        (lambda path: _text(path / "a.xml", "<PlusConfiguration/>"), "give it with --calibration"),
+        (lambda path: _text(path / "a.xml", '<?xml version="1.0"?>\n<PlusConfiguration/>'), "PLUS configuration"),
+        (lambda path: _text(path / "a.vti", '<?xml version="1.0"?>\n<VTKFile type="ImageData">'), "VTK file"),
+        (lambda path: _text(_text(path / "a.mhd", "").with_suffix(".raw"), "pixels"), r"pixels of a\.mhd; open that"),
     ],
 )
 def test_what_cannot_be_read_is_one_sentence_with_the_remedy(tmp_path, make, said, capsys):
@@ -131,6 +138,21 @@ def test_what_cannot_be_read_is_one_sentence_with_the_remedy(tmp_path, make, sai
 
 def _cut(path):
     path.write_bytes(path.read_bytes()[:-5000])
+    return path
+
+
+def _damaged(path, place, content):
+    path.write_bytes(path.read_bytes()[:place] + content + path.read_bytes()[place + len(content) :])
+    return path
+
+
+def _transform(path):
+    sitk.WriteTransform(sitk.AffineTransform(3), str(path))
+    return path
+
+
+def _text(path, text):
+    path.write_text(text)
     return path
 
 
