@@ -146,9 +146,13 @@ def test_an_estimate_that_slicer_igsio_read_is_not_taken_for_measured(scene, tmp
     require_same(read, path)
 
 
-@pytest.mark.parametrize("orientation", [b"MFA", b"MND", b"UFD", b"UNA"])
-def test_a_seq_nrrd_that_slicer_read_is_the_sweep_of_its_file(scene, tmp_path, orientation):
-    path = written(tmp_path, ".seq.nrrd", {b"ultrasound image or": b"ultrasound image orientation:=" + orientation})
+#: NRRD files: with transforms of the image where its node lies, as this project writes them for Slicer, and of pixels.
+NRRD = [(".seq.nrrd", b"MFA"), *((".igs.nrrd", code) for code in (b"MFA", b"MND", b"UFD", b"UNA"))]
+
+
+@pytest.mark.parametrize(("suffix", "code"), NRRD)
+def test_an_nrrd_that_slicer_read_is_the_sweep_of_its_file(scene, tmp_path, suffix, code):
+    path = written(tmp_path, suffix, {b"ultrasound image or": b"ultrasound image orientation:=" + code})
     require_same(sweepFromBrowser(browse(scene, read_by_slicer(scene, path))), path)
 
 
