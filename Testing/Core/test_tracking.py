@@ -11,7 +11,7 @@ import torch
 from oracle import anatomical_model, noise_sweep
 
 from DualTrackCore.errors import Cancelled, InputError, OutOfMemoryError
-from DualTrackCore.memory import is_out_of_memory
+from DualTrackCore.memory import is_out_of_memory, memory_limit
 from DualTrackCore.network.fast import StreamingTrunk
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.tracking import TrackingWarning, estimate_trajectory
@@ -242,11 +242,10 @@ def test_on_cuda_the_chunk_follows_the_free_memory(model, monkeypatch):
     chunks = []
     for free in (1e6, 4e9, 80e9):
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _, free=free: (int(free), int(free)))
-        chunks.append(
-            choose_chunk(
-                "auto", anatomical_model(local_widths=[64, 6, 8, 8], crop_size=256).network, torch.device("cuda")
-            )
-        )
+        network = anatomical_model(local_widths=[64, 6, 8, 8], crop_size=256).network
+        with memory_limit(0.001):  # of main memory, which is another
+            chunks.append(choose_chunk("auto", network, torch.device("cuda")))
+            assert choose_chunk("auto", network, torch.device("cpu")) == 1
     assert chunks == [4, 27, 128]
 
 
