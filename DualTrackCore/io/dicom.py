@@ -175,6 +175,7 @@ def _images(found: Series, first: Dataset, region: Region, notes: list[str]) -> 
     for path in found.paths:
         with opened(path) as (dataset, file):
             count = _require_readable(path, dataset, notes)
+            require_pixels(path, file, dataset, count)
             own = choose_region(path.name, dataset)
             alike = (own.bounds, own.spacing_mm) == (region.bounds, region.spacing_mm)
             if not alike or dataset.PhotometricInterpretation != first.PhotometricInterpretation:
@@ -182,7 +183,6 @@ def _images(found: Series, first: Dataset, region: Region, notes: list[str]) -> 
                     f"{path.name} has another region, pixel size or kind of pixels than {found.paths[0].name}; "
                     "all frames of a sweep must be alike."
                 )
-            require_pixels(path, file, dataset, count)
             yield from valued_frames(path, file, dataset, region, count, notes)
 
 

@@ -153,14 +153,14 @@ def _near_lossless(path: Path, dataset: Dataset, frame: bytes) -> np.ndarray:
 
 
 def _wavelets(path: Path, dataset: Dataset, frame: bytes) -> np.ndarray:
-    """JPEG 2000."""
+    """JPEG 2000. Its decoders give colours pixel by pixel, whatever the file says of planes."""
     from PIL import Image
 
     _require_size(path, dataset, *Image.open(io.BytesIO(frame), formats=["JPEG2000"]).size)
     colour_is_deep = int(dataset.BitsAllocated) > 8 and int(dataset.get("SamplesPerPixel") or 1) > 1
     if colour_is_deep:
         _require(path, "JPEG 2000 in colour of more than 8 bits", "pylibjpeg", "openjpeg")
-    return _by_pydicom(dataset, frame, "pylibjpeg" if colour_is_deep else "pillow")
+    return _by_pydicom(dataset, frame, "pylibjpeg" if colour_is_deep else "pillow", planar_configuration=0)
 
 
 def _high_throughput(path: Path, dataset: Dataset, frame: bytes) -> np.ndarray:
@@ -169,7 +169,7 @@ def _high_throughput(path: Path, dataset: Dataset, frame: bytes) -> np.ndarray:
 
     facts = get_parameters(frame)
     _require_size(path, dataset, facts["columns"], facts["rows"])
-    return _by_pydicom(dataset, frame, "pylibjpeg")
+    return _by_pydicom(dataset, frame, "pylibjpeg", planar_configuration=0)
 
 
 def _header(frame: bytes, marker: bytes) -> tuple[int, int, int]:

@@ -32,7 +32,7 @@ _Values = Callable[[np.ndarray], np.ndarray]
 
 
 def require_pixels(path: Path, file: BoundedFile, dataset: Dataset, count: int) -> list[str]:
-    """What to tell the reader of more pixels than announced.
+    """What to tell the reader of more pixels than announced; subsampled ones that are not get the label that they need.
 
     Raises:
         InputError: pixels of a kind that is no picture, or fewer of them than announced.
@@ -46,11 +46,14 @@ def require_pixels(path: Path, file: BoundedFile, dataset: Dataset, count: int) 
         raise InputError(f"{path.name} does not say how its pixels are encoded (no transfer syntax).")
     if syntax not in UncompressedTransferSyntaxes:
         return []
-    samples = 2 if kind == "YBR_FULL_422" else channels(dataset)
-    frame_bits = int(dataset.Rows) * int(dataset.Columns) * samples * int(dataset.BitsAllocated)
-    need = (count * frame_bits + 7) // 8
+    area_bits = int(dataset.Rows) * int(dataset.Columns) * int(dataset.BitsAllocated)
     element = dataset.get_item("PixelData", keep_deferred=True)
-    held = min(element.length, file.size - element.value_tell)
+    held, whole = min(element.length, file.size - element.value_tell), count * area_bits * channels(dataset) // 8
+    if kind == "YBR_FULL_422" and held in (whole, whole + 1):
+        dataset.PhotometricInterpretation = YBR
+        return ["The colours are labelled YBR_FULL_422 and not subsampled; took them as they are."]
+    frame_bits = area_bits * (2 if kind == "YBR_FULL_422" else channels(dataset))
+    need = (count * frame_bits + 7) // 8
     if held < need:
         raise InputError(
             f"{path.name} needs {need} bytes of pixels for {count} frames and holds {held}; "

@@ -173,9 +173,11 @@ def _calibrated(region: Dataset, notes: list[str]) -> tuple[float, float] | None
 
 
 def _image_spacing(dataset: Dataset, notes: list[str]) -> tuple[float, float] | None:
-    """The same by what the image says as a whole."""
-    for name in ("PixelSpacing", "ImagerPixelSpacing"):
-        values = numbers(dataset, name, notes)
+    """The same by what the image says as a whole, or an enhanced object of all of its frames."""
+    shared = (dataset.get("SharedFunctionalGroupsSequence") or [{}])[0]
+    measures = (shared.get("PixelMeasuresSequence") or [{}])[0]
+    for place, name in ((dataset, "PixelSpacing"), (dataset, "ImagerPixelSpacing"), (measures, "PixelSpacing")):
+        values = numbers(place, name, notes)
         if len(values) == 2 and min(values) > 0:
             return _checked(values[::-1], name, notes)
     return None

@@ -46,6 +46,10 @@ HIGH_THROUGHPUT = bytes.fromhex(
 )
 
 
+def notes_of(sweep):
+    return sweep.provenance["conversions"]
+
+
 def grey_of(colour):
     return (colour.astype(int) @ [299, 587, 114] + 500) // 1000
 
@@ -78,6 +82,31 @@ def test_deep_lossless_frames_are_scaled_by_their_stored_bits(tmp_path, bits, ki
         streams, syntax = [lossless_jpeg(image, 6, bits) for image in pixels], JPEGLossless
     sweep = load(packed(tmp_path / "a.dcm", pixels, streams, syntax, BitsStored=bits, HighBit=bits - 1))
     np.testing.assert_array_equal(np.asarray(sweep.frames), np.rint(pixels / (2**bits - 1) * 255).astype(np.uint8))
+
+
+COLOUR_CODERS = {
+    "RLE": (RLELossless, None),
+    "JPEG": (JPEGBaseline8Bit, lambda image: coded(image, quality=97)),
+    "lossless JPEG": (JPEGLosslessSV1, lossless_jpeg),
+    "JPEG-LS": (JPEGLSLossless, lambda image: jpeg_ls(image, interleave=1)),
+    "JPEG 2000": (JPEG2000Lossless, lambda image: coded(image, "JPEG2000", no_jp2=True)),
+}
+
+
+@pytest.mark.parametrize("planes", [0, 1])
+@pytest.mark.parametrize("kind", COLOUR_CODERS)
+def test_compressed_colours_do_not_depend_on_what_the_file_says_of_planes(tmp_path, kind, planes):
+    pixels, (syntax, code) = in_colour(speckle(2)), COLOUR_CODERS[kind]
+    if code is None:
+        path = make(tmp_path / "a.dcm", pixels, "RGB", syntax=syntax)
+        dataset = pydicom.dcmread(path)
+        dataset.PlanarConfiguration = planes
+        dataset.save_as(path)
+    else:
+        label = "YBR_FULL_422" if kind == "JPEG" else "RGB"
+        path = packed(tmp_path / "a.dcm", pixels, list(map(code, pixels)), syntax, label, PlanarConfiguration=planes)
+    difference = np.abs(np.asarray(load(path).frames).astype(int) - grey_of(pixels))
+    assert difference.max() <= (10 if kind == "JPEG" else 0)
 
 
 @pytest.mark.parametrize("interleave", [0, 1, 2])
@@ -164,7 +193,7 @@ def test_the_codestream_says_what_its_colours_are_and_not_the_label(tmp_path, re
     sweep = load(path)
     assert np.abs(np.asarray(sweep.frames).astype(int) - grey_of(pixels)).mean() < 3
     lies = form[:3] != label[:3]
-    assert any("labelled" in note for note in sweep.provenance["conversions"]) == lies
+    assert any("labelled" in note for note in notes_of(sweep)) == lies
     assert not recwarn.list  # what pydicom warns of is no sentence for users
 
 
@@ -175,7 +204,7 @@ def test_other_colours_are_taken_as_their_values_speak_where_the_label_is_plainl
     sweep = load(make(tmp_path / "a.dcm", stored, label))
     assert np.abs(np.asarray(sweep.frames).astype(int) - grey_of(pixels)).max() <= 2
     sweep = load(make(tmp_path / "b.dcm", noise(2, 6, 5, 3), label))  # colours of all kinds: the label counts
-    assert not any("labelled" in note for note in sweep.provenance["conversions"])
+    assert not any("labelled" in note for note in notes_of(sweep))
 
 
 @pytest.mark.parametrize(
@@ -253,7 +282,7 @@ def test_more_compressed_frames_than_announced_are_left_out_with_a_note(tmp_path
     streams = [coded(image, quality=95) for image in pixels]
     sweep = load(packed(tmp_path / "a.dcm", pixels[:3], streams, JPEGBaseline8Bit, has_bot=False))
     assert len(sweep) == 3
-    assert "The file announces 3 frames and holds 4; left out the last 1." in sweep.provenance["conversions"]
+    assert "The file announces 3 frames and holds 4; left out the last 1." in notes_of(sweep)
 
 
 # Uncompressed pixels, and files as a whole.
@@ -267,6 +296,13 @@ def test_subsampled_colour_of_several_frames_is_read(tmp_path):
     path = make(tmp_path / "a.dcm", ybr, "YBR_FULL_422", PixelData=np.stack(pairs, -1).tobytes())
     expected = grey_of(pydicom.pixels.processing.convert_color_space(ybr, "YBR_FULL", "RGB"))
     np.testing.assert_array_equal(load(path).frames, expected)
+
+
+def test_colour_that_is_labelled_as_subsampled_and_is_not_is_read_as_it_is(tmp_path):
+    ybr = pydicom.pixels.processing.convert_color_space(in_colour(speckle(3)), "RGB", "YBR_FULL")
+    sweep = load(make(tmp_path / "a.dcm", ybr, "YBR_FULL_422"))
+    np.testing.assert_array_equal(sweep.frames, load(make(tmp_path / "b.dcm", ybr, "YBR_FULL")).frames)
+    assert "The colours are labelled YBR_FULL_422 and not subsampled; took them as they are." in notes_of(sweep)
 
 
 @pytest.mark.parametrize("has_meta", [False, True])

@@ -114,6 +114,14 @@ def test_objects_that_are_no_ultrasound_clip_are_refused_by_name(tmp_path, eleme
         load(make(tmp_path / "a.dcm", PIXELS, **elements))
 
 
+def test_an_enhanced_object_may_say_the_size_of_its_pixels_for_all_frames(tmp_path):
+    measures, shared = Dataset(), Dataset()
+    measures.PixelSpacing = [0.4, 0.3]
+    shared.PixelMeasuresSequence = Sequence([measures])
+    sweep = load(make(tmp_path / "a.dcm", PIXELS, SharedFunctionalGroupsSequence=Sequence([shared])))
+    assert sweep.spacing_mm == (0.3, 0.4)
+
+
 # Times.
 
 
