@@ -139,8 +139,9 @@ def with_spacing(sweep: Sweep, settings: RunSettings) -> Sweep:
 
     Raises InputError: the settings have a calibration, which only the readers of files can use.
     """
-    if settings.calibration is not None or settings.probe is not None:
-        raise InputError("The settings calibration and probe are for files; give them to load_sweep instead.")
+    for name in ("calibration", "probe"):
+        if getattr(settings, name) is not None:
+            raise InputError(f"The setting {name} is for files; give it to load_sweep instead.")
     if settings.spacing_mm is None:
         return sweep
     return replace(sweep, spacing_mm=settings.spacing_mm, provenance={**sweep.provenance, "spacing_source": "user"})

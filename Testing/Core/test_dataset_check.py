@@ -297,7 +297,7 @@ def test_a_folder_without_recordings_and_a_broken_configuration_are_found(tmp_pa
     broken.write_text("<a/>")
     findings = check_dataset(place("plus"), calibration=broken)
     assert findings[0].path == broken
-    assert "no transform from Image to Probe" in findings[0].reason
+    assert "no transform from Image to a probe" in findings[0].reason
     assert [finding.sweep for finding in findings[1:]] == ["a", "b", "other/a"]
 
 
