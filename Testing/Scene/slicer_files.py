@@ -97,12 +97,16 @@ def put_below(image, *matrices: np.ndarray) -> None:
 
 
 def ras_from_pixel(image: slicer.vtkMRMLScalarVolumeNode) -> np.ndarray:
-    """[4, 4] from the pixels of a node to the world of the scene."""
+    """[4, 4] from the pixels of a node to the world of the scene, as Slicer's views draw them.
+
+    They hand IJK to VTK's reslice, which takes it for coordinates of the image data; so a spacing that was left in the
+    data comes on top.
+    """
     ijk, world = vtk.vtkMatrix4x4(), vtk.vtkMatrix4x4()
     image.GetIJKToRASMatrix(ijk)
     if image.GetParentTransformNode() is not None:
         image.GetParentTransformNode().GetMatrixTransformToWorld(world)
-    return array_of(world) @ array_of(ijk)
+    return array_of(world) @ array_of(ijk) @ np.diag([*image.GetImageData().GetSpacing(), 1])
 
 
 def resampled(volume: slicer.vtkMRMLScalarVolumeNode, image: slicer.vtkMRMLScalarVolumeNode) -> np.ndarray:
