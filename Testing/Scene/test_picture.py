@@ -1,4 +1,4 @@
-"""One picture of a result in 3D, drawn without a window and kept to be looked at."""
+"""Pictures of a result and of a scene bundle in 3D, drawn without a window and kept to be looked at."""
 
 import os
 from dataclasses import replace
@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 from clip_nodes import add_simulated_clip, drifting, job_result
 from DualTrackSlicerLib.scene import followFrame, showResults, sweepFromBrowser, trajectoryFromTable
+from DualTrackSlicerLib.scene.display import renderVolume
 from view import ThreeDView
 
 from DualTrackCore.research.simulation import simulated_sweep
+from DualTrackCore.run import RunSettings, run
+from DualTrackCore.sample import sample_sweep
 
 VIEW_SIZE = (720, 560)
 
@@ -80,3 +83,41 @@ def test_the_picture_shows_volume_slice_tube_and_outlines_where_they_belong(show
         before = view.picture()
         model.GetDisplayNode().SetVisibility(False)
         assert changed(before, view.picture()).mean() > smallest, f"{model.GetName()} is not visible"
+
+
+def box_of(mask: np.ndarray) -> np.ndarray:
+    """(first row, first column, last row, last column) of what is true."""
+    places = np.argwhere(mask)
+    return np.concatenate([places.min(axis=0), places.max(axis=0)])
+
+
+def test_the_picture_of_a_bundle_shows_the_moving_frame_in_its_volume(application, tmp_path, picture_folder):
+    run(sample_sweep(), RunSettings(poses="tracked", voxel_mm=0.5, pictures=False, slicer=True)).write(tmp_path)
+    scene = application.scene
+    assert scene.ReadFromMRB(str(tmp_path / "scene.mrb"), False)
+    browser = scene.GetFirstNodeByName("scene browser")
+    images = browser.GetMasterSequenceNode()
+    view = ThreeDView(application, VIEW_SIZE)
+    rendering = renderVolume(scene.GetFirstNodeByName("scene volume"))
+    slice_node = view.add_slice(browser.GetProxyNode(images))
+    browser.SetSelectedItemNumber(84)
+    follower = followFrame(slice_node, browser, images)
+    view.fit_slices()
+    view.look((0.8, 0.6, -1.0), (0, 1, 0), 1.1)
+    picture = view.picture()
+    write_png(picture_folder / "bundle-3d.png", picture)
+
+    rendering.SetVisibility(False)
+    alone = view.picture()
+    browser.SetSelectedItemNumber(150)
+    moved = view.picture()
+    slice_node.SetSliceVisible(False)
+    empty = view.picture()
+    frame, later, haze = changed(alone, empty), changed(moved, empty), changed(picture, alone)
+    follower.stop()
+    view.close()
+    assert frame.mean() > 0.03, "the frame is not visible"
+    assert np.abs(box_of(later) - box_of(frame)).max() > 20, "the frame does not move"
+    reach = box_of(frame) - box_of(haze)
+    assert (reach[:2] > -8).all(), "the frame reaches beyond the volume"
+    assert (reach[2:] < 8).all(), "the frame reaches beyond the volume"
