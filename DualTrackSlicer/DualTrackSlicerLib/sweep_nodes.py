@@ -17,12 +17,10 @@ from DualTrackCore import Sweep
 from DualTrackCore.errors import DualTrackError
 from DualTrackCore.files import file_sha256
 from DualTrackCore.io.metafile import SIMULATED_FIELD, SIMULATED_VALUE
+from DualTrackCore.trajectory import RAS_FROM_LPS
 from DualTrackSlicerLib.scene.display import fitSliceViews
 from DualTrackSlicerLib.scene.nodes import set_pose_origin, to_vtk
 
-#: The image frame read as LPS, as volume files are: x to patient left, y (down the beam) to posterior, z to superior.
-#: So a frame stands in Slicer's axial view as the scanner showed it. The map is its own inverse.
-RAS_FROM_IMAGE = np.diag([-1.0, -1.0, 1.0, 1.0])
 #: Name of the tracking, as PLUS would name it: it moves the image from where its node lies, in mm.
 TRACKING_NAME = "PlacedImageToReference"
 SAMPLE_NAME = "DualTrackSample"
@@ -33,6 +31,7 @@ _SIGNATURE, _OFFSETS = b"\x89HDF\r\n\x1a\n", (0, 512, 1024, 2048)
 def addSweep(scene: slicer.vtkMRMLScene, sweep: Sweep, name: str) -> slicer.vtkMRMLSequenceBrowserNode:
     """A sequence browser with the frames of a sweep and its poses, if it has any, as `PlacedImageToReference`.
 
+    The image stands upright in Slicer's axial view, its centre at the origin: the frame of the first image, read as LPS.
     The sequence of poses says where they are from. Pixels of unknown size become 1 x 1 mm, Slicer's way of not knowing.
     The index of the sequences is the time in seconds, or the frame number where times are unknown.
 
@@ -46,7 +45,7 @@ def addSweep(scene: slicer.vtkMRMLScene, sweep: Sweep, name: str) -> slicer.vtkM
     sized = sweep if sweep.spacing_mm is not None else replace(sweep, spacing_mm=1.0, skew_deg=0.0)
     empty = slicer.vtkMRMLScalarVolumeNode()
     empty.SetName(name)
-    empty.SetIJKToRASMatrix(to_vtk(RAS_FROM_IMAGE @ sized.image_from_pixel))
+    empty.SetIJKToRASMatrix(to_vtk(RAS_FROM_LPS @ sized.image_from_pixel))
     for start, frames in sweep.windows(32):
         for offset, frame in enumerate(frames):
             # An empty node is inserted and given its image afterwards: inserting copies what the node holds.
@@ -93,7 +92,7 @@ def _tracking_sequence(
     transform.SetName(TRACKING_NAME)
     for number, (pose, valid) in enumerate(zip(sweep.tracked.poses, sweep.tracked.valid, strict=True)):
         if valid:
-            transform.SetMatrixTransformToParent(to_vtk(RAS_FROM_IMAGE @ pose @ RAS_FROM_IMAGE))
+            transform.SetMatrixTransformToParent(to_vtk(RAS_FROM_LPS @ pose @ RAS_FROM_LPS))
             tracking.SetDataNodeAtValue(transform, index(number))
     return tracking
 

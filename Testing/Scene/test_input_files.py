@@ -156,6 +156,14 @@ def test_an_nrrd_that_slicer_read_is_the_sweep_of_its_file(scene, tmp_path, suff
     require_same(sweepFromBrowser(browse(scene, read_by_slicer(scene, path))), path)
 
 
+def test_an_nrrd_of_version_1_has_the_size_of_its_pixels_once(scene, tmp_path):
+    directions = b"space directions: (0.5,0,0) (0,0.4,0) (0,0,1) none"
+    changes = {b"space: ": b"space: left-posterior-superior", b"space directions": directions}
+    changes |= {b"DualTrackFormatVersion": b"Comment:=none"}
+    path = written(tmp_path, ".igs.nrrd", changes)
+    require_same(sweepFromBrowser(browse(scene, read_by_slicer(scene, path))), path)
+
+
 def test_frames_that_a_seq_nrrd_calls_invalid_stay_invalid(scene, tmp_path):
     path = written(tmp_path, ".seq.nrrd")
     status = next(

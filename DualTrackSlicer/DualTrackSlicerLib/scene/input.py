@@ -22,7 +22,7 @@ from DualTrackCore.io.tracked_poses import marked, trajectory_from_tracker
 from DualTrackCore.pixels import doubts
 from DualTrackCore.progress import CancelledCallback, Reporter
 from DualTrackCore.sweep import Sweep, validated_spacing
-from DualTrackCore.trajectory import PoseOrigin, Trajectory
+from DualTrackCore.trajectory import RAS_FROM_LPS, PoseOrigin, Trajectory
 from DualTrackSlicerLib.scene.frames import FrameLayout, layout_of, read_frames
 from DualTrackSlicerLib.scene.nodes import HEADER, add_node, header_text, ijk_to_ras, nodes_of_class, pose_marks, to_vtk
 from DualTrackSlicerLib.scene.tracking import find_tracking
@@ -165,7 +165,7 @@ def sweepFromBrowser(
     node_from_image, directions = first.x_from_image, ijk_to_ras(images.GetNthDataNode(0))[:3, :3]
     if images.GetAttribute(f"{HEADER}Source") == "Image" and np.array_equal(directions, np.diag(directions.diagonal())):
         # SlicerIGSIO puts pixels into the scene as they are, half a turn off. Results are laid as those of files: LPS.
-        node_from_image = np.diag([-1.0, -1.0, 1.0, 1.0])
+        node_from_image = RAS_FROM_LPS.copy()
         node_from_image[:3, 3] = first.x_from_image[:3, 3]
     return SceneSweep(sweep, node_from_image, image_from_node, browserNode, images, place.sequence)
 
