@@ -31,8 +31,8 @@ _SIGNATURE, _OFFSETS = b"\x89HDF\r\n\x1a\n", (0, 512, 1024, 2048)
 def addSweep(scene: slicer.vtkMRMLScene, sweep: Sweep, name: str) -> slicer.vtkMRMLSequenceBrowserNode:
     """A sequence browser with the frames of a sweep and its poses, if it has any, as `PlacedImageToReference`.
 
-    The image stands upright in Slicer's axial view, its centre at the origin: the frame of the first image, read as LPS.
-    The sequence of poses says where they are from. Pixels of unknown size become 1 x 1 mm, Slicer's way of not knowing.
+    The image stands upright in Slicer's axial view, its centre at the origin: the image frame, read as LPS. The
+    sequence of poses says where they are from. Pixels of unknown size become 1 x 1 mm, Slicer's way of not knowing.
     The index of the sequences is the time in seconds, or the frame number where times are unknown.
 
     Raises InputError: a recording of tracking alone.

@@ -6,8 +6,20 @@ import numpy as np
 import pytest
 import slicer
 import vtk
-from clip_nodes import add_clip, add_simulated_clip, array_of, drifting, ijk_to_ras, job_result, simulated
+from clip_nodes import (
+    LPS,
+    add_clip,
+    add_simulated_clip,
+    alike,
+    array_of,
+    drifting,
+    ijk_to_ras,
+    job_result,
+    random_rigid,
+    simulated,
+)
 from DualTrackSlicerLib.scene import fitSliceViews, followFrame, renderVolume, showResults, sweepFromBrowser
+from view import SliceViews
 
 from DualTrackCore.trajectory import Trajectory
 
@@ -76,6 +88,24 @@ def test_a_slice_follows_the_frame_until_it_is_told_to_stop(application, slice_l
     follower.stop()
     clip.browser.SetSelectedItemNumber(2)
     assert distances().max() > 0.1
+
+
+@pytest.mark.parametrize(
+    "directions", [LPS, np.eye(3), np.diag([1, -1, 1]), random_rigid(np.random.default_rng(7))[:3, :3]]
+)
+def test_red_follows_any_clip_with_its_rows_downwards_and_never_mirrored(application, directions):
+    views = SliceViews(application.logic, application.scene)
+    # In colour and in LPS as Slicer loads DICOM, and in other directions.
+    frames = np.repeat(TRUTH.frames[:6][..., None], 3, axis=-1)
+    browser, images = add_clip(application.scene, frames, ijk_to_ras(TRUTH.spacing_mm, directions, (30, 5, -9)))
+    fitSliceViews(browser.GetProxyNode(images), application.logic)
+    follower = followFrame(views.node("Red"), browser, images)
+    drawn = views.middle("Red", TRUTH.frame_size[::-1], TRUTH.spacing_mm)
+    assert alike(drawn, TRUTH.frames[:1][0]) > 0.95
+    if directions is LPS:
+        np.testing.assert_allclose(array_of(views.node("Red").GetSliceToRAS())[:3, :3], np.diag([-1, 1, 1]), atol=1e-9)
+    follower.stop()
+    views.close()
 
 
 def test_rendering_again_adds_no_second_rendering(application):
