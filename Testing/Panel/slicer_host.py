@@ -113,16 +113,7 @@ class SlicerHost:
         scene = slicer.vtkMRMLScene()
         self.application_logic.SetMRMLScene(scene)
         self._logics = []
-        for name in (
-            "Color",
-            "Sequences",
-            "VolumeRendering",
-            "Markups",
-            "SubjectHierarchy",
-            "Volumes",
-            "Models",
-            "Tables",
-        ):
+        for name in ("Sequences", "VolumeRendering", "Markups", "SubjectHierarchy", "Volumes", "Models", "Tables"):
             cls = getattr(slicer, f"vtkSlicer{name}Logic", None) or getattr(slicer, f"vtkSlicer{name}ModuleLogic", None)
             if cls is None:
                 continue

@@ -20,10 +20,14 @@ AXIAL = np.array([[-1.0, 0, 0], [0, 1, 0]])
 
 @pytest.fixture
 def views(host):
-    """The slice views of the application."""
+    """The slice views of the application, and its colours."""
+    colours = slicer.vtkSlicerColorLogic()
+    colours.SetMRMLApplicationLogic(slicer.app.applicationLogic())
+    colours.SetMRMLScene(slicer.mrmlScene)
     shown = SliceViews(slicer.app.applicationLogic(), slicer.mrmlScene)
     yield shown
     shown.close()
+    colours.SetMRMLScene(None)
 
 
 def screen_axes(node) -> np.ndarray:
