@@ -149,7 +149,8 @@ def put_in_place(new: Path, folder: Path, earlier: set[str]) -> None:
         OutputError: a file there cannot be replaced, or another process writes there now.
         OSError: the system refuses; the earlier files are there.
     """
-    results = sorted(os.listdir(new))
+    _remove_leftovers(new)  # of a single file of the results, if its folder could not be removed
+    results = sorted(name for name in os.listdir(new) if not name.startswith(_PREFIX))
     leaving = {*results, *earlier}
     for name in leaving:
         require_replaceable(folder / name)

@@ -6,6 +6,7 @@ command that has said all there is to say about bad input itself returns false f
 
 from __future__ import annotations
 
+import errno
 import sys
 import traceback
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from DualTrackCore.cli.console import Console
 from DualTrackCore.cli.parser import build_parser
 from DualTrackCore.errors import Cancelled, DualTrackError
 from DualTrackCore.memory import memory_limit, naming_memory
+from DualTrackCore.settings import short_text
 
 DONE, FAILED, REFUSED = 0, 1, 2
 
@@ -46,6 +48,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.close()  # nobody reads the output any more; Python would report that again at exit
         return FAILED
     except Exception as error:
+        if getattr(error, "errno", None) in (errno.ENAMETOOLONG, errno.ELOOP):
+            console.fail(
+                f"{short_text(error.filename)} cannot be used as a name ({error.strerror}); choose another one."
+            )
+            return REFUSED
         traceback.print_exc()
         console.fail(f"A fault of the program: {error}; please report it with the lines above.")
         return FAILED

@@ -284,6 +284,6 @@ def result_paths(folder: str | os.PathLike) -> list[Path]:
 
 def write_report(report: RunReport, folder: Path) -> RunReport:
     """Write report.json into a folder; returns the report with the names of all files there."""
-    report = replace(report, files=sorted({path.name for path in folder.iterdir()} | {"report.json"}))
+    report = replace(report, files=sorted({path.name for path in folder.iterdir() if path.is_file()} | {"report.json"}))
     (folder / "report.json").write_text(report.to_json(), encoding="utf-8")
     return report

@@ -77,7 +77,7 @@ COMMANDS = (
     Command("evaluate", f"{_EVALUATE}", f"{_EVALUATE} --method own-mean-motion", "out", True,
             kept=("out/items", "out/items/*"), units=("out/*",)),
     Command("run of several", f"{_SEVERAL} --voxel 3", f"{_SEVERAL} --voxel 2", "out", True,
-            units=("out/a/*", "out/b/*", "out/summary.csv"), single=False),
+            units=("out/a/*", "out/b/*"), kept=("out/summary.csv",), single=False),
     Command("demo", f"{_RECONSTRUCT} --voxel 3", "demo --quiet -o {place}/out", "out", True),
 )  # fmt: skip
 

@@ -89,6 +89,8 @@ def judge(
         figures.count("done all the same") if done else figures.fault("done without the result", said, paths)
     elif state == "old":
         figures.count("all old")
+    elif not command.single and ending.code == 2:
+        figures.count("each of several old or new")
     else:
         figures.fault("failed after the new result took its place", said, [ending.err[-300:]])
     _judge_leftovers(ending, now, references, said, figures, removal)

@@ -63,7 +63,7 @@ def everything(folder: Path) -> dict[str, bytes]:
     ],
 )
 def test_a_command_refuses_to_replace_its_input_before_it_works(folder, capsys, monkeypatch, command):
-    monkeypatch.setattr("DualTrackCore.run.settings_model", lambda *_: pytest.fail("the work began"))
+    monkeypatch.setattr("DualTrackCore.cli.sweeps.settings_model", lambda *_: pytest.fail("the work began"))
     if "trajectory.csv.h5" in command:
         os.link("trajectory.csv", "trajectory.csv.h5")
     (folder / "one").mkdir()
@@ -78,6 +78,34 @@ def test_a_command_refuses_to_replace_its_input_before_it_works(folder, capsys, 
     said = capsys.readouterr().err.strip()
     assert " is the input " in said
     assert len(said.splitlines()) == 1
+    assert everything(folder) == before
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "run a.h5 --model tiny.safetensors -o {name}",
+        "reconstruct a.h5 -o {name}",
+        "track a.h5 --model tiny.safetensors -o {name}.csv",
+        "convert a.h5 {name}.igs.mha",
+        "dataset convert a.h5 -o {name}",
+        "evaluate a.h5 --calibrate a.h5 -o {name} --method identity",
+        "simulate --frames 4 --size 48,40 -o {name}.h5",
+        "info {name}.h5",
+        "run {name}.h5 -o out",
+        "run a.h5 --model {name}.safetensors -o out",
+        "run a.h5 --config {name}.yaml -o out",
+        "models import own {name}.safetensors",
+        "demo -o {name}",
+    ],
+)
+def test_a_name_that_is_too_long_is_refused_in_one_sentence(folder, capsys, command):
+    before = everything(folder)
+    assert main(command.format(name="n" * 300).split()) == 2
+    said = [line for line in capsys.readouterr().err.strip().splitlines() if not line.startswith("Note: ")]
+    assert len(said) == 1
+    assert "too long" in said[0] or "There is no" in said[0]
+    assert "Errno" not in said[0]
     assert everything(folder) == before
 
 

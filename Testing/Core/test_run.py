@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 
 import numpy as np
@@ -82,6 +83,14 @@ def test_command_line_worker_and_python_give_the_same_report_to_the_byte(folder,
     if settings.reconstruct:
         np.testing.assert_array_equal(job.result.volume, here.volume)
         np.testing.assert_array_equal(job.result.reconstruction.filled, here.reconstruction.filled)
+
+
+def test_a_report_names_files_and_no_temporary_folder_that_stays(folder, tmp_path, monkeypatch):
+    result = run(folder / "clip0.igs.mha", RunSettings(model=str(folder / "tiny.safetensors"), pictures=False))
+    monkeypatch.setattr("DualTrackCore.staging._remove", lambda _: None)
+    report = result.write(tmp_path / "out")
+    names = os.listdir(tmp_path / "out")
+    assert sorted(report.files) == sorted(name for name in names if not name.startswith("."))
 
 
 def test_what_the_worker_gave_can_be_written_like_any_result(folder, tmp_path, client):

@@ -229,3 +229,20 @@ def test_a_journal_leads_nowhere_but_into_its_own_folder(tmp_path):
         (folder / ".dualtrack-journal.json").write_text(json.dumps({"staging": name, "new": ["../a.txt"]}))
         restore_interrupted(folder)
         assert contents(outside) == {"old/secret.txt": "mine"}
+
+
+def test_a_temporary_folder_that_cannot_be_removed_at_once_is_no_result(tmp_path, monkeypatch):
+    earlier_result(tmp_path / "out")
+    remove, refused = staging._remove, []
+
+    def refuse_for_one_file(folder):
+        refused.append(folder) if folder.parent.name == "new" and len(refused) < len(NEW) else remove(folder)
+
+    monkeypatch.setattr(staging, "_remove", refuse_for_one_file)
+    with staged_folder(tmp_path / "out", OLD) as new:
+        for name, text in NEW.items():
+            with replacing(new / name) as path:
+                path.write_text(text)
+    assert len(refused) == len(NEW)
+    assert contents(tmp_path / "out") == {**NEW, **OWN}
+    assert not [name for name in os.listdir(tmp_path / "out") if name.startswith(".")]

@@ -46,7 +46,7 @@ def write_tables(comparison: Comparison, pairs: Sequence[Pair], folder: Path, ab
         "schema_version": SCHEMA_VERSION,
         "dualtrack_version": __version__,
         "notice": NOTICE,
-        "files": sorted({*names, *(path.name for path in folder.iterdir())}),
+        "files": sorted({*names, *(path.name for path in folder.iterdir() if path.is_file())}),
         **about,
         "true_poses": comparison.truths,
         "methods": [
