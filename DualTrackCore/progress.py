@@ -14,6 +14,7 @@ class Stage(str, Enum):
 
     STARTING = "starting"
     SENDING = "sending frames"
+    COMPARING = "looking for repeated frames"
     LOADING_MODEL = "loading model"
     PREPARING = "preparing the engine (once per computer)"
     NETWORK = "network"

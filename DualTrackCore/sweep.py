@@ -211,6 +211,19 @@ class Sweep:
             tracked=None if self.tracked is None else self.tracked.slice(start, stop),
         )
 
+    def chosen(self, indices: np.ndarray) -> Sweep:
+        """Some frames, by their rising indices, as a sweep of their own; frames are read when they are asked for.
+
+        Poses stay in the frame0 of the whole sweep.
+        """
+        return replace(
+            self,
+            frames=_ChosenFrames(self.frames, indices),
+            timestamps_s=None if self.timestamps_s is None else self.timestamps_s[indices],
+            frame_valid=self.frame_valid[indices],
+            tracked=None if self.tracked is None else self.tracked.chosen(indices),
+        )
+
 
 class _PartOfFrames:
     """Frames start to stop - 1 of a source."""
@@ -233,6 +246,23 @@ def image_from_pixel(spacing_mm: tuple[float, float], skew_deg: float, frame_siz
     matrix[:2, 1] = spacing_mm[1] * np.sin(skew), spacing_mm[1] * np.cos(skew)
     matrix[:2, 3] = -matrix[:2, :2] @ [(width - 1) / 2, (height - 1) / 2]
     return matrix
+
+
+class _ChosenFrames:
+    """Some frames of a source, by their rising indices."""
+
+    def __init__(self, frames: FrameSource, indices: np.ndarray) -> None:
+        self._frames, self._indices = frames, indices
+        self.shape, self.dtype = (len(indices), *frames.shape[1:]), frames.dtype
+
+    def __getitem__(self, key: slice) -> np.ndarray:
+        chosen = self._indices[key]
+        found = np.empty((len(chosen), *self.shape[1:]), self.dtype)
+        # Neighbours are read together, and what lies between others is not read at all.
+        for run in np.split(np.arange(len(chosen)), np.flatnonzero(np.diff(chosen) != 1) + 1):
+            if len(run):
+                found[run[0] : run[-1] + 1] = self._frames[int(chosen[run[0]]) : int(chosen[run[-1]]) + 1]
+        return found
 
 
 def validated_spacing(spacing_mm: object) -> tuple[float, float] | None:

@@ -267,6 +267,10 @@ class Trajectory:
         reference = None if self.reference_from_frame0 is None else world @ part.reference_from_frame0
         return replace(part, reference_from_frame0=reference)
 
+    def chosen(self, indices: np.ndarray) -> Trajectory:
+        """The poses of some frames, in any order and more than once, in the same frame0."""
+        return replace(self, poses=self.poses[indices], valid=self.valid[indices])
+
 
 def rigid_error(poses: np.ndarray) -> np.ndarray:
     """[N] largest departure of finite matrices [N, 4, 4] from rigid motions; infinite for reflections."""

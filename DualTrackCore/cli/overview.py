@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from DualTrackCore.cli.console import plural
 from DualTrackCore.errors import InputError
 from DualTrackCore.io.sequence_parts import parse_orientation
+from DualTrackCore.repeats import Repeats
 from DualTrackCore.sweep import Sweep
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def found_area(sweep: Sweep) -> ImageArea | None:
         return None
 
 
-def info_rows(sweep: Sweep, area: ImageArea | None) -> list[tuple[str, str]]:
+def info_rows(sweep: Sweep, area: ImageArea | None, repeats: Repeats) -> list[tuple[str, str]]:
     """Name and text of each fact, for people."""
     height, width = sweep.frame_size
     size = f"{len(sweep)} of {width} x {height} pixels (width x height)"
@@ -64,6 +65,9 @@ def info_rows(sweep: Sweep, area: ImageArea | None) -> list[tuple[str, str]]:
         rows.append(("lost pictures", f"{plural(missing, 'frame')} without a picture, as the recorder marked them"))
     rows += _spacing_rows(sweep)
     rows.append(("frame rate", _rate_text(sweep)))
+    if repeats:
+        rows.append(("repeats", _repeats_text(repeats.facts(sweep))))
+    rows += [("stands still", f"frames {text}") for text in repeats.still_texts(sweep)]
     if sweep.has_images:
         rows += [("orientation", _orientation_text(sweep)), ("image area", _area_text(sweep, area))]
     rows.append(_poses_row(sweep))
@@ -107,6 +111,13 @@ def _rate_text(sweep: Sweep) -> str:
     if sweep.frame_rate_hz is None:
         return f"not known: the times do not advance, {source}"
     return f"{sweep.frame_rate_hz:.3g} frames a second, {sweep.duration_s:.3g} s in all, {source}"
+
+
+def _repeats_text(facts: dict[str, Any]) -> str:
+    frames, pictures = facts["frames"], facts["pictures"]
+    text = f"{frames} of {plural(frames + pictures, 'frame')} show the picture before them again"
+    rate = "" if facts["pictures_hz"] is None else f", {facts['pictures_hz']:.3g} a second"
+    return f"{text}; {pictures} different pictures{rate}"
 
 
 def _orientation_text(sweep: Sweep) -> str:

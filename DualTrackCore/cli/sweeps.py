@@ -23,6 +23,7 @@ from DualTrackCore.files import replacing, require_apart
 from DualTrackCore.io import load_sweep, save_sweep, write_trajectory_csv
 from DualTrackCore.memory import naming_memory
 from DualTrackCore.progress import Reporter
+from DualTrackCore.repeats import find_repeats
 from DualTrackCore.run import known_poses, settings_model
 from DualTrackCore.run import run as run_clip
 from DualTrackCore.run.results import NOTICE, RunReport, result_paths, results_folder, sweep_facts
@@ -37,9 +38,10 @@ def info(options: Namespace, console: Console) -> None:
         warnings.simplefilter("ignore", SweepWarning)  # they stand among the rows
         sweep = _load(options)
     area = found_area(sweep)
-    facts = {**sweep_facts(sweep), **overview_facts(sweep, area)}
+    repeats = find_repeats(sweep, Reporter(console.progress))
+    facts = {**sweep_facts(sweep, repeats), **overview_facts(sweep, area)}
     console.say(str(options.sweep))
-    console.say(columns(info_rows(sweep, area)))
+    console.say(columns(info_rows(sweep, area, repeats)))
     console.result(facts)
 
 

@@ -13,6 +13,7 @@ from DualTrackCore.errors import InputError
 from DualTrackCore.files import require_apart
 from DualTrackCore.memory import memory_limit
 from DualTrackCore.progress import Reporter, Stage
+from DualTrackCore.repeats import Repeats, find_repeats
 from DualTrackCore.run.results import RunReport, RunResult, run_report
 from DualTrackCore.run.settings import ESTIMATE, TRACKED, RunSettings
 from DualTrackCore.sweep import Sweep
@@ -81,10 +82,12 @@ def run_frames(
         sweep = replace(sweep, tracked=with_said_origin(sweep.tracked, settings.poses_are, "The sweep"))
     seconds: dict[str, float] = {}
     with _timed(seconds, "total"), memory_limit(settings.memory_gb):
-        trajectory = _trajectory(sweep, settings, models, reporter, seconds)
-        reconstruction = _reconstruction(sweep, trajectory, settings, reporter, seconds)
+        found = find_repeats(sweep, reporter)
+        repeats = found if settings.repeats == "drop" else Repeats.none(len(sweep))
+        trajectory = _trajectory(sweep, repeats, settings, models, reporter, seconds)
+        reconstruction = _reconstruction(sweep, repeats, trajectory, settings, reporter, seconds)
         evaluation = _evaluation(sweep, trajectory, settings, reporter, seconds)
-        report = run_report(settings, sweep, trajectory, reconstruction, evaluation)
+        report = run_report(settings, sweep, trajectory, reconstruction, evaluation, found)
     return RunResult(sweep, trajectory, reconstruction, report, seconds)
 
 
@@ -148,7 +151,12 @@ def with_spacing(sweep: Sweep, settings: RunSettings) -> Sweep:
 
 
 def _trajectory(
-    sweep: Sweep, settings: RunSettings, models: ModelSource, reporter: Reporter, seconds: dict[str, float]
+    sweep: Sweep,
+    repeats: Repeats,
+    settings: RunSettings,
+    models: ModelSource,
+    reporter: Reporter,
+    seconds: dict[str, float],
 ) -> Trajectory:
     if settings.poses != ESTIMATE:
         return known_poses(sweep, settings.poses, settings.poses_are)
@@ -167,14 +175,23 @@ def _trajectory(
         prepare_engine(reporter)
     options = settings.chosen("device", "precision", "chunk_frames", "test_time_augmentation")
     with _timed(seconds, "trajectory"):
-        return estimate_trajectory(sweep, model, **options, progress=reporter.forward, cancelled=reporter.cancelled)
+        return estimate_trajectory(
+            sweep, model, **options, repeats=repeats, progress=reporter.forward, cancelled=reporter.cancelled
+        )
 
 
 def _reconstruction(
-    sweep: Sweep, trajectory: Trajectory, settings: RunSettings, reporter: Reporter, seconds: dict[str, float]
+    sweep: Sweep,
+    repeats: Repeats,
+    trajectory: Trajectory,
+    settings: RunSettings,
+    reporter: Reporter,
+    seconds: dict[str, float],
 ) -> Reconstruction | None:
     if not settings.reconstruct:
         return None
+    # A picture counts once, where it was first seen: a tracked probe may have moved on while it was shown again.
+    sweep, trajectory = repeats.left_out(sweep), trajectory.chosen(repeats.kept) if repeats else trajectory
     from DualTrackCore.reconstruction import plan_grid, reconstruct_volume
 
     area = {"clip": settings.clip, "fan": None if settings.fan == "none" else settings.fan}

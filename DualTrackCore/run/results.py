@@ -16,6 +16,7 @@ from DualTrackCore import __version__
 from DualTrackCore.errors import InputError, MissingDependencyError
 from DualTrackCore.files import json_text, plain_values, recorded_files, require_apart, staged_folder
 from DualTrackCore.progress import Reporter
+from DualTrackCore.repeats import Repeats
 from DualTrackCore.run.settings import RunSettings
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.trajectory import PoseOrigin, Trajectory
@@ -42,6 +43,7 @@ class RunReport:
 
     Attributes:
         sweep: the frames used: `sweep_facts`, with "first_frame", the index in the whole sweep of the first of them.
+            Stretches that stand still are counted from that frame.
         trajectory: "poses", "valid_poses", "path_length_mm", "origin" (text of a
             :class:`~DualTrackCore.trajectory.PoseOrigin`), and "source": the provenance of the poses (model,
             weights_sha256, device, precision, chunk_frames, warnings, ...).
@@ -95,8 +97,9 @@ def run_report(
     trajectory: Trajectory,
     reconstruction: Reconstruction | None,
     evaluation: Evaluation | None,
+    repeats: Repeats | None = None,
 ) -> RunReport:
-    """The report of a run; `sweep` holds the frames used."""
+    """The report of a run; `sweep` holds the frames used, `repeats` those found in it, whether or not left out."""
     path = {
         "poses": len(trajectory),
         "valid_poses": int(trajectory.valid.sum()),
@@ -106,16 +109,20 @@ def run_report(
     }
     return RunReport(
         settings=settings.as_dict(),
-        sweep=plain_values({"first_frame": settings.first_frame, **sweep_facts(sweep)}),
+        sweep=plain_values({"first_frame": settings.first_frame, **sweep_facts(sweep, repeats)}),
         trajectory=plain_values(path),
         volume=None if reconstruction is None else plain_values(_volume_facts(reconstruction)),
         evaluation=None if evaluation is None else plain_values(evaluation.as_dict()),
-        warnings=[*sweep.provenance.get("warnings", ()), *_warnings(sweep, trajectory, reconstruction)],
+        warnings=[
+            *sweep.provenance.get("warnings", ()),
+            *(() if repeats is None else repeats.warnings(sweep, settings.first_frame)),
+            *_warnings(sweep, trajectory, reconstruction),
+        ],
     )
 
 
-def sweep_facts(sweep: Sweep) -> dict[str, object]:
-    """What is known about a sweep, as plain values."""
+def sweep_facts(sweep: Sweep, repeats: Repeats | None = None) -> dict[str, object]:
+    """What is known about a sweep, as plain values; with its repeats where they were looked for."""
     poses, tracked = sweep.tracked, sweep.truth
     return {
         "frames": len(sweep),
@@ -128,6 +135,7 @@ def sweep_facts(sweep: Sweep) -> dict[str, object]:
         "tracked_frames": None if tracked is None else int(tracked.valid.sum()),
         "poses_origin": None if poses is None else poses.origin.value,
         "path_length_mm": None if poses is None else poses.path_length_mm,
+        "repeats": None if repeats is None else repeats.facts(sweep),
         "provenance": dict(sweep.provenance),
     }
 

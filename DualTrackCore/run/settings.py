@@ -125,6 +125,12 @@ class RunSettings:
         group=FRAMES,
         metavar="N",
     )
+    repeats: Literal["drop", "keep"] = setting(
+        "drop",
+        help="frames that show the picture before them again, as a fast recorder or a frozen scanner makes them: drop "
+        "leaves them out of tracking and volume and gives them the pose of that picture, keep takes them as frames",
+        group=FRAMES,
+    )
     evaluate: bool = setting(True, help="measure the error where a tracker measured the sweep", group=RESULTS)
     reconstruct: bool = setting(True, help="reconstruct the volume", group=RESULTS)
     pictures: bool = setting(True, help="draw preview pictures", group=RESULTS)

@@ -1,9 +1,10 @@
 """Sweep in, trajectory out: the network run in bounded memory.
 
-Frames are read once, in chunks, but for 16 at most that are compared with the training images first. Each chunk goes
-through the local trunk as a stream (nothing recomputed, nothing kept but compact features) and, where it holds frames
-that the global encoder sees, through the global backbone. Attention then runs over the features of the whole sweep;
-sweeps longer than the position table are taken in overlapping windows.
+Frames are looked through for repeats first, in windows, unless those are known, and 16 at most are compared with the
+training images; then they are read once, in chunks. Each chunk goes through the local trunk as a stream (nothing
+recomputed, nothing kept but compact features) and, where it holds frames that the global encoder sees, through the
+global backbone. Attention then runs over the features of the whole sweep; sweeps longer than the position table are
+taken in overlapping windows.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from DualTrackCore.network.dualtrack import DualTrack
 from DualTrackCore.network.fast import StreamingTrunk
 from DualTrackCore.network.model import Model
 from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter, Stage
+from DualTrackCore.repeats import Repeats, find_repeats
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.tracking.device import (
     CHECKED_FRAMES,
@@ -77,10 +79,13 @@ def estimate_trajectory(
     precision: Precision = "auto",
     chunk_frames: int | str = "auto",
     test_time_augmentation: int = 1,
+    repeats: Repeats | None = None,
     progress: ProgressCallback | None = None,
     cancelled: CancelledCallback | None = None,
 ) -> Trajectory:
     """Estimate where each frame of a sweep lies, from the images alone.
+
+    Frames that show the picture before them again are left out and lie where that picture lies.
 
     Args:
         sweep: at least two frames, spacing known; its tracking is not looked at.
@@ -95,8 +100,9 @@ def estimate_trajectory(
         test_time_augmentation: how often the network runs: 1, on the sweep as it is; 2, mirrored left to right as well;
             4, both of them backwards as well. Motions are means of the views that do not contradict each other
             (:func:`~DualTrackCore.tracking.test_time_augmentation.agreement`), which cancels part of the random error.
-        progress: receives `Stage.NETWORK` (frames) and `Stage.ATTENTION` (windows); the detail is the name of the
-            augmentation.
+        repeats: of the sweep where they are known, `Repeats.none` to take every frame; None looks for them.
+        progress: receives `Stage.COMPARING` and `Stage.NETWORK` (frames), and `Stage.ATTENTION` (windows); the detail
+            is the name of the augmentation.
         cancelled: asked between chunks.
 
     Returns:
@@ -110,6 +116,9 @@ def estimate_trajectory(
         Cancelled: the caller asked to stop.
     """
     reporter = Reporter(progress, cancelled)
+    sweep.require_images()
+    repeats = find_repeats(sweep, reporter) if repeats is None else repeats
+    sweep = repeats.pictures(sweep)
     options = {"device": device, "precision": precision, "chunk_frames": chunk_frames}
     names, motions, provenance = motions_of_views(sweep, model, test_time_augmentation, reporter, **options)
     if len(names) > 1:
@@ -123,7 +132,7 @@ def estimate_trajectory(
         motions = motions[agrees]
     for message in provenance["warnings"]:
         warnings.warn(message, TrackingWarning, stacklevel=2)
-    return Trajectory.from_parameters(np.mean(motions, axis=0), provenance)
+    return repeats.shown_again(Trajectory.from_parameters(np.mean(motions, axis=0), provenance))
 
 
 def motions_of_views(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import warnings
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import torch
@@ -18,6 +20,7 @@ from DualTrackCore.memory import is_out_of_memory
 from DualTrackCore.network.fast import StreamingTrunk
 from DualTrackCore.network.model import Model
 from DualTrackCore.progress import CancelledCallback, Reporter
+from DualTrackCore.repeats import RepeatFinder, Repeats
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.tracking import engine
 from DualTrackCore.tracking.device import Precision, choose_chunk, on_device
@@ -60,6 +63,10 @@ class LiveTracker:
     networks there are. Where the network is slower than the frames, :attr:`behind_frames` grows up to `max_lag_frames`,
     and then :meth:`push` waits: a source that cannot wait looks at it and leaves frames out.
 
+    A frame that shows the picture before it again, as of a source that is faster than the scanner or frozen, is passed
+    over and lies where that picture lies. Offline, the noise of lossy coding is known from the first frame on; here it
+    is learned as the frames come.
+
     Making a tracker sends black frames through the network, so that the first frame finds everything loaded; in a new
     process that takes some seconds.
 
@@ -75,6 +82,7 @@ class LiveTracker:
         window_frames: frames that the transformers see for provisional poses; by default as many as the model takes,
             256 at most.
         max_lag_frames: frames that may wait for the network.
+        repeats: "drop" passes repeated frames over, "keep" takes them as frames.
         simulated: whether the frames come from the simulation, as in the provenance of a
             :class:`~DualTrackCore.sweep.Sweep`.
         cancelled: asked before every chunk.
@@ -96,6 +104,7 @@ class LiveTracker:
         chunk_frames: int = LIVE_CHUNK,
         window_frames: int | None = None,
         max_lag_frames: int = 64,
+        repeats: Literal["drop", "keep"] = "drop",
         simulated: bool = False,
         cancelled: CancelledCallback | None = None,
     ) -> None:
@@ -117,7 +126,12 @@ class LiveTracker:
         self._local: list[Tensor] = []
         self._pooled: list[Tensor] = []
         self._waiting = np.empty((0, *self._template.frame_size), np.uint8)  # fewer than a chunk, and the frame after
-        self._pushed = self._submitted = self._done = 0
+        self._finder = RepeatFinder() if repeats == "drop" else None
+        self._kept: list[int] = []  # frames that show a new picture; only these go to the network
+        self._shown: list[int] = []  # of each frame pushed: which of those pictures it shows
+        self._poses: list[np.ndarray] = []  # of the pictures, as last told
+        self._told = 0  # frames pushed before poses were told last
+        self._submitted = self._done = 0
         self._looked_at: list[np.ndarray] = []  # every so many frames, as offline; 16 at most
         self._look_every = network.global_every
         self._closed = False
@@ -136,7 +150,7 @@ class LiveTracker:
 
     def __len__(self) -> int:
         """Frames pushed so far."""
-        return self._pushed
+        return len(self._shown)
 
     @property
     def behind_frames(self) -> int:
@@ -164,8 +178,7 @@ class LiveTracker:
             raise InputError(f"Frames have shape {frames.shape}; this tracker takes [n, {rows}, {columns}].")
         if frames.dtype != np.uint8:
             raise InputError(f"Frames are {frames.dtype}; the tracker takes 8-bit grey frames (uint8).")
-        self._pushed += len(frames)
-        waiting = np.concatenate([self._waiting, frames])
+        waiting = np.concatenate([self._waiting, frames[self._new_pictures(frames)]])
         # The last frame is held back: at the end of the sweep the trunk must hear of it together with a frame, and so
         # chunks are cut exactly as offline.
         while len(waiting) > self._chunk:
@@ -194,11 +207,12 @@ class LiveTracker:
             InputError: fewer than two frames, times that do not fit them, or called before; otherwise as :meth:`push`.
         """
         self._require_open()
-        if self._pushed < 2:
-            raise InputError(f"The sweep has {self._pushed} frames; a trajectory needs at least two.")
+        if len(self) < 2:
+            raise InputError(f"The sweep has {len(self)} frames; a trajectory needs at least two.")
         size, spacing = self._template.frame_size, self._template.spacing_mm
-        sweep = _sweep_without_pixels(self._pushed, size, spacing, self._template.is_simulated)
-        sweep = replace(sweep, timestamps_s=timestamps_s)
+        sweep = _sweep_without_pixels(len(self), size, spacing, self._template.is_simulated)
+        repeats = Repeats(np.array(self._kept)[self._shown])
+        sweep = repeats.pictures(replace(sweep, timestamps_s=timestamps_s))
         try:
             self._submit(self._waiting, last=True)
             self._settle(0)
@@ -210,7 +224,8 @@ class LiveTracker:
         messages = run.warnings(sweep)
         for message in messages:
             warnings.warn(message, engine.TrackingWarning, stacklevel=2)
-        return Trajectory.from_parameters(parameters, engine.provenance_of(run, self._chunk, sweep, messages))
+        provenance = engine.provenance_of(run, self._chunk, sweep, messages)
+        return repeats.shown_again(Trajectory.from_parameters(parameters, provenance))
 
     def close(self) -> None:
         """Stop without a result; waits for the chunk that is being computed. Does nothing the second time."""
@@ -266,13 +281,28 @@ class LiveTracker:
                 raise
             self._jobs.popleft()
 
+    def _new_pictures(self, frames: np.ndarray) -> list[int]:
+        """Which of the next frames show a new picture."""
+        first = len(self)
+        for number, frame in enumerate(frames, first):
+            if self._finder is None or self._finder.push(frame.copy()) == number:
+                self._kept.append(number)
+            self._shown.append(len(self._kept) - 1)
+        return [number - first for number in self._kept[bisect.bisect_left(self._kept, first) :]]
+
     def _changed_poses(self, most_behind: int) -> list[ProvisionalPose]:
         self._settle(most_behind)
-        latest: dict[int, np.ndarray] = {}
+        changed = len(self._poses)
         while self._news:
             first, poses = self._news.popleft()
-            latest.update(enumerate(poses, first))
-        return [ProvisionalPose(frame, latest[frame]) for frame in sorted(latest)]
+            self._poses[first:] = poses
+            changed = min(changed, first)
+        # Also the frames that came since and show a picture whose pose was told before.
+        start, self._told = self._told, len(self)
+        if changed < len(self._poses):
+            start = min(start, self._kept[changed])
+        shown = enumerate(self._shown[start:], start)
+        return [ProvisionalPose(frame, self._poses[number]) for frame, number in shown if number < len(self._poses)]
 
     def _guarded(self, work: Callable[..., object], *arguments: object) -> object:
         """Runs in the thread."""

@@ -77,6 +77,8 @@ def _choiceLabels() -> dict[tuple[str, object], str]:
         ("test_time_augmentation", 1): _("as it is"),
         ("test_time_augmentation", 2): _("also mirrored"),
         ("test_time_augmentation", 4): _("also mirrored and backwards"),
+        ("repeats", "drop"): _("left out"),
+        ("repeats", "keep"): _("taken as frames"),
         ("axes", "frame0"): _("those of the first frame"),
         ("axes", "principal"): _("along the sweep"),
         ("frame", "frame0"): _("the first frame"),

@@ -26,12 +26,14 @@ def _read_sweep(path: Path, calibration: Path | None = None) -> None:
     from DualTrackCore.cli.console import Console
     from DualTrackCore.cli.overview import found_area, info_rows, overview_facts
     from DualTrackCore.io import load_sweep
+    from DualTrackCore.repeats import find_repeats
     from DualTrackCore.run.results import sweep_facts
 
     sweep = load_sweep(path, calibration=calibration)
     area = found_area(sweep)
-    info_rows(sweep, area)
-    Console(json_output=True, quiet=True).result({**sweep_facts(sweep), **overview_facts(sweep, area)})
+    repeats = find_repeats(sweep)
+    info_rows(sweep, area, repeats)
+    Console(json_output=True, quiet=True).result({**sweep_facts(sweep, repeats), **overview_facts(sweep, area)})
     for _ in sweep.windows(16):
         pass
 

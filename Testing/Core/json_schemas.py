@@ -97,6 +97,24 @@ SWEEP = {
     "tracked_frames": described(maybe(COUNT), "frames with a true pose; null where no true poses are known"),
     "poses_origin": {"enum": [*ORIGINS, None]},
     "path_length_mm": MAYBE_NUMBER,
+    "repeats": described(
+        maybe(
+            fields(
+                {
+                    "frames": described(COUNT, "those that show the picture before them again"),
+                    "pictures": described(COUNT, "those that show a new one"),
+                    "pictures_hz": described(
+                        MAYBE_NUMBER, "new pictures a second where the picture does not stand still"
+                    ),
+                    "still": described(
+                        {"type": "array", "items": numbers(2, "integer")},
+                        "first and last of the repeats, from 0, of each stretch in which the picture stands still",
+                    ),
+                }
+            )
+        ),
+        "null where nobody looked for them",
+    ),
     "provenance": described(ANYTHING, "what the reader found and did; its fields depend on the format"),
 }
 TRAJECTORY = {

@@ -289,7 +289,7 @@ def test_the_vertebra_sweep_is_reconstructed_from_its_tracking(dualtrack, tmp_pa
 
 
 def test_a_fault_of_the_program_is_told_apart_from_bad_input(dualtrack, folder, monkeypatch):
-    monkeypatch.setattr("DualTrackCore.cli.sweeps.sweep_facts", lambda _: 1 / 0)
+    monkeypatch.setattr("DualTrackCore.cli.sweeps.sweep_facts", lambda *_: 1 / 0)
     code, out, err = dualtrack("info", folder / "plain.h5", "--json")
     assert code == 1
     assert "division by zero" in json.loads(out)["error"]

@@ -13,6 +13,7 @@ from oracle import anatomical_model, noise_sweep
 from DualTrackCore.errors import Cancelled, InputError, OutOfMemoryError
 from DualTrackCore.memory import is_out_of_memory, memory_limit
 from DualTrackCore.network.fast import StreamingTrunk
+from DualTrackCore.repeats import Repeats
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.tracking import TrackingWarning, estimate_trajectory
 from DualTrackCore.tracking import device as device_module
@@ -80,7 +81,8 @@ def test_frames_are_read_once_and_in_windows(model):
             return self.pixels[key]
 
     frames = Counted(noise_sweep(20).window(0, 20))
-    estimate_trajectory(Sweep(frames, noise_sweep(2).spacing_mm), model, chunk_frames=8)
+    sweep = Sweep(frames, noise_sweep(2).spacing_mm)
+    estimate_trajectory(sweep, model, chunk_frames=8, repeats=Repeats.none(20))
     assert frames.read == [(0, 8), (8, 16), (16, 20)]
 
 

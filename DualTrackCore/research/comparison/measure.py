@@ -16,6 +16,7 @@ from DualTrackCore.errors import Cancelled, DualTrackError, InputError
 from DualTrackCore.evaluation import evaluate
 from DualTrackCore.memory import memory_limit, naming_memory
 from DualTrackCore.progress import Reporter
+from DualTrackCore.repeats import find_repeats
 from DualTrackCore.research.comparison.methods import Method, parameter_count
 from DualTrackCore.research.comparison.result_files import Item, PooledCorrelation, item_key, sweep_fingerprint
 from DualTrackCore.sweep import Sweep
@@ -150,7 +151,10 @@ def _measure(
 ) -> Item:
     with PeakMemory() as peak:
         start = time.perf_counter()
-        trajectory = method.estimate(sweep, progress=reporter.forward, cancelled=reporter.cancelled)
+        repeats = find_repeats(sweep, reporter)
+        pictures = repeats.left_out(sweep)
+        estimated = method.estimate(pictures, progress=reporter.forward, cancelled=reporter.cancelled)
+        trajectory = repeats.shown_again(estimated)
         seconds = time.perf_counter() - start
     evaluation = evaluate(trajectory, sweep, landmarks=landmarks, cancelled=reporter.cancelled)
     tracked = sweep.tracked

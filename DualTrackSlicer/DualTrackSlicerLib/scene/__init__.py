@@ -4,7 +4,7 @@ Plain functions over MRML nodes. Nothing here imports qt, and nothing needs the 
 """
 
 from DualTrackSlicerLib.scene.display import fitSliceViews, followFrame, renderVolume
-from DualTrackSlicerLib.scene.input import Clip, SceneSweep, clips, sequenceFromVolume, sweepFromBrowser
+from DualTrackSlicerLib.scene.input import Clip, SceneSweep, clips, framesOf, sequenceFromVolume, sweepFromBrowser
 from DualTrackSlicerLib.scene.paths import colourTrajectory
 from DualTrackSlicerLib.scene.results import ResultNodes, previousResults, removeResults, showResults
 from DualTrackSlicerLib.scene.tables import trajectoryFromTable
@@ -17,6 +17,7 @@ __all__ = [
     "colourTrajectory",
     "fitSliceViews",
     "followFrame",
+    "framesOf",
     "previousResults",
     "removeResults",
     "renderVolume",

@@ -184,6 +184,16 @@ def _fields(images: slicer.vtkMRMLSequenceNode) -> FrameFields:
     return fields
 
 
+def framesOf(clip: Clip) -> Sweep:
+    """The frames and times alone of a clip that is a sequence.
+
+    Raises:
+        InputError: frames that cannot be used.
+    """
+    frames, _ = read_frames(clip.sequence, layout_of(clip.sequence), Reporter())
+    return Sweep(frames, timestamps_s=_timestamps(clip.sequence))
+
+
 def _is_simulated(images: slicer.vtkMRMLSequenceNode) -> bool:
     return header_text(images, SIMULATED_FIELD) == SIMULATED_VALUE
 

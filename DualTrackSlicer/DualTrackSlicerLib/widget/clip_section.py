@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import time
+from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING
 
 import slicer
 from slicer.i18n import tr as _
 
 from DualTrackCore.errors import DualTrackError
-from DualTrackSlicerLib.scene import Clip, SceneSweep, sweepFromBrowser
+from DualTrackCore.repeats import Repeats, search_repeats
+from DualTrackCore.sweep import Sweep
+from DualTrackSlicerLib.scene import Clip, SceneSweep, framesOf, sweepFromBrowser
 from DualTrackSlicerLib.sweep_nodes import addSample
 from DualTrackSlicerLib.widget.controls import enable
-from DualTrackSlicerLib.widget.texts import clipText
+from DualTrackSlicerLib.widget.texts import clipText, repeatsText
 
 if TYPE_CHECKING:
     from DualTrackSlicerLib.widget.panel import Panel
+
+
+#: Longest time that the search for repeated frames holds the panel up at once, s.
+_SEARCH_S = 0.05
 
 
 class ClipSection:
@@ -32,6 +39,7 @@ class ClipSection:
         self.clips: list[Clip] = []
         self.message = ""
         self._choosing = False
+        self._searched: tuple[Clip, str] | None = None  # a clip, and what is known of its repeats so far
         self.ui.clipComboBox.connect("currentIndexChanged(int)", self._on_chosen)
         self.ui.sampleButton.connect("clicked()", self._on_sample)
         self.ui.spacingResetButton.connect("clicked()", self._on_spacing_reset)
@@ -64,7 +72,7 @@ class ClipSection:
         ui.clipComboBox.currentIndex = -1 if clip is None else self.clips.index(clip)
         self._choosing = False
         text = _("No clip is loaded. Drag one into this window, or press Sample.") if clip is None else clipText(clip)
-        ui.clipInfoLabel.text = self.message or text
+        ui.clipInfoLabel.text = self.message or text + ("" if clip is None else self._repeats_text(clip))
         reason = _("Wait until the run has ended, or cancel it.") if self.panel.isRunning() else ""
         enable(reason, ui.clipComboBox, ui.sampleButton)
         if clip is None:
@@ -90,6 +98,32 @@ class ClipSection:
             self.message = str(error)
             self.panel.update()
 
+    def _repeats_text(self, clip: Clip) -> str:
+        """What is known of the repeated frames of a clip; empty until they have been looked for, which starts now."""
+        if clip.problem or clip.sequence is None:
+            return ""
+        if self._searched is None or self._searched[0] != clip:
+            self._searched = clip, ""
+            search = _searching(clip)
+            self.panel.ticker(lambda: self._search_on(clip, search))
+        return self._searched[1]
+
+    def _search_on(self, clip: Clip, search: Generator[None, None, tuple[Sweep, Repeats]]) -> bool:
+        """Look at some more frames; whether there are others."""
+        if self._searched is None or self._searched[0] != clip:
+            return False
+        end = time.monotonic() + _SEARCH_S
+        try:
+            while time.monotonic() < end:
+                next(search)
+            return True
+        except StopIteration as found:
+            self._searched = clip, repeatsText(*found.value)
+        except DualTrackError:
+            return False  # said when the clip is used
+        self.panel.update()
+        return False
+
     def _on_chosen(self, index: int) -> None:
         if not self._choosing and 0 <= index < len(self.clips):
             self.message = ""
@@ -109,3 +143,14 @@ class ClipSection:
         clip = self.chosen()
         with slicer.util.NodeModify(self.panel.parameters):
             self.panel.parameters.spacingX, self.panel.parameters.spacingY = clip.spacing_mm
+
+
+def _searching(clip: Clip) -> Generator[None, None, tuple[Sweep, Repeats]]:
+    sweep = framesOf(clip)
+    search = search_repeats(sweep)
+    while True:
+        try:
+            next(search)
+        except StopIteration as end:
+            return sweep, end.value
+        yield

@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from slicer.i18n import tr as _
 
 from DualTrackCore.progress import Stage
+from DualTrackCore.repeats import Repeats
+from DualTrackCore.sweep import Sweep
 from DualTrackSlicerLib.run import Pace
 from DualTrackSlicerLib.scene import Clip
 
@@ -17,6 +19,7 @@ def stageText(stage: Stage, detail: str = "") -> str:
     stages = {
         Stage.STARTING: _("Starting"),
         Stage.SENDING: _("Sending the frames"),
+        Stage.COMPARING: _("Looking for repeated frames"),
         Stage.LOADING_MODEL: _("Loading the model"),
         Stage.PREPARING: _("Preparing the engine (once per computer)"),
         Stage.NETWORK: _("Looking at the frames"),
@@ -89,6 +92,20 @@ def clipText(clip: Clip) -> str:
     if clip.volume is not None:
         parts.append(_("a volume, whose slices are taken as frames"))
     return ", ".join(parts) + "."
+
+
+def repeatsText(sweep: Sweep, repeats: Repeats) -> str:
+    """What is to be said of repeated frames, after :func:`clipText`; frames count from 1, as in the panel."""
+    if not repeats:
+        return ""
+    facts = repeats.facts(sweep)
+    text = _(" {frames} of them show the picture before them again").format(frames=facts["frames"])
+    if facts["pictures_hz"]:
+        text += _(" ({rate:.3g} different pictures/s)").format(rate=facts["pictures_hz"])
+    still = repeats.still_texts(sweep, first_frame=1)
+    if still:
+        text += _("; the picture stands still in the frames {frames}").format(frames=", ".join(still))
+    return text + "."
 
 
 def rowsText(rows: Iterable[tuple[str, str]]) -> str:
