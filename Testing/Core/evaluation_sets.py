@@ -13,10 +13,11 @@ from DualTrackCore.trajectory import Trajectory
 
 
 def straight_sweep(step_mm: float, frames: int = 5, **changes) -> Sweep:
-    """Black frames moving by a constant elevational step."""
+    """Frames of one grey value each, moving by a constant elevational step."""
     motions = np.tile([0, 0, step_mm, 0, 0, 0], (frames - 1, 1))
     values = {"spacing_mm": 0.5, "tracked": Trajectory.from_parameters(motions, origin="measured"), **changes}
-    return Sweep(np.zeros((frames, 10, 12), np.uint8), **values)
+    grey = (7 * np.arange(frames) % 256).astype(np.uint8)
+    return Sweep(np.tile(grey[:, None, None], (1, 10, 12)), **values)
 
 
 def wobbling_sweep(seed: int, frames: int = 12) -> Sweep:
