@@ -111,8 +111,8 @@ def _told(
     kind = f"the 2D {_named(chosen)}region"
     notes = [f"Took {kind}, which is the whole image." if whole else f"Cropped to {kind}: {_place(bounds)}."]
     notes += [f"Left out another 2D {_named(region)}region: {_place(place)}." for region, place in others]
-    if count - len(others) > 1:
-        notes.append(f"Left out {count - len(others) - 1} other ultrasound regions.")
+    if left := count - len(others) - 1:
+        notes.append(f"Left out {left} other ultrasound region{'s' * (left > 1)}.")
     return notes
 
 

@@ -95,7 +95,7 @@ def test_the_largest_2d_tissue_region_is_cropped_and_calibrated(tmp_path):
     assert sweep.spacing_mm == pytest.approx((0.2, 0.3))
     assert sweep.provenance["spacing_source"] == "file"
     assert "Cropped to the 2D tissue region: columns 4 to 33, rows 2 to 21." in sweep.provenance["conversions"]
-    assert "Left out 1 other ultrasound regions." in sweep.provenance["conversions"]
+    assert "Left out 1 other ultrasound region." in sweep.provenance["conversions"]
 
 
 def test_a_region_that_reaches_beyond_the_image_is_cut_to_it(tmp_path):

@@ -65,7 +65,7 @@ def from_llvmlite():
     ("package", "needed"),
     [
         ("numba", lambda clip: kernel_module("DualTrackCore.reconstruction.kernels")),
-        ("av", load_sweep),
+        ("av.index", load_sweep),
         ("matplotlib.figure", lambda clip: new_figure(1, "white")),
         ("jinja2", lambda clip: report._template()),
         ("distributed", lambda clip: next(runner._outcomes_on_cluster(None, clip, "here", None, None))),
