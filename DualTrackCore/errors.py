@@ -3,6 +3,8 @@
 Everything that bad input can cause derives from :class:`DualTrackError`; the command line turns it into exit code 2.
 """
 
+import re
+
 
 class DualTrackError(Exception):
     """Base of every error whose message is written for the user."""
@@ -56,9 +58,12 @@ class Cancelled(DualTrackError):
 
 #: What another program says of a fault is quoted up to this many characters.
 _LONGEST_REASON = 160
+#: How Python writes an object in memory.
+_ADDRESS = re.compile(r"<[^<>]* at 0x[0-9a-f]+>")
 
 
 def reason_of(error: BaseException) -> str:
     """What an error of another package says, for a sentence in brackets: one line, and not longer than is read."""
-    text = " ".join(str(error).split()).removesuffix(".") or type(error).__name__
+    said = getattr(error, "strerror", None) or _ADDRESS.sub("", str(error))
+    text = " ".join(str(said).split()).removesuffix(".") or type(error).__name__
     return text if len(text) <= _LONGEST_REASON else f"{text[:_LONGEST_REASON]} ..."

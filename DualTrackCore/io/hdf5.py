@@ -70,7 +70,7 @@ def read(path: Path, *, calibration: CalibrationSource | None, spacing_mm: tuple
         raise InputError(
             f"{path.name} is a transform file of Slicer or ITK, no sweep; as a calibration give it with --calibration."
         )
-    listed = ", ".join(sorted(names)[:8]) or "nothing"
+    listed = ", ".join(sorted(map(str, names))[:8]) or "nothing"
     raise InputError(
         f"{path.name} holds neither images nor frames (it holds {listed}), so it is no sweep; "
         "call the data set of the frames images."

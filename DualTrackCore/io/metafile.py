@@ -30,6 +30,7 @@ from DualTrackCore.io.sequence_parts import (
 )
 from DualTrackCore.io.tracked_poses import FIELDS, marked, place_frames
 from DualTrackCore.pixels import Converted, WindowSource
+from DualTrackCore.settings import short_text
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.trajectory import RAS_FROM_LPS, PoseOrigin, Trajectory
 
@@ -287,7 +288,7 @@ def _parse(path: Path) -> tuple[dict[str, str], FrameFields, int]:
 def _element_type(header: dict[str, str], name: str) -> np.dtype:
     element = header.get("ElementType", "")
     if element not in _ELEMENT_TYPES:
-        raise InputError(f"{name} has pixels of type {element!r}; known are {', '.join(_ELEMENT_TYPES)}.")
+        raise InputError(f"{name} has pixels of type {short_text(element)}; known are {', '.join(_ELEMENT_TYPES)}.")
     if not _is_true(header.get("BinaryData", "True")):
         raise InputError(f"{name} holds its pixels as text; save it as binary data.")
     big_endian = _is_true(header.get("BinaryDataByteOrderMSB", header.get("ElementByteOrderMSB", "False")))

@@ -11,6 +11,7 @@ import numpy as np
 from DualTrackCore.errors import InputError
 from DualTrackCore.io.metafile import SequenceFile, beside, header_lines, sweep_from_sequence, whole_numbers
 from DualTrackCore.io.sequence_parts import GZIP, FrameFields, Payload, numbers
+from DualTrackCore.settings import short_text
 from DualTrackCore.sweep import Sweep
 
 if TYPE_CHECKING:
@@ -103,17 +104,18 @@ def _parse(path: Path) -> tuple[dict[str, str], dict[str, str], FrameFields, int
 def _dtype(header: dict[str, str], name: str) -> np.dtype:
     kind = " ".join(header.get("type", "").lower().split())
     if kind not in _DTYPES:
-        raise InputError(f"{name} has pixels of type {kind!r}; whole and real numbers of 8 to 64 bits can be read.")
+        known = "whole and real numbers of 8 to 64 bits can be read"
+        raise InputError(f"{name} has pixels of type {short_text(kind)}; {known}.")
     endian = header.get("endian", "little").lower()
     if endian not in ("little", "big"):
-        raise InputError(f"{name} says endian: {endian!r}; it must be little or big.")
+        raise InputError(f"{name} says endian: {short_text(endian)}; it must be little or big.")
     return np.dtype((">" if endian == "big" else "<") + _DTYPES[kind])
 
 
 def _payload(path: Path, header: dict[str, str], offset: int) -> Payload:
     encoding = header.get("encoding", "").lower()
     if encoding not in ("raw", "gz", "gzip"):
-        raise InputError(f"{path.name} has pixels in encoding {encoding!r}; raw and gzip can be read.")
+        raise InputError(f"{path.name} has pixels in encoding {short_text(encoding)}; raw and gzip can be read.")
     data_file = header.get("data file", header.get("datafile"))
     if header.get("line skip", header.get("lineskip", "0")) != "0":
         raise InputError(f"{path.name} asks to skip lines before the pixels, which is not supported.")

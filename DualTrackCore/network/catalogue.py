@@ -15,7 +15,7 @@ from typing import Any
 
 from DualTrackCore.errors import CheckpointError, InputError, reason_of
 from DualTrackCore.files import json_text
-from DualTrackCore.settings import build, check_settings, setting
+from DualTrackCore.settings import build, check_settings, setting, short_text
 from DualTrackCore.staging import restore_interrupted
 
 #: Key of the card in a safetensors file's metadata.
@@ -114,7 +114,8 @@ class ModelCard:
             version = values.pop("schema_version", 1) if isinstance(values, dict) else 1
             if version != CARD_SCHEMA_VERSION:
                 raise InputError(
-                    f"The model card {where} has schema version {version!r}; this version reads {CARD_SCHEMA_VERSION}."
+                    f"The model card {where} has schema version {short_text(version)}; "
+                    f"this version reads {CARD_SCHEMA_VERSION}."
                 )
             return build(cls, values, f"the model card {where}")
         except InputError as error:

@@ -27,6 +27,7 @@ from DualTrackCore.files import file_sha256, replacing
 from DualTrackCore.network import catalogue
 from DualTrackCore.network.dualtrack import UNUSED_HEADS, DualTrack
 from DualTrackCore.network.statistics import PLAIN, InputCheck, Normalisation, told_by_weights
+from DualTrackCore.settings import short_text
 
 #: Longest position table that weights are extended to: almost an hour at 20 frames a second.
 MAX_POSITIONS = 1 << 16
@@ -131,8 +132,8 @@ def build_network(card: catalogue.ModelCard) -> DualTrack:
     try:
         return DualTrack(**card.architecture)
     except (TypeError, ValueError, ArithmeticError, RuntimeError, MemoryError) as error:
-        reason = str(error).rstrip(".")
-        raise CheckpointError(f"The model card {card.name!r} describes no network of this version: {reason}.") from None
+        name, reason = short_text(card.name), str(error).rstrip(".")
+        raise CheckpointError(f"The model card {name} describes no network of this version: {reason}.") from None
 
 
 def save_model(network: DualTrack, card: catalogue.ModelCard, path: str | Path) -> Path:

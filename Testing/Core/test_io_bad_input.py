@@ -5,12 +5,13 @@ import os
 import tracemalloc
 import zlib
 
+import h5py
 import numpy as np
 import pytest
 from sequence_files import metafile, nrrd, pixels, pose, text
 
 from DualTrackCore import Sweep, Trajectory, load_sweep, save_sweep
-from DualTrackCore.errors import DualTrackError, InputError, OutputError
+from DualTrackCore.errors import DualTrackError, InputError, OutputError, reason_of
 
 CALIBRATION = np.diag([0.1, 0.2, 0.1, 1.0])
 
@@ -223,3 +224,28 @@ def test_a_place_that_cannot_be_written_is_reported(tmp_path):
     for name in ("a.igs.mha", "a.seq.nrrd"):
         with pytest.raises(OutputError, match="Cannot write"):
             save_sweep(Sweep(pixels(3, 4, 5), 0.1), tmp_path / "file" / name)
+
+
+@pytest.mark.parametrize(
+    ("maker", "field"), [(metafile, "ElementType"), (nrrd, "type"), (nrrd, "encoding"), (nrrd, "endian")]
+)
+def test_a_value_that_fills_pages_is_quoted_in_short(tmp_path, maker, field):
+    path = maker(tmp_path / ("a.mha" if maker is metafile else "a.nrrd"), pixels(3, 4, 5), **{field: "9" * 3000})
+    with pytest.raises(InputError) as caught:
+        load_sweep(path)
+    assert "99...99" in str(caught.value)
+    assert len(str(caught.value)) < 400
+
+
+def test_a_file_whose_names_are_no_text_is_refused(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file[b"im\x80ges"], file["spacing"] = [1], [1]
+    with pytest.raises(InputError, match="holds neither images nor frames"):
+        load_sweep(tmp_path / "a.h5")
+
+
+def test_the_words_of_other_packages_are_told_without_numbers_of_errors_and_addresses():
+    assert reason_of(OSError(28, "No space left on device", "name")) == "No space left on device"
+    assert reason_of(ValueError(f"cannot identify image file {object()!r}")) == "cannot identify image file"
+    assert reason_of(KeyError()) == "KeyError"
+    assert len(reason_of(ValueError("9" * 1000))) < 180
