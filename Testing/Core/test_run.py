@@ -131,7 +131,7 @@ def test_a_run_from_an_array_needs_no_file():
 
 
 def test_a_calibration_is_for_files_only():
-    with pytest.raises(InputError, match="calibration and probe are for files"):
+    with pytest.raises(InputError, match="calibration is for files"):
         run(noise_sweep(3), RunSettings(calibration="calib.xml"))
 
 
