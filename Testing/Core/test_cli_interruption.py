@@ -96,7 +96,11 @@ def test_native_code_that_never_returns_is_ended_with_its_children(signals, work
     for number in signals:
         process.send_signal(number)
         time.sleep(0.3)
-    _, err = process.communicate(timeout=60)
+    try:
+        _, err = process.communicate(timeout=20)
+    except subprocess.TimeoutExpired:  # on a busy machine two signals can count as one
+        process.send_signal(signals[-1])
+        _, err = process.communicate(timeout=60)
     deadline = time.monotonic() + 30
     while is_alive(child) and time.monotonic() < deadline:
         time.sleep(0.05)
