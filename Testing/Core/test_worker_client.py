@@ -57,15 +57,16 @@ def test_progress_comes_in_the_order_of_the_work(warm_client, model_file):
     job = finished(warm_client.submit(tracked_sweep(40), RunSettings(model=str(model_file), voxel_mm=0.8)))
     reports = [report for report in job.poll() if report.stage != "starting"]
     stages = list(dict.fromkeys(report.stage for report in reports))
-    assert stages[:6] == [
+    assert stages[:7] == [
         "sending frames",
+        "looking for repeated frames",
         "loading model",
         "network",
         "attention",
         "reconstructing",
         "filling holes",
     ]
-    assert stages[6] == "measuring errors"
+    assert stages[7] == "measuring errors"
     last = {report.stage: report for report in reports}
     assert all(report.done == report.total for report in last.values())
     assert job.poll() == []

@@ -191,7 +191,7 @@ def framesOf(clip: Clip) -> Sweep:
         InputError: frames that cannot be used.
     """
     frames, _ = read_frames(clip.sequence, layout_of(clip.sequence), Reporter())
-    return Sweep(frames, timestamps_s=_timestamps(clip.sequence))
+    return Sweep(frames, timestamps_s=_timestamps(clip.sequence, _fields(clip.sequence)))
 
 
 def _is_simulated(images: slicer.vtkMRMLSequenceNode) -> bool:
