@@ -62,7 +62,7 @@ def is_running(pid: int) -> bool:
     return state not in "ZX"
 
 
-def comes_true(condition, timeout_s: float = 20.0) -> bool:
+def comes_true(condition, timeout_s: float = 60.0) -> bool:
     """Whether a condition comes true in time."""
     end = time.monotonic() + timeout_s
     while not condition():
