@@ -103,6 +103,7 @@ class Probe:
         elements, pitch_mm: number of elements and distance between two; their product is the width of a linear probe.
         radius_mm, field_angle_deg: of the arc of a curvilinear probe; unused by a linear one.
         lens_focus_mm, lens_height_mm: elevational focal length and aperture.
+        elevational_factor: how many times as wide as such a lens gives the elevational beam is at its focus.
         f_number, transmit_focus_mm: of the lateral beam; `lateral_widening` is its growth in mm per mm off the focus.
         pulse_cycles: length of the pulse in wavelengths.
         tgc_db_cm_mhz, tgc_limit_db: attenuation that time-gain compensation makes up for, and the most that it adds.
@@ -122,6 +123,7 @@ class Probe:
     field_angle_deg: float = setting(60.0, at_least=10.0, at_most=150.0)
     lens_focus_mm: float = setting(18.0, at_least=5.0, at_most=150.0)
     lens_height_mm: float = setting(5.0, at_least=1.0, at_most=30.0)
+    elevational_factor: float = setting(1.0, at_least=0.2, at_most=5.0)
     f_number: float = setting(2.5, at_least=0.8, at_most=8.0)
     transmit_focus_mm: float = setting(20.0, at_least=2.0, at_most=300.0)
     lateral_widening: float = setting(0.008, at_least=0.0, at_most=0.1)
@@ -165,7 +167,7 @@ class Probe:
     def focal_elevational_sigma_mm(self) -> float:
         """Elevational standard deviation at the lens focus, mm; .42, .27, .21 at 5, 7.6, 10 MHz by default."""
         f_number = self.lens_focus_mm / self.lens_height_mm
-        return _FOCAL_WIDTH / self.frequency_mhz * f_number / _REFERENCE_F_NUMBER
+        return self.elevational_factor * (_FOCAL_WIDTH / self.frequency_mhz * f_number / _REFERENCE_F_NUMBER)
 
     @property
     def focal_lateral_sigma_mm(self) -> float:

@@ -1,0 +1,328 @@
+"""How a clip was acquired: probe, scanner, view, motion, tissue, contact, tracker; the ranges that training draws from.
+
+One `Acquisition` decides a simulated clip. What the probe and the tissue do is rendered; what the scanner does to
+finished frames (:mod:`~DualTrackCore.research.simulation.scanner`) is applied when frames are loaded, so that one
+rendered sweep serves for many scanners. The default of every effect is "off", which changes no frame by a bit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from DualTrackCore.research.simulation.motion import FAMILIES
+from DualTrackCore.research.simulation.probe import Probe
+from DualTrackCore.settings import check_settings, setting
+
+
+class _Checked:
+    """A part of an acquisition, whose fields are checked when it is made."""
+
+    def __post_init__(self) -> None:
+        check_settings(self, f"The {type(self).__name__.lower()}'s")
+
+
+@dataclass(frozen=True)
+class Scanner(_Checked):
+    """What the scanner makes of echo levels; applied when frames are loaded.
+
+    Attributes:
+        persistence: share a of the frame shown before in the next one, y = a y + (1 - a) x.
+        averaged_frames: frames whose mean is shown.
+        clutter_db: level at the probe's face of speckle that stands still in the image, dB over reference tissue; None
+            for none.
+        clutter_depth_mm: over which it falls by a factor e in amplitude.
+        standoff_mm: echo-free layer (water, gel) under the probe's face, through which clutter does not fall.
+        dynamic_range_db, top_db: range shown as 0 to 255, and the level shown as 255; None: the probe's.
+        gamma: exponent on grey values of 0 to 1.
+        gain_curve_db: gain at depths that divide the picture evenly, dB.
+        noise_db: further electronic noise before time-gain compensation, dB over reference tissue; None for none.
+        compounding_angles: transmissions at different angles whose echoes are added up.
+        speckle_filter_mm: standard deviation of the smoothing of the finished picture.
+    """
+
+    persistence: float = setting(0.0, at_least=0.0, at_most=0.95)
+    averaged_frames: int = setting(1, at_least=1, at_most=8)
+    clutter_db: float | None = setting(None, at_least=-80.0, at_most=30.0)
+    clutter_depth_mm: float = setting(5.0, at_least=0.5, at_most=100.0)
+    standoff_mm: float = setting(0.0, at_least=0.0, at_most=60.0)
+    dynamic_range_db: float | None = setting(None, at_least=20.0, at_most=120.0)
+    top_db: float | None = setting(None, at_least=-60.0, at_most=60.0)
+    gamma: float = setting(1.0, at_least=0.2, at_most=5.0)
+    gain_curve_db: tuple[float, ...] = setting((), at_least=-30.0, at_most=30.0)
+    noise_db: float | None = setting(None, at_least=-300.0, at_most=0.0)
+    compounding_angles: int = setting(1, at_least=1, at_most=15)
+    speckle_filter_mm: float = setting(0.0, at_least=0.0, at_most=5.0)
+
+
+@dataclass(frozen=True)
+class View(_Checked):
+    """What of the field of view a clip shows.
+
+    Attributes:
+        depth_mm, width_mm: of the picture; rendered.
+        magnification: of the tissue, as if the clip's pixels were so many times as large; at loading.
+        border_mm: black columns at the left and the right; at loading.
+        overlay: whether burned-in marks and letters cover parts of the border of the picture; at loading.
+    """
+
+    depth_mm: float = setting(32.0, at_least=10.0, at_most=300.0)
+    width_mm: float = setting(40.0, at_least=10.0, at_most=300.0)
+    magnification: float = setting(1.0, at_least=0.3, at_most=3.0)
+    border_mm: tuple[float, float] = setting((0.0, 0.0), at_least=0.0, at_most=50.0)
+    overlay: bool = False
+
+
+@dataclass(frozen=True)
+class Motion(_Checked):
+    """How the hand moves, and which frames are kept.
+
+    Attributes:
+        family: path of the probe, one of :data:`~DualTrackCore.research.simulation.motion.FAMILIES`.
+        step_mm: mean step from one rendered frame to the next.
+        skip: one frame of so many is kept; at loading.
+        repeated, lost: parts of the frames that show the one before again, or are missing; at loading.
+    """
+
+    family: str = "Per_L_DtP"
+    step_mm: float = setting(0.36, at_least=0.0, at_most=5.0)
+    skip: int = setting(1, at_least=1, at_most=10)
+    repeated: float = setting(0.0, at_least=0.0, at_most=0.5)
+    lost: float = setting(0.0, at_least=0.0, at_most=0.5)
+
+
+@dataclass(frozen=True)
+class Tissue(_Checked):
+    """What the tissue holds beside fully developed speckle; rendered.
+
+    Attributes:
+        coherent_part: part of the area, 0 to 1, where few scatterers lie in a resolution cell.
+        scatterers_per_cell: their mean number there; at 10 the speckle is nearly fully developed.
+        fibre_mm: mean length of bright fibres along the limb; 0 for none.
+        bone: whether a bone with its shadow is put in, beside those that the anatomy may have.
+    """
+
+    coherent_part: float = setting(0.0, at_least=0.0, at_most=1.0)
+    scatterers_per_cell: float = setting(5.0, at_least=0.1, at_most=100.0)
+    fibre_mm: float = setting(0.0, at_least=0.0, at_most=100.0)
+    bone: bool = False
+
+
+@dataclass(frozen=True)
+class Contact(_Checked):
+    """What the pressing probe does to the tissue; rendered.
+
+    Attributes:
+        compression: strain along the beam, which changes slowly during the sweep between 0 and this.
+        drag_mm: how far the skin is dragged along before it slides back; it falls off with depth.
+    """
+
+    compression: float = setting(0.0, at_least=0.0, at_most=0.2)
+    drag_mm: float = setting(0.0, at_least=0.0, at_most=10.0)
+
+
+@dataclass(frozen=True)
+class Tracker(_Checked):
+    """Errors of the poses that go with recorded training data.
+
+    Attributes:
+        noise_mm, noise_deg: standard deviation of each pose's position and rotation.
+        latency_s: how long a pose lags behind its frame.
+    """
+
+    noise_mm: float = setting(0.0, at_least=0.0, at_most=5.0)
+    noise_deg: float = setting(0.0, at_least=0.0, at_most=5.0)
+    latency_s: float = setting(0.0, at_least=-1.0, at_most=1.0)
+
+
+@dataclass(frozen=True)
+class Acquisition:
+    """One way to acquire a clip; the default is a plain linear probe with every effect off."""
+
+    probe: Probe = field(default_factory=Probe)
+    scanner: Scanner = field(default_factory=Scanner)
+    view: View = field(default_factory=View)
+    motion: Motion = field(default_factory=Motion)
+    tissue: Tissue = field(default_factory=Tissue)
+    contact: Contact = field(default_factory=Contact)
+    tracker: Tracker = field(default_factory=Tracker)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for provenance."""
+        return asdict(self)
+
+    @classmethod
+    def drawn(cls, random: np.random.Generator, held_out: str | None = None) -> Acquisition:
+        """An acquisition drawn from the ranges of training.
+
+        Args:
+            random: source of the numbers.
+            held_out: a kind of :data:`HELD_OUT`, whose values are then taken from where training never draws.
+
+        Raises:
+            KeyError: no such kind.
+        """
+        probe, view = _drawn_probe(random)
+        motion = Motion(
+            family=FAMILIES[random.integers(len(FAMILIES))], step_mm=_log_uniform(random, *RANGES["motion.step_mm"])
+        )
+        own = cls(probe=probe, view=view, motion=motion, tissue=_drawn_tissue(random), contact=_drawn_contact(random))
+        own = own.rescanned(random, held_out)
+        return own if held_out is None else HELD_OUT[held_out](own, random)
+
+    def rescanned(self, random: np.random.Generator, held_out: str | None = None) -> Acquisition:
+        """The same with all that belongs to loading drawn anew: scanner, magnification, borders, frames kept."""
+        view = replace(
+            self.view,
+            magnification=_log_uniform(random, *RANGES["view.magnification"]) if random.random() < 0.7 else 1.0,
+            border_mm=tuple(random.uniform(0, 8, 2).tolist()) if random.random() < 0.25 else (0.0, 0.0),
+            overlay=bool(random.random() < 0.3),
+        )
+        skips = [skip for skip in (1, 2, 3) if skip == 1 or skip * self.motion.step_mm <= RANGES["motion.step_mm"][1]]
+        motion = replace(
+            self.motion,
+            skip=int(random.choice(skips)) if random.random() < 0.5 else 1,
+            repeated=random.uniform(*RANGES["motion.repeated"]) if random.random() < 0.1 else 0.0,
+            lost=random.uniform(*RANGES["motion.lost"]) if random.random() < 0.2 else 0.0,
+        )
+        scanner = _drawn_scanner(random)
+        if held_out == "persistence":
+            scanner = replace(scanner, persistence=random.uniform(*_KEPT_PERSISTENCE), averaged_frames=1)
+        return replace(self, view=view, motion=motion, scanner=scanner)
+
+
+#: What training draws from: least and greatest.
+RANGES: dict[str, tuple[float, float]] = {
+    "probe.frequency_mhz": (2.0, 15.0),
+    "probe.radius_mm": (10.0, 65.0),
+    "probe.field_angle_deg": (50.0, 90.0),
+    "probe.elevational_factor": (0.7, 3.0),
+    "probe.lens_focus_mm": (10.0, 60.0),
+    "view.depth_mm": (30.0, 160.0),
+    "view.magnification": (0.7, 1.4),
+    "motion.step_mm": (0.05, 1.6),
+    "motion.repeated": (0.02, 0.1),
+    "motion.lost": (0.02, 0.1),
+    "scanner.persistence": (0.0, 0.7),
+    "scanner.averaged_frames": (2, 4),
+    "scanner.clutter_db": (-30.0, 3.0),
+    "scanner.clutter_depth_mm": (2.0, 25.0),
+    "scanner.standoff_mm": (0.0, 25.0),
+    "scanner.dynamic_range_db": (40.0, 100.0),
+    "scanner.top_db": (5.0, 35.0),
+    "scanner.gamma": (0.6, 1.6),
+    "scanner.gain_curve_db": (-8.0, 8.0),
+    "scanner.noise_db": (-95.0, -40.0),
+    "scanner.compounding_angles": (1, 5),
+    "tissue.coherent_part": (0.0, 0.6),
+    "tissue.scatterers_per_cell": (0.5, 10.0),
+    "tissue.fibre_mm": (2.0, 15.0),
+    "contact.compression": (0.0, 0.05),
+    "contact.drag_mm": (0.0, 1.0),
+}
+#: Never drawn in training, so that sweeps of these kinds are new to a model: persistence; frequency (MHz) and radius
+#: (mm) of a probe; length of fibres (mm).
+_KEPT_PERSISTENCE, _KEPT_FREQUENCY, _KEPT_RADIUS, _KEPT_FIBRE = (0.45, 0.55), (8.0, 9.0), (30.0, 36.0), (6.0, 9.0)
+
+
+def _kept_probe(own: Acquisition, random: np.random.Generator) -> Acquisition:
+    if own.probe.geometry == "linear":
+        return replace(own, probe=replace(own.probe, frequency_mhz=random.uniform(*_KEPT_FREQUENCY)))
+    return replace(own, probe=replace(own.probe, radius_mm=random.uniform(*_KEPT_RADIUS)))
+
+
+def _kept_tissue(own: Acquisition, random: np.random.Generator) -> Acquisition:
+    part = random.uniform(0.2, RANGES["tissue.coherent_part"][1])
+    return replace(own, tissue=replace(own.tissue, coherent_part=part, fibre_mm=random.uniform(*_KEPT_FIBRE)))
+
+
+#: Kinds of acquisitions that training never draws, by name, and what makes one of an acquisition.
+HELD_OUT = {"probe": _kept_probe, "persistence": lambda own, random: own, "tissue": _kept_tissue}
+
+
+def _log_uniform(random: np.random.Generator, low: float, high: float) -> float:
+    return float(np.exp(random.uniform(np.log(low), np.log(high))))
+
+
+def _outside(random: np.random.Generator, draw: Any, kept: tuple[float, float]) -> float:
+    """A number that `draw` gives outside the range that is kept for held-out acquisitions."""
+    while True:
+        value = float(draw(random))
+        if not kept[0] <= value <= kept[1]:
+            return value
+
+
+def _drawn_probe(random: np.random.Generator) -> tuple[Probe, View]:
+    """A probe and the view through it: half of them linear, half curvilinear."""
+    curved = bool(random.random() < 0.5)
+    focus = random.uniform(*RANGES["probe.lens_focus_mm"])
+    shared = {
+        "lens_focus_mm": focus,
+        "lens_height_mm": float(np.clip(focus / 3.6, 2.5, 16)),
+        "elevational_factor": _log_uniform(random, *RANGES["probe.elevational_factor"]),
+        "noise_db": -95.0,
+    }
+    if not curved:
+        frequency = _outside(random, lambda r: r.uniform(4.0, RANGES["probe.frequency_mhz"][1]), _KEPT_FREQUENCY)
+        depth, width = min(_log_uniform(random, 30, 70), 420 / frequency), random.uniform(30, 52)
+        fixed = {"frequency_mhz": frequency, "elements": 192, "pitch_mm": width / 192, **shared}
+        return Probe.drawn(random, "linear", **fixed), View(depth_mm=depth, width_mm=width)
+    frequency = random.uniform(RANGES["probe.frequency_mhz"][0], 7.0)
+    radius = _outside(random, lambda r: r.uniform(*RANGES["probe.radius_mm"]), _KEPT_RADIUS)
+    angle = random.uniform(*RANGES["probe.field_angle_deg"])
+    depth = min(_log_uniform(random, 40, RANGES["view.depth_mm"][1]), 600 / frequency)
+    half = np.deg2rad(angle) / 2
+    width = float(np.clip(2 * (radius + depth) * np.sin(half), 40, 110))
+    fixed = {"frequency_mhz": frequency, "radius_mm": radius, "field_angle_deg": angle, "elements": 96, **shared}
+    return Probe.drawn(random, "curvilinear", **fixed), View(depth_mm=depth, width_mm=width)
+
+
+def _drawn_scanner(random: np.random.Generator) -> Scanner:
+    """A scanner: in seven of ten frames last, in six of ten clutter stands still."""
+    values: dict[str, Any] = {}
+    if random.random() < 0.7:
+        if random.random() < 0.7:
+            values["persistence"] = _outside(
+                random, lambda r: r.uniform(*RANGES["scanner.persistence"]), _KEPT_PERSISTENCE
+            )
+        else:
+            values["averaged_frames"] = int(random.integers(2, 5))
+    if random.random() < 0.6:
+        values["clutter_db"] = random.uniform(*RANGES["scanner.clutter_db"])
+        values["clutter_depth_mm"] = _log_uniform(random, *RANGES["scanner.clutter_depth_mm"])
+    if random.random() < 0.25:
+        values["standoff_mm"] = random.uniform(*RANGES["scanner.standoff_mm"])
+    if random.random() < 0.3:
+        values["noise_db"] = random.uniform(*RANGES["scanner.noise_db"])
+    if random.random() < 0.6:
+        values["gain_curve_db"] = tuple(random.uniform(*RANGES["scanner.gain_curve_db"], size=5).tolist())
+    if random.random() < 0.4:
+        values["compounding_angles"] = int(random.integers(2, 6))
+    if random.random() < 0.3:
+        values["speckle_filter_mm"] = random.uniform(0.05, 0.3)
+    return Scanner(
+        dynamic_range_db=random.uniform(*RANGES["scanner.dynamic_range_db"]),
+        top_db=random.uniform(*RANGES["scanner.top_db"]),
+        gamma=_log_uniform(random, *RANGES["scanner.gamma"]),
+        **values,
+    )
+
+
+def _drawn_tissue(random: np.random.Generator) -> Tissue:
+    fibre = _outside(random, lambda r: r.uniform(*RANGES["tissue.fibre_mm"]), _KEPT_FIBRE)
+    return Tissue(
+        coherent_part=random.uniform(*RANGES["tissue.coherent_part"]) if random.random() < 0.5 else 0.0,
+        scatterers_per_cell=_log_uniform(random, *RANGES["tissue.scatterers_per_cell"]),
+        fibre_mm=fibre if random.random() < 0.4 else 0.0,
+        bone=bool(random.random() < 0.3),
+    )
+
+
+def _drawn_contact(random: np.random.Generator) -> Contact:
+    pressed, dragged = random.random(2) < 0.5
+    return Contact(
+        compression=random.uniform(*RANGES["contact.compression"]) if pressed else 0.0,
+        drag_mm=random.uniform(*RANGES["contact.drag_mm"]) if dragged else 0.0,
+    )
