@@ -24,6 +24,23 @@ _NOISE_SAMPLES = 1_000_003
 _SMALLEST = 1e-12
 
 
+#: Range of the stored levels, dB over reference tissue, shown by the codes 1 to 255.
+CODED_DB = (-65.0, 35.0)
+
+
+def codes_of_levels(level_db: np.ndarray) -> np.ndarray:
+    """Codes 1 to 255 uint8 of echo levels, dB: 100 dB in steps of .39; what lies outside gets the nearest code."""
+    scale = 254 / (CODED_DB[1] - CODED_DB[0])
+    return (np.clip(np.rint((level_db - CODED_DB[0]) * scale), 0, 254) + 1).astype(np.uint8)
+
+
+def levels_of_codes(codes: np.ndarray) -> np.ndarray:
+    """The inverse of :func:`codes_of_levels`, float32 dB; minus infinity where no beam goes (code 0)."""
+    table = np.float32(CODED_DB[0]) + np.arange(-1, 255, dtype=np.float32) * np.float32(100 / 254)
+    table[0] = -np.inf
+    return table[codes]
+
+
 class Renderer:
     """Renders frames of one phantom through one probe.
 
@@ -59,6 +76,14 @@ class Renderer:
 
     def frame(self, frame0_from_image: np.ndarray, index: int) -> np.ndarray:
         """The frame [H, W] uint8 at a pose; `index` chooses its electronic noise."""
+        return self.beams.pixels(self._probe.grey(self.level_db(frame0_from_image, index)))
+
+    def level_codes(self, frame0_from_image: np.ndarray, index: int) -> np.ndarray:
+        """:meth:`frame` before the grey map: [H, W] uint8 codes of :func:`codes_of_levels`, 0 where no beam goes."""
+        return self.beams.pixels(codes_of_levels(self.level_db(frame0_from_image, index)))
+
+    def level_db(self, frame0_from_image: np.ndarray, index: int) -> np.ndarray:
+        """Echo levels [samples, beams] float32 after time-gain compensation, dB over reference tissue."""
         pose = np.asarray(frame0_from_image, dtype=np.float64)
         field = self._speckle(pose)
         level = self._tissue_level_db(pose)
@@ -66,8 +91,7 @@ class Renderer:
         start = (index * 7919) % (_NOISE_SAMPLES - field.size) if field.size < _NOISE_SAMPLES else 0
         field += np.resize(self._noise[start : start + field.size], field.shape)
         power = field.real**2 + field.imag**2
-        level = np.log(power + np.float32(_SMALLEST)) * np.float32(10 / np.log(10)) + self._gain_db
-        return self.beams.pixels(self._probe.grey(level))
+        return np.log(power + np.float32(_SMALLEST)) * np.float32(10 / np.log(10)) + self._gain_db
 
     def _prepare_speckle(self, depth: np.ndarray, axes: np.ndarray) -> None:
         probe = self._probe

@@ -30,6 +30,8 @@ class SimulatedFrames:
         poses: [N, 4, 4] frame0_from_image, mm.
         frame_size: rows and columns.
         spacing_mm: (across columns, down rows).
+        levels: whether frames hold codes of echo levels in place of grey values
+            (:func:`~DualTrackCore.research.simulation.render.levels_of_codes`).
     """
 
     phantom: Phantom
@@ -37,6 +39,7 @@ class SimulatedFrames:
     poses: np.ndarray
     frame_size: tuple[int, int]
     spacing_mm: tuple[float, float]
+    levels: bool = False
     dtype: np.dtype = field(default_factory=lambda: np.dtype(np.uint8))
 
     def __getstate__(self) -> dict[str, object]:
@@ -60,11 +63,11 @@ class SimulatedFrames:
         """Frames of a slice as [n, H, W] uint8, or one frame [H, W]."""
         if not isinstance(key, slice):
             index = range(len(self))[key]
-            return self._renderer.frame(self.poses[index], index)
+            return (self._renderer.level_codes if self.levels else self._renderer.frame)(self.poses[index], index)
         chosen = range(*key.indices(len(self)))
         frames = np.empty((len(chosen), *self.frame_size), np.uint8)
         for place, index in enumerate(chosen):
-            frames[place] = self._renderer.frame(self.poses[index], index)
+            frames[place] = self[index]
         return frames
 
     def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> np.ndarray:
