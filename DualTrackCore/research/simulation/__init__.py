@@ -7,7 +7,7 @@ from DualTrackCore.research.simulation.motion import FAMILIES, probe_trajectory
 from DualTrackCore.research.simulation.phantom import Phantom
 from DualTrackCore.research.simulation.probe import Probe
 from DualTrackCore.research.simulation.render import Renderer
-from DualTrackCore.research.simulation.simulator import SimulatedFrames, rendered, simulated_sweep
+from DualTrackCore.research.simulation.simulator import SimulatedFrames, acquired_sweep, rendered, simulated_sweep
 
 __all__ = [
     "FAMILIES",
@@ -15,6 +15,7 @@ __all__ = [
     "Probe",
     "Renderer",
     "SimulatedFrames",
+    "acquired_sweep",
     "probe_trajectory",
     "rendered",
     "simulated_sweep",

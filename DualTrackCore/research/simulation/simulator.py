@@ -14,11 +14,13 @@ import numpy as np
 from DualTrackCore.errors import InputError
 from DualTrackCore.io import load_sweep, save_sweep
 from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter, Stage
+from DualTrackCore.research.simulation.acquisition import Acquisition, Contact, Tissue
 from DualTrackCore.research.simulation.motion import FAMILIES, probe_trajectory
 from DualTrackCore.research.simulation.phantom import Phantom
 from DualTrackCore.research.simulation.probe import Probe
 from DualTrackCore.research.simulation.render import Renderer
 from DualTrackCore.sweep import Sweep, validated_spacing
+from DualTrackCore.trajectory import Trajectory
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +34,7 @@ class SimulatedFrames:
         spacing_mm: (across columns, down rows).
         levels: whether frames hold codes of echo levels in place of grey values
             (:func:`~DualTrackCore.research.simulation.render.levels_of_codes`).
+        tissue, contact: what the tissue holds beside speckle, and what the pressing probe does to it.
     """
 
     phantom: Phantom
@@ -40,6 +43,8 @@ class SimulatedFrames:
     frame_size: tuple[int, int]
     spacing_mm: tuple[float, float]
     levels: bool = False
+    tissue: Tissue = field(default_factory=Tissue)
+    contact: Contact = field(default_factory=Contact)
     dtype: np.dtype = field(default_factory=lambda: np.dtype(np.uint8))
 
     def __getstate__(self) -> dict[str, object]:
@@ -133,20 +138,77 @@ def simulated_sweep(
     probe = drawn_probe if probe is None else probe
     depth = (frame_size[0] - 1) * spacing[1]
     trajectory = probe_trajectory(family, count, seed, face_to_centre_mm=depth / 2, frame_rate_hz=probe.frame_rate_hz)
-    # A positive step leads from distal to proximal, and the phantom's heading the other way.
+    phantom = _phantom(seed, speckle_seed, depth, family, random, homogeneous)
+    source = SimulatedFrames(phantom, probe, trajectory.poses, tuple(frame_size), spacing)
+    return _tracked(source, trajectory, probe=asdict(probe))
+
+
+def acquired_sweep(
+    seed: int,
+    acquisition: Acquisition,
+    frames: int,
+    spacing_mm: float | tuple[float, float],
+    speckle_seed: int | None = None,
+    levels: bool = False,
+) -> Sweep:
+    """A tracked freehand sweep as an acquisition decides it; what belongs to loading is left to be applied then.
+
+    Args:
+        seed: of anatomy and path; equal arguments give equal sweeps.
+        acquisition: probe, view, motion, tissue and contact are rendered, the scanner is not.
+        frames: number of frames.
+        spacing_mm: size of a pixel: one number, or (across columns, down rows). With it the view's depth and width
+            give rows and columns, at least 8.
+        speckle_seed: sweeps that share it share the 100 MB of speckle, each at another place of it.
+        levels: whether frames hold codes of echo levels in place of grey values, see :class:`SimulatedFrames`.
+
+    Returns:
+        As of :func:`simulated_sweep`; `provenance` holds the acquisition as plain values.
+
+    Raises:
+        InputError: a number is out of its range.
+    """
+    spacing = validated_spacing(spacing_mm)
+    if spacing is None:
+        raise InputError("A simulated sweep needs a pixel spacing in mm.")
+    view, motion, probe = acquisition.view, acquisition.motion, acquisition.probe
+    frame_size = (max(8, round(view.depth_mm / spacing[1])), max(8, round(view.width_mm / spacing[0])))
+    depth = (frame_size[0] - 1) * spacing[1]
+    timing = {"step_mm": motion.step_mm, "frame_rate_hz": probe.frame_rate_hz}
+    trajectory = probe_trajectory(motion.family, frames, seed, face_to_centre_mm=depth / 2, **timing)
+    phantom = _phantom(seed, speckle_seed, depth, motion.family, np.random.default_rng([seed, 0xACC1]))
+    source = SimulatedFrames(
+        phantom, probe, trajectory.poses, frame_size, spacing, levels, acquisition.tissue, acquisition.contact
+    )
+    return _tracked(source, trajectory, acquisition=acquisition.as_dict())
+
+
+def _phantom(
+    seed: int,
+    speckle_seed: int | None,
+    depth_mm: float,
+    family: str,
+    random: np.random.Generator,
+    homogeneous: bool = False,
+) -> Phantom:
+    """A phantom as deep as the picture; a positive step leads from distal to proximal, its heading the other way."""
     heading = random.normal(0, 10) + (-90 if family.startswith("Par") else 180)
-    phantom = Phantom(seed, speckle_seed, float(np.clip(depth, 10, 200)), heading, homogeneous)
+    return Phantom(seed, speckle_seed, float(np.clip(depth_mm, 10, 200)), heading, homogeneous)
+
+
+def _tracked(source: SimulatedFrames, trajectory: Trajectory, **origin: object) -> Sweep:
+    """The sweep of these frames, whose poses are known; `origin` is kept in its provenance."""
     provenance = {
         "source": "simulation",
         "format": "simulated sweep",
         "simulated": True,
-        "seed": seed,
-        "family": family,
-        "probe": asdict(probe),
+        "seed": trajectory.provenance["seed"],
+        "family": trajectory.provenance["family"],
+        **origin,
         "spacing_source": "simulation",
     }
-    source = SimulatedFrames(phantom, probe, trajectory.poses, tuple(frame_size), spacing)
-    return Sweep(source, spacing, np.arange(count) / probe.frame_rate_hz, tracked=trajectory, provenance=provenance)
+    times = np.arange(len(source)) / source.probe.frame_rate_hz
+    return Sweep(source, source.spacing_mm, times, tracked=trajectory, provenance=provenance)
 
 
 @dataclass(frozen=True)
