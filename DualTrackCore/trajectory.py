@@ -31,6 +31,9 @@ RAS_FROM_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 RAS_FROM_LPS.flags.writeable = False
 #: Keys of a provenance that only estimates have: the network or the other method that made them.
 _ESTIMATE_KEYS = ("model", "method")
+#: Key of a provenance: 6 numbers from 0 to 1, the share of each component's variance in `Trajectory.sigma` that is the
+#: same in all steps of a sweep, as it was measured for the model. Where it is missing all of it counts as the same.
+STEP_ERROR_CORRELATION = "step_error_correlation"
 
 
 class PoseOrigin(str, Enum):
@@ -139,6 +142,8 @@ class Trajectory:
             were made rigid, and how far off they were.
         origin: a :class:`PoseOrigin` or its text. Unknown where nobody says it; only measured and simulated poses count
             as truth. Poses whose provenance names a model or a method are estimated, whatever is given here.
+        sigma: [N - 1, 6] float64 or None where nobody says it: standard deviation of the error of each relative motion
+            (`parameters`: mm, degrees), not negative; NaN only where a pose of the motion is invalid.
     """
 
     poses: np.ndarray
@@ -146,9 +151,11 @@ class Trajectory:
     reference_from_frame0: np.ndarray | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
     origin: PoseOrigin = PoseOrigin.UNKNOWN
+    sigma: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         poses, valid, notes = _validated_poses(self.poses, self.valid)
+        sigma = None if self.sigma is None else _validated_sigma(self.sigma, valid)
         reference = self.reference_from_frame0
         if reference is not None:
             reference = np.array(reference, dtype=np.float64)
@@ -156,7 +163,8 @@ class Trajectory:
                 raise InputError(f"reference_from_frame0 has shape {reference.shape}; expected a 4x4 matrix.")
             (reference,), _, more = _validated_poses(reference[None], None, "reference_from_frame0")
             notes += more
-        for name, array in (("poses", poses), ("valid", valid), ("reference_from_frame0", reference)):
+        arrays = {"poses": poses, "valid": valid, "reference_from_frame0": reference, "sigma": sigma}
+        for name, array in arrays.items():
             if array is not None:
                 array.flags.writeable = False
             object.__setattr__(self, name, array)
@@ -179,6 +187,7 @@ class Trajectory:
         parameters: np.ndarray,
         provenance: Mapping[str, Any] | None = None,
         origin: PoseOrigin | str = PoseOrigin.UNKNOWN,
+        sigma: np.ndarray | None = None,
     ) -> Trajectory:
         """Trajectory of N frames from N - 1 relative motions [N - 1, 6] (mm, degrees), accumulated in float64."""
         parameters = np.asarray(parameters, dtype=np.float64)
@@ -187,7 +196,8 @@ class Trajectory:
         if not np.isfinite(parameters).all():
             first = int(np.flatnonzero(~np.isfinite(parameters).all(axis=1))[0])
             raise InputError(f"The motion from frame {first} to frame {first + 1} is not a finite number.")
-        return cls(accumulate(matrices_from_parameters(parameters)), provenance=provenance or {}, origin=origin)
+        poses = accumulate(matrices_from_parameters(parameters))
+        return cls(poses, provenance=provenance or {}, origin=origin, sigma=sigma)
 
     @classmethod
     def from_reference(
@@ -231,10 +241,19 @@ class Trajectory:
         return texts.get(self.origin, f"{self.origin.value}{by}{' (a guess)' * self.is_guess}")
 
     @property
+    def step_error_correlation(self) -> np.ndarray:
+        """[6] share of the variance of `sigma` that is the same in all steps; see :data:`STEP_ERROR_CORRELATION`."""
+        said = self.provenance.get(STEP_ERROR_CORRELATION)
+        return np.ones(6) if said is None else np.array(said, dtype=np.float64)
+
+    @property
+    def _known_poses(self) -> np.ndarray:
+        return np.where(self.valid[:, None, None], self.poses, np.nan)
+
+    @property
     def relative(self) -> np.ndarray:
         """[N - 1, 4, 4] float64: entry i maps image coordinates of frame i + 1 to frame i; NaN if either is invalid."""
-        poses = np.where(self.valid[:, None, None], self.poses, np.nan)
-        return invert_rigid(poses[:-1]) @ poses[1:]
+        return invert_rigid(self._known_poses[:-1]) @ self._known_poses[1:]
 
     @property
     def parameters(self) -> np.ndarray:
@@ -265,11 +284,23 @@ class Trajectory:
         world = np.eye(4) if self.reference_from_frame0 is None else self.reference_from_frame0
         part = Trajectory.from_reference(self.poses[start:stop], self.valid[start:stop], self.provenance, self.origin)
         reference = None if self.reference_from_frame0 is None else world @ part.reference_from_frame0
-        return replace(part, reference_from_frame0=reference)
+        first, after, _ = slice(start, stop).indices(len(self))
+        sigma = None if self.sigma is None else self.sigma[first : max(after - 1, first)]
+        return replace(part, reference_from_frame0=reference, sigma=sigma)
 
     def chosen(self, indices: np.ndarray) -> Trajectory:
-        """The poses of some frames, in any order and more than once, in the same frame0."""
-        return replace(self, poses=self.poses[indices], valid=self.valid[indices])
+        """The poses of some frames, in any order and more than once, in the same frame0.
+
+        The error of a motion from a frame to itself is 0; that of one over several steps is theirs carried along the
+        path (:mod:`~DualTrackCore.uncertainty`).
+        """
+        sigma = None
+        if self.sigma is not None:
+            from DualTrackCore.uncertainty import sigma_between
+
+            frames = np.arange(len(self))[indices]
+            sigma = sigma_between(self._known_poses, self.sigma, self.step_error_correlation, frames)
+        return replace(self, poses=self.poses[indices], valid=self.valid[indices], sigma=sigma)
 
 
 def rigid_error(poses: np.ndarray) -> np.ndarray:
@@ -295,6 +326,25 @@ def nearest_rigid(matrices: np.ndarray) -> np.ndarray:
 def _with_warnings(provenance: Mapping[str, Any], notes: list[str]) -> dict[str, Any]:
     """The provenance with further sentences among its warnings."""
     return {**provenance, "warnings": [*provenance.get("warnings", ()), *notes]} if notes else dict(provenance)
+
+
+def _validated_sigma(sigma: object, valid: np.ndarray) -> np.ndarray:
+    """A copy of the standard deviations of the motions between poses with these flags [N]: [N - 1, 6]."""
+    try:
+        sigma = np.array(sigma, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise InputError("The errors of the motions must be an array of numbers, [frames - 1, 6].") from None
+    expected = (max(len(valid) - 1, 0), 6)
+    if sigma.shape != expected:
+        raise InputError(f"{len(valid)} poses came with errors of the motions {sigma.shape}; expected {expected}.")
+    known = valid[:-1] & valid[1:]
+    bad = np.flatnonzero(~((sigma >= 0) & np.isfinite(sigma) | np.isnan(sigma) & ~known[:, None]).all(axis=1))
+    if len(bad):
+        raise InputError(
+            f"The error of the motion from frame {bad[0]} to frame {bad[0] + 1} is {sigma[bad[0]].tolist()}; standard "
+            "deviations are finite and not negative."
+        )
+    return sigma
 
 
 def _validated_poses(poses: object, valid: object, name: str = "") -> tuple[np.ndarray, np.ndarray, list[str]]:

@@ -54,6 +54,8 @@ class ModelCard:
         bf16_error, fp16_error: largest change of a motion (mm or degrees) on sweeps of speckle when the trunks ran in
             bfloat16 or float16; None where nobody measured these weights, and then neither is chosen unasked and
             unchecked.
+        step_error_correlation: share (0 to 1) of the variance of the error of each component, tx to rz, of a motion
+            that is the same in all steps of a sweep; None where nobody measured it: all of it counts as the same then.
     """
 
     name: str = "unknown"
@@ -73,6 +75,9 @@ class ModelCard:
     expected_error: str = "unknown"
     bf16_error: float | None = setting(None, above=0)
     fp16_error: float | None = setting(None, above=0)
+    step_error_correlation: tuple[float, float, float, float, float, float] | None = setting(
+        None, at_least=0, at_most=1
+    )
 
     def __post_init__(self) -> None:
         try:

@@ -28,6 +28,7 @@ from DualTrackCore.network import catalogue
 from DualTrackCore.network.dualtrack import UNUSED_HEADS, DualTrack
 from DualTrackCore.network.statistics import PLAIN, InputCheck, Normalisation, told_by_weights
 from DualTrackCore.settings import short_text
+from DualTrackCore.trajectory import STEP_ERROR_CORRELATION
 
 #: Longest position table that weights are extended to: almost an hour at 20 frames a second.
 MAX_POSITIONS = 1 << 16
@@ -66,6 +67,7 @@ class Model:
 
     def provenance(self) -> dict[str, Any]:
         """Plain values for a report."""
+        shared = self.card.step_error_correlation
         return {
             "model": self.card.name,
             "model_title": self.card.title,
@@ -77,6 +79,7 @@ class Model:
             "model_licence": self.card.licence,
             "weights_sha256": self.sha256,
             "model_input": None if self.check is None else self.check.as_dict(),
+            **({} if shared is None else {STEP_ERROR_CORRELATION: list(shared)}),
         }
 
 

@@ -153,7 +153,7 @@ class Job:
 
 #: Frames written at once, so that a cancelled job stops soon.
 WINDOW_FRAMES = 32
-_TRAJECTORY_ARRAYS = ("poses", "valid", "reference_from_frame0")
+_TRAJECTORY_ARRAYS = ("poses", "valid", "reference_from_frame0", "sigma")
 _VOLUME_ARRAYS = ("volume", "coverage", "filled")
 
 
@@ -266,7 +266,7 @@ def _source(trajectory: Trajectory) -> dict[str, Any]:
 
 
 def _trajectory(arrays: Mapping[str, np.ndarray], source: Mapping[str, Any]) -> Trajectory:
-    return Trajectory(*(arrays.get(name) for name in _TRAJECTORY_ARRAYS), **source)
+    return Trajectory(**{name: arrays[name] for name in _TRAJECTORY_ARRAYS if name in arrays}, **source)
 
 
 def _write_json(path: Path, values: object) -> None:

@@ -45,6 +45,7 @@ def test_a_sweep_comes_back_from_its_files_as_it_was(tmp_path):
     tracked = Trajectory.from_reference(
         steady_trajectory(7).poses, np.arange(7) != 3, provenance={"device": "a tracker"}
     )
+    tracked = replace(tracked, sigma=np.where(np.arange(6)[:, None] == 2, np.nan, np.linspace(0, 1 / 3, 6)))
     sweep = noise_sweep(
         7,
         timestamps_s=np.arange(7) / 3,
@@ -61,6 +62,7 @@ def test_a_sweep_comes_back_from_its_files_as_it_was(tmp_path):
     np.testing.assert_array_equal(read.tracked.poses, tracked.poses)
     np.testing.assert_array_equal(read.tracked.valid, tracked.valid)
     np.testing.assert_array_equal(read.tracked.reference_from_frame0, tracked.reference_from_frame0)
+    np.testing.assert_array_equal(read.tracked.sigma, tracked.sigma)
     assert read.tracked.provenance == {"device": "a tracker"}
     assert (read.spacing_mm, read.skew_deg) == (sweep.spacing_mm, 0.25)
     assert read.provenance == {"format": "test", "sizes": [1, 2]}
@@ -105,7 +107,9 @@ def result(volume: bool = True) -> RunResult:
     grey = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
     seen = np.linspace(0, 1, 24, dtype=np.float32).reshape(2, 3, 4)
     reconstruction = Reconstruction(grey, seen, seen == 0, grid, 4, 1, {"reject_below": 3}) if volume else None
-    trajectory = steady_trajectory(5, provenance={"model": "tiny", "warnings": ["Beware."]})
+    trajectory = steady_trajectory(
+        5, provenance={"model": "tiny", "warnings": ["Beware."]}, sigma=np.full((4, 6), 1 / 7)
+    )
     report = run_report(RunSettings(first_frame=3), SWEEP, trajectory, reconstruction, None)
     report = replace(report, evaluation={"metrics": {"gpe_mm": 1 / 3}})
     return RunResult(SWEEP, trajectory, reconstruction, report, {"total": 0.1})
@@ -120,6 +124,7 @@ def test_a_result_comes_back_from_its_files_as_it_was(tmp_path):
         np.testing.assert_array_equal(array, expected)
         assert array.dtype == expected.dtype
     np.testing.assert_array_equal(read.trajectory.poses, written.trajectory.poses)
+    np.testing.assert_array_equal(read.trajectory.sigma, written.trajectory.sigma)
     assert read.trajectory.estimated_by == "tiny"
     np.testing.assert_array_equal(read.grid.mm_from_voxel, written.grid.mm_from_voxel)
     assert (read.grid.size, read.grid.note) == (written.grid.size, "coarsened")

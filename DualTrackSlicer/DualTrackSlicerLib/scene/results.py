@@ -96,8 +96,11 @@ def _poses_of_all_frames(trajectory: Trajectory, first_frame: int, count: int) -
     after = known[np.minimum(np.searchsorted(known, frames), len(known) - 1)]
     before = known[np.maximum(np.searchsorted(known, frames, side="right") - 1, 0)]
     nearest = np.where(np.abs(frames - before) <= np.abs(after - frames), before, after)
-    poses = trajectory.poses[nearest - first_frame]
-    return Trajectory(poses, valid, provenance=trajectory.provenance, origin=trajectory.origin)
+    poses, sigma = trajectory.poses[nearest - first_frame], None
+    if trajectory.sigma is not None:
+        sigma = np.full((count - 1, 6), np.nan)
+        sigma[first_frame : stop - 1] = trajectory.sigma
+    return Trajectory(poses, valid, provenance=trajectory.provenance, origin=trajectory.origin, sigma=sigma)
 
 
 def _provenance_attributes(result: RunResult) -> dict[str, str]:

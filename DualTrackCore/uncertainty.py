@@ -1,0 +1,143 @@
+"""From the errors of single motions to those of positions and of the path: first order, in closed form.
+
+A motion's six parameters err by `sigma` each (standard deviations, mm and degrees). Part of that error is the same in
+all steps of a sweep, such as an error of scale: it grows with the number of steps and not with its root. Which share
+of the variance it is was measured for each component (`correlation`, 0 to 1). What a network reads off speckle does not
+tell to which side the frames go, so the common part of tz, rx and ry turns over with the way of the sweep.
+
+An error of one motion moves all later frames as one rigid body. As a small motion in frame0, a moment (mm) and a turn
+(radians), it is a *twist*; a frame at p is moved by moment + turn x p, which is how errors of rotation get their lever
+arm. Twists add up, and so do their covariances.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+#: Components that change sign in a sweep that runs the other way: its frames are mirrored at the image plane.
+_TURNED_OVER = [2, 3, 4]
+#: Steps on either side that say together which way the sweep runs, so that jitter does not.
+_WAY_STEPS = 8
+
+
+def error_twists(poses: np.ndarray, sigma: np.ndarray) -> np.ndarray:
+    """What an error of one standard deviation of each component of each motion does to the frames after it.
+
+    Args:
+        poses: [N, 4, 4], frame0_from_image, mm; NaN where not known.
+        sigma: [N - 1, 6], mm and degrees.
+
+    Returns:
+        [N - 1, 6 components, 6]: moment (mm) and turn (radians) in frame0.
+    """
+    turned, centres = poses[:-1, :3, :3], poses[1:, :3, 3]
+    axes = np.swapaxes(turned, 1, 2) * sigma[:, :3, None]
+    turns = turned @ _turning_axes(np.swapaxes(turned, 1, 2) @ poses[1:, :3, :3]) * np.deg2rad(sigma[:, None, 3:])
+    turns = np.swapaxes(turns, 1, 2)
+    moments = np.cross(centres[:, None], turns)  # about the centre of the frame that the motion leads to
+    twists = [np.concatenate([axes, np.zeros_like(axes)], 2), np.concatenate([moments, turns], 2)]
+    return np.concatenate(twists, axis=1)
+
+
+def position_covariances(poses: np.ndarray, sigma: np.ndarray, correlation: np.ndarray) -> np.ndarray:
+    """Covariance of the position of each frame's centre in frame0.
+
+    Args:
+        poses, sigma: as for :func:`error_twists`.
+        correlation: [6], 0 to 1, the share of the variance that all motions have in common.
+
+    Returns:
+        [N, 3, 3] mm squared; NaN from the first motion on of which an error is not known.
+    """
+    twists = error_twists(poses, sigma)
+    own = np.cumsum(np.einsum("c,nci,ncj->nij", 1 - correlation, twists, twists), axis=0)
+    common = np.cumsum(twists * _ways(poses)[:, :, None], axis=0)
+    covariance = np.zeros((len(poses), 6, 6))
+    covariance[1:] = own + np.einsum("c,nci,ncj->nij", correlation, common, common)
+    moved = np.concatenate([np.broadcast_to(np.eye(3), (len(poses), 3, 3)), -_cross_matrices(poses[:, :3, 3])], axis=2)
+    return moved @ covariance @ np.swapaxes(moved, 1, 2)
+
+
+def length_errors(poses: np.ndarray, sigma: np.ndarray, correlation: np.ndarray) -> np.ndarray:
+    """[N] standard deviation (mm) of the length of the path up to each frame; arguments and NaN as above."""
+    relative = np.swapaxes(poses[:-1, :3, :3], 1, 2) @ np.diff(poses[:, :3, 3], axis=0)[:, :, None]
+    length = np.linalg.norm(relative[:, :, 0], axis=1, keepdims=True)
+    along = relative[:, :, 0] / np.where(length > 0, length, 1) * sigma[:, :3]
+    own = np.cumsum(along**2, axis=0) @ (1 - correlation[:3])
+    common = np.cumsum(along * _ways(poses)[:, :3], axis=0) ** 2 @ correlation[:3]
+    return np.concatenate([[0.0], np.sqrt(own + common)])
+
+
+def sigma_between(poses: np.ndarray, sigma: np.ndarray, correlation: np.ndarray, frames: np.ndarray) -> np.ndarray:
+    """Standard deviations of the motions from each of some frames to the next of them.
+
+    Args:
+        poses, sigma, correlation: of the whole trajectory.
+        frames: [M] indices in any order.
+
+    Returns:
+        [M - 1, 6] mm and degrees; 0 from a frame to itself, NaN where an error on the way is not known.
+    """
+    found = np.zeros((max(len(frames) - 1, 0), 6))
+    single = np.diff(frames) == 1
+    found[single] = sigma[frames[:-1][single]]
+    for row, start, stop in _other_steps(frames):
+        found[row] = _sigma_of_several(poses, sigma, correlation, start, stop)
+    return found
+
+
+def _other_steps(frames: np.ndarray) -> Iterator[tuple[int, int, int]]:
+    """Row, first and last frame of the motions that are neither one step ahead nor none."""
+    for row in np.flatnonzero(~np.isin(np.diff(frames), (0, 1))):
+        yield int(row), int(frames[row]), int(frames[row + 1])
+
+
+def _sigma_of_several(
+    poses: np.ndarray, sigma: np.ndarray, correlation: np.ndarray, start: int, stop: int
+) -> np.ndarray:
+    """[6] of the motion from frame `start` to frame `stop`, on or back."""
+    first, after = min(start, stop), max(start, stop)
+    # As seen from the frame that the motion starts in: no long lever arms, and its own axes.
+    back = np.eye(4)
+    back[:3, :3], back[:3, 3] = poses[start, :3, :3].T, -poses[start, :3, :3].T @ poses[start, :3, 3]
+    seen = back @ poses[first : after + 1]
+    if not np.isfinite(seen).all():
+        return np.full(6, np.nan)
+    twists = error_twists(seen, sigma[first:after])
+    common = (twists * _ways(poses)[first:after, :, None]).sum(axis=0)
+    motion = back @ poses[stop]
+    moved = np.concatenate([np.eye(3), -_cross_matrices(motion[:3, 3])], axis=1)
+    turned = np.concatenate([np.zeros((3, 3)), np.rad2deg(np.linalg.inv(_turning_axes(motion[:3, :3])))], axis=1)
+    parameters = np.concatenate([moved, turned])
+    own = np.einsum("c,ncp->p", 1 - correlation, (twists @ parameters.T) ** 2)
+    return np.sqrt(own + correlation @ (common @ parameters.T) ** 2)
+
+
+def _turning_axes(rotation: np.ndarray) -> np.ndarray:
+    """[..., 3, 3]: in its columns, about which axis a change of each angle (x, y, z) turns further.
+
+    Of R = Rz Ry Rx they are R ex, Rz ey and ez.
+    """
+    about_x = rotation[..., :, 0]
+    about_z = np.broadcast_to([0.0, 0.0, 1.0], about_x.shape)
+    about_y = np.cross(about_z, about_x)
+    about_y = about_y / np.linalg.norm(about_y, axis=-1, keepdims=True)
+    return np.stack([about_x, about_y, about_z], axis=-1)
+
+
+def _ways(poses: np.ndarray) -> np.ndarray:
+    """[N - 1, 6] of 1 and -1: the sign that what all motions have in common has in each of them."""
+    along = np.einsum("ni,ni->n", poses[:-1, :3, 2], np.diff(poses[:, :3, 3], axis=0))
+    total = np.concatenate([[0.0], np.cumsum(np.nan_to_num(along))])
+    steps = np.arange(len(along))
+    near = total[np.minimum(steps + _WAY_STEPS + 1, len(along))] - total[np.maximum(steps - _WAY_STEPS, 0)]
+    signs = np.ones((len(along), 6))
+    signs[:, _TURNED_OVER] = np.where(near < 0, -1.0, 1.0)[:, None]
+    return signs
+
+
+def _cross_matrices(vectors: np.ndarray) -> np.ndarray:
+    """[..., 3, 3]: v x w as a matrix times w."""
+    return np.cross(vectors[..., None, :], -np.eye(3))
