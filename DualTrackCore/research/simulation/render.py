@@ -12,6 +12,8 @@ import numpy as np
 
 from DualTrackCore.errors import InputError
 from DualTrackCore.research.simulation import speckle
+from DualTrackCore.research.simulation.acquisition import Contact
+from DualTrackCore.research.simulation.deformation import Deformation
 from DualTrackCore.research.simulation.phantom import Phantom
 from DualTrackCore.research.simulation.probe import FanBeams, ParallelBeams, Probe
 
@@ -50,6 +52,8 @@ class Renderer:
         spacing_mm: (across columns, down rows).
         speckle_axes: [3, 3] rotation, frame0 from the axes (x, y, z) of the beam's widths: the typical orientation of
             the probe.
+        contact: what the pressing probe does to the tissue.
+        poses: [N, 4, 4] frame0_from_image of all frames that are asked for by their index, which the contact needs.
     """
 
     def __init__(
@@ -59,6 +63,8 @@ class Renderer:
         frame_size: tuple[int, int],
         spacing_mm: tuple[float, float],
         speckle_axes: np.ndarray | None = None,
+        contact: Contact | None = None,
+        poses: np.ndarray | None = None,
     ) -> None:
         self._phantom, self._probe = phantom, probe
         maker = ParallelBeams if probe.geometry == "linear" else FanBeams
@@ -67,6 +73,9 @@ class Renderer:
         if depth[-1] < 1:
             raise InputError(f"The frame is {depth[-1]:.2g} mm deep; choose more rows or a larger spacing.")
         self._face_mm = np.array([0.0, -(frame_size[0] - 1) / 2 * spacing_mm[1], 0.0])
+        self._deformation = None
+        if contact is not None and contact != Contact():
+            self._deformation = Deformation(contact, poses, self._face_mm, probe.frame_rate_hz, phantom.seed)
         self._prepare_speckle(depth, np.eye(3) if speckle_axes is None else speckle_axes)
         self._prepare_tissue(depth)
         self._gain_db = probe.gain_db(depth).astype(np.float32)[:, None]
@@ -84,9 +93,12 @@ class Renderer:
 
     def level_db(self, frame0_from_image: np.ndarray, index: int) -> np.ndarray:
         """Echo levels [samples, beams] float32 after time-gain compensation, dB over reference tissue."""
-        pose = np.asarray(frame0_from_image, dtype=np.float64)
-        field = self._speckle(pose)
-        level = self._tissue_level_db(pose)
+        pose, drag = np.asarray(frame0_from_image, dtype=np.float64), None
+        if self._deformation is not None:
+            pose = self._deformation.compressed(pose, index)
+            drag = self._deformation.drag_at(self.beams.depth_mm, index)
+        field = self._speckle(pose, drag)
+        level = self._tissue_level_db(pose, drag)
         field *= np.exp(level * np.float32(np.log(10) / 20))
         start = (index * 7919) % (_NOISE_SAMPLES - field.size) if field.size < _NOISE_SAMPLES else 0
         field += np.resize(self._noise[start : start + field.size], field.shape)
@@ -116,26 +128,32 @@ class Renderer:
         coarse = depth[self._rows]
         self._path_cm = (2 * self._probe.frequency_mhz * np.diff(coarse, prepend=0.0) / 10).astype(np.float32)[:, None]
 
-    def _speckle(self, pose: np.ndarray) -> np.ndarray:
-        """Blurred complex speckle [samples, beams]."""
+    def _speckle(self, pose: np.ndarray, drag: np.ndarray | None = None) -> np.ndarray:
+        """Blurred complex speckle [samples, beams] of tissue that is dragged by [3, samples] mm."""
+        samples, count = self.beams.x_mm.shape
         direction = (self._grid_from_frame0 @ pose[:3, :2]).astype(np.float32)
         origin = self._grid_from_frame0 @ (pose[:3, 3] - self._face_mm) + self._phantom.speckle_place
-        origin = np.mod(origin, speckle.SIDE).astype(np.float32)[:, None, None]
+        origin = np.broadcast_to(origin[:, None], (3, samples))
+        if drag is not None:
+            origin = origin - self._grid_from_frame0 @ drag
+        origin = np.mod(origin, speckle.SIDE).astype(np.float32)[..., None]
         fields = self._phantom.fields
-        samples, count = self.beams.x_mm.shape
         step = max(1, _BLOCK_SAMPLES // count)
         result = np.empty((samples, count), np.complex64)
         for start in range(0, samples, step):
             rows = slice(start, start + step)
             places = direction[:, :1, None] * self.beams.x_mm[rows] + direction[:, 1:, None] * self.beams.y_mm[rows]
-            places += origin
+            places += origin[:, rows]
             result[rows] = speckle.read_fields(fields, places, self._level[rows], self._narrow[rows], self._wide[rows])
         return _blurred(result, self._blur)
 
-    def _tissue_level_db(self, pose: np.ndarray) -> np.ndarray:
+    def _tissue_level_db(self, pose: np.ndarray, drag: np.ndarray | None = None) -> np.ndarray:
         """Echo level of the tissue less the attenuation above it, [samples, beams] dB."""
         rotation, shift = pose[:3].astype(np.float32), (pose[:3, 3] - self._face_mm).astype(np.float32)
         x, y, z = (rotation[i, 0] * self._tissue_x + rotation[i, 1] * self._tissue_y + shift[i] for i in range(3))
+        if drag is not None:
+            moved = drag[:, self._rows, None].astype(np.float32)
+            x, y, z = x - moved[0], y - moved[1], z - moved[2]
         echo, attenuation = self._phantom.tissue(x, y, z)
         echo -= np.cumsum(attenuation * self._path_cm, axis=0)
         fine = _interpolated(echo, *self._row_share)

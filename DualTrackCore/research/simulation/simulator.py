@@ -59,7 +59,7 @@ class SimulatedFrames:
     @cached_property
     def _renderer(self) -> Renderer:
         typical = self.poses[len(self.poses) // 2, :3, :3]
-        return Renderer(self.phantom, self.probe, self.frame_size, self.spacing_mm, typical)
+        return Renderer(self.phantom, self.probe, self.frame_size, self.spacing_mm, typical, self.contact, self.poses)
 
     def __len__(self) -> int:
         return len(self.poses)
