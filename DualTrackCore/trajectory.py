@@ -143,7 +143,7 @@ class Trajectory:
         origin: a :class:`PoseOrigin` or its text. Unknown where nobody says it; only measured and simulated poses count
             as truth. Poses whose provenance names a model or a method are estimated, whatever is given here.
         sigma: [N - 1, 6] float64 or None where nobody says it: standard deviation of the error of each relative motion
-            (`parameters`: mm, degrees), not negative; NaN only where a pose of the motion is invalid.
+            (`parameters`: mm, degrees), not negative; a row of NaN where it is not known, as beside invalid poses.
     """
 
     poses: np.ndarray
@@ -155,7 +155,7 @@ class Trajectory:
 
     def __post_init__(self) -> None:
         poses, valid, notes = _validated_poses(self.poses, self.valid)
-        sigma = None if self.sigma is None else _validated_sigma(self.sigma, valid)
+        sigma = None if self.sigma is None else _validated_sigma(self.sigma, len(poses))
         reference = self.reference_from_frame0
         if reference is not None:
             reference = np.array(reference, dtype=np.float64)
@@ -328,21 +328,20 @@ def _with_warnings(provenance: Mapping[str, Any], notes: list[str]) -> dict[str,
     return {**provenance, "warnings": [*provenance.get("warnings", ()), *notes]} if notes else dict(provenance)
 
 
-def _validated_sigma(sigma: object, valid: np.ndarray) -> np.ndarray:
-    """A copy of the standard deviations of the motions between poses with these flags [N]: [N - 1, 6]."""
+def _validated_sigma(sigma: object, frames: int) -> np.ndarray:
+    """A copy of the standard deviations [frames - 1, 6] of the motions of a trajectory."""
     try:
         sigma = np.array(sigma, dtype=np.float64)
     except (TypeError, ValueError):
         raise InputError("The errors of the motions must be an array of numbers, [frames - 1, 6].") from None
-    expected = (max(len(valid) - 1, 0), 6)
+    expected = (max(frames - 1, 0), 6)
     if sigma.shape != expected:
-        raise InputError(f"{len(valid)} poses came with errors of the motions {sigma.shape}; expected {expected}.")
-    known = valid[:-1] & valid[1:]
-    bad = np.flatnonzero(~((sigma >= 0) & np.isfinite(sigma) | np.isnan(sigma) & ~known[:, None]).all(axis=1))
+        raise InputError(f"{frames} poses came with errors of the motions {sigma.shape}; expected {expected}.")
+    bad = np.flatnonzero(~(((sigma >= 0) & np.isfinite(sigma)).all(axis=1) | np.isnan(sigma).all(axis=1)))
     if len(bad):
         raise InputError(
             f"The error of the motion from frame {bad[0]} to frame {bad[0] + 1} is {sigma[bad[0]].tolist()}; standard "
-            "deviations are finite and not negative."
+            "deviations are finite and not negative, or all of them are not known (NaN)."
         )
     return sigma
 

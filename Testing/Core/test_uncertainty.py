@@ -16,7 +16,7 @@ from DualTrackCore.trajectory import (
     matrices_from_parameters,
     parameters_from_matrices,
 )
-from DualTrackCore.uncertainty import length_errors, position_covariances, sigma_between
+from DualTrackCore.uncertainty import length_errors, position_covariances
 
 DRAWS = 8000
 
@@ -60,7 +60,7 @@ def still(frames=5):
         (np.full((4, 6), "wide"), "must be an array of numbers"),
         (np.where(np.arange(4)[:, None] == 2, -0.1, np.ones((4, 6))), "from frame 2 to frame 3"),
         (np.where(np.arange(4)[:, None] == 1, np.inf, np.ones((4, 6))), "from frame 1 to frame 2"),
-        (np.where(np.arange(4)[:, None] == 3, np.nan, np.ones((4, 6))), "from frame 3 to frame 4"),
+        (np.where(np.arange(24).reshape(4, 6) == 20, np.nan, np.ones((4, 6))), "from frame 3 to frame 4"),
     ],
 )
 def test_errors_that_are_no_standard_deviations_are_refused_with_their_frames(sigma, said):
@@ -68,11 +68,10 @@ def test_errors_that_are_no_standard_deviations_are_refused_with_their_frames(si
         replace(still(), sigma=sigma)
 
 
-def test_an_error_may_be_unknown_where_a_pose_is_and_nowhere_else():
-    valid = [True, True, False, True, True]
+def test_an_error_may_be_unknown_and_cannot_be_changed():
     sigma = np.ones((4, 6))
     sigma[1:3] = np.nan
-    kept = Trajectory(still().poses, valid, sigma=sigma)
+    kept = replace(still(), sigma=sigma)
     np.testing.assert_array_equal(kept.sigma, sigma)
     with pytest.raises(ValueError, match="read-only"):
         kept.sigma[0] = 0
@@ -115,9 +114,7 @@ def test_an_error_on_the_way_that_is_unknown_leaves_that_of_the_motion_unknown()
     poses = whole.poses.copy()
     poses[3] = 0  # as some trackers write it
     whole = Trajectory(poses, np.arange(8) != 3, sigma=sigma)
-    found = sigma_between(
-        np.where(whole.valid[:, None, None], poses, np.nan), sigma, np.ones(6), np.array([0, 2, 6, 7])
-    )
+    found = whole.chosen([0, 2, 6, 7]).sigma
     assert np.isnan(found).any(axis=1).tolist() == [False, True, False]
 
 

@@ -1,0 +1,114 @@
+"""How sure a trajectory is of its length and of where each frame lies: from the errors of its motions, or by a rule."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from DualTrackCore.trajectory import PoseOrigin, Trajectory
+from DualTrackCore.uncertainty import length_errors, position_covariances
+
+#: Key of a provenance, and name in files: the percentage of the rule, so that a file says the same as the run.
+DRIFT_BY_RULE = "drift_percent_by_rule"
+#: Final drift in percent of the path, as it was found of weights that say nothing themselves, by what their training
+#: saw. Recorded sweeps: users of the published weights report over 20 % on other probes and phantoms. Simulated sweeps
+#: alone: `mini` 1 had 46 and 61 % on two recorded legs and 63 % on average on six sweeps of five other scanners
+#: (Docs/uncertainty.md). Untrained: no better than no motion at all.
+_RECORDED, _SIMULATED_ONLY, _UNTRAINED = 20.0, 60.0, 100.0
+#: Standard deviations on either side that hold 95 % of a normal distribution.
+TIMES_95 = 1.959964
+
+
+@dataclass(frozen=True, eq=False)
+class PathError:
+    """The error that is to be expected of a trajectory of N frames.
+
+    Attributes:
+        length_mm: [N] standard deviation of the length of the path up to each frame.
+        covariance_mm2: [N, 3, 3] of the position of each frame's centre in frame0, relative to the first valid frame.
+        end_length_mm: standard deviation of the length of the whole path.
+        rule_percent: where nothing is known of these poses but a rule of thumb: the standard deviation of the end, in
+            percent of the path. None where the model itself says how sure it is.
+
+    All is NaN where a pose is invalid, and from the first motion on of which the error is not known.
+    """
+
+    length_mm: np.ndarray
+    covariance_mm2: np.ndarray
+    end_length_mm: float
+    rule_percent: float | None = None
+
+    @property
+    def axes_mm(self) -> np.ndarray:
+        """[N, 3] standard deviation of each frame's position along the axes of frame0."""
+        return np.sqrt(np.maximum(np.einsum("nii->ni", self.covariance_mm2), 0))
+
+    @property
+    def basis(self) -> str:
+        """What the figures rest on, in words: "by rule of thumb", or "as the model says"."""
+        return "as the model says" if self.rule_percent is None else "by rule of thumb"
+
+    def radius_mm(self, share: float = 0.95) -> np.ndarray:
+        """[N] radius of the ball around each frame's centre that holds the true one with probability `share`."""
+        from scipy.special import ndtri
+
+        # Squares of normal numbers along the three axes, evenly spread: multiples of the generalised golden ratio.
+        squares = ndtri(np.arange(1, 2049)[:, None] * 1.2207440846 ** -np.arange(1, 4) % 1) ** 2
+        radius = np.full(len(self.covariance_mm2), np.nan)
+        known = np.flatnonzero(np.isfinite(self.covariance_mm2).all(axis=(1, 2)))
+        for frame, variances in zip(known, np.linalg.eigvalsh(self.covariance_mm2[known]), strict=True):
+            radius[frame] = np.sqrt(np.quantile(squares @ np.maximum(variances, 0), share))
+        return radius
+
+    def length_text(self, length_mm: float) -> str:
+        """Such as "52.0 mm, +- 4.1 mm (95 %)" for people; says so where it is a rule of thumb or not known."""
+        if not np.isfinite(self.end_length_mm):
+            return f"{length_mm:.1f} mm, error not known"
+        rule = "" if self.rule_percent is None else f", {self.basis}"
+        return f"{length_mm:.1f} mm, +- {TIMES_95 * self.end_length_mm:.1f} mm (95 %{rule})"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for a report: the figures at the end of the path, in mm, and what they rest on."""
+        return {
+            "basis": "model" if self.rule_percent is None else "rule of thumb",
+            "rule_percent": self.rule_percent,
+            "length_sd_mm": self.end_length_mm,
+            "length_95_mm": TIMES_95 * self.end_length_mm,
+            "largest_radius_95_mm": float(np.nanmax(self.radius_mm(), initial=0.0)),
+        }
+
+
+def path_error(trajectory: Trajectory) -> PathError | None:
+    """The error of a trajectory along its path; None for poses that nobody estimated and that state no errors.
+
+    Errors of the motions (`Trajectory.sigma`) are carried along the path with the correlation that was measured for the
+    model. Where an estimate has none, the rule of thumb stands: the standard deviation of each position and length is
+    a percentage of the path up to there (:func:`drift_percent`).
+    """
+    frames = np.flatnonzero(trajectory.valid)
+    if not len(frames) or (trajectory.sigma is None and trajectory.origin is not PoseOrigin.ESTIMATED):
+        return None
+    known = trajectory.chosen(frames)
+    length, covariance = np.full(len(trajectory), np.nan), np.full((len(trajectory), 3, 3), np.nan)
+    percent = None
+    if known.sigma is not None:
+        model = known.poses, known.sigma, known.step_error_correlation
+        length[frames], covariance[frames] = length_errors(*model), position_covariances(*model)
+    else:
+        percent = drift_percent(trajectory.provenance)
+        steps = np.linalg.norm(np.diff(known.centres_mm, axis=0), axis=1)
+        length[frames] = percent / 100 * np.concatenate([[0.0], np.cumsum(steps)])
+        covariance[frames] = (length[frames] ** 2)[:, None, None] * np.eye(3) / 3
+    return PathError(length, covariance, float(length[frames[-1]]), percent)
+
+
+def drift_percent(provenance: Mapping[str, Any]) -> float:
+    """The percentage of the rule of thumb for poses with this provenance; the larger one where it does not tell."""
+    if (said := provenance.get(DRIFT_BY_RULE)) is not None:
+        return float(said)
+    if provenance.get("model_trained") is False:
+        return _UNTRAINED
+    return _RECORDED if provenance.get("model_simulated_only") is False else _SIMULATED_ONLY
