@@ -53,7 +53,7 @@ def position_covariances(poses: np.ndarray, sigma: np.ndarray, correlation: np.n
     """
     twists = error_twists(poses, sigma)
     own = np.cumsum(np.einsum("c,nci,ncj->nij", 1 - correlation, twists, twists), axis=0)
-    common = np.cumsum(twists * _ways(poses)[:, :, None], axis=0)
+    common = np.cumsum(twists * common_signs(poses)[:, :, None], axis=0)
     covariance = np.zeros((len(poses), 6, 6))
     covariance[1:] = own + np.einsum("c,nci,ncj->nij", correlation, common, common)
     moved = np.concatenate([np.broadcast_to(np.eye(3), (len(poses), 3, 3)), -_cross_matrices(poses[:, :3, 3])], axis=2)
@@ -66,7 +66,7 @@ def length_errors(poses: np.ndarray, sigma: np.ndarray, correlation: np.ndarray)
     length = np.linalg.norm(relative[:, :, 0], axis=1, keepdims=True)
     along = relative[:, :, 0] / np.where(length > 0, length, 1) * sigma[:, :3]
     own = np.cumsum(along**2, axis=0) @ (1 - correlation[:3])
-    common = np.cumsum(along * _ways(poses)[:, :3], axis=0) ** 2 @ correlation[:3]
+    common = np.cumsum(along * common_signs(poses)[:, :3], axis=0) ** 2 @ correlation[:3]
     return np.concatenate([[0.0], np.sqrt(own + common)])
 
 
@@ -106,7 +106,7 @@ def _sigma_of_several(
     if not np.isfinite(seen).all():
         return np.full(6, np.nan)
     twists = error_twists(seen, sigma[first:after])
-    common = (twists * _ways(poses)[first:after, :, None]).sum(axis=0)
+    common = (twists * common_signs(poses)[first:after, :, None]).sum(axis=0)
     motion = back @ poses[stop]
     moved = np.concatenate([np.eye(3), -_cross_matrices(motion[:3, 3])], axis=1)
     turned = np.concatenate([np.zeros((3, 3)), np.rad2deg(np.linalg.inv(_turning_axes(motion[:3, :3])))], axis=1)
@@ -127,7 +127,7 @@ def _turning_axes(rotation: np.ndarray) -> np.ndarray:
     return np.stack([about_x, about_y, about_z], axis=-1)
 
 
-def _ways(poses: np.ndarray) -> np.ndarray:
+def common_signs(poses: np.ndarray) -> np.ndarray:
     """[N - 1, 6] of 1 and -1: the sign that what all motions have in common has in each of them."""
     along = np.einsum("ni,ni->n", poses[:-1, :3, 2], np.diff(poses[:, :3, 3], axis=0))
     total = np.concatenate([[0.0], np.cumsum(np.nan_to_num(along))])

@@ -1,0 +1,160 @@
+"""Whether a model is as sure as it should be: its stated errors of motions held against the true ones of many sweeps.
+
+    found = calibrate(estimates, truths)              # factors and correlation; both go with the model
+    checked = check([found.apply(estimate) for estimate in others], their_truths)
+    print(checked.step_length, checked.path_length, checked.rank_correlation)
+
+Calibrate on sweeps that the training did not see, and check on others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy.stats import norm, spearmanr
+
+from DualTrackCore.errors import InputError
+from DualTrackCore.path_error import path_error
+from DualTrackCore.trajectory import STEP_ERROR_CORRELATION, Trajectory, invert_rigid
+from DualTrackCore.uncertainty import common_signs
+
+#: Shares of the intervals that are calibrated and checked.
+SHARES = (0.68, 0.95)
+
+
+@dataclass(frozen=True, eq=False)
+class StepErrorCalibration:
+    """What makes the errors that a model states the right ones.
+
+    Attributes:
+        factors: [6] by which the stated standard deviations are to be multiplied.
+        correlation: [6], 0 to 1, the share of the variance that all motions of a sweep have in common: for the model's
+            card (`step_error_correlation`).
+    """
+
+    factors: np.ndarray
+    correlation: np.ndarray
+
+    def apply(self, trajectory: Trajectory) -> Trajectory:
+        """An estimate of the same model with calibrated errors and their correlation."""
+        said = {**trajectory.provenance, STEP_ERROR_CORRELATION: self.correlation.tolist()}
+        return replace(trajectory, sigma=trajectory.sigma * self.factors, provenance=said)
+
+
+@dataclass(frozen=True, eq=False)
+class ErrorCheck:
+    """How stated errors hold.
+
+    Attributes:
+        step_length, path_length: for each share in :data:`SHARES`, which part of the true lengths lies in the interval
+            that is to hold that share. Steps count alike, whatever the sweep.
+        rank_correlation: Spearman's, of stated and true error of a sweep: the root mean square over the frames of the
+            distance of the image centre from where it is, both from the first frame on. NaN for fewer than 3 sweeps.
+        sweeps, steps: how many were compared.
+    """
+
+    step_length: Mapping[float, float]
+    path_length: Mapping[float, float]
+    rank_correlation: float
+    sweeps: int
+    steps: int
+
+
+def calibrate(estimates: Sequence[Trajectory], truths: Sequence[Trajectory]) -> StepErrorCalibration:
+    """Factors and correlation from many sweeps.
+
+    The factor of a component is the geometric mean of those that make its intervals of 68 and of 95 % hold their
+    share; those of tx, ty and tz are scaled together so that the intervals of the step length do. The correlation is
+    the one with which the squared sums of the errors over a sweep are on average as large as they are; a mean error
+    that differs from zero counts as common. It is a figure for sweeps of such a length.
+
+    Args:
+        estimates: with `sigma`.
+        truths: poses of the same frames; motions beside invalid poses do not count.
+
+    Raises:
+        InputError: no estimate, one without errors, or another number of frames than its truth.
+    """
+    pairs = list(_compared(estimates, truths))
+    residuals, sigma = (np.concatenate([pair[name] for pair in pairs]) for name in ("residuals", "sigma"))
+    factors = np.array([_factor(residuals[:, c], sigma[:, c]) for c in range(6)])
+    wrong, stated = zip(*(_step_lengths(pair, factors) for pair in pairs), strict=True)
+    factors[:3] *= _factor(np.concatenate(wrong), np.concatenate(stated))
+    return StepErrorCalibration(factors, _correlation(pairs, factors))
+
+
+def check(estimates: Sequence[Trajectory], truths: Sequence[Trajectory]) -> ErrorCheck:
+    """How the errors that estimates state hold; arguments and errors as for :func:`calibrate`."""
+    pairs = list(_compared(estimates, truths))
+    wrong, stated = (
+        np.concatenate(parts) for parts in zip(*(_step_lengths(p, np.ones(6)) for p in pairs), strict=True)
+    )
+    paths = np.array([_path_lengths(one, other) for one, other in zip(estimates, truths, strict=True)])
+    far = np.array([_centre_errors(one, other) for one, other in zip(estimates, truths, strict=True)])
+    rank = float(spearmanr(*far.T).statistic) if len(far) > 2 else float("nan")
+    return ErrorCheck(_held(wrong, stated), _held(*paths.T), rank, len(pairs), len(wrong))
+
+
+def _compared(estimates: Sequence[Trajectory], truths: Sequence[Trajectory]) -> Iterator[dict[str, np.ndarray]]:
+    """For each sweep "residuals", "sigma", "signs" and "motions" [n, 6] of the motions that count."""
+    if not len(estimates) or len(estimates) != len(truths):
+        raise InputError(f"{len(estimates)} estimates came with {len(truths)} truths; give one truth for each of them.")
+    for number, (estimate, truth) in enumerate(zip(estimates, truths, strict=True)):
+        if estimate.sigma is None:
+            raise InputError(f"Estimate {number} does not say how sure it is; run a model that does.")
+        if len(estimate) != len(truth):
+            raise InputError(f"Estimate {number} has {len(estimate)} poses and its truth {len(truth)}.")
+        residuals = estimate.parameters - truth.parameters
+        counts = np.isfinite(residuals).all(axis=1) & np.isfinite(estimate.sigma).all(axis=1)
+        values = {"residuals": residuals, "sigma": estimate.sigma, "signs": common_signs(estimate.poses)}
+        yield {name: array[counts] for name, array in (values | {"motions": estimate.parameters}).items()}
+
+
+def _factor(wrong: np.ndarray, sigma: np.ndarray) -> float:
+    """What makes intervals of these standard deviations hold their shares of the errors."""
+    ratio = np.abs(wrong) / np.maximum(sigma, np.finfo(float).tiny)
+    wanted = [np.quantile(ratio, share) / norm.ppf((1 + share) / 2) for share in SHARES]
+    return float(np.sqrt(np.prod(wanted)))
+
+
+def _step_lengths(pair: Mapping[str, np.ndarray], factors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """[n] errors of the step lengths and their standard deviations."""
+    steps, true = (values[:, :3] for values in (pair["motions"], pair["motions"] - pair["residuals"]))
+    length = np.linalg.norm(steps, axis=1)
+    along = steps / np.where(length > 0, length, 1)[:, None]
+    return length - np.linalg.norm(true, axis=1), np.linalg.norm(along * pair["sigma"][:, :3] * factors[:3], axis=1)
+
+
+def _correlation(pairs: Sequence[Mapping[str, np.ndarray]], factors: np.ndarray) -> np.ndarray:
+    shares = []
+    for pair in pairs:
+        sigma = pair["sigma"] * factors
+        own, all_common = (sigma**2).sum(axis=0), sigma.sum(axis=0) ** 2
+        found = (pair["residuals"] * pair["signs"]).sum(axis=0) ** 2
+        if len(sigma) > 1:
+            shares.append((found - own) / np.maximum(all_common - own, np.finfo(float).tiny))
+    return np.clip(np.mean(shares, axis=0), 0, 1) if shares else np.ones(6)
+
+
+def _path_lengths(estimate: Trajectory, truth: Trajectory) -> tuple[float, float]:
+    """Error of the length of the path over the frames valid in both, and its standard deviation."""
+    both = np.flatnonzero(estimate.valid & truth.valid)
+    estimate, truth = estimate.chosen(both), truth.chosen(both)
+    return estimate.path_length_mm - truth.path_length_mm, path_error(estimate).end_length_mm
+
+
+def _centre_errors(estimate: Trajectory, truth: Trajectory) -> tuple[float, float]:
+    """Stated and true root mean square distance of the image centres over the frames valid in both."""
+    both = np.flatnonzero(estimate.valid & truth.valid)
+    estimate, truth = estimate.chosen(both), truth.chosen(both)
+    moved = estimate.poses[0] @ invert_rigid(truth.poses[0]) @ truth.poses
+    stated = np.einsum("nii->n", path_error(estimate).covariance_mm2)
+    true = ((moved - estimate.poses)[:, :3, 3] ** 2).sum(axis=1)
+    return float(np.sqrt(stated.mean())), float(np.sqrt(true.mean()))
+
+
+def _held(wrong: np.ndarray, sigma: np.ndarray) -> dict[float, float]:
+    known = np.isfinite(sigma)
+    return {s: float((np.abs(wrong) <= norm.ppf((1 + s) / 2) * sigma)[known].mean()) for s in SHARES}

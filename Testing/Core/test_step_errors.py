@@ -1,0 +1,103 @@
+"""Factors and correlation of stated errors, found again from made-up errors whose truth is known."""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+import pytest
+
+from DualTrackCore.errors import InputError
+from DualTrackCore.research.comparison.step_errors import calibrate, check
+from DualTrackCore.trajectory import Trajectory
+
+FACTORS = np.array([2.0, 0.5, 1.5, 0.8, 1.2, 3.0])
+CORRELATION = np.array([0.1, 0.0, 0.6, 0.3, 0.9, 0.5])
+STATED = np.array([0.02, 0.03, 0.03, 0.05, 0.05, 0.05])
+
+
+@functools.cache
+def made_up(sweeps=200, steps=30, seed=0, back=False):
+    """Estimates that state errors, and the truths of which they are off by FACTORS times that."""
+    rng = np.random.default_rng(seed)
+    estimates, truths = [], []
+    for _ in range(sweeps):
+        motions = rng.normal([0.02, 0.02, 0.5, 0, 0, 0], [0.02, 0.02, 0.05, 0.1, 0.1, 0.1], (steps, 6))
+        signs = np.ones((steps, 6))
+        if back:
+            motions[steps // 2 :, 2] *= -1
+            signs[steps // 2 :, 2:5] = -1
+        sigma = STATED * rng.uniform(0.3, 2) * rng.uniform(0.5, 1.5, (steps, 6))
+        common, own = rng.normal(size=6), rng.normal(size=(steps, 6))
+        error = sigma * FACTORS * (np.sqrt(CORRELATION) * common * signs + np.sqrt(1 - CORRELATION) * own)
+        estimates.append(Trajectory.from_parameters(motions, {"model": "toy"}, sigma=sigma))
+        truths.append(Trajectory.from_parameters(motions - error, origin="measured"))
+    return estimates, truths
+
+
+def test_factors_and_correlation_are_found_again():
+    found = calibrate(*made_up())
+    np.testing.assert_allclose(found.factors, FACTORS, rtol=0.1)
+    np.testing.assert_allclose(found.correlation, CORRELATION, atol=0.12)
+
+
+def test_the_common_part_is_found_in_sweeps_that_go_there_and_back():
+    found = calibrate(*made_up(back=True))
+    np.testing.assert_allclose(found.correlation, CORRELATION, atol=0.15)
+
+
+def test_calibrated_intervals_hold_their_share_of_other_sweeps_and_uncalibrated_ones_do_not():
+    found = calibrate(*made_up())
+    estimates, truths = made_up(seed=1)
+    checked = check([found.apply(estimate) for estimate in estimates], truths)
+    # A share of 200 paths is itself uncertain by 3 %.
+    for held, within in ((checked.step_length, 0.04), (checked.path_length, 0.08)):
+        assert held[0.68] == pytest.approx(0.68, abs=within)
+        assert held[0.95] == pytest.approx(0.95, abs=within / 2)
+    assert check(estimates, truths).step_length[0.68] < 0.6
+    assert (checked.sweeps, checked.steps) == (200, 200 * 30)
+
+
+def test_a_correlation_that_is_left_out_makes_intervals_of_the_path_too_narrow_and_not_those_of_steps():
+    found = calibrate(*made_up())
+    own = type(found)(found.factors, np.zeros(6))
+    estimates, truths = made_up(seed=1)
+    checked = check([own.apply(estimate) for estimate in estimates], truths)
+    assert checked.step_length[0.95] == pytest.approx(0.95, abs=0.03)
+    assert checked.path_length[0.95] < 0.6
+
+
+def test_stated_errors_rank_sweeps_where_they_tell_them_apart_and_not_where_they_are_mixed_up():
+    estimates, truths = made_up(80)
+    assert check(estimates, truths).rank_correlation > 0.5
+    mixed = np.random.default_rng(0).permutation(80)
+    others = [
+        Trajectory(e.poses, sigma=estimates[n].sigma, provenance=e.provenance)
+        for e, n in zip(estimates, mixed, strict=True)
+    ]
+    assert abs(check(others, truths).rank_correlation) < 0.3
+
+
+def test_motions_beside_invalid_poses_do_not_count():
+    estimates, truths = made_up(30)
+    whole = calibrate([e.slice(0, 20) for e in estimates], [t.slice(0, 20) for t in truths])
+    poses = [t.poses.copy() for t in truths]
+    for some in poses:
+        some[20:] = 0
+    cut = calibrate(estimates, [Trajectory(some, np.arange(31) < 20, origin="measured") for some in poses])
+    np.testing.assert_allclose(cut.factors, whole.factors)
+    np.testing.assert_allclose(cut.correlation, whole.correlation, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda e, t: ([], []), "0 estimates"),
+        (lambda e, t: (e, t[:1]), "2 estimates came with 1 truths"),
+        (lambda e, t: ([e[0], t[1]], t), "Estimate 1 does not say how sure it is"),
+        (lambda e, t: (e, [t[0], t[1].slice(0, 5)]), "Estimate 1 has 31 poses and its truth 5"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused_with_its_number(change, said):
+    with pytest.raises(InputError, match=said):
+        calibrate(*change(*made_up(2)))
