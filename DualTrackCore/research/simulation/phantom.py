@@ -79,20 +79,23 @@ class Anatomy:
         seed: equal seeds give equal limbs.
         scale_mm: depth that the structures should fill, mm.
         reach_mm: structures are spread over -reach_mm to reach_mm along the limb.
+        further_bone: whether a bone near the middle of the picture is put in, beside those that may be there.
     """
 
-    def __init__(self, seed: int, scale_mm: float = 40.0, reach_mm: float = 200.0) -> None:
+    def __init__(self, seed: int, scale_mm: float = 40.0, reach_mm: float = 200.0, further_bone: bool = False) -> None:
         random = np.random.default_rng([seed, 0xA7A7])
         lengthwise = np.random.default_rng([seed, 0x7A9E])
         self._taper = np.float32(lengthwise.uniform(*_TAPER_PER_MM))
         self._tendon_db_per_mm = np.float32(lengthwise.uniform(*_TENDON_DB_PER_MM))
         self._layers_db, self._fat_mm = _layer_table(random, scale_mm)
-        self._texture = _texture(random)
+        self._texture = texture(random)
         self._texture_db = random.uniform(2.5, 5.0)
         self._waves = _waves(random, scale_mm)
         self._tubes = _vessels(random, scale_mm, reach_mm)
         self._balls = _balls(random, scale_mm, reach_mm)
         self._bone = _bone(random, scale_mm)
+        if further_bone:
+            self._bone.append(_bone_in_view(np.random.default_rng([seed, 0xB07E]), scale_mm))
 
     def tissue(self, along: np.ndarray, across: np.ndarray, depth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Echo level and attenuation at places, mm.
@@ -112,7 +115,7 @@ class Anatomy:
         bent = depth + bend * np.clip(depth / 8, 0, 1)
         row = np.clip(bent * (1 / _TABLE_STEP_MM), 0, len(self._layers_db) - 1).astype(np.int64)
         echo = self._layers_db.take(row)
-        echo += self._texture_db * self._read_texture(along, across, bent)
+        echo += self._texture_db * read_texture(self._texture, _TEXTURE_SAMPLE_MM, along, across, bent)
         rise = np.clip(self._tendon_db_per_mm * along, -_TENDON_LIMIT_DB, _TENDON_LIMIT_DB)
         echo += rise * np.clip((bent - self._fat_mm) / 2, 0, 1)
         attenuation = np.full(echo.shape, _TISSUE_ATTENUATION, np.float32)
@@ -159,25 +162,38 @@ class Anatomy:
             echo += np.where(np.abs(below) < 2, 36 * np.exp(-((below / 0.55) ** 2)) * facing, 0)
             attenuation += (_BONE_ATTENUATION - attenuation) * inside
 
-    def _read_texture(self, along: np.ndarray, across: np.ndarray, depth: np.ndarray) -> np.ndarray:
-        mask, side = _TEXTURE_SIDE - 1, _TEXTURE_SIDE
-        # Oblique to the limb, so that the texture never repeats along it.
-        place_u = (along + 0.37 * across) / _TEXTURE_SAMPLE_MM[0]
-        place_v = (across + 0.21 * along) / _TEXTURE_SAMPLE_MM[1]
-        place_d = (depth + 0.11 * along) / _TEXTURE_SAMPLE_MM[2]
-        parts = []
-        for place in (place_u, place_v, place_d):
-            low = np.floor(place)
-            index = low.astype(np.int64)
-            parts.append((index & mask, (index + 1) & mask, (place - low).astype(np.float32)))
-        (u0, u1, fu), (v0, v1, fv), (d0, d1, fd) = parts
-        flat, total = self._texture.reshape(-1), np.zeros(along.shape, np.float32)
-        for u, wu in ((u0, 1 - fu), (u1, fu)):
-            for v, wv in ((v0, 1 - fv), (v1, fv)):
-                index, weight = (u * side + v) * side, wu * wv
-                near, far = flat.take(index + d0), flat.take(index + d1)
-                total += weight * (near + fd * (far - near))
-        return total
+
+def texture(random: np.random.Generator, smoothness: float = 0.8) -> np.ndarray:
+    """Periodic smooth noise of standard deviation 1, [side, side, side] float32; smoothness in samples."""
+    noise = np.fft.fftn(random.normal(size=(_TEXTURE_SIDE,) * 3))
+    cycles = np.fft.fftfreq(_TEXTURE_SIDE)
+    squared = cycles[:, None, None] ** 2 + cycles[None, :, None] ** 2 + cycles[None, None, :] ** 2
+    smooth = np.fft.ifftn(noise * np.exp(-2 * np.pi**2 * squared * smoothness**2)).real
+    return (smooth / smooth.std()).astype(np.float32)
+
+
+def read_texture(
+    texture: np.ndarray, sample_mm: np.ndarray, along: np.ndarray, across: np.ndarray, depth: np.ndarray
+) -> np.ndarray:
+    """A texture at places along the limb, across it and below the skin, mm; a sample is [3] mm along those."""
+    mask, side = _TEXTURE_SIDE - 1, _TEXTURE_SIDE
+    # Oblique to the limb, so that the texture never repeats along it.
+    place_u = (along + 0.37 * across) / sample_mm[0]
+    place_v = (across + 0.21 * along) / sample_mm[1]
+    place_d = (depth + 0.11 * along) / sample_mm[2]
+    parts = []
+    for place in (place_u, place_v, place_d):
+        low = np.floor(place)
+        index = low.astype(np.int64)
+        parts.append((index & mask, (index + 1) & mask, (place - low).astype(np.float32)))
+    (u0, u1, fu), (v0, v1, fv), (d0, d1, fd) = parts
+    flat, total = texture.reshape(-1), np.zeros(along.shape, np.float32)
+    for u, wu in ((u0, 1 - fu), (u1, fu)):
+        for v, wv in ((v0, 1 - fv), (v1, fv)):
+            index, weight = (u * side + v) * side, wu * wv
+            near, far = flat.take(index + d0), flat.take(index + d1)
+            total += weight * (near + fd * (far - near))
+    return total
 
 
 def _layer_table(random: np.random.Generator, scale_mm: float) -> tuple[np.ndarray, float]:
@@ -199,15 +215,6 @@ def _layer_table(random: np.random.Generator, scale_mm: float) -> tuple[np.ndarr
     for edge in edges:
         level += random.uniform(4, 15) * np.exp(-(((depth - edge) / random.uniform(0.2, 0.45)) ** 2))
     return level.astype(np.float32), edges[1]
-
-
-def _texture(random: np.random.Generator) -> np.ndarray:
-    """Periodic smooth noise of standard deviation 1, [side, side, side] float32."""
-    noise = np.fft.fftn(random.normal(size=(_TEXTURE_SIDE,) * 3))
-    cycles = np.fft.fftfreq(_TEXTURE_SIDE)
-    squared = cycles[:, None, None] ** 2 + cycles[None, :, None] ** 2 + cycles[None, None, :] ** 2
-    smooth = np.fft.ifftn(noise * np.exp(-2 * np.pi**2 * squared * 0.8**2)).real
-    return (smooth / smooth.std()).astype(np.float32)
 
 
 def _waves(random: np.random.Generator, scale_mm: float) -> list[tuple[float, float, float, float]]:
@@ -269,6 +276,15 @@ def _bone(random: np.random.Generator, scale_mm: float) -> list[tuple[float, ...
     return shafts
 
 
+def _bone_in_view(random: np.random.Generator, scale_mm: float) -> tuple[float, ...]:
+    """A shaft under the origin, whichever way the picture lies to the limb; as of :func:`_bone`."""
+    radius = random.uniform(0.1, 0.25) * scale_mm
+    across, depth = random.uniform(-0.7, 0.7) * radius, random.uniform(0.25, 0.6) * scale_mm + radius
+    slopes = random.uniform(-0.02, 0.02, 2).tolist()
+    sway = (random.uniform(0, 0.25) * radius, 2 * np.pi / random.uniform(30, 80), random.uniform(0, 2 * np.pi))
+    return (across, depth, *slopes, radius, *sway)
+
+
 @dataclass(frozen=True)
 class Phantom:
     """Tissue under a flat skin; equal numbers give equal phantoms, and a copy in another process is the same.
@@ -281,6 +297,7 @@ class Phantom:
         scale_mm: depth that the structures should fill.
         heading_deg: direction of the limb along the skin, from proximal to distal: 0 along z, 90 along x.
         homogeneous: speckle of one echo level and attenuation everywhere, without anatomy: to measure the beam.
+        further_bone: whether the anatomy gets a bone under the origin, beside those that it may have.
 
     Raises:
         InputError: a number is out of its range.
@@ -291,6 +308,7 @@ class Phantom:
     scale_mm: float = 40.0
     heading_deg: float = 0.0
     homogeneous: bool = False
+    further_bone: bool = False
 
     def __post_init__(self) -> None:
         for name in ("seed", "speckle_seed"):
@@ -317,12 +335,17 @@ class Phantom:
     @functools.cached_property
     def anatomy(self) -> Anatomy:
         """The structures."""
-        return Anatomy(self.seed, self.scale_mm)
+        return Anatomy(self.seed, self.scale_mm, further_bone=self.further_bone)
+
+    @property
+    def limb_direction(self) -> tuple[np.float32, np.float32]:
+        """(x, z) of the limb's direction along the skin, from proximal to distal."""
+        heading = np.deg2rad(self.heading_deg)
+        return np.float32(np.sin(heading)), np.float32(np.cos(heading))
 
     def tissue(self, x: np.ndarray, y: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Echo level (dB over reference tissue) and attenuation (dB/cm/MHz) at places in mm; float32 of one shape."""
         if self.homogeneous:
             return np.zeros(x.shape, np.float32), np.full(x.shape, 0.5, np.float32)
-        heading = np.deg2rad(self.heading_deg)
-        sine, cosine = np.float32(np.sin(heading)), np.float32(np.cos(heading))
+        sine, cosine = self.limb_direction
         return self.anatomy.tissue(sine * x + cosine * z, cosine * x - sine * z, y)

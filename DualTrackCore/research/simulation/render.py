@@ -8,19 +8,20 @@ fixed axes; so rotations of tens of degrees away from `speckle_axes` would swap 
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from DualTrackCore.errors import InputError
 from DualTrackCore.research.simulation import speckle
-from DualTrackCore.research.simulation.acquisition import Contact
+from DualTrackCore.research.simulation.acquisition import Contact, Tissue
 from DualTrackCore.research.simulation.deformation import Deformation
 from DualTrackCore.research.simulation.phantom import Phantom
 from DualTrackCore.research.simulation.probe import FanBeams, ParallelBeams, Probe
+from DualTrackCore.research.simulation.structure import Structures
 
 #: The anatomy is computed on a grid about as coarse as this, mm (across beams, along them), and interpolated.
 _TISSUE_STEP_MM = (0.8, 0.4)
-#: Samples computed at a time: small enough for the cache of a processor core.
-_BLOCK_SAMPLES = 20_000
 #: Length of the table of electronic noise; prime, so that frames rarely begin at the same place.
 _NOISE_SAMPLES = 1_000_003
 _SMALLEST = 1e-12
@@ -54,6 +55,9 @@ class Renderer:
             the probe.
         contact: what the pressing probe does to the tissue.
         poses: [N, 4, 4] frame0_from_image of all frames that are asked for by their index, which the contact needs.
+        tissue: what it holds beside speckle and anatomy.
+        wide: whether beams may be wider than the stored speckle; else they are clipped, as they were for the first
+            simulated sweeps.
     """
 
     def __init__(
@@ -65,8 +69,12 @@ class Renderer:
         speckle_axes: np.ndarray | None = None,
         contact: Contact | None = None,
         poses: np.ndarray | None = None,
+        tissue: Tissue | None = None,
+        wide: bool = False,
     ) -> None:
-        self._phantom, self._probe = phantom, probe
+        tissue = Tissue() if tissue is None else tissue
+        self._phantom = replace(phantom, further_bone=True) if tissue.bone else phantom
+        self._probe = probe
         maker = ParallelBeams if probe.geometry == "linear" else FanBeams
         self.beams = maker(probe, frame_size, spacing_mm)
         depth = self.beams.depth_mm
@@ -76,7 +84,7 @@ class Renderer:
         self._deformation = None
         if contact is not None and contact != Contact():
             self._deformation = Deformation(contact, poses, self._face_mm, probe.frame_rate_hz, phantom.seed)
-        self._prepare_speckle(depth, np.eye(3) if speckle_axes is None else speckle_axes)
+        self._prepare_speckle(depth, np.eye(3) if speckle_axes is None else np.asarray(speckle_axes), tissue, wide)
         self._prepare_tissue(depth)
         self._gain_db = probe.gain_db(depth).astype(np.float32)[:, None]
         noise = np.random.default_rng(0x0153).standard_normal((_NOISE_SAMPLES, 2), dtype=np.float32)
@@ -97,25 +105,27 @@ class Renderer:
         if self._deformation is not None:
             pose = self._deformation.compressed(pose, index)
             drag = self._deformation.drag_at(self.beams.depth_mm, index)
-        field = self._speckle(pose, drag)
-        level = self._tissue_level_db(pose, drag)
+        places = self._coarse_places(pose, drag)
+        field = self._speckle(pose, drag, places)
+        level = self._tissue_level_db(*places)
         field *= np.exp(level * np.float32(np.log(10) / 20))
         start = (index * 7919) % (_NOISE_SAMPLES - field.size) if field.size < _NOISE_SAMPLES else 0
         field += np.resize(self._noise[start : start + field.size], field.shape)
         power = field.real**2 + field.imag**2
         return np.log(power + np.float32(_SMALLEST)) * np.float32(10 / np.log(10)) + self._gain_db
 
-    def _prepare_speckle(self, depth: np.ndarray, axes: np.ndarray) -> None:
-        probe = self._probe
+    def _prepare_speckle(self, depth: np.ndarray, axes: np.ndarray, tissue: Tissue, wide: bool) -> None:
+        probe, phantom = self._probe, self._phantom
         elevational, lateral = probe.elevational_sigma_mm(depth), probe.lateral_sigma_mm(depth)
-        narrowest = elevational.min()
-        self._level, self._narrow, self._wide = speckle.blend_for_width(elevational / narrowest)
         # Beams of a fan are turned against the field's axes, so there the field itself is nearly round in the image
         # plane, and the blur across the beams does the rest.
         across = lateral.min() if probe.geometry == "linear" else max(probe.axial_sigma_mm, 0.6 * lateral.min())
-        sigma = np.array([across, probe.axial_sigma_mm, narrowest])
-        self._grid_from_frame0 = speckle.GRID_FROM_SAMPLES @ np.diag(speckle.SIGMA_SAMPLES / sigma) @ np.asarray(axes).T
+        samples, sigma = (self.beams.x_mm, self.beams.y_mm), (across, probe.axial_sigma_mm)
+        self._reader = speckle.FieldReader(*samples, sigma, elevational, axes, phantom.speckle_place, wide)
         self._blur = _blur_weights(across, lateral, self.beams.spacing_mm)
+        self._structures = None
+        if tissue.coherent_part or tissue.fibre_mm:
+            self._structures = Structures(tissue, phantom, self._reader, *samples, sigma, elevational)
 
     def _prepare_tissue(self, depth: np.ndarray) -> None:
         samples, count = self.beams.x_mm.shape
@@ -128,36 +138,35 @@ class Renderer:
         coarse = depth[self._rows]
         self._path_cm = (2 * self._probe.frequency_mhz * np.diff(coarse, prepend=0.0) / 10).astype(np.float32)[:, None]
 
-    def _speckle(self, pose: np.ndarray, drag: np.ndarray | None = None) -> np.ndarray:
-        """Blurred complex speckle [samples, beams] of tissue that is dragged by [3, samples] mm."""
-        samples, count = self.beams.x_mm.shape
-        direction = (self._grid_from_frame0 @ pose[:3, :2]).astype(np.float32)
-        origin = self._grid_from_frame0 @ (pose[:3, 3] - self._face_mm) + self._phantom.speckle_place
-        origin = np.broadcast_to(origin[:, None], (3, samples))
-        if drag is not None:
-            origin = origin - self._grid_from_frame0 @ drag
-        origin = np.mod(origin, speckle.SIDE).astype(np.float32)[..., None]
-        fields = self._phantom.fields
-        step = max(1, _BLOCK_SAMPLES // count)
-        result = np.empty((samples, count), np.complex64)
-        for start in range(0, samples, step):
-            rows = slice(start, start + step)
-            places = direction[:, :1, None] * self.beams.x_mm[rows] + direction[:, 1:, None] * self.beams.y_mm[rows]
-            places += origin[:, rows]
-            result[rows] = speckle.read_fields(fields, places, self._level[rows], self._narrow[rows], self._wide[rows])
-        return _blurred(result, self._blur)
+    def _speckle(
+        self, pose: np.ndarray, drag: np.ndarray | None = None, places: tuple[np.ndarray, ...] | None = None
+    ) -> np.ndarray:
+        """Blurred complex speckle [samples, beams], and what else scatters at the coarse places."""
+        origin = pose[:3, 3] - self._face_mm
+        field = self._reader.read(self._phantom.fields, pose, origin, drag)
+        if self._structures is not None:
+            shares = self._structures.shares(*(self._coarse_places(pose, drag) if places is None else places))
+            self._structures.add(field, [self._fine(share) for share in shares], pose, origin, drag)
+        return _blurred(field, self._blur)
 
-    def _tissue_level_db(self, pose: np.ndarray, drag: np.ndarray | None = None) -> np.ndarray:
-        """Echo level of the tissue less the attenuation above it, [samples, beams] dB."""
+    def _coarse_places(self, pose: np.ndarray, drag: np.ndarray | None) -> tuple[np.ndarray, ...]:
+        """Where in the phantom the coarse samples lie, x, y and z in mm."""
         rotation, shift = pose[:3].astype(np.float32), (pose[:3, 3] - self._face_mm).astype(np.float32)
         x, y, z = (rotation[i, 0] * self._tissue_x + rotation[i, 1] * self._tissue_y + shift[i] for i in range(3))
-        if drag is not None:
-            moved = drag[:, self._rows, None].astype(np.float32)
-            x, y, z = x - moved[0], y - moved[1], z - moved[2]
+        if drag is None:
+            return x, y, z
+        moved = drag[:, self._rows, None].astype(np.float32)
+        return x - moved[0], y - moved[1], z - moved[2]
+
+    def _tissue_level_db(self, x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
+        """Echo level of the tissue at coarse places less the attenuation above it, [samples, beams] dB."""
         echo, attenuation = self._phantom.tissue(x, y, z)
         echo -= np.cumsum(attenuation * self._path_cm, axis=0)
-        fine = _interpolated(echo, *self._row_share)
-        return _interpolated(fine.T, *self._column_share).T
+        return self._fine(echo)
+
+    def _fine(self, coarse: np.ndarray) -> np.ndarray:
+        """Values at all samples from those at the coarse ones."""
+        return _interpolated(_interpolated(coarse, *self._row_share).T, *self._column_share).T
 
 
 def _coarse_axis(count: int, step: int) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:

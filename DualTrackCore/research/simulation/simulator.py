@@ -35,6 +35,8 @@ class SimulatedFrames:
         levels: whether frames hold codes of echo levels in place of grey values
             (:func:`~DualTrackCore.research.simulation.render.levels_of_codes`).
         tissue, contact: what the tissue holds beside speckle, and what the pressing probe does to it.
+        wide: whether beams may be wider than 6.4 times the narrowest; else they are clipped there, as they were for
+            the first simulated sweeps.
     """
 
     phantom: Phantom
@@ -45,6 +47,7 @@ class SimulatedFrames:
     levels: bool = False
     tissue: Tissue = field(default_factory=Tissue)
     contact: Contact = field(default_factory=Contact)
+    wide: bool = False
     dtype: np.dtype = field(default_factory=lambda: np.dtype(np.uint8))
 
     def __getstate__(self) -> dict[str, object]:
@@ -59,7 +62,17 @@ class SimulatedFrames:
     @cached_property
     def _renderer(self) -> Renderer:
         typical = self.poses[len(self.poses) // 2, :3, :3]
-        return Renderer(self.phantom, self.probe, self.frame_size, self.spacing_mm, typical, self.contact, self.poses)
+        return Renderer(
+            self.phantom,
+            self.probe,
+            self.frame_size,
+            self.spacing_mm,
+            typical,
+            self.contact,
+            self.poses,
+            self.tissue,
+            self.wide,
+        )
 
     def __len__(self) -> int:
         return len(self.poses)
@@ -178,7 +191,7 @@ def acquired_sweep(
     trajectory = probe_trajectory(motion.family, frames, seed, face_to_centre_mm=depth / 2, **timing)
     phantom = _phantom(seed, speckle_seed, depth, motion.family, np.random.default_rng([seed, 0xACC1]))
     source = SimulatedFrames(
-        phantom, probe, trajectory.poses, frame_size, spacing, levels, acquisition.tissue, acquisition.contact
+        phantom, probe, trajectory.poses, frame_size, spacing, levels, acquisition.tissue, acquisition.contact, True
     )
     return _tracked(source, trajectory, acquisition=acquisition.as_dict())
 

@@ -18,6 +18,15 @@ SIDE = 128
 SIGMA_SAMPLES = 2.0
 #: Elevational widths of the stored fields as multiples of the narrowest.
 WIDTHS = 1.45 ** np.arange(6)
+#: Scatterers in a cell of the narrowest sparse field.
+SPARSE_PER_CELL = 0.2
+#: Where beams are wider than the stored widths, the fields are read again so many times as wide: two stored widths less
+#: than their whole range, between which one reading fades into the next.
+_OCTAVE = WIDTHS[-2]
+#: Apart from each other, so that readings of several octaves are of independent noise; samples.
+_OCTAVE_SHIFT = np.array([37.0, 53.0, 64.0])
+#: Samples computed at a time: small enough for the cache of a processor core.
+_BLOCK_SAMPLES = 20_000
 #: Maps places (x, y, z) in samples to the periodic grid. The shear keeps a place from meeting its own repetition when
 #: the probe moves along x or z; z itself is not sheared, so that a frame touches few slices and stays in the cache.
 GRID_FROM_SAMPLES = np.array([[1.0, 0.0, 0.13], [0.31, 1.0, 0.09], [0.0, 0.0, 1.0]])
@@ -34,7 +43,27 @@ def speckle_fields(seed: int) -> np.ndarray:
     """
     random = np.random.default_rng([seed, 0x5BEC])
     noise = random.standard_normal((2, SIDE, SIDE, SIDE), dtype=np.float32)
-    spectrum = np.fft.fftn(noise[0] + 1j * noise[1]).astype(np.complex64)
+    return _smoothed(noise[0] + 1j * noise[1])
+
+
+@lru_cache(maxsize=1)
+def sparse_fields() -> np.ndarray:
+    """As :func:`speckle_fields`, of so few scatterers that `SPARSE_PER_CELL` of them lie in the narrowest beam's cell.
+
+    Their amplitudes are complex Gaussian. A cell extends over sqrt(2 pi) standard deviations along each axis: with N
+    scatterers in it the mean square of the intensity is 2 (1 + 1 / N), as that of a K distribution of order N.
+    """
+    random = np.random.default_rng(0x5BA5)
+    cell = (2 * np.pi) ** 1.5 * SIGMA_SAMPLES**3
+    count = round(SPARSE_PER_CELL * SIDE**3 / cell)
+    noise = np.zeros(SIDE**3, np.complex64)
+    noise[random.choice(SIDE**3, count, replace=False)] = random.standard_normal((count, 2)) @ (1, 1j)
+    return _smoothed(noise.reshape((SIDE,) * 3))
+
+
+def _smoothed(noise: np.ndarray) -> np.ndarray:
+    """Fields of all widths from complex noise [SIDE, SIDE, SIDE] over (z, y, x)."""
+    spectrum = np.fft.fftn(noise).astype(np.complex64)
     cycles = np.fft.fftfreq(SIDE).astype(np.float32)
     kz, ky, kx = cycles[:, None, None], cycles[None, :, None], cycles[None, None, :]
     across, along, elevational = (x * kx + y * ky + z * kz for x, y, z in GRID_FROM_SAMPLES.T)
@@ -96,15 +125,111 @@ def blend_for_width(width: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarr
     return level, (1 - share) * scale, share * scale
 
 
+class FieldReader:
+    """Reads fields at the samples of a picture, with a beam's widths along fixed axes.
+
+    Args:
+        x_mm, y_mm: [samples, beams] places of the samples, image frame.
+        sigma_mm: widths along the axes x and y.
+        elevational_mm: [samples] widths along the axis z.
+        axes: [3, 3] rotation, frame0 from the axes.
+        place: [3] place of the origin on the fields' grid, samples.
+        wide: whether beams may be wider than the stored widths, :data:`WIDTHS` times the narrowest; else they are
+            clipped there.
+        blended: whether two stored widths are blended; else the nearest one is read, in half the time.
+    """
+
+    def __init__(
+        self,
+        x_mm: np.ndarray,
+        y_mm: np.ndarray,
+        sigma_mm: tuple[float, float],
+        elevational_mm: np.ndarray,
+        axes: np.ndarray,
+        place: np.ndarray,
+        wide: bool = False,
+        blended: bool = True,
+    ) -> None:
+        self._x_mm, self._y_mm = x_mm, y_mm
+        narrowest = elevational_mm.min()
+        ratio = elevational_mm / narrowest
+        count = 1 + (int(np.ceil(np.log(ratio.max() / WIDTHS[-1]) / np.log(_OCTAVE))) if wide else 0)
+        self._octaves = []
+        for octave in range(max(count, 1)):
+            stretch = _OCTAVE**octave
+            grid = GRID_FROM_SAMPLES @ np.diag(SIGMA_SAMPLES / np.array([*sigma_mm, narrowest * stretch])) @ axes.T
+            level, narrow, wider = blend_for_width(ratio / stretch)
+            if not blended:
+                level, narrow, wider = level + (wider > narrow), np.ones_like(ratio), None
+            elif count > 1:
+                fade = _octave_fade(ratio, octave, count)
+                narrow, wider = narrow * fade, wider * fade
+            rows = np.flatnonzero(narrow) if count > 1 else np.arange(len(ratio))
+            self._octaves.append((grid, place + octave * _OCTAVE_SHIFT, rows[0], rows[-1] + 1, level, narrow, wider))
+
+    def read(
+        self,
+        fields: np.ndarray,
+        pose: np.ndarray,
+        origin_mm: np.ndarray,
+        drag_mm: np.ndarray | None = None,
+        chosen: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """The field [samples, beams] complex64.
+
+        Args:
+            fields: from :func:`speckle_fields` or :func:`sparse_fields`.
+            pose: [4, 4] affine map from the image, whose rotation and stretch are used.
+            origin_mm: [3] place of the image's origin, frame0.
+            drag_mm: [3, samples] how far tissue is dragged from its place, frame0.
+            chosen: [samples, beams] bool, the samples that are read; the others stay 0.
+        """
+        samples, beams = self._x_mm.shape
+        result = np.zeros((samples, beams), np.complex64)
+        step = max(1, _BLOCK_SAMPLES // beams)
+        for grid, place, first, end, level, narrow, wide in self._octaves:
+            direction = (grid @ pose[:3, :2]).astype(np.float32)
+            origin = np.broadcast_to((grid @ origin_mm + place)[:, None], (3, samples))
+            if drag_mm is not None:
+                origin = origin - grid @ drag_mm
+            origin = np.mod(origin, SIDE).astype(np.float32)[..., None]
+            for start in range(first, end, step):
+                rows = here = slice(start, min(start + step, end))
+                if chosen is not None:
+                    rows, columns = np.nonzero(chosen[here])
+                    rows += start
+                    here = (rows[:, None], columns[:, None])
+                places = direction[:, :1, None] * self._x_mm[here] + direction[:, 1:, None] * self._y_mm[here]
+                places += origin[:, rows]
+                weights = level[rows], narrow[rows], None if wide is None else wide[rows]
+                result[here] += read_fields(fields, places, *weights)
+        return result
+
+
+def _octave_fade(ratio: np.ndarray, octave: int, count: int) -> np.ndarray:
+    """Weight of a reading at each width; the squares of all add up to 1, so that the blend keeps power and correlation.
+
+    Readings of independent noise whose correlation is the same have that correlation after such a blend, too.
+    """
+
+    def risen(at: int) -> np.ndarray:
+        beyond = np.log(ratio / _OCTAVE**at) / np.log(WIDTHS[-1] / WIDTHS[0])
+        start = np.log(_OCTAVE) / np.log(WIDTHS[-1] / WIDTHS[0])
+        return np.clip((beyond - start) / (1 - start), 0, 1) * (np.pi / 2)
+
+    into = np.sin(risen(octave - 1)) if octave else 1.0
+    return into * (np.cos(risen(octave)) if octave < count - 1 else np.ones_like(ratio))
+
+
 def read_fields(
-    fields: np.ndarray, places: np.ndarray, level: np.ndarray, narrow: np.ndarray, wide: np.ndarray
+    fields: np.ndarray, places: np.ndarray, level: np.ndarray, narrow: np.ndarray, wide: np.ndarray | None
 ) -> np.ndarray:
     """Blended field by trilinear interpolation.
 
     Args:
         fields: from :func:`speckle_fields`.
         places: [3, rows, columns] float32 places (x, y, z) on the periodic grid.
-        level, narrow, wide: of each row, from :func:`blend_for_width`.
+        level, narrow, wide: of each row, from :func:`blend_for_width`; without `wide` one width is read.
 
     Returns:
         [rows, columns] complex64.
@@ -134,5 +259,6 @@ def read_fields(
         return lerp(*planes, fz)
 
     result = read(0) * narrow.astype(np.float32)[:, None]
-    result += read(SIDE**3) * wide.astype(np.float32)[:, None]
+    if wide is not None:
+        result += read(SIDE**3) * wide.astype(np.float32)[:, None]
     return result
