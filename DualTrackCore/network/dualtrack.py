@@ -4,13 +4,16 @@
                                                                                   fusion BERT - head - relative poses
     global images - backbone (2D, every 16th frame) - linear + position - BERT ---'
 
+Two heads are not in the published network: the direction in which the sweep runs, and the variances of the motions.
+
 Modules nest so that the state dict has the published names; the levels called `module` and `backbone` are theirs.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +25,27 @@ from DualTrackCore.network.blocks import TRUNK_STRIDE, BertEncoder, Scope, Spati
 PUBLISHED_BACKBONE = "dualtrack-resnet18"
 #: Heads that only training stages use: in the state dict, without effect on the poses.
 UNUSED_HEADS = ("local_encoder.0.backbone.module.fc.", "local_encoder.0.temporal_encoder.fc.", "global_encoder.fc.")
+#: Arguments that add a head; networks without it keep the arguments and the state dict that they had before there was
+#: one.
+_ADDED_HEADS = ("direction", "uncertainty")
+#: What a new head of variances says of every component: a standard deviation of 0.1 mm or degrees.
+_FIRST_LOG_VARIANCE = 2 * math.log(0.1)
+
+
+class NetworkOutput(NamedTuple):
+    """What the network finds in a batch of B sweeps of N frames.
+
+    Attributes:
+        motions: [B, N - 1, 6], mm and degrees, frame i + 1 in frame i. With a direction head they are those of the
+            sweep taken as running towards +z of the image frame.
+        log_variance: [B, N - 1, 6], natural logarithm of the variance of each component, mm^2 and degrees^2; None
+            without the head.
+        direction_logit: [B] log-odds that the sweep runs towards +z, as the motions say it; None without the head.
+    """
+
+    motions: Tensor
+    log_variance: Tensor | None = None
+    direction_logit: Tensor | None = None
 
 
 class LocalEncoder(nn.Module):
@@ -105,6 +129,8 @@ class DualTrack(nn.Module):
         global_widths, global_stem, global_blocks: as for the local trunk; for "dualtrack-resnet18" only.
         hidden, heads, mlp, global_layers, fusion_layers: the global and fusion transformers.
         dropout: in training, in the temporal, global and fusion transformers.
+        direction: with a head for the direction of the sweep.
+        uncertainty: with a head for the variances of the motions.
 
     Raises:
         InputError: a size that no network has.
@@ -135,12 +161,16 @@ class DualTrack(nn.Module):
         global_layers: int = 8,
         fusion_layers: int = 12,
         dropout: float = 0.1,
+        direction: bool = False,
+        uncertainty: bool = False,
     ) -> None:
         arguments = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         super().__init__()
         #: What the network was built with, as plain values: the `architecture` of its model card.
         self.arguments = {
-            k: list(v) if isinstance(v, Sequence) and not isinstance(v, str) else v for k, v in arguments.items()
+            k: list(v) if isinstance(v, Sequence) and not isinstance(v, str) else v
+            for k, v in arguments.items()
+            if k not in _ADDED_HEADS or v is not False
         }
         _require_possible(arguments)
         self.crop_size, self.global_size = crop_size, global_size
@@ -160,6 +190,11 @@ class DualTrack(nn.Module):
             module=BertEncoder(fusion_layers, hidden, heads, mlp, dropout, positions, cross=True)
         )
         self.head = Scope(fc=nn.Linear(hidden, 6))
+        self.direction = Scope(fc=nn.Linear(2 * hidden, 1)) if direction else None
+        self.uncertainty = Scope(fc=nn.Linear(hidden, 6)) if uncertainty else None
+        if self.uncertainty is not None:
+            nn.init.zeros_(self.uncertainty.fc.weight)
+            nn.init.constant_(self.uncertainty.fc.bias, _FIRST_LOG_VARIANCE)
 
     @property
     def local(self) -> LocalEncoder:
@@ -171,14 +206,15 @@ class DualTrack(nn.Module):
         return range(0, count, self.global_every)
 
     def poses_from_features(self, local_features: Tensor, global_features: Tensor) -> Tensor:
+        """The motions of :meth:`output_from_features`, [B, N - 1, 6]."""
+        return self.output_from_features(local_features, global_features).motions
+
+    def output_from_features(self, local_features: Tensor, global_features: Tensor) -> NetworkOutput:
         """The transformers over the sweep.
 
         Args:
             local_features: class tokens of all frames, [B, N, local_hidden].
             global_features: pooled backbone features of frames :meth:`global_frames`, [B, K, F].
-
-        Returns:
-            Relative poses [B, N - 1, 6]: mm and degrees, frame i + 1 in frame i.
 
         Raises:
             InputError: more frames than positions, or numbers of local and global features that do not match.
@@ -193,7 +229,12 @@ class DualTrack(nn.Module):
             )
         queries = self.local_encoder[1](self.local.temporal(local_features))
         context = self.global_encoder(global_features, index)
-        return self.head.fc(self.fusion_module.module(queries, context))[:, 1:]
+        fused = self.fusion_module.module(queries, context)
+        log_variance = None if self.uncertainty is None else self.uncertainty.fc(fused[:, 1:])
+        logit = None
+        if self.direction is not None:
+            logit = self.direction.fc(torch.cat([fused.mean(dim=1), context.mean(dim=1)], dim=-1))[:, 0]
+        return NetworkOutput(self.head.fc(fused)[:, 1:], log_variance, logit)
 
     def forward(self, local_images: Tensor, global_images: Tensor) -> Tensor:
         """Whole sequences at once.
@@ -220,9 +261,12 @@ def _global_backbone(name: str, size: int, trunk_sizes: tuple[Sequence[int], int
 
 def _require_possible(arguments: Mapping[str, Any]) -> None:
     """Raise for sizes with which a network can be built that fails, or gives no numbers, once a sweep comes."""
+    for name in _ADDED_HEADS:
+        if not isinstance(arguments[name], bool):
+            raise InputError(f"{name} is {arguments[name]!r}; expected true or false.")
     for name, values in arguments.items():
         for value in values if isinstance(values, Sequence) else (values,):
-            if name not in ("dropout", "global_backbone") and (
+            if name not in ("dropout", "global_backbone", *_ADDED_HEADS) and (
                 isinstance(value, bool) or not isinstance(value, int) or value < 1
             ):
                 raise InputError(f"{name} is {values!r}; expected whole numbers of at least 1.")

@@ -14,7 +14,9 @@ from DualTrackCore.network.model import Model
 from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter, Stage
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.tracking.device import Precision
-from DualTrackCore.tracking.engine import estimate_trajectory, motions_in_windows, run_network
+from DualTrackCore.tracking.engine import estimate_trajectory, run_network
+from DualTrackCore.tracking.estimate import Estimate
+from DualTrackCore.tracking.windows import motions_in_windows
 from DualTrackCore.trajectory import Trajectory, accumulate, matrices_from_parameters
 
 Head = Literal["fusion", "local", "global"]
@@ -75,17 +77,18 @@ def _local(sweep: Sweep, model: Model, reporter: Reporter, options: dict) -> tup
     network, local = model.network, model.network.local
     linear = _trained(local.temporal_encoder.fc, "local", model)
 
-    def head(tokens: Tensor, _: Tensor, reporter: Reporter) -> Tensor:
-        return motions_in_windows(
+    def head(tokens: Tensor, _: Tensor, reporter: Reporter) -> Estimate:
+        motions = motions_in_windows(
             len(tokens),
             network.positions,
             network.global_every,
             lambda start, stop: linear(local.temporal(tokens[None, start:stop]))[0, 1:],
             reporter,
         )
+        return Estimate(motions.numpy())
 
-    motions, provenance = run_network(sweep, model, head, global_frames=(), reporter=reporter, **options)
-    return accumulate(matrices_from_parameters(motions)), provenance
+    found, provenance = run_network(sweep, model, head, global_frames=(), reporter=reporter, **options)
+    return accumulate(matrices_from_parameters(found.motions)), provenance
 
 
 def _global(sweep: Sweep, model: Model, samples: int, reporter: Reporter, options: dict) -> tuple[np.ndarray, dict]:
@@ -96,19 +99,17 @@ def _global(sweep: Sweep, model: Model, samples: int, reporter: Reporter, option
     pieces = _pieces(len(sweep), model.network.positions, samples)
     chosen = np.unique(np.concatenate(pieces))
 
-    def head(_: Tensor, pooled: Tensor, reporter: Reporter) -> Tensor:
+    def head(_: Tensor, pooled: Tensor, reporter: Reporter) -> Estimate:
         parts = []
         for done, piece in enumerate(pieces):
             reporter.report(Stage.ATTENTION, done, len(pieces))
             features = pooled[torch.from_numpy(np.searchsorted(chosen, piece)).to(pooled.device)]
             index = torch.from_numpy(piece - piece[0]).to(pooled.device)
             parts.append(linear(encoder(features[None], index))[0, 1:])
-        return torch.cat(parts)
+        return Estimate(torch.cat(parts).cpu().numpy())
 
-    motions, provenance = run_network(
-        sweep, model, head, global_frames=chosen, local=False, reporter=reporter, **options
-    )
-    return interpolated_poses(chosen, accumulate(matrices_from_parameters(motions))), provenance
+    found, provenance = run_network(sweep, model, head, global_frames=chosen, local=False, reporter=reporter, **options)
+    return interpolated_poses(chosen, accumulate(matrices_from_parameters(found.motions))), provenance
 
 
 def _trained(linear: nn.Linear, name: str, model: Model) -> nn.Linear:

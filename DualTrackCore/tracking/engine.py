@@ -22,7 +22,6 @@ from torch import Tensor
 from DualTrackCore import __version__
 from DualTrackCore.errors import InputError, OutOfMemoryError
 from DualTrackCore.memory import is_out_of_memory
-from DualTrackCore.network.dualtrack import DualTrack
 from DualTrackCore.network.fast import StreamingTrunk
 from DualTrackCore.network.model import Model
 from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter, Stage
@@ -39,8 +38,10 @@ from DualTrackCore.tracking.device import (
     on_device,
     release_memory,
 )
+from DualTrackCore.tracking.estimate import Direction, Estimate, directed
 from DualTrackCore.tracking.preprocessing import Preprocessor, examined, is_guess, scope_warnings
-from DualTrackCore.trajectory import Trajectory, matrices_from_parameters, parameters_from_matrices
+from DualTrackCore.tracking.windows import estimate_in_windows
+from DualTrackCore.trajectory import Trajectory
 
 
 class TrackingWarning(UserWarning):
@@ -67,8 +68,8 @@ class EngineRun:
         return own + scope_warnings(sweep, self.model, self.preprocessor)
 
 
-#: Class tokens [N, C] of all frames, pooled features [K, F] of the chosen ones, and the reporter, to motions [n, 6].
-Head = Callable[[Tensor, Tensor, Reporter], Tensor]
+#: From class tokens [N, C] of all frames, pooled features [K, F] of the chosen ones, and the reporter.
+Head = Callable[[Tensor, Tensor, Reporter], Estimate]
 
 
 def estimate_trajectory(
@@ -79,6 +80,7 @@ def estimate_trajectory(
     precision: Precision = "auto",
     chunk_frames: int | str = "auto",
     test_time_augmentation: int = 1,
+    direction: Direction = "auto",
     repeats: Repeats | None = None,
     progress: ProgressCallback | None = None,
     cancelled: CancelledCallback | None = None,
@@ -100,6 +102,9 @@ def estimate_trajectory(
         test_time_augmentation: how often the network runs: 1, on the sweep as it is; 2, mirrored left to right as well;
             4, both of them backwards as well. Motions are means of the views that do not contradict each other
             (:func:`~DualTrackCore.tracking.test_time_augmentation.agreement`), which cancels part of the random error.
+        direction: along the sweep: "auto" as the head of the weights for it says, "as-found" as the motions are without
+            asking that head, "other-way" mirrored at the image plane
+            (:func:`~DualTrackCore.tracking.estimate.directed`).
         repeats: of the sweep where they are known, `Repeats.none` to take every frame; None looks for them.
         progress: receives `Stage.COMPARING` and `Stage.NETWORK` (frames), and `Stage.ATTENTION` (windows); the detail
             is the name of the augmentation.
@@ -107,8 +112,9 @@ def estimate_trajectory(
 
     Returns:
         Trajectory of all frames, frame0_from_image in mm, accumulated in float64; its provenance holds the model, the
-        device, the settings used and a list of warnings; after test-time augmentation also its views, those left out
-        and how far apart they lie (`views_apart_mm`).
+        device, the settings used, what is known of the direction and a list of warnings; after test-time augmentation
+        also its views, those left out and how far apart they lie (`views_apart_mm`). Its sigma is what the weights say
+        of it.
 
     Raises:
         InputError: no images, fewer than two frames, unknown spacing, an option out of range.
@@ -120,25 +126,26 @@ def estimate_trajectory(
     repeats = find_repeats(sweep, reporter) if repeats is None else repeats
     sweep = repeats.pictures(sweep)
     options = {"device": device, "precision": precision, "chunk_frames": chunk_frames}
-    names, motions, provenance = motions_of_views(sweep, model, test_time_augmentation, reporter, **options)
+    names, found, provenance = estimates_of_views(sweep, model, test_time_augmentation, reporter, **options)
     if len(names) > 1:
         from DualTrackCore.tracking.test_time_augmentation import agreement, contradiction
 
-        agrees, apart_mm = agreement(motions, sweep)
+        agrees, apart_mm = agreement(np.array([view.motions for view in found]), sweep)
         left_out = [name for name, kept in zip(names, agrees, strict=True) if not kept]
         facts = {"test_time_augmentation": names, "views_left_out": left_out, "views_apart_mm": apart_mm}
         messages = [contradiction(left_out, len(names), apart_mm)] if left_out else []
         provenance = {**provenance, **facts, "warnings": [*messages, *provenance["warnings"]]}
-        motions = motions[agrees]
-    for message in provenance["warnings"]:
+        found = [view for view, kept in zip(found, agrees, strict=True) if kept]
+    trajectory = directed(Estimate.mean(found), direction, model.card.direction_sure_logit, provenance)
+    for message in trajectory.provenance["warnings"]:
         warnings.warn(message, TrackingWarning, stacklevel=2)
-    return repeats.shown_again(Trajectory.from_parameters(np.mean(motions, axis=0), provenance))
+    return repeats.shown_again(trajectory)
 
 
-def motions_of_views(
+def estimates_of_views(
     sweep: Sweep, model: Model, count: int, reporter: Reporter, **options: object
-) -> tuple[list[str], np.ndarray, dict[str, object]]:
-    """The motions that the network finds in each view of a sweep.
+) -> tuple[list[str], list[Estimate], dict[str, object]]:
+    """What the network finds in each view of a sweep.
 
     Args:
         sweep, model: as in :func:`estimate_trajectory`.
@@ -147,8 +154,8 @@ def motions_of_views(
         options: device, precision and chunk_frames, as there.
 
     Returns:
-        Names of the views, the first of the sweep as it is; motions [count, N - 1, 6] of the sweep (mm and degrees),
-        whichever view they were found in; and the provenance of the first.
+        Names of the views, the first of the sweep as it is; for each the estimate of the sweep, whichever view it was
+        found in; and the provenance of the first.
 
     Raises:
         InputError, OutOfMemoryError, Cancelled: as in :func:`estimate_trajectory`.
@@ -159,15 +166,15 @@ def motions_of_views(
 
         others = augmentations(count)
     model = examined(model, sweep)  # once, for all views
-    head = partial(poses_in_windows, model.network)
+    head = partial(estimate_in_windows, model.network)
     options["global_frames"] = model.network.global_frames(len(sweep))
     own, provenance = run_network(sweep, model, head, reporter=reporter, **options)
     options |= {key: provenance[key] for key in ("device", "precision")}  # as a check may have found, for all views
-    motions = [own]
+    estimates = [own]
     for view in others:
         found, _ = run_network(view.apply(sweep), model, head, reporter=reporter.with_detail(view.name), **options)
-        motions.append(parameters_from_matrices(view.undo(matrices_from_parameters(found))))
-    return ["as it is", *(view.name for view in others)], np.array(motions), provenance
+        estimates.append(view.undone(found))
+    return ["as it is", *(view.name for view in others)], estimates, provenance
 
 
 def run_network(
@@ -181,18 +188,18 @@ def run_network(
     precision: Precision = "auto",
     chunk_frames: int | str = "auto",
     reporter: Reporter,
-) -> tuple[np.ndarray, dict[str, object]]:
+) -> tuple[Estimate, dict[str, object]]:
     """Features of a sweep in bounded memory, and what a head makes of them.
 
     Args:
         sweep, model, device, precision, chunk_frames: as in :func:`estimate_trajectory`.
-        head: from features to motions; runs on the device, without gradients.
+        head: from features to an estimate; runs on the device, without gradients.
         global_frames: rising indices of the frames that go through the global backbone.
         local: whether frames go through the local trunk; where not, there are 0 class tokens.
         reporter: receives `Stage.NETWORK` (frames); passed on to the head.
 
     Returns:
-        Motions [n, 6] and the provenance of a trajectory, with the warnings in it.
+        What the head found and the provenance of a trajectory, with the warnings in it.
 
     Raises:
         InputError, OutOfMemoryError, Cancelled: as in :func:`estimate_trajectory`.
@@ -209,12 +216,12 @@ def run_network(
     try:
         with on_device(network, run.device), torch.inference_mode():
             local_features, global_features, chunk = _features(run, sweep, chunk, reporter)
-            parameters = head(local_features, global_features, reporter).cpu().numpy()
+            found = head(local_features, global_features, reporter)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
         raise out_of_memory(run.device) from None
-    return parameters, provenance_of(run, chunk, sweep, run.warnings(sweep))
+    return found, provenance_of(run, chunk, sweep, run.warnings(sweep))
 
 
 def prepare(
@@ -247,8 +254,8 @@ def _precision_change(
     first, reporter = sweep.slice(0, CHECKED_FRAMES), reporter.with_detail(f"check of {precision}")
     options = {"device": device, "chunk_frames": chunk_frames, "reporter": reporter}
     options |= {"global_frames": model.network.global_frames(CHECKED_FRAMES)}
-    head = partial(poses_in_windows, model.network)
-    motions = [run_network(first, model, head, precision=name, **options)[0] for name in ("fp32", precision)]
+    head = partial(estimate_in_windows, model.network)
+    motions = [run_network(first, model, head, precision=name, **options)[0].motions for name in ("fp32", precision)]
     return float(np.abs(motions[0] - motions[1]).max())
 
 
@@ -328,72 +335,3 @@ def provenance_of(run: EngineRun, chunk: int, sweep: Sweep, messages: list[str])
         "torch_version": torch.__version__,
         "estimated_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
-
-
-def window_starts(frames: int, positions: int, every: int) -> list[int]:
-    """First frames of windows of at most `positions` frames that cover the sweep.
-
-    Windows start on frames that the global encoder sees (multiples of `every`), so that its features are computed once,
-    and overlap by at least a quarter of their length.
-    """
-    if frames <= positions:
-        return [0]
-    last = -(-(frames - positions) // every) * every
-    stride = max(positions * 3 // 4 // every, 1) * every
-    steps = -(-last // stride)
-    return sorted({round(last * step / steps / every) * every for step in range(steps + 1)})
-
-
-def poses_in_windows(network: DualTrack, local_features: Tensor, global_features: Tensor, reporter: Reporter) -> Tensor:
-    """Relative poses of a sweep of any length by the whole network: the :data:`Head` that it is trained for.
-
-    Args:
-        network: in evaluation mode.
-        local_features: class tokens [N, C] of all frames.
-        global_features: pooled features [K, F] of every `network.global_every`-th frame.
-        reporter: as for :func:`motions_in_windows`.
-
-    Returns:
-        [N - 1, 6] float64, mm and degrees.
-    """
-    every = network.global_every
-
-    def poses(start: int, stop: int) -> Tensor:
-        return network.poses_from_features(
-            local_features[None, start:stop], global_features[None, start // every : -(-stop // every)]
-        )[0]
-
-    return motions_in_windows(len(local_features), network.positions, every, poses, reporter)
-
-
-def motions_in_windows(
-    frames: int, positions: int, every: int, motions: Callable[[int, int], Tensor], reporter: Reporter
-) -> Tensor:
-    """Motions of a sweep of any length from those of windows.
-
-    In an overlap, the relative poses of the two windows are averaged with weights that fall linearly towards each
-    window's end, where it sees context on one side only. Averaging six-parameter motions is exact enough because single
-    steps are far below a degree apart.
-
-    Args:
-        frames: of the sweep.
-        positions, every: see :func:`window_starts`.
-        motions: [n - 1, 6] of the n frames from the first given up to the second.
-        reporter: receives `Stage.ATTENTION` (windows).
-
-    Returns:
-        [frames - 1, 6] float64.
-    """
-    starts = window_starts(frames, positions, every)
-    total = torch.zeros(frames - 1, 6, dtype=torch.float64)
-    weight = torch.zeros(frames - 1, 1, dtype=torch.float64)
-    for done, start in enumerate(starts):
-        reporter.report(Stage.ATTENTION, done, len(starts))
-        stop = min(start + positions, frames)
-        part = motions(start, stop).cpu().double()  # the processor first: Apple's GPUs have no float64
-        index = torch.arange(1, len(part) + 1, dtype=torch.float64)[:, None]
-        ramp = torch.minimum(index, len(part) + 1 - index) if len(starts) > 1 else torch.ones_like(index)
-        total[start : stop - 1] += part * ramp
-        weight[start : stop - 1] += ramp
-    reporter.report(Stage.ATTENTION, len(starts), len(starts))
-    return total / weight

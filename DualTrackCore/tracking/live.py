@@ -24,8 +24,10 @@ from DualTrackCore.repeats import RepeatFinder, Repeats
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.tracking import engine
 from DualTrackCore.tracking.device import Precision, choose_chunk, on_device
+from DualTrackCore.tracking.estimate import Direction, Estimate, directed, require_direction
 from DualTrackCore.tracking.preprocessing import MOST_FRAMES, examined_on
 from DualTrackCore.tracking.provisional import ProvisionalPath
+from DualTrackCore.tracking.windows import estimate_in_windows
 from DualTrackCore.trajectory import Trajectory
 
 #: Frames through the trunk at a time: enough to keep two cores busy, few enough not to be waited for.
@@ -82,6 +84,8 @@ class LiveTracker:
         window_frames: frames that the transformers see for provisional poses; by default as many as the model takes,
             256 at most.
         max_lag_frames: frames that may wait for the network.
+        direction: as in :func:`~DualTrackCore.tracking.estimate_trajectory`; "auto" is known at the end, and until then
+            poses are as found.
         repeats: "drop" passes repeated frames over, "keep" takes them as frames.
         simulated: whether the frames come from the simulation, as in the provenance of a
             :class:`~DualTrackCore.sweep.Sweep`.
@@ -104,6 +108,7 @@ class LiveTracker:
         chunk_frames: int = LIVE_CHUNK,
         window_frames: int | None = None,
         max_lag_frames: int = 64,
+        direction: Direction = "auto",
         repeats: Literal["drop", "keep"] = "drop",
         simulated: bool = False,
         cancelled: CancelledCallback | None = None,
@@ -117,7 +122,7 @@ class LiveTracker:
                 f"max_lag_frames is {max_lag_frames!r}; it must be a whole number of frames, at least one chunk "
                 f"({self._chunk})."
             )
-        self._max_lag_frames = max_lag_frames
+        self._max_lag_frames, self._direction = max_lag_frames, require_direction(direction)
         network = model.network
         window = min(network.positions, LIVE_WINDOW) if window_frames is None else window_frames
         self._path = ProvisionalPath(network, window)
@@ -216,16 +221,16 @@ class LiveTracker:
         try:
             self._submit(self._waiting, last=True)
             self._settle(0)
-            parameters = self._thread.submit(self._guarded, self._motions).result()
+            found = self._thread.submit(self._guarded, self._estimate).result()
         finally:
             self.close()
         model = examined_on(self._run.model, sweep, np.stack(self._looked_at), tracked=True)
         run = replace(self._run, model=model)
-        messages = run.warnings(sweep)
-        for message in messages:
+        provenance = engine.provenance_of(run, self._chunk, sweep, run.warnings(sweep))
+        trajectory = directed(found, self._direction, model.card.direction_sure_logit, provenance)
+        for message in trajectory.provenance["warnings"]:
             warnings.warn(message, engine.TrackingWarning, stacklevel=2)
-        provenance = engine.provenance_of(run, self._chunk, sweep, messages)
-        return repeats.shown_again(Trajectory.from_parameters(parameters, provenance))
+        return repeats.shown_again(trajectory)
 
     def close(self) -> None:
         """Stop without a result; waits for the chunk that is being computed. Does nothing the second time."""
@@ -330,9 +335,9 @@ class LiveTracker:
             first = self._path.update()
             self._news.append((first, self._path.poses(first)))
 
-    def _motions(self) -> np.ndarray:
+    def _estimate(self) -> Estimate:
         features = torch.cat(self._local), torch.cat(self._pooled)
-        return engine.poses_in_windows(self._run.model.network, *features, self._reporter).cpu().numpy()
+        return estimate_in_windows(self._run.model.network, *features, self._reporter)
 
 
 def _sweep_without_pixels(

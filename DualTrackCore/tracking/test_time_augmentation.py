@@ -10,7 +10,8 @@ import numpy as np
 
 from DualTrackCore.errors import InputError
 from DualTrackCore.sweep import FrameSource, Sweep
-from DualTrackCore.trajectory import accumulate, invert_rigid, matrices_from_parameters
+from DualTrackCore.tracking.estimate import Estimate
+from DualTrackCore.trajectory import accumulate, invert_rigid, matrices_from_parameters, parameters_from_matrices
 
 #: Conjugating with it mirrors x: what a left-right flip of the images does to poses.
 MIRROR = np.diag([-1.0, 1.0, 1.0, 1.0])
@@ -56,20 +57,34 @@ class Augmentation:
         name: for reports and provenance.
         apply: from the sweep to the one that the network sees.
         undo: from relative poses [N - 1, 4, 4] of the changed sweep to those of the sweep.
+        turns: whether the frames are in reverse order.
     """
 
     name: str
     apply: Callable[[Sweep], Sweep]
     undo: Callable[[np.ndarray], np.ndarray]
+    turns: bool = False
+
+    def undone(self, found: Estimate) -> Estimate:
+        """The estimate of the sweep from that of the changed one.
+
+        A sweep that runs one way runs the other way backwards: where the motions are those of a sweep taken as running
+        one way, they are mirrored, and what speaks for that way speaks against it.
+        """
+        motions = parameters_from_matrices(self.undo(matrices_from_parameters(found.motions)))
+        variance = found.variance if found.variance is None or not self.turns else found.variance[::-1]
+        undone = Estimate(motions, variance, found.log_odds)
+        return undone.mirrored() if self.turns and found.log_odds is not None else undone
 
 
 _OTHERS = (
     Augmentation("mirrored", flipped_sweep, mirrored),
-    Augmentation("backwards", reversed_sweep, backwards),
+    Augmentation("backwards", reversed_sweep, backwards, turns=True),
     Augmentation(
         "backwards and mirrored",
         lambda sweep: flipped_sweep(reversed_sweep(sweep)),
         lambda relative: backwards(mirrored(relative)),
+        turns=True,
     ),
 )
 

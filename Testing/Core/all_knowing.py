@@ -5,6 +5,7 @@ from itertools import pairwise
 import numpy as np
 
 from DualTrackCore.sweep import Sweep
+from DualTrackCore.tracking.estimate import Estimate
 from DualTrackCore.trajectory import Trajectory, parameters_from_matrices
 
 SIZE, FRAMES, SPACING = (96, 128), 9, (0.3, 0.25)
@@ -45,6 +46,7 @@ def all_knowing(poses: np.ndarray, error_mm=None):
         relative = np.array([np.linalg.inv(a) @ b for a, b in pairwise(placed)])
         extra = np.eye(4)
         extra[2, 3] = error_mm.get(name, 0.0)
-        return parameters_from_matrices(relative @ extra), {"device": "cpu", "precision": "fp32", "warnings": []}
+        motions = parameters_from_matrices(relative @ extra)
+        return Estimate(motions), {"device": "cpu", "precision": "fp32", "warnings": []}
 
     return run
