@@ -167,11 +167,7 @@ class DualTrack(nn.Module):
         arguments = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         super().__init__()
         #: What the network was built with, as plain values: the `architecture` of its model card.
-        self.arguments = {
-            k: list(v) if isinstance(v, Sequence) and not isinstance(v, str) else v
-            for k, v in arguments.items()
-            if k not in _ADDED_HEADS or v is not False
-        }
+        self.arguments = _stated(arguments)
         _require_possible(arguments)
         self.crop_size, self.global_size = crop_size, global_size
         self.global_every, self.positions = global_every, positions
@@ -183,18 +179,13 @@ class DualTrack(nn.Module):
         )
         sizes = (global_widths, global_stem, global_blocks)
         backbone, features = _global_backbone(global_backbone, global_size, sizes)
-        self.global_encoder = GlobalEncoder(
-            backbone, features, BertEncoder(global_layers, hidden, heads, mlp, dropout), hidden, positions
-        )
-        self.fusion_module = Scope(
-            module=BertEncoder(fusion_layers, hidden, heads, mlp, dropout, positions, cross=True)
-        )
+        shared = (hidden, heads, mlp, dropout)
+        global_bert = BertEncoder(global_layers, *shared)
+        self.global_encoder = GlobalEncoder(backbone, features, global_bert, hidden, positions)
+        self.fusion_module = Scope(module=BertEncoder(fusion_layers, *shared, positions, cross=True))
         self.head = Scope(fc=nn.Linear(hidden, 6))
         self.direction = Scope(fc=nn.Linear(2 * hidden, 1)) if direction else None
-        self.uncertainty = Scope(fc=nn.Linear(hidden, 6)) if uncertainty else None
-        if self.uncertainty is not None:
-            nn.init.zeros_(self.uncertainty.fc.weight)
-            nn.init.constant_(self.uncertainty.fc.bias, _FIRST_LOG_VARIANCE)
+        self.uncertainty = Scope(fc=_always(_FIRST_LOG_VARIANCE, hidden)) if uncertainty else None
 
     @property
     def local(self) -> LocalEncoder:
@@ -248,6 +239,23 @@ class DualTrack(nn.Module):
             Relative poses [B, N - 1, 6], mm and degrees.
         """
         return self.poses_from_features(self.local(local_images), self.global_encoder.image_features(global_images))
+
+
+def _stated(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments as plain values, without the heads that are not there."""
+    return {
+        name: list(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
+        for name, value in arguments.items()
+        if name not in _ADDED_HEADS or value is not False
+    }
+
+
+def _always(value: float, features: int) -> nn.Linear:
+    """A layer of six outputs that gives one value until it is trained."""
+    layer = nn.Linear(features, 6)
+    nn.init.zeros_(layer.weight)
+    nn.init.constant_(layer.bias, value)
+    return layer
 
 
 def _global_backbone(name: str, size: int, trunk_sizes: tuple[Sequence[int], int, int]) -> tuple[nn.Module, int]:
