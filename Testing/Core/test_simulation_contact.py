@@ -54,7 +54,7 @@ def test_compression_moves_the_anatomy_as_it_moves_the_speckle():
     phantom = Phantom(5, 3, scale_mm=25)
     view = Renderer(phantom, PROBE, SIZE, SPACING)
     maps = poses[0], deformation(contact, poses, seed=5).compressed(poses[0], index)
-    before, pressed = (view._tissue_level_db(*view._coarse_places(pose, None)) for pose in maps)
+    before, pressed = (view._tissue_level_db(pose) for pose in maps)
     origins = np.arange(150, 190)
     came_from = origins[np.argmax([likeness(pressed[130:170], before[o - 20 : o + 20]) for o in origins])]
     strain = deformation(contact, poses, seed=5).strain[index]

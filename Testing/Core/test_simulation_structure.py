@@ -36,7 +36,7 @@ def signal_to_noise(intensity: np.ndarray) -> float:
 
 def correlation_after(view: Renderer, distance_mm: float, rows: slice, x: float = 0.0) -> float:
     """Of intensities before and after a step along z (or, with x, along the picture)."""
-    places = 3.7 * np.arange(40)
+    places = 3.7 * np.arange(16)
     first, moved = (
         np.array([intensity(view, at(x=x * d, z=z + (1 - x) * d), rows) for z in places]) for d in (0, distance_mm)
     )
@@ -57,7 +57,7 @@ def test_regions_of_few_scatterers_cover_their_part_and_leave_rayleigh_speckle_o
     inside, outside, part = [], [], []
     for k in range(40):
         pose = at(z=8.3 * k)
-        share = view._fine(view._structures.shares(*view._coarse_places(pose, None))[0])
+        share = view._shares(pose)[0]
         values = intensity(view, pose)
         inside.append(values[share == 1])
         outside.append(values[share == 0])
@@ -69,9 +69,7 @@ def test_regions_of_few_scatterers_cover_their_part_and_leave_rayleigh_speckle_o
 
 def test_regions_stand_still_in_the_tissue():
     view = renderer(Tissue(coherent_part=0.4))
-    here, there = (
-        view._fine(view._structures.shares(*view._coarse_places(at(x=x), None))[0]) for x in (0.0, 10 * SPACING[0])
-    )
+    here, there = (view._shares(at(x=x))[0] for x in (0.0, 10 * SPACING[0]))
     assert np.abs(here[:, 10:] - there[:, :-10]).mean() < 0.01
     assert np.abs(here - there).mean() > 0.1
 
@@ -121,8 +119,9 @@ def test_a_further_bone_lies_in_the_picture_and_casts_a_shadow_whichever_way_the
             )
             sweep = acquired_sweep(seed, acquisition, 2, 0.4, speckle_seed=3, levels=True)
             view = sweep.frames._renderer
-            _, attenuation = view._phantom.tissue(*view._coarse_places(np.eye(4), None))
-            bone = view._fine(attenuation) > 10
+            grid = view._anatomy_grid
+            _, attenuation = view._phantom.tissue(*grid.places(np.eye(4), -view._face_mm, None))
+            bone = grid.fine(attenuation) > 10
             assert bone.any()
             levels = np.maximum(levels_of_codes(sweep.frames[0]), -65)
             shadow = np.cumsum(bone, axis=0) > 12

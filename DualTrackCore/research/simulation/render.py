@@ -85,7 +85,9 @@ class Renderer:
         if contact is not None and contact != Contact():
             self._deformation = Deformation(contact, poses, self._face_mm, probe.frame_rate_hz, phantom.seed)
         self._prepare_speckle(depth, np.eye(3) if speckle_axes is None else np.asarray(speckle_axes), tissue, wide)
-        self._prepare_tissue(depth)
+        self._anatomy_grid = _CoarseGrid(self.beams, _TISSUE_STEP_MM)
+        coarse = depth[self._anatomy_grid.rows]
+        self._path_cm = (2 * probe.frequency_mhz * np.diff(coarse, prepend=0.0) / 10).astype(np.float32)[:, None]
         self._gain_db = probe.gain_db(depth).astype(np.float32)[:, None]
         noise = np.random.default_rng(0x0153).standard_normal((_NOISE_SAMPLES, 2), dtype=np.float32)
         noise = (noise * np.float32(np.sqrt(0.5))).view(np.complex64)[:, 0]
@@ -105,9 +107,8 @@ class Renderer:
         if self._deformation is not None:
             pose = self._deformation.compressed(pose, index)
             drag = self._deformation.drag_at(self.beams.depth_mm, index)
-        places = self._coarse_places(pose, drag)
-        field = self._speckle(pose, drag, places)
-        level = self._tissue_level_db(*places)
+        field = self._speckle(pose, drag)
+        level = self._tissue_level_db(pose, drag)
         field *= np.exp(level * np.float32(np.log(10) / 20))
         start = (index * 7919) % (_NOISE_SAMPLES - field.size) if field.size < _NOISE_SAMPLES else 0
         field += np.resize(self._noise[start : start + field.size], field.shape)
@@ -126,46 +127,52 @@ class Renderer:
         self._structures = None
         if tissue.coherent_part or tissue.fibre_mm:
             self._structures = Structures(tissue, phantom, self._reader, *samples, sigma, elevational)
+            self._region_grid = _CoarseGrid(self.beams, self._structures.region_step_mm)
 
-    def _prepare_tissue(self, depth: np.ndarray) -> None:
-        samples, count = self.beams.x_mm.shape
-        down = max(1, round(_TISSUE_STEP_MM[1] / (depth[1] - depth[0])))
-        over = max(1, int(_TISSUE_STEP_MM[0] / self.beams.spacing_mm.mean()))
-        self._rows, self._row_share = _coarse_axis(samples, down)
-        self._columns, self._column_share = _coarse_axis(count, over)
-        self._tissue_x = self.beams.x_mm[np.ix_(self._rows, self._columns)].astype(np.float32)
-        self._tissue_y = self.beams.y_mm[np.ix_(self._rows, self._columns)].astype(np.float32)
-        coarse = depth[self._rows]
-        self._path_cm = (2 * self._probe.frequency_mhz * np.diff(coarse, prepend=0.0) / 10).astype(np.float32)[:, None]
-
-    def _speckle(
-        self, pose: np.ndarray, drag: np.ndarray | None = None, places: tuple[np.ndarray, ...] | None = None
-    ) -> np.ndarray:
-        """Blurred complex speckle [samples, beams], and what else scatters at the coarse places."""
+    def _speckle(self, pose: np.ndarray, drag: np.ndarray | None = None) -> np.ndarray:
+        """Blurred complex speckle [samples, beams], with what else scatters."""
         origin = pose[:3, 3] - self._face_mm
         field = self._reader.read(self._phantom.fields, pose, origin, drag)
         if self._structures is not None:
-            shares = self._structures.shares(*(self._coarse_places(pose, drag) if places is None else places))
-            self._structures.add(field, [self._fine(share) for share in shares], pose, origin, drag)
+            self._structures.add(field, self._shares(pose, drag), pose, origin, drag)
         return _blurred(field, self._blur)
 
-    def _coarse_places(self, pose: np.ndarray, drag: np.ndarray | None) -> tuple[np.ndarray, ...]:
-        """Where in the phantom the coarse samples lie, x, y and z in mm."""
-        rotation, shift = pose[:3].astype(np.float32), (pose[:3, 3] - self._face_mm).astype(np.float32)
-        x, y, z = (rotation[i, 0] * self._tissue_x + rotation[i, 1] * self._tissue_y + shift[i] for i in range(3))
+    def _shares(self, pose: np.ndarray, drag: np.ndarray | None = None) -> list[np.ndarray]:
+        """How much of each region of the structures is at each sample, 0 to 1."""
+        grid = self._region_grid
+        coarse = self._structures.regions(*grid.places(pose, pose[:3, 3] - self._face_mm, drag))
+        return [np.clip(grid.fine(region), 0, 1) for region in coarse]
+
+    def _tissue_level_db(self, pose: np.ndarray, drag: np.ndarray | None = None) -> np.ndarray:
+        """Echo level of the tissue less the attenuation above it, [samples, beams] dB."""
+        echo, attenuation = self._phantom.tissue(*self._anatomy_grid.places(pose, pose[:3, 3] - self._face_mm, drag))
+        echo -= np.cumsum(attenuation * self._path_cm, axis=0)
+        return self._anatomy_grid.fine(echo)
+
+
+class _CoarseGrid:
+    """Some of the samples, about `step_mm` (across beams, along them) apart, and values between them."""
+
+    def __init__(self, beams: ParallelBeams | FanBeams, step_mm: tuple[float, float]) -> None:
+        samples, count = beams.x_mm.shape
+        down = max(1, round(step_mm[1] / (beams.depth_mm[1] - beams.depth_mm[0])))
+        over = max(1, int(step_mm[0] / beams.spacing_mm.mean()))
+        self.rows, self._row_share = _coarse_axis(samples, down)
+        columns, self._column_share = _coarse_axis(count, over)
+        self._x_mm = beams.x_mm[np.ix_(self.rows, columns)].astype(np.float32)
+        self._y_mm = beams.y_mm[np.ix_(self.rows, columns)].astype(np.float32)
+
+    def places(self, pose: np.ndarray, origin_mm: np.ndarray, drag: np.ndarray | None) -> tuple[np.ndarray, ...]:
+        """Where in the phantom they lie, x, y and z in mm; the arguments are those of a field reader."""
+        rotation, shift = pose[:3].astype(np.float32), origin_mm.astype(np.float32)
+        x, y, z = (rotation[i, 0] * self._x_mm + rotation[i, 1] * self._y_mm + shift[i] for i in range(3))
         if drag is None:
             return x, y, z
-        moved = drag[:, self._rows, None].astype(np.float32)
+        moved = drag[:, self.rows, None].astype(np.float32)
         return x - moved[0], y - moved[1], z - moved[2]
 
-    def _tissue_level_db(self, x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
-        """Echo level of the tissue at coarse places less the attenuation above it, [samples, beams] dB."""
-        echo, attenuation = self._phantom.tissue(x, y, z)
-        echo -= np.cumsum(attenuation * self._path_cm, axis=0)
-        return self._fine(echo)
-
-    def _fine(self, coarse: np.ndarray) -> np.ndarray:
-        """Values at all samples from those at the coarse ones."""
+    def fine(self, coarse: np.ndarray) -> np.ndarray:
+        """Values [samples, beams] at all samples from those at the coarse ones."""
         return _interpolated(_interpolated(coarse, *self._row_share).T, *self._column_share).T
 
 

@@ -12,6 +12,8 @@ from functools import lru_cache
 
 import numpy as np
 
+from DualTrackCore.compilation import kernel_module
+
 #: Samples of the periodic volume along each axis; a power of two, so that wrapping is a bit mask.
 SIDE = 128
 #: Standard deviation of the narrowest beam in samples, along all three axes.
@@ -25,8 +27,6 @@ SPARSE_PER_CELL = 0.2
 _OCTAVE = WIDTHS[-2]
 #: Apart from each other, so that readings of several octaves are of independent noise; samples.
 _OCTAVE_SHIFT = np.array([37.0, 53.0, 64.0])
-#: Samples computed at a time: small enough for the cache of a processor core.
-_BLOCK_SAMPLES = 20_000
 #: Maps places (x, y, z) in samples to the periodic grid. The shear keeps a place from meeting its own repetition when
 #: the probe moves along x or z; z itself is not sheared, so that a frame touches few slices and stays in the cache.
 GRID_FROM_SAMPLES = np.array([[1.0, 0.0, 0.13], [0.31, 1.0, 0.09], [0.0, 0.0, 1.0]])
@@ -150,6 +150,7 @@ class FieldReader:
         wide: bool = False,
         blended: bool = True,
     ) -> None:
+        self._kernels = kernel_module("DualTrackCore.research.simulation.kernels")
         self._x_mm, self._y_mm = x_mm, y_mm
         narrowest = elevational_mm.min()
         ratio = elevational_mm / narrowest
@@ -158,14 +159,15 @@ class FieldReader:
         for octave in range(max(count, 1)):
             stretch = _OCTAVE**octave
             grid = GRID_FROM_SAMPLES @ np.diag(SIGMA_SAMPLES / np.array([*sigma_mm, narrowest * stretch])) @ axes.T
-            level, narrow, wider = blend_for_width(ratio / stretch)
+            level, *weights = blend_for_width(ratio / stretch)
+            weights = np.stack(weights, axis=1)
             if not blended:
-                level, narrow, wider = level + (wider > narrow), np.ones_like(ratio), None
+                level, weights = level + (weights[:, 1] > weights[:, 0]), np.array([[1.0, 0.0]] * len(ratio))
             elif count > 1:
-                fade = _octave_fade(ratio, octave, count)
-                narrow, wider = narrow * fade, wider * fade
-            rows = np.flatnonzero(narrow) if count > 1 else np.arange(len(ratio))
-            self._octaves.append((grid, place + octave * _OCTAVE_SHIFT, rows[0], rows[-1] + 1, level, narrow, wider))
+                weights *= _octave_fade(ratio, octave, count)[:, None]
+            used = np.flatnonzero(weights.any(axis=1))
+            rows = slice(used[0], used[-1] + 1)
+            self._octaves.append((grid, place + octave * _OCTAVE_SHIFT, rows, level, weights.astype(np.float32)))
 
     def read(
         self,
@@ -184,26 +186,27 @@ class FieldReader:
             drag_mm: [3, samples] how far tissue is dragged from its place, frame0.
             chosen: [samples, beams] bool, the samples that are read; the others stay 0.
         """
-        samples, beams = self._x_mm.shape
-        result = np.zeros((samples, beams), np.complex64)
-        step = max(1, _BLOCK_SAMPLES // beams)
-        for grid, place, first, end, level, narrow, wide in self._octaves:
+        samples = len(self._x_mm)
+        result = np.zeros((*self._x_mm.shape, 2), np.float32)
+        chosen = np.ones(self._x_mm.shape, bool) if chosen is None else chosen
+        for grid, place, rows, level, weights in self._octaves:
             direction = (grid @ pose[:3, :2]).astype(np.float32)
             origin = np.broadcast_to((grid @ origin_mm + place)[:, None], (3, samples))
             if drag_mm is not None:
                 origin = origin - grid @ drag_mm
-            origin = np.mod(origin, SIDE).astype(np.float32)[..., None]
-            for start in range(first, end, step):
-                rows = here = slice(start, min(start + step, end))
-                if chosen is not None:
-                    rows, columns = np.nonzero(chosen[here])
-                    rows += start
-                    here = (rows[:, None], columns[:, None])
-                places = direction[:, :1, None] * self._x_mm[here] + direction[:, 1:, None] * self._y_mm[here]
-                places += origin[:, rows]
-                weights = level[rows], narrow[rows], None if wide is None else wide[rows]
-                result[here] += read_fields(fields, places, *weights)
-        return result
+            origin = np.mod(origin, SIDE).astype(np.float32).T.copy()
+            self._kernels.add_fields(
+                fields.view(np.float32).reshape(*fields.shape, 2),
+                direction,
+                self._x_mm[rows],
+                self._y_mm[rows],
+                origin[rows],
+                level[rows],
+                weights[rows],
+                chosen[rows],
+                result[rows],
+            )
+        return result.view(np.complex64)[..., 0]
 
 
 def _octave_fade(ratio: np.ndarray, octave: int, count: int) -> np.ndarray:
@@ -219,46 +222,3 @@ def _octave_fade(ratio: np.ndarray, octave: int, count: int) -> np.ndarray:
 
     into = np.sin(risen(octave - 1)) if octave else 1.0
     return into * (np.cos(risen(octave)) if octave < count - 1 else np.ones_like(ratio))
-
-
-def read_fields(
-    fields: np.ndarray, places: np.ndarray, level: np.ndarray, narrow: np.ndarray, wide: np.ndarray | None
-) -> np.ndarray:
-    """Blended field by trilinear interpolation.
-
-    Args:
-        fields: from :func:`speckle_fields`.
-        places: [3, rows, columns] float32 places (x, y, z) on the periodic grid.
-        level, narrow, wide: of each row, from :func:`blend_for_width`; without `wide` one width is read.
-
-    Returns:
-        [rows, columns] complex64.
-    """
-    whole = np.floor(places)
-    fx, fy, fz = (places - whole).astype(np.complex64)
-    low = whole.astype(np.int32) & (SIDE - 1)
-    high = (low + 1) & (SIDE - 1)
-    xs, ys = (low[0], high[0]), (low[1] * SIDE, high[1] * SIDE)
-    first = level.astype(np.int64)[:, None] * SIDE**3
-    slices = [first + end[2] * SIDE**2 for end in (low, high)]
-    flat = fields.reshape(-1)  # every index is in range; mode="clip" only spares numpy a buffer
-
-    def lerp(near: np.ndarray, far: np.ndarray, share: np.ndarray) -> np.ndarray:
-        """Between two arrays that may be overwritten: products of large arrays are made in place, for speed."""
-        far -= near
-        far *= share
-        near += far
-        return near
-
-    def read(offset: int) -> np.ndarray:
-        planes = []
-        for base in slices:
-            rows = [base + (y + offset) for y in ys]
-            lines = [lerp(*(flat.take(row + x, mode="clip") for x in xs), fx) for row in rows]
-            planes.append(lerp(*lines, fy))
-        return lerp(*planes, fz)
-
-    result = read(0) * narrow.astype(np.float32)[:, None]
-    if wide is not None:
-        result += read(SIDE**3) * wide.astype(np.float32)[:, None]
-    return result

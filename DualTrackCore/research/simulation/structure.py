@@ -26,6 +26,9 @@ class Structures:
         phantom: whose seed places them.
         reader: of the beam's speckle.
         x_mm, y_mm, sigma_mm, elevational_mm: of that reader.
+
+    Attributes:
+        region_step_mm: (across, in depth) between which regions may be interpolated.
     """
 
     def __init__(
@@ -41,6 +44,7 @@ class Structures:
         random = np.random.default_rng([phantom.seed, 0x57C7])
         self._phantom, self._sparse, self._fibres = phantom, reader, None
         self._sample_mm = _REGION_SAMPLE * np.float32(phantom.scale_mm)
+        self.region_step_mm = (float(self._sample_mm[1] / 2), float(self._sample_mm[2] / 2))
         # A blend of power p of sparse and 1 - p of dense scatterers has the mean square intensity of N in a cell,
         # 2 (1 + 1 / N), where p^2 / (sparse ones in a cell) = 1 / N.
         self._sparse_power = np.float32(min(1.0, (speckle.SPARSE_PER_CELL / tissue.scatterers_per_cell) ** 0.5))
@@ -51,11 +55,11 @@ class Structures:
             place = random.uniform(0, speckle.SIDE, 3)
             self._fibres = speckle.FieldReader(x_mm, y_mm, sigma, elevational, axes, place, blended=False)
 
-    def shares(self, x: np.ndarray, y: np.ndarray, z: np.ndarray) -> list[np.ndarray]:
-        """How much of the region of few scatterers, and of that of fibres if any, is at places in mm, 0 to 1."""
+    def regions(self, x: np.ndarray, y: np.ndarray, z: np.ndarray) -> list[np.ndarray]:
+        """The region of few scatterers, and of fibres if any, at places in mm: 1 or more inside, 0 or less outside."""
         sine, cosine = self._phantom.limb_direction
         limb = sine * x + cosine * z, cosine * x - sine * z, y
-        return [np.clip(read_texture(region, self._sample_mm, *limb), 0, 1) for region in self._regions]
+        return [read_texture(region, self._sample_mm, *limb) for region in self._regions]
 
     def add(
         self,
@@ -65,7 +69,7 @@ class Structures:
         origin_mm: np.ndarray,
         drag_mm: np.ndarray | None,
     ) -> None:
-        """Put them into a field [samples, beams] of speckle, by their shares at its samples.
+        """Put them into a field [samples, beams] of speckle, by the shares 0 to 1 of their regions at its samples.
 
         `pose`, `origin_mm` and `drag_mm` are those of :meth:`~speckle.FieldReader.read`.
         """
@@ -79,9 +83,9 @@ class Structures:
 
 
 def _region(random: np.random.Generator, part: float) -> np.ndarray:
-    """A texture that lies above .5 in a part of the volume, below 0 beyond a soft edge."""
+    """A texture that lies above .5 in a part of the volume, and below 0 beyond a soft edge."""
     values = texture(random, _SMOOTHNESS)
-    return np.float32(0.5) + _EDGE * (values - np.quantile(values, 1 - part)).astype(np.float32) - (part == 0)
+    return (0.5 - (part == 0) + _EDGE * (values - np.quantile(values, 1 - part))).astype(np.float32)
 
 
 def _along_the_limb(
