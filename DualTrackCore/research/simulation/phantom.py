@@ -279,7 +279,7 @@ def _bone(random: np.random.Generator, scale_mm: float) -> list[tuple[float, ...
 def _bone_in_view(random: np.random.Generator, scale_mm: float) -> tuple[float, ...]:
     """A shaft under the origin, whichever way the picture lies to the limb; as of :func:`_bone`."""
     radius = random.uniform(0.1, 0.25) * scale_mm
-    across, depth = random.uniform(-0.7, 0.7) * radius, random.uniform(0.25, 0.6) * scale_mm + radius
+    across, depth = random.uniform(-0.7, 0.7) * radius, random.uniform(0.4, 0.7) * scale_mm + radius
     slopes = random.uniform(-0.02, 0.02, 2).tolist()
     sway = (random.uniform(0, 0.25) * radius, 2 * np.pi / random.uniform(30, 80), random.uniform(0, 2 * np.pi))
     return (across, depth, *slopes, radius, *sway)
