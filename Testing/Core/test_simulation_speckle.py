@@ -57,6 +57,46 @@ def test_elevational_intensity_correlation_follows_the_closed_form(depth_mm, fre
         assert measured == pytest.approx(np.exp(-(distance**2) / 2), abs=0.03)
 
 
+@pytest.mark.parametrize(
+    ("depth_mm", "octaves"), [(20.0, "two at once"), (28.0, "the second alone"), (55.0, "a third")]
+)
+def test_beams_wider_than_the_stored_speckle_keep_statistics_and_closed_form(depth_mm, octaves):
+    """Their widths are 5.7, 10 and 25 times the narrowest; the widest stored one is 6.4 times."""
+    probe = Probe(frequency_mhz=10.0, lens_focus_mm=10.0, lens_height_mm=4.0, lateral_widening=0.0)
+    view = Renderer(Phantom(3, 3, homogeneous=True), probe, (150, 100), (0.5, 0.4), wide=True)
+    row = int(depth_mm / 0.4)
+    rows, sigma = slice(row - 1, row + 2), float(probe.elevational_sigma_mm(row * 0.4))
+    places = 9.7 * np.arange(50)
+    first = np.array([intensity(view, at(z=z), rows) for z in places])
+    amplitude = np.sqrt(first)
+    assert amplitude.mean() / amplitude.std() == pytest.approx(1.913, rel=0.04)
+    assert first.mean() == pytest.approx(1.0, rel=0.1)
+    for distance in (0.5, 1.0, 1.5):
+        moved = np.array([intensity(view, at(z=z + distance * sigma), rows) for z in places])
+        measured = np.corrcoef(first.ravel(), moved.ravel())[0, 1]
+        assert measured == pytest.approx(np.exp(-(distance**2) / 2), abs=0.05), octaves
+
+
+def test_speckle_of_a_fan_has_the_beams_widths_along_and_across_beams_at_its_middle_and_edges():
+    fan = {"geometry": "curvilinear", "frequency_mhz": 5.0, "radius_mm": 60.0, "field_angle_deg": 70.0}
+    probe = Probe(**fan, elements=256, lens_focus_mm=50, lens_height_mm=12, transmit_focus_mm=50, noise_db=-300.0)
+    view = Renderer(Phantom(3, 3, homogeneous=True), probe, (600, 200), (0.5, 0.15))
+    beams = view.beams
+    frames = np.array([intensity(view, at(z=6.3 * k), slice(None)) for k in range(12)])
+
+    def width(near: np.ndarray, far: np.ndarray, distance_mm: float) -> float:
+        return distance_mm / np.sqrt(-2 * np.log(np.corrcoef(near.ravel(), far.ravel())[0, 1]))
+
+    for row in (70, 330, 560):
+        lateral = float(probe.lateral_sigma_mm(beams.depth_mm[row]))
+        apart = max(1, round(lateral / beams.spacing_mm[row]))
+        for start in (0, 180, 355):
+            part = frames[:, row - 2 : row + 4, start : start + 150]
+            moved = frames[:, row - 2 : row + 4, start + apart : start + apart + 150]
+            assert width(part, moved, apart * beams.spacing_mm[row]) == pytest.approx(lateral, rel=0.2)
+            assert width(part[:, :-1], part[:, 1:], 0.15) == pytest.approx(probe.axial_sigma_mm, rel=0.2)
+
+
 def test_a_blend_has_unit_power_and_the_correlation_of_its_width():
     width = np.linspace(1, WIDTHS[-1], 50)
     level, narrow, wide = blend_for_width(width)

@@ -88,7 +88,7 @@ def test_a_beam_of_twice_the_width_decorrelates_over_twice_the_distance(factor, 
     probe = Probe(noise_db=-300.0, elevational_factor=factor)
     view = renderer(Tissue(), probe=probe)
     row = round(depth_mm / SPACING[1])
-    sigma = float(probe.elevational_sigma_mm(depth_mm))
+    sigma = np.hypot(2.09 / 7.5 * factor, 0.204 * 5 / 18 * (depth_mm - 18))
     assert correlation_after(view, sigma, slice(row - 2, row + 3)) == pytest.approx(np.exp(-0.5), abs=0.04)
 
 

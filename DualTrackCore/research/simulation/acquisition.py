@@ -99,13 +99,14 @@ class Tissue(_Checked):
 
     Attributes:
         coherent_part: part of the area, 0 to 1, where few scatterers lie in a resolution cell.
-        scatterers_per_cell: their mean number there; at 10 the speckle is nearly fully developed.
-        fibre_mm: mean length of bright fibres along the limb; 0 for none.
+        scatterers_per_cell: their mean number there where the beam is narrowest, and more where it is wider; at 10 the
+            speckle is nearly fully developed.
+        fibre_mm: length of bright fibres along the limb, over which their echo is above half its peak; 0 for none.
         bone: whether a bone with its shadow is put in, beside those that the anatomy may have.
     """
 
     coherent_part: float = setting(0.0, at_least=0.0, at_most=1.0)
-    scatterers_per_cell: float = setting(5.0, at_least=0.1, at_most=100.0)
+    scatterers_per_cell: float = setting(5.0, at_least=0.2, at_most=100.0)
     fibre_mm: float = setting(0.0, at_least=0.0, at_most=100.0)
     bone: bool = False
 

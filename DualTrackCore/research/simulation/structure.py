@@ -47,7 +47,7 @@ class Structures:
         self.region_step_mm = (float(self._sample_mm[1] / 2), float(self._sample_mm[2] / 2))
         # A blend of power p of sparse and 1 - p of dense scatterers has the mean square intensity of N in a cell,
         # 2 (1 + 1 / N), where p^2 / (sparse ones in a cell) = 1 / N.
-        self._sparse_power = np.float32(min(1.0, (speckle.SPARSE_PER_CELL / tissue.scatterers_per_cell) ** 0.5))
+        self._sparse_power = np.float32((speckle.SPARSE_PER_CELL / tissue.scatterers_per_cell) ** 0.5)
         parts = (tissue.coherent_part, _FIBRE_PART) if tissue.fibre_mm else (tissue.coherent_part,)
         self._regions = [_region(random, part) for part in parts]
         if tissue.fibre_mm:
