@@ -43,6 +43,7 @@ def test_an_acquisition_decides_size_path_and_provenance():
     acquisition = Acquisition(probe=CONVEX, view=View(depth_mm=80, width_mm=100), motion=Motion("Par_C_PtD", 0.8))
     sweep = acquired_sweep(5, acquisition, 4, 0.8, speckle_seed=3)
     assert sweep.frames.shape == (4, 100, 125)
+    assert sweep.frames.wide
     path = probe_trajectory("Par_C_PtD", 4, 5, face_to_centre_mm=99 * 0.8 / 2, step_mm=0.8, frame_rate_hz=20.0)
     assert np.array_equal(sweep.tracked.poses, path.poses)
     assert sweep.provenance["simulated"]
