@@ -2,8 +2,9 @@
 
 The DualTrack layout has `images` [N, H, W] uint8; `tracking` [N, 4, 4], image (mm) to world; `spacing`
 (across, down, 1) in mm; `dimensions` (W, H, 1); `pixel_to_image` [4, 4], whose origin is the image centre.
-Files written here may also have `timestamps` [N] in seconds and `frame_valid` [N]; attributes of `tracking` say where
-the poses are from, and those of files without them count as measured.
+Files written here may also have `timestamps` [N] in seconds, `frame_valid` [N] and `tracking_sigma` [N - 1, 6], the
+standard deviations of the motions (mm, degrees); attributes of `tracking` say where the poses are from, and those of
+files without them count as measured.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 FORMAT = "DualTrack HDF5"
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
+
+_SIGMA = "tracking_sigma"
 
 #: HDF5 files may begin with a block of the user's, whose size is one of these.
 _OFFSETS = (0, 512, 1024, 2048)
@@ -84,6 +87,7 @@ def _read_dualtrack(path: Path, calibration: CalibrationSource | None, spacing_m
         facts: dict[str, Any] = {"simulated": True} if isinstance(simulated, bool | np.bool_) and simulated else {}
         world_from_image = read_table(file, "tracking", (None, 4, 4))
         marks = {} if world_from_image is None else {name: file["tracking"].attrs.get(name) for name in FIELDS}
+        sigma = read_table(file, _SIGMA, (None, 6))
         spacing = read_table(file, "spacing", (None,))
         dimensions = read_table(file, "dimensions", (None,))
         image_from_pixel = read_table(file, "pixel_to_image", (4, 4))
@@ -113,7 +117,7 @@ def _read_dualtrack(path: Path, calibration: CalibrationSource | None, spacing_m
         poses = world_from_image if own_from_file is None else world_from_image @ own_from_file
         tracked, pose_notes = trajectory_from_tracker(poses, {"source": path.name})
         tracked, origin_notes = marked(
-            tracked, marks, PoseOrigin.SIMULATED if "simulated" in facts else PoseOrigin.MEASURED
+            tracked, marks, PoseOrigin.SIMULATED if "simulated" in facts else PoseOrigin.MEASURED, sigma
         )
         notes += pose_notes + origin_notes
     if timestamps is not None:
@@ -184,6 +188,8 @@ def write(sweep: Sweep, path: Path, trajectory: Trajectory | None, reporter: Rep
             world = np.eye(4) if trajectory.reference_from_frame0 is None else trajectory.reference_from_frame0
             file["tracking"] = np.where(trajectory.valid[:, None, None], world @ trajectory.poses, np.nan)
             file["tracking"].attrs.update(origin_marks(trajectory))
+            if trajectory.sigma is not None:
+                file[_SIGMA] = trajectory.sigma
     reporter.report(Stage.WRITING, len(sweep), len(sweep))
 
 

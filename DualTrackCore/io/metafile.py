@@ -28,7 +28,7 @@ from DualTrackCore.io.sequence_parts import (
     parse_orientation,
     require_plausible_clip,
 )
-from DualTrackCore.io.tracked_poses import FIELDS, marked, place_frames
+from DualTrackCore.io.tracked_poses import FIELDS, SIGMA_FIELD, marked, place_frames
 from DualTrackCore.pixels import Converted, WindowSource
 from DualTrackCore.settings import short_text
 from DualTrackCore.sweep import Sweep
@@ -132,7 +132,8 @@ def sweep_from_sequence(
     is_simulated = sequence.header.get(SIMULATED_FIELD) == SIMULATED_VALUE
     unmarked = PoseOrigin.SIMULATED if is_simulated else PoseOrigin.MEASURED
     marks = {name: sequence.header.get(field_name) for name, field_name in FIELDS.items()}
-    tracked, pose_notes = marked(_in_ras(tracked, sequence.header, path.name), marks, unmarked)
+    sigma = fields.motions(SIGMA_FIELD, count)
+    tracked, pose_notes = marked(_in_ras(tracked, sequence.header, path.name), marks, unmarked, sigma)
     if tracked is not None and not tracked.origin.is_truth:
         tracking = f"Not tracked: the poses are {tracked.origin_text}."
     times, time_notes = fields.times(count)

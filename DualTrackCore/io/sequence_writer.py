@@ -34,7 +34,7 @@ from DualTrackCore.io.metafile import (
     VERSION_FIELD,
 )
 from DualTrackCore.io.sequence_parts import GZIP, ZLIB
-from DualTrackCore.io.tracked_poses import header_marks
+from DualTrackCore.io.tracked_poses import SIGMA_FIELD, header_marks
 from DualTrackCore.progress import Reporter, Stage
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.trajectory import RAS_FROM_LPS, Trajectory
@@ -185,6 +185,8 @@ def _frame_fields(
             status = "OK" if trajectory.valid[frame] else "INVALID"
             yield f"{prefix}{name}Transform{separator}{matrix}"
             yield f"{prefix}{name}TransformStatus{separator}{status}"
+            if trajectory.sigma is not None and frame:
+                yield f"{prefix}{SIGMA_FIELD}{separator}{' '.join(map(_text, trajectory.sigma[frame - 1]))}"
         if sweep.timestamps_s is not None:
             yield f"{prefix}Timestamp{separator}{_text(sweep.timestamps_s[frame])}"
         yield f"{prefix}{status_name}{separator}{'OK' if image_valid else 'INVALID'}"

@@ -29,14 +29,24 @@ from DualTrackCore.io.calibration import (
     split_affine,
     validated_calibration,
 )
-from DualTrackCore.io.sequence_parts import FrameFields, TransformTrack
+from DualTrackCore.io.sequence_parts import FrameFields, TransformTrack, numbers
+from DualTrackCore.path_error import DRIFT_BY_RULE, drift_percent
 from DualTrackCore.sweep import image_from_pixel, validated_spacing
-from DualTrackCore.trajectory import RAS_FROM_LPS, RIGID_TOLERANCE, PoseOrigin, Trajectory, rigid_error
+from DualTrackCore.trajectory import (
+    RAS_FROM_LPS,
+    RIGID_TOLERANCE,
+    STEP_ERROR_CORRELATION,
+    PoseOrigin,
+    Trajectory,
+    rigid_error,
+)
 
 #: What is said of poses: their origin, the model, its checksum, whether they are a guess, what the model's card says of
 #: the error, and the warnings of the run.
 ORIGIN, ESTIMATED_BY, WEIGHTS, WARNINGS = "origin", "estimated_by", "weights_sha256", "warnings"
 GUESS, EXPECTED_ERROR = "guess", "expected_error"
+#: How sure an estimate is: what its motions' errors have in common (6 numbers), or the percentage of the rule of thumb.
+CORRELATION, BY_RULE = STEP_ERROR_CORRELATION, DRIFT_BY_RULE
 #: Names of the header fields of sequence metafiles, and of the attributes of Slicer's nodes.
 FIELDS = {
     ORIGIN: "DualTrackPosesOrigin",
@@ -45,14 +55,23 @@ FIELDS = {
     GUESS: "DualTrackPosesGuess",
     EXPECTED_ERROR: "DualTrackPosesExpectedError",
     WARNINGS: "DualTrackPosesWarnings",
+    CORRELATION: "DualTrackPosesStepErrorCorrelation",
+    BY_RULE: "DualTrackPosesDriftPercentByRuleOfThumb",
 }
+#: Field of a frame: standard deviations (6, mm and degrees) of the motion to it from the frame before.
+SIGMA_FIELD = "DualTrackMotionSigma"
 #: Longest text that is written or believed, in characters.
 _LONGEST = 2000
 
 
 def origin_marks(trajectory: Trajectory) -> dict[str, str]:
     """The texts that go beside poses into a file: each one line; what is not known is left out."""
-    return _marks(trajectory.provenance, trajectory.origin.value)
+    marks = _marks(trajectory.provenance, trajectory.origin.value)
+    if trajectory.sigma is not None:
+        marks[CORRELATION] = " ".join(f"{value:.17g}" for value in trajectory.step_error_correlation)
+    elif trajectory.origin is PoseOrigin.ESTIMATED:
+        marks[BY_RULE] = f"{drift_percent(trajectory.provenance):.17g}"
+    return marks
 
 
 def _marks(source: Mapping[str, Any], origin: str) -> dict[str, str]:
@@ -70,16 +89,19 @@ def _marks(source: Mapping[str, Any], origin: str) -> dict[str, str]:
 
 def header_marks(trajectory: Trajectory | None) -> dict[str, str]:
     """The same under the names of :data:`FIELDS`; empty for no poses."""
-    return {} if trajectory is None else header_marks_of(trajectory.provenance, trajectory.origin.value)
+    return {} if trajectory is None else {FIELDS[name]: text for name, text in origin_marks(trajectory).items()}
 
 
 def header_marks_of(source: Mapping[str, Any], origin: str) -> dict[str, str]:
-    """:func:`header_marks` of poses with this provenance and the text of their origin."""
+    """:func:`header_marks` of poses with this provenance and the text of their origin, but for how sure they are."""
     return {FIELDS[name]: text for name, text in _marks(source, origin).items()}
 
 
 def marked(
-    trajectory: Trajectory | None, marks: Mapping[str, object], unmarked: PoseOrigin
+    trajectory: Trajectory | None,
+    marks: Mapping[str, object],
+    unmarked: PoseOrigin,
+    sigma: np.ndarray | None = None,
 ) -> tuple[Trajectory | None, list[str]]:
     """The trajectory with what a file says of where its poses are from, and sentences for poses that are no truth.
 
@@ -87,14 +109,22 @@ def marked(
         trajectory: as read; None for a file without poses.
         marks: as :func:`origin_marks` gives them; None or nothing for what the file does not say.
         unmarked: what poses are by the nature of the format where the file says nothing.
+        sigma: the errors of the motions as the file has them; what are none is left out and said.
     """
     if trajectory is None:
         return None, []
     said = {name: _one_line(value) for name, value in marks.items() if value is not None}
     names = {"model": ESTIMATED_BY, "weights_sha256": WEIGHTS, "model_expected_error": EXPECTED_ERROR}
     facts = {name: said.get(mark) for name, mark in names.items()} | {"guess": said.get(GUESS) == str(True)}
+    facts |= {
+        name: _shares(said.get(name, ""), count, most) for name, count, most in ((CORRELATION, 6, 1), (BY_RULE, 1, 1e3))
+    }
     provenance = {**trajectory.provenance, **{name: value for name, value in facts.items() if value}}
     notes = []
+    try:
+        trajectory = replace(trajectory, sigma=sigma)
+    except InputError as error:
+        notes.append(f"The errors of the motions in the file are left out. {error}")
     if said.get(WARNINGS):
         provenance["warnings"] = list(dict.fromkeys([*provenance.get("warnings", ()), said[WARNINGS]]))
     origin = PoseOrigin.worst([said[ORIGIN]]) if ORIGIN in said else unmarked
@@ -102,6 +132,14 @@ def marked(
     if not found.origin.is_truth:
         notes.append(f"The poses are {found.origin_text}; they are no truth to measure errors against.")
     return found, notes
+
+
+def _shares(text: str, count: int, most: float) -> list[float] | float | None:
+    """The `count` numbers from 0 to `most` in a text, a single one by itself; None for anything else."""
+    values = numbers(text, count)
+    if values is None or not all(0 <= value <= most for value in values):
+        return None
+    return list(values) if count > 1 else values[0]
 
 
 def _one_line(value: object) -> str:

@@ -10,19 +10,23 @@ import numpy as np
 
 from DualTrackCore.errors import InputError
 from DualTrackCore.files import replacing
-from DualTrackCore.io.tracked_poses import FIELDS, ORIGIN, marked, origin_marks
+from DualTrackCore.io.tracked_poses import BY_RULE, CORRELATION, FIELDS, ORIGIN, marked, origin_marks
 from DualTrackCore.trajectory import PoseOrigin, Trajectory
 
 _HEADER = ("frame", "timestamp_s", "valid", *(f"m{row}{column}" for row in range(4) for column in range(4)))
-#: Columns that say where poses are from; a table from elsewhere may lack them. The origin stands first.
-_MARKS = tuple(FIELDS)
+#: Columns that say where poses are from, the origin first; the last ones and those of the errors of the motions are
+#: written where something is known. A table from elsewhere may lack any of them.
+_MARKS = tuple(name for name in FIELDS if name not in (CORRELATION, BY_RULE))
+_SIGMA = (*(f"sigma_t{axis}_mm" for axis in "xyz"), *(f"sigma_r{axis}_deg" for axis in "xyz"))
+_KNOWN = frozenset((*FIELDS, *_SIGMA))
 
 
 def write_trajectory_csv(trajectory: Trajectory, path: str | PathLike, timestamps_s: np.ndarray | None = None) -> None:
     """Write frame, timestamp_s, valid (1 or 0), the 16 numbers of frame0_from_image row by row, and the origin.
 
-    Model, checksum and warnings of estimated poses stand in the line of the first frame. Numbers have 17 significant
-    digits, so that reading gives the same ones back. What is unknown is left empty.
+    Model, checksum and warnings of estimated poses stand in the line of the first frame. Where it is known how sure the
+    motions are, their standard deviations follow, in the line of the frame that a motion leads to. Numbers have 17
+    significant digits, so that reading gives the same ones back. What is unknown is left empty.
 
     Args:
         trajectory: N poses.
@@ -41,15 +45,17 @@ def write_trajectory_csv(trajectory: Trajectory, path: str | PathLike, timestamp
         times = [f"{time:.17g}" for time in timestamps_s]
     with replacing(path) as temporary, temporary.open("w", newline="", encoding="ascii") as stream:
         writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow((*_HEADER, *_MARKS))
         marks = origin_marks(trajectory)
-        said = [marks.get(name, "") for name in _MARKS]
-        later = [marks[ORIGIN], *[""] * (len(_MARKS) - 1)]
-        rows = zip(times, trajectory.valid, trajectory.poses.reshape(count, 16), strict=True)
-        for frame, (time, valid, pose) in enumerate(rows):
-            writer.writerow(
-                [frame, time, int(valid), *(f"{value:.17g}" for value in pose), *(later if frame else said)]
-            )
+        names = [*_MARKS, *(name for name in (CORRELATION, BY_RULE) if name in marks)]
+        writer.writerow((*_HEADER, *names, *(() if trajectory.sigma is None else _SIGMA)))
+        said = [marks.get(name, "") for name in names]
+        later = [marks[ORIGIN], *[""] * (len(names) - 1)]
+        sigma = np.empty((count, 0)) if trajectory.sigma is None else np.vstack([np.full(6, np.nan), trajectory.sigma])
+        rows = zip(times, trajectory.valid, trajectory.poses.reshape(count, 16), sigma, strict=True)
+        for frame, (time, valid, pose, errors) in enumerate(rows):
+            errors = ("" if np.isnan(value) else f"{value:.17g}" for value in errors)
+            poses = (f"{value:.17g}" for value in pose)
+            writer.writerow([frame, time, int(valid), *poses, *(later if frame else said), *errors])
 
 
 def read_trajectory_csv(path: str | PathLike) -> Trajectory:
@@ -61,34 +67,38 @@ def read_trajectory_csv(path: str | PathLike) -> Trajectory:
     rigid motion and is not marked invalid.
     """
     path = Path(path)
-    poses, valid, said = [], [], []
+    poses, valid, said, errors = [], [], [], []
     try:
         with path.open(newline="", encoding="utf-8-sig") as stream:
             rows = csv.reader(stream)
             header = tuple(word.strip() for word in next(rows, ()))
-            if header not in (_HEADER, (*_HEADER, *_MARKS)):
+            names = header[len(_HEADER) :]
+            if header[: len(_HEADER)] != _HEADER or not set(names) <= _KNOWN or len(set(names)) < len(names):
                 raise InputError(f"{path} is not a trajectory table; its first line must be {','.join(_HEADER)}.")
             columns = len(header)
             for row in rows:
                 if row:
-                    pose, is_valid = _parsed(row, columns, len(poses), f"{path}, line {rows.line_num}")
+                    where = f"{path}, line {rows.line_num}"
+                    pose, is_valid = _parsed(row, columns, len(poses), where)
                     poses.append(pose)
                     valid.append(is_valid)
-                    said.append([word.strip() for word in row[len(_HEADER) :]])
+                    said.append(dict(zip(names, (word.strip() for word in row[len(_HEADER) :]), strict=True)))
+                    if _SIGMA[0] in names:
+                        errors.append([_number(said[-1].get(name) or "nan", where) for name in _SIGMA])
     except OSError as error:
         raise InputError(f"Cannot read the trajectory {path}: {error.strerror or error}.") from None
     except (UnicodeDecodeError, csv.Error):
         raise InputError(f"{path} is not a trajectory table: it is not text.") from None
     if not poses:
         raise InputError(f"{path} holds no poses; write the trajectory again.")
+    sigma, source = np.array(errors[1:]).reshape(-1, 6) if errors else None, {"source": path.name}
     try:
-        trajectory = Trajectory(np.array(poses), np.array(valid), provenance={"source": path.name})
+        trajectory = Trajectory(np.array(poses), np.array(valid), provenance=source, sigma=sigma)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
-    columns = zip(_MARKS, *said, strict=False)
-    marks = {name: " and ".join(dict.fromkeys(filter(None, words))) for name, *words in columns}
-    marks[ORIGIN] = PoseOrigin.worst(words[0] if words else "" for words in said).value
-    return marked(trajectory, marks, PoseOrigin.UNKNOWN)[0]
+    marks = {n: " and ".join(dict.fromkeys(filter(None, (row[n] for row in said)))) for n in names if n in FIELDS}
+    marks[ORIGIN] = PoseOrigin.worst(row.get(ORIGIN, "") for row in said).value
+    return marked(trajectory, marks, PoseOrigin.UNKNOWN, sigma)[0]
 
 
 def _parsed(row: list[str], columns: int, frame: int, where: str) -> tuple[np.ndarray, bool]:
@@ -100,10 +110,14 @@ def _parsed(row: list[str], columns: int, frame: int, where: str) -> tuple[np.nd
     if row[2].strip() not in ("0", "1"):
         raise InputError(f"{where} says valid = {row[2][:20]!r}; expected 0 or 1.")
     valid = row[2].strip() == "1"
-    try:
-        pose = np.array([float(word) for word in row[3 : len(_HEADER)]]).reshape(4, 4)
-    except ValueError:
-        raise InputError(f"{where} holds a word that is no number.") from None
+    pose = np.array([_number(word, where) for word in row[3 : len(_HEADER)]]).reshape(4, 4)
     if valid and not np.isfinite(pose).all():
         raise InputError(f"{where} holds a pose that is not finite; set valid to 0 to leave it out.")
     return pose, valid
+
+
+def _number(word: str, where: str) -> float:
+    try:
+        return float(word)
+    except ValueError:
+        raise InputError(f"{where} holds a word that is no number.") from None

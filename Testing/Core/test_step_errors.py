@@ -50,10 +50,10 @@ def test_calibrated_intervals_hold_their_share_of_other_sweeps_and_uncalibrated_
     found = calibrate(*made_up())
     estimates, truths = made_up(seed=1)
     checked = check([found.apply(estimate) for estimate in estimates], truths)
-    # A share of 200 paths is itself uncertain by 3 %.
-    for held, within in ((checked.step_length, 0.04), (checked.path_length, 0.08)):
-        assert held[0.68] == pytest.approx(0.68, abs=within)
-        assert held[0.95] == pytest.approx(0.95, abs=within / 2)
+    # A share of 200 sweeps is itself uncertain by 3 %, and what steps have in common makes that of steps nearly so.
+    for held in (checked.step_length, checked.path_length):
+        assert held[0.68] == pytest.approx(0.68, abs=0.08)
+        assert held[0.95] == pytest.approx(0.95, abs=0.04)
     assert check(estimates, truths).step_length[0.68] < 0.6
     assert (checked.sweeps, checked.steps) == (200, 200 * 30)
 

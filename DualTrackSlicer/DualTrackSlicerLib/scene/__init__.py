@@ -5,7 +5,7 @@ Plain functions over MRML nodes. Nothing here imports qt, and nothing needs the 
 
 from DualTrackSlicerLib.scene.display import fitSliceViews, followFrame, renderVolume
 from DualTrackSlicerLib.scene.input import Clip, SceneSweep, clips, framesOf, sequenceFromVolume, sweepFromBrowser
-from DualTrackSlicerLib.scene.paths import colourTrajectory
+from DualTrackSlicerLib.scene.paths import colourTrajectory, showErrorTube
 from DualTrackSlicerLib.scene.results import ResultNodes, previousResults, removeResults, showResults
 from DualTrackSlicerLib.scene.tables import trajectoryFromTable
 
@@ -22,6 +22,7 @@ __all__ = [
     "removeResults",
     "renderVolume",
     "sequenceFromVolume",
+    "showErrorTube",
     "showResults",
     "sweepFromBrowser",
     "trajectoryFromTable",

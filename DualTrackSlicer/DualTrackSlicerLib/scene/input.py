@@ -18,7 +18,7 @@ from DualTrackCore.errors import InputError
 from DualTrackCore.io.calibration import choose_pixel_size, contradicts, image_pose, require_agreement, split_affine
 from DualTrackCore.io.metafile import SIMULATED_FIELD, SIMULATED_VALUE, SKEW_FIELD, SPACING_FIELD
 from DualTrackCore.io.sequence_parts import FrameFields, numbers
-from DualTrackCore.io.tracked_poses import marked, trajectory_from_tracker
+from DualTrackCore.io.tracked_poses import SIGMA_FIELD, marked, trajectory_from_tracker
 from DualTrackCore.pixels import doubts
 from DualTrackCore.progress import CancelledCallback, Reporter
 from DualTrackCore.sweep import Sweep, validated_spacing
@@ -234,7 +234,9 @@ def _place(
     poses = image_pose(world_from_pixel, np.asarray(measured), measured_skew, size)
     tracked, notes = trajectory_from_tracker(poses, {"source": images.GetName()})
     unmarked = PoseOrigin.SIMULATED if _is_simulated(images) else PoseOrigin.MEASURED
-    tracked, origin_notes = marked(tracked, pose_marks([*moving, images]), unmarked)
+    tracked, origin_notes = marked(
+        tracked, pose_marks([*moving, images]), unmarked, fields.motions(SIGMA_FIELD, len(poses))
+    )
     notes += [*origin_notes, *tracked.provenance.get("warnings", ())]
     if not tracked.origin.is_truth:
         sentence = f"Not tracked: the poses are {tracked.origin_text}."

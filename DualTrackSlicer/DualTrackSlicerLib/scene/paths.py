@@ -20,24 +20,48 @@ _COLOURINGS = {
     "speed": (SPEED, "vtkMRMLColorTableNodeFilePlasma.txt"),
 }
 FIRST_COLOUR, LAST_COLOUR, TRUTH_COLOUR = (0.30, 0.85, 0.40), (0.95, 0.45, 0.25), (0.95, 0.95, 0.95)
+ERROR_COLOUR, _ERROR_OPACITY = (0.45, 0.70, 1.0), 0.25
 
 #: Steps of the path below this many mm are left out: a tube cannot be turned at points that coincide.
 _MIN_STEP_MM = 1e-4
+#: Radius of a tube where it would have none, mm.
+_THINNEST_MM = 1e-3
 
 
 def add_path(
-    scene: slicer.vtkMRMLScene, centres: np.ndarray, values: Mapping[str, np.ndarray], name: str, radius_mm: float
+    scene: slicer.vtkMRMLScene,
+    centres: np.ndarray,
+    values: Mapping[str, np.ndarray],
+    name: str,
+    radius_mm: float | np.ndarray,
 ) -> slicer.vtkMRMLModelNode:
     """A tube along the centres of the frames.
 
     Args:
         centres: [N, 3] image centres in node coordinates, mm; NaN where a frame has none.
         values: [N] numbers by array name, carried along.
+        radius_mm: of the tube, or [N] of the tube at each frame; it ends where that is NaN.
     """
     node = _add_model(scene, _tube(centres, values, radius_mm), name)
     display = node.GetDisplayNode()
     display.SetAmbient(0.2)
     display.SetSpecular(0.2)
+    return node
+
+
+def showErrorTube(modelNode: slicer.vtkMRMLModelNode, shown: bool = True) -> None:
+    """Show or hide the tube that says how sure a path is."""
+    modelNode.GetDisplayNode().SetVisibility(shown)
+
+
+def add_error_tube(
+    scene: slicer.vtkMRMLScene, centres: np.ndarray, radius_mm: np.ndarray, name: str
+) -> slicer.vtkMRMLModelNode:
+    """A tube that one sees through, hidden; arguments as for :func:`add_path`."""
+    node = add_path(scene, centres, {}, name, radius_mm)
+    colour_plainly(node, ERROR_COLOUR)
+    node.GetDisplayNode().SetOpacity(_ERROR_OPACITY)
+    showErrorTube(node, False)
     return node
 
 
@@ -90,10 +114,11 @@ def frame_corners(image_from_pixel: np.ndarray, frame_size: tuple[int, int]) -> 
     return image_from_pixel @ np.array([(u, v, 0.0, 1.0) for u, v in pixels]).T
 
 
-def _tube(points: np.ndarray, values: Mapping[str, np.ndarray], radius_mm: float) -> vtk.vtkPolyData:
+def _tube(points: np.ndarray, values: Mapping[str, np.ndarray], radius_mm: float | np.ndarray) -> vtk.vtkPolyData:
     """A tube along the points that are known and do not coincide with the one kept before."""
     keep: list[int] = []
-    for index in np.flatnonzero(np.isfinite(points).all(axis=1)):
+    radii = np.broadcast_to(radius_mm, len(points))
+    for index in np.flatnonzero(np.isfinite(points).all(axis=1) & np.isfinite(radii)):
         if not keep or np.linalg.norm(points[index] - points[keep[-1]]) > _MIN_STEP_MM:
             keep.append(int(index))
     line, cells = vtk.vtkPolyData(), vtk.vtkCellArray()
@@ -109,7 +134,11 @@ def _tube(points: np.ndarray, values: Mapping[str, np.ndarray], radius_mm: float
         line.GetPointData().AddArray(array)
     tube = vtk.vtkTubeFilter()
     tube.SetInputData(line)
-    tube.SetRadius(radius_mm)
+    if np.ndim(radius_mm):
+        line.GetPointData().SetScalars(numpy_to_vtk(np.maximum(radii[keep], _THINNEST_MM), deep=True))
+        tube.SetVaryRadiusToVaryRadiusByAbsoluteScalar()
+    else:
+        tube.SetRadius(radius_mm)
     tube.SetNumberOfSides(12)
     tube.CappingOn()
     tube.Update()

@@ -34,7 +34,7 @@ _FOLDER = "DualTrack.Folder"
 _WATCHED = "dualTrackUndoObservers"
 
 #: Fields of :class:`ResultNodes` that the transform sequence refers to by "DualTrack.<field>".
-SINGLE = ("volume", "coverage", "trajectory_model", "pose_table", "truth_model", "error_table")
+SINGLE = ("volume", "coverage", "trajectory_model", "pose_table", "truth_model", "error_table", "error_tube")
 SEVERAL = ("outlines", "plots", "plot_series")
 
 
@@ -50,6 +50,8 @@ class ResultNodes:
         trajectory_model: tube along the image centres; see `colourTrajectory`.
         outlines: border of the first and of the last frame of the run.
         pose_table: poses and quality of each frame; see `trajectoryFromTable`.
+        error_tube: around the path; the true image centres lie within it with a probability of 95 %. Hidden at first,
+            see `showErrorTube`; None where nothing says how sure the poses are.
         truth_model, error_table, plots, plot_series: where the clip is tracked and the poses were estimated.
     """
 
@@ -60,6 +62,7 @@ class ResultNodes:
     coverage: slicer.vtkMRMLScalarVolumeNode | None = None
     trajectory_model: slicer.vtkMRMLModelNode | None = None
     pose_table: slicer.vtkMRMLTableNode | None = None
+    error_tube: slicer.vtkMRMLModelNode | None = None
     truth_model: slicer.vtkMRMLModelNode | None = None
     error_table: slicer.vtkMRMLTableNode | None = None
     outlines: list[slicer.vtkMRMLModelNode] = field(default_factory=list)

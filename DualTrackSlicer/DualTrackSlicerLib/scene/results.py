@@ -12,6 +12,7 @@ import slicer
 
 from DualTrackCore.errors import InputError
 from DualTrackCore.io.tracked_poses import header_marks
+from DualTrackCore.path_error import path_error
 from DualTrackCore.trajectory import Trajectory, invert_rigid
 from DualTrackSlicerLib.scene import paths
 from DualTrackSlicerLib.scene.display import add_volumes, renderVolume
@@ -135,7 +136,22 @@ def _with_estimate(
         renderVolume(volume)
     tube, outlines = _add_paths(scene, clip, placed, quality)
     table = add_pose_table(scene, clip, placed, quality, f"{name} pose table")
-    return replace(made, volume=volume, coverage=coverage, trajectory_model=tube, outlines=outlines, pose_table=table)
+    made = replace(made, volume=volume, coverage=coverage, trajectory_model=tube, outlines=outlines, pose_table=table)
+    return replace(made, error_tube=_add_error_tube(scene, clip, result, placed))
+
+
+def _add_error_tube(
+    scene: slicer.vtkMRMLScene, clip: SceneSweep, result: RunResult, placed: Trajectory
+) -> slicer.vtkMRMLModelNode | None:
+    """The tube around the path of the run; None where nothing is known of its error."""
+    error = path_error(result.trajectory)
+    if error is None or not np.isfinite(error.end_length_mm):
+        return None
+    radius = np.full(len(placed), np.nan)
+    radius[result.first_frame : result.first_frame + len(result.trajectory)] = error.radius_mm()
+    centres = (clip.node_from_image @ placed.poses)[:, :3, 3]
+    name = f"{clip.image_sequence.GetName()} error tube, 95 % {error.basis}"
+    return paths.add_error_tube(scene, centres, radius, name)
 
 
 def _add_paths(
@@ -188,7 +204,7 @@ def _with_truth(scene: slicer.vtkMRMLScene, clip: SceneSweep, result: RunResult,
 def _finish(made: ResultNodes, attributes: dict[str, str]) -> None:
     """Provenance, parent, references and folder of all nodes of a run."""
     base = made.transform_proxy.GetTransformNodeID()
-    for node in (made.volume, made.coverage, made.trajectory_model, made.truth_model, *made.outlines):
+    for node in (made.volume, made.coverage, made.trajectory_model, made.error_tube, made.truth_model, *made.outlines):
         if node is not None:
             node.SetAndObserveTransformNodeID(base)
     for node in made:

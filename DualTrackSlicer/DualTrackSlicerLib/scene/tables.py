@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 FRAME, INDEX, VALID = "Frame", "Index value", "Valid"
 #: Columns of the upper three rows of a pose; the last row is 0 0 0 1.
 MATRIX_COLUMNS = tuple(f"m{row}{column}" for row in range(3) for column in range(4))
+#: Columns of how sure a motion is, where that is known.
+SIGMA_COLUMNS = tuple(f"Sigma {kind}{axis} ({unit})" for kind, unit in (("t", "mm"), ("r", "deg")) for axis in "xyz")
 
 #: Errors of a frame by their name in an evaluation.
 ERRORS = {"global_error_mm": "Global error (mm)", "local_error_mm": "Local error (mm)", "drift_mm": "Drift (mm)"}
@@ -90,6 +92,10 @@ def add_pose_table(
         row, entry = divmod(place, 4)
         texts = [repr(value) for value in placed.poses[:, row, entry].tolist()]
         columns.append(Column(column, texts, f"frame0_from_image, row {row}, column {entry}; mm in column 3"))
+    if placed.sigma is not None:
+        what = "standard deviation of the motion since the frame before, mm or degrees"
+        errors = np.vstack([np.full(6, np.nan), placed.sigma]).T.tolist()
+        columns += [Column(n, list(map(repr, v)), what) for n, v in zip(SIGMA_COLUMNS, errors, strict=True)]
     return _add_table(scene, columns, name)
 
 
@@ -100,7 +106,9 @@ def trajectoryFromTable(tableNode: slicer.vtkMRMLTableNode) -> Trajectory:
         InputError: another table, or numbers that cannot be read.
     """
     table = tableNode.GetTable()
-    columns = [table.GetColumnByName(name) for name in (*MATRIX_COLUMNS, VALID)]
+    columns = [table.GetColumnByName(name) for name in (*SIGMA_COLUMNS, *MATRIX_COLUMNS, VALID)]
+    if None in columns[:6]:
+        del columns[:6]
     if None in columns:
         raise InputError(f"{tableNode.GetName()} is no table of poses; it lacks the columns m00 to m23 or Valid.")
     try:
@@ -108,8 +116,9 @@ def trajectoryFromTable(tableNode: slicer.vtkMRMLTableNode) -> Trajectory:
     except ValueError as error:
         raise InputError(f"{tableNode.GetName()} holds something that is no number ({error}).") from None
     poses = np.tile(np.eye(4), (table.GetNumberOfRows(), 1, 1))
-    poses[:, :3] = np.array(numbers[:-1]).T.reshape(-1, 3, 4)
-    return marked(Trajectory(poses, np.array(numbers[-1]) > 0), pose_marks([tableNode]), PoseOrigin.UNKNOWN)[0]
+    poses[:, :3] = np.array(numbers[-13:-1]).T.reshape(-1, 3, 4)
+    sigma = np.array(numbers[:-13]).T[1:] if len(numbers) > 13 else None
+    return marked(Trajectory(poses, np.array(numbers[-1]) > 0), pose_marks([tableNode]), PoseOrigin.UNKNOWN, sigma)[0]
 
 
 def add_error_table(
