@@ -63,16 +63,18 @@ class PathError:
             radius[frame] = np.sqrt(np.quantile(squares @ np.maximum(variances, 0), share))
         return radius
 
-    def length_text(self, length_mm: float) -> str:
-        """Such as "52.0 mm, +- 4.1 mm (95 %)" for people; says so where it is a rule of thumb or not known."""
+    @property
+    def text(self) -> str:
+        """Such as "+- 4.1 mm (95 %)", for people, after a length; says where it is a rule of thumb, or not known."""
         if not np.isfinite(self.end_length_mm):
-            return f"{length_mm:.1f} mm, error not known"
+            return "error not known"
         rule = "" if self.rule_percent is None else f", {self.basis}"
-        return f"{length_mm:.1f} mm, +- {TIMES_95 * self.end_length_mm:.1f} mm (95 %{rule})"
+        return f"+- {TIMES_95 * self.end_length_mm:.1f} mm (95 %{rule})"
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for a report: the figures at the end of the path, in mm, and what they rest on."""
+        """Plain values for a report: the figures at the end of the path, in mm, what they rest on, and :attr:`text`."""
         return {
+            "text": self.text,
             "basis": "model" if self.rule_percent is None else "rule of thumb",
             "rule_percent": self.rule_percent,
             "length_sd_mm": self.end_length_mm,
@@ -99,8 +101,7 @@ def path_error(trajectory: Trajectory) -> PathError | None:
         length[frames], covariance[frames] = length_errors(*model), position_covariances(*model)
     else:
         percent = drift_percent(trajectory.provenance)
-        steps = np.linalg.norm(np.diff(known.centres_mm, axis=0), axis=1)
-        length[frames] = percent / 100 * np.concatenate([[0.0], np.cumsum(steps)])
+        length[frames] = percent / 100 * known.lengths_mm
         covariance[frames] = (length[frames] ** 2)[:, None, None] * np.eye(3) / 3
     return PathError(length, covariance, float(length[frames[-1]]), percent)
 

@@ -279,8 +279,15 @@ class Trajectory:
     @property
     def path_length_mm(self) -> float:
         """Length of the path of the image centre over the valid frames, mm."""
-        centres = self.centres_mm[self.valid]
-        return float(np.linalg.norm(np.diff(centres, axis=0), axis=1).sum())
+        return float(np.linalg.norm(np.diff(self.centres_mm[self.valid], axis=0), axis=1).sum())
+
+    @property
+    def lengths_mm(self) -> np.ndarray:
+        """[N] length of the path up to each frame, mm; NaN where its pose is invalid."""
+        lengths = np.full(len(self), np.nan)
+        steps = np.linalg.norm(np.diff(self.centres_mm[self.valid], axis=0), axis=1)
+        lengths[self.valid] = np.concatenate([[0.0], np.cumsum(steps)])[: int(self.valid.sum())]
+        return lengths
 
     def slice(self, start: int, stop: int) -> Trajectory:
         """Frames start to stop - 1, re-expressed so that the first valid one of them is frame0."""

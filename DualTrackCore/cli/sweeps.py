@@ -99,7 +99,9 @@ def track(options: Namespace, console: Console) -> None:
         write_trajectory_csv(trajectory, output, sweep.timestamps_s)
     else:
         save_sweep(sweep, output, trajectory=trajectory, progress=console.progress)
-    console.say(f"The path of {plural(len(sweep), 'frame')} is {trajectory.path_length_mm:.1f} mm long: {output}")
+    error = result.report.trajectory["error"]
+    sure = "" if error is None else f", {error['text']}"
+    console.say(f"The path of {plural(len(sweep), 'frame')} is {trajectory.path_length_mm:.1f} mm long{sure}: {output}")
     console.result({"output": str(output), "trajectory": dict(trajectory.provenance)})
 
 
@@ -147,6 +149,8 @@ def _run_into(output: str, sweep: str, settings: RunSettings, console: Console) 
 def _summary(report: RunReport, target: Path) -> str:
     trajectory = report.trajectory
     rows = [("trajectory", f"{trajectory['path_length_mm']:.1f} mm path over {plural(trajectory['poses'], 'frame')}")]
+    if trajectory["error"] is not None:
+        rows.append(("length", f"{trajectory['path_length_mm']:.1f} mm, {trajectory['error']['text']}"))
     if (found := trajectory["source"].get("model_input")) and found["said_by"] != "card":
         rows.append(("input", found["sentence"]))
     if views := trajectory["source"].get("test_time_augmentation"):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from DualTrackCore.path_error import TIMES_95, PathError, path_error
 from DualTrackCore.pictures import drawing
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.trajectory import Trajectory
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 _GRID_AXES = ("grid x", "grid y", "grid z")
 #: Most frames that are drawn as outlines.
 _OUTLINES = 28
+#: Most rings of the error that are drawn around the path.
+_RINGS = 6
 _MOTIONS = tuple(
     [(name, "mm a frame") for name in drawing.FRAME0_AXES]
     + [(f"rotation about {axis}", "degrees a frame") for axis in "xyz"]
@@ -151,15 +154,26 @@ def write_trajectory(
     for number, (frame, corners) in enumerate(outlines):
         width, alpha = (2.0, 1.0) if number in (0, len(outlines) - 1) else (1.0, 0.55)
         axes.plot(*_plotted(corners).T, color=colours[frame], lw=width, alpha=alpha)
+    error = path_error(trajectory)
+    # A rule of thumb looks measured as a drawing, and an error as large as the sweep hides it.
+    radius = np.empty(0) if error is None or error.rule_percent is not None else error.radius_mm()
+    has_rings = 0 < np.nanmax(radius, initial=0.0) < np.ptp(np.concatenate(points), axis=0).max() / 2
+    if has_rings:
+        _draw_rings(axes, trajectory, radius, colours)
     _draw_path(axes, trajectory.centres_mm, colours)
     _equal_axes(axes, np.concatenate(points))
     _time_bar(figure, len(trajectory), sweep.duration_s)
     counted = len(frames) if len(frames) == len(trajectory) else f"{len(frames)} of {len(trajectory)}"
     title = f"{counted} frames, path of {trajectory.path_length_mm:.1f} mm"
+    if error is not None:
+        title += f", {error.text}".replace("+-", "±")
     if truth is not None:
         title += f"; grey: {truth.origin.value}, {truth.path_length_mm:.1f} mm"
     figure.text(0.03, 0.955, title, color=drawing.INK, fontsize=19, weight="bold")
     drawing.say_origin(figure, 0.03, 0.72, f"Poses: {trajectory.origin_text}", trajectory.is_guess)
+    if has_rings:
+        text = f"Dashed rings: the true image centre lies within them in 95 of 100 sweeps, {error.basis}"
+        figure.text(0.03, 1 - 1.0 / 10.5, text, color=drawing.FAINT, fontsize=14, va="center")
     return drawing.save(figure, path)
 
 
@@ -201,6 +215,16 @@ def _draw_path(axes: Any, centres_mm: np.ndarray, colours: np.ndarray) -> None:
     )
     first = points[np.isfinite(points).all(axis=1)][:1]
     axes.scatter(*first.T, s=70, color=colours[0], edgecolor="white", zorder=4, depthshade=False)
+
+
+def _draw_rings(axes: Any, trajectory: Trajectory, radius_mm: np.ndarray, colours: np.ndarray) -> None:
+    """Rings of the 95 % error around the path, at right angles to it, at some of the frames."""
+    frames = np.flatnonzero(np.isfinite(radius_mm) & (radius_mm > 0))
+    turns = np.linspace(0, 2 * np.pi, 49)
+    for frame in frames[np.unique(np.linspace(0, len(frames) - 1, min(_RINGS, len(frames))).round().astype(int))]:
+        ring = np.array([np.cos(turns), np.sin(turns), 0 * turns]) * radius_mm[frame]
+        points = trajectory.poses[frame, :3, :3] @ ring + trajectory.poses[frame, :3, 3:]
+        axes.plot(*_plotted(points.T).T, color=colours[frame], lw=1.2, ls=(0, (4, 3)))
 
 
 def _equal_axes(axes: Any, points_mm: np.ndarray) -> None:
@@ -247,19 +271,27 @@ def write_motion(
 ) -> Path:
     """Draw the six components of the motion from each frame to the next, each with its mean as a thin line.
 
+    A band shows where 95 of 100 true motions lie, where the model says how sure it is. Below stands the length of the
+    path up to each frame, with its band; that one may be a rule of thumb, and says so.
+
     Args:
         trajectory: poses of N frames; motions from or to an invalid pose are gaps.
         truth: measured or simulated poses of the same frames, drawn in grey.
         timestamps_s: [N] seconds for the axis across; frame numbers without.
     """
-    figure = drawing.new_figure(8.5, "white")
+    error = path_error(trajectory)
+    height = 8.5 if error is None else 11.5
+    figure = drawing.new_figure(height, "white")
+    layout = figure.add_gridspec(2 if error is None else 3, 3)
     across, unit = np.arange(1, len(trajectory)), "frame"
     if timestamps_s is not None:
         across, unit = np.asarray(timestamps_s)[1:] - timestamps_s[0], "time, s"
     motions = trajectory.parameters
     true_motions = None if truth is None else truth.parameters
     for component, (name, motion_unit) in enumerate(_MOTIONS):
-        axes = figure.add_subplot(2, 3, component + 1)
+        axes = figure.add_subplot(layout[component // 3, component % 3])
+        if trajectory.sigma is not None:
+            _draw_band(axes, across, motions[:, component], TIMES_95 * trajectory.sigma[:, component])
         if true_motions is not None:
             axes.plot(across, true_motions[:, component], color=drawing.GREY, lw=2.2, label=truth.origin.value)
         axes.plot(across, motions[:, component], color=drawing.BLUE, lw=1.0, label="this trajectory")
@@ -269,12 +301,36 @@ def write_motion(
             axes.axhline(values.mean(), color=drawing.INK, lw=0.8, ls=(0, (6, 4)))
         drawing.set_title(axes, name)
         axes.set_title(mean, loc="right", color=drawing.INK, fontsize=12)
-        drawing.style_plot(axes, unit if component >= 3 else "", motion_unit if component % 3 == 0 else "")
-    if truth is not None:
+        last = component >= 3 and error is None
+        drawing.style_plot(axes, unit if last else "", motion_unit if component % 3 == 0 else "")
+    if truth is not None or trajectory.sigma is not None:
         # Above the panels, where it covers no curve.
-        figure.legend(*axes.get_legend_handles_labels(), frameon=False, fontsize=13, ncols=2, loc="upper right")
+        figure.legend(*axes.get_legend_handles_labels(), frameon=False, fontsize=13, ncols=3, loc="upper right")
+    if error is not None:
+        _draw_length(figure.add_subplot(layout[2, :]), trajectory, truth, error, np.append(0.0, across), unit)
     title = f"Motion from frame to frame, {len(trajectory)} frames"
-    figure.text(0.05, 0.95, title, color=drawing.INK, fontsize=19, weight="bold")
+    figure.text(0.05, 1 - 0.43 / height, title, color=drawing.INK, fontsize=19, weight="bold")
     drawing.say_origin(figure, 0.05, 0.6, f"Poses: {trajectory.origin_text}", trajectory.is_guess)
-    figure.subplots_adjust(left=0.06, right=0.985, top=0.87, bottom=0.085, wspace=0.2, hspace=0.3)
+    space = {"top": 1 - 1.1 / height, "bottom": 0.72 / height, "wspace": 0.2, "hspace": 0.3}
+    figure.subplots_adjust(left=0.06, right=0.985, **space)
     return drawing.save(figure, path)
+
+
+def _draw_band(axes: Axes, across: np.ndarray, middle: np.ndarray, half: np.ndarray) -> None:
+    axes.fill_between(across, middle - half, middle + half, color=drawing.BLUE, alpha=0.2, lw=0, label="95 % band")
+
+
+def _draw_length(
+    axes: Axes, trajectory: Trajectory, truth: Trajectory | None, error: PathError, across: np.ndarray, unit: str
+) -> None:
+    """The length of the path up to each frame, and the band of its error."""
+    if truth is not None:
+        axes.plot(across, truth.lengths_mm, color=drawing.GREY, lw=2.2)
+    lengths = trajectory.lengths_mm
+    _draw_band(axes, across, lengths, TIMES_95 * error.length_mm)
+    axes.plot(across, lengths, color=drawing.BLUE, lw=1.4)
+    axes.set_ylim(bottom=0)
+    drawing.set_title(axes, "length of the path so far")
+    text = f"{trajectory.path_length_mm:.1f} mm, {error.text}".replace("+-", "±")
+    axes.set_title(text, loc="right", color=drawing.INK, fontsize=14)
+    drawing.style_plot(axes, unit, "mm")

@@ -15,6 +15,7 @@ import numpy as np
 from DualTrackCore import __version__
 from DualTrackCore.errors import InputError, MissingDependencyError
 from DualTrackCore.files import json_text, plain_values, recorded_files, require_apart, staged_folder
+from DualTrackCore.path_error import path_error
 from DualTrackCore.progress import Reporter
 from DualTrackCore.repeats import Repeats
 from DualTrackCore.run.settings import RunSettings
@@ -45,8 +46,9 @@ class RunReport:
         sweep: the frames used: `sweep_facts`, with "first_frame", the index in the whole sweep of the first of them.
             Stretches that stand still are counted from that frame.
         trajectory: "poses", "valid_poses", "path_length_mm", "origin" (text of a
-            :class:`~DualTrackCore.trajectory.PoseOrigin`), and "source": the provenance of the poses (model,
-            weights_sha256, device, precision, chunk_frames, warnings, ...).
+            :class:`~DualTrackCore.trajectory.PoseOrigin`), "error" (`PathError.as_dict()`: how sure the path is; None
+            where nothing says it), and "source": the provenance of the poses (model, weights_sha256, device, precision,
+            chunk_frames, warnings, ...).
         settings: `RunSettings.as_dict()`, files named from the root.
         volume: "size", "spacing_mm", "origin_mm", "description", "covered_fraction", "filled_fraction", "frames_used",
             "frames_skipped" and "settings" of the reconstruction; None without a volume.
@@ -100,11 +102,13 @@ def run_report(
     repeats: Repeats | None = None,
 ) -> RunReport:
     """The report of a run; `sweep` holds the frames used, `repeats` those found in it, whether or not left out."""
+    error = path_error(trajectory)
     path = {
         "poses": len(trajectory),
         "valid_poses": int(trajectory.valid.sum()),
         "path_length_mm": trajectory.path_length_mm,
         "origin": trajectory.origin,
+        "error": None if error is None else error.as_dict(),
         "source": trajectory.provenance,
     }
     return RunReport(

@@ -122,6 +122,23 @@ TRAJECTORY = {
     "valid_poses": COUNT,
     "path_length_mm": NUMBER,
     "origin": {"enum": ORIGINS},
+    "error": described(
+        maybe(
+            fields(
+                {
+                    "text": described(TEXT, "for people, to be put after the length of the path"),
+                    "basis": {"enum": ["model", "rule of thumb"]},
+                    "rule_percent": described(MAYBE_NUMBER, "of the path; null where the model itself says it"),
+                    "length_sd_mm": described(MAYBE_NUMBER, "standard deviation; null where it is not known"),
+                    "length_95_mm": described(MAYBE_NUMBER, "half of the interval that holds 95 % of true lengths"),
+                    "largest_radius_95_mm": described(
+                        MAYBE_NUMBER, "of the ball around an image centre that holds the true one with 95 %"
+                    ),
+                }
+            )
+        ),
+        "how sure the path is; null where nothing says it, as of measured poses",
+    ),
     "source": described(ANYTHING, "provenance of the poses: model, weights_sha256, device, warnings, ..."),
 }
 VOLUME = {

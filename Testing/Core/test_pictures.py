@@ -10,6 +10,7 @@ import pytest
 from DualTrackCore import pictures
 from DualTrackCore.errors import MissingDependencyError, OutputError
 from DualTrackCore.evaluation import evaluate
+from DualTrackCore.path_error import path_error
 from DualTrackCore.pictures import drawing
 from DualTrackCore.pictures.previews import _outlines, _plotted, seen_centre
 from DualTrackCore.reconstruction import reconstruct_volume
@@ -274,3 +275,46 @@ def test_a_comparison_shows_the_same_places_of_both_volumes_at_one_scale(monkeyp
         "estimated path",
     ]
     assert len(errors.lines[0].get_xdata()) == len(sweep)
+
+
+def sure(trajectory, size=0.002):
+    """An estimate that says how sure it is."""
+    return replace(trajectory, provenance={"model": "toy"}, sigma=np.full((len(trajectory) - 1, 6), size))
+
+
+def test_motion_has_the_bands_that_the_model_states_and_that_of_the_length_holds_the_end(trajectory, monkeypatch):
+    figure = drawn(monkeypatch, pictures.write_motion, sure(trajectory))
+    assert len(figure.axes) == 7
+    for component, axes in enumerate(figure.axes[:6]):
+        (band,) = axes.collections
+        motions = trajectory.parameters[:, component]
+        low, high = motions - 1.96 * 0.002, motions + 1.96 * 0.002
+        np.testing.assert_allclose(band.get_datalim(axes.transData).intervaly, [low.min(), high.max()], atol=1e-4)
+    (band,) = figure.axes[6].collections
+    end = band.get_paths()[0].vertices[:, 1].max()
+    error = path_error(sure(trajectory))
+    assert end == pytest.approx(trajectory.path_length_mm + 1.96 * error.end_length_mm, abs=1e-3)
+
+
+def test_a_rule_of_thumb_is_named_and_drawn_for_the_length_alone(trajectory, sweep, monkeypatch):
+    ruled = replace(trajectory, provenance={"model": "toy"})
+    figure = drawn(monkeypatch, pictures.write_motion, ruled)
+    assert not any(axes.collections for axes in figure.axes[:6])
+    assert "rule of thumb" in figure.axes[6].get_title(loc="right")
+    path = drawn(monkeypatch, pictures.write_trajectory, ruled, sweep)
+    assert "rule of thumb" in path.texts[0].get_text()
+    assert not any("Dashed" in text.get_text() for text in path.texts)
+
+
+def test_rings_are_drawn_around_the_path_unless_they_would_hide_it(trajectory, sweep, monkeypatch):
+    small, large = (
+        drawn(monkeypatch, pictures.write_trajectory, sure(trajectory, size), sweep) for size in (0.002, 1.0)
+    )
+    assert len(small.axes[0].lines) == len(large.axes[0].lines) + 6
+    assert [any("Dashed" in text.get_text() for text in some.texts) for some in (small, large)] == [True, False]
+
+
+def test_measured_poses_are_drawn_without_any_error(trajectory, sweep, monkeypatch):
+    measured = replace(trajectory, origin="measured")
+    assert len(drawn(monkeypatch, pictures.write_motion, measured).axes) == 6
+    assert "±" not in drawn(monkeypatch, pictures.write_trajectory, measured, sweep).texts[0].get_text()

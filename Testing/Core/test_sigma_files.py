@@ -49,7 +49,7 @@ def test_the_rule_of_thumb_comes_back_as_a_rule_with_its_percentage(tmp_path, su
     again = written(tmp_path, estimate(sigma=None), suffix)
     assert again.sigma is None
     assert path_error(again).rule_percent == 20
-    assert "rule of thumb" in path_error(again).length_text(1.0)
+    assert "rule of thumb" in path_error(again).text
 
 
 @pytest.mark.parametrize("suffix", [*SUFFIXES, ".csv"])

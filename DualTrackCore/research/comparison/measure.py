@@ -158,9 +158,6 @@ def _measure(
         seconds = time.perf_counter() - start
     evaluation = evaluate(trajectory, sweep, landmarks=landmarks, cancelled=reporter.cancelled)
     tracked = sweep.tracked
-    path_mm = np.full(len(tracked), np.nan)
-    lengths = np.linalg.norm(np.diff(tracked.centres_mm[tracked.valid], axis=0), axis=1)
-    path_mm[tracked.valid] = np.concatenate([[0.0], lengths.cumsum()])
     poses = np.where(trajectory.valid[:, None, None], trajectory.poses, np.nan)
     return Item(
         key,
@@ -173,7 +170,7 @@ def _measure(
         seconds,
         peak.mebibytes,
         parameter_count(method),
-        path_mm,
+        tracked.lengths_mm,
         evaluation.global_error_mm,
         parameters_from_matrices(poses),
         PooledCorrelation.of(trajectory.parameters, tracked.parameters),

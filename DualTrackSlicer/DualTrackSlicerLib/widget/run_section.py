@@ -9,6 +9,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from DualTrackCore.errors import DualTrackError
+from DualTrackCore.path_error import TIMES_95, path_error
 from DualTrackCore.progress import Progress
 from DualTrackCore.run.results import RunResult
 from DualTrackCore.run.settings import RunSettings
@@ -146,7 +147,7 @@ def resultRows(result: RunResult) -> list[tuple[str, str]]:
     """The lines of the result card."""
     trajectory = result.trajectory
     rows = [
-        (_("Length of the sweep"), _("{length:.1f} mm").format(length=trajectory.path_length_mm)),
+        (_("Length of the sweep"), lengthText(result)),
         (_("Frames"), str(len(trajectory))),
     ]
     if result.grid is not None:
@@ -166,6 +167,18 @@ def resultRows(result: RunResult) -> list[tuple[str, str]]:
     if "total" in result.seconds:
         rows.append((_("Time"), durationText(result.seconds["total"])))
     return rows
+
+
+def lengthText(result: RunResult) -> str:
+    """The length of the path, and how sure it is where anything says so."""
+    text, error = _("{length:.1f} mm").format(length=result.trajectory.path_length_mm), path_error(result.trajectory)
+    if error is None:
+        return text
+    if not np.isfinite(error.end_length_mm):
+        return _("{length} (error not known)").format(length=text)
+    by_model, by_rule = _("{length} ± {most:.1f} mm (95 %)"), _("{length} ± {most:.1f} mm (95 %, by rule of thumb)")
+    form = by_model if error.rule_percent is None else by_rule
+    return form.format(length=text, most=TIMES_95 * error.end_length_mm)
 
 
 def resultWarnings(result: RunResult) -> list[str]:
