@@ -76,9 +76,11 @@ def test_a_gap_in_the_path_leaves_its_error_unknown_and_says_so():
     ("source", "percent"),
     [
         ({"model_trained": True, "model_simulated_only": False}, 20),
-        ({"model_trained": True, "model_simulated_only": True}, 60),
+        ({"model_trained": True, "model_simulated_only": True, "guess": True}, 60),
+        ({"model_trained": True, "model_simulated_only": True, "guess": False}, 10),
         ({"model_trained": False, "model_simulated_only": False}, 100),
         ({}, 60),
+        ({"guess": False}, 60),
         ({DRIFT_BY_RULE: "35", "model_simulated_only": True}, 35),
     ],
 )

@@ -48,6 +48,11 @@ def test_from_the_sample_to_a_result(host, panel, pictures, tiny_model_file):
         panel.run.result.report.trajectory["source"]["model"],
     ):
         assert part in panel.ui.resultLabel.text
+    assert "by rule of thumb" in panel.ui.resultLabel.text
+    tube, box = panel.run.nodes.error_tube, panel.ui.errorTubeCheckBox
+    for shown in (False, True, False):
+        assert (box.checked, bool(tube.GetDisplayNode().GetVisibility())) == (shown, shown)
+        host.click(box)
     assert panel.run.nodes.transform_sequence.GetNumberOfDataNodes() == 168
     assert panel.run.nodes.volume.GetScene() is slicer.mrmlScene
     host.picture(panel, pictures / "panel-after.png")

@@ -15,7 +15,7 @@ from DualTrackCore.run.results import RunResult
 from DualTrackCore.run.settings import RunSettings
 from DualTrackSlicerLib.logic import withLessMemory
 from DualTrackSlicerLib.run import Run
-from DualTrackSlicerLib.scene import fitSliceViews, followFrame
+from DualTrackSlicerLib.scene import fitSliceViews, followFrame, showErrorTube
 from DualTrackSlicerLib.widget.controls import enable
 from DualTrackSlicerLib.widget.texts import durationText, listText, paceText, rowsText
 
@@ -36,6 +36,7 @@ class RunSection:
         ui.applyButton.connect("clicked()", self._on_apply)
         ui.retryButton.connect("clicked()", self._on_retry)
         ui.copyErrorButton.connect("clicked()", self._on_copy)
+        ui.errorTubeCheckBox.connect("clicked()", self._on_tube)
 
     def shownResult(self) -> RunResult | None:
         """The result of the last run where that was of the chosen clip, else None."""
@@ -61,9 +62,25 @@ class RunSection:
         ui.resultGroup.visible = result is not None
         if result is not None:
             ui.resultLabel.text = rowsText(resultRows(result))
+            self._update_tube()
             warnings = resultWarnings(result)
             ui.warningsLabel.text = listText(warnings)
             ui.warningsLabel.visible = bool(warnings)
+
+    def _update_tube(self) -> None:
+        box, tube = self.ui.errorTubeCheckBox, self._error_tube()
+        enable("" if tube is not None else _("Nothing says how sure these poses are, or the tube was deleted."), box)
+        if tube is not None:
+            box.toolTip = _("{name}: the true image centres lie within this tube.").format(name=tube.GetName())
+        box.checked = tube is not None and bool(tube.GetDisplayNode().GetVisibility())
+
+    def _error_tube(self) -> slicer.vtkMRMLModelNode | None:
+        tube = getattr(self.panel.run.nodes, "error_tube", None)
+        return tube if tube is not None and tube.GetScene() is not None else None
+
+    def _on_tube(self) -> None:
+        if (tube := self._error_tube()) is not None:
+            showErrorTube(tube, self.ui.errorTubeCheckBox.checked)
 
     def _progress_text(self) -> str:
         return _("Cancelling…") if self._cancelling else paceText(self.panel.run.pace)
