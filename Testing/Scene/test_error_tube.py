@@ -1,6 +1,8 @@
 """How sure a path is, in the scene: a tube, and numbers that come back."""
 
+import os
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +15,8 @@ from DualTrackSlicerLib.scene import (
     sweepFromBrowser,
     trajectoryFromTable,
 )
+from test_picture import VIEW_SIZE, changed, write_png
+from view import ThreeDView
 from vtk.util.numpy_support import vtk_to_numpy
 
 from DualTrackCore.path_error import path_error
@@ -104,3 +108,22 @@ def test_a_run_of_some_frames_has_its_tube_and_errors_there_alone(scene, clip):
     assert np.isnan(np.delete(read.sigma, range(2, 7), axis=0)).all()
     last = (clip.node_from_image @ part.poses)[-1, :3, 3]
     assert at_distance(nodes.error_tube, last, path_error(part).radius_mm()[-1]) >= 12
+
+
+def test_the_shown_tube_lies_around_the_end_of_the_path_and_one_sees_through_it(application, tmp_path):
+    scene = application.scene
+    browser, _ = add_simulated_clip(scene, TRUTH)
+    clip = sweepFromBrowser(browser)
+    nodes = shown(scene, clip, estimate())
+    nodes.volume.GetNthDisplayNode(1).SetVisibility(False)
+    showErrorTube(nodes.error_tube)
+    view = ThreeDView(application, VIEW_SIZE)
+    view.look((-0.9, 0.75, -0.45), (0, 1, 0), 1.1)
+    picture = view.picture()
+    write_png(Path(os.environ.get("DUALTRACK_PICTURES", tmp_path), "error-tube-3d.png"), picture)
+    showErrorTube(nodes.error_tube, False)
+    haze = changed(picture, view.picture())
+    row, column = view.pixel((clip.node_from_image @ estimate().poses)[-1, :3, 3])
+    assert haze[row - 3 : row + 4, column - 3 : column + 4].any()
+    assert 0.002 < haze.mean() < 0.4
+    view.close()
