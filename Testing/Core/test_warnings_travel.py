@@ -62,7 +62,7 @@ def test_an_estimate_is_a_guess_where_the_model_never_saw_such_sweeps(simulated_
 def test_the_header_of_a_volume_says_model_trust_and_origin(sweep, tmp_path, suffix, what):
     path = reconstruct_volume(sweep, GUESS).write(tmp_path / f"it{suffix}", what)
     image = sitk.ReadImage(str(path))
-    said = {name: image.GetMetaData(field) for name, field in FIELDS.items()}
+    said = {name: image.GetMetaData(field) for name, field in FIELDS.items() if field in image.GetMetaDataKeys()}
     assert said == {
         "origin": "estimated",
         "estimated_by": "mini",
