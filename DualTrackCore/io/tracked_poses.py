@@ -98,10 +98,7 @@ def header_marks_of(source: Mapping[str, Any], origin: str) -> dict[str, str]:
 
 
 def marked(
-    trajectory: Trajectory | None,
-    marks: Mapping[str, object],
-    unmarked: PoseOrigin,
-    sigma: np.ndarray | None = None,
+    trajectory: Trajectory | None, marks: Mapping[str, object], unmarked: PoseOrigin, sigma: np.ndarray | None = None
 ) -> tuple[Trajectory | None, list[str]]:
     """The trajectory with what a file says of where its poses are from, and sentences for poses that are no truth.
 
@@ -116,9 +113,8 @@ def marked(
     said = {name: _one_line(value) for name, value in marks.items() if value is not None}
     names = {"model": ESTIMATED_BY, "weights_sha256": WEIGHTS, "model_expected_error": EXPECTED_ERROR}
     facts = {name: said.get(mark) for name, mark in names.items()} | {"guess": said.get(GUESS) == str(True)}
-    facts |= {
-        name: _shares(said.get(name, ""), count, most) for name, count, most in ((CORRELATION, 6, 1), (BY_RULE, 1, 1e3))
-    }
+    facts[CORRELATION] = _limited(said.get(CORRELATION, ""), 6, 1)
+    facts[BY_RULE] = _limited(said.get(BY_RULE, ""), 1, 1000)
     provenance = {**trajectory.provenance, **{name: value for name, value in facts.items() if value}}
     notes = []
     try:
@@ -134,7 +130,7 @@ def marked(
     return found, notes
 
 
-def _shares(text: str, count: int, most: float) -> list[float] | float | None:
+def _limited(text: str, count: int, most: float) -> list[float] | float | None:
     """The `count` numbers from 0 to `most` in a text, a single one by itself; None for anything else."""
     values = numbers(text, count)
     if values is None or not all(0 <= value <= most for value in values):
