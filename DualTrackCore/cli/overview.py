@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from DualTrackCore.cli.console import plural
 from DualTrackCore.errors import InputError
 from DualTrackCore.io.sequence_parts import parse_orientation
+from DualTrackCore.path_error import path_error
 from DualTrackCore.repeats import Repeats
 from DualTrackCore.sweep import Sweep
 
@@ -151,5 +152,7 @@ def _poses_row(sweep: Sweep) -> tuple[str, str]:
         return "tracking", str(sweep.provenance.get("tracking") or "none")
     valid = int(sweep.tracked.valid.sum())
     what = f"{sweep.tracked.origin.value} poses" if sweep.truth is None else "tracking"
-    path = f"path {sweep.tracked.path_length_mm:.1f} mm, {sweep.tracked.origin_text}"
+    error = path_error(sweep.tracked)
+    sure = "" if error is None else f" {error.text}"
+    path = f"path {sweep.tracked.path_length_mm:.1f} mm{sure}, {sweep.tracked.origin_text}"
     return what, f"{valid} of {len(sweep)} frames, {path}"

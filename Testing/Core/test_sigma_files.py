@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from oracle import noise_sweep
 
+from DualTrackCore.cli import main
 from DualTrackCore.errors import InputError
 from DualTrackCore.io import load_sweep, read_trajectory_csv, save_sweep, write_trajectory_csv
 from DualTrackCore.path_error import path_error
@@ -59,7 +60,8 @@ def test_measured_poses_and_older_files_come_back_without_any_error(tmp_path, su
     assert again.sigma is None
     assert path_error(again) is None
     (file,) = tmp_path.glob("a.*")
-    assert b"igma" not in file.read_bytes()
+    content = file.read_bytes()
+    assert not any(word in content for word in (b"igma", b"RuleOfThumb", b"by_rule", b"orrelation"))
 
 
 def test_a_part_of_a_file_has_the_errors_of_its_own_motions(tmp_path):
@@ -123,3 +125,10 @@ def test_a_table_with_errors_that_are_none_is_refused_with_its_name(tmp_path, ol
     with pytest.raises(InputError, match=said) as caught:
         read_trajectory_csv(tmp_path / "a.csv")
     assert "a.csv" in str(caught.value)
+
+
+def test_info_tells_how_sure_the_poses_of_a_file_are(tmp_path, capsys):
+    save_sweep(noise_sweep(6), tmp_path / "a.igs.mha", trajectory=estimate(sigma=None))
+    assert main(["info", str(tmp_path / "a.igs.mha")]) == 0
+    error = path_error(estimate(sigma=None))
+    assert f"{error.text}, estimated by toy" in capsys.readouterr().out
