@@ -48,7 +48,7 @@ def require_working(clip, trajectory, atol=1e-12):
         np.testing.assert_allclose(array_of(matrix), expected, atol=atol)
     assert {folder_of(node) for node in nodes} == {nodes.folder}
     np.testing.assert_array_equal(trajectoryFromTable(nodes.pose_table).poses, trajectory.poses)
-    assert len(list(nodes)) == 21
+    assert len(list(nodes)) == 22
     return nodes
 
 
