@@ -29,9 +29,6 @@ FARTHEST_MM = 1e7
 #: [4, 4] float64: LPS numbers to RAS numbers, and back; half a turn about S.
 RAS_FROM_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 RAS_FROM_LPS.flags.writeable = False
-#: [6] what a mirror at the image plane does to a motion, so that it runs the other way: tz, rx and ry change sign.
-OTHER_WAY_SIGNS = np.array([1.0, 1.0, -1.0, -1.0, -1.0, 1.0])
-OTHER_WAY_SIGNS.flags.writeable = False
 #: Keys of a provenance that only estimates have: the network or the other method that made them.
 _ESTIMATE_KEYS = ("model", "method")
 #: Key of a provenance: 6 numbers from 0 to 1, the share of each component's variance in `Trajectory.sigma` that is the

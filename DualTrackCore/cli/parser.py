@@ -80,6 +80,7 @@ def _add_clip_commands(commands: argparse._SubParsersAction) -> None:
     track = _command(commands, "track", "sweeps:track", "estimate the trajectory of a sweep")
     _add_output(track, "FILE", "trajectory .csv, or the sweep with its poses: .igs.mha, ...")
     _add_sweep(track, INPUT, NETWORK, FRAMES)
+    _add_named(track, "direction")
     text = "reconstruct a volume from poses that are known"
     reconstruct = _command(commands, "reconstruct", "sweeps:reconstruct", text)
     _add_output(reconstruct, "DIR", "folder for the results")

@@ -51,7 +51,8 @@ def convert(options: Namespace, console: Console) -> None:
     require_apart([options.output], [*sweep.files, *([] if options.poses == TRACKED else [options.poses])])
     poses = None
     if sweep.tracked is not None or options.poses != TRACKED:
-        poses = known_poses(sweep, options.poses, getattr(options, "poses_are", None))
+        said = RunSettings(**given_settings(options))
+        poses = known_poses(sweep, options.poses, said.poses_are, said.direction)
     save_sweep(sweep, options.output, trajectory=poses, progress=console.progress)
     console.say(f"Wrote {plural(len(sweep), 'frame')} to {options.output}.")
     if poses is not None and not poses.origin.is_truth:
@@ -151,6 +152,8 @@ def _summary(report: RunReport, target: Path) -> str:
     rows = [("trajectory", f"{trajectory['path_length_mm']:.1f} mm path over {plural(trajectory['poses'], 'frame')}")]
     if trajectory["error"] is not None:
         rows.append(("length", f"{trajectory['path_length_mm']:.1f} mm, {trajectory['error']['text']}"))
+    if trajectory["direction"] is not None:
+        rows.append(("direction", trajectory["direction"]))
     if (found := trajectory["source"].get("model_input")) and found["said_by"] != "card":
         rows.append(("input", found["sentence"]))
     if views := trajectory["source"].get("test_time_augmentation"):

@@ -6,7 +6,7 @@ import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from types import MappingProxyType
@@ -230,6 +230,12 @@ class Reconstruction:
     def filled_fraction(self) -> float:
         """Part of the voxels whose value comes from hole filling, 0 to 1."""
         return float(np.count_nonzero(self.filled)) / self.grid.voxels
+
+    def turned_over(self, trajectory: Trajectory) -> Reconstruction:
+        """The volume of the same sweep running the other way, of that trajectory: mirrored at frame0's image plane."""
+        arrays = {name: getattr(self, name)[::-1].copy() for name in ("volume", "coverage", "filled")}
+        provenance = {**self.provenance, "trajectory": dict(trajectory.provenance)}
+        return replace(self, grid=self.grid.turned_over(), provenance=provenance, **arrays)
 
     def to_sitk(self, what: Literal["volume", "coverage", "filled"] = "volume") -> SimpleITK.Image:
         """Return the volume (8 bit), the coverage (float32) or the filled flags (8 bit, 0 or 1) as a SimpleITK image.

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise, permutations
 from typing import Literal
 
 import numpy as np
 
+from DualTrackCore.direction import IMAGE_MIRROR
 from DualTrackCore.errors import InputError
 from DualTrackCore.memory import available_memory_bytes, format_bytes
 from DualTrackCore.reconstruction.area import Fan, Rectangle, finite_numbers, resolved_area, select_pixels
@@ -121,6 +122,17 @@ class VoxelGrid:
         if self.reference_from_frame0 is None:
             return self.voxel_from_mm
         return self.voxel_from_mm @ self.reference_from_frame0
+
+    def turned_over(self) -> VoxelGrid:
+        """The mirror image of the grid at the image plane of frame0, counted from its other end along the third axis.
+
+        So a mirrored set of axes stays right-handed, and arrays of the grid are read backwards along their first axis.
+        """
+        mirror, axes = IMAGE_MIRROR, self.axes * [1.0, 1.0, -1.0]
+        if self.reference_from_frame0 is not None:
+            mirror = self.reference_from_frame0 @ mirror @ np.linalg.inv(self.reference_from_frame0)
+        last = self.origin_mm + self.axes[:, 2] * (self.size[2] - 1) * self.spacing_mm[2]
+        return replace(self, origin_mm=mirror[:3, :3] @ last + mirror[:3, 3], axes=mirror[:3, :3] @ axes)
 
     def describe(self) -> str:
         """Return one sentence with size, spacing, extent, memory, and what planning changed."""

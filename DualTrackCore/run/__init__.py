@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from DualTrackCore.direction import Direction, turned_over
 from DualTrackCore.errors import InputError
 from DualTrackCore.files import require_apart
 from DualTrackCore.memory import memory_limit
@@ -91,18 +92,24 @@ def run_frames(
     return RunResult(sweep, trajectory, reconstruction, report, seconds)
 
 
-def known_poses(sweep: Sweep, poses: str, poses_are: str | None = None) -> Trajectory:
+def known_poses(sweep: Sweep, poses: str, poses_are: str | None = None, direction: Direction = "auto") -> Trajectory:
     """The poses that a sweep was tracked with, or those of a trajectory .csv.
 
     Args:
         sweep: the frames.
         poses: "tracked" or a file.
         poses_are: as in :func:`with_said_origin`.
+        direction: "other-way" turns them over; otherwise they stay as they are.
 
     Raises:
-        InputError: no tracking, a table that cannot be read, another number of poses than frames, or poses of another
-            origin than `poses_are` says.
+        InputError: no tracking, a table that cannot be read, another number of poses than frames, poses of another
+            origin than `poses_are` says, or measured ones that are to be turned over.
     """
+    given = _given_poses(sweep, poses, poses_are)
+    return turned_over(given) if direction == "other-way" else given
+
+
+def _given_poses(sweep: Sweep, poses: str, poses_are: str | None) -> Trajectory:
     if poses == TRACKED:
         if sweep.tracked is None:
             reason = sweep.provenance.get("tracking") or "The sweep holds no tracking."
@@ -159,7 +166,7 @@ def _trajectory(
     seconds: dict[str, float],
 ) -> Trajectory:
     if settings.poses != ESTIMATE:
-        return known_poses(sweep, settings.poses, settings.poses_are)
+        return known_poses(sweep, settings.poses, settings.poses_are, settings.direction)
     # Before the model, which takes longest to load: what is wrong with the sweep is said at once.
     sweep.require_images()
     sweep.require_spacing()
@@ -173,7 +180,7 @@ def _trajectory(
 
     if choose_device(settings.device)[0].type == "cpu":
         prepare_engine(reporter)
-    options = settings.chosen("device", "precision", "chunk_frames", "test_time_augmentation")
+    options = settings.chosen("device", "precision", "chunk_frames", "test_time_augmentation", "direction")
     with _timed(seconds, "trajectory"):
         return estimate_trajectory(
             sweep, model, **options, repeats=repeats, progress=reporter.forward, cancelled=reporter.cancelled

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from DualTrackCore import __version__
+from DualTrackCore.direction import direction_of, direction_warnings, turned_over
 from DualTrackCore.errors import InputError, MissingDependencyError
 from DualTrackCore.files import json_text, plain_values, recorded_files, require_apart, staged_folder
 from DualTrackCore.path_error import path_error
@@ -47,8 +48,9 @@ class RunReport:
             Stretches that stand still are counted from that frame.
         trajectory: "poses", "valid_poses", "path_length_mm", "origin" (text of a
             :class:`~DualTrackCore.trajectory.PoseOrigin`), "error" (`PathError.as_dict()`: how sure the path is; None
-            where nothing says it), and "source": the provenance of the poses (model, weights_sha256, device, precision,
-            chunk_frames, warnings, ...).
+            where nothing says it), "direction" (how it is known which way the sweep runs, a word of
+            :mod:`~DualTrackCore.direction`; None for given poses), and "source": the provenance of the poses (model,
+            weights_sha256, device, precision, chunk_frames, warnings, ...).
         settings: `RunSettings.as_dict()`, files named from the root.
         volume: "size", "spacing_mm", "origin_mm", "description", "covered_fraction", "filled_fraction", "frames_used",
             "frames_skipped" and "settings" of the reconstruction; None without a volume.
@@ -109,6 +111,7 @@ def run_report(
         "path_length_mm": trajectory.path_length_mm,
         "origin": trajectory.origin,
         "error": None if error is None else error.as_dict(),
+        "direction": trajectory.provenance.get("direction"),
         "source": trajectory.provenance,
     }
     return RunReport(
@@ -162,6 +165,7 @@ def _volume_facts(volume: Reconstruction) -> dict[str, Any]:
 
 def _warnings(sweep: Sweep, trajectory: Trajectory, volume: Reconstruction | None) -> list[str]:
     messages = [str(message) for message in trajectory.provenance.get("warnings", ())]
+    messages += direction_warnings(trajectory.provenance)
     if PoseOrigin.UNKNOWN in {poses.origin for poses in (sweep.tracked, trajectory) if poses is not None}:
         messages.append(
             "Where the given poses are from is unknown, so nothing is measured against them; "
@@ -224,6 +228,30 @@ class RunResult:
     def warnings(self) -> list[str]:
         """Sentences for the user."""
         return self.report.warnings
+
+    def turned_over(self) -> RunResult:
+        """The same result with the sweep running the other way, as a run with that direction gives it.
+
+        Path and volume are mirrored at the image plane of frame0; nothing is estimated or reconstructed again. Turning
+        it over again gives the first result back.
+
+        Raises InputError: the poses are no estimate.
+        """
+        before, trajectory, volume = self.trajectory, turned_over(self.trajectory), self.reconstruction
+        if volume is not None:
+            volume = volume.turned_over(trajectory)
+        evaluation = None
+        if self.evaluation is not None:
+            from DualTrackCore.evaluation import evaluate
+
+            evaluation = evaluate(trajectory, self.sweep)
+        given = RunSettings.from_dict(self.report.settings)
+        settings = replace(given, direction=direction_of(trajectory.provenance))
+        report = run_report(settings, self.sweep, trajectory, volume, evaluation)
+        others = [sentence for sentence in self.warnings if sentence not in direction_warnings(before.provenance)]
+        warnings = [*direction_warnings(trajectory.provenance), *others]
+        report = replace(report, sweep=self.report.sweep, warnings=warnings, about=self.report.about)
+        return replace(self, trajectory=trajectory, reconstruction=volume, report=report)
 
     def write(self, folder: str | os.PathLike, reporter: Reporter | None = None) -> RunReport:
         """Write everything into a folder: results, pictures if they are wanted, settings, report.

@@ -83,6 +83,13 @@ class RunSettings:
         "against measured and simulated ones only",
         group=POSES,
     )
+    direction: Literal["auto", "as-found", "other-way"] = setting(
+        "auto",
+        help="which way along the sweep the probe moved, which pictures alone hardly tell: auto as the weights say, "
+        "as-found as they see the motion without asking for its direction, other-way the mirror image of that, or of "
+        "the estimated poses of a file",
+        group=POSES,
+    )
     model: str = setting(
         "mini",
         help="name of a model that ships or is installed, or a weights file",

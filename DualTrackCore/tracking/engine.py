@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from DualTrackCore import __version__
+from DualTrackCore.direction import Direction, direction_warnings
 from DualTrackCore.errors import InputError, OutOfMemoryError
 from DualTrackCore.memory import is_out_of_memory
 from DualTrackCore.network.fast import StreamingTrunk
@@ -38,7 +39,7 @@ from DualTrackCore.tracking.device import (
     on_device,
     release_memory,
 )
-from DualTrackCore.tracking.estimate import Direction, Estimate, directed
+from DualTrackCore.tracking.estimate import Estimate, directed
 from DualTrackCore.tracking.preprocessing import Preprocessor, examined, is_guess, scope_warnings
 from DualTrackCore.tracking.windows import estimate_in_windows
 from DualTrackCore.trajectory import Trajectory
@@ -137,7 +138,7 @@ def estimate_trajectory(
         provenance = {**provenance, **facts, "warnings": [*messages, *provenance["warnings"]]}
         found = [view for view, kept in zip(found, agrees, strict=True) if kept]
     trajectory = directed(Estimate.mean(found), direction, model.card.direction_sure_logit, provenance)
-    for message in trajectory.provenance["warnings"]:
+    for message in [*trajectory.provenance["warnings"], *direction_warnings(trajectory.provenance)]:
         warnings.warn(message, TrackingWarning, stacklevel=2)
     return repeats.shown_again(trajectory)
 

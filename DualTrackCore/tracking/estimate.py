@@ -1,23 +1,20 @@
 """What the network finds in a sweep, and the way in which it is taken to run.
 
-Speckle tells how far a frame lies from the one before, not on which side of it. Weights with a direction head give the
-motions of a sweep that is taken as running towards +z of the image frame, and the log-odds that it does. A sweep that
-runs the other way is the mirror image at the image plane: tz, rx and ry change their signs.
+Weights with a direction head give the motions of a sweep that is taken as running towards +z of the image frame, and
+the log-odds that it does. One that runs the other way is mirrored (:mod:`~DualTrackCore.direction`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 
+from DualTrackCore.direction import AS_WEIGHTS_SAY, OTHER_WAY_SIGNS, SURE, TOLD, UNSURE, Direction
 from DualTrackCore.errors import InputError
-from DualTrackCore.trajectory import OTHER_WAY_SIGNS, Trajectory
-
-#: What can be asked for: as the head says, as the motions are without it, or mirrored.
-Direction = Literal["auto", "as-found", "other-way"]
+from DualTrackCore.trajectory import Trajectory
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,27 +66,21 @@ def directed(
         provenance: of the trajectory.
 
     Returns:
-        A trajectory whose provenance has, beside the one given, `direction` ("sure", "unsure", "told by the user" or,
-        for weights that do not tell it apart, "as the weights say") and `direction_log_odds` that the sweep runs as the
-        trajectory does, or None; and a warning where it is unsure.
+        A trajectory whose provenance has, beside the one given, `direction` (:data:`~DualTrackCore.direction.SURE` or
+        another of these), `direction_mirrored`, whether the estimate was turned over, and `direction_log_odds` that
+        the sweep runs as the trajectory does, None for weights without that head.
 
     Raises:
         InputError: no direction.
     """
     told = require_direction(direction) != "auto"
-    if direction == "other-way" if told else (found.log_odds or 0) < 0:
+    mirrored = direction == "other-way" if told else (found.log_odds or 0) < 0
+    if mirrored:
         found = found.mirrored()
     if told or found.log_odds is None:
-        said = "told by the user" if told else "as the weights say"
+        said = TOLD if told else AS_WEIGHTS_SAY
     else:
-        said = "sure" if sure_log_odds is not None and found.log_odds >= sure_log_odds else "unsure"
-    messages = [*provenance["warnings"], *([_UNSURE] if said == "unsure" else [])]
-    facts = {"direction": said, "direction_log_odds": found.log_odds, "warnings": messages}
+        said = SURE if sure_log_odds is not None and found.log_odds >= sure_log_odds else UNSURE
+    facts = {"direction": said, "direction_mirrored": mirrored, "direction_log_odds": found.log_odds}
     sigma = None if found.variance is None else np.sqrt(found.variance)
     return Trajectory.from_parameters(found.motions, {**provenance, **facts}, sigma=sigma)
-
-
-_UNSURE = (
-    "It is unsure which way along the sweep the probe moved. If the volume is a mirror image, turn it over: direction "
-    "other-way, or the button Runs the other way in Slicer."
-)

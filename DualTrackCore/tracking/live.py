@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from DualTrackCore.direction import Direction, direction_warnings, mirrored_poses
 from DualTrackCore.errors import InputError
 from DualTrackCore.memory import is_out_of_memory
 from DualTrackCore.network.fast import StreamingTrunk
@@ -24,7 +25,7 @@ from DualTrackCore.repeats import RepeatFinder, Repeats
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.tracking import engine
 from DualTrackCore.tracking.device import Precision, choose_chunk, on_device
-from DualTrackCore.tracking.estimate import Direction, Estimate, directed, require_direction
+from DualTrackCore.tracking.estimate import Estimate, directed, require_direction
 from DualTrackCore.tracking.preprocessing import MOST_FRAMES, examined_on
 from DualTrackCore.tracking.provisional import ProvisionalPath
 from DualTrackCore.tracking.windows import estimate_in_windows
@@ -228,7 +229,7 @@ class LiveTracker:
         run = replace(self._run, model=model)
         provenance = engine.provenance_of(run, self._chunk, sweep, run.warnings(sweep))
         trajectory = directed(found, self._direction, model.card.direction_sure_logit, provenance)
-        for message in trajectory.provenance["warnings"]:
+        for message in [*trajectory.provenance["warnings"], *direction_warnings(trajectory.provenance)]:
             warnings.warn(message, engine.TrackingWarning, stacklevel=2)
         return repeats.shown_again(trajectory)
 
@@ -333,7 +334,8 @@ class LiveTracker:
         # for long, lest the screen stands still.
         if not last and (self.behind_frames == 0 or (stop // self._chunk) % 4 == 0):
             first = self._path.update()
-            self._news.append((first, self._path.poses(first)))
+            poses = self._path.poses(first)
+            self._news.append((first, mirrored_poses(poses) if self._direction == "other-way" else poses))
 
     def _estimate(self) -> Estimate:
         features = torch.cat(self._local), torch.cat(self._pooled)

@@ -100,6 +100,15 @@ class Run:
                 slicer.app.processEvents()
         return self
 
+    def turnOver(self) -> None:
+        """Show the result with the sweep running the other way, at once; again, and it is the first one.
+
+        Raises InputError: the poses are measured, or the clip has left the scene; the result stays as it is.
+        """
+        result = self.result.turned_over()
+        self.nodes = showResults(self._scene, self._scene_sweep, result)
+        self.result = result
+
     def _finish(self) -> None:
         try:
             self.result = self._job.result

@@ -11,6 +11,7 @@ import typing
 from pathlib import Path
 
 from DualTrackCore.cli.console import JSON_VERSION
+from DualTrackCore.direction import AS_WEIGHTS_SAY, SURE, TOLD, UNSURE
 from DualTrackCore.evaluation import COMPONENTS, METRICS
 from DualTrackCore.files import json_text
 from DualTrackCore.reconstruction.detect import ImageArea
@@ -28,6 +29,7 @@ TEXT, NUMBER, FLAG, ANYTHING = {"type": "string"}, {"type": "number"}, {"type": 
 COUNT, TEXTS = {"type": "integer", "minimum": 0}, {"type": "array", "items": TEXT}
 MAYBE_NUMBER = {"type": ["number", "null"]}
 ORIGINS = [origin.value for origin in PoseOrigin]
+DIRECTIONS = [SURE, UNSURE, TOLD, AS_WEIGHTS_SAY, None]
 
 
 def numbers(count, kind="number"):
@@ -139,6 +141,7 @@ TRAJECTORY = {
         ),
         "how sure the path is; null where nothing says it, as of measured poses",
     ),
+    "direction": described({"enum": DIRECTIONS}, "how it is known which way the sweep runs; null for given poses"),
     "source": described(ANYTHING, "provenance of the poses: model, weights_sha256, device, warnings, ..."),
 }
 VOLUME = {

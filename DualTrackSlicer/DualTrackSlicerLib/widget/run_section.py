@@ -17,7 +17,7 @@ from DualTrackSlicerLib.logic import withLessMemory
 from DualTrackSlicerLib.run import Run
 from DualTrackSlicerLib.scene import fitSliceViews, followFrame, showErrorTube
 from DualTrackSlicerLib.widget.controls import enable
-from DualTrackSlicerLib.widget.texts import durationText, listText, paceText, rowsText
+from DualTrackSlicerLib.widget.texts import directionText, durationText, listText, paceText, rowsText
 
 if TYPE_CHECKING:
     from DualTrackSlicerLib.widget.panel import Panel
@@ -37,6 +37,7 @@ class RunSection:
         ui.retryButton.connect("clicked()", self._on_retry)
         ui.copyErrorButton.connect("clicked()", self._on_copy)
         ui.errorTubeCheckBox.connect("clicked()", self._on_tube)
+        ui.turnOverButton.connect("clicked()", self._on_turn_over)
 
     def shownResult(self) -> RunResult | None:
         """The result of the last run where that was of the chosen clip, else None."""
@@ -66,6 +67,7 @@ class RunSection:
             warnings = resultWarnings(result)
             ui.warningsLabel.text = listText(warnings)
             ui.warningsLabel.visible = bool(warnings)
+            ui.turnOverButton.visible = not result.trajectory.origin.is_truth
 
     def _update_tube(self) -> None:
         box, tube = self.ui.errorTubeCheckBox, self._error_tube()
@@ -149,6 +151,15 @@ class RunSection:
         if red is not None and self._browser.GetProxyNode(self._sequence) is not None:
             self._follower = followFrame(red, self._browser, self._sequence)
 
+    def _on_turn_over(self) -> None:
+        self._error = self._details = self._kind = ""
+        try:
+            self.panel.run.turnOver()
+            self._show(self.panel.run)
+        except DualTrackError as error:
+            self._error = str(error)
+        self.panel.update()
+
     def stopFollowing(self) -> None:
         """Leave the slice views alone."""
         if self._follower is not None:
@@ -179,6 +190,8 @@ def resultRows(result: RunResult) -> list[tuple[str, str]]:
     if (errors := _errors(result)) is not None:
         text = _("{own:.1f} mm on average ({still:.1f} mm for no motion at all)")
         rows.append((_("Error against the tracker"), text.format(own=errors[0], still=errors[1])))
+    if (direction := result.trajectory.provenance.get("direction")) is not None:
+        rows.append((_("Direction"), directionText(direction)))
     none = _("none: tracked") if trajectory.origin.is_truth else _("none: poses of unknown origin")
     rows.append((_("Model"), trajectory.estimated_by or none))
     if "total" in result.seconds:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from slicer.i18n import tr as _
 
+from DualTrackCore.direction import AS_WEIGHTS_SAY, SURE, TOLD, UNSURE
 from DualTrackCore.progress import Stage
 from DualTrackCore.repeats import Repeats
 from DualTrackCore.sweep import Sweep
@@ -58,6 +59,17 @@ def durationText(seconds: float) -> str:
     if whole < 60:
         return _("{seconds} s").format(seconds=whole)
     return _("{minutes} min {seconds} s").format(minutes=whole // 60, seconds=whole % 60)
+
+
+def directionText(direction: str) -> str:
+    """How it is known which way the sweep runs."""
+    texts = {
+        SURE: _("sure"),
+        UNSURE: _("unsure"),
+        TOLD: _("told by you"),
+        AS_WEIGHTS_SAY: _("as the model says"),
+    }
+    return texts.get(direction, direction)
 
 
 def sizeText(count: float) -> str:
