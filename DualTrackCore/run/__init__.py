@@ -19,6 +19,7 @@ from DualTrackCore.run.results import RunReport, RunResult, run_report
 from DualTrackCore.run.settings import ESTIMATE, TRACKED, RunSettings
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.trajectory import PoseOrigin, Trajectory
+from DualTrackCore.turns import find_turns
 
 if TYPE_CHECKING:
     from DualTrackCore.evaluation import Evaluation
@@ -85,10 +86,13 @@ def run_frames(
     with _timed(seconds, "total"), memory_limit(settings.memory_gb):
         found = find_repeats(sweep, reporter)
         repeats = found if settings.repeats == "drop" else Repeats.none(len(sweep))
+        turns = []
+        if settings.poses == ESTIMATE:
+            turns = repeats.kept[find_turns(repeats.left_out(sweep), reporter)].tolist()
         trajectory = _trajectory(sweep, repeats, settings, models, reporter, seconds)
         reconstruction = _reconstruction(sweep, repeats, trajectory, settings, reporter, seconds)
         evaluation = _evaluation(sweep, trajectory, settings, reporter, seconds)
-        report = run_report(settings, sweep, trajectory, reconstruction, evaluation, found)
+        report = run_report(settings, sweep, trajectory, reconstruction, evaluation, found, turns)
     return RunResult(sweep, trajectory, reconstruction, report, seconds)
 
 

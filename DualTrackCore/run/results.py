@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -22,6 +22,7 @@ from DualTrackCore.repeats import Repeats
 from DualTrackCore.run.settings import RunSettings
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.trajectory import PoseOrigin, Trajectory
+from DualTrackCore.turns import turn_warnings
 
 if TYPE_CHECKING:
     from DualTrackCore.evaluation import Evaluation
@@ -102,8 +103,10 @@ def run_report(
     reconstruction: Reconstruction | None,
     evaluation: Evaluation | None,
     repeats: Repeats | None = None,
+    turns: Sequence[int] = (),
 ) -> RunReport:
-    """The report of a run; `sweep` holds the frames used, `repeats` those found in it, whether or not left out."""
+    """The report of a run; `sweep` holds the frames used, `repeats` those found in it, whether or not left out, `turns`
+    the frames at which its pictures run back."""
     error = path_error(trajectory)
     path = {
         "poses": len(trajectory),
@@ -123,6 +126,7 @@ def run_report(
         warnings=[
             *sweep.provenance.get("warnings", ()),
             *(() if repeats is None else repeats.warnings(sweep, settings.first_frame)),
+            *turn_warnings(turns, settings.first_frame),
             *_warnings(sweep, trajectory, reconstruction),
         ],
     )
