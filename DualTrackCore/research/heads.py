@@ -15,8 +15,7 @@ from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.tracking.device import Precision
 from DualTrackCore.tracking.engine import estimate_trajectory, run_network
-from DualTrackCore.tracking.estimate import Estimate
-from DualTrackCore.tracking.windows import motions_in_windows
+from DualTrackCore.tracking.estimate import Estimate, motions_in_windows
 from DualTrackCore.trajectory import Trajectory, accumulate, matrices_from_parameters
 
 Head = Literal["fusion", "local", "global"]

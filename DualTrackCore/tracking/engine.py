@@ -39,9 +39,8 @@ from DualTrackCore.tracking.device import (
     on_device,
     release_memory,
 )
-from DualTrackCore.tracking.estimate import Estimate, directed
+from DualTrackCore.tracking.estimate import Estimate, directed, estimate_in_windows
 from DualTrackCore.tracking.preprocessing import Preprocessor, examined, is_guess, scope_warnings
-from DualTrackCore.tracking.windows import estimate_in_windows
 from DualTrackCore.trajectory import Trajectory
 
 

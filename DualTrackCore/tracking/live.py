@@ -25,10 +25,9 @@ from DualTrackCore.repeats import RepeatFinder, Repeats
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.tracking import engine
 from DualTrackCore.tracking.device import Precision, choose_chunk, on_device
-from DualTrackCore.tracking.estimate import Estimate, directed, require_direction
+from DualTrackCore.tracking.estimate import Estimate, directed, estimate_in_windows, require_direction
 from DualTrackCore.tracking.preprocessing import MOST_FRAMES, examined_on
 from DualTrackCore.tracking.provisional import ProvisionalPath
-from DualTrackCore.tracking.windows import estimate_in_windows
 from DualTrackCore.trajectory import Trajectory
 
 #: Frames through the trunk at a time: enough to keep two cores busy, few enough not to be waited for.

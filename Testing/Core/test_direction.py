@@ -19,8 +19,7 @@ from DualTrackCore.network.model import save_model
 from DualTrackCore.progress import Reporter
 from DualTrackCore.repeats import Repeats
 from DualTrackCore.tracking import LiveTracker, engine, estimate_trajectory
-from DualTrackCore.tracking.estimate import Estimate, directed
-from DualTrackCore.tracking.windows import estimate_in_windows, window_starts
+from DualTrackCore.tracking.estimate import Estimate, directed, estimate_in_windows, window_starts
 from DualTrackCore.trajectory import Trajectory, accumulate, matrices_from_parameters
 
 pytestmark = pytest.mark.filterwarnings("ignore::DualTrackCore.tracking.TrackingWarning")

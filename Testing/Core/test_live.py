@@ -13,8 +13,8 @@ from DualTrackCore.network.fast import StreamingTrunk
 from DualTrackCore.progress import Reporter
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.tracking import LiveTracker, TrackingWarning, estimate_trajectory
+from DualTrackCore.tracking.estimate import motions_in_windows
 from DualTrackCore.tracking.provisional import ProvisionalPath
-from DualTrackCore.tracking.windows import motions_in_windows
 from DualTrackCore.trajectory import Trajectory
 
 pytestmark = pytest.mark.filterwarnings("ignore::DualTrackCore.tracking.TrackingWarning")

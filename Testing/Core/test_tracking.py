@@ -18,8 +18,8 @@ from DualTrackCore.sweep import Sweep
 from DualTrackCore.tracking import TrackingWarning, estimate_trajectory
 from DualTrackCore.tracking import device as device_module
 from DualTrackCore.tracking.device import choose_chunk, choose_precision
+from DualTrackCore.tracking.estimate import window_starts
 from DualTrackCore.tracking.preprocessing import Preprocessor
-from DualTrackCore.tracking.windows import window_starts
 
 pytestmark = pytest.mark.filterwarnings("ignore::DualTrackCore.tracking.TrackingWarning")
 

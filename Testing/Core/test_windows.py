@@ -9,8 +9,8 @@ from oracle import anatomical_model, noise_sweep
 
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.tracking import estimate_trajectory
+from DualTrackCore.tracking.estimate import window_starts
 from DualTrackCore.tracking.preprocessing import Preprocessor
-from DualTrackCore.tracking.windows import window_starts
 
 pytestmark = pytest.mark.filterwarnings("ignore::DualTrackCore.tracking.TrackingWarning")
 
