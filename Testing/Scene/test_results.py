@@ -397,26 +397,3 @@ def test_the_slices_of_a_volume_get_their_poses_like_any_clip(scene, clip, resul
     motions = np.tile([0, 0, 0.5, 0, 0, 0], (len(read.sweep) - 1, 1))
     nodes = showResults(scene, read, job_result(read.sweep, Trajectory.from_parameters(motions), volume=False))
     assert nodes.transform_sequence.GetNumberOfDataNodes() == copy.GetImageData().GetDimensions()[2]
-
-
-def test_a_result_turned_over_is_shown_in_place_of_the_first_with_frames_in_the_volume(scene, clip, result):
-    first = showResults(scene, clip, result)
-    grey = slicer.util.arrayFromVolume(first.volume).copy()
-    before = node_ids(scene)
-    once = result.turned_over()
-    nodes = showResults(scene, clip, once)
-    assert len(node_ids(scene)) == len(before)
-    np.testing.assert_array_equal(slicer.util.arrayFromVolume(nodes.volume), grey[::-1])
-    image, mirror = clip.browser.GetProxyNode(clip.image_sequence), np.diag([1.0, 1, -1, 1])
-    pixels = np.array([(0, 0, 0, 1), (63, 0, 0, 1), (20, 47, 0, 1)], float).T
-    for number in (0, 9, 23):
-        clip.browser.SetSelectedItemNumber(number)
-        moved = clip.node_from_image @ mirror @ ESTIMATE.poses[number] @ mirror @ np.linalg.inv(clip.node_from_image)
-        np.testing.assert_allclose(motion(nodes), moved, atol=1e-12)
-        shown = np.linalg.inv(world_from_image(nodes.volume)) @ world_from_image(image) @ pixels
-        inserted = result.grid.voxel_from_frame0 @ ESTIMATE.poses[number] @ TRUTH.image_from_pixel @ pixels
-        inserted[2] = result.grid.size[2] - 1 - inserted[2]
-        np.testing.assert_allclose(shown, inserted, atol=1e-6)
-    np.testing.assert_array_equal(trajectoryFromTable(nodes.pose_table).poses, once.trajectory.poses)
-    again = showResults(scene, clip, once.turned_over())
-    np.testing.assert_array_equal(slicer.util.arrayFromVolume(again.volume), grey)

@@ -1,0 +1,48 @@
+"""A result that runs the other way, in the scene."""
+
+from dataclasses import replace
+
+import numpy as np
+import slicer
+import vtk
+from clip_nodes import add_simulated_clip, array_of, drifting, job_result, simulated
+from DualTrackSlicerLib.scene import showResults, sweepFromBrowser, trajectoryFromTable
+
+TRUTH = simulated()
+ESTIMATE = drifting(TRUTH.tracked)
+
+
+def world_from_image(volume) -> np.ndarray:
+    """[4, 4] from the voxels of a volume node to the world, transforms above it included."""
+    matrix, parent = vtk.vtkMatrix4x4(), volume.GetParentTransformNode()
+    volume.GetIJKToRASMatrix(matrix)
+    to_world = np.eye(4) if parent is None else slicer.util.arrayFromTransformMatrix(parent, toWorld=True)
+    return to_world @ array_of(matrix)
+
+
+def test_a_result_turned_over_is_shown_in_place_of_the_first_with_frames_in_the_volume(scene):
+    browser, _ = add_simulated_clip(scene, TRUTH)
+    read = sweepFromBrowser(browser)
+    clip = replace(read, sweep=replace(read.sweep, tracked=TRUTH.tracked))
+    result = job_result(clip.sweep, ESTIMATE)
+    first = showResults(scene, clip, result)
+    grey = slicer.util.arrayFromVolume(first.volume).copy()
+    before = scene.GetNumberOfNodes()
+    once = result.turned_over()
+    nodes = showResults(scene, clip, once)
+    assert scene.GetNumberOfNodes() == before
+    np.testing.assert_array_equal(slicer.util.arrayFromVolume(nodes.volume), grey[::-1])
+    image, mirror = clip.browser.GetProxyNode(clip.image_sequence), np.diag([1.0, 1, -1, 1])
+    pixels = np.array([(0, 0, 0, 1), (63, 0, 0, 1), (20, 47, 0, 1)], float).T
+    for number in (0, 9, 23):
+        clip.browser.SetSelectedItemNumber(number)
+        moved = clip.node_from_image @ mirror @ ESTIMATE.poses[number] @ mirror @ np.linalg.inv(clip.node_from_image)
+        shown = slicer.util.arrayFromTransformMatrix(nodes.transform_proxy)
+        np.testing.assert_allclose(shown, moved, atol=1e-12)
+        shown = np.linalg.inv(world_from_image(nodes.volume)) @ world_from_image(image) @ pixels
+        inserted = result.grid.voxel_from_frame0 @ ESTIMATE.poses[number] @ TRUTH.image_from_pixel @ pixels
+        inserted[2] = result.grid.size[2] - 1 - inserted[2]
+        np.testing.assert_allclose(shown, inserted, atol=1e-6)
+    np.testing.assert_array_equal(trajectoryFromTable(nodes.pose_table).poses, once.trajectory.poses)
+    again = showResults(scene, clip, once.turned_over())
+    np.testing.assert_array_equal(slicer.util.arrayFromVolume(again.volume), grey)
