@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 #: Folder of the finished items in the output folder.
 ITEMS = "items"
-_WORDS = ("held-out", "simulated")
+_WORDS = ("held-out", "simulated", "acquisitions")
 #: What an evaluation may leave in its folder beside the items.
 FILES = (
     *("evaluation.json", "pairs.csv", "summary.csv", "sweeps.csv", "table.md"),

@@ -214,7 +214,7 @@ def _add_on_bad(parser: argparse.ArgumentParser, text: str) -> None:
 def _add_evaluate(commands: argparse._SubParsersAction) -> None:
     text = "measure methods on tracked sweeps, with tables, tests and a report"
     parser = _command(commands, "evaluate", "evaluate:evaluate", text)
-    text = "folders or files of tracked sweeps (TUS-REC, DualTrack, PLUS), or held-out or simulated"
+    text = "folders or files of tracked sweeps (TUS-REC, DualTrack, PLUS), or held-out, acquisitions or simulated"
     parser.add_argument("dataset", metavar="DATASET", nargs="+", help=text)
     _add_output(parser, "DIR", "folder for tables and report")
     parser.add_argument(

@@ -16,6 +16,7 @@ from DualTrackCore.io.tus_rec import CALIBRATION_NAME
 from DualTrackCore.landmarks import Landmarks
 from DualTrackCore.research.datasets.dataset import COPY_AGAIN, Dataset, Entry
 from DualTrackCore.research.simulation import FAMILIES
+from DualTrackCore.research.simulation.acquisition import HELD_OUT, Acquisition
 from DualTrackCore.research.simulation.simulator import Simulation, simulator_hash
 from DualTrackCore.run import with_said_origin
 from DualTrackCore.sweep import Sweep
@@ -148,7 +149,9 @@ class FileEntry(Entry):
 #: Words that stand for a simulated data set where a folder or file is expected. Each has the first seed of phantom and
 #: path, the first seed of speckle, and how many speckle volumes the sweeps share. Training and validation never draw
 #: the seeds of "held-out"; those of "simulated" are of the training range.
-SIMULATED_SETS = {"held-out": (2_000_000, 9_000, 4), "simulated": (0, 0, 12)}
+SIMULATED_SETS = {"held-out": (2_000_000, 9_000, 4), "simulated": (0, 0, 12), "acquisitions": (3_000_000, 9_000, 4)}
+#: And of those on which the errors that a model states are calibrated, clips like those of "acquisitions".
+_CALIBRATION = (3_500_000, 9_004, 4)
 
 
 @dataclass(frozen=True)
@@ -191,10 +194,11 @@ def simulated_dataset(
 
     Args:
         which: "held-out" for sweeps with seeds that training and validation never draw; "simulated" for sweeps of the
-            training range, on which methods may be calibrated.
+            training range, on which methods may be calibrated; "acquisitions" for clips of many probes, scanners and
+            tissues, in turn with a probe, a persistence and a tissue that training never draws.
         count: number of sweeps.
         frames: of each sweep.
-        frame_size: rows and columns.
+        frame_size: rows and columns; an acquisition has its own.
         spacing_mm: (across columns, down rows).
         folder: where sweeps are kept once they have been simulated; None for simulating every frame when it is read.
 
@@ -202,19 +206,25 @@ def simulated_dataset(
         DatasetError: another word.
         InputError: numbers out of range.
     """
-    if which not in SIMULATED_SETS:
+    if which not in (*SIMULATED_SETS, "calibration"):
         raise DatasetError(f"{which!r} is no simulated data set; choose {' or '.join(SIMULATED_SETS)}.")
     if count < 1:
         raise InputError(f"{count} simulated sweeps were asked for; the least is 1.")
     if frames < 2:
         raise InputError(f"Sweeps of {frames} frames were asked for; a trajectory needs at least 2.")
-    first_seed, first_speckle, speckles = SIMULATED_SETS[which]
+    first_seed, first_speckle, speckles = SIMULATED_SETS.get(which, _CALIBRATION)
     frame_size, spacing_mm = tuple(frame_size), tuple(spacing_mm)
-    simulator = "unstored" if folder is None else simulator_hash(frame_size, spacing_mm)
-    entries = []
+    entries, simulator = [], ""
     for i in range(count):
-        family = FAMILIES[i % len(FAMILIES)]
-        simulation = Simulation(first_seed + i, frames, family, first_speckle + i % speckles, frame_size, spacing_mm)
-        path = Path(folder or "", simulation.file_name(simulator))
-        entries.append(SimulatedEntry(f"{family} {simulation.seed}", path, None, simulation, folder is not None))
+        seed, speckle, family, own = first_seed + i, first_speckle + i % speckles, FAMILIES[i % len(FAMILIES)], None
+        name = f"{family} {seed}"
+        if which in ("acquisitions", "calibration"):
+            kind = sorted(HELD_OUT)[i % len(HELD_OUT)]
+            own = Acquisition.of_seed(seed, kind)
+            name = f"{kind} {own.motion.family} {seed}"
+        simulation = Simulation(seed, frames, family, speckle, frame_size, spacing_mm, own, own is not None)
+        if folder is not None:
+            simulator = simulator or simulator_hash(simulation)
+        path = Path(folder or "", simulation.file_name(simulator or "unstored"))
+        entries.append(SimulatedEntry(name, path, None, simulation, folder is not None))
     return Dataset(f"{which} sweeps", entries)

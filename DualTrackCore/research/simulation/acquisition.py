@@ -63,7 +63,7 @@ class View(_Checked):
 
     Attributes:
         depth_mm, width_mm: of the picture; rendered.
-        magnification: of the tissue, as if the clip's pixels were so many times as large; at loading.
+        magnification: of the tissue, as if the clip's pixels were so many times as large; rendered.
         border_mm: black columns at the left and the right; at loading.
         overlay: whether burned-in marks and letters cover parts of the border of the picture; at loading.
     """
@@ -155,6 +155,11 @@ class Acquisition:
         return asdict(self)
 
     @classmethod
+    def of_seed(cls, seed: int, held_out: str | None = None) -> Acquisition:
+        """The acquisition that a seed draws."""
+        return cls.drawn(np.random.default_rng([seed, 0xAC91]), held_out)
+
+    @classmethod
     def drawn(cls, random: np.random.Generator, held_out: str | None = None) -> Acquisition:
         """An acquisition drawn from the ranges of training.
 
@@ -166,6 +171,8 @@ class Acquisition:
             KeyError: no such kind.
         """
         probe, view = _drawn_probe(random)
+        if random.random() < 0.7:
+            view = replace(view, magnification=_log_uniform(random, *RANGES["view.magnification"]))
         motion = Motion(
             family=FAMILIES[random.integers(len(FAMILIES))], step_mm=_log_uniform(random, *RANGES["motion.step_mm"])
         )
@@ -174,10 +181,9 @@ class Acquisition:
         return own if held_out is None else HELD_OUT[held_out](own, random)
 
     def rescanned(self, random: np.random.Generator, held_out: str | None = None) -> Acquisition:
-        """The same with all that belongs to loading drawn anew: scanner, magnification, borders, frames kept."""
+        """The same with all that belongs to loading drawn anew: scanner, borders, frames kept."""
         view = replace(
             self.view,
-            magnification=_log_uniform(random, *RANGES["view.magnification"]) if random.random() < 0.7 else 1.0,
             border_mm=tuple(random.uniform(0, 8, 2).tolist()) if random.random() < 0.25 else (0.0, 0.0),
             overlay=bool(random.random() < 0.3),
         )
@@ -202,6 +208,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "probe.elevational_factor": (0.7, 3.0),
     "probe.lens_focus_mm": (10.0, 60.0),
     "view.depth_mm": (30.0, 160.0),
+    "view.width_mm": (30.0, 110.0),
     "view.magnification": (0.7, 1.4),
     "motion.step_mm": (0.05, 1.6),
     "motion.repeated": (0.02, 0.1),
@@ -267,7 +274,7 @@ def _drawn_probe(random: np.random.Generator) -> tuple[Probe, View]:
     }
     if not curved:
         frequency = _outside(random, lambda r: r.uniform(4.0, RANGES["probe.frequency_mhz"][1]), _KEPT_FREQUENCY)
-        depth, width = min(_log_uniform(random, 30, 70), 420 / frequency), random.uniform(30, 52)
+        depth, width = max(30.0, min(_log_uniform(random, 30, 70), 420 / frequency)), random.uniform(30, 52)
         fixed = {"frequency_mhz": frequency, "elements": 192, "pitch_mm": width / 192, **shared}
         return Probe.drawn(random, "linear", **fixed), View(depth_mm=depth, width_mm=width)
     frequency = random.uniform(RANGES["probe.frequency_mhz"][0], 7.0)
@@ -301,7 +308,7 @@ def _drawn_scanner(random: np.random.Generator) -> Scanner:
         values["gain_curve_db"] = tuple(random.uniform(*RANGES["scanner.gain_curve_db"], size=5).tolist())
     if random.random() < 0.4:
         values["compounding_angles"] = int(random.integers(2, 6))
-    if random.random() < 0.3:
+    if random.random() < 0.7:  # reading a finer picture at the model's spacing smooths it as well
         values["speckle_filter_mm"] = random.uniform(0.05, 0.3)
     return Scanner(
         dynamic_range_db=random.uniform(*RANGES["scanner.dynamic_range_db"]),

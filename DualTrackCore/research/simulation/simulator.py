@@ -14,7 +14,7 @@ import numpy as np
 from DualTrackCore.errors import InputError
 from DualTrackCore.io import load_sweep, save_sweep
 from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter, Stage
-from DualTrackCore.research.simulation.acquisition import Acquisition, Contact, Tissue
+from DualTrackCore.research.simulation.acquisition import Acquisition, Contact, Tissue, View
 from DualTrackCore.research.simulation.motion import FAMILIES, probe_trajectory
 from DualTrackCore.research.simulation.phantom import Phantom
 from DualTrackCore.research.simulation.probe import Probe
@@ -186,14 +186,20 @@ def acquired_sweep(
         raise InputError("A simulated sweep needs a pixel spacing in mm.")
     view, motion, probe = acquisition.view, acquisition.motion, acquisition.probe
     frame_size = (max(8, round(view.depth_mm / spacing[1])), max(8, round(view.width_mm / spacing[0])))
-    depth = (frame_size[0] - 1) * spacing[1]
-    timing = {"step_mm": motion.step_mm, "frame_rate_hz": probe.frame_rate_hz}
+    real = spacing[0] / view.magnification, spacing[1] / view.magnification
+    depth = (frame_size[0] - 1) * real[1]
+    timing = {"step_mm": motion.step_mm / view.magnification, "frame_rate_hz": probe.frame_rate_hz}
     trajectory = probe_trajectory(motion.family, frames, seed, face_to_centre_mm=depth / 2, **timing)
     phantom = _phantom(seed, speckle_seed, depth, motion.family, np.random.default_rng([seed, 0xACC1]))
     source = SimulatedFrames(
-        phantom, probe, trajectory.poses, frame_size, spacing, levels, acquisition.tissue, acquisition.contact, True
+        phantom, probe, trajectory.poses, frame_size, real, levels, acquisition.tissue, acquisition.contact, True
     )
-    return _tracked(source, trajectory, acquisition=acquisition.as_dict())
+    sweep = _tracked(source, trajectory, acquisition=acquisition.as_dict())
+    if view.magnification == 1.0:
+        return sweep
+    shown = trajectory.poses.copy()
+    shown[:, :3, 3] *= view.magnification
+    return replace(sweep, spacing_mm=spacing, tracked=replace(trajectory, poses=shown))
 
 
 def _phantom(
@@ -226,7 +232,11 @@ def _tracked(source: SimulatedFrames, trajectory: Trajectory, **origin: object) 
 
 @dataclass(frozen=True)
 class Simulation:
-    """What decides a simulated sweep: the arguments of :func:`~DualTrackCore.research.simulation.simulated_sweep`."""
+    """What decides a simulated sweep: the arguments of :func:`~DualTrackCore.research.simulation.simulated_sweep`.
+
+    With an `acquisition` it decides family and frame size as well, and frames are codes of echo levels; or, where it is
+    to be `shown`, what its scanner makes of them.
+    """
 
     seed: int
     frames: int
@@ -234,20 +244,41 @@ class Simulation:
     speckle_seed: int | None
     frame_size: tuple[int, int]
     spacing_mm: tuple[float, float]
+    acquisition: Acquisition | None = None
+    shown: bool = False
 
     def file_name(self, simulator: str) -> str:
         """Name of the stored sweep: a hash of the settings and the simulator, then the seed."""
         settings = [simulator, self.frames, self.family, self.speckle_seed, self.frame_size, self.spacing_mm]
+        if self.acquisition is not None:
+            settings += [self.acquisition.as_dict(), self.shown]
         return f"{hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:12]}-{self.seed}.h5"
 
     def sweep(self) -> Sweep:
         """Simulate; frames are made when they are read."""
-        return simulated_sweep(**asdict(self))
+        if self.acquisition is None:
+            named = {k: v for k, v in vars(self).items() if k not in ("acquisition", "shown")}
+            return simulated_sweep(**named)
+        sweep = acquired_sweep(
+            self.seed, self.acquisition, self.frames, self.spacing_mm, speckle_seed=self.speckle_seed, levels=True
+        )
+        if not self.shown:
+            return sweep
+        from DualTrackCore.research.simulation.clip import shown_clip  # needs torch
+
+        return shown_clip(sweep, self.acquisition, self.seed)
 
 
-def simulator_hash(frame_size: tuple[int, int], spacing_mm: tuple[float, float]) -> str:
+def simulator_hash(simulation: Simulation) -> str:
     """Hash of two frames and a path: another version of the simulator must not take up sweeps of this one."""
-    sample = Simulation(0, 2, None, None, frame_size, spacing_mm).sweep()
+    acquisition = simulation.acquisition
+    if acquisition is not None:  # every effect that is rendered, in a small picture
+        acquisition = Acquisition(
+            view=View(depth_mm=16, width_mm=16, magnification=1.1),
+            tissue=Tissue(coherent_part=0.4, fibre_mm=5.0, bone=True),
+            contact=Contact(compression=0.05, drag_mm=1.0),
+        )
+    sample = replace(simulation, seed=0, frames=2, family=None, speckle_seed=None, acquisition=acquisition).sweep()
     return hashlib.sha256(sample.window(0, 2).tobytes() + sample.tracked.poses.tobytes()).hexdigest()
 
 
@@ -271,7 +302,7 @@ def stored_sweeps(
     """
     if not simulations:
         return ()
-    simulator = simulator_hash(simulations[0].frame_size, simulations[0].spacing_mm)
+    simulator = simulator_hash(simulations[0])
     paths = [folder / simulation.file_name(simulator) for simulation in simulations]
     missing = [(job, path) for job, path in zip(simulations, paths, strict=True) if not path.is_file()]
     # Sweeps that share speckle follow each other, because making it takes longer than a sweep.
