@@ -28,8 +28,8 @@ PICKLE_HEADS = (b"PK\x03\x04", b"\x80")
 CARD_SCHEMA_VERSION = 1
 #: Longer safetensors headers than this belong to no weights of this network.
 _MAX_HEADER_BYTES = 1 << 24
-#: What only the card of weights with further heads states.
-_OF_ADDED_HEADS = ("step_error_correlation", "direction_sure_logit")
+#: What only some cards state: those of weights with further heads, or trained on drawn acquisitions.
+_OF_SOME = ("step_error_correlation", "direction_sure_logit", "trained_ranges")
 #: Pixel spacing that the millimetres of the published weights are baked in at, mm (columns, rows).
 PUBLISHED_SPACING_MM = (0.22938919, 0.22097969)
 
@@ -58,6 +58,8 @@ class ModelCard:
             unchecked.
         step_error_correlation: share (0 to 1) of the variance of the error of each component, tx to rz, of a motion
             that is the same in all steps of a sweep; None where nobody measured it: all of it counts as the same then.
+        trained_ranges: [least, greatest] by name of what the training sweeps were drawn from ("view.depth_mm",
+            "motion.step_mm", ...); None where nobody states it, and then frame size and frame rate stand for it.
         direction_sure_logit: log-odds, to either side, from which a direction head is sure; None where nobody measured
             it, and then it never is.
     """
@@ -83,6 +85,7 @@ class ModelCard:
         None, at_least=0, at_most=1
     )
     direction_sure_logit: float | None = setting(None, at_least=0)
+    trained_ranges: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         try:
@@ -103,8 +106,8 @@ class ModelCard:
     def as_dict(self) -> dict[str, Any]:
         """Plain values, as written to JSON."""
         values = {**vars(self), "architecture": dict(self.architecture)}
-        # Cards of weights without heads for variance and direction stay as they were.
-        return {key: value for key, value in values.items() if value is not None or key not in _OF_ADDED_HEADS}
+        # The cards of other weights stay as they were.
+        return {key: value for key, value in values.items() if value is not None or key not in _OF_SOME}
 
     def to_json(self) -> str:
         """The card as JSON text."""

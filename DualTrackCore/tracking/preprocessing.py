@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from DualTrackCore.network.catalogue import ModelCard
 from DualTrackCore.network.model import Model
 from DualTrackCore.network.statistics import PLAIN, Normalisation, check_input, has_statistics
 from DualTrackCore.sweep import Sweep
@@ -126,11 +127,19 @@ class Preprocessor:
 
         They are uint8 still where nothing is resampled, else float32 in 0 to 1: :func:`as_grey` makes both float32.
         """
+        rows, columns = self.crop_place(shift)
+        return self.padded(self._resample(frames, rows, columns) if self.resamples else frames[:, rows, columns])
+
+    def crop_place(self, shift: tuple[int, int] = (0, 0)) -> tuple[slice, slice]:
+        """Rows and columns of the sweep, at the model's spacing, that a crop takes."""
         rows, columns = (
             slice(first + offset, first + offset + min(self._crop_size, size))
             for (_, _, first), size, offset in zip(self._margins, self.model_frame_size, shift, strict=True)
         )
-        crops = self._resample(frames, rows, columns) if self.resamples else frames[:, rows, columns]
+        return rows, columns
+
+    def padded(self, crops: Tensor) -> Tensor:
+        """Crops [n, crop, crop] of what lies inside the frames, with zeros around it."""
         (top, bottom, _), (left, right, _) = self._margins
         return F.pad(crops, (left, right, top, bottom))
 
@@ -197,22 +206,56 @@ def scope_warnings(sweep: Sweep, model: Model, preprocessor: Preprocessor) -> li
             f"At the model's pixel spacing the frames are {columns} x {rows} pixels, smaller than its "
             f"{network.crop_size} x {network.crop_size} crop: black borders were added, which it was not trained on."
         )
-    ratios = rows / card.frame_size[0], columns / card.frame_size[1]
-    if max(*ratios, *(1 / r for r in ratios)) > TOLERATED_RATIO:
-        own = _millimetres((columns, rows), card.spacing_mm)
-        trained = _millimetres(card.frame_size[::-1], card.spacing_mm)
-        messages.append(f"The frames show {own} mm; the model was trained on {trained} mm (width x depth).")
-    rate = sweep.frame_rate_hz
-    if rate and card.frame_rate_hz and max(rate / card.frame_rate_hz, card.frame_rate_hz / rate) > TOLERATED_RATIO:
-        messages.append(
-            f"The sweep has {rate:.3g} frames/s; the model was trained at {card.frame_rate_hz:.3g} frames/s."
-        )
+    messages += _field_of_view(card, rows, columns) + _frame_rate(card, sweep.frame_rate_hz)
     if missing := int(np.count_nonzero(~sweep.frame_valid)):
         messages.append(f"{missing} of {frames} frames hold no image; the motion around them is unreliable.")
     if abs(sweep.skew_deg) > 1:
         skew = f"{abs(sweep.skew_deg):.1f} degrees"
         messages.append(f"The pixel axes are {skew} off a right angle; the model assumes a right angle.")
     return messages
+
+
+def _field_of_view(card: ModelCard, rows: int, columns: int) -> list[str]:
+    """What is to be said of frames of so many pixels at the model's spacing."""
+    if card.trained_ranges is None:
+        ratios = rows / card.frame_size[0], columns / card.frame_size[1]
+        if max(*ratios, *(1 / r for r in ratios)) <= TOLERATED_RATIO:
+            return []
+        own = _millimetres((columns, rows), card.spacing_mm)
+        trained = _millimetres(card.frame_size[::-1], card.spacing_mm)
+        return [f"The frames show {own} mm; the model was trained on {trained} mm (width x depth)."]
+    messages = []
+    sides = ("wide", "view.width_mm", columns, card.spacing_mm[0]), ("deep", "view.depth_mm", rows, card.spacing_mm[1])
+    for word, name, pixels, spacing in sides:
+        low, high = card.trained_ranges.get(name, (0, math.inf))
+        if not low / TOLERATED_RATIO <= pixels * spacing <= high * TOLERATED_RATIO:
+            messages.append(
+                f"The frames are {pixels * spacing:.0f} mm {word}; the model was trained on {low:.0f} to {high:.0f} mm."
+            )
+    return messages
+
+
+def _frame_rate(card: ModelCard, rate: float | None) -> list[str]:
+    """What is to be said of the frames per second; nothing where the card states the steps between frames instead."""
+    trained = card.frame_rate_hz
+    if card.trained_ranges is not None or not rate or not trained:
+        return []
+    if max(rate / trained, trained / rate) <= TOLERATED_RATIO:
+        return []
+    return [f"The sweep has {rate:.3g} frames/s; the model was trained at {trained:.3g} frames/s."]
+
+
+def step_warnings(card: ModelCard, steps_mm: np.ndarray) -> list[str]:
+    """A sentence where the steps that were found, [N - 1] mm, are on average unlike those of the training sweeps."""
+    low, high = (card.trained_ranges or {}).get("motion.step_mm", (0, math.inf))
+    found = float(np.mean(steps_mm)) if len(steps_mm) else low
+    if low <= found <= high:
+        return []
+    remedy = "move the probe more slowly, or record more frames a second" if found > high else "move the probe faster"
+    return [
+        f"The probe moved by {found:.2g} mm from frame to frame on average; the model was trained on {low:g} to "
+        f"{high:g} mm: {remedy}."
+    ]
 
 
 def _millimetres(size: tuple[int, int], spacing_mm: tuple[float, float]) -> str:
