@@ -26,7 +26,7 @@ def stage_output(stage, sweep):
     items = SweepItems(recipe, SweepSet(("0",), (sweep,)), network, card, validating=True)
     task = build_task(network, recipe).eval()
     with torch.inference_mode():
-        motions = task(collate([items[(0, 0)]]))[0].double().numpy()
+        motions = task(collate([items[(0, 0)]])).motions[0].double().numpy()
     return motions, items.draw(0, 0).frames, Model(network, card)
 
 

@@ -107,7 +107,7 @@ def test_a_whole_sweep_stage_gives_what_the_finished_network_gives(stage):
     items = items_of(recipe, sweep_set(1), network, validating=True)
     batch = collate([items[(0, 0)]])
     with torch.no_grad():
-        found = task(batch)
+        found = task(batch).motions
         wanted = network(batch["local"].float() / 255, batch["whole"])
     torch.testing.assert_close(found, wanted, atol=2e-5, rtol=0)
 
@@ -122,9 +122,9 @@ def test_sweeps_of_different_length_in_a_batch_do_not_see_each_other_or_padding(
     assert both["frames"].tolist() == [24, 28]
     assert both["mask"][0].sum() == 23
     with torch.no_grad():
-        found = task(both)
+        found = task(both).motions
         for row, single in enumerate(singles):
-            torch.testing.assert_close(found[row, : single["frames"] - 1], task(single)[0], atol=1e-5, rtol=0)
+            torch.testing.assert_close(found[row, : single["frames"] - 1], task(single).motions[0], atol=1e-5, rtol=0)
 
 
 def test_padding_and_unknown_poses_do_not_count_in_the_loss():

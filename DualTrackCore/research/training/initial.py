@@ -18,11 +18,14 @@ from DualTrackCore.network.dualtrack import UNUSED_HEADS
 from DualTrackCore.network.model import load_weights, positions_of, read_weights, resize_positions
 from DualTrackCore.network.statistics import PLAIN
 from DualTrackCore.research.baselines import MotionNetwork, build_baseline
+from DualTrackCore.research.simulation.acquisition import RANGES
 from DualTrackCore.research.training.recipe import Initial, Recipe
 from DualTrackCore.sweep import Sweep
 
 #: Name of the weights in the folder of a finished stage.
 WEIGHTS_NAME = "model.safetensors"
+#: Heads that weights may get after they were trained.
+_ADDED_HEADS = ("direction.", "uncertainty.")
 #: Height of the waves of the position table: below that of the image features, so that they do not drown them.
 _WAVE_HEIGHT = 0.3
 
@@ -70,6 +73,7 @@ def trained_card(recipe: Recipe, runs: Path, sweeps: Sequence[Sweep]) -> ModelCa
     return dataclasses.replace(
         card,
         simulated_only=kinds == ["simulated"] and all(other is None or other.simulated_only for other in cards),
+        trained_ranges={name: list(ends) for name, ends in RANGES.items()} if recipe.data.acquisitions else None,
         training_data=f"{len(sweeps)} sweeps ({' and '.join(kinds)}), those for validation among them.",
         expected_error=unknown.expected_error,
         bf16_error=unknown.bf16_error,
@@ -168,7 +172,7 @@ def _weights_path(reference: str, runs: Path) -> Path:
 def _part(prefix: str, network: DualTrack, path: Path) -> dict[str, Tensor]:
     """The tensors of a file under a prefix, for as many positions as the network has."""
     tensors, shapes = read_weights(path)[0], {key: value.shape for key, value in network.state_dict().items()}
-    expected = [k for k in shapes if k.startswith(prefix) and not k.startswith(UNUSED_HEADS)]
+    expected = [k for k in shapes if k.startswith(prefix) and not k.startswith((*UNUSED_HEADS, *_ADDED_HEADS))]
     if missing := [k for k in expected if k not in tensors and not k.endswith("num_batches_tracked")]:
         raise CheckpointError(
             f"{path.name}, named by initial, lacks {len(missing)} tensors of this network, such as {missing[0]}."

@@ -11,12 +11,14 @@ from typing import Any
 import lightning
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from DualTrackCore.evaluation.definitions import COMPONENTS, mean_point_error
 from DualTrackCore.network import DualTrack, ModelCard
 from DualTrackCore.network.blocks import Trunk
+from DualTrackCore.network.dualtrack import NetworkOutput
 from DualTrackCore.progress import CancelledCallback, Reporter
 from DualTrackCore.research.baselines import MotionNetwork
 from DualTrackCore.research.training.recipe import Recipe
@@ -28,6 +30,8 @@ from DualTrackCore.trajectory import accumulate, matrices_from_parameters
 
 #: Share of the newest step in the mean of recent errors, and the least error that a component is divided by.
 _RECENT_SHARE, _LEAST_ERROR = 0.01, 1e-3
+#: Part of the path by which a sweep leaves its plane, from which its direction counts; and the weight of that loss.
+_LEAST_THROUGH, _DIRECTION_WEIGHT = 0.2, 0.2
 
 
 class LightningItems(lightning.LightningDataModule):
@@ -119,14 +123,41 @@ class LightningTask(lightning.LightningModule):
 
     def forward(self, batch: Item) -> Tensor:
         """Relative motions [B, n - 1, 6], mm and degrees."""
-        return self.task(batch).float() * self.target_std + self.target_mean
+        return self._millimetres(self.task(batch).motions)
 
-    def component_losses(self, batch: Item) -> Tensor:
+    def _millimetres(self, motions: Tensor) -> Tensor:
+        return motions.float() * self.target_std + self.target_mean
+
+    def component_losses(self, batch: Item, motions: Tensor | None = None) -> Tensor:
         """[6] mean squared errors in the head's units over the motions that are known."""
         targets, mask = self.task.wanted(batch)
         wanted = (targets - self.target_mean) / self.target_std
-        squares = (self.task(batch).float() - wanted).square() * mask[..., None]
+        motions = self.task(batch).motions if motions is None else motions
+        squares = (motions.float() - wanted).square() * mask[..., None]
         return squares.sum(dim=(0, 1)) / mask.sum().clamp(min=1)
+
+    def head_loss(self, batch: Item, output: NetworkOutput) -> Tensor:
+        """What the heads for direction and, in their own stage, for variance are wrong by; zero without them.
+
+        Variance by the Gaussian likelihood of the errors that are left. Direction by the cross entropy over the sweeps
+        that leave their plane by at least a fifth of the path.
+        """
+        targets, mask = self.task.wanted(batch)
+        loss = torch.zeros((), device=targets.device)
+        if self.recipe.stage == "heads":
+            variance = output.log_variance.float()
+            errors = (self._millimetres(output.motions) - targets).square()
+            likelihood = 0.5 * (variance + errors * torch.exp(-variance)) * mask[..., None]
+            loss = loss + likelihood.sum() / mask.sum().clamp(min=1) / 6
+        if output.direction_logit is not None:
+            through = batch["through_mm"][:, 0]
+            path = (targets[..., :3].norm(dim=-1) * mask).sum(dim=1)
+            counts = (through.abs() > _LEAST_THROUGH * path).float()
+            told = F.binary_cross_entropy_with_logits(
+                output.direction_logit.float(), (through > 0).float(), counts, reduction="sum"
+            )
+            loss = loss + _DIRECTION_WEIGHT * told / counts.sum().clamp(min=1)
+        return loss
 
     def weighted(self, losses: Tensor) -> Tensor:
         """One number to follow downhill, of [6] :meth:`component_losses`, by the recipe's weighting.
@@ -153,10 +184,14 @@ class LightningTask(lightning.LightningModule):
 
     def training_step(self, batch: Item, batch_index: int) -> Tensor:
         del batch_index
-        losses = self.component_losses(batch)
+        output = self.task(batch)
+        losses = self.component_losses(batch, output.motions)
         plain = losses.detach().mean()
         self.log("train_loss", plain, on_step=False, on_epoch=True, batch_size=len(batch["frames"]), sync_dist=True)
-        return self.weighted(losses)
+        heads = self.head_loss(batch, output)
+        if self.recipe.stage == "heads":  # the motions learn nothing there
+            return heads
+        return self.weighted(losses) + heads
 
     def validation_step(self, batch: Item, batch_index: int) -> None:
         del batch_index

@@ -17,15 +17,16 @@ import yaml
 from DualTrackCore.errors import InputError, reason_of
 from DualTrackCore.settings import build, check_settings, setting, short_text
 
-Stage = Literal["local1", "local2", "local3", "global", "fusion", "finetune1", "finetune2", "baseline"]
+Stage = Literal["local1", "local2", "local3", "global", "fusion", "finetune1", "finetune2", "heads", "baseline"]
 #: Stages that see windows of consecutive frames; `global` sees frames drawn at random, the others whole sweeps.
 WINDOW_STAGES = ("local1", "local2", "baseline")
 #: Stages that train the global encoder.
-GLOBAL_STAGES = ("global", "fusion", "finetune1", "finetune2")
+GLOBAL_STAGES = ("global", "fusion", "finetune1", "finetune2", "heads")
 #: Stages that can work from stored class tokens, because trunk and ViT are frozen.
 TOKEN_STAGES = ("local3", "fusion", "finetune1")
 PRECISIONS = {"fp32": "32-true", "fp16": "16-mixed", "bf16": "bf16-mixed"}
-_RECIPES = Path(__file__).with_name("recipes")
+#: Folder of the recipes and plans that ship.
+RECIPES = Path(__file__).with_name("recipes")
 
 
 class _Checked:
@@ -85,6 +86,8 @@ class Data(_Checked):
         families: simulated: trajectory families in turn; None draws one by seed.
         speckles: simulated: number of speckle volumes that training sweeps share (making one takes longer than the rest
             of a sweep; validation has as many of its own); None makes one for every sweep.
+        acquisitions: simulated: whether probe, scanner, view, motion, tissue and contact are drawn for every sweep, and
+            the scanner anew for every item (:mod:`~DualTrackCore.research.simulation.acquisition`).
         store: simulated: whether sweeps are kept in the cache folder; otherwise they are made at every start.
         folder, validation_folder: tusrec: folders that are searched for sweeps.
         csv: dualtrack_h5: table with `sweep_id`, `processed_sweep_path` (relative to the table) and `split`.
@@ -100,6 +103,7 @@ class Data(_Checked):
     frames: int = setting(200, at_least=2)
     families: tuple[str, ...] | None = None
     speckles: int | None = setting(None, at_least=1)
+    acquisitions: bool = False
     store: bool = True
     folder: str | None = None
     validation_folder: str | None = None
@@ -133,6 +137,8 @@ class Sampling(_Checked):
     Attributes:
         window: frames of a window (local1, local2, baseline).
         windows_per_sweep: items a sweep gives in one epoch.
+        shortest: data.acquisitions, whole sweeps: a part of a sweep is taken, of a length drawn evenly on a logarithmic
+            scale from so many frames to all; None for all.
         random_frames: frames drawn in order from a sweep (global).
         stored_crops: crop positions whose class tokens are stored, the centre among them (local3, fusion, finetune1);
             0 stores nothing and runs the frozen trunk at every step.
@@ -142,6 +148,7 @@ class Sampling(_Checked):
 
     window: int = setting(16, at_least=2)
     windows_per_sweep: int = setting(1, at_least=1)
+    shortest: int | None = setting(None, at_least=2)
     random_frames: int = setting(64, at_least=2)
     stored_crops: int = setting(0, at_least=0)
     token_type: Literal["float16", "float32"] = "float32"
@@ -202,7 +209,11 @@ class Recipe(_Checked):
         standardise: learn targets of mean 0 and deviation 1; mean and scale are folded into the head in the result.
         weighting: of the squared errors of the six components: "equal", as published, or "likelihood", which divides
             each by what it has been of late, so that motion that is found precisely counts as such.
+        one_way: learn the motion of every item as if it ran towards +z, mirrored at the image plane where it does not:
+            speckle tells how far, not to which side.
         head_grid: local1: the temporary head sees the feature map averaged to this many rows and columns.
+        average: decay, each step, of the mean of the weights that validation and the result take in place of the last
+            ones; 0 for none.
         save_every: epochs between the checkpoints that an interrupted run goes on from.
         workers: processes that prepare batches; 0 does it in the training process.
         devices, nodes: training processes on each machine, and machines.
@@ -232,7 +243,9 @@ class Recipe(_Checked):
     precision: Literal["fp32", "fp16", "bf16"] = "fp32"
     standardise: bool = False
     weighting: Literal["equal", "likelihood"] = "equal"
+    one_way: bool = False
     head_grid: int = setting(4, at_least=1)
+    average: float = setting(0.0, at_least=0, below=1)
     save_every: int = setting(1, at_least=1)
     workers: int = setting(0, at_least=0)
     devices: int = setting(1, at_least=1)
@@ -251,6 +264,11 @@ class Recipe(_Checked):
             raise InputError(f"sampling.stored_crops needs a frozen trunk and ViT, which stage {self.stage} trains.")
         if self.sampling.stored_crops and self.augmentation.drop:
             raise InputError("augmentation.drop changes what the trunk sees; set sampling.stored_crops to 0.")
+        if self.data.acquisitions and (self.sampling.stored_crops or self.augmentation.drop):
+            raise InputError(
+                "data.acquisitions draws the scanner and the kept frames anew for every item; set "
+                "sampling.stored_crops and augmentation.drop to 0."
+            )
         if self.augmentation.drop and self.stage in (*WINDOW_STAGES, "global"):
             raise InputError(f"augmentation.drop works on whole sweeps; stage {self.stage} sees no whole sweep.")
         if (self.stage == "baseline") != ("kind" in self.baseline):
@@ -259,6 +277,9 @@ class Recipe(_Checked):
             )
         if self.stage == "baseline" and self.initial != Initial():
             raise InputError("The stage baseline starts from random weights; take initial out of the recipe.")
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Recipe:
+        return self  # nothing in it changes; the mean of weights copies a task with its recipe
 
     def _put_backbone_into_model(self) -> None:
         """Name the backbone in `model`; refuse what the stage would ignore, or what is given twice."""
@@ -294,7 +315,7 @@ def load_recipe(name_or_path: str | Path, changes: Sequence[str] = ()) -> Recipe
     """
     path = Path(name_or_path)
     if not path.is_file():
-        path = _RECIPES / f"{name_or_path}.yaml"
+        path = RECIPES / f"{name_or_path}.yaml"
     if not path.is_file():
         raise InputError(f"There is no recipe {name_or_path}: neither a file nor one of {', '.join(recipe_names())}.")
     values, files = _read(path, ())
@@ -307,8 +328,8 @@ def load_recipe(name_or_path: str | Path, changes: Sequence[str] = ()) -> Recipe
 
 def recipe_names() -> list[str]:
     """Names of the recipes that ship."""
-    names = (path.relative_to(_RECIPES).with_suffix("").as_posix() for path in _RECIPES.rglob("*.yaml"))
-    return sorted(name for name in names if not name.endswith("/common"))
+    names = (path.relative_to(RECIPES).with_suffix("").as_posix() for path in RECIPES.rglob("*/*.yaml"))
+    return sorted(name for name in names if not name.endswith("common"))
 
 
 def _read(path: Path, above: tuple[Path, ...]) -> tuple[dict[str, Any], tuple[Path, ...]]:

@@ -20,6 +20,9 @@ from DualTrackCore.network.catalogue import ModelCard
 from DualTrackCore.network.dualtrack import LocalEncoder
 from DualTrackCore.network.statistics import PLAIN
 from DualTrackCore.research.baselines import MotionNetwork
+from DualTrackCore.research.simulation.clip import kept_frames
+from DualTrackCore.research.simulation.scanner import WARM_UP_FRAMES
+from DualTrackCore.research.training.acquired import Scan
 from DualTrackCore.research.training.recipe import WINDOW_STAGES, Recipe
 from DualTrackCore.research.training.sweeps import SweepSet
 from DualTrackCore.sweep import Sweep
@@ -70,25 +73,35 @@ class SweepImages:
     """
 
     def __init__(self, sweep: Sweep, card: ModelCard, crop_size: int, global_size: int) -> None:
-        self._frames, spacing = sweep.frames, sweep.require_spacing()
+        self._frames, self._spacing = sweep.frames, sweep.require_spacing()
         self._prepared = Preprocessor(
-            sweep.frame_size, spacing, card.spacing_mm, crop_size, global_size, *(card.normalisation or PLAIN)
+            sweep.frame_size, self._spacing, card.spacing_mm, crop_size, global_size, *(card.normalisation or PLAIN)
         )
 
     def drawn_shift(self, random: np.random.Generator) -> tuple[int, int]:
         """A shift (rows, columns) of the crop from its central place that leaves it inside the frame."""
         return tuple(int(random.integers(low, high + 1)) for low, high in self._prepared.shift_limits)
 
-    def local(self, frames: np.ndarray, flipped: bool, shift: tuple[int, int]) -> Tensor:
+    def local(self, frames: np.ndarray, flipped: bool, shift: tuple[int, int], scan: Scan | None = None) -> Tensor:
         """Crops [n, crop, crop] of frames given by index; uint8 where nothing is resampled, else float32 in 0 to 1."""
-        return self._prepared.crops(self._images(frames, flipped), shift).contiguous()
+        images = self._images(frames, flipped)
+        if scan is None:
+            return self._prepared.crops(images, shift).contiguous()
+        rows, columns = self._prepared.crop_place(shift)
+        levels = torch.cat([self._images(scan.before, flipped), images])[:, rows, columns]
+        return self._prepared.padded(scan.shown(levels, self._spacing, rows.start, images.shape[1])).contiguous()
 
-    def whole(self, frames: np.ndarray, flipped: bool) -> Tensor:
+    def whole(self, frames: np.ndarray, flipped: bool, scan: Scan | None = None) -> Tensor:
         """Whole frames [n, global_size, global_size] float32, normalised."""
-        return self._prepared.global_image(self._images(frames, flipped))
+        images = self._images(frames, flipped)
+        if scan is not None:
+            images = scan.pictures(images, self._spacing)
+        return self._prepared.global_image(images)
 
     def _images(self, frames: np.ndarray, flipped: bool) -> Tensor:
         """Frames by index, in runs of neighbours where they lie in a file."""
+        if not len(frames):
+            return torch.empty((0, *self._frames.shape[1:]), dtype=torch.uint8)
         low, high = int(frames.min()), int(frames.max()) + 1
         if isinstance(self._frames, np.ndarray):
             pixels = self._frames[frames]
@@ -110,6 +123,7 @@ class Draw:
         shift: (rows, columns) that the local crop lies off its central place, pixels at the model's spacing, after
             the flip.
         variant: which stored class tokens belong to it, or None.
+        scan: what the scanner does to the frames of a sweep of echo levels, or None.
     """
 
     frames: np.ndarray
@@ -117,6 +131,17 @@ class Draw:
     flipped: bool = False
     shift: tuple[int, int] = (0, 0)
     variant: int | None = None
+    scan: Scan | None = None
+
+
+#: Components of a motion that change sign where it is mirrored at the image plane: tz, rx, ry.
+THROUGH_PLANE = np.array([False, False, True, True, True, False])
+
+
+def one_way(values: np.ndarray) -> np.ndarray:
+    """Motions [n, 6], NaN where unknown, mirrored at the image plane where the whole does not run towards +z."""
+    known = values[np.isfinite(values).all(axis=1)]
+    return np.where(THROUGH_PLANE, -values, values) if len(known) and known[:, 2].mean() < 0 else values
 
 
 def targets(poses: np.ndarray, valid: np.ndarray, draw: Draw, spacing_mm: tuple[float, float]) -> np.ndarray:
@@ -158,8 +183,9 @@ class SweepItems(Dataset):
         card: spacing and normalisation.
         validating: whole sweeps (frames evenly spaced for the global stage), nothing changed, item i is sweep i.
 
-    An item holds `targets` [n - 1, 6] float32 (mm, degrees; zero where unknown), `mask` [n - 1], `points` [4, 5], and
-    what the stage sees: `local` [n, crop, crop], `tokens` [n, C], `whole` [k, size, size], `frame_index` [k].
+    An item holds `targets` [n - 1, 6] float32 (mm, degrees; zero where unknown), `mask` [n - 1], `points` [4, 5],
+    `through_mm` (how far it really runs towards +z, whatever the targets were turned to), and what the stage sees:
+    `local` [n, crop, crop], `tokens` [n, C], `whole` [k, size, size], `frame_index` [k].
     """
 
     def __init__(
@@ -193,6 +219,8 @@ class SweepItems(Dataset):
         """What an item shows; a function of the recipe's seed and the arguments alone."""
         sweep = self.sweep_of(item)
         count = len(self.sweeps.sweeps[sweep])
+        if self.sweeps.acquisitions:
+            return self._acquired_draw(epoch, item)
         if self.validating:
             frames = np.arange(min(count, self._positions))
             if self.recipe.stage == "global":
@@ -211,6 +239,37 @@ class SweepItems(Dataset):
         positions, kept = self._positions_and_frames(count, random)
         return Draw(count - 1 - kept if reversed_ else kept, positions, flipped, shift, variant)
 
+    def _acquired_draw(self, epoch: int, item: int) -> Draw:
+        """An item of a sweep of echo levels: scanner, borders and kept frames are drawn for it alone."""
+        sweep, stage = self.sweep_of(item), self.recipe.stage
+        own, seed = self.sweeps.acquisitions[sweep], [self.recipe.seed, epoch, item]
+        augmentation, random = self.recipe.augmentation, np.random.default_rng(seed)
+        count = len(self.sweeps.sweeps[sweep])
+        shift, flipped = (0, 0), False
+        if self.validating:
+            seed = [sweep]
+        else:
+            own = own.rescanned(random)
+            flipped = bool(random.random() < augmentation.hflip)
+            if augmentation.crop and random.random() < 0.5:
+                shift = self.images[sweep].drawn_shift(random)
+        most, shortest = self._positions, self.recipe.sampling.shortest
+        if shortest is not None and not self.validating:
+            most = int(np.exp(random.uniform(np.log(shortest), np.log(max(min(count, most), shortest)))))
+        order = kept_frames(own.motion, count, random, most)
+        if not self.validating and random.random() < augmentation.reverse:
+            order = order[::-1]
+        start = 0
+        if stage in WINDOW_STAGES and not self.validating:
+            start = int(random.integers(max(len(order) - self.recipe.sampling.window, 0) + 1))
+            order = order[: start + self.recipe.sampling.window]
+        frames, positions = order[start:], np.arange(len(order) - start)
+        if stage == "global":
+            positions = np.sort(random.permutation(len(frames))[: self.recipe.sampling.random_frames])
+            frames = frames[positions]
+        scan = Scan(own, order[max(start - WARM_UP_FRAMES, 0) : start], tuple(seed))
+        return Draw(frames, positions, flipped, shift, scan=scan)
+
     def stored_shift(self, sweep: int, crop: int) -> tuple[int, int]:
         """Place of the crop that stored class tokens number `crop` were computed from; 0 is the centre."""
         if crop == 0:
@@ -219,12 +278,14 @@ class SweepItems(Dataset):
 
     def targets(self, epoch: int, item: int) -> np.ndarray:
         """[n - 1, 6] float64 relative motions of an item, NaN where unknown; reads no image."""
-        return self._targets(self.sweep_of(item), self.draw(epoch, item))
+        values = self._motions(self.sweep_of(item), self.draw(epoch, item))
+        return one_way(values) if self.recipe.one_way else values
 
     def __getitem__(self, key: tuple[int, int]) -> Item:
         epoch, item = key
         sweep, draw = self.sweep_of(item), self.draw(epoch, item)
-        values = self._targets(sweep, draw)
+        as_it_runs = self._motions(sweep, draw)
+        values = one_way(as_it_runs) if self.recipe.one_way else as_it_runs
         known = np.isfinite(values).all(axis=1)
         source = self.sweeps.sweeps[sweep]
         points = five_points_mm(source.image_from_pixel, source.frame_size)
@@ -232,6 +293,7 @@ class SweepItems(Dataset):
             "targets": torch.from_numpy(np.where(known[:, None], values, 0)).float(),
             "mask": torch.from_numpy(known),
             "points": torch.from_numpy(points),
+            "through_mm": torch.tensor([as_it_runs[known, 2].sum()]).float(),
             **self._seen(sweep, draw),
         }
 
@@ -239,19 +301,19 @@ class SweepItems(Dataset):
         images, stage = self.images[sweep], self.recipe.stage
         seen: Item = {}
         if stage == "global":
-            seen["whole"] = images.whole(draw.frames, draw.flipped)
+            seen["whole"] = images.whole(draw.frames, draw.flipped, draw.scan)
             seen["frame_index"] = torch.from_numpy(draw.positions)
             return seen
         if draw.variant is None:
-            seen["local"] = images.local(draw.frames, draw.flipped, draw.shift)
+            seen["local"] = images.local(draw.frames, draw.flipped, draw.shift, draw.scan)
         else:
             stored = np.load(self.token_files[sweep], mmap_mode="r")
             seen["tokens"] = torch.from_numpy(np.array(stored[draw.variant, draw.positions], dtype=np.float32))
-        if stage in ("fusion", "finetune1", "finetune2"):
-            seen["whole"] = images.whole(draw.frames[:: self._every], draw.flipped)
+        if stage in ("fusion", "finetune1", "finetune2", "heads"):
+            seen["whole"] = images.whole(draw.frames[:: self._every], draw.flipped, draw.scan)
         return seen
 
-    def _targets(self, sweep: int, draw: Draw) -> np.ndarray:
+    def _motions(self, sweep: int, draw: Draw) -> np.ndarray:
         source = self.sweeps.sweeps[sweep]
         valid = source.tracked.valid & source.frame_valid
         return targets(source.tracked.poses, valid, draw, self.card.spacing_mm)

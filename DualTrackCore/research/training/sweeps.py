@@ -13,6 +13,7 @@ from DualTrackCore.memory import available_memory_bytes
 from DualTrackCore.network.catalogue import ModelCard
 from DualTrackCore.progress import Reporter, Stage
 from DualTrackCore.research.datasets import Entry, open_dataset
+from DualTrackCore.research.simulation.acquisition import Acquisition
 from DualTrackCore.research.simulation.simulator import Simulation, stored_sweeps
 from DualTrackCore.research.training.recipe import Data
 from DualTrackCore.sweep import Sweep
@@ -20,10 +21,16 @@ from DualTrackCore.sweep import Sweep
 
 @dataclass(frozen=True)
 class SweepSet:
-    """Tracked sweeps with names; frames stay in their files unless they were taken into memory."""
+    """Tracked sweeps with names; frames stay in their files unless they were taken into memory.
+
+    Attributes:
+        names, sweeps: of each.
+        acquisitions: of each, where frames are codes of echo levels that no scanner has shown yet; else empty.
+    """
 
     names: tuple[str, ...]
     sweeps: tuple[Sweep, ...]
+    acquisitions: tuple[Acquisition, ...] = ()
 
     def __len__(self) -> int:
         return len(self.sweeps)
@@ -37,7 +44,7 @@ class SweepSet:
                 budget_bytes -= size
                 sweep = replace(sweep, frames=np.ascontiguousarray(sweep.window(0, len(sweep))))
             kept.append(sweep)
-        return SweepSet(self.names, tuple(kept))
+        return replace(self, sweeps=tuple(kept))
 
 
 def training_sweeps(
@@ -77,17 +84,20 @@ def _simulated(
     data: Data, card: ModelCard, is_training: bool, cache: Path, workers: int, reporter: Reporter
 ) -> SweepSet:
     seeds, limit = (data.seeds, data.limit) if is_training else (data.validation_seeds, data.validation_limit)
-    jobs = []
+    jobs: list[Simulation] = []
     for seed in range(*seeds)[:limit]:
         family = None if data.families is None else data.families[seed % len(data.families)]
         speckle_seed = None
         if data.speckles is not None:  # validation sweeps never share speckle with training sweeps
             speckle_seed = seed % data.speckles + (0 if is_training else data.speckles)
-        jobs.append(Simulation(seed, data.frames, family, speckle_seed, card.frame_size, card.spacing_mm))
+        acquisition = Acquisition.of_seed(seed) if data.acquisitions else None
+        size = card.frame_size
+        jobs.append(Simulation(seed, data.frames, family, speckle_seed, size, card.spacing_mm, acquisition))
     names = tuple(f"seed {job.seed}" for job in jobs)
+    acquisitions = tuple(job.acquisition for job in jobs if job.acquisition is not None)
     if data.store:
-        return SweepSet(names, stored_sweeps(jobs, cache, workers, reporter))
-    return SweepSet(names, _made([job.sweep for job in jobs], reporter))
+        return SweepSet(names, stored_sweeps(jobs, cache, workers, reporter), acquisitions)
+    return SweepSet(names, _made([job.sweep for job in jobs], reporter), acquisitions)
 
 
 def _listed(data: Data, is_training: bool) -> list[Entry]:

@@ -1,6 +1,7 @@
 """What each stage of training computes, and which modules it changes.
 
-A task takes a batch to relative motions [B, n - 1, 6] in the units of its head. It names the head, the modules that are
+A task takes a batch to relative motions [B, n - 1, 6] in the units of its head, and to what the network's heads for
+variance and direction say where it has them. It names the head, the modules that are
 trained, and those of them that stay in evaluation mode (running BatchNorm statistics, no dropout). Row i is the motion
 of frame i + 1 in frame i, read off the output at frame i + 1, as in the finished network.
 """
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from DualTrackCore.errors import InputError
 from DualTrackCore.network import DualTrack
 from DualTrackCore.network.backbones import lora_parameters
+from DualTrackCore.network.dualtrack import NetworkOutput
 from DualTrackCore.research.baselines import MotionNetwork, motions_in_pieces
 from DualTrackCore.research.training.recipe import Recipe
 from DualTrackCore.research.training.samples import Item, trunk_in_chunks
@@ -33,7 +35,7 @@ class Task(nn.Module, ABC):
     #: Name of the linear layer to 6 numbers that this stage trains.
     head_name: ClassVar[str]
     #: Names of the modules whose parameters change, and of those of them that stay in evaluation mode.
-    trained_names: ClassVar[tuple[str, ...]]
+    trained_names: tuple[str, ...]
     still_names: ClassVar[tuple[str, ...]] = ()
     #: Whether an earlier stage has trained the head.
     continues = False
@@ -73,17 +75,26 @@ class Task(nn.Module, ABC):
         """What the outputs should be, [B, n - 1, 6] in mm and degrees, and where that is known, [B, n - 1]."""
         return batch["targets"], batch["mask"]
 
-    def forward(self, batch: Item) -> Tensor:
-        """[B, n - 1, 6] in the head's units; items of different length go through one by one, padding never does."""
+    def output(self, batch: Item) -> NetworkOutput:
+        """:meth:`outputs` with what other heads say of the batch."""
+        return NetworkOutput(self.outputs(batch))
+
+    def forward(self, batch: Item) -> NetworkOutput:
+        """Motions in the head's units; items of different length go through one by one, padding never does."""
         if (batch["frames"] == batch["frames"][0]).all():
-            return self.outputs(batch)
+            return self.output(batch)
         rows = []
         for row, frames in enumerate(batch["frames"].tolist()):
             whole = frames if "frame_index" in batch else -(-frames // self.network.global_every)
             lengths = {"local": frames, "tokens": frames, "frame_index": frames, "whole": whole}
             single = {name: batch[name][row : row + 1, : lengths[name]] for name in lengths if name in batch}
-            rows.append(self.outputs(single)[0])
-        return nn.utils.rnn.pad_sequence(rows, batch_first=True)
+            rows.append(self.output(single))
+        motions, log_variance, logit = zip(*rows, strict=True)
+        return NetworkOutput(
+            nn.utils.rnn.pad_sequence([part[0] for part in motions], batch_first=True),
+            None if log_variance[0] is None else nn.utils.rnn.pad_sequence([p[0] for p in log_variance], True),
+            None if logit[0] is None else torch.cat(logit),
+        )
 
     def _tokens(self, batch: Item) -> Tensor:
         """Class tokens [B, n, C]: the stored ones, or those of the crops, piece by piece."""
@@ -171,9 +182,17 @@ class FusionTask(Task):
         "network.head",
     )
 
+    def __init__(self, network: DualTrack, recipe: Recipe) -> None:
+        super().__init__(network, recipe)
+        if network.direction is not None:
+            self.trained_names = (*self.trained_names, "network.direction")
+
     def outputs(self, batch: Item) -> Tensor:
+        return self.output(batch).motions
+
+    def output(self, batch: Item) -> NetworkOutput:
         whole = self.network.global_encoder.image_features(batch["whole"])
-        return self.network.poses_from_features(self._tokens(batch), whole)
+        return self.network.output_from_features(self._tokens(batch), whole)
 
 
 class FineTuneTask(FusionTask):
@@ -187,6 +206,17 @@ class JointTask(FineTuneTask):
 
     still_names = ("network.local.trunk", "network.local.spatial")
     trained_names = (*FusionTask.trained_names, *still_names)
+
+
+class HeadsTask(FineTuneTask):
+    """heads: those for variance and direction alone, once the motions are in place."""
+
+    trained_names = ("network.uncertainty",)
+
+    def __init__(self, network: DualTrack, recipe: Recipe) -> None:
+        if network.uncertainty is None:
+            raise InputError("The stage heads trains the head for variance; set model.uncertainty to true.")
+        super().__init__(network, recipe)
 
 
 class BaselineTask(Task):
@@ -225,6 +255,7 @@ _TASKS: dict[str, type[Task]] = {
     "fusion": FusionTask,
     "finetune1": FineTuneTask,
     "finetune2": JointTask,
+    "heads": HeadsTask,
     "baseline": BaselineTask,
 }
 

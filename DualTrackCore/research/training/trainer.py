@@ -16,7 +16,7 @@ import lightning
 import numpy as np
 import torch
 from lightning.fabric.utilities.rank_zero import rank_zero_only
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from torch import Tensor
 
@@ -63,6 +63,28 @@ class TrainingResult:
     best: Mapping[str, float]
     items: int
     seconds: float
+
+    @classmethod
+    def read(cls, output: Path) -> TrainingResult:
+        """What a finished stage left in its folder."""
+        summary = json.loads((output / "summary.json").read_text(encoding="utf-8"))
+        return cls(output / initial.WEIGHTS_NAME, summary["best"], summary["items"], summary["seconds"])
+
+
+def has_checkpoint(output: Path) -> bool:
+    """Whether a stage began in a folder and can go on there."""
+    return _last_checkpoint(output).is_file()
+
+
+def is_finished(recipe: Recipe, output: Path) -> bool:
+    """Whether a folder holds all results of a stage.
+
+    Raises InputError: of another recipe.
+    """
+    if not all((output / name).is_file() for name in _RESULTS):
+        return False
+    _require_same(recipe, output / "recipe.json")
+    return True
 
 
 def train(
@@ -141,6 +163,7 @@ def build_trainer(
     monitor = f"val_{recipe.validation.metric}"
     best = kept("best", monitor=monitor, mode="min", save_top_k=1, save_on_train_epoch_end=False)
     last = kept("last", every_n_epochs=recipe.save_every, save_on_train_epoch_end=True)
+    averages = [EMAWeightAveraging(decay=recipe.average)] if recipe.average else []
     with _quiet():
         return lightning.Trainer(
             accelerator=recipe.accelerator,
@@ -152,7 +175,7 @@ def build_trainer(
             accumulate_grad_batches=recipe.accumulate,
             check_val_every_n_epoch=recipe.validation.every,
             num_sanity_val_steps=0,
-            callbacks=[*callbacks, best, last],
+            callbacks=[*averages, *callbacks, best, last],
             logger=[CSVLogger(output, "csv"), TensorBoardLogger(output, "tensorboard")],
             log_every_n_steps=1,
             enable_progress_bar=bars,

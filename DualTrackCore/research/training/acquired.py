@@ -1,0 +1,63 @@
+"""Training items of sweeps of echo levels: what a scanner shows of their frames."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from DualTrackCore.research.simulation.acquisition import Acquisition
+from DualTrackCore.research.simulation.render import levels_of_codes
+from DualTrackCore.research.simulation.scanner import framed, scanned
+
+
+@dataclass(frozen=True, eq=False)
+class Scan:
+    """What the scanner does to the frames of one item.
+
+    Attributes:
+        acquisition: with its probe and scanner.
+        before: indices of the frames before the item's first one, which persistence still shows.
+        seed: of clutter, noise and marks.
+    """
+
+    acquisition: Acquisition
+    before: np.ndarray
+    seed: tuple[int, ...]
+
+    def shown(self, codes: Tensor, spacing_mm: tuple[float, float], first_row: int, picture_rows: int) -> Tensor:
+        """Frames [n, h, w] uint8 of a part of the picture.
+
+        Args:
+            codes: [b + n, h, w] uint8 codes of echo levels, the b frames of `before` first.
+            spacing_mm: of the picture.
+            first_row, picture_rows: where the part lies in the picture, and how high that is.
+        """
+        random = np.random.default_rng(self.seed)
+        return scanned(
+            torch.from_numpy(levels_of_codes(codes.numpy())),
+            self.acquisition.scanner,
+            self.acquisition.probe,
+            spacing_mm,
+            random,
+            warm_up=len(self.before),
+            first_row=first_row,
+            picture_rows=picture_rows,
+        )
+
+    def pictures(self, codes: Tensor, spacing_mm: tuple[float, float]) -> Tensor:
+        """Whole pictures [n, H, W] uint8 of codes of frames that lie far apart: persistence mixes no neighbours in."""
+        random = np.random.default_rng(self.seed)
+        shown = [
+            scanned(
+                torch.from_numpy(levels_of_codes(code[None].numpy())),
+                self.acquisition.scanner,
+                self.acquisition.probe,
+                spacing_mm,
+                random,
+            )
+            for code in codes
+        ]
+        return framed(torch.cat(shown), self.acquisition.view, spacing_mm, random)

@@ -1,0 +1,164 @@
+"""Training on drawn acquisitions: what an item shows, which way it is turned, and heads learnt after the motions."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from oracle import tiny_model
+from training_data import tiny_recipe
+
+from DualTrackCore.errors import InputError
+from DualTrackCore.network import DualTrack
+from DualTrackCore.network.model import save_model
+from DualTrackCore.research.simulation.acquisition import Acquisition, Motion, Scanner, View
+from DualTrackCore.research.simulation.simulator import Simulation, simulator_hash
+from DualTrackCore.research.training.initial import recipe_card
+from DualTrackCore.research.training.lightning_task import LightningTask
+from DualTrackCore.research.training.samples import SweepItems, collate, one_way
+from DualTrackCore.research.training.sweeps import SweepSet
+from DualTrackCore.research.training.tasks import build_task
+
+SIMPLE = Acquisition(view=View(depth_mm=20, width_mm=20), motion=Motion(family="Per_L_PtD", step_mm=0.4))
+
+
+@pytest.fixture(scope="module")
+def levels():
+    sweep = Simulation(5, 40, None, 5, (96, 96), (0.25, 0.25), SIMPLE).sweep()
+    return replace(sweep, frames=np.asarray(sweep.window(0, len(sweep))))
+
+
+def items(levels, stage="local1", own=SIMPLE, validating=False, **changes):
+    recipe = tiny_recipe(stage, one_way=True, **changes)
+    sweeps = SweepSet(("a",), (levels,), (own,))
+    return SweepItems(recipe, sweeps, DualTrack(**recipe.model), recipe_card(recipe), validating)
+
+
+def test_a_scanner_is_drawn_anew_in_every_epoch_and_the_same_again(levels):
+    made = items(levels, sampling={"window": 8})
+    one, again, other = made[(0, 0)], made[(0, 0)], made[(1, 0)]
+    torch.testing.assert_close(one["local"], again["local"], rtol=0, atol=0)
+    assert one["local"].shape == other["local"].shape
+    assert (one["local"] != other["local"]).float().mean() > 0.3  # of a crop with borders
+    assert made.draw(0, 0).scan.acquisition.scanner != made.draw(1, 0).scan.acquisition.scanner
+
+
+def test_a_window_begins_in_the_persistence_of_the_frames_before_it(levels):
+    own = replace(SIMPLE, scanner=Scanner(persistence=0.6))
+    made = items(levels, own=own, sampling={"window": 8})
+    draw = next(d for d in (made.draw(0, 0), made.draw(1, 0), made.draw(2, 0), made.draw(3, 0)) if len(d.scan.before))
+    scan = replace(draw.scan, acquisition=own)
+    later = made.images[0].local(draw.frames, False, (0, 0), scan)
+    alone = made.images[0].local(draw.frames, False, (0, 0), replace(scan, before=scan.before[:0]))
+    assert (later[0] != alone[0]).any()
+    assert (later[-1].float() - alone[-1].float()).abs().mean() < (later[0].float() - alone[0].float()).abs().mean()
+
+
+def test_validation_shows_each_sweep_as_its_own_acquisition_does(levels):
+    made = items(levels, own=replace(SIMPLE, scanner=Scanner(persistence=0.3)), validating=True)
+    assert made.draw(0, 0).scan.acquisition.scanner.persistence == 0.3
+    torch.testing.assert_close(made[(0, 0)]["local"], made[(7, 0)]["local"], rtol=0, atol=0)
+
+
+def test_targets_run_one_way_and_the_item_says_which_way_it_really_ran(levels):
+    made = items(levels, augmentation={"reverse": 0.5}, sampling={"window": 12})
+    ways = set()
+    for epoch in range(12):
+        item = made[(epoch, 0)]
+        assert item["targets"][:, 2].mean() > 0
+        assert abs(float(item["through_mm"])) == pytest.approx(float(item["targets"][:, 2].sum()), rel=1e-4)
+        ways.add(float(item["through_mm"]) > 0)
+    assert ways == {True, False}
+
+
+def test_turning_is_a_mirror_at_the_image_plane():
+    values = np.random.default_rng(0).normal(size=(9, 6))
+    values[:, 2] -= 5
+    np.testing.assert_array_equal(one_way(values), values * [1, 1, -1, -1, -1, 1])
+    np.testing.assert_array_equal(one_way(-values), -values)
+    unknown = np.where(np.arange(9)[:, None] == 3, np.nan, values)
+    assert np.nanmean(one_way(unknown)[:, 2]) > 0
+
+
+def test_another_simulator_never_takes_up_stored_acquisitions(monkeypatch):
+    job = Simulation(5, 4, None, 5, (96, 96), (0.25, 0.25), SIMPLE)
+    before = simulator_hash(job)
+    assert simulator_hash(job) == before
+    monkeypatch.setattr("DualTrackCore.research.simulation.render.CODED_DB", (-60.0, 40.0))
+    assert simulator_hash(job) != before
+    other = replace(job, acquisition=replace(SIMPLE, view=View(depth_mm=21, width_mm=20)))
+    assert job.file_name(before) != other.file_name(before) != replace(other, shown=True).file_name(before)
+
+
+def test_stored_tokens_and_drawn_scanners_exclude_each_other():
+    with pytest.raises(InputError, match="draws the scanner"):
+        tiny_recipe(
+            "fusion",
+            data={"kind": "simulated", "acquisitions": True, "seeds": [0, 1], "validation_seeds": [5, 6], "csv": None},
+            sampling={"stored_crops": 1},
+        )
+
+
+def with_heads(direction=True):
+    torch.manual_seed(0)
+    return DualTrack(**{**tiny_model().network.arguments, "uncertainty": True, "direction": direction})
+
+
+def task_and_batch(levels, stage, network):
+    recipe = tiny_recipe(stage, one_way=True, model=network.arguments)
+    made = SweepItems(recipe, SweepSet(("a",), (levels,), (SIMPLE,)), network, recipe_card(recipe))
+    return LightningTask(recipe, network, torch.zeros(6), torch.ones(6)), collate([made[(0, 0)]])
+
+
+def test_the_stage_heads_changes_the_heads_and_nothing_else(levels):
+    network = with_heads()
+    task, batch = task_and_batch(levels, "heads", network)
+    changed = {name for name, value in network.named_parameters() if value.requires_grad}
+    assert {name.split(".")[0] for name in changed} == {"uncertainty", "direction"}
+    task.train()
+    task.head_loss(batch, task.task(batch)).backward()
+    assert all(
+        value.grad is not None and value.grad.abs().sum() > 0 for _, value in network.uncertainty.named_parameters()
+    )
+    with pytest.raises(InputError, match="uncertainty"):
+        build_task(tiny_model().network, tiny_recipe("heads"))
+
+
+def test_the_likelihood_is_least_where_the_variance_is_that_of_the_errors(levels):
+    task, batch = task_and_batch(levels, "heads", with_heads(direction=False))
+    task.eval()
+    with torch.no_grad():
+        output = task.task(batch)
+        errors = (output.motions - batch["targets"]).square().mean(dim=(0, 1))
+
+        def loss(log_variance):
+            fixed = output._replace(log_variance=log_variance.expand_as(output.log_variance))
+            return float(task.head_loss(batch, fixed))
+
+        best = loss(errors.log())
+        assert best < loss(errors.log() + 0.3)
+        assert best < loss(errors.log() - 0.3)
+
+
+def test_direction_learns_from_the_side_that_the_item_really_ran_to(levels):
+    task, batch = task_and_batch(levels, "fusion", with_heads())
+    with torch.no_grad():
+        output = task.task(batch)
+    runs_up = batch["through_mm"].sign()
+    for sign in (1, -1):
+        logits = output._replace(direction_logit=torch.tensor([4.0 * sign]) * runs_up[:, 0])
+        loss = float(task.head_loss(batch, logits))
+        assert loss < 0.01 if sign == 1 else loss > 0.5
+    flat = {**batch, "through_mm": torch.zeros(1, 1)}
+    assert float(task.head_loss(flat, output)) == 0  # a sweep in its plane runs to no side
+
+
+def test_weights_with_heads_go_through_a_file(tmp_path, levels):
+    from DualTrackCore.network import load_model
+
+    network = with_heads()
+    recipe = tiny_recipe("heads", model=network.arguments)
+    path = save_model(network, recipe_card(recipe), tmp_path / "model.safetensors")
+    again = load_model(str(path)).network
+    for name, value in network.state_dict().items():
+        torch.testing.assert_close(again.state_dict()[name], value, rtol=0, atol=0)
