@@ -112,30 +112,32 @@ def simulate(options: Namespace, console: Console) -> None:
 
 
 def train(options: Namespace, console: Console) -> None:
-    """Train the stage that the recipe describes."""
+    """Train the stage that a recipe describes, or all stages of a plan."""
     # Threads that wait for each other by spinning slow a step down fourfold when another program has one of the cores.
     # The setting is read when torch is loaded, which happens below.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    from DualTrackCore.research.plan import load_plan, plan_names, train_plan
     from DualTrackCore.research.training import load_recipe
     from DualTrackCore.research.training import train as train_stage
-
-    recipe = load_recipe(options.recipe, options.set or ())
-    if recipe.devices * recipe.nodes == 1:
-        console.say(f"Training stage {recipe.stage}; results go to {options.runs}/{recipe.output}.")
 
     def say(line: str) -> None:
         console.say(line)
         sys.stdout.flush()  # a log file must show the line now, not when the buffer is full
 
-    result = train_stage(
-        recipe,
-        runs=options.runs,
-        resume=options.resume,
-        say=say,
-        bars=sys.stderr.isatty() and not options.quiet,
-        progress=console.progress,
-        cancelled=console.cancelled,
-    )
+    shared = {
+        "runs": options.runs,
+        "say": say,
+        "bars": sys.stderr.isatty() and not options.quiet,
+        "progress": console.progress,
+        "cancelled": console.cancelled,
+    }
+    if options.recipe in plan_names():  # goes on by itself
+        result = train_plan(load_plan(options.recipe, options.set or ()), **shared)
+    else:
+        recipe = load_recipe(options.recipe, options.set or ())
+        if recipe.devices * recipe.nodes == 1:
+            console.say(f"Training stage {recipe.stage}; results go to {options.runs}/{recipe.output}.")
+        result = train_stage(recipe, resume=options.resume, **shared)
     weights, items = str(result.weights), result.items
     rows = [("weights", weights), ("items seen", str(items)), ("wall time", f"{result.seconds:.0f} s")]
     console.say(columns(rows))

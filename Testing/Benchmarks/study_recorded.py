@@ -1,0 +1,110 @@
+"""What a model does on recorded sweeps, on today's simulated sweeps and on acquisitions that training never drew.
+
+    python Testing/Benchmarks/study_recorded.py [MODEL] [--sweeps N] [--only recorded|held-out|acquisitions] [-o FILE]
+
+MODEL is a name or a weights file (default: mini). "Direction told": of the path and the path mirrored at the image
+plane the better one counts, as if the user had said which way the probe went. The recorded sweeps lie in ../shared and
+are for measuring only: no weights are trained on them or chosen by them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from DualTrackCore.direction import turned_over
+
+from DualTrackCore import load_model, load_sweep
+from DualTrackCore.evaluation import evaluate
+from DualTrackCore.network import Model
+from DualTrackCore.research.datasets.entries import simulated_dataset
+from DualTrackCore.sweep import Sweep
+from DualTrackCore.tracking import estimate_trajectory
+
+SHARED = Path(__file__).parents[3] / "shared" / "data"
+RECORDED = {
+    "leg 0138": SHARED / "real/ultrabones_leg_0138.h5",
+    "leg 0221": SHARED / "real/ultrabones_leg_0221.h5",
+}
+SPINE = SHARED / "seq/SpinePhantomFreehand.igs.mha", SHARED / "config"
+
+
+def measured(sweep: Sweep, model: Model) -> dict[str, float]:
+    """Figures of one sweep, as found and with the direction told."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = estimate_trajectory(sweep, model, device="cpu")
+    both = [evaluate(trajectory, sweep).metrics for trajectory in (found, turned_over(found))]
+    told = min(both, key=lambda metrics: metrics["gpe_mm"])
+    true, own = sweep.tracked.parameters, found.parameters
+    length = [np.linalg.norm(values[:, :3], axis=1) for values in (own, true)]
+    identity = evaluate(found, sweep).baselines["identity"]
+    return {
+        "frames": len(sweep),
+        "path_mm": float(length[1].sum()),
+        "step_ratio": float(length[0].mean() / length[1].mean()),
+        "tz_ratio": float(np.abs(own[:, 2]).mean() / np.abs(true[:, 2]).mean()),
+        "direction_right": float(told is both[0]),
+        **{f"told_{name}": value for name, value in told.items()},
+        **{f"found_{name}": value for name, value in both[0].items()},
+        "no_motion_gpe_mm": identity["gpe_mm"],
+    }
+
+
+def recorded() -> dict[str, Callable[[], Sweep]]:
+    """The recorded sweeps that are there."""
+    loads: dict[str, Callable[[], Sweep]] = {
+        name: lambda path=path: load_sweep(path) for name, path in RECORDED.items() if path.is_file()
+    }
+    if SPINE[0].is_file():
+        calibration = SPINE[1] / "PlusDeviceSet_SpinePhantomFreehandReconstructionOnly.xml"
+        loads["spine phantom"] = lambda: load_sweep(SPINE[0], calibration=calibration)
+    return loads
+
+
+def simulated(which: str, count: int) -> dict[str, Callable[[], Sweep]]:
+    """Simulated sweeps by name."""
+    frames = 200 if which == "held-out" else 128
+    return {entry.name: entry.load for entry in simulated_dataset(which, count=count, frames=frames)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", nargs="?", default="mini")
+    parser.add_argument("--sweeps", type=int, default=28)
+    parser.add_argument("--only", choices=["recorded", "held-out", "acquisitions"])
+    parser.add_argument("-o", "--output", type=Path)
+    options = parser.parse_args()
+    model, table = load_model(options.model), {}
+    sets = {"recorded": recorded} | {w: lambda w=w: simulated(w, options.sweeps) for w in ("held-out", "acquisitions")}
+    for which in [options.only] if options.only else sets:
+        rows = {}
+        for name, load in sets[which]().items():
+            rows[name] = row = measured(load(), model)
+            print(f"{which:12s} {name:28s} {line(row)}", flush=True)
+        table[which] = rows
+        if len(rows) > 3:
+            print(
+                f"{which:12s} {'mean':28s} {line({k: float(np.nanmean([r[k] for r in rows.values()])) for k in row})}"
+            )
+    if options.output:
+        options.output.write_text(json.dumps(table, indent=1), encoding="utf-8")
+
+
+def line(row: dict[str, float]) -> str:
+    """One row of the table."""
+    gpe = row["told_gpe_mm"]
+    return (
+        f"path {row['path_mm']:6.1f} mm  steps x {row['step_ratio']:.2f} (tz {row['tz_ratio']:.2f})  told: "
+        f"GPE {gpe:6.2f} mm ({gpe / row['path_mm']:4.0%} of the path) LPE {row['told_lpe_mm']:.3f} "
+        f"FDR {row['told_fdr_path_percent']:5.1f} %  found: GPE {row['found_gpe_mm']:6.2f}  "
+        f"no motion {row['no_motion_gpe_mm']:6.2f}"
+    )
+
+
+if __name__ == "__main__":
+    main()
