@@ -16,9 +16,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from DualTrackCore.direction import turned_over
 
 from DualTrackCore import load_model, load_sweep
+from DualTrackCore.direction import turned_over
 from DualTrackCore.evaluation import evaluate
 from DualTrackCore.network import Model
 from DualTrackCore.research.datasets.entries import simulated_dataset
