@@ -200,8 +200,11 @@ def _about(options: Namespace, dataset: Dataset, result: Comparison) -> dict[str
     if options.dataset[0] in _WORDS:
         width, height = options.size
         spacing = " x ".join(f"{value:g}" for value in options.spacing)
-        about["sweeps_compared"] += f" of {options.frames} frames, {width} x {height} pixels of {spacing} mm, simulated"
+        size = "pixels" if options.dataset[0] == "acquisitions" else f"{width} x {height} pixels"
+        about["sweeps_compared"] += f" of {options.frames} frames, {size} of {spacing} mm, simulated"
         about["about_simulation"] = SIMULATED_NOTICE
         if options.dataset[0] == "held-out":
             about["held_out"] = "phantoms, paths and speckle that are not used in training"
+        if options.dataset[0] == "acquisitions":
+            about["held_out"] = "probes, persistence and tissue that are not drawn in training"
     return about
