@@ -243,7 +243,7 @@ def test_simulated_sets_have_the_seeds_of_the_comparison():
     assert held_out.entry("Per_L_PtD 2000001").simulation.speckle_seed == 9001
     with pytest.raises(DatasetError, match="neither splits nor a calibration"):
         open_dataset("held-out", split="val")
-    with pytest.raises(DatasetError, match="choose held-out or simulated"):
+    with pytest.raises(DatasetError, match="choose held-out or"):
         simulated_dataset("held_out")
     with pytest.raises(InputError, match="at least 2"):
         simulated_dataset(frames=1)
