@@ -29,7 +29,7 @@ CARD_SCHEMA_VERSION = 1
 #: Longer safetensors headers than this belong to no weights of this network.
 _MAX_HEADER_BYTES = 1 << 24
 #: What only some cards state: those of weights with further heads, or trained on drawn acquisitions.
-_OF_SOME = ("step_error_correlation", "direction_sure_logit", "trained_ranges")
+_OF_SOME = ("step_error_correlation", "direction_sure_logit", "trained_ranges", "input_limits")
 #: Pixel spacing that the millimetres of the published weights are baked in at, mm (columns, rows).
 PUBLISHED_SPACING_MM = (0.22938919, 0.22097969)
 
@@ -60,6 +60,8 @@ class ModelCard:
             that is the same in all steps of a sweep; None where nobody measured it: all of it counts as the same then.
         trained_ranges: [least, greatest] by name of what the training sweeps were drawn from ("view.depth_mm",
             "motion.step_mm", ...); None where nobody states it, and then frame size and frame rate stand for it.
+        input_limits: greatest distances from the training images, on whole frames and on local crops, of clips like
+            the training sweeps (:mod:`~DualTrackCore.network.statistics`); None for the limits of sweeps of one kind.
         direction_sure_logit: log-odds, to either side, from which a direction head is sure; None where nobody measured
             it, and then it never is.
     """
@@ -86,6 +88,7 @@ class ModelCard:
     )
     direction_sure_logit: float | None = setting(None, at_least=0)
     trained_ranges: Mapping[str, Any] | None = None
+    input_limits: tuple[float, float] | None = setting(None, above=0)
 
     def __post_init__(self) -> None:
         try:

@@ -38,12 +38,14 @@ class InputCheck:
         whole: the distance of :func:`distance` on whole frames with each normalisation; empty where the backbone has
             no batch norm of a training to compare with.
         crop: the distance on local crops; None where the trunk's batch norm has learned nothing.
+        limits: greatest distances, on whole frames and on local crops, of clips like those of the training.
     """
 
     used: Normalisation
     said_by: Literal["card", "clip", "weights", "nobody"]
     whole: dict[Normalisation, float]
     crop: float | None
+    limits: tuple[float, float] = (WHOLE_LIMIT, CROP_LIMIT)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for a report."""
@@ -81,7 +83,8 @@ class InputCheck:
     def warnings(self) -> list[str]:
         """Sentences for a contradiction, and for images that are unlike the training images."""
         messages = [sentence for sentence in (self.contradiction(),) if sentence]
-        pairs = (("local crops", self.crop, CROP_LIMIT), ("whole frames", self.whole.get(self.used), WHOLE_LIMIT))
+        whole, crop = self.limits
+        pairs = (("local crops", self.crop, crop), ("whole frames", self.whole.get(self.used), whole))
         if far := [f"{d:.2f} for {name} (limit {most:g})" for name, d, most in pairs if d is not None and d > most]:
             messages.append(
                 "The frames look unlike those that the model was trained on: their distance to the training images is "
@@ -102,6 +105,7 @@ def check_input(
     crops: Tensor | None,
     card: Normalisation | None,
     tracked: bool = False,
+    limits: tuple[float, float] | None = None,
 ) -> InputCheck:
     """Compare images with what the network was trained on, and find the normalisation of whole frames.
 
@@ -115,6 +119,7 @@ def check_input(
         crops: [k, crop_size, crop_size] in 0 to 1; neither is needed where the network has no statistics.
         card: the normalisation that the model card states, or None.
         tracked: whether the network has seen the images already, so that they cannot decide any more.
+        limits: that the model card states of the distances, or None.
     """
     candidates = dict.fromkeys((PLAIN, SCALED, *([card] if card else [])))
     backbone, trunk = _first_layers(network.global_encoder.backbone), _first_layers(network.local.trunk)
@@ -123,7 +128,7 @@ def check_input(
     crop = distance(trunk, crops) if trunk else None
     told = (card, None if tracked else _reproduced(distances), by_weights, PLAIN)
     said_by, used = next((who, n) for who, n in zip(("card", "clip", "weights", "nobody"), told, strict=True) if n)
-    return InputCheck(used, said_by, distances, crop)
+    return InputCheck(used, said_by, distances, crop, limits or (WHOLE_LIMIT, CROP_LIMIT))
 
 
 def has_statistics(network: nn.Module) -> bool:

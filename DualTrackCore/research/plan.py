@@ -7,9 +7,10 @@ states are scaled to hold what they promise, and the direction head gets the log
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from DualTrackCore.direction import turned_over
 from DualTrackCore.errors import InputError
 from DualTrackCore.network import Model, load_model
 from DualTrackCore.network.model import save_model
+from DualTrackCore.network.statistics import CROP_LIMIT, WHOLE_LIMIT
 from DualTrackCore.progress import CancelledCallback, ProgressCallback
 from DualTrackCore.research.comparison.step_errors import calibrate
 from DualTrackCore.research.datasets.entries import simulated_dataset
@@ -119,7 +121,7 @@ def calibrated(model: Model, count: int, folder: Path, frames: int = 112) -> Mod
         count, frames: how many clips, and frames of each.
         folder: where they are kept.
     """
-    estimates, truths, log_odds, right = [], [], [], []
+    estimates, truths, log_odds, right, distances = [], [], [], [], []
     for entry in simulated_dataset("calibration", count=count, frames=frames, folder=folder):
         sweep = entry.load()
         true = sweep.require_truth()
@@ -130,15 +132,26 @@ def calibrated(model: Model, count: int, folder: Path, frames: int = 112) -> Mod
         log_odds.append(float(found.provenance["direction_log_odds"] or 0.0))
         estimates.append(found if right[-1] else turned_over(found))
         truths.append(true)
+        distances.append(input_distances(found.provenance["model_input"]))
     measured = calibrate(estimates, truths)
     with torch.no_grad():
         model.network.uncertainty.fc.bias += 2 * torch.from_numpy(np.log(measured.factors)).float()
     card = replace(
         model.card,
         step_error_correlation=tuple(measured.correlation.tolist()),
+        input_limits=tuple((np.ceil(np.max(distances, axis=0) * 10) / 10).tolist()),
         direction_sure_logit=sure_log_odds(np.array(log_odds), np.array(right)),
     )
     return replace(model, card=card)
+
+
+def input_distances(said: Mapping[str, Any]) -> tuple[float, float]:
+    """Distances of a clip from the training images, on whole frames and on local crops, of `model_input`."""
+    used = said["global_mean"], said["global_std"]
+    whole = [one["distance"] for one in said["whole_distances"] if (one["mean"], one["std"]) == used]
+    return (whole[0] if whole else WHOLE_LIMIT), (
+        CROP_LIMIT if said["crop_distance"] is None else said["crop_distance"]
+    )
 
 
 def sure_log_odds(log_odds: np.ndarray, right: np.ndarray) -> float:

@@ -40,7 +40,7 @@ from DualTrackCore.tracking.device import (
     release_memory,
 )
 from DualTrackCore.tracking.estimate import Estimate, directed, estimate_in_windows
-from DualTrackCore.tracking.preprocessing import Preprocessor, examined, is_guess, scope_warnings
+from DualTrackCore.tracking.preprocessing import Preprocessor, examined, is_guess, scope_warnings, step_warnings
 from DualTrackCore.trajectory import Trajectory
 
 
@@ -136,7 +136,9 @@ def estimate_trajectory(
         messages = [contradiction(left_out, len(names), apart_mm)] if left_out else []
         provenance = {**provenance, **facts, "warnings": [*messages, *provenance["warnings"]]}
         found = [view for view, kept in zip(found, agrees, strict=True) if kept]
-    trajectory = directed(Estimate.mean(found), direction, model.card.direction_sure_logit, provenance)
+    estimate = Estimate.mean(found)
+    provenance["warnings"] += step_warnings(model.card, estimate.motions)
+    trajectory = directed(estimate, direction, model.card.direction_sure_logit, provenance)
     for message in [*trajectory.provenance["warnings"], *direction_warnings(trajectory.provenance)]:
         warnings.warn(message, TrackingWarning, stacklevel=2)
     return repeats.shown_again(trajectory)

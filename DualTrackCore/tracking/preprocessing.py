@@ -245,10 +245,10 @@ def _frame_rate(card: ModelCard, rate: float | None) -> list[str]:
     return [f"The sweep has {rate:.3g} frames/s; the model was trained at {trained:.3g} frames/s."]
 
 
-def step_warnings(card: ModelCard, steps_mm: np.ndarray) -> list[str]:
-    """A sentence where the steps that were found, [N - 1] mm, are on average unlike those of the training sweeps."""
+def step_warnings(card: ModelCard, motions: np.ndarray) -> list[str]:
+    """A sentence where the steps of motions [n, 6] are on average unlike those of the training sweeps."""
     low, high = (card.trained_ranges or {}).get("motion.step_mm", (0, math.inf))
-    found = float(np.mean(steps_mm)) if len(steps_mm) else low
+    found = float(np.linalg.norm(motions[:, :3], axis=1).mean())
     if low <= found <= high:
         return []
     remedy = "move the probe more slowly, or record more frames a second" if found > high else "move the probe faster"
@@ -297,7 +297,9 @@ def examined_on(model: Model, sweep: Sweep, frames: np.ndarray, tracked: bool = 
     images = torch.from_numpy(np.ascontiguousarray(frames))
     prepared = Preprocessor.for_model(model, sweep, PLAIN)
     whole, crops = prepared.global_image(images), prepared.local(images)
-    return replace(model, check=check_input(model.network, whole, crops, model.card.normalisation, tracked))
+    card = model.card
+    check = check_input(model.network, whole, crops, card.normalisation, tracked, card.input_limits)
+    return replace(model, check=check)
 
 
 def frames_to_look_at(frames: int, every: int) -> range:
