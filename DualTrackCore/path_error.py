@@ -1,13 +1,15 @@
-"""How sure a trajectory is of its length and of where each frame lies: from the errors of its motions, or by a rule."""
+"""How sure a trajectory is of its length and of where each frame lies, by the errors of its motions or by a rule, and
+what its millimetres are good for."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
+from DualTrackCore.direction import UNSURE
 from DualTrackCore.trajectory import PoseOrigin, Trajectory
 from DualTrackCore.uncertainty import length_errors, position_covariances
 
@@ -20,6 +22,14 @@ DRIFT_BY_RULE = "drift_percent_by_rule"
 _RECORDED, _SIMULATED, _SIMULATED_ONLY, _UNTRAINED = 20.0, 10.0, 60.0, 100.0
 #: Standard deviations on either side that hold 95 % of a normal distribution.
 TIMES_95 = 1.959964
+#: Key of a provenance: what of the sweep lies outside of what the model was trained on, some of the words below.
+OUTSIDE = "outside_training"
+FIELD_OF_VIEW, FRAME_RATE, LONG_STEPS, SHORT_STEPS = "field of view", "frame rate", "long steps", "short steps"
+#: Parts of the length that its 95 % error may reach: for a usable path, for one that a model states the error of, and
+#: for one of which the rule of thumb knows it.
+MOST_USABLE, MOST_STATED, MOST_BY_RULE = 0.2, 0.6, 1.0
+TrustLevel = Literal["usable", "rough guide", "do not measure"]
+USABLE, ROUGH, UNUSABLE = "usable", "rough guide", "do not measure"
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,3 +126,82 @@ def drift_percent(provenance: Mapping[str, Any]) -> float:
     if simulated_only is False:
         return _RECORDED
     return _SIMULATED if simulated_only and provenance.get("guess") is False else _SIMULATED_ONLY
+
+
+@dataclass(frozen=True)
+class Trust:
+    """What an estimated path is good for.
+
+    Attributes:
+        level: "usable"; "rough guide": to look at, its millimetres are coarse; "do not measure".
+        reasons: short sentences, the gravest first; empty for a usable path.
+    """
+
+    level: TrustLevel
+    reasons: tuple[str, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """One line for people, such as "do not measure: The weights are untrained."."""
+        return f"{self.level}: {' '.join(self.reasons)}" if self.reasons else self.level
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for a report; the fields and :attr:`text`."""
+        return {"level": self.level, "reasons": list(self.reasons), "text": self.text}
+
+
+def trust_in(
+    trajectory: Trajectory, turns: Sequence[int] = (), evaluation: Mapping[str, Any] | None = None
+) -> Trust | None:
+    """How far the millimetres of an estimated path can be trusted; None for poses that nobody estimated.
+
+    The worst rule decides (Docs/uncertainty.md).
+
+    Args:
+        trajectory: its provenance holds what tracking found out; poses of a file may come without that.
+        turns: frames at which the pictures run back.
+        evaluation: `Evaluation.as_dict()` against true poses; None where they are not known.
+    """
+    if trajectory.origin is not PoseOrigin.ESTIMATED:
+        return None
+    unusable, rough = _grave_reasons(trajectory.provenance, evaluation), _lesser_reasons(trajectory.provenance, turns)
+    error, length = path_error(trajectory), trajectory.path_length_mm
+    if error is not None and length > 0 and np.isfinite(error.end_length_mm):
+        share, most = (
+            TIMES_95 * error.end_length_mm / length,
+            MOST_STATED if error.rule_percent is None else MOST_BY_RULE,
+        )
+        if share > MOST_USABLE:
+            (unusable if share > most else rough).append(f"The length may be off by {share:.0%} ({error.basis}).")
+    else:
+        rough.append("How far the length is off is not known.")
+    return Trust(UNUSABLE if unusable else ROUGH if rough else USABLE, (*unusable, *rough))
+
+
+def _grave_reasons(said: Mapping[str, Any], evaluation: Mapping[str, Any] | None) -> list[str]:
+    """Why nothing may be measured, by the provenance and the true poses."""
+    own = still = None
+    if evaluation is not None:
+        own, still = evaluation["metrics"]["gpe_mm"], evaluation["baselines"]["identity"]["gpe_mm"]
+    rules = (
+        (said.get("model_trained") is False, "The weights are untrained."),
+        ((said.get("model_input") or {}).get("far"), "The images are unlike those that the model was trained on."),
+        (LONG_STEPS in (said.get(OUTSIDE) or ()), "The probe moved faster than in the training of the model."),
+        (None not in (own, still) and not own < still, "The path is no better than no motion at all."),
+    )
+    return [sentence for applies, sentence in rules if applies]
+
+
+def _lesser_reasons(said: Mapping[str, Any], turns: Sequence[int]) -> list[str]:
+    """Why a path is no more than a rough guide, by the provenance and the frames at which the pictures run back."""
+    outside = said.get(OUTSIDE)
+    rules = (
+        (outside is None, "The poses come without what was found when they were estimated."),
+        (said.get("guess") and said.get("model_trained") is not False, "The model has only seen simulated sweeps."),
+        (FIELD_OF_VIEW in (outside or ()), "The field of view is not one that the model was trained on."),
+        (FRAME_RATE in (outside or ()), "The frame rate is not the one that the model was trained on."),
+        (said.get("direction") == UNSURE, "It is unsure which way the sweep runs."),
+        (said.get("views_left_out"), "Views of test-time augmentation disagree."),
+        (len(turns) > 0, "The pictures run back."),
+    )
+    return [sentence for applies, sentence in rules if applies]

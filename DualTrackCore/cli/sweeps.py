@@ -152,6 +152,8 @@ def _summary(report: RunReport, target: Path) -> str:
     rows = [("trajectory", f"{trajectory['path_length_mm']:.1f} mm path over {plural(trajectory['poses'], 'frame')}")]
     if trajectory["error"] is not None:
         rows.append(("length", f"{trajectory['path_length_mm']:.1f} mm, {trajectory['error']['text']}"))
+    if trajectory["trust"] is not None:
+        rows.append(("trust", trajectory["trust"]["text"]))
     if trajectory["direction"] is not None:
         rows.append(("direction", trajectory["direction"]))
     if (found := trajectory["source"].get("model_input")) and found["said_by"] != "card":
@@ -203,10 +205,12 @@ def _run_several(sweeps: Sequence[str], settings: RunSettings, output: Path, con
                 written = result_paths(output / name)
                 result = run_clip(sweep, settings, Reporter(console.progress), models=models, outputs=written)
                 report = result.write_files(folder)
+            trust = report.trajectory["trust"]
             row |= {
                 "frames": report.trajectory["poses"],
                 "path_mm": report.trajectory["path_length_mm"],
                 "gpe_mm": None if report.evaluation is None else report.evaluation["metrics"].get("gpe_mm"),
+                "trust": "" if trust is None else trust["level"],
                 "warnings": len(report.warnings),
             }
         except (Cancelled, KeyboardInterrupt):
@@ -243,7 +247,7 @@ def _folder_names(sweeps: Sequence[str]) -> list[str]:
 
 
 def _write_table(rows: list[dict[str, Any]], path: Path) -> None:
-    names = ("sweep", "folder", "status", "frames", "path_mm", "gpe_mm", "warnings", "error")
+    names = ("sweep", "folder", "status", "frames", "path_mm", "gpe_mm", "trust", "warnings", "error")
     with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, names, restval="", lineterminator="\n")
         writer.writeheader()
@@ -252,11 +256,12 @@ def _write_table(rows: list[dict[str, Any]], path: Path) -> None:
 
 def _table(rows: list[dict[str, Any]]) -> str:
     """The summary as aligned columns."""
-    texts = [("sweep", "frames", "path", "error (GPE)", "warnings")]
+    texts = [("sweep", "frames", "path", "error (GPE)", "trust", "warnings")]
     for row in rows:
         if row["status"] == "failed":
-            texts.append((row["folder"], "failed", "", "", ""))
+            texts.append((row["folder"], "failed", "", "", "", ""))
             continue
         gpe = "" if row["gpe_mm"] is None else f"{row['gpe_mm']:.3g} mm"
-        texts.append((row["folder"], str(row["frames"]), f"{row['path_mm']:.1f} mm", gpe, str(row["warnings"])))
+        path, warned = f"{row['path_mm']:.1f} mm", str(row["warnings"])
+        texts.append((row["folder"], str(row["frames"]), path, gpe, row["trust"], warned))
     return columns(texts)

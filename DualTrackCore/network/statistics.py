@@ -55,6 +55,8 @@ class InputCheck:
             "said_by": self.said_by,
             "whole_distances": [{"mean": n[0], "std": n[1], "distance": d} for n, d in self.whole.items()],
             "crop_distance": self.crop,
+            "limits": {"whole": self.limits[0], "crop": self.limits[1]},
+            "far": [name for name, _, _ in self._beyond_limits()],
             "sentence": self.sentence(),
         }
 
@@ -83,14 +85,18 @@ class InputCheck:
     def warnings(self) -> list[str]:
         """Sentences for a contradiction, and for images that are unlike the training images."""
         messages = [sentence for sentence in (self.contradiction(),) if sentence]
-        whole, crop = self.limits
-        pairs = (("local crops", self.crop, crop), ("whole frames", self.whole.get(self.used), whole))
-        if far := [f"{d:.2f} for {name} (limit {most:g})" for name, d, most in pairs if d is not None and d > most]:
+        if far := [f"{d:.2f} for {name} (limit {most:g})" for name, d, most in self._beyond_limits()]:
             messages.append(
                 "The frames look unlike those that the model was trained on: their distance to the training images is "
                 f"{' and '.join(far)}. Do not rely on the motion."
             )
         return messages
+
+    def _beyond_limits(self) -> list[tuple[str, float, float]]:
+        """Name of the images, distance and limit where images are farther from the training than those like them."""
+        whole, crop = self.limits
+        pairs = (("local crops", self.crop, crop), ("whole frames", self.whole.get(self.used), whole))
+        return [(name, d, most) for name, d, most in pairs if d is not None and d > most]
 
 
 def formula(normalisation: Normalisation) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 
 from DualTrackCore.files import replacing
 from DualTrackCore.memory import importing
+from DualTrackCore.path_error import UNUSABLE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -47,8 +48,10 @@ def save(figure: Figure, path: str | os.PathLike) -> Path:
     return path
 
 
-def say_origin(figure: Figure, left: float, inches_below_top: float, text: str, is_guess: bool) -> None:
-    """Say below the title where the poses are from; a guess stands out.
+def say_origin(
+    figure: Figure, left: float, inches_below_top: float, text: str, is_guess: bool, trust: str = ""
+) -> None:
+    """Say below the title where the poses are from and, at its right end, what they are good for; a guess stands out.
 
     Args:
         figure: with its title.
@@ -56,11 +59,15 @@ def say_origin(figure: Figure, left: float, inches_below_top: float, text: str, 
         inches_below_top: of the middle of the line.
         text: as :attr:`~DualTrackCore.trajectory.Trajectory.origin_text` has it, after its beginning.
         is_guess: whether any of the poses are a guess.
+        trust: level of :class:`~DualTrackCore.path_error.Trust`; empty for poses that have none.
     """
     if is_guess:
         text += ": the model never saw such sweeps, do not use this"
+    height = 1 - inches_below_top / figure.get_figheight()
+    colour = WARNING if trust == UNUSABLE else FAINT
+    figure.text(0.97, height, trust, color=colour, fontsize=14, weight="bold", va="center", ha="right", gid="trust")
     figure.text(
-        *(left, 1 - inches_below_top / figure.get_figheight(), text),
+        *(left, height, text),
         color=WARNING if is_guess else FAINT,
         fontsize=14,
         weight="bold" if is_guess else "normal",

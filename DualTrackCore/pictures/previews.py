@@ -31,7 +31,7 @@ _MOTIONS = tuple(
 )
 
 
-def write_slices(reconstruction: Reconstruction, path: str | os.PathLike) -> Path:
+def write_slices(reconstruction: Reconstruction, path: str | os.PathLike, *, trust: str = "") -> Path:
     """Draw three orthogonal slices through the middle of the seen voxels, and the maximum projection along the sweep.
 
     Voxels without a value, neither seen nor filled in, have a tint. The scale bars are exact; thin lines show where the
@@ -39,6 +39,7 @@ def write_slices(reconstruction: Reconstruction, path: str | os.PathLike) -> Pat
 
     Args:
         reconstruction: volume, coverage and filled voxels [nz, ny, nx] and their grid.
+        trust: level of the path's trust, to be stamped.
     """
     volume, grid = reconstruction.volume, reconstruction.grid
     seen = (reconstruction.coverage > 0) | reconstruction.filled
@@ -75,7 +76,7 @@ def write_slices(reconstruction: Reconstruction, path: str | os.PathLike) -> Pat
     _title_slices(figure, grid, float(seen.mean()), float(reconstruction.filled.mean()))
     made = reconstruction.provenance
     is_guess = made.get("trajectory", {}).get("guess") is True
-    drawing.say_origin(figure, 0.035, 0.92, f"Poses: {made.get('poses_text', 'of unknown origin')}", is_guess)
+    drawing.say_origin(figure, 0.035, 0.92, f"Poses: {made.get('poses_text', 'of unknown origin')}", is_guess, trust)
     return drawing.save(figure, path)
 
 
@@ -130,7 +131,12 @@ def _title_slices(figure: Figure, grid: VoxelGrid, seen_part: float, filled_part
 
 
 def write_trajectory(
-    trajectory: Trajectory, sweep: Sweep, path: str | os.PathLike, truth: Trajectory | None = None
+    trajectory: Trajectory,
+    sweep: Sweep,
+    path: str | os.PathLike,
+    truth: Trajectory | None = None,
+    *,
+    trust: str = "",
 ) -> Path:
     """Draw the path of the image centre in frame0 and outlines of some frames, coloured from the first to the last.
 
@@ -140,6 +146,7 @@ def write_trajectory(
         trajectory: poses to draw; invalid ones are left out.
         sweep: gives the size of the outlines; without images or spacing only the path is drawn.
         truth: measured or simulated poses in the same frame0, drawn as a grey line.
+        trust: level of the path's trust, to be stamped.
     """
     figure = drawing.new_figure(10.5, "white")
     axes = figure.add_subplot(projection="3d", computed_zorder=False)
@@ -170,7 +177,7 @@ def write_trajectory(
     if truth is not None:
         title += f"; grey: {truth.origin.value}, {truth.path_length_mm:.1f} mm"
     figure.text(0.03, 0.955, title, color=drawing.INK, fontsize=19, weight="bold")
-    drawing.say_origin(figure, 0.03, 0.72, f"Poses: {trajectory.origin_text}", trajectory.is_guess)
+    drawing.say_origin(figure, 0.03, 0.72, f"Poses: {trajectory.origin_text}", trajectory.is_guess, trust)
     if has_rings:
         text = f"Dashed rings: the true image centre lies within them in 95 of 100 sweeps, {error.basis}"
         figure.text(0.03, 1 - 1.0 / 10.5, text, color=drawing.FAINT, fontsize=14, va="center")
@@ -268,6 +275,8 @@ def write_motion(
     path: str | os.PathLike,
     truth: Trajectory | None = None,
     timestamps_s: np.ndarray | None = None,
+    *,
+    trust: str = "",
 ) -> Path:
     """Draw the six components of the motion from each frame to the next, each with its mean as a thin line.
 
@@ -278,6 +287,7 @@ def write_motion(
         trajectory: poses of N frames; motions from or to an invalid pose are gaps.
         truth: measured or simulated poses of the same frames, drawn in grey.
         timestamps_s: [N] seconds for the axis across; frame numbers without.
+        trust: level of the path's trust, to be stamped.
     """
     error = path_error(trajectory)
     height = 8.5 if error is None else 11.5
@@ -310,7 +320,7 @@ def write_motion(
         _draw_length(figure.add_subplot(layout[2, :]), trajectory, truth, error, np.append(0.0, across), unit)
     title = f"Motion from frame to frame, {len(trajectory)} frames"
     figure.text(0.05, 1 - 0.43 / height, title, color=drawing.INK, fontsize=19, weight="bold")
-    drawing.say_origin(figure, 0.05, 0.6, f"Poses: {trajectory.origin_text}", trajectory.is_guess)
+    drawing.say_origin(figure, 0.05, 0.6, f"Poses: {trajectory.origin_text}", trajectory.is_guess, trust)
     space = {"top": 1 - 1.1 / height, "bottom": 0.72 / height, "wspace": 0.2, "hspace": 0.3}
     figure.subplots_adjust(left=0.06, right=0.985, **space)
     return drawing.save(figure, path)

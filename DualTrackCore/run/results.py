@@ -16,7 +16,7 @@ from DualTrackCore import __version__
 from DualTrackCore.direction import direction_of, direction_warnings, turned_over
 from DualTrackCore.errors import InputError, MissingDependencyError
 from DualTrackCore.files import json_text, plain_values, recorded_files, require_apart, staged_folder
-from DualTrackCore.path_error import path_error
+from DualTrackCore.path_error import path_error, trust_in
 from DualTrackCore.progress import Reporter
 from DualTrackCore.repeats import Repeats
 from DualTrackCore.run.settings import RunSettings
@@ -49,9 +49,10 @@ class RunReport:
             Stretches that stand still are counted from that frame.
         trajectory: "poses", "valid_poses", "path_length_mm", "origin" (text of a
             :class:`~DualTrackCore.trajectory.PoseOrigin`), "error" (`PathError.as_dict()`: how sure the path is; None
-            where nothing says it), "direction" (how it is known which way the sweep runs, a word of
-            :mod:`~DualTrackCore.direction`; None for given poses), and "source": the provenance of the poses (model,
-            weights_sha256, device, precision, chunk_frames, warnings, ...).
+            where nothing says it), "trust" (`Trust.as_dict()`: what the path is good for; None for poses that nobody
+            estimated), "turns" (frames, of those used, at which the pictures run back), "direction" (how it is known
+            which way the sweep runs, a word of :mod:`~DualTrackCore.direction`; None for given poses), and "source":
+            the provenance of the poses (model, weights_sha256, device, precision, chunk_frames, warnings, ...).
         settings: `RunSettings.as_dict()`, files named from the root.
         volume: "size", "spacing_mm", "origin_mm", "description", "covered_fraction", "filled_fraction", "frames_used",
             "frames_skipped" and "settings" of the reconstruction; None without a volume.
@@ -107,13 +108,16 @@ def run_report(
 ) -> RunReport:
     """The report of a run; `sweep` holds the frames used, `repeats` those found in it, whether or not left out, `turns`
     the frames at which its pictures run back."""
-    error = path_error(trajectory)
+    error, facts = path_error(trajectory), None if evaluation is None else plain_values(evaluation.as_dict())
+    trust = trust_in(trajectory, turns, facts)
     path = {
         "poses": len(trajectory),
         "valid_poses": int(trajectory.valid.sum()),
         "path_length_mm": trajectory.path_length_mm,
         "origin": trajectory.origin,
         "error": None if error is None else error.as_dict(),
+        "trust": None if trust is None else trust.as_dict(),
+        "turns": turns,
         "direction": trajectory.provenance.get("direction"),
         "source": trajectory.provenance,
     }
@@ -122,7 +126,7 @@ def run_report(
         sweep=plain_values({"first_frame": settings.first_frame, **sweep_facts(sweep, repeats)}),
         trajectory=plain_values(path),
         volume=None if reconstruction is None else plain_values(_volume_facts(reconstruction)),
-        evaluation=None if evaluation is None else plain_values(evaluation.as_dict()),
+        evaluation=facts,
         warnings=[
             *sweep.provenance.get("warnings", ()),
             *(() if repeats is None else repeats.warnings(sweep, settings.first_frame)),
@@ -251,7 +255,8 @@ class RunResult:
             evaluation = evaluate(trajectory, self.sweep)
         given = RunSettings.from_dict(self.report.settings)
         settings = replace(given, direction=direction_of(trajectory.provenance))
-        report = run_report(settings, self.sweep, trajectory, volume, evaluation)
+        turns = self.report.trajectory["turns"]
+        report = run_report(settings, self.sweep, trajectory, volume, evaluation, turns=turns)
         others = [sentence for sentence in self.warnings if sentence not in direction_warnings(before.provenance)]
         warnings = [*direction_warnings(trajectory.provenance), *others]
         report = replace(report, sweep=self.report.sweep, warnings=warnings, about=self.report.about)
@@ -302,12 +307,13 @@ class RunResult:
 
         # The evaluation says whether there is a truth to draw beside the estimate.
         truth = None if self.evaluation is None else self.sweep.tracked
-        times = self.sweep.timestamps_s
+        times, trust = self.sweep.timestamps_s, self.report.trajectory["trust"]
+        options = {"truth": truth, "trust": "" if trust is None else trust["level"]}
         try:
             if self.reconstruction is not None:
-                pictures.write_slices(self.reconstruction, folder / "slices.png")
-            pictures.write_trajectory(self.trajectory, self.sweep, folder / "trajectory.png", truth=truth)
-            pictures.write_motion(self.trajectory, folder / "motion.png", truth=truth, timestamps_s=times)
+                pictures.write_slices(self.reconstruction, folder / "slices.png", trust=options["trust"])
+            pictures.write_trajectory(self.trajectory, self.sweep, folder / "trajectory.png", **options)
+            pictures.write_motion(self.trajectory, folder / "motion.png", timestamps_s=times, **options)
         except MissingDependencyError as error:
             return [f"No pictures were written: {error}"]
         return []

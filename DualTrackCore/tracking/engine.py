@@ -25,6 +25,7 @@ from DualTrackCore.errors import InputError, OutOfMemoryError
 from DualTrackCore.memory import is_out_of_memory
 from DualTrackCore.network.fast import StreamingTrunk
 from DualTrackCore.network.model import Model
+from DualTrackCore.path_error import OUTSIDE
 from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter, Stage
 from DualTrackCore.repeats import Repeats, find_repeats
 from DualTrackCore.sweep import Sweep
@@ -40,7 +41,14 @@ from DualTrackCore.tracking.device import (
     release_memory,
 )
 from DualTrackCore.tracking.estimate import Estimate, directed, estimate_in_windows
-from DualTrackCore.tracking.preprocessing import Preprocessor, examined, is_guess, scope_warnings, step_warnings
+from DualTrackCore.tracking.preprocessing import (
+    Preprocessor,
+    examined,
+    is_guess,
+    note_steps,
+    outside_training,
+    scope_warnings,
+)
 from DualTrackCore.trajectory import Trajectory
 
 
@@ -137,7 +145,7 @@ def estimate_trajectory(
         provenance = {**provenance, **facts, "warnings": [*messages, *provenance["warnings"]]}
         found = [view for view, kept in zip(found, agrees, strict=True) if kept]
     estimate = Estimate.mean(found)
-    provenance["warnings"] += step_warnings(model.card, estimate.motions)
+    note_steps(provenance, model.card, estimate.motions)
     trajectory = directed(estimate, direction, model.card.direction_sure_logit, provenance)
     for message in [*trajectory.provenance["warnings"], *direction_warnings(trajectory.provenance)]:
         warnings.warn(message, TrackingWarning, stacklevel=2)
@@ -332,6 +340,7 @@ def provenance_of(run: EngineRun, chunk: int, sweep: Sweep, messages: list[str])
         "model_spacing_mm": list(run.model.card.spacing_mm),
         "resampled": run.preprocessor.resamples,
         "guess": is_guess(sweep, run.model),
+        OUTSIDE: outside_training(sweep, run.model.card, run.preprocessor),
         "warnings": messages,
         "dualtrack_version": __version__,
         "torch_version": torch.__version__,

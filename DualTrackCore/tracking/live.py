@@ -26,7 +26,7 @@ from DualTrackCore.sweep import Sweep
 from DualTrackCore.tracking import engine
 from DualTrackCore.tracking.device import Precision, choose_chunk, on_device
 from DualTrackCore.tracking.estimate import Estimate, directed, estimate_in_windows, require_direction
-from DualTrackCore.tracking.preprocessing import MOST_FRAMES, examined_on, step_warnings
+from DualTrackCore.tracking.preprocessing import MOST_FRAMES, examined_on, note_steps
 from DualTrackCore.tracking.provisional import ProvisionalPath
 from DualTrackCore.trajectory import Trajectory
 
@@ -226,8 +226,8 @@ class LiveTracker:
             self.close()
         model = examined_on(self._run.model, sweep, np.stack(self._looked_at), tracked=True)
         run = replace(self._run, model=model)
-        messages = [*run.warnings(sweep), *step_warnings(model.card, found.motions)]
-        provenance = engine.provenance_of(run, self._chunk, sweep, messages)
+        provenance = engine.provenance_of(run, self._chunk, sweep, run.warnings(sweep))
+        note_steps(provenance, model.card, found.motions)
         trajectory = directed(found, self._direction, model.card.direction_sure_logit, provenance)
         for message in [*trajectory.provenance["warnings"], *direction_warnings(trajectory.provenance)]:
             warnings.warn(message, engine.TrackingWarning, stacklevel=2)

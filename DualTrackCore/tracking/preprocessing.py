@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from torch import Tensor
 from DualTrackCore.network.catalogue import ModelCard
 from DualTrackCore.network.model import Model
 from DualTrackCore.network.statistics import PLAIN, Normalisation, check_input, has_statistics
+from DualTrackCore.path_error import FIELD_OF_VIEW, FRAME_RATE, LONG_STEPS, OUTSIDE, SHORT_STEPS
 from DualTrackCore.sweep import Sweep
 
 #: Spacings that agree to this fraction count as equal: over 640 columns the difference is below a pixel.
@@ -215,6 +217,15 @@ def scope_warnings(sweep: Sweep, model: Model, preprocessor: Preprocessor) -> li
     return messages
 
 
+def outside_training(sweep: Sweep, card: ModelCard, preprocessor: Preprocessor) -> list[str]:
+    """What of the sweep lies outside of what the model card describes: words of :mod:`DualTrackCore.path_error`."""
+    found = {
+        FIELD_OF_VIEW: _field_of_view(card, *preprocessor.model_frame_size),
+        FRAME_RATE: _frame_rate(card, sweep.frame_rate_hz),
+    }
+    return [word for word, sentences in found.items() if sentences]
+
+
 def _field_of_view(card: ModelCard, rows: int, columns: int) -> list[str]:
     """What is to be said of frames of so many pixels at the model's spacing."""
     if card.trained_ranges is None:
@@ -245,10 +256,22 @@ def _frame_rate(card: ModelCard, rate: float | None) -> list[str]:
     return [f"The sweep has {rate:.3g} frames/s; the model was trained at {trained:.3g} frames/s."]
 
 
+def note_steps(provenance: dict[str, Any], card: ModelCard, motions: np.ndarray) -> None:
+    """Say in a provenance that the steps of motions [n, 6] are unlike those of the training sweeps, where they are."""
+    if sentences := step_warnings(card, motions):
+        too_long = _mean_step(motions) > card.trained_ranges["motion.step_mm"][1]
+        provenance["warnings"] += sentences
+        provenance[OUTSIDE].append(LONG_STEPS if too_long else SHORT_STEPS)
+
+
+def _mean_step(motions: np.ndarray) -> float:
+    return float(np.linalg.norm(motions[:, :3], axis=1).mean())
+
+
 def step_warnings(card: ModelCard, motions: np.ndarray) -> list[str]:
     """A sentence where the steps of motions [n, 6] are on average unlike those of the training sweeps."""
     low, high = (card.trained_ranges or {}).get("motion.step_mm", (0, math.inf))
-    found = float(np.linalg.norm(motions[:, :3], axis=1).mean())
+    found = _mean_step(motions)
     if low <= found <= high:
         return []
     remedy = "move the probe more slowly, or record more frames a second" if found > high else "move the probe faster"

@@ -14,6 +14,7 @@ from DualTrackCore.cli.console import JSON_VERSION
 from DualTrackCore.direction import AS_WEIGHTS_SAY, SURE, TOLD, UNSURE
 from DualTrackCore.evaluation import COMPONENTS, METRICS
 from DualTrackCore.files import json_text
+from DualTrackCore.path_error import TrustLevel
 from DualTrackCore.reconstruction.detect import ImageArea
 from DualTrackCore.research.comparison import table_files
 from DualTrackCore.research.comparison.summaries import SHOWN, TESTED, Pair
@@ -140,6 +141,13 @@ TRAJECTORY = {
             )
         ),
         "how sure the path is; null where nothing says it, as of measured poses",
+    ),
+    "trust": described(
+        maybe(fields({"level": {"enum": list(typing.get_args(TrustLevel))}, "reasons": TEXTS, "text": TEXT})),
+        "what the path is good for, and why no more; null for poses that nobody estimated",
+    ),
+    "turns": described(
+        {"type": "array", "items": COUNT}, "frames, of those used, at which the pictures run back; looked for in runs"
     ),
     "direction": described({"enum": DIRECTIONS}, "how it is known which way the sweep runs; null for given poses"),
     "source": described(ANYTHING, "provenance of the poses: model, weights_sha256, device, warnings, ..."),

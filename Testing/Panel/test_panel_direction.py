@@ -1,4 +1,6 @@
-"""The direction of a sweep, on the panel: told before a run, and turned over after it."""
+"""The direction of a sweep, on the panel: told before a run, and turned over after it; and the trust line."""
+
+import html
 
 import numpy as np
 import slicer
@@ -43,6 +45,21 @@ def test_measured_poses_have_no_button_to_turn_them_over(host, panel, tiny_model
     assert panel.run.result.trajectory.origin.is_truth
     assert not panel.ui.turnOverButton.isVisible()
     assert "Direction" not in panel.ui.resultLabel.text
+    assert "Trust" not in panel.ui.resultLabel.text
+
+
+def test_the_card_says_what_the_path_is_good_for_in_the_words_of_the_report(host, panel, tiny_model_file):
+    from DualTrackSlicerLib.widget.texts import trustText
+
+    add_clip(host)
+    choose_file(panel, tiny_model_file)
+    host.click(panel.ui.applyButton)
+    finish(host, panel)
+    said = panel.run.result.report.trajectory["trust"]
+    assert said["level"] == "do not measure"
+    assert "The weights are untrained." in said["reasons"]
+    assert said["text"] in html.unescape(panel.ui.resultLabel.text)
+    assert trustText({"level": "usable", "reasons": []}) == "usable"
 
 
 def test_a_result_whose_clip_has_gone_says_so_and_stays(host, panel, tiny_model_file):

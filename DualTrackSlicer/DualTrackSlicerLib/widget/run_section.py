@@ -17,7 +17,7 @@ from DualTrackSlicerLib.logic import withLessMemory
 from DualTrackSlicerLib.run import Run
 from DualTrackSlicerLib.scene import fitSliceViews, followFrame, showErrorTube
 from DualTrackSlicerLib.widget.controls import enable
-from DualTrackSlicerLib.widget.texts import directionText, durationText, listText, paceText, rowsText
+from DualTrackSlicerLib.widget.texts import directionText, durationText, listText, paceText, rowsText, trustText
 
 if TYPE_CHECKING:
     from DualTrackSlicerLib.widget.panel import Panel
@@ -178,6 +178,8 @@ def resultRows(result: RunResult) -> list[tuple[str, str]]:
         (_("Length of the sweep"), lengthText(result)),
         (_("Frames"), str(len(trajectory))),
     ]
+    if (trust := result.report.trajectory["trust"]) is not None:
+        rows.insert(1, (_("Trust"), trustText(trust)))
     if result.grid is not None:
         size = " x ".join(str(n) for n in result.grid.size)
         # One number for cubic voxels.

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from slicer.i18n import tr as _
 
 from DualTrackCore.direction import AS_WEIGHTS_SAY, SURE, TOLD, UNSURE
+from DualTrackCore.path_error import ROUGH, UNUSABLE, USABLE
 from DualTrackCore.progress import Stage
 from DualTrackCore.repeats import Repeats
 from DualTrackCore.sweep import Sweep
@@ -59,6 +61,12 @@ def durationText(seconds: float) -> str:
     if whole < 60:
         return _("{seconds} s").format(seconds=whole)
     return _("{minutes} min {seconds} s").format(minutes=whole // 60, seconds=whole % 60)
+
+
+def trustText(trust: Mapping[str, Any]) -> str:
+    """What a path is good for, of the report, and why no more."""
+    levels = {USABLE: _("usable"), ROUGH: _("rough guide"), UNUSABLE: _("do not measure")}
+    return ": ".join(filter(None, (levels[trust["level"]], " ".join(trust["reasons"]))))
 
 
 def directionText(direction: str) -> str:
