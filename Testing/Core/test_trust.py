@@ -13,7 +13,7 @@ from DualTrackCore.files import json_text
 from DualTrackCore.io import load_sweep, save_sweep
 from DualTrackCore.network import save_model
 from DualTrackCore.network.statistics import CROP_LIMIT, PLAIN, WHOLE_LIMIT, InputCheck
-from DualTrackCore.path_error import DRIFT_BY_RULE, MOST_STATED, MOST_USABLE, TIMES_95, Trust, trust_in
+from DualTrackCore.path_error import DRIFT_BY_RULE, TIMES_95, Trust, trust_in
 from DualTrackCore.run import RunReport, RunSettings, run
 from DualTrackCore.tracking import LiveTracker, estimate_trajectory
 from DualTrackCore.trajectory import STEP_ERROR_CORRELATION, Trajectory
@@ -110,10 +110,10 @@ def test_of_two_reasons_the_worse_decides_and_comes_first():
 @pytest.mark.parametrize(
     ("share", "level"),
     [
-        (MOST_USABLE - 1e-3, "usable"),
-        (MOST_USABLE + 1e-3, "rough guide"),
-        (MOST_STATED - 1e-3, "rough guide"),
-        (MOST_STATED + 1e-3, "do not measure"),
+        (0.199, "usable"),
+        (0.201, "rough guide"),
+        (0.599, "rough guide"),
+        (0.601, "do not measure"),
     ],
 )
 def test_the_error_that_a_model_states_has_its_limits(share, level):
