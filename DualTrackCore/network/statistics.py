@@ -19,7 +19,7 @@ Normalisation = tuple[float, float]
 #: The two that published configurations name. The first is that of weights that nothing is known of.
 PLAIN, SCALED = (0.0, 1.0), (0.5, 0.25)
 #: Greatest distance on whole frames at which a normalisation counts as the one of the training, and greatest distance
-#: on local crops of clips like the training data. Docs/mini-model.md has the measurement.
+#: on local crops of clips like the training data. Docs/mini-training-log.md has the measurement.
 WHOLE_LIMIT, CROP_LIMIT = 2.0, 0.5
 #: Least part of the running means that one grey level has to explain, for that level to count as known.
 _LEAST_FIT = 0.8

@@ -16,15 +16,17 @@ from DualTrackCore.research import plan as plans
 from DualTrackCore.research.comparison.step_errors import calibrate
 from DualTrackCore.research.datasets.entries import simulated_dataset
 from DualTrackCore.research.plan import load_plan, plan_names, sure_log_odds, train_plan
+from DualTrackCore.research.training.recipe import RECIPES
 from DualTrackCore.tracking import TrackingWarning
 
 HEADS = {**TINY, "uncertainty": True, "direction": True}
 
 
-@pytest.fixture
-def recipes(tmp_path, monkeypatch):
+@pytest.fixture(scope="module", autouse=True)
+def folder(tmp_path_factory):
     """A plan of two tiny stages in a folder of its own."""
-    folder, table = tmp_path / "recipes", write_sweeps(tmp_path / "sweeps")
+    place = tmp_path_factory.mktemp("plan")
+    folder, table = place / "recipes", write_sweeps(place / "sweeps")
     folder.mkdir()
     for name, changes in {
         "first": {"stage": "fusion", "epochs": 3, "output": "first"},
@@ -34,51 +36,57 @@ def recipes(tmp_path, monkeypatch):
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
     text = {"stages": [str(folder / "first.yaml"), str(folder / "second.yaml")], "calibration": 0}
     (folder / "tiny.yaml").write_text(yaml.safe_dump(text), encoding="utf-8")
-    monkeypatch.setattr(plans, "RECIPES", folder)
-    return folder
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plans, "RECIPES", folder)
+        yield place
 
 
-def weights(folder):
-    return load_model(str(folder / "tiny" / "model.safetensors")).network.state_dict()
-
-
-def test_one_call_trains_all_stages_and_a_second_one_trains_nothing_again(recipes, tmp_path):
+@pytest.fixture(scope="module")
+def whole(folder):
+    """(what came out, lines) of a training that nothing stopped."""
     lines = []
-    first = train_plan(load_plan("tiny"), runs=tmp_path / "runs", say=lines.append)
+    return train_plan(load_plan("tiny"), runs=folder / "whole", say=lines.append), lines
+
+
+def weights(result):
+    return load_model(str(result.weights)).network.state_dict()
+
+
+def test_one_call_trains_all_stages_and_a_second_one_trains_nothing_again(whole, folder):
+    first, lines = whole
     assert [line for line in lines if line.startswith("Stage")] == [
         "Stage 1 of 2, first: starts.",
         "Stage 2 of 2, second: starts.",
     ]
-    before = first.weights.read_bytes()
-    lines.clear()
-    again = train_plan(load_plan("tiny"), runs=tmp_path / "runs", say=lines.append)
-    assert lines == ["Stage 1 of 2, first: finished before.", "Stage 2 of 2, second: finished before."]
+    before, told = first.weights.read_bytes(), []
+    again = train_plan(load_plan("tiny"), runs=folder / "whole", say=told.append)
+    assert told == ["Stage 1 of 2, first: finished before.", "Stage 2 of 2, second: finished before."]
     assert again.weights.read_bytes() == before
     assert (again.items, again.best) == (first.items, first.best)
 
 
 @pytest.mark.parametrize("stop_at", ["epoch 2/3", "epoch 1/2"])
-def test_a_plan_that_was_stopped_anywhere_goes_on_to_the_same_weights(recipes, tmp_path, stop_at):
+def test_a_plan_that_was_stopped_anywhere_goes_on_to_the_same_weights(whole, tmp_path, stop_at):
     stopped = []
-
-    def say(line):
-        stopped.append(line.startswith(stop_at))
-
     with pytest.raises(Cancelled):
-        train_plan(load_plan("tiny"), runs=tmp_path / "cut", say=say, cancelled=lambda: any(stopped))
-    train_plan(load_plan("tiny"), runs=tmp_path / "cut", say=lambda line: None)
-    train_plan(load_plan("tiny"), runs=tmp_path / "whole", say=lambda line: None)
-    for name, value in weights(tmp_path / "whole").items():
-        torch.testing.assert_close(weights(tmp_path / "cut")[name], value, rtol=0, atol=0)
+        train_plan(
+            load_plan("tiny"),
+            runs=tmp_path,
+            say=lambda line: stopped.append(line.startswith(stop_at)),
+            cancelled=lambda: any(stopped),
+        )
+    rest = train_plan(load_plan("tiny"), runs=tmp_path, say=lambda line: None)
+    for name, value in weights(whole[0]).items():
+        torch.testing.assert_close(weights(rest)[name], value, rtol=0, atol=0)
 
 
-def test_a_changed_recipe_is_not_mixed_with_what_an_earlier_one_left(recipes, tmp_path):
-    train_plan(load_plan("tiny"), runs=tmp_path / "runs", say=lambda line: None)
+def test_a_changed_recipe_is_not_mixed_with_what_an_earlier_one_left(whole, folder):
     with pytest.raises(InputError, match=r"optimiser\.lr"):
-        train_plan(load_plan("tiny", ["optimiser.lr=0.1"]), runs=tmp_path / "runs", say=lambda line: None)
+        train_plan(load_plan("tiny", ["optimiser.lr=0.1"]), runs=folder / "whole", say=lambda line: None)
 
 
-def test_the_plan_that_ships_names_recipes_that_lead_from_one_to_the_next():
+def test_the_plan_that_ships_names_recipes_that_lead_from_one_to_the_next(monkeypatch):
+    monkeypatch.setattr(plans, "RECIPES", RECIPES)
     assert plan_names() == ["mini"]
     made = load_plan("mini")
     done = set()
@@ -91,21 +99,20 @@ def test_the_plan_that_ships_names_recipes_that_lead_from_one_to_the_next():
         load_plan("maxi")
 
 
-def test_a_mean_of_weights_is_what_comes_out_and_what_a_resumed_run_goes_on_with(recipes, tmp_path):
-    plain = train_plan(load_plan("tiny"), runs=tmp_path / "plain", say=lambda line: None)
-    averaged = train_plan(load_plan("tiny", ["average=0.9"]), runs=tmp_path / "mean", say=lambda line: None)
-    one, other = (load_model(str(result.weights)).network.head.fc.weight for result in (plain, averaged))
-    assert not torch.equal(one, other)
-    stopped = []
+def test_a_mean_of_weights_is_what_comes_out_and_what_a_resumed_run_goes_on_with(whole, tmp_path):
+    made, stopped = load_plan("tiny", ["average=0.9"]), []
+    averaged = train_plan(made, runs=tmp_path / "mean", say=lambda line: None)
     with pytest.raises(Cancelled):
         train_plan(
-            load_plan("tiny", ["average=0.9"]),
+            made,
             runs=tmp_path / "cut",
             say=lambda line: stopped.append(line.startswith("epoch 2/3")),
             cancelled=lambda: any(stopped),
         )
-    resumed = train_plan(load_plan("tiny", ["average=0.9"]), runs=tmp_path / "cut", say=lambda line: None)
-    torch.testing.assert_close(load_model(str(resumed.weights)).network.head.fc.weight, other, rtol=0, atol=0)
+    resumed = train_plan(made, runs=tmp_path / "cut", say=lambda line: None)
+    last, mean, rest = (weights(result)["head.fc.weight"] for result in (whole[0], averaged, resumed))
+    assert not torch.equal(last, mean)
+    torch.testing.assert_close(rest, mean, rtol=0, atol=0)
 
 
 def test_a_direction_is_sure_from_where_nineteen_of_twenty_are_right():
@@ -121,18 +128,18 @@ def test_a_calibrated_model_states_errors_of_the_size_that_it_makes(tmp_path):
     network = DualTrack(**HEADS).eval()
     card = ModelCard(name="tiny", architecture=network.arguments, spacing_mm=(0.5, 0.5))
     path = save_model(network, card, tmp_path / "tiny.safetensors")
-    model = plans.calibrated(load_model(str(path)), 6, tmp_path / "clips", frames=12)
+    model = plans.calibrated(load_model(str(path)), 3, tmp_path / "clips", frames=12)
     assert model.card.step_error_correlation is not None
     assert model.card.direction_sure_logit is not None
     json.loads(model.card.to_json())
     with pytest.warns(TrackingWarning):  # the clips are unlike each other
         found = [
             plans.estimate_trajectory(entry.load(), model, device="cpu")
-            for entry in simulated_dataset("calibration", count=6, frames=12, folder=tmp_path / "clips")
+            for entry in simulated_dataset("calibration", count=3, frames=12, folder=tmp_path / "clips")
         ]
     truths = [
         entry.load().tracked
-        for entry in simulated_dataset("calibration", count=6, frames=12, folder=tmp_path / "clips")
+        for entry in simulated_dataset("calibration", count=3, frames=12, folder=tmp_path / "clips")
     ]
     turned = [
         one if np.nansum(one.parameters[:, 2]) * np.nansum(true.parameters[:, 2]) > 0 else plans.turned_over(one)
