@@ -76,8 +76,9 @@ def test_a_plan_that_was_stopped_anywhere_goes_on_to_the_same_weights(whole, tmp
             cancelled=lambda: any(stopped),
         )
     rest = train_plan(load_plan("tiny"), runs=tmp_path, say=lambda line: None)
+    found = weights(rest)
     for name, value in weights(whole[0]).items():
-        torch.testing.assert_close(weights(rest)[name], value, rtol=0, atol=0)
+        torch.testing.assert_close(found[name], value, rtol=0, atol=0)
 
 
 def test_a_changed_recipe_is_not_mixed_with_what_an_earlier_one_left(whole, folder):
