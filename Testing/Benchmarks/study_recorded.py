@@ -18,12 +18,14 @@ from pathlib import Path
 import numpy as np
 
 from DualTrackCore import load_model, load_sweep
-from DualTrackCore.direction import turned_over
+from DualTrackCore.direction import SURE, turned_over
 from DualTrackCore.evaluation import evaluate
 from DualTrackCore.network import Model
+from DualTrackCore.research.comparison.step_errors import check
 from DualTrackCore.research.datasets.entries import simulated_dataset
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.tracking import estimate_trajectory
+from DualTrackCore.trajectory import Trajectory
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 RECORDED = {
@@ -33,26 +35,30 @@ RECORDED = {
 SPINE = SHARED / "seq/SpinePhantomFreehand.igs.mha", SHARED / "config"
 
 
-def measured(sweep: Sweep, model: Model) -> dict[str, float]:
-    """Figures of one sweep, as found and with the direction told."""
+def measured(sweep: Sweep, model: Model) -> tuple[dict[str, float], Trajectory]:
+    """Figures of one sweep, as found and with the direction told, and the path with the direction told."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         found = estimate_trajectory(sweep, model, device="cpu")
-    both = [evaluate(trajectory, sweep).metrics for trajectory in (found, turned_over(found))]
-    told = min(both, key=lambda metrics: metrics["gpe_mm"])
+    paths = found, turned_over(found)
+    both = [evaluate(path, sweep).metrics for path in paths]
+    best = min((0, 1), key=lambda which: both[which]["gpe_mm"])
+    told = both[best]
     true, own = sweep.tracked.parameters, found.parameters
     length = [np.linalg.norm(values[:, :3], axis=1) for values in (own, true)]
     identity = evaluate(found, sweep).baselines["identity"]
-    return {
+    figures = {
         "frames": len(sweep),
         "path_mm": float(length[1].sum()),
         "step_ratio": float(length[0].mean() / length[1].mean()),
         "tz_ratio": float(np.abs(own[:, 2]).mean() / np.abs(true[:, 2]).mean()),
-        "direction_right": float(told is both[0]),
+        "direction_right": float(best == 0),
+        "direction_sure": float(found.provenance.get("direction") == SURE),
         **{f"told_{name}": value for name, value in told.items()},
         **{f"found_{name}": value for name, value in both[0].items()},
         "no_motion_gpe_mm": identity["gpe_mm"],
     }
+    return figures, paths[best]
 
 
 def recorded() -> dict[str, Callable[[], Sweep]]:
@@ -82,15 +88,31 @@ def main() -> None:
     model, table = load_model(options.model), {}
     sets = {"recorded": recorded} | {w: lambda w=w: simulated(w, options.sweeps) for w in ("held-out", "acquisitions")}
     for which in [options.only] if options.only else sets:
-        rows = {}
+        rows, paths, truths = {}, [], []
         for name, load in sets[which]().items():
-            rows[name] = row = measured(load(), model)
+            sweep = load()
+            row, path = measured(sweep, model)
+            rows[name] = row
+            paths.append(path)
+            truths.append(sweep.tracked)
             print(f"{which:12s} {name:28s} {line(row)}", flush=True)
         table[which] = rows
         if len(rows) > 3:
             print(
                 f"{which:12s} {'mean':28s} {line({k: float(np.nanmean([r[k] for r in rows.values()])) for k in row})}"
             )
+            directions = [(row["direction_sure"], row["direction_right"]) for row in rows.values()]
+            sure = [right for is_sure, right in directions if is_sure]
+            print(
+                f"{which:12s} direction right {sum(right for _, right in directions):.0f} of {len(rows)}, "
+                f"sure {len(sure)}, of these right {sum(sure):.0f}"
+            )
+            if paths[0].sigma is not None:
+                held = check(paths, truths)
+                print(
+                    f"{which:12s} intervals hold: steps {held.step_length}, paths {held.path_length}, "
+                    f"Spearman {held.rank_correlation:.2f}"
+                )
     if options.output:
         options.output.write_text(json.dumps(table, indent=1), encoding="utf-8")
 
