@@ -13,8 +13,10 @@ from DualTrackCore.network import DualTrack
 from DualTrackCore.network.model import save_model
 from DualTrackCore.research.simulation.acquisition import Acquisition, Motion, Scanner, View
 from DualTrackCore.research.simulation.simulator import Simulation, simulator_hash
+from DualTrackCore.research.training import sweeps as sweep_sets
 from DualTrackCore.research.training.initial import recipe_card
 from DualTrackCore.research.training.lightning_task import LightningTask
+from DualTrackCore.research.training.recipe import Data
 from DualTrackCore.research.training.samples import SweepItems, collate, one_way
 from DualTrackCore.research.training.sweeps import SweepSet
 from DualTrackCore.research.training.tasks import build_task
@@ -88,6 +90,26 @@ def test_another_simulator_never_takes_up_stored_acquisitions(monkeypatch):
     assert simulator_hash(job) != before
     other = replace(job, acquisition=replace(SIMPLE, view=View(depth_mm=21, width_mm=20)))
     assert job.file_name(before) != other.file_name(before) != replace(other, shown=True).file_name(before)
+
+
+def test_plain_sweeps_stand_beside_the_acquisitions_and_nothing_of_them_is_drawn_anew(monkeypatch):
+    made = []
+    monkeypatch.setattr(sweep_sets, "_made", lambda makers, reporter: tuple(None for _ in makers))
+    monkeypatch.setattr(Simulation, "sweep", lambda self: made.append(self))
+    data = Data(
+        "simulated", (0, 3), (50, 52), frames=8, acquisitions=True, plain=12, store=False, families=None, speckles=1
+    )
+    training, validation = (
+        sweep_sets._simulated(data, recipe_card(tiny_recipe("local1")), is_training, None, 1, None)
+        for is_training in (True, False)
+    )
+    assert [own.plain for own in training.acquisitions] == [False] * 3 + [True] * 12
+    assert [own.plain for own in validation.acquisitions] == [False] * 2 + [True] * 2
+    assert set(training.names).isdisjoint(validation.names)
+    plain = training.acquisitions[5]
+    assert plain.rescanned(np.random.default_rng(0)) is plain
+    assert plain.scanner == Scanner()
+    assert 5 <= plain.probe.frequency_mhz <= 10
 
 
 def test_stored_tokens_and_drawn_scanners_exclude_each_other():

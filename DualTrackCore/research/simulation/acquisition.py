@@ -140,7 +140,12 @@ class Tracker(_Checked):
 
 @dataclass(frozen=True)
 class Acquisition:
-    """One way to acquire a clip; the default is a plain linear probe with every effect off."""
+    """One way to acquire a clip; the default is a linear probe with every effect off.
+
+    Attributes:
+        probe, scanner, view, motion, tissue, contact, tracker: see there.
+        plain: whether nothing of it is drawn anew at loading.
+    """
 
     probe: Probe = field(default_factory=Probe)
     scanner: Scanner = field(default_factory=Scanner)
@@ -149,6 +154,7 @@ class Acquisition:
     tissue: Tissue = field(default_factory=Tissue)
     contact: Contact = field(default_factory=Contact)
     tracker: Tracker = field(default_factory=Tracker)
+    plain: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for provenance."""
@@ -158,6 +164,15 @@ class Acquisition:
     def of_seed(cls, seed: int, held_out: str | None = None) -> Acquisition:
         """The acquisition that a seed draws."""
         return cls.drawn(np.random.default_rng([seed, 0xAC91]), held_out)
+
+    @classmethod
+    def plain_of_seed(cls, seed: int) -> Acquisition:
+        """A linear probe of 5 to 10 MHz with every effect off, such as `simulated_sweep` draws."""
+        random = np.random.default_rng([seed, 0xAC92])
+        family = FAMILIES[seed % len(FAMILIES)]
+        step = float(np.clip(random.normal(0.36, 0.11), 0.08, 0.65))
+        probe = Probe.drawn(random, elements=192, pitch_mm=40 / 192)
+        return cls(probe=probe, view=View(), motion=Motion(family=family, step_mm=step), plain=True)
 
     @classmethod
     def drawn(cls, random: np.random.Generator, held_out: str | None = None) -> Acquisition:
@@ -181,7 +196,9 @@ class Acquisition:
         return own if held_out is None else HELD_OUT[held_out](own, random)
 
     def rescanned(self, random: np.random.Generator, held_out: str | None = None) -> Acquisition:
-        """The same with all that belongs to loading drawn anew: scanner, borders, frames kept."""
+        """The same with all that belongs to loading drawn anew: scanner, borders, frames kept; a plain one as it is."""
+        if self.plain:
+            return self
         view = replace(
             self.view,
             border_mm=tuple(random.uniform(0, 8, 2).tolist()) if random.random() < 0.25 else (0.0, 0.0),

@@ -251,7 +251,7 @@ class Simulation:
         """Name of the stored sweep: a hash of the settings and the simulator, then the seed."""
         settings = [simulator, self.frames, self.family, self.speckle_seed, self.frame_size, self.spacing_mm]
         if self.acquisition is not None:
-            settings += [self.acquisition.as_dict(), self.shown]
+            settings += [{k: v for k, v in self.acquisition.as_dict().items() if v is not False}, self.shown]
         return f"{hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:12]}-{self.seed}.h5"
 
     def sweep(self) -> Sweep:

@@ -85,12 +85,16 @@ def _simulated(
 ) -> SweepSet:
     seeds, limit = (data.seeds, data.limit) if is_training else (data.validation_seeds, data.validation_limit)
     jobs: list[Simulation] = []
-    for seed in range(*seeds)[:limit]:
+    chosen = range(*seeds)[:limit]
+    plain = data.plain if is_training else -(-data.plain // 10)
+    for seed in (*chosen, *range(chosen[-1] + 1, chosen[-1] + 1 + plain)):
         family = None if data.families is None else data.families[seed % len(data.families)]
         speckle_seed = None
         if data.speckles is not None:  # validation sweeps never share speckle with training sweeps
             speckle_seed = seed % data.speckles + (0 if is_training else data.speckles)
-        acquisition = Acquisition.of_seed(seed) if data.acquisitions else None
+        acquisition = None
+        if data.acquisitions:
+            acquisition = Acquisition.of_seed(seed) if seed in chosen else Acquisition.plain_of_seed(seed)
         size = card.frame_size
         jobs.append(Simulation(seed, data.frames, family, speckle_seed, size, card.spacing_mm, acquisition))
     names = tuple(f"seed {job.seed}" for job in jobs)
