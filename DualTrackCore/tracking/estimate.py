@@ -66,7 +66,8 @@ def directed(
 
     Args:
         found: by the network.
-        direction: "auto" turns the estimate over where its log-odds are below zero, "other-way" always.
+        direction: "auto" turns the estimate over where its log-odds are below zero, "other-way" always. Weights that
+            saw simulated sweeps alone know the side by how simulated limbs taper; on other sweeps they are not asked.
         sure_log_odds: from which, to either side, the weights are sure; None where that is unknown, so never.
         provenance: of the trajectory.
 
@@ -79,13 +80,14 @@ def directed(
         InputError: no direction.
     """
     told = require_direction(direction) != "auto"
-    mirrored = direction == "other-way" if told else (found.log_odds or 0) < 0
+    asked = not (provenance.get("model_simulated_only") and provenance.get("guess"))
+    mirrored = direction == "other-way" if told else asked and (found.log_odds or 0) < 0
     if mirrored:
         found = found.mirrored()
     if told or found.log_odds is None:
         said = TOLD if told else AS_WEIGHTS_SAY
     else:
-        said = SURE if sure_log_odds is not None and found.log_odds >= sure_log_odds else UNSURE
+        said = SURE if asked and sure_log_odds is not None and found.log_odds >= sure_log_odds else UNSURE
     facts = {"direction": said, "direction_mirrored": mirrored, "direction_log_odds": found.log_odds}
     sigma = None if found.variance is None else np.sqrt(found.variance)
     return Trajectory.from_parameters(found.motions, {**provenance, **facts}, sigma=sigma)

@@ -138,6 +138,16 @@ def test_windows_that_contradict_each_other_are_not_sure_together(monkeypatch, l
     assert directed(found, "auto", 2.0, {"warnings": []}).provenance["direction"] == "unsure"
 
 
+def test_weights_of_simulated_sweeps_alone_are_not_asked_for_the_side_of_a_recorded_one():
+    found = Estimate(np.tile([0.0, 0, 1, 0, 0, 0], (3, 1)), None, -9.0)
+    trained = {"warnings": [], "model_simulated_only": True}
+    simulated = directed(found, "auto", 2.0, {**trained, "guess": False})
+    recorded = directed(found, "auto", 2.0, {**trained, "guess": True})
+    assert (simulated.provenance["direction"], simulated.provenance["direction_mirrored"]) == ("sure", True)
+    assert (recorded.provenance["direction"], recorded.provenance["direction_mirrored"]) == ("unsure", False)
+    np.testing.assert_allclose(simulated.poses[-1, 2, 3], -recorded.poses[-1, 2, 3])
+
+
 @pytest.mark.parametrize(
     ("logit", "sure_from", "said"),
     [(5, 2, "sure"), (-5, 2, "sure"), (1, 2, "unsure"), (-1, 2, "unsure"), (5, None, "unsure"), (2, 2, "sure")],
