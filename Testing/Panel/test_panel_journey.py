@@ -44,7 +44,7 @@ def test_from_the_sample_to_a_result(host, panel, pictures, tiny_model_file):
     for part in (
         "Length of the sweep",
         "Coverage",
-        "Error against the tracker",
+        "Error against the simulation",
         panel.run.result.report.trajectory["source"]["model"],
     ):
         assert part in panel.ui.resultLabel.text

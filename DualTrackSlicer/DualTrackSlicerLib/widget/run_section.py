@@ -13,6 +13,7 @@ from DualTrackCore.path_error import TIMES_95, path_error
 from DualTrackCore.progress import Progress
 from DualTrackCore.run.results import RunResult
 from DualTrackCore.run.settings import RunSettings
+from DualTrackCore.trajectory import PoseOrigin
 from DualTrackSlicerLib.logic import withLessMemory
 from DualTrackSlicerLib.run import Run
 from DualTrackSlicerLib.scene import fitSliceViews, followFrame, showErrorTube
@@ -191,7 +192,9 @@ def resultRows(result: RunResult) -> list[tuple[str, str]]:
         rows.append((_("Coverage"), _("{seen:.0%} of the box was seen").format(seen=seen)))
     if (errors := _errors(result)) is not None:
         text = _("{own:.1f} mm on average ({still:.1f} mm for no motion at all)")
-        rows.append((_("Error against the tracker"), text.format(own=errors[0], still=errors[1])))
+        simulated = result.report.sweep["poses_origin"] == PoseOrigin.SIMULATED.value
+        against = _("Error against the simulation") if simulated else _("Error against the tracker")
+        rows.append((against, text.format(own=errors[0], still=errors[1])))
     if (direction := result.trajectory.provenance.get("direction")) is not None:
         rows.append((_("Direction"), directionText(direction)))
     none = _("none: tracked") if trajectory.origin.is_truth else _("none: poses of unknown origin")
