@@ -56,6 +56,16 @@ def test_a_window_begins_in_the_persistence_of_the_frames_before_it(levels):
     assert (later[-1].float() - alone[-1].float()).abs().mean() < (later[0].float() - alone[0].float()).abs().mean()
 
 
+def test_clutter_stands_still_over_whole_pictures_far_apart(levels):
+    own = replace(SIMPLE, scanner=Scanner(clutter_db=30.0, clutter_depth_mm=50.0, persistence=0.5))
+    scan = replace(items(levels).draw(0, 0).scan, acquisition=own)
+    pictures = scan.pictures(torch.from_numpy(levels.frames[::13]), (0.25, 0.25)).float()
+    top = pictures[:, :20].flatten(1)
+    assert torch.corrcoef(top)[0, 1:].min() > 0.9
+    one = scan.pictures(torch.from_numpy(levels.frames[26:27]), (0.25, 0.25)).float()
+    torch.testing.assert_close(pictures[2], one[0])  # no neighbour is mixed in
+
+
 def test_validation_shows_each_sweep_as_its_own_acquisition_does(levels):
     made = items(levels, own=replace(SIMPLE, scanner=Scanner(persistence=0.3)), validating=True)
     assert made.draw(0, 0).scan.acquisition.scanner.persistence == 0.3

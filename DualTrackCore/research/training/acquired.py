@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from DualTrackCore.research.simulation.acquisition import Acquisition
+from DualTrackCore.research.simulation.acquisition import Acquisition, Scanner
 from DualTrackCore.research.simulation.render import levels_of_codes
 from DualTrackCore.research.simulation.scanner import framed, scanned
 
@@ -35,29 +35,23 @@ class Scan:
             spacing_mm: of the picture.
             first_row, picture_rows: where the part lies in the picture, and how high that is.
         """
-        random = np.random.default_rng(self.seed)
-        return scanned(
-            torch.from_numpy(levels_of_codes(codes.numpy())),
-            self.acquisition.scanner,
-            self.acquisition.probe,
-            spacing_mm,
-            random,
-            warm_up=len(self.before),
-            first_row=first_row,
-            picture_rows=picture_rows,
-        )
+        place = {"warm_up": len(self.before), "first_row": first_row, "picture_rows": picture_rows}
+        return self._scanned(self.acquisition.scanner, codes, spacing_mm, np.random.default_rng(self.seed), **place)
 
     def pictures(self, codes: Tensor, spacing_mm: tuple[float, float]) -> Tensor:
         """Whole pictures [n, H, W] uint8 of codes of frames that lie far apart: persistence mixes no neighbours in."""
         random = np.random.default_rng(self.seed)
-        shown = [
-            scanned(
-                torch.from_numpy(levels_of_codes(code[None].numpy())),
-                self.acquisition.scanner,
-                self.acquisition.probe,
-                spacing_mm,
-                random,
-            )
-            for code in codes
-        ]
-        return framed(torch.cat(shown), self.acquisition.view, spacing_mm, random)
+        alone = replace(self.acquisition.scanner, persistence=0.0, averaged_frames=1)
+        shown = self._scanned(alone, codes, spacing_mm, random)
+        return framed(shown, self.acquisition.view, spacing_mm, random)
+
+    def _scanned(
+        self,
+        scanner: Scanner,
+        codes: Tensor,
+        spacing_mm: tuple[float, float],
+        random: np.random.Generator,
+        **place: int,
+    ) -> Tensor:
+        levels = torch.from_numpy(levels_of_codes(codes.numpy()))
+        return scanned(levels, scanner, self.acquisition.probe, spacing_mm, random, **place)

@@ -13,6 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.checkpoint import checkpoint
 from torch.utils.data import Dataset, Sampler
 
+from DualTrackCore.direction import OTHER_WAY_SIGNS
 from DualTrackCore.errors import InputError
 from DualTrackCore.evaluation.definitions import five_points_mm
 from DualTrackCore.network import DualTrack
@@ -134,14 +135,10 @@ class Draw:
     scan: Scan | None = None
 
 
-#: Components of a motion that change sign where it is mirrored at the image plane: tz, rx, ry.
-THROUGH_PLANE = np.array([False, False, True, True, True, False])
-
-
 def one_way(values: np.ndarray) -> np.ndarray:
     """Motions [n, 6], NaN where unknown, mirrored at the image plane where the whole does not run towards +z."""
     known = values[np.isfinite(values).all(axis=1)]
-    return np.where(THROUGH_PLANE, -values, values) if len(known) and known[:, 2].mean() < 0 else values
+    return values * OTHER_WAY_SIGNS if len(known) and known[:, 2].mean() < 0 else values
 
 
 def targets(poses: np.ndarray, valid: np.ndarray, draw: Draw, spacing_mm: tuple[float, float]) -> np.ndarray:
