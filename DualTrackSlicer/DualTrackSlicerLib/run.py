@@ -106,7 +106,7 @@ class Run:
         Raises InputError: the poses are measured, or the clip has left the scene; the result stays as it is.
         """
         result = self.result.turned_over()
-        self.nodes = showResults(self._scene, self._scene_sweep, result)
+        self.nodes = showResults(self._scene, self._scene_sweep, result, self.nodes)
         self.result = result
 
     def _finish(self) -> None:

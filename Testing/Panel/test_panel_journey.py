@@ -92,17 +92,17 @@ def test_cancel_ends_the_work_and_leaves_the_scene(host, panel, tiny_model_file)
     assert not panel.ui.resultGroup.isVisible()
 
 
-def test_a_second_run_reuses_the_process_and_replaces_the_results(host, panel, tiny_model_file):
+def test_a_second_run_reuses_the_process_and_leaves_the_first_result(host, panel, tiny_model_file):
     add_clip(host)
     choose_file(panel, tiny_model_file)
     host.click(panel.ui.applyButton)
     finish(host, panel)
-    first, nodes = panel.logic._client.pid, len(scene_names())
+    first, nodes = panel.logic._client.pid, panel.run.nodes
     host.click(panel.ui.applyButton)
     finish(host, panel)
     assert panel.run.state == "done"
     assert panel.logic._client.pid == first
-    assert len(scene_names()) == nodes
+    assert [nodes.name, panel.run.nodes.name] == ["DualTrack clip", "DualTrack clip 2"]
 
 
 def test_a_worker_that_dies_becomes_a_sentence(host, panel, pictures, tiny_model_file):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from clip_nodes import add_simulated_clip, drifting, job_result, simulated
 from DualTrackSlicerLib.scene import (
-    previousResults,
+    shownResult,
     removeResults,
     showErrorTube,
     showResults,
@@ -77,7 +77,7 @@ def test_measured_poses_and_errors_that_are_not_known_have_no_tube(scene, clip):
 
 def test_the_tube_belongs_to_the_result_and_goes_with_it(scene, clip):
     nodes = shown(scene, clip, estimate())
-    again = previousResults(clip.browser)
+    again = shownResult(clip.browser)
     assert again.error_tube is nodes.error_tube
     assert nodes.error_tube.GetParentTransformNode() is nodes.trajectory_model.GetParentTransformNode()
     removeResults(nodes)

@@ -1,12 +1,11 @@
 """A result that runs the other way, in the scene."""
 
-from dataclasses import replace
-
 import numpy as np
+import pytest
 import slicer
 import vtk
 from clip_nodes import add_simulated_clip, array_of, drifting, job_result, simulated
-from DualTrackSlicerLib.scene import showResults, sweepFromBrowser, trajectoryFromTable
+from DualTrackSlicerLib.scene import reportOf, showResults, sweepFromBrowser, trajectoryFromTable, turnOver
 
 TRUTH = simulated()
 ESTIMATE = drifting(TRUTH.tracked)
@@ -22,15 +21,14 @@ def world_from_image(volume) -> np.ndarray:
 
 def test_a_result_turned_over_is_shown_in_place_of_the_first_with_frames_in_the_volume(scene):
     browser, _ = add_simulated_clip(scene, TRUTH)
-    read = sweepFromBrowser(browser)
-    clip = replace(read, sweep=replace(read.sweep, tracked=TRUTH.tracked))
+    clip = sweepFromBrowser(browser)
     result = job_result(clip.sweep, ESTIMATE)
     first = showResults(scene, clip, result)
     grey = slicer.util.arrayFromVolume(first.volume).copy()
-    before = scene.GetNumberOfNodes()
+    before, name, figures = scene.GetNumberOfNodes(), first.name, reportOf(first).as_dict()
     once = result.turned_over()
-    nodes = showResults(scene, clip, once)
-    assert scene.GetNumberOfNodes() == before
+    nodes = turnOver(first)
+    assert (scene.GetNumberOfNodes(), nodes.name) == (before, name)
     np.testing.assert_array_equal(slicer.util.arrayFromVolume(nodes.volume), grey[::-1])
     image, mirror = clip.browser.GetProxyNode(clip.image_sequence), np.diag([1.0, 1, -1, 1])
     pixels = np.array([(0, 0, 0, 1), (63, 0, 0, 1), (20, 47, 0, 1)], float).T
@@ -44,5 +42,13 @@ def test_a_result_turned_over_is_shown_in_place_of_the_first_with_frames_in_the_
         inserted[2] = result.grid.size[2] - 1 - inserted[2]
         np.testing.assert_allclose(shown, inserted, atol=1e-6)
     np.testing.assert_array_equal(trajectoryFromTable(nodes.pose_table).poses, once.trajectory.poses)
-    again = showResults(scene, clip, once.turned_over())
+    turned, expected = reportOf(nodes).trajectory, once.report.trajectory
+    for key in {*expected} - {"source"}:
+        assert turned[key] == expected[key], key
+    assert reportOf(nodes).settings == once.report.settings
+    again = turnOver(nodes)
     np.testing.assert_array_equal(slicer.util.arrayFromVolume(again.volume), grey)
+    shown = reportOf(again).as_dict()
+    for name in ("trajectory", "settings", "warnings"):
+        assert shown[name] == figures[name], name
+    assert shown["volume"]["origin_mm"] == pytest.approx(figures["volume"]["origin_mm"])

@@ -10,11 +10,13 @@ import vtk
 from clip_nodes import add_simulated_clip, array_of, drifting, job_result, simulated
 from DualTrackSlicerLib.scene import (
     colourTrajectory,
-    previousResults,
     removeResults,
+    reportOf,
+    shownResult,
     showResults,
     sweepFromBrowser,
     trajectoryFromTable,
+    turnOver,
 )
 from DualTrackSlicerLib.scene.result_nodes import folder_of
 from mrml import Application
@@ -35,12 +37,12 @@ def state(scene) -> tuple[int, list[str]]:
     return len(names), sorted(re.sub(r"_\d+$", "", name) for name in names if name)
 
 
-def require_working(clip, trajectory, atol=1e-12):
+def require_working(clip, trajectory, atol=1e-12, results=1):
     """The result in the scene is that of `trajectory`, complete, and the image moves with it."""
-    nodes = previousResults(clip.browser)
+    nodes = shownResult(clip.browser)
     image, matrix = clip.browser.GetProxyNode(clip.image_sequence), vtk.vtkMatrix4x4()
     assert image.GetParentTransformNode() is nodes.transform_proxy
-    assert clip.browser.GetNumberOfSynchronizedSequenceNodes(True) == 2
+    assert clip.browser.GetNumberOfSynchronizedSequenceNodes(True) == 1 + results
     for number in (3, 20):
         clip.browser.SetSelectedItemNumber(number)
         nodes.transform_proxy.GetMatrixTransformToParent(matrix)
@@ -61,7 +63,7 @@ def test_one_undo_takes_a_result_away_and_one_redo_brings_it_back(scene):
     after = state(scene)
     scene.Undo()
     assert state(scene) == before
-    assert previousResults(clip.browser) is None
+    assert shownResult(clip.browser) is None
     assert clip.browser.GetProxyNode(clip.image_sequence).GetParentTransformNode() is None
     clip.browser.SetSelectedItemNumber(11)
     shown = slicer.util.arrayFromVolume(clip.browser.GetProxyNode(clip.image_sequence))[0]
@@ -71,26 +73,38 @@ def test_one_undo_takes_a_result_away_and_one_redo_brings_it_back(scene):
     require_working(clip, ESTIMATE)
 
 
-def test_undo_after_running_again_brings_the_earlier_result_back(scene):
+def test_undo_after_running_again_shows_the_earlier_result_and_redo_the_later_one(scene):
     clip = read_clip(scene)
     scene.SetUndoOn()
     other = drifting(TRUTH.tracked, 0.1)
     showResults(scene, clip, job_result(clip.sweep, ESTIMATE))
     first = state(scene)
     showResults(scene, clip, job_result(clip.sweep, other))
+    both = state(scene)
     scene.Undo()
     assert state(scene) == first
-    require_working(clip, ESTIMATE)
+    assert require_working(clip, ESTIMATE).trajectory_model.GetDisplayNode().GetVisibility()
     scene.Redo()
-    assert state(scene) == first
-    require_working(clip, other)
+    assert state(scene) == both
+    require_working(clip, other, results=2)
     scene.Undo()
     scene.Undo()
-    assert previousResults(clip.browser) is None
+    assert shownResult(clip.browser) is None
     scene.Redo()
     scene.Redo()
-    require_working(clip, other)
-    assert state(scene) == first
+    require_working(clip, other, results=2)
+    assert state(scene) == both
+
+
+def test_one_undo_takes_back_that_a_result_was_turned_over(scene):
+    clip = read_clip(scene)
+    scene.SetUndoOn()
+    nodes = showResults(scene, clip, job_result(clip.sweep, ESTIMATE, volume=False))
+    before = state(scene)
+    turnOver(nodes)
+    scene.Undo()
+    assert state(scene) == before
+    np.testing.assert_array_equal(trajectoryFromTable(shownResult(clip.browser).pose_table).poses, ESTIMATE.poses)
 
 
 def test_undo_brings_a_removed_result_back(scene):
@@ -98,7 +112,7 @@ def test_undo_brings_a_removed_result_back(scene):
     scene.SetUndoOn()
     nodes = showResults(scene, clip, job_result(clip.sweep, ESTIMATE))
     removeResults(nodes)
-    assert previousResults(clip.browser) is None
+    assert shownResult(clip.browser) is None
     scene.Undo()
     require_working(clip, ESTIMATE)
 
@@ -143,19 +157,23 @@ def test_a_result_survives_the_bundle(reloaded):
     np.testing.assert_allclose(drift[1:], result.evaluation["per_frame"]["drift_mm"][1:], rtol=1e-5)
     for node in (nodes.transform_sequence, nodes.volume, nodes.trajectory_model, nodes.pose_table, *nodes.plots):
         assert node.GetAttribute("DualTrack.Model") == "mini"
+    assert reportOf(nodes).as_dict()["trajectory"] == result.report.as_dict()["trajectory"]
+    assert nodes.name == "DualTrack clip"
     colourTrajectory(nodes.trajectory_model, "speed")
     assert nodes.volume.GetNthDisplayNode(1).GetVolumePropertyNode().GetScalarOpacity().GetValue(15) == 0
     assert [series.GetTableNode() for series in nodes.plot_series] == [nodes.error_table] * 9
+    turned = turnOver(nodes)
+    np.testing.assert_array_equal(slicer.util.arrayFromVolume(turned.volume), result.volume[::-1])
 
 
-def test_a_reloaded_result_is_replaced_by_the_next_run_and_can_be_removed(reloaded):
+def test_a_reloaded_result_stays_beside_that_of_the_next_run_and_can_be_removed(reloaded):
     _, result, scene = reloaded
     clip = reloaded_clip(scene)
-    count = scene.GetNumberOfNodes()
     showResults(scene, clip, result)
-    require_working(clip, ESTIMATE)
-    assert scene.GetNumberOfNodes() <= count
-    removeResults(previousResults(clip.browser))
+    require_working(clip, ESTIMATE, results=2)
+    removeResults(shownResult(clip.browser))
+    require_working(clip, ESTIMATE, atol=1e-4)
+    removeResults(shownResult(clip.browser))
     assert clip.browser.GetProxyNode(clip.image_sequence).GetParentTransformNode() is None
     left = [scene.GetNthNode(i) for i in range(scene.GetNumberOfNodes())]
     assert not [node.GetName() for node in left if node.GetAttribute("DualTrack.Model")]

@@ -6,7 +6,16 @@ Plain functions over MRML nodes. Nothing here imports qt, and nothing needs the 
 from DualTrackSlicerLib.scene.display import fitSliceViews, followFrame, renderVolume
 from DualTrackSlicerLib.scene.input import Clip, SceneSweep, clips, framesOf, sequenceFromVolume, sweepFromBrowser
 from DualTrackSlicerLib.scene.paths import colourTrajectory, showErrorTube
-from DualTrackSlicerLib.scene.results import ResultNodes, previousResults, removeResults, showResults
+from DualTrackSlicerLib.scene.records import reportOf, secondsOf
+from DualTrackSlicerLib.scene.results import (
+    ResultNodes,
+    removeResults,
+    resultsOf,
+    shownResult,
+    showResult,
+    showResults,
+    turnOver,
+)
 from DualTrackSlicerLib.scene.tables import trajectoryFromTable
 
 __all__ = [
@@ -18,12 +27,17 @@ __all__ = [
     "fitSliceViews",
     "followFrame",
     "framesOf",
-    "previousResults",
     "removeResults",
     "renderVolume",
+    "reportOf",
+    "resultsOf",
+    "secondsOf",
     "sequenceFromVolume",
     "showErrorTube",
+    "showResult",
     "showResults",
+    "shownResult",
     "sweepFromBrowser",
     "trajectoryFromTable",
+    "turnOver",
 ]

@@ -21,9 +21,11 @@ from DualTrackSlicerLib.scene.wiring import (
     PROXY,
     ROLE,
     connect,
+    connected,
     disconnect,
     moved_images,
     result_sequences,
+    synchronize,
 )
 
 #: Attribute that all nodes of one run share.
@@ -68,6 +70,12 @@ class ResultNodes:
     outlines: list[slicer.vtkMRMLModelNode] = field(default_factory=list)
     plots: list[slicer.vtkMRMLPlotChartNode] = field(default_factory=list)
     plot_series: list[slicer.vtkMRMLPlotSeriesNode] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """Of the folder, which users may change; that of the transform sequence where there is none."""
+        hierarchy = _hierarchy(self.transform_sequence.GetScene())
+        return self.transform_sequence.GetName() if self.folder is None else hierarchy.GetItemName(self.folder)
 
     def __iter__(self) -> Iterator[slicer.vtkMRMLNode]:
         """All nodes."""
@@ -114,11 +122,18 @@ def restore_references(transforms: slicer.vtkMRMLSequenceNode) -> None:
         transforms.SetNodeReferenceID(PROXY, by_role[POSE][0].GetID())
 
 
-def file_result(transforms: slicer.vtkMRMLSequenceNode) -> None:
-    """Put all nodes of a run into one folder: that of its transform sequence, or a new one at the top."""
+def file_result(transforms: slicer.vtkMRMLSequenceNode, name: str | None = None) -> None:
+    """Put all nodes of a run into one folder: that of its transform sequence, or a new one at the top.
+
+    Args:
+        name: of a new folder; by default that of the clip, with a number where that is taken.
+    """
     hierarchy, folder = _hierarchy(transforms.GetScene()), folder_of(transforms)
     if folder is None:
-        name = f"DualTrack {transforms.GetNodeReference(IMAGES).GetName()}"
+        plain, number = f"DualTrack {transforms.GetNodeReference(IMAGES).GetName()}", 1
+        name = name or plain
+        while hierarchy.GetItemByName(name):
+            name, number = f"{plain} {number + 1}", number + 1
         folder = hierarchy.CreateFolderItem(hierarchy.GetSceneItemID(), name)
         hierarchy.SetItemAttribute(folder, _FOLDER, "1")
     for node in nodes_of(transforms):
@@ -155,18 +170,25 @@ def save_state(scene: slicer.vtkMRMLScene) -> None:
 def _realign(scene: slicer.vtkMRMLScene, event: object) -> None:
     """Make browsers, images and folders agree with the result nodes in the scene."""
     present = [node for node in result_sequences(scene) if node.GetNodeReference(BROWSER) is not None]
+    came_back = {
+        node.GetNodeReference(IMAGES): node
+        for node in present
+        if not node.GetNodeReference(BROWSER).IsSynchronizedSequenceNode(node, True)
+    }
     for transforms in present:
         restore_references(transforms)
-        connect(transforms)
+        synchronize(transforms)
         file_result(transforms)
     # A browser makes a new proxy for a sequence that leaves the scene a moment after its own proxy.
     proxies = {node.GetNodeReferenceID(PROXY) for node in present}
     poses = [n for n in nodes_of_class(scene, "vtkMRMLLinearTransformNode") if n.GetAttribute(ROLE) == POSE]
     remove_nodes(scene, [node for node in poses if node.GetID() not in proxies])
-    placed = {node.GetNodeReferenceID(IMAGES) for node in present}
-    for images in moved_images(scene):
-        if images.GetID() not in placed:
+    for images in {*moved_images(scene), *(node.GetNodeReference(IMAGES) for node in present)}:
+        shown = came_back.get(images) or connected(images)
+        if shown is None:
             disconnect(images)
+        else:
+            show_alone(shown)
 
 
 def remove_nodes(scene: slicer.vtkMRMLScene, nodes: Iterable[slicer.vtkMRMLNode]) -> None:
@@ -184,6 +206,24 @@ def remove_nodes(scene: slicer.vtkMRMLScene, nodes: Iterable[slicer.vtkMRMLNode]
                 hierarchy.RemoveItem(child, False, False)
         if not hierarchy.GetNumberOfItemChildren(item):
             hierarchy.RemoveItem(item, False, False)
+
+
+def show_alone(transforms: slicer.vtkMRMLSequenceNode) -> None:
+    """Move the image of the clip with one of its results and show that one, none of the others."""
+    connect(transforms)
+    for other in result_sequences(transforms.GetScene(), transforms.GetNodeReference(IMAGES)):
+        set_visible(nodes_of(other), other is transforms)
+
+
+def set_visible(nodes: ResultNodes, visible: bool) -> None:
+    """Show the paths, outlines and volume rendering of a result in 3D, or hide all that it shows there."""
+    for model in (nodes.trajectory_model, nodes.truth_model, *nodes.outlines):
+        if model is not None and model.GetDisplayNode() is not None:
+            model.GetDisplayNode().SetVisibility(visible)
+    for display in () if nodes.volume is None else renderings_of(nodes.volume):
+        display.SetVisibility(visible)
+    if nodes.error_tube is not None and not visible:
+        nodes.error_tube.GetDisplayNode().SetVisibility(False)
 
 
 def make_undoable(nodes: Iterable[slicer.vtkMRMLNode]) -> None:

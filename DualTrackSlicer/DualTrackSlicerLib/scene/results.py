@@ -1,8 +1,7 @@
-"""The result of a run as nodes of the scene: made, found again, replaced and removed."""
+"""The results of runs as nodes of the scene: made, found again, shown, turned over and removed."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from typing import TYPE_CHECKING
 from uuid import uuid4
@@ -11,12 +10,12 @@ import numpy as np
 import slicer
 
 from DualTrackCore.errors import InputError
-from DualTrackCore.io.tracked_poses import header_marks
 from DualTrackCore.path_error import path_error
 from DualTrackCore.trajectory import Trajectory, invert_rigid
 from DualTrackSlicerLib.scene import paths
 from DualTrackSlicerLib.scene.display import add_volumes, renderVolume
 from DualTrackSlicerLib.scene.input import SceneSweep
+from DualTrackSlicerLib.scene.records import clip_of, keep_report, result_of, said_of
 from DualTrackSlicerLib.scene.result_nodes import (
     RUN,
     ResultNodes,
@@ -26,14 +25,17 @@ from DualTrackSlicerLib.scene.result_nodes import (
     remove_nodes,
     restore_references,
     save_state,
+    show_alone,
 )
 from DualTrackSlicerLib.scene.tables import FrameQuality, add_error_table, add_plots, add_pose_table, frame_quality
 from DualTrackSlicerLib.scene.wiring import (
     IMAGES,
     ROLE,
     connect,
+    connected,
     disconnect,
     is_result_sequence,
+    result_sequences,
     sequences_of,
     transform_sequence,
 )
@@ -42,11 +44,16 @@ if TYPE_CHECKING:
     from DualTrackCore.run.results import RunResult
 
 
-def showResults(scene: slicer.vtkMRMLScene, sceneSweep: SceneSweep, result: RunResult) -> ResultNodes:
-    """Put a result into the scene: one step of undo; an earlier result of the same clip goes.
+def showResults(
+    scene: slicer.vtkMRMLScene, sceneSweep: SceneSweep, result: RunResult, replaced: ResultNodes | None = None
+) -> ResultNodes:
+    """Put a result into the scene and show it: one step of undo. Earlier results of the same clip stay, hidden.
 
     Afterwards the image moves through the scene as its browser is stepped. Nothing is changed where the result does
     not fit the clip.
+
+    Args:
+        replaced: an earlier result that goes; the new one takes the name of its folder.
 
     Raises:
         InputError: the result is of another clip, has no valid pose, or the clip has left the scene.
@@ -60,19 +67,21 @@ def showResults(scene: slicer.vtkMRMLScene, sceneSweep: SceneSweep, result: RunR
             f"{len(sceneSweep.sweep)} when the run began; run it again."
         )
     placed = _poses_of_all_frames(result.trajectory, result.first_frame, len(sceneSweep.sweep))
-    attributes = {RUN: uuid4().hex, **_provenance_attributes(result)}
+    attributes = {RUN: uuid4().hex, **said_of(result)}
     # What moves the image of each frame to where it was: the first one stays where it was loaded.
     motions = sceneSweep.node_from_image @ placed.poses @ sceneSweep.image_from_node
     transforms = transform_sequence(sceneSweep.browser, images, motions, attributes)
     save_state(scene)
-    previous = previousResults(sceneSweep.browser, images)
-    if previous is not None:
-        remove_nodes(scene, previous)
+    name = None if replaced is None else replaced.name
+    if replaced is not None:
+        remove_nodes(scene, replaced)
     scene.AddNode(transforms)
     made = ResultNodes(None, transforms, connect(transforms))
     made = _with_estimate(scene, sceneSweep, result, placed, made)
     made = _with_truth(scene, sceneSweep, result, made)
-    _finish(made, attributes)
+    keep_report(transforms, result)
+    _finish(made, attributes, name)
+    show_alone(transforms)
     return nodes_of(transforms)
 
 
@@ -102,28 +111,6 @@ def _poses_of_all_frames(trajectory: Trajectory, first_frame: int, count: int) -
         sigma = np.full((count - 1, 6), np.nan)
         sigma[first_frame : stop - 1] = trajectory.sigma
     return Trajectory(poses, valid, provenance=trajectory.provenance, origin=trajectory.origin, sigma=sigma)
-
-
-def _provenance_attributes(result: RunResult) -> dict[str, str]:
-    """Node attributes that say how a result was made; what the result does not tell is left out.
-
-    Spacing is in mm across columns and down rows, Chunk in frames. Given poses may have no model.
-    """
-    report = result.report
-    spacing, source = report.sweep.get("spacing_mm"), report.trajectory["source"]
-    values = {
-        "DualTrack.Model": source.get("model"),
-        "DualTrack.ModelSha256": source.get("weights_sha256"),
-        "DualTrack.Spacing": None if spacing is None else " ".join(f"{value:.9g}" for value in spacing),
-        "DualTrack.Precision": source.get("precision"),
-        "DualTrack.Chunk": source.get("chunk_frames"),
-        "DualTrack.Device": source.get("device"),
-        "DualTrack.Version": report.dualtrack_version,
-        "DualTrack.Date": report.created,
-        "DualTrack.Settings": json.dumps(report.settings, sort_keys=True),
-        **header_marks(result.trajectory),
-    }
-    return {name: str(value) for name, value in values.items() if value is not None}
 
 
 def _with_estimate(
@@ -201,39 +188,60 @@ def _with_truth(scene: slicer.vtkMRMLScene, clip: SceneSweep, result: RunResult,
     return replace(made, truth_model=model, error_table=table, plots=charts, plot_series=series)
 
 
-def _finish(made: ResultNodes, attributes: dict[str, str]) -> None:
+def _finish(made: ResultNodes, attributes: dict[str, str], name: str | None) -> None:
     """Provenance, parent, references and folder of all nodes of a run."""
     base = made.transform_proxy.GetTransformNodeID()
     for node in (made.volume, made.coverage, made.trajectory_model, made.error_tube, made.truth_model, *made.outlines):
         if node is not None:
             node.SetAndObserveTransformNodeID(base)
     for node in made:
-        for name, value in attributes.items():
-            node.SetAttribute(name, value)
+        for key, value in attributes.items():
+            node.SetAttribute(key, value)
     for role, node in made.by_role():
         node.SetAttribute(ROLE, role)
     restore_references(made.transform_sequence)
     make_undoable(made)
-    file_result(made.transform_sequence)
+    file_result(made.transform_sequence, name)
 
 
-def previousResults(
+def resultsOf(imageSequenceNode: slicer.vtkMRMLSequenceNode) -> list[ResultNodes]:
+    """All results of a clip in the scene, the oldest first."""
+    return [nodes_of(node) for node in result_sequences(imageSequenceNode.GetScene(), imageSequenceNode)]
+
+
+def shownResult(
     browserNode: slicer.vtkMRMLSequenceBrowserNode, imageSequenceNode: slicer.vtkMRMLSequenceNode | None = None
 ) -> ResultNodes | None:
-    """The result of the last run of a clip, also after the scene was saved and loaded; None where there is none.
+    """The result that a clip moves with, also after the scene was saved and loaded; None where there is none.
 
     Args:
         browserNode: the browser of the clip.
-        imageSequenceNode: its images; None takes the first result of the browser, whatever the images.
+        imageSequenceNode: its images; None takes the first of the browser that have a result.
     """
-    for sequence in sequences_of(browserNode):
-        if is_result_sequence(sequence) and imageSequenceNode in (None, sequence.GetNodeReference(IMAGES)):
-            return nodes_of(sequence)
+    for images in sequences_of(browserNode) if imageSequenceNode is None else [imageSequenceNode]:
+        if not is_result_sequence(images) and (shown := connected(images)) is not None:
+            return nodes_of(shown)
     return None
 
 
+def showResult(nodes: ResultNodes) -> None:
+    """Show a result in place of the other ones of its clip, whose image moves with it then."""
+    show_alone(nodes.transform_sequence)
+    if nodes.trajectory_model is not None:
+        paths.colourTrajectory(nodes.trajectory_model)
+
+
+def turnOver(nodes: ResultNodes) -> ResultNodes:
+    """Show a result with the sweep running the other way, in place of the first; again, and it is the first one.
+
+    Raises InputError: the poses are measured, or the clip has left the scene or changed; the result stays as it is.
+    """
+    clip = clip_of(nodes)
+    return showResults(nodes.transform_sequence.GetScene(), clip, result_of(nodes, clip).turned_over(), nodes)
+
+
 def removeResults(nodes: ResultNodes) -> None:
-    """Take a result out of the scene, in one step of undo, and restore the parent of the image."""
+    """Take a result out of the scene, in one step of undo; the newest one left is shown, or the image goes back."""
     scene = nodes.transform_sequence.GetScene()
     if scene is None:
         return
@@ -241,4 +249,8 @@ def removeResults(nodes: ResultNodes) -> None:
     save_state(scene)
     remove_nodes(scene, nodes)
     if images is not None:
-        disconnect(images)
+        left = connected(images)
+        if left is None:
+            disconnect(images)
+        else:
+            show_alone(left)

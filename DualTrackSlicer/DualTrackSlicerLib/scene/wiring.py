@@ -21,8 +21,8 @@ POSES, POSE = "poses", "pose"
 #: References of the transform sequence of a run.
 IMAGES, BROWSER, PROXY = "DualTrack.images", "DualTrack.browser", "DualTrack.proxy"
 
-#: On the image sequence: whether a run moves it, and the former parent of its proxy.
-_MOVED, _BASE = "DualTrack.Moved", "DualTrack.base"
+#: On the image sequence: whether a run moves it, the former parent of its proxy, and the run that moves it.
+_MOVED, _BASE, _SHOWN = "DualTrack.Moved", "DualTrack.base", "DualTrack.shown"
 
 
 def sequences_of(browser: slicer.vtkMRMLSequenceBrowserNode) -> list[slicer.vtkMRMLSequenceNode]:
@@ -102,7 +102,7 @@ def transform_sequence(
 
 
 def connect(transforms: slicer.vtkMRMLSequenceNode) -> slicer.vtkMRMLTransformNode:
-    """Synchronize a transform sequence with its images and parent the image to its proxy; idempotent.
+    """Let the image of a clip move with a transform sequence, in place of that of another run; idempotent.
 
     Args:
         transforms: with the references :data:`IMAGES` and :data:`BROWSER`; gets the reference :data:`PROXY`.
@@ -111,16 +111,29 @@ def connect(transforms: slicer.vtkMRMLSequenceNode) -> slicer.vtkMRMLTransformNo
         The transform proxy.
     """
     browser, images = transforms.GetNodeReference(BROWSER), transforms.GetNodeReference(IMAGES)
-    base = _still_parent(browser, images)
     if not images.GetAttribute(_MOVED):
         parent = parent_of_clip(browser, images)
         images.SetNodeReferenceID(_BASE, None if parent is None else parent.GetID())
         images.SetAttribute(_MOVED, "1")
-    proxy = _proxy(browser, transforms)
+    proxy = synchronize(transforms)
+    browser.GetProxyNode(images).SetAndObserveTransformNodeID(proxy.GetID())
+    images.SetNodeReferenceID(_SHOWN, transforms.GetID())
+    return proxy
+
+
+def synchronize(transforms: slicer.vtkMRMLSequenceNode) -> slicer.vtkMRMLTransformNode:
+    """Step a transform sequence with its images, below what the clip lay below; idempotent. Returns its proxy."""
+    browser, images = transforms.GetNodeReference(BROWSER), transforms.GetNodeReference(IMAGES)
+    base, proxy = _still_parent(browser, images), _proxy(browser, transforms)
     transforms.SetNodeReferenceID(PROXY, proxy.GetID())
     proxy.SetAndObserveTransformNodeID(None if base is None else base.GetID())
-    browser.GetProxyNode(images).SetAndObserveTransformNodeID(proxy.GetID())
     return proxy
+
+
+def connected(images: slicer.vtkMRMLSequenceNode) -> slicer.vtkMRMLSequenceNode | None:
+    """The transform sequence that the images move with: the one that was connected last, else the newest."""
+    shown, present = images.GetNodeReference(_SHOWN), result_sequences(images.GetScene(), images)
+    return shown if shown in present else (present or [None])[-1]
 
 
 def _proxy(
@@ -155,7 +168,8 @@ def disconnect(images: slicer.vtkMRMLSequenceNode) -> None:
         proxy = browser.GetProxyNode(images)
         if proxy is not None:
             proxy.SetAndObserveTransformNodeID(None if base is None else base.GetID())
-    images.SetNodeReferenceID(_BASE, None)
+    for reference in (_BASE, _SHOWN):
+        images.SetNodeReferenceID(reference, None)
     images.RemoveAttribute(_MOVED)
 
 
@@ -164,6 +178,9 @@ def moved_images(scene: slicer.vtkMRMLScene) -> list[slicer.vtkMRMLSequenceNode]
     return [node for node in nodes_of_class(scene, "vtkMRMLSequenceNode") if node.GetAttribute(_MOVED)]
 
 
-def result_sequences(scene: slicer.vtkMRMLScene) -> list[slicer.vtkMRMLSequenceNode]:
-    """Transform sequences of all runs in a scene."""
-    return [node for node in nodes_of_class(scene, "vtkMRMLSequenceNode") if is_result_sequence(node)]
+def result_sequences(
+    scene: slicer.vtkMRMLScene, images: slicer.vtkMRMLSequenceNode | None = None
+) -> list[slicer.vtkMRMLSequenceNode]:
+    """Transform sequences of all runs in a scene, or of those of one clip, the oldest first."""
+    found = [node for node in nodes_of_class(scene, "vtkMRMLSequenceNode") if is_result_sequence(node)]
+    return [node for node in found if images in (None, node.GetNodeReference(IMAGES))]

@@ -1,0 +1,124 @@
+"""What the nodes of a result say of it: the report, short facts on every node, and the result made of them again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import slicer
+
+from DualTrackCore.errors import InputError
+from DualTrackCore.io.tracked_poses import header_marks
+from DualTrackCore.run.results import RunReport, RunResult
+from DualTrackSlicerLib.scene.input import SceneSweep, sweepFromBrowser
+from DualTrackSlicerLib.scene.nodes import ijk_to_ras
+from DualTrackSlicerLib.scene.result_nodes import ResultNodes
+from DualTrackSlicerLib.scene.tables import trajectoryFromTable
+from DualTrackSlicerLib.scene.wiring import BROWSER, IMAGES
+
+if TYPE_CHECKING:
+    from DualTrackCore.reconstruction import Reconstruction
+
+#: Attributes of the transform sequence: `RunReport.to_json()` without the errors by frame, which a table holds, and
+#: how long the run took, s.
+REPORT, SECONDS = "DualTrack.Report", "DualTrack.Seconds"
+
+
+def said_of(result: RunResult) -> dict[str, str]:
+    """Attributes for every node of a result, for whoever meets it alone; what the result does not tell is left out.
+
+    Spacing is in mm across columns and down rows, Chunk in frames, Warnings in lines. Given poses may have no model.
+    """
+    report = result.report
+    spacing, source = report.sweep.get("spacing_mm"), report.trajectory["source"]
+    values = {
+        "DualTrack.Model": source.get("model"),
+        "DualTrack.ModelSha256": source.get("weights_sha256"),
+        "DualTrack.Spacing": None if spacing is None else " ".join(f"{value:.9g}" for value in spacing),
+        "DualTrack.Precision": source.get("precision"),
+        "DualTrack.Chunk": source.get("chunk_frames"),
+        "DualTrack.Device": source.get("device"),
+        "DualTrack.Version": report.dualtrack_version,
+        "DualTrack.Date": report.created,
+        "DualTrack.Settings": json.dumps(report.settings, sort_keys=True),
+        "DualTrack.Trust": (report.trajectory["trust"] or {}).get("text"),
+        "DualTrack.Warnings": "\n".join(report.warnings) or None,
+        **header_marks(result.trajectory),
+    }
+    return {name: str(value) for name, value in values.items() if value is not None}
+
+
+def keep_report(transforms: slicer.vtkMRMLSequenceNode, result: RunResult) -> None:
+    """Keep the report of a result on its transform sequence."""
+    report = result.report
+    if report.evaluation is not None:
+        report = replace(report, evaluation={**report.evaluation, "per_frame": {}})
+    transforms.SetAttribute(REPORT, report.to_json())
+    transforms.SetAttribute(SECONDS, str(result.seconds.get("total", "")))
+
+
+def reportOf(nodes: ResultNodes) -> RunReport:
+    """The report of a result, without errors by frame. Raises InputError: it is missing or of another version."""
+    try:
+        return RunReport.from_dict(json.loads(nodes.transform_sequence.GetAttribute(REPORT) or "{}"))
+    except (ValueError, AttributeError, InputError):
+        raise InputError(
+            f"{nodes.name} was made by another version of DualTrack, so its figures cannot be shown; run the clip again."
+        ) from None
+
+
+def secondsOf(nodes: ResultNodes) -> float | None:
+    """How long a run took, s; None where that is not known."""
+    text = nodes.transform_sequence.GetAttribute(SECONDS)
+    return float(text) if text else None
+
+
+def clip_of(nodes: ResultNodes) -> SceneSweep:
+    """The clip of a result with the size of pixels that the run used. Raises InputError: it has left the scene."""
+    transforms = nodes.transform_sequence
+    browser, images = (transforms.GetNodeReference(name) for name in (BROWSER, IMAGES))
+    if browser is None or images is None:
+        raise InputError(f"The clip of {nodes.name} is no longer in the scene; load it again and run it.")
+    spacing = reportOf(nodes).sweep["spacing_mm"]
+    return sweepFromBrowser(browser, images, None if spacing is None else tuple(spacing))
+
+
+def result_of(nodes: ResultNodes, clip: SceneSweep) -> RunResult:
+    """The result that the nodes of a run hold, with the frames of its clip.
+
+    Raises InputError: nodes of the run were deleted, or it is not of this clip.
+    """
+    report, table = reportOf(nodes), nodes.pose_table
+    first, count = report.sweep["first_frame"], report.sweep["frames"]
+    frames, motions = slice(first, first + count), slice(first, first + count - 1)
+    if table is None:
+        raise InputError(f"The table of poses of {nodes.name} was deleted; run the clip again.")
+    kept = trajectoryFromTable(table)
+    if first + count > min(len(kept), len(clip.sweep)):
+        raise InputError(f"{nodes.name} is of another clip; run the clip again.")
+    source, sigma = dict(report.trajectory["source"]), None if kept.sigma is None else kept.sigma[motions]
+    trajectory = replace(kept, poses=kept.poses[frames], valid=kept.valid[frames], provenance=source, sigma=sigma)
+    seconds = {} if secondsOf(nodes) is None else {"total": secondsOf(nodes)}
+    volume = _reconstruction(nodes, clip, report.volume)
+    if clip.sweep.truth is None:
+        report = replace(report, evaluation=None)  # the tracker has left the scene
+    return RunResult(clip.sweep.slice(first, first + count), trajectory, volume, report, seconds)
+
+
+def _reconstruction(nodes: ResultNodes, clip: SceneSweep, facts: Mapping[str, Any] | None) -> Reconstruction | None:
+    """Volume and coverage of the nodes on a grid in frame0; None where there are none."""
+    if facts is None or nodes.volume is None or nodes.coverage is None:
+        return None
+    from DualTrackCore.reconstruction import Reconstruction, VoxelGrid
+
+    volume, coverage = (slicer.util.arrayFromVolume(node) for node in (nodes.volume, nodes.coverage))
+    frame0_from_voxel = np.linalg.inv(clip.node_from_image) @ ijk_to_ras(nodes.volume)
+    spacing = np.linalg.norm(frame0_from_voxel[:3, :3], axis=0)
+    axes, note = frame0_from_voxel[:3, :3] / spacing, facts["description"].partition("; ")[2].rstrip(".")
+    grid = VoxelGrid(frame0_from_voxel[:3, 3], tuple(spacing.round(9)), volume.shape[::-1], axes, note=note)
+    filled = (volume > 0) & (coverage == 0)
+    used, skipped = facts["frames_used"], facts["frames_skipped"]
+    return Reconstruction(volume, coverage, filled, grid, used, skipped, facts["settings"])
