@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from clip_nodes import add_simulated_clip, drifting, job_result, simulated
 from DualTrackSlicerLib.scene import (
-    shownResult,
     removeResults,
     showErrorTube,
+    shownResult,
     showResults,
     sweepFromBrowser,
     trajectoryFromTable,
