@@ -66,7 +66,7 @@ def reportOf(nodes: ResultNodes) -> RunReport:
         return RunReport.from_dict(json.loads(nodes.transform_sequence.GetAttribute(REPORT) or "{}"))
     except (ValueError, AttributeError, InputError):
         raise InputError(
-            f"{nodes.name} was made by another version of DualTrack; its figures cannot be shown, so run the clip again."
+            f"{nodes.name} was made by another version of DualTrack; its figures are not shown; run the clip again."
         ) from None
 
 
