@@ -3,8 +3,9 @@ what its millimetres are good for."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -30,6 +31,9 @@ FIELD_OF_VIEW, FRAME_RATE, LONG_STEPS, SHORT_STEPS = "field of view", "frame rat
 MOST_USABLE, MOST_STATED, MOST_BY_RULE = 0.2, 0.6, 1.0
 TrustLevel = Literal["usable", "rough guide", "do not measure"]
 USABLE, ROUGH, UNUSABLE = "usable", "rough guide", "do not measure"
+#: Key of a provenance, and name in files: the one line (:attr:`Trust.text`) that goes with all that is made of a path.
+TRUST = "trust"
+_LENGTH, _LENGTH_UNKNOWN = "The length may be off by", "How far the length is off is not known."
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,6 +144,13 @@ class Trust:
     level: TrustLevel
     reasons: tuple[str, ...] = ()
 
+    @classmethod
+    def from_text(cls, text: object) -> Trust | None:
+        """What :attr:`text` says; of several levels the worst, None for a text that says none."""
+        said = next((level for level in (UNUSABLE, ROUGH, USABLE) if level in str(text)), None)
+        reasons = re.split(r"(?<=\.) (?=[A-Z])", str(text).partition(": ")[2])
+        return None if said is None else cls(said, tuple(filter(None, reasons)))
+
     @property
     def text(self) -> str:
         """One line for people, such as "do not measure: The weights are untrained."."""
@@ -155,16 +166,23 @@ def trust_in(
 ) -> Trust | None:
     """How far the millimetres of an estimated path can be trusted; None for poses that nobody estimated.
 
-    The worst rule decides (Docs/uncertainty.md).
+    The worst rule decides (Docs/uncertainty.md). Where nothing is known of a rule, what the poses carry of it stands.
 
     Args:
-        trajectory: its provenance holds what tracking found out; poses of a file may come without that.
+        trajectory: its provenance holds what tracking found out, or the line that a file had (:data:`TRUST`).
         turns: frames at which the pictures run back.
         evaluation: `Evaluation.as_dict()` against true poses; None where they are not known.
     """
     if trajectory.origin is not PoseOrigin.ESTIMATED:
         return None
-    unusable, rough = _grave_reasons(trajectory.provenance, evaluation), _lesser_reasons(trajectory.provenance, turns)
+    said = Trust.from_text(trajectory.provenance.get(TRUST)) or Trust(USABLE)
+    rules = _grave_rules(trajectory.provenance, evaluation), _lesser_rules(trajectory.provenance, turns)
+    unusable, rough = (
+        [sentence for applies, sentence in part if (sentence in said.reasons if applies is None else applies)]
+        for part in rules
+    )
+    ours = (_LENGTH, _LENGTH_UNKNOWN, *(sentence for part in rules for _, sentence in part))
+    (unusable if said.level == UNUSABLE else rough).extend(text for text in said.reasons if not text.startswith(ours))
     error, length = path_error(trajectory), trajectory.path_length_mm
     if error is not None and length > 0 and np.isfinite(error.end_length_mm):
         share, most = (
@@ -172,36 +190,65 @@ def trust_in(
             MOST_STATED if error.rule_percent is None else MOST_BY_RULE,
         )
         if share > MOST_USABLE:
-            (unusable if share > most else rough).append(f"The length may be off by {share:.0%} ({error.basis}).")
+            (unusable if share > most else rough).append(f"{_LENGTH} {share:.0%} ({error.basis}).")
     else:
-        rough.append("How far the length is off is not known.")
+        rough.append(_LENGTH_UNKNOWN)
     return Trust(UNUSABLE if unusable else ROUGH if rough else USABLE, (*unusable, *rough))
 
 
-def _grave_reasons(said: Mapping[str, Any], evaluation: Mapping[str, Any] | None) -> list[str]:
+def trust_line(trajectory: Trajectory) -> str:
+    """The line of :class:`Trust` that poses carry, or that is found now; empty for poses that nobody estimated."""
+    if trajectory.origin is not PoseOrigin.ESTIMATED:
+        return ""
+    return str(trajectory.provenance.get(TRUST) or trust_in(trajectory).text)
+
+
+def with_trust(trajectory: Trajectory, line: str = "") -> Trajectory:
+    """Poses that carry a line, or where that is empty their :func:`trust_line`; as they are where nobody estimated."""
+    line = line or trust_line(trajectory)
+    return replace(trajectory, provenance={**trajectory.provenance, TRUST: line}) if line else trajectory
+
+
+#: Whether a rule applies, None where that is not known, and what it says.
+_Rules = tuple[tuple[bool | None, str], ...]
+
+
+def _grave_rules(said: Mapping[str, Any], evaluation: Mapping[str, Any] | None) -> _Rules:
     """Why nothing may be measured, by the provenance and the true poses."""
+    outside, trained = said.get(OUTSIDE), said.get("model_trained")
     own = still = None
     if evaluation is not None:
         own, still = evaluation["metrics"]["gpe_mm"], evaluation["baselines"]["identity"]["gpe_mm"]
-    rules = (
-        (said.get("model_trained") is False, "The weights are untrained."),
+    return (
+        (None if trained is None else not trained, "The weights are untrained."),
         ((said.get("model_input") or {}).get("far"), "The images are unlike those that the model was trained on."),
-        (LONG_STEPS in (said.get(OUTSIDE) or ()), "The probe moved faster than in the training of the model."),
-        (None not in (own, still) and not own < still, "The path is no better than no motion at all."),
+        (
+            None if outside is None else LONG_STEPS in outside,
+            "The probe moved faster than in the training of the model.",
+        ),
+        (None if None in (own, still) else not own < still, "The path is no better than no motion at all."),
     )
-    return [sentence for applies, sentence in rules if applies]
 
 
-def _lesser_reasons(said: Mapping[str, Any], turns: Sequence[int]) -> list[str]:
+def _lesser_rules(said: Mapping[str, Any], turns: Sequence[int]) -> _Rules:
     """Why a path is no more than a rough guide, by the provenance and the frames at which the pictures run back."""
-    outside = said.get(OUTSIDE)
-    rules = (
-        (outside is None, "The poses come without what was found when they were estimated."),
-        (said.get("guess") and said.get("model_trained") is not False, "The model has only seen simulated sweeps."),
-        (FIELD_OF_VIEW in (outside or ()), "The field of view is not one that the model was trained on."),
-        (FRAME_RATE in (outside or ()), "The frame rate is not the one that the model was trained on."),
-        (said.get("direction") == UNSURE, "It is unsure which way the sweep runs."),
+    outside, trained, direction = said.get(OUTSIDE), said.get("model_trained"), said.get("direction")
+    carries = TRUST in said
+    return (
+        (None if carries else outside is None, "The poses come without what was found when they were estimated."),
+        (
+            None if carries and trained is None else said.get("guess") is True and trained is not False,
+            "The model has only seen simulated sweeps.",
+        ),
+        (
+            None if outside is None else FIELD_OF_VIEW in outside,
+            "The field of view is not one that the model was trained on.",
+        ),
+        (
+            None if outside is None else FRAME_RATE in outside,
+            "The frame rate is not the one that the model was trained on.",
+        ),
+        (None if direction is None else direction == UNSURE, "It is unsure which way the sweep runs."),
         (said.get("views_left_out"), "Views of test-time augmentation disagree."),
-        (len(turns) > 0, "The pictures run back."),
+        (True if len(turns) else None, "The pictures run back."),
     )
-    return [sentence for applies, sentence in rules if applies]

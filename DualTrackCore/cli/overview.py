@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from DualTrackCore.cli.console import plural
 from DualTrackCore.errors import InputError
 from DualTrackCore.io.sequence_parts import parse_orientation
-from DualTrackCore.path_error import path_error
+from DualTrackCore.path_error import TRUST, path_error, trust_line
 from DualTrackCore.repeats import Repeats
 from DualTrackCore.sweep import Sweep
 
@@ -39,6 +39,7 @@ def overview_facts(sweep: Sweep, area: ImageArea | None) -> dict[str, Any]:
         "rate_field": provenance.get("rate_field"),
         "orientation": provenance.get("orientation"),
         "image_area": None if area is None else asdict(area),
+        "trust": _trust_line(sweep),
         "notes": list(provenance.get("conversions", ())),
         "missing": _missing(sweep),
     }
@@ -72,11 +73,18 @@ def info_rows(sweep: Sweep, area: ImageArea | None, repeats: Repeats) -> list[tu
     if sweep.has_images:
         rows += [("orientation", _orientation_text(sweep)), ("image area", _area_text(sweep, area))]
     rows.append(_poses_row(sweep))
+    if line := _trust_line(sweep):
+        rows.append(("trust", line))
     doubts = sweep.provenance.get("warnings", ())
     rows += [("warning" if note in doubts else "noted", note) for note in sweep.provenance.get("conversions", ())]
     needs = _missing(sweep)
     rows += [("missing", f"{need['what']}: {need['remedy']}") for need in needs]
     return rows if needs else [*rows, ("ready", "yes, a run can start: dualtrack run SWEEP -o FOLDER")]
+
+
+def _trust_line(sweep: Sweep) -> str:
+    """What the poses of a sweep are good for, or those that a volume was made with; empty where nothing says it."""
+    return str(sweep.provenance.get(TRUST, "")) if sweep.tracked is None else trust_line(sweep.tracked)
 
 
 def _missing(sweep: Sweep) -> list[dict[str, Any]]:

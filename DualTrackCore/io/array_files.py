@@ -20,6 +20,8 @@ from DualTrackCore.io.calibration import choose_pixel_size
 from DualTrackCore.io.metafile import SequenceFile, sweep_from_sequence
 from DualTrackCore.io.sequence_parts import GZIP, FrameFields, Payload, require_plausible_clip
 from DualTrackCore.io.stack_axes import stack_axes
+from DualTrackCore.io.tracked_poses import FIELDS
+from DualTrackCore.path_error import TRUST
 from DualTrackCore.pixels import Converted, FilePixels
 from DualTrackCore.sweep import Sweep
 
@@ -45,9 +47,23 @@ _REFUSED = {
 #: Fields of the header by its size in bytes, which is also its first number: place and form (of `struct`).
 _NIFTI = {
     348: {"magic": (344, "4s"), "dim": (40, "8h"), "type": (70, "h"), "pixdim": (76, "8f"), "offset": (108, "f")}
-    | {"units": (123, "b"), "qform": (252, "h"), "sform": (254, "h"), "quatern": (256, "5f"), "srow": (280, "8f")},
+    | {
+        "units": (123, "b"),
+        "note": (148, "80s"),
+        "qform": (252, "h"),
+        "sform": (254, "h"),
+        "quatern": (256, "5f"),
+        "srow": (280, "8f"),
+    },
     540: {"magic": (4, "4s"), "dim": (16, "8q"), "type": (12, "h"), "pixdim": (104, "8d"), "offset": (168, "q")}
-    | {"units": (500, "i"), "qform": (344, "i"), "sform": (348, "i"), "quatern": (352, "5d"), "srow": (400, "8d")},
+    | {
+        "units": (500, "i"),
+        "note": (240, "80s"),
+        "qform": (344, "i"),
+        "sform": (348, "i"),
+        "quatern": (352, "5d"),
+        "srow": (400, "8d"),
+    },
 }
 _NIFTI_TYPES = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 128: "u1", 256: "i1", 512: "u2", 768: "u4"}
 _NIFTI_RGB = 128
@@ -167,6 +183,7 @@ def _nifti(path: Path, head: bytes) -> SequenceFile:
         payload=_nifti_payload(path, head, int(offset)),
         axis_spacing=tuple(mm),
         fields=FrameFields(),
+        header={FIELDS[TRUST]: fields["note"][0].rstrip(b"\0").decode("utf-8", errors="replace")},
         orientation=_nifti_orientation(path, fields),
         index_times_s=np.arange(entries[3]) * step_s if stack[:1] == [3] and 0 < step_s < 1e3 else None,
     )

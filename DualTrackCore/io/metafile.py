@@ -29,6 +29,7 @@ from DualTrackCore.io.sequence_parts import (
     require_plausible_clip,
 )
 from DualTrackCore.io.tracked_poses import FIELDS, SIGMA_FIELD, marked, place_frames
+from DualTrackCore.path_error import TRUST, Trust
 from DualTrackCore.pixels import Converted, WindowSource
 from DualTrackCore.settings import short_text
 from DualTrackCore.sweep import Sweep
@@ -141,6 +142,8 @@ def sweep_from_sequence(
     if times is None and sequence.index_times_s is not None and len(sequence.index_times_s) == count:
         times, facts["rate_field"] = sequence.index_times_s, "times of the frame axis"
     facts |= {"orientation": orientation.code, "tracking": tracking}
+    if tracked is None and Trust.from_text(line := sequence.header.get(FIELDS[TRUST])):
+        facts[TRUST] = line  # of the path of a volume
     if is_simulated:
         facts["simulated"] = True
     # NRRD files name the status of the image `Status`.

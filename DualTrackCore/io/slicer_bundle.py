@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import shutil
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
+from urllib.parse import quote
 from xml.etree import ElementTree
 
 import numpy as np
@@ -17,6 +19,7 @@ import numpy as np
 from DualTrackCore.errors import InputError
 from DualTrackCore.files import replacing
 from DualTrackCore.io.sequence_writer import frame_index, placed_transforms, write_nrrd, write_transforms
+from DualTrackCore.io.tracked_poses import header_marks
 from DualTrackCore.progress import Reporter
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.trajectory import Trajectory
@@ -61,22 +64,27 @@ def write_bundle(
             files[_VOLUME] = volume
         with zipfile.ZipFile(temporary, "w") as bundle:
             # Without a date the same content gives the same bytes.
-            bundle.writestr(zipfile.ZipInfo(f"{name}/{name}.mrml"), _scene(sweep, name, pose, volume is not None))
+            scene = _scene(sweep, name, pose, header_marks(trajectory), volume is not None)
+            bundle.writestr(zipfile.ZipInfo(f"{name}/{name}.mrml"), scene)
             for data_name, file in files.items():
                 info, is_large = zipfile.ZipInfo(f"{name}/Data/{data_name}"), file.stat().st_size > _LARGE_BYTES
                 with file.open("rb") as source, bundle.open(info, "w", force_zip64=is_large) as target:
                     shutil.copyfileobj(source, target, 1 << 20)
 
 
-def _scene(sweep: Sweep, name: str, pose: np.ndarray | None, has_volume: bool) -> bytes:
-    """The scene with the first frame at `pose` [4, 4]; what its nodes leave out is as Slicer has it by default."""
-    scene = _Scene(name, frame_index(sweep)[0])
+def _scene(sweep: Sweep, name: str, pose: np.ndarray | None, marks: Mapping[str, str], has_volume: bool) -> bytes:
+    """The scene with the first frame at `pose` [4, 4]; what its nodes leave out is as Slicer has it by default.
+
+    Nodes that the poses placed or moved have `marks` as their attributes.
+    """
+    scene = _Scene(name, frame_index(sweep)[0], marks)
     played, below = ["ScalarVolume"], ""
     scene.add_sequence(0, "frames", "Volume", _FRAMES)
     if pose is not None:
         scene.add_sequence(1, "poses", "LinearTransform", _POSES)
         matrix = " ".join(f"{value:.17g}" for value in pose.ravel())
-        scene.add("LinearTransform", "LinearTransform", 1, name=f"{name} pose", matrixTransformToParent=matrix)
+        said = {"matrixTransformToParent": matrix, **scene.said}
+        scene.add("LinearTransform", "LinearTransform", 1, name=f"{name} pose", **said)
         played, below = [*played, "LinearTransform"], f"transform:{_id('LinearTransform', 1)};"
     scene.add_volume(0, "image", _IMAGE, below)
     if has_volume:
@@ -92,11 +100,16 @@ def _scene(sweep: Sweep, name: str, pose: np.ndarray | None, has_volume: bool) -
 
 
 class _Scene:
-    """Nodes as XML; the names begin with that of the bundle, and `unit` is that of the index of the frames."""
+    """Nodes as XML; the names begin with that of the bundle, and `unit` is that of the index of the frames.
 
-    def __init__(self, name: str, unit: str) -> None:
+    `said` holds what is said of the poses, in the form in which Slicer keeps the attributes of a node.
+    """
+
+    def __init__(self, name: str, unit: str, marks: Mapping[str, str]) -> None:
         self.root = ElementTree.Element("MRML", version="Slicer 5.0.0", userTags="")
         self._name, self._unit = name, unit
+        texts = ";".join(f"{quote(key, safe='')}:{quote(text, safe='')}" for key, text in marks.items())
+        self.said = {"attributes": texts} if marks else {}
 
     def add(self, tag: str, kind: str, number: int | str, references: str = "", **attributes: str) -> None:
         attributes |= {"references": references} if references else {}
@@ -105,13 +118,13 @@ class _Scene:
     def add_sequence(self, number: int, content: str, stored: str, data_name: str) -> None:
         kind, name = f"{stored}SequenceStorage", f"{self._name} {content}"
         index = {"indexName": "time" if self._unit else "frame", "indexUnit": self._unit, "indexType": "numeric"}
-        self.add("Sequence", "Sequence", number, f"storage:{_id(kind, number)};", name=name, **index)
+        self.add("Sequence", "Sequence", number, f"storage:{_id(kind, number)};", name=name, **index, **self.said)
         self.add(kind, kind, number, fileName=f"Data/{data_name}")
 
     def add_volume(self, number: int, content: str, data_name: str, references: str = "") -> None:
         display, storage = "ScalarVolumeDisplay", "VolumeArchetypeStorage"
         references += f"display:{_id(display, number)};storage:{_id(storage, number)};"
-        self.add("Volume", "ScalarVolume", number, references, name=f"{self._name} {content}")
+        self.add("Volume", "ScalarVolume", number, references, name=f"{self._name} {content}", **self.said)
         self.add(storage, storage, number, fileName=f"Data/{data_name}")
         look = {"window": "255", "level": "127.5", "autoWindowLevel": "0", "colorNodeID": "vtkMRMLColorTableNodeGrey"}
         self.add("VolumeDisplay", display, number, **look)

@@ -30,7 +30,7 @@ from DualTrackCore.io.calibration import (
     validated_calibration,
 )
 from DualTrackCore.io.sequence_parts import FrameFields, TransformTrack, numbers
-from DualTrackCore.path_error import DRIFT_BY_RULE, drift_percent
+from DualTrackCore.path_error import DRIFT_BY_RULE, TRUST, Trust, drift_percent, with_trust
 from DualTrackCore.sweep import image_from_pixel, validated_spacing
 from DualTrackCore.trajectory import (
     RAS_FROM_LPS,
@@ -55,6 +55,7 @@ FIELDS = {
     GUESS: "DualTrackPosesGuess",
     EXPECTED_ERROR: "DualTrackPosesExpectedError",
     WARNINGS: "DualTrackPosesWarnings",
+    TRUST: "DualTrackPosesTrust",
     CORRELATION: "DualTrackPosesStepErrorCorrelation",
     BY_RULE: "DualTrackPosesDriftPercentByRuleOfThumb",
 }
@@ -66,7 +67,7 @@ _LONGEST = 2000
 
 def origin_marks(trajectory: Trajectory) -> dict[str, str]:
     """The texts that go beside poses into a file: each one line; what is not known is left out."""
-    marks = _marks(trajectory.provenance, trajectory.origin.value)
+    marks = _marks(with_trust(trajectory).provenance, trajectory.origin.value)
     if trajectory.sigma is not None:
         marks[CORRELATION] = " ".join(f"{value:.17g}" for value in trajectory.step_error_correlation)
     elif trajectory.origin is PoseOrigin.ESTIMATED:
@@ -83,6 +84,7 @@ def _marks(source: Mapping[str, Any], origin: str) -> dict[str, str]:
         GUESS: str(True) if source.get("guess") is True else None,
         EXPECTED_ERROR: source.get("model_expected_error"),
         WARNINGS: " ".join(map(str, [warnings] if isinstance(warnings, str) else warnings)),
+        TRUST: source.get(TRUST),
     }
     return {name: _one_line(value) for name, value in marks.items() if value}
 
@@ -115,6 +117,7 @@ def marked(
     facts = {name: said.get(mark) for name, mark in names.items()} | {"guess": said.get(GUESS) == str(True)}
     facts[CORRELATION] = _limited(said.get(CORRELATION, ""), 6, 1)
     facts[BY_RULE] = _limited(said.get(BY_RULE, ""), 1, 1000)
+    facts[TRUST] = said.get(TRUST) if Trust.from_text(said.get(TRUST)) else None
     provenance = {**trajectory.provenance, **{name: value for name, value in facts.items() if value}}
     notes = []
     try:

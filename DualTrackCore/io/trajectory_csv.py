@@ -11,12 +11,14 @@ import numpy as np
 from DualTrackCore.errors import InputError
 from DualTrackCore.files import replacing
 from DualTrackCore.io.tracked_poses import BY_RULE, CORRELATION, FIELDS, ORIGIN, marked, origin_marks
+from DualTrackCore.path_error import TRUST
 from DualTrackCore.trajectory import PoseOrigin, Trajectory
 
 _HEADER = ("frame", "timestamp_s", "valid", *(f"m{row}{column}" for row in range(4) for column in range(4)))
 #: Columns that say where poses are from, the origin first; the last ones and those of the errors of the motions are
 #: written where something is known. A table from elsewhere may lack any of them.
-_MARKS = tuple(name for name in FIELDS if name not in (CORRELATION, BY_RULE))
+_WHERE_KNOWN = (TRUST, CORRELATION, BY_RULE)
+_MARKS = tuple(name for name in FIELDS if name not in _WHERE_KNOWN)
 _SIGMA = (*(f"sigma_t{axis}_mm" for axis in "xyz"), *(f"sigma_r{axis}_deg" for axis in "xyz"))
 _KNOWN = frozenset((*FIELDS, *_SIGMA))
 
@@ -46,7 +48,7 @@ def write_trajectory_csv(trajectory: Trajectory, path: str | PathLike, timestamp
     with replacing(path) as temporary, temporary.open("w", newline="", encoding="ascii") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         marks = origin_marks(trajectory)
-        names = [*_MARKS, *(name for name in (CORRELATION, BY_RULE) if name in marks)]
+        names = [*_MARKS, *(name for name in _WHERE_KNOWN if name in marks)]
         writer.writerow((*_HEADER, *names, *(() if trajectory.sigma is None else _SIGMA)))
         said = [marks.get(name, "") for name in names]
         later = [marks[ORIGIN], *[""] * (len(names) - 1)]

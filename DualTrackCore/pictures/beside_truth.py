@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from DualTrackCore.path_error import trust_line
 from DualTrackCore.pictures import drawing
 from DualTrackCore.trajectory import Trajectory
 
@@ -65,7 +66,7 @@ def write_comparison(
     title = "The same frames, placed by estimated and by true poses"
     figure.text(0.9 / drawing.WIDTH_INCHES, 1 - 0.5 / total, title, color=drawing.INK, fontsize=19, weight="bold")
     text = f"True poses: {truth.origin_text}. Poses: {trajectory.origin_text}"
-    drawing.say_origin(figure, 0.9 / drawing.WIDTH_INCHES, 0.82, text, trajectory.is_guess)
+    drawing.say_origin(figure, 0.9 / drawing.WIDTH_INCHES, 0.82, text, trajectory.is_guess, trust_line(trajectory))
     return drawing.save(figure, path)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from DualTrackCore.files import replacing
 from DualTrackCore.memory import importing
-from DualTrackCore.path_error import UNUSABLE
+from DualTrackCore.path_error import UNUSABLE, Trust
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -41,10 +41,10 @@ def new_figure(height_inches: float, colour: str) -> Figure:
 
 
 def save(figure: Figure, path: str | os.PathLike) -> Path:
-    """Write the figure as PNG, replaced as a whole; returns the path."""
-    path = Path(path)
+    """Write the figure as PNG, replaced as a whole, with its label as a text inside; returns the path."""
+    path, said = Path(path), {"Description": figure.get_label()} if figure.get_label() else {}
     with replacing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=DPI, facecolor=figure.get_facecolor())
+        figure.savefig(temporary, format="png", dpi=DPI, facecolor=figure.get_facecolor(), metadata=said)
     return path
 
 
@@ -59,13 +59,13 @@ def say_origin(
         inches_below_top: of the middle of the line.
         text: as :attr:`~DualTrackCore.trajectory.Trajectory.origin_text` has it, after its beginning.
         is_guess: whether any of the poses are a guess.
-        trust: level of :class:`~DualTrackCore.path_error.Trust`; empty for poses that have none.
+        trust: :attr:`~DualTrackCore.path_error.Trust.text`, empty for poses that have none. Its level is stamped on the
+            picture, and the file carries the whole line.
     """
+    stamp_trust(figure, inches_below_top, trust)
     if is_guess:
         text += ": the model never saw such sweeps, do not use this"
     height = 1 - inches_below_top / figure.get_figheight()
-    colour = WARNING if trust == UNUSABLE else FAINT
-    figure.text(0.97, height, trust, color=colour, fontsize=14, weight="bold", va="center", ha="right", gid="trust")
     figure.text(
         *(left, height, text),
         color=WARNING if is_guess else FAINT,
@@ -74,6 +74,16 @@ def say_origin(
         va="center",
         gid="origin",
     )
+
+
+def stamp_trust(figure: Figure, inches_below_top: float, trust: str) -> None:
+    """Put the level of a line on trust at the right end, and the line into the label of the figure; see above."""
+    if (said := Trust.from_text(trust)) is None:
+        return
+    height, colour = 1 - inches_below_top / figure.get_figheight(), WARNING if said.level == UNUSABLE else FAINT
+    look = {"color": colour, "fontsize": 14, "weight": "bold", "va": "center", "ha": "right"}
+    figure.text(0.97, height, said.level, **look, gid="trust")
+    figure.set_label(f"Trust: {trust}")
 
 
 def scale_bar_mm(extent_mm: float) -> float:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from DualTrackCore.path_error import TIMES_95, PathError, path_error
+from DualTrackCore.path_error import TIMES_95, TRUST, PathError, path_error, trust_line
 from DualTrackCore.pictures import drawing
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.trajectory import Trajectory
@@ -31,7 +31,7 @@ _MOTIONS = tuple(
 )
 
 
-def write_slices(reconstruction: Reconstruction, path: str | os.PathLike, *, trust: str = "") -> Path:
+def write_slices(reconstruction: Reconstruction, path: str | os.PathLike) -> Path:
     """Draw three orthogonal slices through the middle of the seen voxels, and the maximum projection along the sweep.
 
     Voxels without a value, neither seen nor filled in, have a tint. The scale bars are exact; thin lines show where the
@@ -39,7 +39,6 @@ def write_slices(reconstruction: Reconstruction, path: str | os.PathLike, *, tru
 
     Args:
         reconstruction: volume, coverage and filled voxels [nz, ny, nx] and their grid.
-        trust: level of the path's trust, to be stamped.
     """
     volume, grid = reconstruction.volume, reconstruction.grid
     seen = (reconstruction.coverage > 0) | reconstruction.filled
@@ -75,9 +74,15 @@ def write_slices(reconstruction: Reconstruction, path: str | os.PathLike, *, tru
         axes.set_ylabel(f"← {names[down]}", color=drawing.FAINT, fontsize=12)
     _title_slices(figure, grid, float(seen.mean()), float(reconstruction.filled.mean()))
     made = reconstruction.provenance
-    is_guess = made.get("trajectory", {}).get("guess") is True
-    drawing.say_origin(figure, 0.035, 0.92, f"Poses: {made.get('poses_text', 'of unknown origin')}", is_guess, trust)
+    path_said = made.get("trajectory", {})
+    is_guess, text = path_said.get("guess") is True, f"Poses: {made.get('poses_text', 'of unknown origin')}"
+    drawing.say_origin(figure, 0.035, 0.92, text, is_guess, path_said.get(TRUST, ""))
     return drawing.save(figure, path)
+
+
+def _origin(trajectory: Trajectory) -> tuple[str, bool, str]:
+    """What :func:`drawing.say_origin` says of poses."""
+    return f"Poses: {trajectory.origin_text}", trajectory.is_guess, trust_line(trajectory)
 
 
 def seen_centre(seen: np.ndarray) -> tuple[int, int, int]:
@@ -135,8 +140,6 @@ def write_trajectory(
     sweep: Sweep,
     path: str | os.PathLike,
     truth: Trajectory | None = None,
-    *,
-    trust: str = "",
 ) -> Path:
     """Draw the path of the image centre in frame0 and outlines of some frames, coloured from the first to the last.
 
@@ -146,7 +149,6 @@ def write_trajectory(
         trajectory: poses to draw; invalid ones are left out.
         sweep: gives the size of the outlines; without images or spacing only the path is drawn.
         truth: measured or simulated poses in the same frame0, drawn as a grey line.
-        trust: level of the path's trust, to be stamped.
     """
     figure = drawing.new_figure(10.5, "white")
     axes = figure.add_subplot(projection="3d", computed_zorder=False)
@@ -177,7 +179,7 @@ def write_trajectory(
     if truth is not None:
         title += f"; grey: {truth.origin.value}, {truth.path_length_mm:.1f} mm"
     figure.text(0.03, 0.955, title, color=drawing.INK, fontsize=19, weight="bold")
-    drawing.say_origin(figure, 0.03, 0.72, f"Poses: {trajectory.origin_text}", trajectory.is_guess, trust)
+    drawing.say_origin(figure, 0.03, 0.72, *_origin(trajectory))
     if has_rings:
         text = f"Dashed rings: the true image centre lies within them in 95 of 100 sweeps, {error.basis}"
         figure.text(0.03, 1 - 1.0 / 10.5, text, color=drawing.FAINT, fontsize=14, va="center")
@@ -275,8 +277,6 @@ def write_motion(
     path: str | os.PathLike,
     truth: Trajectory | None = None,
     timestamps_s: np.ndarray | None = None,
-    *,
-    trust: str = "",
 ) -> Path:
     """Draw the six components of the motion from each frame to the next, each with its mean as a thin line.
 
@@ -287,7 +287,6 @@ def write_motion(
         trajectory: poses of N frames; motions from or to an invalid pose are gaps.
         truth: measured or simulated poses of the same frames, drawn in grey.
         timestamps_s: [N] seconds for the axis across; frame numbers without.
-        trust: level of the path's trust, to be stamped.
     """
     error = path_error(trajectory)
     height = 8.5 if error is None else 11.5
@@ -320,7 +319,7 @@ def write_motion(
         _draw_length(figure.add_subplot(layout[2, :]), trajectory, truth, error, np.append(0.0, across), unit)
     title = f"Motion from frame to frame, {len(trajectory)} frames"
     figure.text(0.05, 1 - 0.43 / height, title, color=drawing.INK, fontsize=19, weight="bold")
-    drawing.say_origin(figure, 0.05, 0.6, f"Poses: {trajectory.origin_text}", trajectory.is_guess, trust)
+    drawing.say_origin(figure, 0.05, 0.6, *_origin(trajectory))
     space = {"top": 1 - 1.1 / height, "bottom": 0.72 / height, "wspace": 0.2, "hspace": 0.3}
     figure.subplots_adjust(left=0.06, right=0.985, **space)
     return drawing.save(figure, path)

@@ -16,6 +16,7 @@ import numpy as np
 
 from DualTrackCore.errors import InputError, OutputError
 from DualTrackCore.files import replacing
+from DualTrackCore.path_error import TRUST, with_trust
 from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter, Stage
 from DualTrackCore.reconstruction.area import Fan, resolved_area, select_pixels
 from DualTrackCore.reconstruction.grid import VoxelGrid, cut_grid, plan_grid, usable_frames
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 #: File formats that keep origin, spacing and direction.
 VOLUME_SUFFIXES = (".nrrd", ".mha", ".nii.gz", ".nii")
+#: Characters of the only text that a NIfTI header has room for, `descrip`; SimpleITK refuses longer ones.
+_NIFTI_NOTE = 79
 INTERPOLATIONS = ("nearest", "linear")
 COMPOUNDINGS = ("mean", "maximum", "latest")
 #: How far outside the outermost voxel centres rounding may place a pixel that lies on them, voxels.
@@ -243,7 +246,8 @@ class Reconstruction:
         Origin, spacing and direction are those of the grid, mm, on ITK's physical axes left, posterior, superior: x, y,
         z of frame0 are written unchanged, and the numbers of a tracker's reference, which are RAS, with x and y
         negated. So the volume lies in Slicer where the frames of the sweep's file lie. The meta data say where the
-        poses are from (:data:`~DualTrackCore.io.tracked_poses.FIELDS`); .nrrd and .mha keep them.
+        poses are from (:data:`~DualTrackCore.io.tracked_poses.FIELDS`); .nrrd and .mha keep them, .nii has room for
+        the beginning of the line on trust.
         """
         import SimpleITK as sitk
 
@@ -275,6 +279,8 @@ class Reconstruction:
         if not path.name.lower().endswith(VOLUME_SUFFIXES):
             raise InputError(f"{path.name} is not a volume file; choose one of {', '.join(VOLUME_SUFFIXES)}.")
         image = self.to_sitk(what)
+        if ".nii" in path.suffixes and (line := self.provenance.get("trajectory", {}).get(TRUST)):
+            image.SetMetaData("ITK_FileNotes", line[:_NIFTI_NOTE])
         with replacing(path) as temporary:
             temporary.touch()  # says why, where a file cannot even be made
             try:
@@ -354,7 +360,7 @@ def reconstruct_volume(
         "hole_filling": [vars(filling) for filling in fillings],
         "grid": grid.describe(),
         "sweep": dict(sweep.provenance),
-        "trajectory": dict(trajectory.provenance),
+        "trajectory": dict(with_trust(trajectory).provenance),
         "poses_origin": trajectory.origin.value,
         "poses_text": trajectory.origin_text,
     }

@@ -16,7 +16,7 @@ from DualTrackCore import __version__
 from DualTrackCore.direction import direction_of, direction_warnings, turned_over
 from DualTrackCore.errors import InputError, MissingDependencyError
 from DualTrackCore.files import json_text, plain_values, recorded_files, require_apart, staged_folder
-from DualTrackCore.path_error import path_error, trust_in
+from DualTrackCore.path_error import TRUST, path_error, trust_in, with_trust
 from DualTrackCore.progress import Reporter
 from DualTrackCore.repeats import Repeats
 from DualTrackCore.run.settings import RunSettings
@@ -119,7 +119,7 @@ def run_report(
         "trust": None if trust is None else trust.as_dict(),
         "turns": turns,
         "direction": trajectory.provenance.get("direction"),
-        "source": trajectory.provenance,
+        "source": {name: value for name, value in trajectory.provenance.items() if name != TRUST},
     }
     return RunReport(
         settings=settings.as_dict(),
@@ -206,6 +206,16 @@ class RunResult:
     reconstruction: Reconstruction | None
     report: RunReport
     seconds: dict[str, float]
+
+    def __post_init__(self) -> None:
+        """Let path and volume carry the line on trust, which the report alone knows whole."""
+        if self.report.trajectory["trust"] is None:
+            return
+        path = with_trust(self.trajectory, self.report.trajectory["trust"]["text"])
+        object.__setattr__(self, "trajectory", path)
+        if self.reconstruction is not None:
+            made = {**self.reconstruction.provenance, "trajectory": dict(path.provenance)}
+            object.__setattr__(self, "reconstruction", replace(self.reconstruction, provenance=made))
 
     @property
     def volume(self) -> np.ndarray | None:
@@ -307,13 +317,12 @@ class RunResult:
 
         # The evaluation says whether there is a truth to draw beside the estimate.
         truth = None if self.evaluation is None else self.sweep.tracked
-        times, trust = self.sweep.timestamps_s, self.report.trajectory["trust"]
-        options = {"truth": truth, "trust": "" if trust is None else trust["level"]}
+        times = self.sweep.timestamps_s
         try:
             if self.reconstruction is not None:
-                pictures.write_slices(self.reconstruction, folder / "slices.png", trust=options["trust"])
-            pictures.write_trajectory(self.trajectory, self.sweep, folder / "trajectory.png", **options)
-            pictures.write_motion(self.trajectory, folder / "motion.png", timestamps_s=times, **options)
+                pictures.write_slices(self.reconstruction, folder / "slices.png")
+            pictures.write_trajectory(self.trajectory, self.sweep, folder / "trajectory.png", truth=truth)
+            pictures.write_motion(self.trajectory, folder / "motion.png", truth=truth, timestamps_s=times)
         except MissingDependencyError as error:
             return [f"No pictures were written: {error}"]
         return []

@@ -171,6 +171,7 @@ OVERVIEW = {
     "rate_field": described(maybe(TEXT), "where in the file the times are from"),
     "orientation": described(maybe(TEXT), "as the file states it"),
     "image_area": maybe(of_dataclass(ImageArea)),
+    "trust": described(TEXT, "what the poses in the file are good for; empty where nothing says it"),
     "notes": described(TEXTS, "what was done on reading"),
     "missing": {"type": "array", "items": fields({"what": TEXT, "options": TEXTS, "remedy": TEXT})},
 }
@@ -191,6 +192,7 @@ ROW = {
     "frames_used": COUNT,
     "true_poses": {"enum": [*ORIGINS, ""]},
     "guess": described(FLAG, "whether the model never saw sweeps of this kind"),
+    "trust": described(TEXT, "what the estimate of a model is good for; empty for other methods"),
     "error": described(TEXT, "why the method failed; empty where it did not"),
     "seconds_per_frame": MAYBE_NUMBER,
     "peak_mebibytes": MAYBE_NUMBER,
@@ -205,6 +207,9 @@ METHOD = {
     "parameters": MAYBE_NUMBER,
     "failed_on": TEXTS,
     "model": maybe(ANYTHING),
+    "trust": described(
+        {"type": "object", "additionalProperties": COUNT}, "number of sweeps by what estimates are good for, and why"
+    ),
 }
 METHOD |= dict.fromkeys((f"pooled_correlation_{name}" for name in COMPONENTS), MAYBE_NUMBER)
 METHOD |= dict.fromkeys((*SHOWN, "seconds_per_frame", "peak_mebibytes"), MAYBE_NUMBER)

@@ -14,6 +14,7 @@ from DualTrackCore.evaluation import evaluate
 from DualTrackCore.io.tracked_poses import FIELDS
 from DualTrackCore.network.catalogue import read_card_inside, shipped_folder
 from DualTrackCore.network.model import Model, save_model
+from DualTrackCore.path_error import trust_line
 from DualTrackCore.reconstruction import reconstruct_volume
 from DualTrackCore.research.comparison import Identity, run_methods
 from DualTrackCore.research.comparison.table_files import write_tables
@@ -70,6 +71,7 @@ def test_the_header_of_a_volume_says_model_trust_and_origin(sweep, tmp_path, suf
         "guess": "True",
         "expected_error": MODEL["model_expected_error"],
         "warnings": "Its motion is a guess.",
+        "trust": trust_line(GUESS),
     }
     image = sitk.ReadImage(str(reconstruct_volume(sweep, TRUTH).write(tmp_path / f"true{suffix}", what)))
     assert image.GetMetaData(FIELDS["origin"]) == "measured"

@@ -14,13 +14,16 @@ import numpy as np
 
 from DualTrackCore.errors import Cancelled, DualTrackError, InputError
 from DualTrackCore.evaluation import evaluate
+from DualTrackCore.files import plain_values
 from DualTrackCore.memory import memory_limit, naming_memory
+from DualTrackCore.path_error import trust_in
 from DualTrackCore.progress import Reporter
 from DualTrackCore.repeats import find_repeats
 from DualTrackCore.research.comparison.methods import Method, parameter_count
 from DualTrackCore.research.comparison.result_files import Item, PooledCorrelation, item_key, sweep_fingerprint
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.trajectory import parameters_from_matrices
+from DualTrackCore.turns import find_turns
 
 if TYPE_CHECKING:
     from DualTrackCore.landmarks import Landmarks
@@ -157,6 +160,9 @@ def _measure(
         trajectory = repeats.shown_again(estimated)
         seconds = time.perf_counter() - start
     evaluation = evaluate(trajectory, sweep, landmarks=landmarks, cancelled=reporter.cancelled)
+    trust = None
+    if trajectory.estimated_by is not None:
+        trust = trust_in(trajectory, find_turns(pictures, reporter), plain_values(evaluation.as_dict()))
     tracked = sweep.tracked
     poses = np.where(trajectory.valid[:, None, None], trajectory.poses, np.nan)
     return Item(
@@ -176,6 +182,7 @@ def _measure(
         PooledCorrelation.of(trajectory.parameters, tracked.parameters),
         tracked.origin.value,
         trajectory.is_guess,
+        "" if trust is None else trust.text,
     )
 
 

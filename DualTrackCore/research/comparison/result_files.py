@@ -170,7 +170,7 @@ class PooledCorrelation:
 
 
 #: Increase when the content or meaning of an item changes: items of another format are computed again.
-FORMAT = 2
+FORMAT = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,6 +192,7 @@ class Item:
         steps: moments of estimated and true steps.
         truth: where the true poses are from, text of a :class:`~DualTrackCore.trajectory.PoseOrigin`.
         is_guess: whether the model never saw such sweeps.
+        trust: what an estimate of a model is good for, :attr:`~DualTrackCore.path_error.Trust.text`; empty for others.
     """
 
     key: str
@@ -210,6 +211,7 @@ class Item:
     steps: PooledCorrelation
     truth: str
     is_guess: bool
+    trust: str
 
     @property
     def seconds_per_frame(self) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from scipy.stats import wilcoxon
 
 from DualTrackCore.errors import OutputError
 from DualTrackCore.evaluation import METRICS
+from DualTrackCore.path_error import ROUGH, UNUSABLE, USABLE, Trust
 from DualTrackCore.research.comparison.measure import Outcome
 from DualTrackCore.research.comparison.methods import Method, parameter_count
 from DualTrackCore.research.comparison.result_files import Item, PooledCorrelation, read_item
@@ -24,7 +26,7 @@ SHOWN = tuple(name for name, metric in METRICS.items() if metric.better != "neit
 #: Figures that are no metrics of a trajectory.
 _COSTS = ("seconds_per_frame", "peak_mebibytes")
 #: Facts of an item that its row has.
-_FROM_ITEM = ("frames", "frames_used", "metrics", *_COSTS, "truth", "is_guess")
+_FROM_ITEM = ("frames", "frames_used", "metrics", *_COSTS, "truth", "is_guess", "trust")
 #: Figures in which every two methods are tested against each other.
 TESTED = ("gpe_mm", "lpe_mm", "fdr_percent", "max_drift_mm")
 
@@ -132,7 +134,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 class Row:
     """One method on one sweep; `error` is the reason where there are no figures, `path` the file of the item.
 
-    `truth` and `is_guess` are those of the :class:`Item`.
+    `truth`, `is_guess` and `trust` are those of the :class:`Item`.
     """
 
     method: str
@@ -146,6 +148,7 @@ class Row:
     error: str | None = None
     truth: str = ""
     is_guess: bool = False
+    trust: str = ""
 
     def figure(self, name: str) -> float:
         """A metric, `seconds_per_frame` or `peak_mebibytes`; NaN where there is none."""
@@ -189,6 +192,7 @@ class Summary:
         parameter_count: learned parameters; None where unknown.
         guesses: number of sweeps of a kind that the model never saw.
         model: what :meth:`~DualTrackCore.network.Model.provenance` says; empty for methods without a model.
+        trust: number of sweeps by what the estimate is good for, the worst first, and by each reason.
     """
 
     method: str
@@ -202,6 +206,18 @@ class Summary:
     parameter_count: int | None
     guesses: int = 0
     model: Mapping[str, Any] = field(default_factory=dict)
+    trust: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def worst_trust(self) -> str:
+        """The worst that an estimate is good for, such as "do not measure (2 of 3)"; empty where nothing says it."""
+        level = next(iter(self.trust), None)
+        return "" if level is None else f"{level} ({self.trust[level]} of {self.sweeps})"
+
+    @property
+    def trust_text(self) -> str:
+        """What the estimates are good for, and why no better, each with its number of sweeps."""
+        return ", ".join(f"{said.rstrip('.')} ({count} of {self.sweeps})" for said, count in self.trust.items())
 
 
 @dataclass(frozen=True)
@@ -315,4 +331,13 @@ def _summary(method: Method, rows: Sequence[Row], common: Collection[str], poole
         parameter_count(method),
         sum(row.is_guess for row in rows),
         model.provenance() if (model := getattr(method, "model", None)) is not None else {},
+        _trust(rows),
     )
+
+
+def _trust(rows: Sequence[Row]) -> dict[str, int]:
+    found = [said for row in rows if (said := Trust.from_text(row.trust)) is not None]
+    levels = Counter(said.level for said in found)
+    # Percentages differ from sweep to sweep, and would make a reason of each.
+    reasons = Counter(re.sub(r"\d+%", "much", reason) for said in found for reason in said.reasons)
+    return {**{level: levels[level] for level in (UNUSABLE, ROUGH, USABLE) if levels[level]}, **reasons}

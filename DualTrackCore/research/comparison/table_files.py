@@ -50,7 +50,7 @@ def write_tables(comparison: Comparison, pairs: Sequence[Pair], folder: Path, ab
         **about,
         "true_poses": comparison.truths,
         "methods": [
-            {**row, "failed_on": s.failed, "model": s.model or None}
+            {**row, "failed_on": s.failed, "model": s.model or None, "trust": s.trust}
             for row, s in zip(summaries, comparison.summaries, strict=True)
         ],
         "skipped": comparison.skipped,
@@ -91,7 +91,7 @@ def markdown(comparison: Comparison, about: Mapping[str, Any]) -> str:
 
 def remarks(comparison: Comparison) -> list[str]:
     """Return which sweeps and methods have no figures and why, and which figures are those of guesses; may be empty."""
-    texts = guesses(comparison)
+    texts = [*guesses(comparison), *trusts(comparison)]
     if comparison.skipped:
         lines = [f"- {name}: {reason}" for name, reason in comparison.skipped.items()]
         texts.append("Sweeps that cannot be used, and are in no figure:\n" + "\n".join(lines))
@@ -119,6 +119,11 @@ def guesses(comparison: Comparison) -> list[str]:
         for s in comparison.summaries
         if s.guesses
     ]
+
+
+def trusts(comparison: Comparison) -> list[str]:
+    """For each method with a model what its estimates are good for, and why no better."""
+    return [f"Trust in {s.method}: {s.trust_text}." for s in comparison.summaries if s.trust]
 
 
 def truths_text(comparison: Comparison) -> str:
@@ -203,7 +208,7 @@ def _flat(summary: Summary) -> dict[str, Any]:
 
 def _flat_row(row: Row) -> dict[str, Any]:
     facts = {name: getattr(row, name) for name in ("sweep", "method", "frames", "frames_used")}
-    facts |= {"true_poses": row.truth, "guess": row.is_guess, "error": row.error or ""}
+    facts |= {"true_poses": row.truth, "guess": row.is_guess, "trust": row.trust, "error": row.error or ""}
     facts |= {name: getattr(row, name) for name in ("seconds_per_frame", "peak_mebibytes")}
     return {**facts, **dict.fromkeys(SHOWN, math.nan), **row.metrics}
 

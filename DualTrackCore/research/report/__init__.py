@@ -65,6 +65,7 @@ def write_report(
         "about": {name.replace("_", " "): value for name, value in about.items()},
         "truths": table_files.truths_text(comparison),
         "guesses": table_files.guesses(comparison),
+        "trusts": table_files.trusts(comparison),
         "notice": table_files.NOTICE,
         "version": __version__,
         "created": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),

@@ -93,7 +93,7 @@ def write_errors(comparison: Comparison, path: str | os.PathLike) -> Path:
         drawing.style_plot(axes, f"{title}, mm", "")
         axes.set_title(f"{title} of each sweep", loc="left", color=drawing.INK, fontsize=15, weight="bold")
         axes.set_ylim(len(methods) - 0.5, -0.5)
-        labels = [_short(s.method) for s in methods] if number == 0 else [""] * len(methods)
+        labels = [_label(s) for s in methods] if number == 0 else [""] * len(methods)
         axes.set_yticks(range(len(methods)), labels, fontsize=13)
         axes.tick_params(axis="y", length=0)
         _scale(axes, values)
@@ -132,15 +132,15 @@ def write_growth(comparison: Comparison, path: str | os.PathLike) -> Path:
         MissingDependencyError: matplotlib is not installed.
         OutputError: the file cannot be written.
     """
-    methods = [s.method for s in ranked(comparison) if s.sweeps]
+    methods = [s for s in ranked(comparison) if s.sweeps]
     look = styles(comparison)
     figure = drawing.new_figure(6.4, "white")
     axes = figure.add_axes((0.055, 0.12, 0.69, 0.80))
     parts = np.linspace(0, 1, _PLACES)
     for number, method in enumerate(methods):
-        quarter, median, three = np.quantile(growth(comparison, method, parts), [0.25, 0.5, 0.75], axis=0)
-        colour, dashes = look[method]
-        axes.plot(100 * parts, median, color=colour, ls=dashes, lw=2.6 if number == 0 else 1.8, label=_short(method))
+        quarter, median, three = np.quantile(growth(comparison, method.method, parts), [0.25, 0.5, 0.75], axis=0)
+        colour, dashes = look[method.method]
+        axes.plot(100 * parts, median, color=colour, ls=dashes, lw=2.6 if number == 0 else 1.8, label=_label(method))
         if number == 0:
             axes.fill_between(100 * parts, quarter, three, color=colour, alpha=0.15, lw=0)
     lengths = {row.sweep: row.metrics["path_length_mm"] for row in comparison.rows if row.error is None}
@@ -171,8 +171,11 @@ def growth(comparison: Comparison, method: str, parts: np.ndarray) -> np.ndarray
     return np.array(curves).reshape(-1, len(parts))
 
 
-def _short(name: str) -> str:
-    return name if len(name) <= 30 else f"{name[:14]}...{name[-13:]}"
+def _label(summary: Summary) -> str:
+    """Name of a method, and below it the worst that its estimates are good for."""
+    name = summary.method
+    short = name if len(name) <= 30 else f"{name[:14]}...{name[-13:]}"
+    return f"{short}\n{summary.worst_trust}" if summary.trust else short
 
 
 #: Frames that are shown of a sweep.
@@ -187,12 +190,14 @@ class Case:
         method, sweep: their names.
         kind: "median" or "worst" by GPE.
         gpe_mm: of the method there.
+        trust: line on what its estimate there is good for, or empty.
     """
 
     method: str
     sweep: str
     kind: str
     gpe_mm: float
+    trust: str = ""
 
 
 def choose_cases(comparison: Comparison) -> list[Case]:
@@ -202,7 +207,7 @@ def choose_cases(comparison: Comparison) -> list[Case]:
         rows = [row for row in comparison.of(summary.method).values() if row.error is None]
         rows.sort(key=lambda row: row.metrics["gpe_mm"])
         chosen = [("median", rows[(len(rows) - 1) // 2]), ("worst", rows[-1])][0 if len(rows) > 1 else 1 :]
-        cases += [Case(summary.method, row.sweep, kind, row.metrics["gpe_mm"]) for kind, row in chosen]
+        cases += [Case(summary.method, row.sweep, kind, row.metrics["gpe_mm"], row.trust) for kind, row in chosen]
     return cases
 
 
@@ -229,6 +234,7 @@ def write_case(comparison: Comparison, case: Case, sweep: Sweep, path: str | os.
     axes = figure.add_axes((0.71, 0.47, 0.275, 0.44))
     _draw_errors(axes, items, look)
     _draw_frames(figure, sweep, items[case.method])
+    drawing.stamp_trust(figure, 0.2, case.trust)
     return drawing.save(figure, path)
 
 
