@@ -1,4 +1,4 @@
-"""`dualtrack models`: list, fetch, verify, import."""
+"""`dualtrack models`: list, fetch, verify, import, remove."""
 
 from __future__ import annotations
 
@@ -20,10 +20,13 @@ if TYPE_CHECKING:
 def list_models(options: Namespace, console: Console) -> None:
     """Models that ship, published ones and installed ones."""
     installed = {model.name: model for model in catalogue.installed_models()}
-    published = catalogue.published_models()
-    for name in sorted({*installed, *published}):
-        _say_model(name, published.get(name), installed.get(name), console)
-    console.say(f"\nModels are kept in {catalogue.models_folder()}.")
+    published, used = catalogue.published_models(), installation.removable()
+    for name in sorted({*installed, *published, *used}):
+        _say_model(name, published.get(name), installed.get(name), used.get(name), console)
+    total = catalogue.size_text(sum(used.values()))
+    console.say(
+        f"\nModels are kept in {catalogue.models_folder()}: {total}. `dualtrack models remove NAME` deletes one."
+    )
     console.result(
         {
             "folder": str(catalogue.models_folder()),
@@ -34,6 +37,7 @@ def list_models(options: Namespace, console: Console) -> None:
             "installed": [
                 _facts(model, "name", "path", "sha256", "original_sha256", "ships") for model in installed.values()
             ],
+            "disk_bytes": used,
         }
     )
 
@@ -42,12 +46,14 @@ def _facts(model: ModelEntry | InstalledModel, *names: str) -> dict[str, Any]:
     return {name: getattr(model, name) for name in names}
 
 
-def _say_model(name: str, entry: ModelEntry | None, model: InstalledModel | None, console: Console) -> None:
+def _say_model(
+    name: str, entry: ModelEntry | None, model: InstalledModel | None, used: int | None, console: Console
+) -> None:
     state = "not installed" if model is None else "ships with the package" if model.ships else "installed"
     console.say(f"{name}: {state}{', the default' if name == DEFAULT_MODEL else ''}")
     rows = []
     try:
-        card = entry.card if entry is not None else catalogue.installed_card(model)
+        card = entry.card if entry is not None else model and catalogue.installed_card(model)
     except CheckpointError as error:
         card, rows = None, [("card", str(error))]
     if card is not None:
@@ -65,6 +71,9 @@ def _say_model(name: str, entry: ModelEntry | None, model: InstalledModel | None
             rows.append(("checksum", installation.checksum_sentence(entry, model)))
         elif model.original_sha256 is not None:
             rows.append(("made of", f"a PyTorch file with the SHA-256 {model.original_sha256}"))
+    if used is not None:
+        unfinished = " of an unfinished download" if model is None else ""
+        rows.append(("disk used", f"{catalogue.size_text(used)}{unfinished}"))
     console.say(columns(rows))
 
 
@@ -98,6 +107,14 @@ def import_model(options: Namespace, console: Console) -> None:
     loaded: list[Model] = []
     path = installation.import_file(options.name, options.file, check=partial(_load_as, options.name, loaded))
     _say_installed(options.name, path, loaded, console)
+
+
+def remove(options: Namespace, console: Console) -> None:
+    """Delete a downloaded or imported model."""
+    freed = installation.remove(options.name)
+    folder = catalogue.models_folder()
+    console.say(f"Removed {options.name} from {folder}: {catalogue.size_text(freed)} are free again.")
+    console.result({"name": options.name, "folder": str(folder), "freed_bytes": freed})
 
 
 def _say_installed(name: str, path: Path, loaded: Sequence[Model], console: Console) -> None:

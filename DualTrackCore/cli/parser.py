@@ -34,7 +34,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"dualtrack {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_clip_commands(commands)
-    _add_models(_group(commands, "models", "list, fetch, verify and import models"))
+    _add_models(_group(commands, "models", "list, fetch, verify, import and remove models"))
     _add_train(commands)
     _add_simulate(commands)
     _add_dataset(_group(commands, "dataset", "examine and convert data sets of tracked sweeps"))
@@ -158,6 +158,8 @@ def _add_models(actions: argparse._SubParsersAction) -> None:
     import_ = _command(actions, "import", "models:import_model", "install weights from a local file")
     import_.add_argument("name", metavar="NAME")
     import_.add_argument("file", metavar="FILE")
+    remove = _command(actions, "remove", "models:remove", "delete a downloaded or imported model from the disk")
+    remove.add_argument("name", metavar="NAME")
 
 
 def _add_train(commands: argparse._SubParsersAction) -> None:

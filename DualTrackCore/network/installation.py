@@ -1,4 +1,4 @@
-"""Bringing models into the models folder: download, import, verify.
+"""Bringing models into the models folder and out of it again: download, import, verify, remove.
 
 The makers of the published weights give no checksum. A file is therefore checked by loading it strictly (the `check`
 that callers pass), and its SHA-256 is recorded beside it when it arrives, so that :func:`verify` finds later damage.
@@ -168,6 +168,51 @@ def verify(name: str, folder: Path | None = None) -> catalogue.InstalledModel:
     if entry is not None:
         _require_stated_checksum(entry, original or digest, path.name)
     return catalogue.InstalledModel(name, path, path.stat().st_size, digest, ships, original)
+
+
+def removable(folder: Path | None = None) -> dict[str, int]:
+    """Bytes on the disk by name of each model that was downloaded or imported, unfinished downloads too."""
+    folder = folder or catalogue.models_folder()
+    names = {model.name for model in catalogue.installed_models(folder) if not model.ships}
+    names |= {path.stem for path in folder.glob("*.part") if catalogue.MODEL_NAME.fullmatch(path.stem)}
+    return {name: sum(path.stat().st_size for path in _present(name, folder)) for name in sorted(names)}
+
+
+def remove(name: str, folder: Path | None = None) -> int:
+    """Delete a downloaded or imported model with its card, its checksum and what is left of unfinished downloads.
+
+    Args:
+        name: of the model.
+        folder: where it is installed; the models folder by default.
+
+    Returns:
+        The bytes of disk that are free again.
+
+    Raises:
+        InputError: the model ships with the package, or nothing of that name is there.
+        OutputError: a file cannot be deleted.
+    """
+    folder = folder or catalogue.models_folder()
+    if name in catalogue.SHIPPED_MODELS:
+        raise InputError(f"The model {name} ships with DualTrack and stays; only downloaded and imported ones can go.")
+    known = removable(folder)
+    if name not in known:
+        raise InputError(f"There is no model {name!r} in {folder} to remove; there are: {', '.join(known) or 'none'}.")
+    for path in _present(name, folder):
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            reason = error.strerror or error
+            raise OutputError(
+                f"Cannot delete {path}: {reason}; end the programs that use it, and try again."
+            ) from error
+    return known[name]
+
+
+def _present(name: str, folder: Path) -> list[Path]:
+    """The files of a model that are there, its weights last: while they are there, it can be removed again."""
+    target, part = folder / (name + catalogue.SUFFIXES[0]), folder / f"{name}.part"
+    return [path for path in (*reversed(_files_of(target)), _part_record(part), part) if path.is_file()]
 
 
 def checksum_sentence(entry: catalogue.ModelEntry, model: catalogue.InstalledModel) -> str:
