@@ -66,6 +66,7 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	PYTHONPATH=DualTrackSlicer $(BIN)/lint-imports
+	$(BIN)/python Testing/extension_index.py
 
 clean:
 	rm -rf .venv build dist demo out *.egg-info htmlcov .coverage bench.json
