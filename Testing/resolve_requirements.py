@@ -25,11 +25,11 @@ SYSTEMS = {
     "macOS, Apple": [f"macosx_{major}_0_arm64" for major in (11, 12, 13, 14)],
     "macOS, Intel": [f"macosx_{version}_x86_64" for version in ("10_9", "10_12", "10_13", "10_14", "11_0", "12_0")],
 }
-#: The minor versions that Slicer 5.10 to 5.13 can bring.
+#: The minor versions that Slicer 5.12 and 5.13 can bring.
 NUMPY = ("2.3.5", "2.4.6")
 #: numba has no wheels for Intel processors under macOS from 0.63 on, and older ones do not take numpy 2.4.
 KNOWN_GAPS = {("macOS, Intel", "2.4.6")}
-SHOWN = ("numba", "llvmlite", "scipy", "h5py")
+SHOWN = ("numba", "llvmlite", "h5py")
 
 
 def resolved(system: str, numpy: str) -> dict[str, str] | str:

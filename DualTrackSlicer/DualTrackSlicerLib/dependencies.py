@@ -1,15 +1,16 @@
-"""What a run needs and Slicer does not bring: found, asked for, installed at the first Apply.
+"""What a run needs: brought by Slicer, installed at the first Apply after asking, each in a version that fits.
 
-Nothing here is imported by the module at load, and nothing is installed without asking. Packages that Slicer brings
-itself are pinned to what they are while others are installed, so that they are never replaced.
+Nothing here is imported by the module at load, and nothing is installed without asking. Packages that Slicer brings are
+checked alone: they, and torch, are pinned to what they are while others are installed.
 """
 
 from __future__ import annotations
 
 import contextlib
 import importlib
-import importlib.util
+import re
 import tempfile
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -21,25 +22,42 @@ from slicer.i18n import tr as _
 
 from DualTrackCore.errors import Cancelled, MissingDependencyError
 
-#: Import names of what a run needs.
-NEEDED = (
-    *("torch", "torchvision", "timm", "h5py", "safetensors", "tqdm", "pydicom", "SimpleITK"),
-    *("numba", "scipy", "pooch", "yaml", "PIL", "tifffile"),
-    *("av", "jpeg_ls", "pylibjpeg", "openjpeg"),
-)
-#: Packages of Slicer's bundle that must stay as they are.
-BUNDLED = ("numpy", "scipy", "SimpleITK", "pydicom", "vtk")
-#: Oldest torch that the core is tested with; a lower bound, never an exact version.
-TORCH_REQUIREMENT = ">=2.5"
-REQUIREMENTS_FILE = Path(__file__).resolve().parents[1] / "Resources" / "requirements.txt"
+#: Oldest Slicer that brings what the core needs; older ones hold pydicom at version 2.
+OLDEST_SLICER = (5, 12)
+#: The builds of both fit one another, so the extension PyTorch installs them; lower bounds, never an exact version.
+TORCH = ("torch>=2.5", "torchvision")
+_RESOURCES = Path(__file__).resolve().parents[1] / "Resources"
+#: What is installed, and what Slicer brings: a requirement a line.
+REQUIREMENTS_FILE, BUNDLED_FILE = _RESOURCES / "requirements.txt", _RESOURCES / "bundled.txt"
 
 
-def isInstalled(name: str) -> bool:
-    """Whether a package can be imported, without importing it."""
+def requirementsIn(path: Path) -> list[str]:
+    """The requirements of a file, such as "timm>=1.0"."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def packageOf(requirement: str) -> str:
+    """The name of the package of a requirement."""
+    return re.match(r"[\w.-]+", requirement)[0]
+
+
+def tooOld() -> str:
+    """A sentence where this Slicer is too old; empty otherwise."""
+    running = (slicer.app.majorVersion, slicer.app.minorVersion)
+    if running >= OLDEST_SLICER:
+        return ""
+    oldest, own = (".".join(map(str, version)) for version in (OLDEST_SLICER, running))
+    return _("DualTrack needs Slicer {oldest} or later; this is Slicer {own}.").format(oldest=oldest, own=own)
+
+
+def isSatisfied(requirement: str) -> bool:
+    """Whether a package is there in a version that fits, without importing it; false in a Slicer that is too old."""
     try:
-        return importlib.util.find_spec(name) is not None
-    except (ImportError, ValueError):
+        from slicer.packaging import pip_check
+    except ImportError:
         return False
+    return pip_check(requirement)
 
 
 def installTorch() -> None:
@@ -50,20 +68,16 @@ def installTorch() -> None:
         raise MissingDependencyError(
             _("The extension PyTorch is missing; install it in the Extensions Manager, restart, and press Apply again.")
         ) from None
-    installed = PyTorchUtilsLogic().installTorch(askConfirmation=False, torchVersionRequirement=TORCH_REQUIREMENT)
-    if installed is None:
+    version = TORCH[0].removeprefix("torch")
+    if PyTorchUtilsLogic().installTorch(askConfirmation=False, torchVersionRequirement=version) is None:
         raise MissingDependencyError(_("PyTorch was not installed; see the module PyTorch Utils for the reason."))
 
 
-def installPackages(requirements: Path, constraints: Path) -> None:
-    """Install packages by Slicer's own installer, the newer one where it exists."""
-    try:
-        from slicer.packaging import load_requirements, pip_ensure  # of Slicer 5.11 and later
-    except ImportError:
-        slicer.util.pip_install(["-r", str(requirements), "-c", str(constraints)])
-        return
-    wanted = load_requirements(requirements)
-    pip_ensure(wanted, constraints=constraints, prompt_install=False, requester="DualTrack")
+def installPackages(requirements: Sequence[str], constraints: Path) -> None:
+    """Install packages by Slicer's own installer, which shows what it does."""
+    from slicer.packaging import pip_ensure
+
+    pip_ensure(list(requirements), constraints=constraints, prompt_install=False, requester="DualTrack")
 
 
 def askBeforeInstalling(missing: Sequence[str]) -> bool:
@@ -82,37 +96,61 @@ class Dependencies:
     """Finds and installs what a run needs; every way of doing so can be replaced.
 
     Attributes:
-        is_installed: whether a package is there.
-        ask: shows what is missing, true if it may be installed.
+        is_satisfied: whether a requirement is met.
+        ask: shows the names of what is missing, true if it may be installed.
         install_torch: installs torch with torchvision; raises if it cannot.
-        install_packages: installs a requirements file under constraints; raises if it cannot.
+        install_packages: installs requirements under a file of constraints; raises if it cannot.
     """
 
-    is_installed: Callable[[str], bool] = isInstalled
+    is_satisfied: Callable[[str], bool] = isSatisfied
     ask: Callable[[Sequence[str]], bool] = askBeforeInstalling
     install_torch: Callable[[], Any] = installTorch
-    install_packages: Callable[[Path, Path], Any] = installPackages
+    install_packages: Callable[[Sequence[str], Path], Any] = installPackages
 
     def missing(self) -> list[str]:
-        """Names of the packages that are not there."""
-        return [name for name in NEEDED if not self.is_installed(name)]
+        """Names of the packages to be installed that are not there, or too old."""
+        return [packageOf(line) for line in (*TORCH, *requirementsIn(REQUIREMENTS_FILE)) if not self.is_satisfied(line)]
+
+    def unfit(self) -> str:
+        """Why this Slicer cannot be used at all, in a sentence; empty where it can."""
+        if sentence := tooOld():
+            return sentence
+        lacking = [line for line in requirementsIn(BUNDLED_FILE) if not self.is_satisfied(line)]
+        if not lacking:
+            return ""
+        sentence = _("This Slicer lacks {packages}, which Slicer {oldest} brings: install Slicer anew.")
+        return sentence.format(packages=", ".join(lacking), oldest=".".join(map(str, OLDEST_SLICER)))
 
     def ensure(self) -> None:
-        """Ask for and install what is missing; nothing where nothing is.
+        """Ask for and install what is missing; nothing where nothing is. For the main thread alone, as pip is.
 
         Raises:
             Cancelled: the user does not want it.
-            MissingDependencyError: it could not be installed; says why and what to do.
+            MissingDependencyError: this Slicer is too old, or packages could not be installed; says why and what to do.
         """
+        if sentence := self.unfit():
+            raise MissingDependencyError(sentence)
         missing = self.missing()
         if not missing:
             return
+        if threading.current_thread() is not threading.main_thread():
+            raise MissingDependencyError(_("Packages are installed by the panel alone; press Apply there once."))
         if not self.ask(missing):
             raise Cancelled(
                 _("Nothing was installed; DualTrack cannot run without {packages}.").format(packages=", ".join(missing))
             )
+        self._install(missing)
+        importlib.invalidate_caches()
+        if left := self.missing():
+            raise MissingDependencyError(
+                _("{packages} could not be installed; restart Slicer and press Apply again.").format(
+                    packages=", ".join(left)
+                )
+            )
+
+    def _install(self, missing: Sequence[str]) -> None:
         try:
-            if {"torch", "torchvision"} & set(missing):
+            if {packageOf(line) for line in TORCH} & set(missing):
                 self.install_torch()
             if self.missing():
                 self._install_rest()
@@ -125,21 +163,15 @@ class Dependencies:
                     packages=", ".join(missing), reason=reason
                 )
             ) from error
-        importlib.invalidate_caches()
-        if left := self.missing():
-            raise MissingDependencyError(
-                _("{packages} could not be installed; restart Slicer and press Apply again.").format(
-                    packages=", ".join(left)
-                )
-            )
 
     def _install_rest(self) -> None:
         """Install all but torch, with what Slicer brings, and torch, held where they are."""
+        held = ["vtk", *map(packageOf, (*requirementsIn(BUNDLED_FILE), *TORCH))]
         lines = []
-        for name in (*BUNDLED, "torch", "torchvision"):
+        for name in held:
             with contextlib.suppress(metadata.PackageNotFoundError):
                 lines.append(f"{name}=={metadata.version(name)}\n")
         with tempfile.TemporaryDirectory() as folder:
             constraints = Path(folder) / "constraints.txt"
             constraints.write_text("".join(lines), encoding="utf-8")
-            self.install_packages(REQUIREMENTS_FILE, constraints)
+            self.install_packages(requirementsIn(REQUIREMENTS_FILE), constraints)

@@ -13,10 +13,12 @@ import types
 import typing
 import unittest
 from dataclasses import dataclass
+from importlib import metadata
 from typing import Any
 
 import slicer
 import vtk
+from packaging.requirements import Requirement
 from PySide6 import QtWidgets
 from pythonqt import unwrap
 
@@ -285,6 +287,15 @@ class _Connector:
             self.widget.value = value
 
 
+def _is_satisfied(requirement: str) -> bool:
+    """Whether a package is installed in a version that fits."""
+    wanted = Requirement(requirement)
+    try:
+        return metadata.version(wanted.name) in wanted.specifier
+    except metadata.PackageNotFoundError:
+        return False
+
+
 def modules() -> dict[str, types.ModuleType]:
     """The modules that scripted modules import these names from."""
     base = types.ModuleType("slicer.ScriptedLoadableModule")
@@ -300,6 +311,8 @@ def modules() -> dict[str, types.ModuleType]:
     translation = types.ModuleType("slicer.i18n")
     translation.tr = lambda text: text
     translation.translate = lambda context, text: text
-    found = {module.__name__: module for module in (base, wrapper, translation)}
+    packages = types.ModuleType("slicer.packaging")
+    packages.pip_check = _is_satisfied
+    found = {module.__name__: module for module in (base, wrapper, translation, packages)}
     assert importlib.util.find_spec("slicer") is not None
     return found

@@ -44,7 +44,7 @@ class Application:
     """`slicer.app`, as far as modules use it; anything else is an AttributeError."""
 
     applicationName = "Slicer"
-    applicationVersion = "5.10.0"
+    applicationVersion, majorVersion, minorVersion = "5.12.3", 5, 12
 
     def __init__(self, host: SlicerHost) -> None:
         self._host = host

@@ -110,7 +110,7 @@ def test_a_blocking_run_raises_what_went_wrong(host, tmp_path):
     logic = host.module.DualTrackSlicerLogic()
     with pytest.raises(InputError, match="frames 0 to 99"):
         logic.run(browser, settings=RunSettings(last_frame=99))
-    logic.dependencies.is_installed = lambda name: False
+    logic.dependencies.is_satisfied = lambda wanted: "torch" not in wanted
     host.dialogs.answer = False
     with pytest.raises(Cancelled, match="cannot run without torch"):
         logic.run(browser)

@@ -1,6 +1,9 @@
 """What is kept, what is explained, what is asked before."""
 
+import importlib.metadata
+import sys
 import xml.etree.ElementTree as ET
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +11,7 @@ import pytest
 import slicer
 from journey import add_clip, choose_file, finish
 from pythonqt import unwrap
+from slicer_host import MODULE_FOLDER
 
 from DualTrackCore.errors import Cancelled, MissingDependencyError
 from DualTrackCore.run.settings import RunSettings
@@ -89,7 +93,7 @@ def test_apply_installs_what_is_missing_and_then_runs(host, panel, tiny_model_fi
     host.click(panel.ui.applyButton)
     finish(host, panel)
     assert [call[0] for call in calls] == ["torch", "packages"]
-    assert "timm" in calls[1][1]
+    assert "timm>=1.0" in calls[1][1]
     assert "numpy==" in calls[1][2]
     assert panel.run.state == "done"
 
@@ -101,7 +105,7 @@ def test_an_installer_that_fails_is_told_in_one_sentence(host):
         raise RuntimeError("no route to host\nlong log")
 
     dependencies = Dependencies(
-        is_installed=lambda name: name != "timm", ask=lambda missing: True, install_packages=fail
+        is_satisfied=lambda wanted: "timm" not in wanted, ask=lambda missing: True, install_packages=fail
     )
     with pytest.raises(MissingDependencyError, match=r"timm failed \(no route to host\); check the network"):
         dependencies.ensure()
@@ -111,7 +115,7 @@ def test_packages_that_are_not_there_afterwards_are_named(host):
     from DualTrackSlicerLib.dependencies import Dependencies
 
     dependencies = Dependencies(
-        is_installed=lambda name: name != "timm", ask=lambda missing: True, install_packages=lambda *paths: None
+        is_satisfied=lambda wanted: "timm" not in wanted, ask=lambda missing: True, install_packages=lambda *paths: None
     )
     with pytest.raises(MissingDependencyError, match="timm could not be installed; restart Slicer"):
         dependencies.ensure()
@@ -123,9 +127,58 @@ def test_nothing_is_asked_where_nothing_is_missing(host):
     def never(*arguments):
         raise AssertionError(arguments)
 
-    Dependencies(lambda name: True, ask=never, install_torch=never, install_packages=never).ensure()
+    Dependencies(lambda wanted: True, ask=never, install_torch=never, install_packages=never).ensure()
     with pytest.raises(Cancelled):
-        Dependencies(lambda name: False, ask=lambda missing: False, install_torch=never).ensure()
+        Dependencies(lambda wanted: "timm" not in wanted, ask=lambda missing: False, install_torch=never).ensure()
+
+
+def test_a_package_that_is_too_old_counts_as_missing(host, monkeypatch):
+    from DualTrackSlicerLib.dependencies import Dependencies
+
+    found = {"timm": "0.9.16", "pydicom": "2.4.4"}
+    version = importlib.metadata.version
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: found.get(name) or version(name))
+    dependencies = Dependencies()
+    assert dependencies.missing() == ["timm"]
+    assert dependencies.unfit() == "This Slicer lacks pydicom>=3.0, which Slicer 5.12 brings: install Slicer anew."
+    found.clear()
+    assert (dependencies.missing(), dependencies.unfit()) == ([], "")
+
+
+def test_an_older_slicer_is_told_in_the_first_line_and_nothing_is_installed_there(host, panel, monkeypatch):
+    _pretend_missing(panel, {"timm"})
+    monkeypatch.setattr(slicer.app, "minorVersion", 10, raising=False)
+    panel.update()
+    sentence = "DualTrack needs Slicer 5.12 or later; this is Slicer 5.10."
+    assert panel.ui.preflightLabel.text == sentence
+    with pytest.raises(MissingDependencyError, match=sentence):
+        panel.logic.dependencies.ensure()
+    assert host.dialogs.asked == []
+
+
+def test_packages_are_never_installed_from_another_thread(host):
+    from DualTrackSlicerLib.dependencies import Dependencies
+
+    calls = []
+    dependencies = Dependencies(lambda wanted: "timm" not in wanted, ask=calls.append, install_packages=calls.append)
+    with ThreadPoolExecutor(1) as thread, pytest.raises(MissingDependencyError, match="by the panel alone"):
+        thread.submit(dependencies.ensure).result()
+    assert calls == []
+
+
+def test_slicers_own_installer_is_the_only_one(host, monkeypatch, tmp_path):
+    from DualTrackSlicerLib.dependencies import installPackages
+
+    calls = []
+    ensure = lambda wanted, **options: calls.append((wanted, options))  # noqa: E731
+    monkeypatch.setattr(sys.modules["slicer.packaging"], "pip_ensure", ensure, raising=False)
+    installPackages(["timm>=1.0"], tmp_path)
+    options = {"constraints": tmp_path, "prompt_install": False, "requester": "DualTrack"}
+    assert calls == [(["timm>=1.0"], options)]
+    for path in MODULE_FOLDER.rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        for words in ("pip_install", "executePythonModule", '"pip"', "-m pip"):
+            assert words not in text, path
 
 
 def test_too_little_memory_offers_a_run_that_needs_less(host, panel, tiny_model_file, monkeypatch, tmp_path):
@@ -249,18 +302,20 @@ def _saved(scene):
 
 def _pretend_missing(panel, names):
     """Make the panel's dependencies lack packages until they are installed; the calls of the installers."""
+    from DualTrackSlicerLib.dependencies import packageOf
+
     calls, missing = [], set(names)
     dependencies = panel.logic.dependencies
 
     def packages(requirements, constraints):
-        calls.append(("packages", Path(requirements).read_text(), Path(constraints).read_text()))
+        calls.append(("packages", requirements, Path(constraints).read_text()))
         missing.discard("timm")
 
     def torch():
         calls.append(("torch",))
         missing.discard("torch")
 
-    dependencies.is_installed = lambda name: name not in missing
+    dependencies.is_satisfied = lambda wanted: packageOf(wanted) not in missing
     dependencies.install_torch, dependencies.install_packages = torch, packages
     panel.update()
     return calls

@@ -59,7 +59,7 @@ class ComputerSection:
         else:
             sentence = self._sentence or _("The software is installed. Check tests graphics card, memory and disk.")
             reason = _("The check is under way.") if self._job is not None else running
-        ui.preflightLabel.text = sentence
+        ui.preflightLabel.text = self.panel.logic.dependencies.unfit() or sentence
         enable(reason, ui.preflightButton)
         enable(running, ui.deviceComboBox, ui.modelsFolderEdit)
         own = [choice for choice in self.panel.modelSection.choices if choice.installed and not choice.installed.ships]
