@@ -41,8 +41,7 @@ from DualTrackCore.trajectory import (
     rigid_error,
 )
 
-#: What is said of poses: their origin, the model, its checksum, whether they are a guess, what the model's card says of
-#: the error, and the warnings of the run.
+#: What is said of poses: origin, model, its checksum, warnings of the run; whether a guess, and what the card expects.
 ORIGIN, ESTIMATED_BY, WEIGHTS, WARNINGS = "origin", "estimated_by", "weights_sha256", "warnings"
 GUESS, EXPECTED_ERROR = "guess", "expected_error"
 #: How sure an estimate is: what its motions' errors have in common (6 numbers), or the percentage of the rule of thumb.

@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
 #: File formats that keep origin, spacing and direction.
 VOLUME_SUFFIXES = (".nrrd", ".mha", ".nii.gz", ".nii")
-#: Characters of the only text that a NIfTI header has room for, `descrip`; SimpleITK refuses longer ones.
-_NIFTI_NOTE = 79
 INTERPOLATIONS = ("nearest", "linear")
 COMPOUNDINGS = ("mean", "maximum", "latest")
 #: How far outside the outermost voxel centres rounding may place a pixel that lies on them, voxels.
@@ -246,8 +244,7 @@ class Reconstruction:
         Origin, spacing and direction are those of the grid, mm, on ITK's physical axes left, posterior, superior: x, y,
         z of frame0 are written unchanged, and the numbers of a tracker's reference, which are RAS, with x and y
         negated. So the volume lies in Slicer where the frames of the sweep's file lie. The meta data say where the
-        poses are from (:data:`~DualTrackCore.io.tracked_poses.FIELDS`); .nrrd and .mha keep them, .nii has room for
-        the beginning of the line on trust.
+        poses are from (:data:`~DualTrackCore.io.tracked_poses.FIELDS`); .nrrd and .mha keep them, .nii a part.
         """
         import SimpleITK as sitk
 
@@ -280,14 +277,13 @@ class Reconstruction:
             raise InputError(f"{path.name} is not a volume file; choose one of {', '.join(VOLUME_SUFFIXES)}.")
         image = self.to_sitk(what)
         if ".nii" in path.suffixes and (line := self.provenance.get("trajectory", {}).get(TRUST)):
-            image.SetMetaData("ITK_FileNotes", line[:_NIFTI_NOTE])
+            image.SetMetaData("ITK_FileNotes", line[:79])  # SimpleITK refuses more than the header has room for
         with replacing(path) as temporary:
             temporary.touch()  # says why, where a file cannot even be made
             try:
                 with _quiet_libraries():
                     sitk.WriteImage(image, str(temporary), useCompression=True)
-                    # ITK does not report every write that failed.
-                    written = sitk.ReadImage(str(temporary))
+                    written = sitk.ReadImage(str(temporary))  # ITK does not report every write that failed
                 whole = np.array_equal(sitk.GetArrayViewFromImage(written), sitk.GetArrayViewFromImage(image))
             except RuntimeError:
                 whole = False
