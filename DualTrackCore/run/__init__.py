@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from DualTrackCore.direction import Direction, turned_over
+from DualTrackCore.direction import Direction, find_turns, turned_over
 from DualTrackCore.errors import InputError
 from DualTrackCore.files import require_apart
 from DualTrackCore.memory import memory_limit
@@ -19,7 +19,6 @@ from DualTrackCore.run.results import RunReport, RunResult, run_report
 from DualTrackCore.run.settings import ESTIMATE, TRACKED, RunSettings
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.trajectory import PoseOrigin, Trajectory
-from DualTrackCore.turns import find_turns
 
 if TYPE_CHECKING:
     from DualTrackCore.evaluation import Evaluation

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from DualTrackCore import __version__
-from DualTrackCore.direction import direction_of, direction_warnings, turned_over
+from DualTrackCore.direction import direction_of, direction_warnings, turn_warnings, turned_over
 from DualTrackCore.errors import InputError, MissingDependencyError
 from DualTrackCore.files import json_text, plain_values, recorded_files, require_apart, staged_folder
 from DualTrackCore.path_error import TRUST, path_error, trust_in, with_trust
@@ -22,7 +22,6 @@ from DualTrackCore.repeats import Repeats
 from DualTrackCore.run.settings import RunSettings
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.trajectory import PoseOrigin, Trajectory
-from DualTrackCore.turns import turn_warnings
 
 if TYPE_CHECKING:
     from DualTrackCore.evaluation import Evaluation

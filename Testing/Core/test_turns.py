@@ -8,6 +8,7 @@ from oracle import noise_sweep, tiny_model
 from scipy.ndimage import gaussian_filter
 from shared_files import shared_path
 
+from DualTrackCore.direction import find_turns, turn_warnings
 from DualTrackCore.io import load_sweep
 from DualTrackCore.network import save_model
 from DualTrackCore.research.simulation import simulated_sweep
@@ -15,7 +16,6 @@ from DualTrackCore.research.simulation.motion import FAMILIES
 from DualTrackCore.run import RunSettings, run
 from DualTrackCore.sample import sample_sweep
 from DualTrackCore.sweep import Sweep
-from DualTrackCore.turns import find_turns, turn_warnings
 
 pytestmark = pytest.mark.filterwarnings("ignore::DualTrackCore.tracking.TrackingWarning")
 
