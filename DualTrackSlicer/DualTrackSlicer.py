@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+
 import slicer
+from DualTrackSlicerLib import self_test
 from DualTrackSlicerLib.logic import Logic
-from DualTrackSlicerLib.self_test import SelfTest
 from DualTrackSlicerLib.sweep_nodes import FileReader, registerSample
 from DualTrackSlicerLib.widget.controls import QtTicker
 from DualTrackSlicerLib.widget.panel import Panel
@@ -40,6 +42,12 @@ class DualTrackSlicer(ScriptedLoadableModule):
 class DualTrackSlicerWidget(Panel):
     """The panel."""
 
+    def onReload(self) -> None:
+        """Read the module anew, with its library and the core."""
+        for name in [name for name in sys.modules if name.partition(".")[0] in ("DualTrackSlicerLib", "DualTrackCore")]:
+            del sys.modules[name]
+        super().onReload()
+
     def makeLogic(self) -> DualTrackSlicerLogic:
         """The logic of the panel, driven by the event loop."""
         return DualTrackSlicerLogic()
@@ -53,8 +61,11 @@ class DualTrackSlicerLogic(Logic):
 
 
 class DualTrackSlicerFileReader(FileReader):
-    """Opens sweeps in HDF5."""
+    """Opens sweeps of every format."""
 
 
-class DualTrackSlicerTest(SelfTest):
-    """The journey of a user on synthetic data; nothing is downloaded."""
+class DualTrackSlicerTest(self_test.SelfTest):
+    """The journey of a user on synthetic data; nothing is downloaded.
+
+    Its base is no name of this module, or it would be found as a test of its own.
+    """

@@ -11,7 +11,6 @@ import shutil
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from urllib.parse import quote
 from xml.etree import ElementTree
 
 import numpy as np
@@ -108,8 +107,9 @@ class _Scene:
     def __init__(self, name: str, unit: str, marks: Mapping[str, str]) -> None:
         self.root = ElementTree.Element("MRML", version="Slicer 5.0.0", userTags="")
         self._name, self._unit = name, unit
-        texts = ";".join(f"{quote(key, safe='')}:{quote(text, safe='')}" for key, text in marks.items())
-        self.said = {"attributes": texts} if marks else {}
+        # A semicolon ends an attribute, and Slicer decodes these two alone.
+        texts = (f"{key}:{text.replace('%', '%25').replace(';', '%3B')}" for key, text in marks.items())
+        self.said = {"attributes": ";".join(texts)} if marks else {}
 
     def add(self, tag: str, kind: str, number: int | str, references: str = "", **attributes: str) -> None:
         attributes |= {"references": references} if references else {}

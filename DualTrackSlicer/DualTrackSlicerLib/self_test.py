@@ -52,6 +52,12 @@ class SelfTest(ScriptedLoadableModuleTest):
                 self.tearDown()
             logging.info("%s passed", name)
 
+    def requirePackages(self) -> None:
+        """Fail where packages are missing: a test that cannot run has shown nothing."""
+        unfit, missing = self.logic.dependencies.unfit(), self.logic.dependencies.missing()
+        assert not unfit, unfit
+        assert not missing, f"Not installed: {', '.join(missing)}; press Apply in the panel once, which installs them."
+
     def test_a_clip_in_the_scene_is_offered_with_its_size(self) -> None:
         """The chooser knows frames, size, spacing and rate."""
         addSweep(slicer.mrmlScene, syntheticSweep(), "clip")
@@ -81,9 +87,7 @@ class SelfTest(ScriptedLoadableModuleTest):
 
     def test_a_tracked_clip_becomes_a_volume(self) -> None:
         """The worker process places the frames by their tracking, and the results are in the scene."""
-        if self.logic.dependencies.missing():
-            logging.warning("Left out: %s are not installed.", ", ".join(self.logic.dependencies.missing()))
-            return
+        self.requirePackages()
         browser = addSweep(slicer.mrmlScene, syntheticSweep(), "clip")
         nodes = self.logic.run(browser, settings=RunSettings(poses="tracked", voxel_mm=0.5))
         array = slicer.util.arrayFromVolume(nodes.volume)
@@ -94,10 +98,9 @@ class SelfTest(ScriptedLoadableModuleTest):
 
     def test_an_estimated_path_comes_with_its_error(self) -> None:
         """With the model that ships: the whole way from a clip to results, where model and packages are there."""
+        self.requirePackages()
         shipped = [choice for choice in self.logic.models() if choice.installed is not None and choice.installed.ships]
-        if self.logic.dependencies.missing() or not shipped:
-            logging.warning("Left out: the model that ships or its packages are not installed.")
-            return
+        assert shipped, "This installation lacks the model that ships with DualTrack; install it again."
         browser = addSweep(slicer.mrmlScene, syntheticSweep(), "clip")
         nodes = self.logic.run(browser, model=shipped[0].name)
         assert nodes.transform_sequence.GetNumberOfDataNodes() == FRAMES

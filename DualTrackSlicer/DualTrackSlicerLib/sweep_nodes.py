@@ -97,28 +97,63 @@ def _tracking_sequence(
     return tracking
 
 
+#: Name of the kind of data, by which Slicer finds the reader.
+FILE_TYPE = "DualTrackSweep"
+#: How sure the reader is of files by the end of their names. Slicer's own readers are sure by 0.5, and by 0.01 more for
+#: each character of that end, its reader of DICOM by 0.6: they come first where they read the frames themselves, and
+#: ours is offered behind them.
+_BEHIND = 0.3
+#: A sequence with its tracking, of which Slicer's reader of volumes (.mha, .nrrd: up to 0.55) makes one block without
+#: it. SlicerIGSIO, which is made for these, comes first (0.58 and more).
+_TRACKED = 0.56
+#: Nobody else reads them.
+_OWN = 0.7
+_VIDEO = (
+    *("mp4", "m4v", "mov", "3gp", "avi", "mkv", "webm", "wmv", "asf", "flv", "mpg", "mpeg", "ts", "m2ts", "mts", "mxf"),
+    *("dv", "ogv", "nut", "ivf", "wtv", "rm", "y4m", "gif", "apng", "h264", "264", "h265", "hevc", "265", "obu", "m2v"),
+    *("mjpeg", "mjpg"),
+)
+FORMATS = {
+    "Ultrasound sweep": dict.fromkeys(("h5", "hdf5", "mat"), 0.9),
+    "Tracked ultrasound": dict.fromkeys(("igs.mha", "igs.mhd", "igs.nrrd", "igs.nhdr"), _TRACKED),
+    "Ultrasound clip": dict.fromkeys((*_VIDEO, "npy"), _OWN),
+    "Ultrasound frames": dict.fromkeys(
+        ("mha", "mhd", "nrrd", "nhdr", "nii", "nii.gz", "dcm", "png", "jpg", "jpeg", "bmp", "tif", "tiff"), _BEHIND
+    ),
+}
+
+
 class FileReader:
-    """What Slicer asks of a scripted file reader: it opens sweeps in HDF5, of DualTrack and of TUS-REC."""
+    """What Slicer asks of a scripted file reader: it opens every file that holds a sweep, by drag and drop too."""
 
     def __init__(self, parent: object) -> None:
         self.parent = parent
 
     def description(self) -> str:
         """What is read, for the list of file types."""
-        return _("Ultrasound sweep (DualTrack, TUS-REC)")
+        return _("Ultrasound sweep (DualTrack)")
 
     def fileType(self) -> str:
         """Name of the kind of data."""
-        return "DualTrackSweep"
+        return FILE_TYPE
 
     def extensions(self) -> list[str]:
         """Filters of the file dialogue."""
-        return [_("Ultrasound sweep") + " (*.h5)", _("Ultrasound sweep") + " (*.hdf5)"]
+        names = (_("Ultrasound sweep"), _("Tracked ultrasound"), _("Ultrasound clip"), _("Ultrasound frames"))
+        return [
+            f"{name} ({' '.join(f'*.{ending}' for ending in endings)})"
+            for name, endings in zip(names, FORMATS.values(), strict=True)
+        ]
 
     def canLoadFileConfidence(self, filePath: str) -> float:
-        """How sure it is that this file is a sweep: 0 for no, above 0.5 before general readers."""
+        """How sure it is that this file is a sweep: 0 for no; the longest end of the name decides (:data:`FORMATS`)."""
         if not self.parent.supportedNameFilters(filePath):
             return 0.0
+        name = filePath.lower()
+        ends = {end: sure for group in FORMATS.values() for end, sure in group.items() if name.endswith(f".{end}")}
+        found = max(ends, key=len, default=None)
+        if found not in FORMATS["Ultrasound sweep"]:
+            return ends.get(found, 0.0)
         try:
             with open(filePath, "rb") as file:
                 head = file.read(_OFFSETS[-1] + len(_SIGNATURE))
@@ -126,7 +161,7 @@ class FileReader:
             return 0.0
         if not any(head[offset:].startswith(_SIGNATURE) for offset in _OFFSETS):
             return 0.0
-        return 0.9 if _holds_frames(filePath) else 0.2
+        return ends[found] if _holds_frames(filePath) else 0.2
 
     def load(self, properties: dict) -> bool:
         """Add the sweep to the scene as a sequence, and show it."""
@@ -181,7 +216,11 @@ def addSample(scene: slicer.vtkMRMLScene | None = None) -> slicer.vtkMRMLSequenc
 
 
 def registerSample(thumbnail: Path) -> None:
-    """List the sample in the module Sample Data."""
+    """List the sample in the module Sample Data.
+
+    Its button puts the clip into the scene without a copy; `SampleData.downloadSample` copies the file that ships, and
+    opens it by the reader of its kind of data. Neither needs a network.
+    """
     import SampleData
 
     from DualTrackCore.sample import sample_path
@@ -195,6 +234,6 @@ def registerSample(thumbnail: Path) -> None:
         fileNames=path.name,
         checksums=f"SHA256:{file_sha256(path)}" if path.is_file() else None,
         nodeNames=SAMPLE_NAME,
-        loadFileType="SequenceFile",
+        loadFileType=FILE_TYPE,
         customDownloader=lambda source: [addSample()],
     )

@@ -80,7 +80,7 @@ def test_every_node_of_a_bundle_that_the_poses_place_says_it(tmp_path, sweep):
         nodes = ElementTree.fromstring(bundle.read("it/it.mrml"))
     for tag in ("Sequence", "LinearTransform", "Volume"):
         for node in nodes.iter(tag):
-            texts = dict(map(unquote, text.split(":")) for text in node.get("attributes").split(";"))
+            texts = dict(map(unquote, text.split(":", 1)) for text in node.get("attributes").split(";"))
             assert texts[FIELDS[TRUST]] == LINE
             assert texts[FIELDS["origin"]] == "estimated"
 

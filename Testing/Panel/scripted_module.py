@@ -51,6 +51,10 @@ class ScriptedLoadableModuleWidget:
     def setup(self) -> None:
         """Nothing: the developer's section is not shown."""
 
+    def onReload(self) -> None:
+        """Read the module anew."""
+        slicer.util.reloadScriptedModule(self.moduleName)
+
 
 class ScriptedLoadableModuleLogic:
     """The logic of a module, with one parameter node a scene."""

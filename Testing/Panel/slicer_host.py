@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import io
 import os
+import re
 import sys
+import tempfile
 import time
 import types
+import urllib.request
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -220,6 +225,36 @@ class SlicerHost:
         patch.setattr(slicer.util, "modulePath", lambda name: str(MODULE_FOLDER / f"{name}.py"))
         patch.setattr(slicer.util, "confirmOkCancelDisplay", self.dialogs.confirm)
         patch.setattr(slicer.util, "settingsValue", _settings_value)
+
+    def download_sample(self, name: str) -> object:
+        """`SampleData.downloadSample`: copies the file of a source, never asks the source itself, and opens the copy.
+
+        Slicer takes the reader of the kind of data that the source names, and the first node that it loads.
+        """
+        source = next(sample for sample in self.samples if sample.sampleName == name)
+        copy = Path(tempfile.mkdtemp()) / source.fileNames
+        urllib.request.urlretrieve(source.uris, copy)
+        digest = hashlib.sha256(copy.read_bytes()).hexdigest()
+        assert source.checksums in (None, f"SHA256:{digest}")
+        reader, parent = self.reader()
+        assert source.loadFileType == reader.fileType()
+        assert reader.canLoadFileConfidence(str(copy)) > 0
+        assert reader.load({"fileName": str(copy), "name": source.nodeNames}), parent.userMessages().texts
+        return slicer.mrmlScene.GetNodeByID(parent.loadedNodes[0])
+
+    def reader(self) -> tuple[Any, Any]:
+        """The file reader of the module, with the parent that Slicer gives it, which knows its filters."""
+        messages = types.SimpleNamespace(texts=[])
+        messages.AddMessage = lambda event, text: messages.texts.append(text)
+        parent = types.SimpleNamespace(userMessages=lambda: messages, loadedNodes=[])
+        reader = self.module.DualTrackSlicerFileReader(parent)
+
+        def filters(path: str) -> list[str]:
+            ends = [(text, re.search(r"\(([^()]*)\)$", text)[1].split()) for text in reader.extensions()]
+            return [text for text, patterns in ends if any(fnmatch(path.lower(), pattern) for pattern in patterns)]
+
+        parent.supportedNameFilters = filters
+        return reader, parent
 
     def _register_sample(
         self,

@@ -1,5 +1,7 @@
 """The names that Slicer looks for: module, reader, sample, self-test, console."""
 
+import importlib
+import sys
 import types
 import unittest
 
@@ -73,14 +75,48 @@ def test_a_simulated_sweep_that_slicer_opens_itself_stays_known_as_simulated(hos
     assert sweepFromBrowser(browser).sweep.is_simulated
 
 
-def test_the_self_tests_of_the_module_pass_as_slicer_runs_them(host):
-    case = host.module.DualTrackSlicerTest
-    names = unittest.defaultTestLoader.getTestCaseNames(case)
+def self_tests(host):
+    """The self-tests as Slicer finds them: those of every class that the module names."""
+    return unittest.defaultTestLoader.loadTestsFromModule(host.module)
+
+
+def test_the_self_tests_of_the_module_are_found_once_and_pass(host):
+    names = {name for name in dir(host.module.DualTrackSlicerTest) if name.startswith("test_")}
     assert len(names) >= 6
     result = unittest.TestResult()
-    unittest.TestSuite(case(name) for name in names).run(result)
+    self_tests(host).run(result)
     assert result.testsRun == len(names)
     assert not [text for _, text in result.failures + result.errors]
+
+
+def test_the_self_tests_fail_where_packages_are_missing(host, monkeypatch):
+    from DualTrackSlicerLib.dependencies import Dependencies
+
+    monkeypatch.setattr(Dependencies, "missing", lambda self: ["timm"])
+    result = unittest.TestResult()
+    self_tests(host).run(result)
+    failed = {case.id().rpartition(".")[2]: text for case, text in result.failures}
+    assert set(failed) == {
+        "test_a_tracked_clip_becomes_a_volume",
+        "test_an_estimated_path_comes_with_its_error",
+    }
+    assert all("Not installed: timm" in text for text in failed.values())
+
+
+def test_reload_reads_the_library_and_the_core_anew(host, panel, monkeypatch):
+    ours = ("DualTrackSlicer", "DualTrackSlicerLib", "DualTrackCore")
+    for name in [name for name in sys.modules if name.partition(".")[0] in ours]:
+        monkeypatch.setitem(sys.modules, name, sys.modules[name])  # put back after the test
+    kept = [sys.modules[name] for name in ("DualTrackSlicerLib.widget.texts", "DualTrackCore.progress")]
+    reloaded = []
+    reload = lambda name: reloaded.append(importlib.reload(sys.modules[name]))  # noqa: E731
+    monkeypatch.setattr(slicer.util, "reloadScriptedModule", reload, raising=False)
+    panel.onReload()
+    (module,) = reloaded
+    for old in kept:
+        assert sys.modules[old.__name__] is not old
+    assert module.DualTrackSlicerWidget.__mro__[1] is sys.modules["DualTrackSlicerLib.widget.panel"].Panel
+    assert not isinstance(panel, module.Panel)
 
 
 def test_the_logic_runs_from_the_console_without_the_panel(host, tiny_model_file):
@@ -115,56 +151,6 @@ def test_a_blocking_run_raises_what_went_wrong(host, tmp_path):
     with pytest.raises(Cancelled, match="cannot run without torch"):
         logic.run(browser)
     logic.close()
-
-
-class Messages:
-    """What a reader tells the user."""
-
-    def __init__(self):
-        self.texts = []
-
-    def AddMessage(self, event, text):
-        self.texts.append(text)
-
-
-@pytest.fixture
-def reader(host):
-    """The file reader, with the parent that Slicer gives it."""
-    messages = Messages()
-    parent = types.SimpleNamespace(
-        supportedNameFilters=lambda path: ["*.h5"] if path.endswith((".h5", ".hdf5")) else [],
-        userMessages=lambda: messages,
-        loadedNodes=[],
-    )
-    return host.module.DualTrackSlicerFileReader(parent)
-
-
-def test_the_reader_opens_a_sweep_and_keeps_frames_and_spacing(reader, tmp_path):
-    sweep = noise_sweep(6, 20, 30)
-    path = tmp_path / "scan.h5"
-    save_sweep(sweep, path)
-    assert reader.canLoadFileConfidence(str(path)) > 0.5
-    assert reader.load({"fileName": str(path)})
-    browser = slicer.mrmlScene.GetNodeByID(reader.parent.loadedNodes[1])
-    sequence = browser.GetMasterSequenceNode()
-    assert sequence.GetNumberOfDataNodes() == 6
-    image = sequence.GetNthDataNode(3)
-    np.testing.assert_array_equal(slicer.util.arrayFromVolume(image)[0], sweep.frames[3])
-    np.testing.assert_allclose(image.GetSpacing()[:2], sweep.spacing_mm)
-
-
-def test_the_reader_leaves_other_files_alone(reader, tmp_path):
-    import h5py
-
-    text, other = tmp_path / "notes.h5", tmp_path / "other.h5"
-    text.write_text("no HDF5 at all")
-    with h5py.File(other, "w") as file:
-        file["temperatures"] = [1, 2]
-    assert reader.canLoadFileConfidence(str(text)) == 0
-    assert reader.canLoadFileConfidence(str(other)) < 0.5
-    assert reader.canLoadFileConfidence(str(tmp_path / "clip.mp4")) == 0
-    assert not reader.load({"fileName": str(other)})
-    assert "neither images nor frames" in reader.parent.userMessages().texts[0]
 
 
 def test_a_script_says_only_what_differs_from_the_defaults(host):

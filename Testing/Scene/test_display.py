@@ -1,6 +1,7 @@
 """Results in views: slice views fitted, a slice that follows the frame, and what it all costs."""
 
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from clip_nodes import (
     simulated,
 )
 from DualTrackSlicerLib.scene import fitSliceViews, followFrame, renderVolume, showResults, sweepFromBrowser
+from DualTrackSlicerLib.scene.nodes import renderings_of
 from view import SliceViews
 
 from DualTrackCore.trajectory import Trajectory
@@ -126,6 +128,18 @@ def test_the_logic_of_the_application_chooses_how_to_render(application):
     assert display.IsA("vtkMRMLCPURayCastVolumeRenderingDisplayNode")
     assert display.GetVolumePropertyNode().GetScalarOpacity().GetValue(15) == 0
     assert display.GetVisibility()
+
+
+def test_results_are_rendered_as_the_application_chooses(application, monkeypatch):
+    """A computer without a graphics card has the method of the processor there."""
+    logic = application.module_logics["vtkSlicerVolumeRenderingLogic"]
+    logic.SetDefaultRenderingMethod("vtkMRMLCPURayCastVolumeRenderingDisplayNode")
+    modules = SimpleNamespace(volumerendering=SimpleNamespace(logic=lambda: logic))
+    monkeypatch.setattr(slicer, "modules", modules, raising=False)
+    _, nodes, _ = shown_clip(application.scene)
+    (display,) = renderings_of(nodes.volume)
+    assert display.IsA("vtkMRMLCPURayCastVolumeRenderingDisplayNode")
+    assert display.GetVolumePropertyNode().GetScalarOpacity().GetValue(15) == 0
 
 
 def test_six_hundred_frames_take_less_than_a_second_of_the_processor(scene):

@@ -23,6 +23,7 @@ from slicer_files import (
 from DualTrackCore import Trajectory, load_sweep, save_sweep
 from DualTrackCore.cli import main
 from DualTrackCore.io import read_calibration
+from DualTrackCore.path_error import trust_line
 from DualTrackCore.run import RunSettings, run
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.trajectory import RAS_FROM_LPS
@@ -142,7 +143,10 @@ def test_bundles_of_two_sweeps_open_one_after_the_other_in_a_scene_with_sequence
 def test_the_panel_takes_the_frames_of_a_bundle_with_the_origin_of_their_poses(scene, sweep, tmp_path):
     estimated = Trajectory(sweep.tracked.poses, provenance={"model": "mini"})
     save_sweep(sweep, tmp_path / "a.mrb", trajectory=estimated)
-    taken = sweepFromBrowser(opened(scene, tmp_path / "a.mrb")[0]).sweep
+    browser, image, transform = opened(scene, tmp_path / "a.mrb")
+    for node in (browser.GetMasterSequenceNode(), image, transform):
+        assert node.GetAttribute("DualTrackPosesTrust") == trust_line(estimated)
+    taken = sweepFromBrowser(browser).sweep
     assert taken.spacing_mm == pytest.approx(sweep.spacing_mm)
     assert taken.tracked.origin == "estimated"
     assert taken.truth is None

@@ -62,9 +62,10 @@ def renderVolume(
 
     Args:
         volumeNode: in a scene.
-        logic: the volume-rendering logic, for the method that the user prefers; None renders on the GPU.
+        logic: the volume-rendering logic, which knows the method that this computer can do and the user prefers; None
+            takes the application's, and without an application renders on the GPU.
     """
-    scene = volumeNode.GetScene()
+    scene, logic = volumeNode.GetScene(), logic or _rendering_logic()
     display = next(iter(renderings_of(volumeNode)), None)
     if display is None:
         if logic is None:
@@ -83,6 +84,11 @@ def renderVolume(
     display.SetFollowVolumeDisplayNode(False)
     display.SetVisibility(True)
     return display
+
+
+def _rendering_logic() -> slicer.vtkSlicerVolumeRenderingLogic | None:
+    module = getattr(getattr(slicer, "modules", None), "volumerendering", None)
+    return None if module is None else module.logic()
 
 
 def _set_b_mode(node: slicer.vtkMRMLVolumePropertyNode) -> None:
