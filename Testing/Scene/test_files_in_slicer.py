@@ -141,11 +141,12 @@ def test_bundles_of_two_sweeps_open_one_after_the_other_in_a_scene_with_sequence
 
 
 def test_the_panel_takes_the_frames_of_a_bundle_with_the_origin_of_their_poses(scene, sweep, tmp_path):
-    estimated = Trajectory(sweep.tracked.poses, provenance={"model": "mini"})
+    estimated = Trajectory(sweep.tracked.poses, provenance={"model": "mini", "warnings": ["One: 5 %; two %3B & %25."]})
     save_sweep(sweep, tmp_path / "a.mrb", trajectory=estimated)
     browser, image, transform = opened(scene, tmp_path / "a.mrb")
     for node in (browser.GetMasterSequenceNode(), image, transform):
         assert node.GetAttribute("DualTrackPosesTrust") == trust_line(estimated)
+        assert node.GetAttribute("DualTrackPosesWarnings") == "One: 5 %; two %3B & %25."
     taken = sweepFromBrowser(browser).sweep
     assert taken.spacing_mm == pytest.approx(sweep.spacing_mm)
     assert taken.tracked.origin == "estimated"
