@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from DualTrackCore.direction import find_turns
 from DualTrackCore.errors import Cancelled, DualTrackError, InputError
 from DualTrackCore.evaluation import evaluate
 from DualTrackCore.files import plain_values
@@ -23,7 +24,6 @@ from DualTrackCore.research.comparison.methods import Method, parameter_count
 from DualTrackCore.research.comparison.result_files import Item, PooledCorrelation, item_key, sweep_fingerprint
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.trajectory import parameters_from_matrices
-from DualTrackCore.turns import find_turns
 
 if TYPE_CHECKING:
     from DualTrackCore.landmarks import Landmarks
