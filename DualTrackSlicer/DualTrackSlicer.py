@@ -8,7 +8,6 @@ import slicer
 from DualTrackSlicerLib import self_test
 from DualTrackSlicerLib.logic import Logic
 from DualTrackSlicerLib.sweep_nodes import FileReader, registerSample
-from DualTrackSlicerLib.widget.controls import QtTicker
 from DualTrackSlicerLib.widget.panel import Panel
 from slicer.i18n import tr as _
 from slicer.i18n import translate
@@ -55,9 +54,6 @@ class DualTrackSlicerWidget(Panel):
 
 class DualTrackSlicerLogic(Logic):
     """What the module does, from the console: `DualTrackSlicerLogic().run(browserNode, model="mini")`."""
-
-    def __init__(self) -> None:
-        super().__init__(QtTicker())
 
 
 class DualTrackSlicerFileReader(FileReader):

@@ -22,6 +22,10 @@ def main() -> None:
     if sys.stdin is None or sys.stdin.isatty():
         parser.error("this process is started by DualTrackCore.worker and does not talk to people")
     faulthandler.enable()
+    # The head of a tree of its own: it ends its tree when its client has gone, and that of the client is another.
+    if hasattr(os, "setsid"):
+        with contextlib.suppress(OSError):  # it is the head already
+            os.setsid()
     # Linux ends this process first when memory runs out, not the application that holds the user's scene.
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("500", encoding="ascii")

@@ -13,7 +13,7 @@ import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -164,7 +164,16 @@ def write_sweep(folder: Path, sweep: Sweep, reporter: Reporter) -> None:
         OSError: no room.
         Cancelled: the caller asked to stop; the folder is left to the caller.
     """
-    _write_frames(folder / "frames.npy", sweep, reporter)
+    for done, total in sweep_pieces(folder, sweep):
+        reporter.report(Stage.SENDING, done, total)
+
+
+def sweep_pieces(folder: Path, sweep: Sweep) -> Iterator[tuple[int, int]]:
+    """As :func:`write_sweep`, for callers that do something else between pieces: yields (frames written, of how many).
+
+    Raises OSError: no room.
+    """
+    yield from _write_frames(folder / "frames.npy", sweep)
     arrays = {"frame_valid": sweep.frame_valid, **_trajectory_arrays(sweep.tracked)}
     if sweep.timestamps_s is not None:
         arrays["timestamps_s"] = sweep.timestamps_s
@@ -236,16 +245,16 @@ def read_result(folder: Path, sweep: Sweep) -> RunResult:
     return RunResult(sweep, trajectory, volume, RunReport.from_dict(facts["report"]), facts["seconds"])
 
 
-def _write_frames(path: Path, sweep: Sweep, reporter: Reporter) -> None:
+def _write_frames(path: Path, sweep: Sweep) -> Iterator[tuple[int, int]]:
     shape = (len(sweep), *sweep.frame_size)
     header = {"descr": np.lib.format.dtype_to_descr(np.dtype(np.uint8)), "fortran_order": False, "shape": shape}
     # Written, not mapped: where there is no room, a write fails with an error and a mapping ends the whole process.
     with path.open("wb") as file:
         np.lib.format.write_array_header_1_0(file, header)
         for first, frames in sweep.windows(WINDOW_FRAMES):
-            reporter.report(Stage.SENDING, first, len(sweep))
+            yield first, len(sweep)
             file.write(np.ascontiguousarray(frames, dtype=np.uint8).data)
-    reporter.report(Stage.SENDING, len(sweep), len(sweep))
+    yield len(sweep), len(sweep)
 
 
 def _read_frames(path: Path) -> FilePixels:

@@ -32,6 +32,8 @@ _CRASHES = {
 }
 #: Names of signals by number; a process on Windows is never ended by one.
 _SIGNALS = {} if os.name == "nt" else {number.value: number.name for number in signal.Signals}
+#: What Slicer's launcher writes where what it started was ended by a signal, which it passes on as code 1.
+_LAUNCHER_SAYS = "exit abnormally"
 _NO_MEMORY_CODES = (0xC0000017, 0xC000012D)
 
 
@@ -179,6 +181,8 @@ def described_ending(returncode: int, log_tail: str) -> tuple[str, str]:
     """
     if returncode in _NO_MEMORY_CODES or says_out_of_memory(log_tail):
         return "memory", f"ended because the memory ran out; {LESS_MEMORY}"
+    if returncode == 1 and _LAUNCHER_SAYS in log_tail:
+        return "memory", f"was ended by the system or crashed, most likely because the memory ran out; {LESS_MEMORY}"
     number = -returncode if returncode < 0 else returncode - 128
     name = _SIGNALS.get(number)
     if name == "SIGKILL":

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import slicer
 from slicer.i18n import tr as _
 from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
 
-from DualTrackCore.errors import InputError
+from DualTrackCore import __version__
+from DualTrackCore.errors import DualTrackError, InputError
+from DualTrackCore.network.catalogue import models_folder
 from DualTrackCore.progress import Progress
 from DualTrackCore.run.settings import RunSettings
-from DualTrackCore.worker import Job, WorkerClient
 from DualTrackSlicerLib import models
 from DualTrackSlicerLib import scene as scenes
 from DualTrackSlicerLib.dependencies import Dependencies
 from DualTrackSlicerLib.parameters import DualTrackSlicerParameterNode
+from DualTrackSlicerLib.process import slicerPython
 from DualTrackSlicerLib.run import Run
+from DualTrackSlicerLib.worker import Job, Worker
 
 #: Keys of the application's settings; these belong to the computer, not to the scene.
 MODELS_FOLDER_KEY, DEVICE_KEY = "DualTrack/ModelsFolder", "DualTrack/Device"
@@ -27,20 +32,17 @@ MODELS_FOLDER_KEY, DEVICE_KEY = "DualTrack/ModelsFolder", "DualTrack/Device"
 class Logic(ScriptedLoadableModuleLogic):
     """Clips to trajectories and volumes in the scene.
 
-    Args:
-        ticker: calls a function again and again until it returns false, to drive runs that do not block; the panel
-            brings one that uses Qt. Without one their owner polls them.
-
     Attributes:
         dependencies: finds and installs what a run needs.
+        readiness: what the last check of this computer gave; empty before the first.
     """
 
-    def __init__(self, ticker: Callable[[Callable[[], bool]], None] | None = None) -> None:
+    def __init__(self) -> None:
         super().__init__()
         self.moduleName = "DualTrackSlicer"
         self.dependencies = Dependencies()
-        self._ticker = ticker
-        self._client: WorkerClient | None = None
+        self.readiness: dict[str, Any] = {}
+        self._worker: Worker | None = None
         self._folder: Path | None = None
 
     def getParameterNode(self) -> DualTrackSlicerParameterNode:
@@ -89,19 +91,40 @@ class Logic(ScriptedLoadableModuleLogic):
         sceneSweep = scenes.sweepFromBrowser(browserNode, sequenceNode, spacing_mm)
         sceneSweep.sweep.require_spacing()
         self.dependencies.ensure()
-        job = self._worker().submit(sceneSweep.sweep, settings)
+        job = self.worker().submit(sceneSweep.sweep, settings)
         run = Run(job, slicer.mrmlScene, sceneSweep, onProgress, onDone)
         if onDone is not None:
-            if self._ticker is not None:
-                self._ticker(lambda: run.poll() == "running")
             return run
         if run.wait().failure is not None:
             raise run.failure
         return run.nodes
 
-    def preflight(self) -> Job:
-        """Ask the worker process whether this computer is ready; its result is a dict."""
-        return self._worker().preflight(self.device())
+    def preflight(self, onDone: Callable[[Job], None]) -> Job:
+        """Ask the worker process whether this computer is ready; the result of the job is a dict."""
+
+        def checked(job: Job) -> None:
+            try:
+                self.readiness = dict(job.result)
+            except DualTrackError as error:
+                self.readiness = {"error": str(error)}
+            onDone(job)
+
+        job = self.worker().preflight(self.device())
+        job.onEnd = checked
+        return job
+
+    def diagnostics(self) -> str:
+        """What is known of this computer, for a report."""
+        facts = {
+            "dualtrack": __version__,
+            "slicer": getattr(slicer.app, "applicationVersion", "unknown"),
+            "missing": self.dependencies.missing(),
+            "models_folder": str(self.modelsFolder() or models_folder()),
+            "models": [choice.name for choice in self.models() if choice.installed],
+            "device": self.device(),
+            "check": self.readiness or "not made",
+        }
+        return json.dumps(facts, indent=2)
 
     def models(self) -> list[models.ModelChoice]:
         """Models that can be chosen or downloaded."""
@@ -140,18 +163,19 @@ class Logic(ScriptedLoadableModuleLogic):
 
     def close(self) -> None:
         """End the worker process and remove its files; a later run starts another."""
-        client, self._client = self._client, None
-        if client is not None:
-            client.stop()
+        worker, self._worker = self._worker, None
+        if worker is not None:
+            worker.stop()
 
-    def _worker(self) -> WorkerClient:
+    def worker(self) -> Worker:
+        """The worker process of this logic; it starts with its first job."""
         folder = self.modelsFolder()
-        if self._client is not None and folder != self._folder:
+        if self._worker is not None and folder != self._folder:
             self.close()
-        if self._client is None:
-            command = (models.slicerPython(), "-m", "DualTrackCore.worker")
-            self._client, self._folder = WorkerClient(command, models.modelVariables(folder)), folder
-        return self._client
+        if self._worker is None:
+            command = (slicerPython(), "-m", "DualTrackCore.worker")
+            self._worker, self._folder = Worker(command, models.modelVariables(folder)), folder
+        return self._worker
 
 
 def withLessMemory(settings: RunSettings) -> RunSettings:

@@ -1,13 +1,10 @@
-"""The models that the panel offers, read without torch, and their download and import in a process of its own."""
+"""The models that the panel offers, read without torch, and their download and import by a program of its own."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import os
-import shutil
-import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +14,12 @@ from DualTrackCore.errors import DualTrackError
 from DualTrackCore.network import catalogue
 from DualTrackCore.network.catalogue import InstalledModel, ModelCard, ModelEntry
 from DualTrackCore.progress import Progress, Stage
-from DualTrackCore.worker.process import core_environment
+from DualTrackCore.worker.process import described_ending
+from DualTrackSlicerLib.events import Clock, Signal
+from DualTrackSlicerLib.process import Process, slicerPython
+
+#: Time between two looks at what has arrived, s.
+LOOK_S = 0.3
 
 
 @dataclass(frozen=True)
@@ -84,11 +86,6 @@ def deleteDownloaded(folder: Path | None = None) -> int:
     return freed
 
 
-def slicerPython() -> str:
-    """Slicer's Python for programs of their own; outside of Slicer the one that runs."""
-    return shutil.which("PythonSlicer") or sys.executable
-
-
 def modelVariables(folder: Path | None) -> dict[str, str]:
     """Variables of a process that keeps models in a folder; the core's own choice where None."""
     return dict(os.environ) if folder is None else {**os.environ, catalogue.FOLDER_VARIABLE: str(folder)}
@@ -102,58 +99,55 @@ class ModelTask:
         name: of the model.
         folder: where models are kept; the core's own choice where None.
         about_bytes: rough size, for progress until the server states the exact one.
+
+    Attributes:
+        state: "running", "done", "failed" or "cancelled".
+        message: what went wrong.
+        moved: emits the progress, now and then.
+        ended: emits nothing, once, when its program has gone.
     """
 
     def __init__(
         self, arguments: Sequence[str], name: str, folder: Path | None, about_bytes: int | None = None
     ) -> None:
         self.state, self.message = "running", ""
+        self.moved, self.ended = Signal(), Signal()
         self._part = (folder or catalogue.models_folder()) / f"{name}.part"
-        self._about_bytes = about_bytes
-        self._output = tempfile.TemporaryFile(mode="w+", encoding="utf-8")  # noqa: SIM115 - closed with the process
+        self._about_bytes, self._cancelled = about_bytes, False
+        self._lines: list[bytes] = []
+        self._logs = tempfile.TemporaryDirectory(prefix="dualtrack-models-", ignore_cleanup_errors=True)
         command = [slicerPython(), "-m", "DualTrackCore.cli", "models", *arguments, "--json"]
-        nothing, variables = subprocess.DEVNULL, core_environment(modelVariables(folder))
-        self._process = subprocess.Popen(command, stdin=nothing, stdout=self._output, stderr=nothing, env=variables)
-
-    def poll(self) -> Progress | None:
-        """Where it stands; call it from a timer until `state` is "done", "failed" or "cancelled"."""
-        if self.state != "running":
-            return None
-        code = self._process.poll()
-        if code is None:
-            return self._progress()
-        self.state = "done" if code == 0 else "failed"
-        self.message = self._last_words()
-        return None
+        log = Path(self._logs.name) / "log.txt"
+        self._clock = Clock(LOOK_S, self._look)
+        self._process = Process(command, modelVariables(folder), log, self._lines.append, self._end)
 
     def cancel(self) -> None:
-        """Stop; what has arrived is kept for the next time."""
-        if self.state != "running":
-            return
-        self.state = "cancelled"
-        self._process.terminate()
-        try:
-            self._process.wait(timeout=2)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._output.close()
+        """Stop; what has arrived is kept for the next time. The state changes when the program has gone."""
+        self._cancelled = True
+        self._process.end()
 
-    def _progress(self) -> Progress | None:
+    def _look(self) -> None:
         total = self._about_bytes or 0
         try:
             done = self._part.stat().st_size
         except OSError:
-            return None
+            return
         with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):
             memory = json.loads(self._part.with_name(self._part.name + ".json").read_text(encoding="utf-8"))
             total = int(memory.get("total") or total)
-        return Progress(Stage.DOWNLOADING, min(done, total) if total else done, total)
+        self.moved.emit(Progress(Stage.DOWNLOADING, min(done, total) if total else done, total))
+
+    def _end(self) -> None:
+        self._clock.stop()
+        code, log = self._process.returncode, self._process.log_tail()
+        self.state = "cancelled" if self._cancelled else "done" if code == 0 else "failed"
+        if self.state == "failed":
+            self.message = self._process.problem or self._last_words() or f"{described_ending(code, log)[1]}."
+        self._logs.cleanup()
+        self.ended.emit()
 
     def _last_words(self) -> str:
-        with self._output as output:
-            output.seek(0)
-            text = output.read()
+        text = b"\n".join(self._lines).decode("utf-8", errors="replace")
         try:
             return str(json.loads(text).get("error", ""))
         except (ValueError, AttributeError):

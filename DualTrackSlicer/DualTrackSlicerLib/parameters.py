@@ -13,6 +13,7 @@ from slicer import (
     vtkMRMLMarkupsROINode,
     vtkMRMLNode,
     vtkMRMLSequenceBrowserNode,
+    vtkMRMLSequenceNode,
 )
 from slicer.i18n import tr as _
 from slicer.parameterNodeWrapper import WithinRange, parameterNodeWrapper
@@ -160,6 +161,8 @@ class DualTrackSlicerParameterNode:
         fanStart, fanStop: distances of its arcs from where the beams meet, widths of a pixel; fanStop 0 is no fan yet.
         region: box that draws the picture area in the slice view.
         fanCorners, fanOutline: what draws the fan there.
+        compared: the transform sequence of the result that the shown one is compared with, or None.
+        followFrame: whether the red slice view follows the image of the clip.
         model: name of a model, or :data:`OWN_FILE`, and then modelFile.
         voxelSize, chunkFrames: 0 is automatic.
 
@@ -171,6 +174,8 @@ class DualTrackSlicerParameterNode:
     region: vtkMRMLMarkupsROINode
     fanCorners: vtkMRMLMarkupsFiducialNode
     fanOutline: vtkMRMLMarkupsClosedCurveNode
+    compared: vtkMRMLSequenceNode
+    followFrame: bool = True
     spacingX: Annotated[float, limits("spacing_mm", 0)] = 0.0
     spacingY: Annotated[float, limits("spacing_mm", 0)] = 0.0
     firstFrame: Annotated[int, WithinRange(1, MOST)] = 1
@@ -209,6 +214,27 @@ def runSettings(parameters: DualTrackSlicerParameterNode, device: str = "auto") 
         voxel_mm=round(parameters.voxelSize, 4) or None,
         **{name: _value(getattr(parameters, parameter)) for parameter, name in SETTING_OF.items()},
     )
+
+
+def takeSettings(parameters: DualTrackSlicerParameterNode, settings: RunSettings) -> None:
+    """Ask for the same run again; the device stays what it is on this computer."""
+    with NodeModify(parameters):
+        own = Path(settings.model).is_absolute()
+        parameters.model, parameters.modelFile = (OWN_FILE, Path(settings.model)) if own else (settings.model, Path())
+        parameters.chunkFrames = 0 if settings.chunk_frames == "auto" else settings.chunk_frames
+        parameters.poses = Poses(settings.poses)
+        parameters.firstFrame = settings.first_frame + 1
+        parameters.lastFrame = 0 if settings.last_frame is None else settings.last_frame + 1
+        parameters.voxelSize = settings.voxel_mm or 0.0
+        parameters.area = Area.FOUND if settings.fan == "auto" else Area.WHOLE
+        if settings.clip is not None:
+            parameters.area = Area.GIVEN
+            parameters.areaX, parameters.areaY, parameters.areaWidth, parameters.areaHeight = settings.clip
+        if isinstance(settings.fan, Fan):
+            takeFan(parameters, settings.fan)
+        for parameter, name in SETTING_OF.items():
+            kind, value = type(getattr(parameters, parameter)), getattr(settings, name)
+            setattr(parameters, parameter, kind(value))
 
 
 def _value(parameter: object) -> object:

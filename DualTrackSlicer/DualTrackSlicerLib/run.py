@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,14 +12,14 @@ from slicer.i18n import tr as _
 
 from DualTrackCore.errors import Cancelled, DualTrackError
 from DualTrackCore.progress import Progress, Stage
-from DualTrackCore.run.results import RunResult
-from DualTrackCore.worker import Job, JobFailed
+from DualTrackCore.worker.job import JobFailed
 from DualTrackSlicerLib.scene import ResultNodes, SceneSweep, showResults
+from DualTrackSlicerLib.worker import Job
 
-#: Slicer runs Python threads only while its main thread runs Python: time that the client's threads get, s.
-THREAD_TURN_S = 0.02
 #: Time that a stage has to run before the time left is shown, s.
 LEAST_PACE_S = 2.0
+#: Time between two looks at the windows while a script waits, s.
+_LOOK_S = 0.005
 
 
 @dataclass
@@ -47,13 +48,14 @@ class Pace:
 
 
 class Run:
-    """A run in the worker process; :meth:`poll` moves it on and puts the results into the scene.
+    """A run in the worker process, which puts its results into the scene when it has ended.
+
+    What a callback raises is logged and changes nothing about the run.
 
     Attributes:
         state: "running", "done", "failed" or "cancelled".
         pace: where it stands.
         nodes: the results in the scene, once done.
-        result: the results as arrays, once done.
         failure, error: what went wrong and its sentence, if it failed or was cancelled.
         details: for a report, if it failed: end of the log or traceback.
         kind: what kind of failure, as :class:`~DualTrackCore.worker.JobFailed` has it.
@@ -70,62 +72,51 @@ class Run:
         self.state, self.error, self.details, self.kind = "running", "", "", ""
         self.pace = Pace()
         self.nodes: ResultNodes | None = None
-        self.result: RunResult | None = None
         self.failure: DualTrackError | None = None
-        self._job, self._scene, self._scene_sweep = job, scene, sceneSweep
+        self._job, self._scene, self._clip = job, scene, sceneSweep
         self._on_progress, self._on_done = onProgress, onDone
-
-    def poll(self) -> str:
-        """Move on; call it from a timer. Returns the state."""
-        if self.state != "running":
-            return self.state
-        self._job.wait(THREAD_TURN_S)
-        ended = self._job.state != "running"
-        for report in self._job.poll():
-            self.pace.note(report)
-            if self._on_progress is not None:
-                self._on_progress(report)
-        if ended:
-            self._finish()
-        return self.state
+        job.onProgress, job.onEnd = self._note, self._end
 
     def cancel(self) -> None:
         """Stop it; the scene stays as it was. The state changes once the process has gone."""
-        self._job.cancel()
+        if self._job is not None:
+            self._job.cancel()
 
     def wait(self) -> Run:
-        """Poll until it has ended, keeping the application's windows alive."""
-        while self.poll() == "running":
-            if hasattr(slicer, "app"):
-                slicer.app.processEvents()
+        """Return when it has ended, keeping the application's windows alive."""
+        while self.state == "running":
+            slicer.app.processEvents()
+            time.sleep(_LOOK_S)
         return self
 
-    def turnOver(self) -> None:
-        """Show the result with the sweep running the other way, at once; again, and it is the first one.
+    def _note(self, report: Progress) -> None:
+        self.pace.note(report)
+        _tell(self._on_progress, report)
 
-        Raises InputError: the poses are measured, or the clip has left the scene; the result stays as it is.
-        """
-        result = self.result.turned_over()
-        self.nodes = showResults(self._scene, self._scene_sweep, result, self.nodes)
-        self.result = result
-
-    def _finish(self) -> None:
+    def _end(self, job: Job) -> None:
+        scene, clip, on_done = self._scene, self._clip, self._on_done
+        # Nothing of a closed scene stays behind with whoever keeps the run.
+        self._job = self._scene = self._clip = self._on_progress = self._on_done = None
         try:
-            self.result = self._job.result
-            self.nodes = showResults(self._scene, self._scene_sweep, self.result)
+            self.nodes = showResults(scene, clip, job.result)
             self.state = "done"
         except DualTrackError as error:
             self._fail(error)
         except Exception as error:
-            # The run is over in any case; whoever polls gets the error itself, for it is a fault of the program.
+            logging.exception("The results of DualTrack could not be put into the scene.")
             self._fail(DualTrackError(_("The results could not be put into the scene: {error}").format(error=error)))
-            raise
-        finally:
-            if self._on_done is not None:
-                self._on_done(self)
+        _tell(on_done, self)
 
     def _fail(self, error: DualTrackError) -> None:
         self.state = "cancelled" if isinstance(error, Cancelled) else "failed"
-        self.failure, self.error = error, str(error)
+        self.failure, self.error = error.with_traceback(None), str(error)
         if isinstance(error, JobFailed):
             self.details, self.kind = error.details, error.kind
+
+
+def _tell(callback: Callable[[object], None] | None, value: object) -> None:
+    try:
+        if callback is not None:
+            callback(value)
+    except Exception:
+        logging.exception("What DualTrack called at a run failed; the run goes on.")

@@ -21,21 +21,30 @@ def choose_file(panel, path):
 
 def use_a_model(panel, file):
     """The model that ships where it is there, else a file."""
-    if panel.modelSection.problem():
+    if panel.view().modelProblem():
         choose_file(panel, file)
 
 
 def clip_of(panel, name):
     """Index of a clip in the chooser."""
-    return [clip.name for clip in panel.clipSection.clips].index(name)
+    return [clip.name for clip in panel.view().clips].index(name)
 
 
 def finish(host, panel, seconds=120):
     """Wait until the run has ended."""
-    host.wait_until(lambda: not panel.isRunning(), seconds)
+    host.wait_until(lambda: not panel.runSection.isRunning(), seconds)
 
 
 def scene_names():
     """Names of all nodes of the scene, sorted."""
     scene = slicer.mrmlScene
     return sorted(scene.GetNthNode(number).GetName() or "" for number in range(scene.GetNumberOfNodes()))
+
+
+def is_alive(pid):
+    """Whether a process still runs; one that has ended and waits to be collected does not."""
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False

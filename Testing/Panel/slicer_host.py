@@ -79,6 +79,19 @@ class Application:
             slot()
 
 
+class SequencesModule:
+    """`slicer.modules.sequences`, as far as modules use it."""
+
+    def __init__(self) -> None:
+        self.browser, self.visible = None, False
+
+    def setToolBarActiveBrowserNode(self, browser: slicer.vtkMRMLSequenceBrowserNode) -> None:
+        self.browser = browser
+
+    def setToolBarVisible(self, visible: bool) -> None:
+        self.visible = visible
+
+
 class Dialogs:
     """Message boxes that are answered and remembered instead of shown."""
 
@@ -105,7 +118,9 @@ class SlicerHost:
         QtCore.QSettings.setDefaultFormat(QtCore.QSettings.IniFormat)
         QtCore.QSettings.setPath(QtCore.QSettings.IniFormat, QtCore.QSettings.UserScope, str(settings_folder))
         self.bridge, self.dialogs, self.samples = Bridge(), Dialogs(), []
+        self._settings_folder = settings_folder
         self._panels: list[tuple[Any, QtWidgets.QWidget]] = []
+        self.sequences = SequencesModule()
         self._install(patch)
         self.new_scene()
         self.module = importlib.import_module("DualTrackSlicer")
@@ -118,7 +133,8 @@ class SlicerHost:
         scene = slicer.vtkMRMLScene()
         self.application_logic.SetMRMLScene(scene)
         self._logics = []
-        for name in ("Sequences", "VolumeRendering", "Markups", "SubjectHierarchy", "Volumes", "Models", "Tables"):
+        names = ("Sequences", "VolumeRendering", "Markups", "SubjectHierarchy", "Volumes", "Models", "Tables", "Plots")
+        for name in names:
             cls = getattr(slicer, f"vtkSlicer{name}Logic", None) or getattr(slicer, f"vtkSlicer{name}ModuleLogic", None)
             if cls is None:
                 continue
@@ -126,6 +142,14 @@ class SlicerHost:
             logic.SetMRMLApplicationLogic(self.application_logic)
             logic.SetMRMLScene(scene)
             self._logics.append(logic)
+        # What reading a bundle needs.
+        remote, data = slicer.vtkMRMLRemoteIOLogic(), slicer.vtkDataIOManagerLogic()
+        remote.SetMRMLScene(scene)
+        data.SetMRMLApplicationLogic(self.application_logic)
+        data.SetAndObserveDataIOManager(remote.GetDataIOManager())
+        remote.AddDataIOToScene()
+        remote.GetCacheManager().SetRemoteCacheDirectory(str(self._settings_folder))
+        self._logics += [remote, data]
         slicer.mrmlScene = scene
 
     def open_panel(self, size: tuple[int, int] = (470, 980)) -> Any:
@@ -220,6 +244,7 @@ class SlicerHost:
         patch.syspath_prepend(str(MODULE_FOLDER))
         patch.setattr(slicer, "app", Application(self), raising=False)
         patch.setattr(slicer, "mrmlScene", None, raising=False)
+        patch.setattr(slicer, "modules", types.SimpleNamespace(sequences=self.sequences), raising=False)
         patch.setattr(slicer.util, "loadUI", self.load_ui)
         patch.setattr(slicer.util, "childWidgetVariables", self.child_variables)
         patch.setattr(slicer.util, "modulePath", lambda name: str(MODULE_FOLDER / f"{name}.py"))

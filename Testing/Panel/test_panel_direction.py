@@ -7,9 +7,16 @@ import slicer
 from journey import add_clip, choose_file, finish
 
 
+def trajectoryFromTable(table):
+    """The trajectory in a table of poses."""
+    from DualTrackSlicerLib import scene
+
+    return scene.trajectoryFromTable(table)
+
+
 def moved(panel) -> np.ndarray:
     """[4, 4] where the last image lies, and [nz, ny, nx] the volume with its place."""
-    nodes = panel.run.nodes
+    nodes = panel.view().result
     last = nodes.transform_sequence.GetNthDataNode(nodes.transform_sequence.GetNumberOfDataNodes() - 1)
     return slicer.util.arrayFromTransformMatrix(last)
 
@@ -20,18 +27,20 @@ def test_a_result_runs_the_other_way_at_the_press_of_a_button_and_back(host, pan
     host.click(panel.ui.applyButton)
     finish(host, panel)
     assert "as the model says" in panel.ui.resultLabel.text
-    first, place = slicer.util.arrayFromVolume(panel.run.nodes.volume).copy(), moved(panel)
-    path = panel.run.result.trajectory
+    first, place = slicer.util.arrayFromVolume(panel.view().result.volume).copy(), moved(panel)
+    path = trajectoryFromTable(panel.view().result.pose_table)
     host.click(panel.ui.turnOverButton)
-    assert not panel.isRunning()
+    assert not panel.runSection.isRunning()
     assert "told by you" in panel.ui.resultLabel.text
-    np.testing.assert_array_equal(slicer.util.arrayFromVolume(panel.run.nodes.volume), first[::-1])
+    np.testing.assert_array_equal(slicer.util.arrayFromVolume(panel.view().result.volume), first[::-1])
     assert np.abs(moved(panel) - place).max() > 1e-3
     mirror = np.diag([1.0, 1, -1, 1])
-    np.testing.assert_array_equal(panel.run.result.trajectory.poses, mirror @ path.poses @ mirror)
+    np.testing.assert_array_equal(
+        trajectoryFromTable(panel.view().result.pose_table).poses, mirror @ path.poses @ mirror
+    )
     host.click(panel.ui.turnOverButton)
     assert "as the model says" in panel.ui.resultLabel.text
-    np.testing.assert_array_equal(slicer.util.arrayFromVolume(panel.run.nodes.volume), first)
+    np.testing.assert_array_equal(slicer.util.arrayFromVolume(panel.view().result.volume), first)
     np.testing.assert_array_equal(moved(panel), place)
 
 
@@ -41,8 +50,8 @@ def test_measured_poses_have_no_button_to_turn_them_over(host, panel, tiny_model
     panel.ui.posesComboBox.currentIndex = 1
     host.click(panel.ui.applyButton)
     finish(host, panel)
-    assert panel.run.state == "done", panel.ui.errorLabel.text
-    assert panel.run.result.trajectory.origin.is_truth
+    assert panel.runSection.run.state == "done", panel.ui.errorLabel.text
+    assert panel.view().report.trajectory["origin"] == "simulated"
     assert not panel.ui.turnOverButton.isVisible()
     assert "Direction" not in panel.ui.resultLabel.text
     assert "Trust" not in panel.ui.resultLabel.text
@@ -55,32 +64,33 @@ def test_the_card_says_what_the_path_is_good_for_in_the_words_of_the_report(host
     choose_file(panel, tiny_model_file)
     host.click(panel.ui.applyButton)
     finish(host, panel)
-    said = panel.run.result.report.trajectory["trust"]
+    said = panel.view().report.trajectory["trust"]
     assert said["level"] == "do not measure"
     assert "The weights are untrained." in said["reasons"]
     assert said["text"] in html.unescape(panel.ui.resultLabel.text)
     assert trustText({"level": "usable", "reasons": []}) == "usable"
 
 
-def test_a_result_whose_clip_has_gone_says_so_and_stays(host, panel, tiny_model_file):
-    browser = add_clip(host)
+def test_a_result_whose_poses_were_deleted_cannot_be_turned_over_and_says_so(host, panel, tiny_model_file):
+    add_clip(host)
     choose_file(panel, tiny_model_file)
     host.click(panel.ui.applyButton)
     finish(host, panel)
-    path = panel.run.result.trajectory
-    slicer.mrmlScene.RemoveNode(browser)
-    panel.runSection._on_turn_over()
-    assert "no longer in the scene" in panel.ui.errorLabel.text
-    assert panel.run.result.trajectory is path
+    nodes, card = panel.view().result, panel.ui.resultLabel.text
+    slicer.mrmlScene.RemoveNode(nodes.pose_table)
+    host.process()
+    host.click(panel.ui.turnOverButton)
+    assert "table of poses of DualTrack clip was deleted" in panel.ui.errorLabel.text
+    assert panel.ui.resultLabel.text == card
 
 
 def test_the_panel_can_be_told_the_direction_before_the_run(host, panel):
     add_clip(host)
-    assert panel.settings().direction == "auto"
+    assert panel.view().settings().direction == "auto"
     assert [panel.ui.directionComboBox.itemText(index) for index in range(3)] == [
         "as the model says",
         "as found",
         "the other way",
     ]
     panel.ui.directionComboBox.currentIndex = 2
-    assert panel.settings().direction == "other-way"
+    assert panel.view().settings().direction == "other-way"

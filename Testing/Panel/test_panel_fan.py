@@ -37,11 +37,11 @@ def with_fan(host, panel):
 def test_a_fan_is_found_and_written_in_numbers(host, with_fan, pictures):
     host.click(with_fan.ui.findAreaButton)
     assert with_fan.ui.areaComboBox.currentText == "a fan, as given below"
-    found = with_fan.settings().fan
+    found = with_fan.view().settings().fan
     np.testing.assert_allclose(found.origin_pixel, FAN.origin_pixel, atol=4)
     np.testing.assert_allclose(found.angles_deg, FAN.angles_deg, atol=2)
     np.testing.assert_allclose(found.radii_pixel, FAN.radii_pixel, atol=4)
-    assert with_fan.settings().clip is None
+    assert with_fan.view().settings().clip is None
     host.picture(with_fan, pictures / "panel-fan.png")
 
 
@@ -54,13 +54,13 @@ def test_choosing_a_fan_starts_from_the_one_that_is_found(host, with_fan):
     with_fan.ui.areaComboBox.currentIndex = 0
     host.process()
     assert not with_fan.ui.fanFrame.isVisible()
-    assert with_fan.settings().fan == "none"
+    assert with_fan.view().settings().fan == "none"
 
 
 def test_a_clip_without_a_fan_starts_from_a_usual_one(host, panel):
     add_clip(host)
     panel.ui.areaComboBox.currentIndex = FAN_AREA
-    fan = panel.settings().fan
+    fan = panel.view().settings().fan
     assert (fan.origin_pixel, fan.angles_deg) == ((31.5, 0.0), (-30.0, 30.0))
     assert fan.aspect == pytest.approx(0.3 / 0.4)
     assert fan.mask((48, 64)).mean() > 0.2
@@ -82,11 +82,11 @@ def test_typed_numbers_move_the_corners_and_the_outline(host, with_fan):
 def test_a_dragged_corner_changes_the_numbers_and_stays_where_it_is(host, with_fan):
     with_fan.ui.areaComboBox.currentIndex = FAN_AREA
     host.click(with_fan.ui.drawAreaButton)
-    before, places = with_fan.settings().fan, corners(with_fan)
+    before, places = with_fan.view().settings().fan, corners(with_fan)
     wider = places[2] + (places[2] - places[1]) * 0.1
     with_fan.parameters.fanCorners.SetNthControlPointPosition(2, *wider)
     host.process()
-    after = with_fan.settings().fan
+    after = with_fan.view().settings().fan
     assert after.angles_deg[1] > before.angles_deg[1] + 1
     assert after.angles_deg[0] == pytest.approx(before.angles_deg[0], abs=0.5)
     np.testing.assert_allclose(corners(with_fan)[2], wider)
@@ -95,12 +95,12 @@ def test_a_dragged_corner_changes_the_numbers_and_stays_where_it_is(host, with_f
 def test_corners_that_make_no_fan_are_answered_with_a_sentence(host, with_fan):
     with_fan.ui.areaComboBox.currentIndex = FAN_AREA
     host.click(with_fan.ui.drawAreaButton)
-    before, places = with_fan.settings().fan, corners(with_fan)
+    before, places = with_fan.view().settings().fan, corners(with_fan)
     parallel = places[3] + places[1] - places[0]
     with_fan.parameters.fanCorners.SetNthControlPointPosition(2, *parallel)
     host.process()
     assert "sides of the fan do not meet" in with_fan.ui.clipInfoLabel.text
-    assert with_fan.settings().fan == before
+    assert with_fan.view().settings().fan == before
 
 
 def test_the_drawing_hides_with_another_area_and_comes_back_with_the_scene(host, with_fan):
@@ -134,8 +134,8 @@ def test_a_run_and_its_script_take_the_fan(host, panel):
     panel.ui.holesComboBox.currentIndex = 1
     host.click(panel.ui.applyButton)
     finish(host, panel)
-    assert panel.run.error == ""
-    coverage = slicer.util.arrayFromVolume(panel.run.nodes.coverage).copy()
+    assert panel.runSection.run.error == ""
+    coverage = slicer.util.arrayFromVolume(panel.view().result.coverage).copy()
     assert (coverage > 0).mean() < 0.75
     names = {"slicer": slicer}
     exec(panel.ui.scriptEdit.plainText, names)

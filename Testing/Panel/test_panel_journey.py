@@ -5,7 +5,7 @@ import signal
 
 import numpy as np
 import slicer
-from journey import add_clip, choose_file, clip_of, finish, scene_names, use_a_model
+from journey import add_clip, choose_file, clip_of, finish, is_alive, scene_names, use_a_model
 
 from DualTrackCore import Sweep
 from DualTrackCore.progress import Progress, Stage
@@ -32,12 +32,12 @@ def test_from_the_sample_to_a_result(host, panel, pictures, tiny_model_file):
         text = panel.ui.progressLabel.text
         if not seen or seen[-1] != text:
             seen.append(text)
-        return (" of 168" in text and panel.ui.progressBar.value > 0) or not panel.isRunning()
+        return (" of 168" in text and panel.ui.progressBar.value > 0) or not panel.runSection.isRunning()
 
     host.wait_until(moved, 300)
     host.picture(panel, pictures / "panel-during.png")
     finish(host, panel, 400)
-    assert panel.run.error == ""
+    assert panel.runSection.run.error == ""
     assert seen[0] == "Starting"
     assert " of 168" in seen[-1]
     assert panel.ui.applyButton.text == "Apply"
@@ -45,16 +45,16 @@ def test_from_the_sample_to_a_result(host, panel, pictures, tiny_model_file):
         "Length of the sweep",
         "Coverage",
         "Error against the simulation",
-        panel.run.result.report.trajectory["source"]["model"],
+        panel.view().report.trajectory["source"]["model"],
     ):
         assert part in panel.ui.resultLabel.text
     assert "by rule of thumb" in panel.ui.resultLabel.text
-    tube, box = panel.run.nodes.error_tube, panel.ui.errorTubeCheckBox
+    tube, box = panel.view().result.error_tube, panel.ui.errorTubeCheckBox
     for shown in (False, True, False):
         assert (box.checked, bool(tube.GetDisplayNode().GetVisibility())) == (shown, shown)
         host.click(box)
-    assert panel.run.nodes.transform_sequence.GetNumberOfDataNodes() == 168
-    assert panel.run.nodes.volume.GetScene() is slicer.mrmlScene
+    assert panel.view().result.transform_sequence.GetNumberOfDataNodes() == 168
+    assert panel.view().result.volume.GetScene() is slicer.mrmlScene
     host.picture(panel, pictures / "panel-after.png")
     panel.ui.tabs.currentIndex = 1
     assert panel.ui.evaluationTable.rowCount >= 5
@@ -81,12 +81,12 @@ def test_cancel_ends_the_work_and_leaves_the_scene(host, panel, tiny_model_file)
     before = scene_names()
     host.click(panel.ui.applyButton)
     host.wait_until(lambda: " of 168" in panel.ui.progressLabel.text, 120)
-    pid = panel.logic._client.pid
+    pid = panel.logic.worker().pid
     host.click(panel.ui.applyButton)
     finish(host, panel, 10)
-    assert panel.run.state == "cancelled"
+    assert panel.runSection.run.state == "cancelled"
     assert scene_names() == before
-    assert not _alive(pid)
+    assert not is_alive(pid)
     assert panel.ui.applyButton.text == "Apply"
     assert panel.ui.applyButton.enabled
     assert not panel.ui.resultGroup.isVisible()
@@ -97,12 +97,12 @@ def test_a_second_run_reuses_the_process_and_leaves_the_first_result(host, panel
     choose_file(panel, tiny_model_file)
     host.click(panel.ui.applyButton)
     finish(host, panel)
-    first, nodes = panel.logic._client.pid, panel.run.nodes
+    first, nodes = panel.logic.worker().pid, panel.view().result
     host.click(panel.ui.applyButton)
     finish(host, panel)
-    assert panel.run.state == "done"
-    assert panel.logic._client.pid == first
-    assert [nodes.name, panel.run.nodes.name] == ["DualTrack clip", "DualTrack clip 2"]
+    assert panel.runSection.run.state == "done"
+    assert panel.logic.worker().pid == first
+    assert [nodes.name, panel.view().result.name] == ["DualTrack clip", "DualTrack clip 2"]
 
 
 def test_a_worker_that_dies_becomes_a_sentence(host, panel, pictures, tiny_model_file):
@@ -111,14 +111,14 @@ def test_a_worker_that_dies_becomes_a_sentence(host, panel, pictures, tiny_model
     before = scene_names()
     host.click(panel.ui.applyButton)
     host.wait_until(lambda: " of 168" in panel.ui.progressLabel.text, 120)
-    os.kill(panel.logic._client.pid, signal.SIGKILL)
+    os.kill(panel.logic.worker().pid, signal.SIGKILL)
     finish(host, panel, 30)
-    assert panel.run.state == "failed"
-    assert panel.ui.errorLabel.text == panel.run.error
+    assert panel.runSection.run.state == "failed"
+    assert panel.ui.errorLabel.text == panel.runSection.run.error
     assert panel.ui.errorFrame.isVisible()
     assert scene_names() == before
     host.click(panel.ui.copyErrorButton)
-    assert panel.run.error in slicer.app.clipboard().text()
+    assert panel.runSection.run.error in slicer.app.clipboard().text()
     assert '"dualtrack"' in slicer.app.clipboard().text()
     host.picture(panel, pictures / "panel-error.png")
 
@@ -147,8 +147,8 @@ def test_an_unknown_pixel_size_stops_apply_until_it_is_given(host, panel, tiny_m
     panel.ui.spacingYSpinBox.value = 0.25
     host.click(panel.ui.applyButton)
     finish(host, panel)
-    assert panel.run.error == ""
-    np.testing.assert_allclose(panel.run.result.report.sweep["spacing_mm"], (0.2, 0.25))
+    assert panel.runSection.run.error == ""
+    np.testing.assert_allclose(panel.view().report.sweep["spacing_mm"], (0.2, 0.25))
 
 
 def test_a_loaded_volume_is_taken_as_a_clip(host, panel, tiny_model_file):
@@ -160,9 +160,9 @@ def test_a_loaded_volume_is_taken_as_a_clip(host, panel, tiny_model_file):
     assert "slices are taken as frames" in panel.ui.clipInfoLabel.text
     host.click(panel.ui.applyButton)
     finish(host, panel)
-    assert panel.run.error == ""
+    assert panel.runSection.run.error == ""
     assert panel.parameters.browser is not None
-    assert panel.run.nodes.transform_sequence.GetNumberOfDataNodes() == 10
+    assert panel.view().result.transform_sequence.GetNumberOfDataNodes() == 10
 
 
 def test_the_shown_script_does_what_apply_does(host, panel, tiny_model_file):
@@ -172,7 +172,7 @@ def test_the_shown_script_does_what_apply_does(host, panel, tiny_model_file):
     panel.ui.voxelSpinBox.value = 0.6
     host.click(panel.ui.applyButton)
     finish(host, panel)
-    by_panel = slicer.util.arrayFromVolume(panel.run.nodes.volume).copy()
+    by_panel = slicer.util.arrayFromVolume(panel.view().result.volume).copy()
     script = panel.ui.scriptEdit.plainText
     assert "voxel_mm=0.6" in script
     assert "first_frame=2" in script
@@ -187,11 +187,11 @@ def test_closing_the_scene_during_a_run_leaves_nothing_behind(host, panel, tiny_
     choose_file(panel, tiny_model_file)
     host.click(panel.ui.applyButton)
     host.wait_until(lambda: " of 168" in panel.ui.progressLabel.text, 120)
-    pid, run = panel.logic._client.pid, panel.run
+    pid, run = panel.logic.worker().pid, panel.runSection.run
     slicer.mrmlScene.Clear(False)
     panel.runSection._on_progress(Progress(Stage.NETWORK, 3, 168))  # one that was on its way
     host.wait_until(lambda: run.state == "cancelled", 10)
-    assert not _alive(pid)
+    assert not is_alive(pid)
     assert panel.ui.clipComboBox.count == 0
     assert "Load an ultrasound clip" in panel.ui.applyButton.toolTip
 
@@ -203,7 +203,7 @@ def test_a_run_ends_well_while_another_module_is_shown(host, panel, tiny_model_f
     panel.exit()
     finish(host, panel)
     panel.enter()
-    assert panel.run.state == "done"
+    assert panel.runSection.run.state == "done"
     assert panel.ui.resultGroup.isVisible()
 
 
@@ -212,9 +212,9 @@ def test_reloading_the_module_ends_the_worker(host, panel, tiny_model_file):
     choose_file(panel, tiny_model_file)
     host.click(panel.ui.applyButton)
     finish(host, panel)
-    pid = panel.logic._client.pid
+    pid = panel.logic.worker().pid
     host.close_panel(panel)
-    assert not _alive(pid)
+    assert not is_alive(pid)
 
 
 def test_the_check_says_in_one_sentence_whether_the_computer_is_ready(host, panel):
@@ -237,12 +237,3 @@ def test_choosing_another_clip_takes_its_own_pixel_size_and_frames(host, panel):
     assert panel.parameters.firstFrame == 1
     panel.ui.clipComboBox.currentIndex = clip_of(panel, "clip")
     assert panel.parameters.spacingX == 0.4
-
-
-def _alive(pid):
-    """Whether a process still runs; one that has ended and waits to be collected does not."""
-    try:
-        with open(f"/proc/{pid}/stat") as file:
-            return file.read().rsplit(")", 1)[1].split()[0] != "Z"
-    except OSError:
-        return False

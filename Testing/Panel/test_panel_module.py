@@ -51,14 +51,12 @@ def test_a_clip_in_the_scene_keeps_where_its_poses_are_from(host, origin):
     assert sweepFromBrowser(add_clip(host, noise_sweep(4, tracked=tracked))).sweep.tracked.origin == origin
 
 
-def test_the_panel_compares_nothing_with_an_estimate_and_says_why(host, panel, monkeypatch):
+def test_the_panel_compares_nothing_with_an_estimate_and_says_why(host, panel):
     from DualTrackSlicerLib.widget.tabs import EvaluationTab
 
-    tracked = Trajectory.from_parameters(np.zeros((3, 6)), {"model": "mini"})
-    result = types.SimpleNamespace(sweep=noise_sweep(4, tracked=tracked), evaluation=None)
-    monkeypatch.setattr(panel.runSection, "shownResult", lambda: result)
-    EvaluationTab(panel).update()
-    assert panel.ui.evaluationLabel.text.startswith("The poses of this clip are estimated by mini")
+    report = types.SimpleNamespace(evaluation=None, sweep={"poses_origin": "estimated"})
+    EvaluationTab(panel.ui).update(types.SimpleNamespace(report=report, result=None))
+    assert panel.ui.evaluationLabel.text.startswith("The poses of this clip are estimated")
 
 
 def test_a_simulated_sweep_that_slicer_opens_itself_stays_known_as_simulated(host, tmp_path):

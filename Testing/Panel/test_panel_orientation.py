@@ -74,7 +74,7 @@ def test_the_sample_is_upright_before_during_and_after_a_run(host, panel, views)
     host.click(panel.ui.applyButton)
     require_upright(views, sample.frames[0:1][0], sample.spacing_mm)
     finish(host, panel)
-    assert panel.run.error == ""
+    assert panel.runSection.run.error == ""
     for number in (0, 14, 29):
         browser.SetSelectedItemNumber(number)
         require_upright(views, sample.frames[number : number + 1][0], sample.spacing_mm)
@@ -82,7 +82,7 @@ def test_the_sample_is_upright_before_during_and_after_a_run(host, panel, views)
         pose = sample.tracked.poses[number][:3, :2] * [1, -1]
         np.testing.assert_allclose(red, (np.diag([-1.0, -1, 1]) @ pose).T, atol=1e-6)
         image = browser.GetProxyNode(browser.GetMasterSequenceNode())
-        assert alike(below_frame(panel.run.nodes.volume, image), sample.frames[number : number + 1][0]) > 0.95
+        assert alike(below_frame(panel.view().result.volume, image), sample.frames[number : number + 1][0]) > 0.95
 
 
 def test_yellow_and_green_show_the_volume_where_the_frames_were(host, views):

@@ -28,8 +28,8 @@ def test_the_clip_says_how_often_its_picture_changes_and_where_it_stands_still(h
 
 def test_the_panel_can_keep_repeated_frames(host, panel):
     add_clip(host)
-    assert panel.settings().repeats == "drop"
+    assert panel.view().settings().repeats == "drop"
     assert panel.ui.repeatsComboBox.currentText == "left out"
     panel.ui.repeatsComboBox.currentIndex = 1
-    assert panel.settings().repeats == "keep"
+    assert panel.view().settings().repeats == "keep"
     assert "again" not in panel.ui.clipInfoLabel.text

@@ -30,7 +30,7 @@ def test_settings_come_back_with_the_scene(host, panel):
     host.process()
     assert panel.ui.voxelSpinBox.text == "automatic"
     assert panel.ui.volumeCheckBox.checked
-    assert panel.settings().test_time_augmentation == 1
+    assert panel.view().settings().test_time_augmentation == 1
     slicer.mrmlScene.SetLoadFromXMLString(1)
     slicer.mrmlScene.SetSceneXMLString(saved)
     slicer.mrmlScene.Import()
@@ -38,9 +38,9 @@ def test_settings_come_back_with_the_scene(host, panel):
     assert panel.ui.voxelSpinBox.value == 0.7
     assert panel.ui.compoundingComboBox.currentText == "brightest"
     assert not panel.ui.volumeCheckBox.checked
-    assert panel.settings().fan == "auto"
+    assert panel.view().settings().fan == "auto"
     assert panel.ui.testTimeAugmentationComboBox.currentText == "also mirrored and backwards"
-    assert panel.settings().test_time_augmentation == 4
+    assert panel.view().settings().test_time_augmentation == 4
 
 
 def test_device_and_models_folder_belong_to_the_computer(host, panel, tmp_path):
@@ -51,7 +51,7 @@ def test_device_and_models_folder_belong_to_the_computer(host, panel, tmp_path):
     again = host.open_panel()
     assert again.ui.deviceComboBox.currentText == "processor"
     assert again.ui.modelsFolderEdit.currentPath == str(tmp_path / "mine")
-    assert again.settings().device == "cpu"
+    assert again.view().settings().device == "cpu"
     assert again.logic.modelsFolder() == tmp_path / "mine"
 
 
@@ -95,7 +95,7 @@ def test_apply_installs_what_is_missing_and_then_runs(host, panel, tiny_model_fi
     assert [call[0] for call in calls] == ["torch", "packages"]
     assert "timm>=1.0" in calls[1][1]
     assert "numpy==" in calls[1][2]
-    assert panel.run.state == "done"
+    assert panel.runSection.run.state == "done"
 
 
 def test_an_installer_that_fails_is_told_in_one_sentence(host):
@@ -182,29 +182,23 @@ def test_slicers_own_installer_is_the_only_one(host, monkeypatch, tmp_path):
 
 
 def test_too_little_memory_offers_a_run_that_needs_less(host, panel, tiny_model_file, monkeypatch, tmp_path):
+    from DualTrackSlicerLib.events import soon
+    from DualTrackSlicerLib.worker import Job
+
     add_clip(host)
     choose_file(panel, tiny_model_file)
     asked = []
 
-    class Failed:
-        state = "failed"
+    class Failing:
+        """A worker whose memory never suffices."""
 
-        def wait(self, timeout):
-            pass
-
-        def poll(self):
-            return []
-
-        @property
-        def result(self):
-            raise JobFailed("The memory did not suffice.", tmp_path / "log", "the log", "memory")
-
-    class Client:
         def submit(self, sweep, settings):
             asked.append(settings)
-            return Failed()
+            job = Job(None, None, None, None)
+            soon(lambda: job.finish(JobFailed("The memory did not suffice.", tmp_path / "log", "the log", "memory")))
+            return job
 
-    monkeypatch.setattr(panel.logic, "_worker", Client)
+    monkeypatch.setattr(panel.logic, "worker", Failing)
     host.click(panel.ui.applyButton)
     finish(host, panel)
     assert panel.ui.retryButton.isVisible()
@@ -226,7 +220,7 @@ def test_an_area_is_drawn_on_the_picture_and_kept_in_pixels(host, panel):
     host.process()
     assert panel.ui.areaComboBox.currentText == "as given below"
     assert panel.ui.areaWidthSpinBox.value in (31, 32)
-    assert panel.settings().clip[2] == panel.ui.areaWidthSpinBox.value
+    assert panel.view().settings().clip[2] == panel.ui.areaWidthSpinBox.value
     region.SetCenter(500, 0, 0)
     host.process()
     assert "beside the picture" in panel.ui.clipInfoLabel.text
@@ -241,7 +235,7 @@ def test_the_area_is_found_without_the_scanners_frame(host, panel):
     add_clip(host, Sweep(frames, 0.3))
     panel.ui.partSection.collapsed = False
     host.click(panel.ui.findAreaButton)
-    x, y, width, height = panel.settings().clip
+    x, y, width, height = panel.view().settings().clip
     assert abs(x - 20) <= 2
     assert abs(y - 10) <= 2
     assert abs(width - 49) <= 4
@@ -249,7 +243,7 @@ def test_the_area_is_found_without_the_scanners_frame(host, panel):
 
 
 def test_a_published_model_is_not_downloaded_before_size_and_licence_are_accepted(host, panel, monkeypatch):
-    index = [choice.name for choice in panel.modelSection.choices].index("dualtrack-tusrec2024")
+    index = [choice.name for choice in panel.view().models].index("dualtrack-tusrec2024")
     panel.ui.modelComboBox.currentIndex = index
     assert "healthy forearms" in panel.ui.modelInfoLabel.text
     assert "CC BY-NC-SA 4.0" in panel.ui.modelInfoLabel.text
@@ -267,24 +261,24 @@ def test_a_published_model_is_not_downloaded_before_size_and_licence_are_accepte
 
 def test_a_model_is_installed_from_a_file_and_can_be_deleted(host, panel, tiny_model_file, tmp_path):
     task = panel.logic.importModel("mine", tiny_model_file)
-    host.wait_until(lambda: task.poll() is None and task.state != "running", 120)
+    host.wait_until(lambda: task.state != "running", 120)
     assert task.state == "done", task.message
     assert (tmp_path / "models" / "mine.safetensors").is_file()
     panel.enter()
-    names = [choice.name for choice in panel.modelSection.choices]
+    names = [choice.name for choice in panel.view().models]
     panel.ui.modelComboBox.currentIndex = names.index("mine")
-    assert panel.modelSection.problem() == ""
+    assert panel.view().modelProblem() == ""
     panel.ui.advancedSection.collapsed = False
     host.click(panel.ui.emptyFolderButton)
     assert not (tmp_path / "models" / "mine.safetensors").exists()
-    assert "is not on this computer" in panel.modelSection.problem()
+    assert "is not on this computer" in panel.view().modelProblem()
 
 
 def test_a_file_that_is_no_model_is_not_installed(host, panel, tmp_path):
     broken = tmp_path / "broken.pt"
     broken.write_bytes(b"nothing")
     task = panel.logic.importModel("mine", broken)
-    host.wait_until(lambda: task.poll() is None and task.state != "running", 120)
+    host.wait_until(lambda: task.state != "running", 120)
     assert task.state == "failed"
     assert "broken.pt" in task.message
     assert not list((tmp_path / "models").glob("mine*"))
@@ -327,14 +321,14 @@ def test_every_setting_of_a_run_that_is_a_plain_choice_has_a_widget_and_reaches_
     add_clip(host)
     widgets = {widget.property("SlicerParameterName"): widget for widget in vars(panel.ui).values()}
     for parameter, name in SETTING_OF.items():
-        before, widget = getattr(panel.settings(), name), widgets[parameter]
+        before, widget = getattr(panel.view().settings(), name), widgets[parameter]
         if hasattr(widget, "currentIndex"):
             widget.currentIndex = 1 - (widget.currentIndex == 1)
         elif hasattr(widget, "checked"):
             widget.checked = not widget.checked
         else:
             widget.value = 7
-        assert getattr(panel.settings(), name) != before, name
+        assert getattr(panel.view().settings(), name) != before, name
 
 
 def test_the_limits_of_numbers_in_the_panel_are_those_of_the_settings(panel):

@@ -13,10 +13,11 @@ import vtk
 
 from DualTrackCore.io.calibration import split_affine
 from DualTrackSlicerLib.scene.frames import FrameLayout, layout_of
-from DualTrackSlicerLib.scene.nodes import add_node, ijk_to_world, renderings_of, to_vtk
+from DualTrackSlicerLib.scene.nodes import add_node, ijk_to_world, nodes_of_class, renderings_of, to_vtk
 
 if TYPE_CHECKING:
     from DualTrackCore.run.results import RunResult
+    from DualTrackSlicerLib.scene.result_nodes import ResultNodes
 
 #: Grey value to opacity a millimetre: fluid and the noise around it stay clear, tissue is a haze through which the
 #: frame and the trajectory are seen, bone and skin stand out.
@@ -156,7 +157,29 @@ def followFrame(
     sliceNode: slicer.vtkMRMLSliceNode,
     browserNode: slicer.vtkMRMLSequenceBrowserNode,
     imageSequenceNode: slicer.vtkMRMLSequenceNode,
+    in3D: bool = True,
 ) -> FrameFollower:
-    """Let a slice view follow the image of a clip, and show it in the 3D views as well."""
-    sliceNode.SetSliceVisible(True)
+    """Let a slice view follow the image of a clip, and show it in the 3D views as well where `in3D`."""
+    sliceNode.SetSliceVisible(in3D)
     return FrameFollower(sliceNode, browserNode.GetProxyNode(imageSequenceNode), layout_of(imageSequenceNode))
+
+
+def layFrameOver(scene: slicer.vtkMRMLScene, image: slicer.vtkMRMLVolumeNode, over: bool = True) -> None:
+    """Show the frame of a clip over the volume in the red slice view, or the volume alone."""
+    red = scene.GetNodeByID("vtkMRMLSliceCompositeNodeRed")
+    if red is not None:
+        red.SetForegroundVolumeID(image.GetID() if over else None)
+        red.SetForegroundOpacity(1.0 if over else 0.0)
+
+
+def fadeVolumes(shown: ResultNodes, other: ResultNodes, share: float) -> None:
+    """Show two volumes over each other in all slice views: the first alone at a share of 0, the second at 1."""
+    if shown.volume is None or other.volume is None:
+        return
+    for composite in nodes_of_class(shown.volume.GetScene(), "vtkMRMLSliceCompositeNode"):
+        composite.SetBackgroundVolumeID(shown.volume.GetID())
+        composite.SetForegroundVolumeID(other.volume.GetID())
+        composite.SetForegroundOpacity(share)
+    for volume, visible in ((shown.volume, share < 0.5), (other.volume, share >= 0.5)):
+        for display in renderings_of(volume):
+            display.SetVisibility(visible)

@@ -231,6 +231,15 @@ def showResult(nodes: ResultNodes) -> None:
         paths.colourTrajectory(nodes.trajectory_model)
 
 
+def compareResults(nodes: ResultNodes, other: ResultNodes) -> None:
+    """Show the path of another result beside that of a shown one, each in a colour; :func:`showResult` ends it."""
+    showResult(nodes)
+    for result, colour in ((nodes, paths.FIRST_COLOUR), (other, paths.LAST_COLOUR)):
+        if result.trajectory_model is not None:
+            result.trajectory_model.GetDisplayNode().SetVisibility(True)
+            paths.colour_plainly(result.trajectory_model, colour)
+
+
 def turnOver(nodes: ResultNodes) -> ResultNodes:
     """Show a result with the sweep running the other way, in place of the first; again, and it is the first one.
 

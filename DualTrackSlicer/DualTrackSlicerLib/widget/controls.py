@@ -1,14 +1,9 @@
-"""What the sections of the panel share: controls that say why they are disabled, and calls from Qt's event loop."""
+"""Controls that say why they are disabled."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-import qt
-
 #: Property of a widget that keeps the tool tip of the form.
 _TIP = "DualTrackTip"
-INTERVAL_MS = 100
 
 
 def enable(reason: str, *widgets: object) -> None:
@@ -20,32 +15,12 @@ def enable(reason: str, *widgets: object) -> None:
         widget.toolTip = reason or widget.property(_TIP)
 
 
-class QtTicker:
-    """Calls functions every tenth of a second until each of them returns false."""
-
-    def __init__(self) -> None:
-        self._timers = []
-
-    def __call__(self, function: Callable[[], bool]) -> None:
-        """Call `function` until it returns false or raises."""
-        timer = qt.QTimer()
-        timer.interval = INTERVAL_MS
-
-        def tick() -> None:
-            goes_on = False
-            try:
-                goes_on = bool(function())
-            finally:
-                if not goes_on:
-                    timer.stop()
-                    self._timers.remove(timer)
-
-        timer.connect("timeout()", tick)
-        self._timers.append(timer)
-        timer.start()
-
-    def stop(self) -> None:
-        """Call nothing any more."""
-        for timer in self._timers:
-            timer.stop()
-        self._timers.clear()
+def fill(combo: object, texts: list[str], index: int) -> None:
+    """Show texts in a chooser, one of them chosen, without telling that anything was chosen."""
+    was_blocked = combo.blockSignals(True)
+    if [combo.itemText(i) for i in range(combo.count)] != texts:
+        combo.clear()
+        for text in texts:
+            combo.addItem(text)
+    combo.currentIndex = index
+    combo.blockSignals(was_blocked)

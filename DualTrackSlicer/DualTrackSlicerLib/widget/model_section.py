@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import qt
 import slicer
@@ -12,83 +12,62 @@ from slicer.i18n import tr as _
 
 from DualTrackCore.errors import DualTrackError
 from DualTrackCore.network.catalogue import ModelCard
-from DualTrackSlicerLib.models import ModelChoice, ModelTask, fileCard
-from DualTrackSlicerLib.parameters import OWN_FILE, Poses
-from DualTrackSlicerLib.widget.controls import enable
+from DualTrackCore.progress import Progress
+from DualTrackSlicerLib.events import Signal
+from DualTrackSlicerLib.logic import Logic
+from DualTrackSlicerLib.models import ModelTask, fileCard
+from DualTrackSlicerLib.parameters import OWN_FILE
+from DualTrackSlicerLib.widget.controls import enable, fill
 from DualTrackSlicerLib.widget.texts import sizeText
-
-if TYPE_CHECKING:
-    from DualTrackSlicerLib.widget.panel import Panel
+from DualTrackSlicerLib.widget.view import Section, View
 
 
-class ModelSection:
-    """Chooser of the model, download, import."""
+class ModelSection(Section):
+    """Chooser of the model, download, import.
 
-    def __init__(self, panel: Panel) -> None:
-        self.panel, self.ui = panel, panel.ui
-        self.choices: list[ModelChoice] = []
-        self._choosing = False
+    Attributes:
+        changed: emits when a download begins or ends, or another model may be there.
+    """
+
+    def __init__(self, ui: object, logic: Logic) -> None:
+        self.ui, self.logic = ui, logic
+        self.changed = Signal()
         self._message = ""
         self._task: ModelTask | None = None
-        ui = self.ui
         ui.modelComboBox.connect("currentIndexChanged(int)", self._on_chosen)
         ui.downloadButton.connect("clicked()", self._on_download)
         ui.importButton.connect("clicked()", self._on_import)
         ui.modelProgressBar.visible = False
 
-    def refresh(self) -> None:
-        """Look which models there are."""
-        self.choices = self.panel.logic.models()
-        combo = self.ui.modelComboBox
-        self._choosing = True
-        combo.clear()
-        for choice in self.choices:
-            absent = _("{title} (not downloaded)").format(title=choice.title)
-            combo.addItem(choice.title if choice.installed else absent)
-        combo.addItem(_("Own file…"))
-        self._choosing = False
+    @property
+    def isBusy(self) -> bool:
+        """Whether a model is being downloaded or imported."""
+        return self._task is not None
 
-    def chosen(self) -> ModelChoice | None:
-        """The chosen model of the list; None for an own file or one that is not in the list."""
-        return next((choice for choice in self.choices if choice.name == self.panel.parameters.model), None)
-
-    def problem(self) -> str:
-        """Why the chosen model cannot be used; empty where it can."""
-        if self._task is not None:
-            return _("Wait until the model has arrived.")
-        parameters = self.panel.parameters
-        if parameters.model == OWN_FILE or parameters.poses is Poses.TRACKED:
-            return ""
-        choice = self.chosen()
-        if choice is None:
-            return _("The model {name} is not on this computer; choose another one.").format(name=parameters.model)
-        if choice.installed is None:
-            return _("Download the model {name} first, or choose another one.").format(name=choice.title)
-        return ""
-
-    def update(self) -> None:
+    def update(self, view: View) -> None:
         """Show the chosen model."""
-        ui, parameters, choice = self.ui, self.panel.parameters, self.chosen()
+        self._view = view
+        ui, parameters = self.ui, view.parameters
         own = parameters.model == OWN_FILE
-        self._choosing = True
-        names = [*(listed.name for listed in self.choices), OWN_FILE]
-        ui.modelComboBox.currentIndex = names.index(parameters.model) if parameters.model in names else -1
-        self._choosing = False
+        names = [*(choice.name for choice in view.models), OWN_FILE]
+        absent = _("{title} (not downloaded)")
+        titles = [c.title if c.installed else absent.format(title=c.title) for c in view.models]
+        chosen = names.index(parameters.model) if parameters.model in names else -1
+        fill(ui.modelComboBox, [*titles, _("Own file…")], chosen)
         ui.modelFileLabel.visible = ui.modelFileEdit.visible = own
-        ui.modelInfoLabel.text = self._info(choice, own)
-        ui.modelMessageLabel.text = self._message
-        ui.modelMessageLabel.visible = bool(self._message)
-        self._update_controls(choice, own)
+        ui.modelInfoLabel.text = self._info(view, own)
+        if self._message or not self.isBusy:
+            ui.modelMessageLabel.text = self._message
+            ui.modelMessageLabel.visible = bool(self._message)
+        self._update_controls(view, own)
 
-    def stop(self) -> None:
+    def cancel(self) -> None:
         """End a download; what has arrived is kept."""
         if self._task is not None:
             self._task.cancel()
-            self._task = None
 
-    def _update_controls(self, choice: ModelChoice | None, own: bool) -> None:
-        ui, busy = self.ui, self._task is not None
-        running = _("Wait until the run has ended, or cancel it.") if self.panel.isRunning() else ""
+    def _update_controls(self, view: View, own: bool) -> None:
+        ui, busy, choice, running = self.ui, self.isBusy, view.model, view.waiting
         waiting = running or (_("Wait until the model has arrived.") if busy else "")
         enable(waiting, ui.modelComboBox, ui.modelFileEdit)
         ui.downloadButton.text = _("Cancel download") if busy else _("Download…")
@@ -101,16 +80,17 @@ class ModelSection:
         enable(running or there, ui.downloadButton)
         enable(waiting or ("" if missing else there), ui.importButton)
 
-    def _info(self, choice: ModelChoice | None, own: bool) -> str:
+    def _info(self, view: View, own: bool) -> str:
+        choice = view.model
         if own:
-            path = self.panel.parameters.modelFile
+            path = view.parameters.modelFile
             if path == Path():
                 return _("Choose a file of trained weights.")
             if (card := fileCard(path)) is not None:
                 return cardText(card)
             return _("The file has no model card: what it was trained on and what to expect of it is unknown.")
         if choice is None:
-            return html.escape(self.problem())
+            return html.escape(view.modelProblem())
         if choice.card is None:
             return _("What this model was trained on and what to expect of it is unknown.")
         text = cardText(choice.card)
@@ -119,16 +99,16 @@ class ModelSection:
         return text
 
     def _on_chosen(self, index: int) -> None:
-        if self._choosing or index < 0:
+        if self._view is None or index < 0:
             return
-        self._message = ""
-        self.panel.parameters.model = OWN_FILE if index == len(self.choices) else self.choices[index].name
+        self._message, models = "", self._view.models
+        self._view.parameters.model = OWN_FILE if index == len(models) else models[index].name
 
     def _on_download(self) -> None:
         if self._task is not None:
             self._task.cancel()
             return
-        choice = self.chosen()
+        choice = self._view.model
         entry = choice.entry
         agreed = slicer.util.confirmOkCancelDisplay(
             _(
@@ -144,53 +124,46 @@ class ModelSection:
             windowTitle=_("Download a model"),
         )
         if agreed:
-            self._begin(lambda: self.panel.logic.downloadModel(choice))
+            self._begin(lambda: self.logic.downloadModel(choice))
 
     def _on_import(self) -> None:
-        choice = self.chosen()
+        choice = self._view.model
         path = qt.QFileDialog.getOpenFileName(
             self.ui.importButton, _("File of {name}").format(name=choice.title), "", _("Models (*.pt *.safetensors)")
         )
         if path:
-            self._begin(lambda: self.panel.logic.importModel(choice.name, Path(path)))
+            self._begin(lambda: self.logic.importModel(choice.name, Path(path)))
 
-    def _begin(self, start: object) -> None:
+    def _begin(self, start: Callable[[], ModelTask]) -> None:
         self._message = ""
         try:
             self._task = start()
         except DualTrackError as error:
             self._message = str(error)
         else:
+            self._task.moved.then(self._on_moved)
+            self._task.ended.then(self._on_ended)
             self.ui.modelProgressBar.setRange(0, 0)
             self.ui.modelProgressBar.visible = True
-            self.panel.ticker(self._follow)
-        self.panel.update()
+        self.changed.emit()
 
-    def _follow(self) -> bool:
-        """Show how far it is; whether it goes on."""
-        task = self._task
-        if task is None:
-            self.ui.modelProgressBar.visible = False
-            return False
-        progress = task.poll()
-        if progress is not None and progress.total:
+    def _on_moved(self, progress: Progress) -> None:
+        if progress.total:
             self.ui.modelProgressBar.setRange(0, 1000)
             self.ui.modelProgressBar.value = round(1000 * progress.fraction)
             text = _("{done} of {total} have arrived.")
             self.ui.modelMessageLabel.text = text.format(done=sizeText(progress.done), total=sizeText(progress.total))
             self.ui.modelMessageLabel.visible = True
-        if task.state == "running":
-            return True
-        self._task = None
+
+    def _on_ended(self) -> None:
+        task, self._task = self._task, None
         self.ui.modelProgressBar.visible = False
         ended = {
             "done": _("The model is on this computer now."),
             "cancelled": _("Cancelled; what has arrived is kept for the next time."),
         }
-        self._message = ended.get(task.state) or task.message or _("The model could not be installed.")
-        self.refresh()
-        self.panel.update()
-        return False
+        self._message = ended.get(task.state) or task.message
+        self.changed.emit()
 
 
 def cardText(card: ModelCard) -> str:

@@ -1,26 +1,29 @@
-"""The panel: sections over one parameter node, one run at a time."""
+"""The panel: sections over one look at scene and computer. It alone knows them all, and connects them."""
 
 from __future__ import annotations
 
-import qt
+from collections.abc import Callable
+
 import slicer
 import vtk
-from slicer.i18n import tr as _
 from slicer.ScriptedLoadableModule import ScriptedLoadableModuleWidget
 from slicer.util import VTKObservationMixin
 
-from DualTrackCore.errors import DualTrackError
-from DualTrackCore.run.settings import RunSettings
+from DualTrackCore.progress import Progress, Stage
+from DualTrackSlicerLib.events import soon
 from DualTrackSlicerLib.logic import Logic
-from DualTrackSlicerLib.parameters import DualTrackSlicerParameterNode, givenSpacing, runSettings
+from DualTrackSlicerLib.models import ModelChoice
+from DualTrackSlicerLib.parameters import DualTrackSlicerParameterNode
 from DualTrackSlicerLib.run import Run
 from DualTrackSlicerLib.scene import Clip
 from DualTrackSlicerLib.widget.clip_section import ClipSection
 from DualTrackSlicerLib.widget.computer_section import ComputerSection
-from DualTrackSlicerLib.widget.controls import QtTicker
 from DualTrackSlicerLib.widget.model_section import ModelSection
+from DualTrackSlicerLib.widget.picture import Picture
+from DualTrackSlicerLib.widget.result_section import ResultSection
 from DualTrackSlicerLib.widget.run_section import RunSection
 from DualTrackSlicerLib.widget.tabs import EvaluationTab, ScriptTab
+from DualTrackSlicerLib.widget.view import View
 from DualTrackSlicerLib.widget.volume_section import AreaSection, VolumeSection
 
 
@@ -29,9 +32,7 @@ class Panel(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     Attributes:
         logic: does the work.
-        parameters: settings of the current scene; None while no scene is connected.
-        ticker: calls back from the event loop.
-        run: the last run, or None.
+        parameters: settings of the current scene; None while the panel is not shown.
     """
 
     def __init__(self, parent: object = None) -> None:
@@ -39,69 +40,99 @@ class Panel(ScriptedLoadableModuleWidget, VTKObservationMixin):
         VTKObservationMixin.__init__(self)
         self.logic: Logic | None = None
         self.parameters: DualTrackSlicerParameterNode | None = None
-        self.run: Run | None = None
-        self.ticker = QtTicker()
         self._gui_tag = None
-        self._updating = False
-        self._refresh_pending = False
+        self._clips: tuple[Clip, ...] = ()
+        self._models: tuple[ModelChoice, ...] = ()
+        self._message = ""
+        self._updating = self._refresh_pending = False
 
     def makeLogic(self) -> Logic:
         """The logic of this panel."""
-        return Logic(self.ticker)
+        return Logic()
 
     def setup(self) -> None:
         """Build the panel."""
         ScriptedLoadableModuleWidget.setup(self)
         widget = slicer.util.loadUI(self.resourcePath("UI/DualTrackSlicer.ui"))
         self.layout.addWidget(widget)
-        self.ui = slicer.util.childWidgetVariables(widget)
+        self.ui = ui = slicer.util.childWidgetVariables(widget)
         widget.setMRMLScene(slicer.mrmlScene)
-        self.logic = self.makeLogic()
-        self.clipSection = ClipSection(self)
-        self.areaSection = AreaSection(self)
-        self.modelSection = ModelSection(self)
-        self.computerSection = ComputerSection(self)
-        self.runSection = RunSection(self)
+        self.logic = logic = self.makeLogic()
+        self.clipSection, self.areaSection = ClipSection(ui, logic), AreaSection(ui, logic)
+        self.modelSection, self.computerSection = ModelSection(ui, logic), ComputerSection(ui, logic)
+        self.runSection, self.resultSection, self.picture = RunSection(ui, logic), ResultSection(ui), Picture(ui)
         self.sections = (
-            self.clipSection,
-            self.areaSection,
-            self.modelSection,
-            VolumeSection(self),
-            self.computerSection,
-            self.runSection,
-            EvaluationTab(self),
-            ScriptTab(self),
+            *(self.clipSection, self.areaSection, self.modelSection, VolumeSection(ui), self.computerSection),
+            *(self.runSection, self.resultSection, self.picture, EvaluationTab(ui), ScriptTab(ui)),
         )
-        scene = slicer.mrmlScene
-        self.addObserver(scene, scene.StartCloseEvent, self._on_scene_closes)
-        for event in (scene.EndCloseEvent, scene.EndImportEvent):
-            self.addObserver(scene, event, self._on_scene_replaced)
-        for event in (scene.EndBatchProcessEvent, scene.NodeAddedEvent, scene.NodeRemovedEvent):
-            self.addObserver(scene, event, self._on_nodes)
+        self._connect()
         self.enter()
+
+    def _connect(self) -> None:
+        """Say what follows on what sections emit."""
+        self.clipSection.chosen.then(self.chooseClip)
+        self.clipSection.added.then(self._choose_browser)
+        self.areaSection.drawing.then(self.picture.showFirstFrame)
+        self.runSection.moved.then(self._on_progress)
+        self.runSection.done.then(self.picture.showRun)
+        self.resultSection.shown.then(self.picture.showResult)
+        self.resultSection.failed.then(self.runSection.complain)
+        for section in (self.clipSection, self.areaSection):
+            section.said.then(self.say)
+        for section in (self.modelSection, self.computerSection):
+            section.changed.then(self._refresh_models)
+        for section in (self.clipSection, self.areaSection, self.runSection, self.resultSection):
+            section.changed.then(self.update)
+        self.runSection.done.then(self._refresh)
+        self.resultSection.shown.then(self._refresh)
 
     def cleanup(self) -> None:
         """The module is unloaded or the application ends: nothing stays behind."""
-        self._disconnect()
+        self.exit()
         self.removeObservers()
-        self.modelSection.stop()
-        self.runSection.stopFollowing()
-        self.ticker.stop()
+        self.modelSection.cancel()
         self.logic.close()
 
     def enter(self) -> None:
         """The panel is shown: follow the settings of the scene."""
-        if self.parameters is None:
-            self.parameters = self.logic.getParameterNode()
-            self._gui_tag = self.parameters.connectGui(self.ui)
-            self.addObserver(self.parameters.parameterNode, vtk.vtkCommand.ModifiedEvent, self._on_parameters)
-        self.modelSection.refresh()
-        self.clipSection.refresh()
-        self.update()
+        scene = slicer.mrmlScene
+        if not self.hasObserver(scene, scene.StartCloseEvent, self._on_scene_closes):
+            self.addObserver(scene, scene.StartCloseEvent, self._on_scene_closes)
+        if not self.hasObserver(scene, scene.EndCloseEvent, self._on_scene_replaced):
+            for event, slot in self._scene_events():
+                self.addObserver(scene, event, slot)
+        self._follow_settings()
+        self._refresh_models()
+        self._refresh()
 
     def exit(self) -> None:
-        """Another module is shown."""
-        self._disconnect()
+        """Another module is shown: nothing here acts until it is this one again, but a run goes on."""
+        scene = slicer.mrmlScene
+        self._leave_settings()
+        if self.hasObserver(scene, scene.EndCloseEvent, self._on_scene_replaced):
+            for event, slot in self._scene_events():
+                self.removeObserver(scene, event, slot)
+
+    def _scene_events(self) -> list[tuple[int, Callable]]:
+        """(event of the scene, what is called) while the panel is shown."""
+        scene = slicer.mrmlScene
+        replaced = (scene.EndCloseEvent, scene.EndImportEvent)
+        nodes = (scene.EndBatchProcessEvent, scene.NodeAddedEvent, scene.NodeRemovedEvent)
+        undone = (scene.EndUndoEvent, scene.EndRedoEvent)
+        changed = [(event, self._on_nodes) for event in (*nodes, *undone)]
+        return [(event, self._on_scene_replaced) for event in replaced] + changed
+
+    def view(self) -> View:
+        """Scene and computer as they are now."""
+        return View(
+            self.parameters,
+            self._clips,
+            self._models,
+            self.logic.device(),
+            self._message,
+            self.runSection.isRunning(),
+            self.modelSection.isBusy,
+        )
 
     def update(self) -> None:
         """Show everything as it is now."""
@@ -109,82 +140,84 @@ class Panel(ScriptedLoadableModuleWidget, VTKObservationMixin):
             return
         self._updating = True
         try:
+            view = self.view()
             for section in self.sections:
-                section.update()
+                section.update(view)
         finally:
             self._updating = False
 
-    def clip(self) -> Clip | None:
-        """The chosen clip."""
-        return self.clipSection.chosen()
-
-    def isRunning(self) -> bool:
-        """Whether a run is under way."""
-        return self.run is not None and self.run.state == "running"
-
-    def settings(self) -> RunSettings:
-        """What a run would be asked for. Raises InputError: the settings contradict each other."""
-        return runSettings(self.parameters, self.logic.device())
-
-    def spacing(self) -> tuple[float, float] | None:
-        """The pixel size where it replaces the recorded one. Raises InputError: it is unknown."""
-        clip = self.clip()
-        return givenSpacing(self.parameters, None if clip is None else clip.spacing_mm)
-
-    def problem(self) -> str:
-        """Why Apply cannot be pressed, in one sentence; empty where it can."""
-        clip = self.clip()
-        if clip is None:
-            return _("Load an ultrasound clip first, or press Sample.")
-        if clip.problem:
-            return clip.problem
-        try:
-            self.spacing()
-            self.settings()
-        except DualTrackError as error:
-            return str(error)
-        return self.modelSection.problem()
+    def say(self, message: str) -> None:
+        """Say something in place of the facts of the clip, until the next thing is said or another clip chosen."""
+        if message != self._message:
+            self._message = message
+            self.update()
 
     def chooseClip(self, clip: Clip) -> None:
-        """Take a clip, with its own pixel size and all of its frames."""
-        parameters = self.parameters
+        """Take a clip, with its own pixel size and all of its frames, and show it."""
+        parameters, self._message = self.parameters, ""
+        self.areaSection.forget()
         with slicer.util.NodeModify(parameters):
             parameters.browser = clip.browser
             parameters.sequence = clip.sequence or clip.volume
             parameters.spacingX, parameters.spacingY = clip.spacing_mm or (0.0, 0.0)
             parameters.firstFrame, parameters.lastFrame = 1, 0
+        self.picture.showClip(clip)
         self.update()
 
-    def _disconnect(self) -> None:
-        if self.parameters is None:
+    def _choose_browser(self, browser: slicer.vtkMRMLSequenceBrowserNode) -> None:
+        self._refresh()
+        for clip in self._clips:
+            if clip.browser is browser:
+                self.chooseClip(clip)
+
+    def _follow_settings(self) -> None:
+        if self.parameters is not None:
             return
-        self.removeObserver(self.parameters.parameterNode, vtk.vtkCommand.ModifiedEvent, self._on_parameters)
-        self.parameters.disconnectGui(self._gui_tag)
-        self.parameters = self._gui_tag = None
+        self.parameters = self.logic.getParameterNode()
+        self._gui_tag = self.parameters.connectGui(self.ui)
+        self.addObserver(self.parameters.parameterNode, vtk.vtkCommand.ModifiedEvent, self._on_parameters)
+
+    def _leave_settings(self) -> None:
+        for section in self.sections:
+            section.stop()
+        if self.parameters is not None:
+            self.removeObserver(self.parameters.parameterNode, vtk.vtkCommand.ModifiedEvent, self._on_parameters)
+            self.parameters.disconnectGui(self._gui_tag)
+            self.parameters = self._gui_tag = None
+        self._clips, self._message = (), ""
 
     def _on_parameters(self, caller: object, event: str) -> None:
         self.update()
 
+    def _on_progress(self, report: Progress) -> None:
+        if report.stage is Stage.NETWORK and report.total > 1 and self.parameters is not None:
+            self.picture.showFrame(self.parameters.firstFrame - 1 + report.done - 1)
+
     def _on_scene_closes(self, caller: object, event: str) -> None:
-        if self.isRunning():
-            self.run.cancel()
-        self.run = None
-        self.runSection.stopFollowing()
-        self._disconnect()
+        self.runSection.forget()
+        self._leave_settings()
 
     def _on_scene_replaced(self, caller: object, event: str) -> None:
-        self._disconnect()
-        self.enter()
+        self._leave_settings()
+        self._follow_settings()
+        self._refresh()
 
     def _on_nodes(self, caller: object, event: str) -> None:
         """Nodes often come in bunches: look once, when the bunch is there."""
-        if self._refresh_pending or slicer.mrmlScene.IsBatchProcessing():
-            return
-        self._refresh_pending = True
-        qt.QTimer.singleShot(0, self._refresh_clips)
+        if not self._refresh_pending and not slicer.mrmlScene.IsBatchProcessing():
+            self._refresh_pending = True
+            soon(self._refresh)
 
-    def _refresh_clips(self) -> None:
+    def _refresh_models(self) -> None:
+        self._models = tuple(self.logic.models())
+        self.update()
+
+    def _refresh(self, *_: Run) -> None:
+        """Look which clips there are; the only one, or the first that can be used, is chosen where none is."""
         self._refresh_pending = False
-        if self.parameters is not None:
-            self.clipSection.refresh()
-            self.update()
+        if self.parameters is None:
+            return
+        self._clips = tuple(self.logic.clips())
+        if self.view().clip is None and self._clips and not self.runSection.isRunning():
+            self.chooseClip(next((clip for clip in self._clips if not clip.problem), self._clips[0]))
+        self.update()

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import qt
 import slicer
 from slicer.i18n import tr as _
 
 from DualTrackCore.errors import DualTrackError
+from DualTrackCore.trajectory import PoseOrigin
 from DualTrackSlicerLib.parameters import consoleScript
 from DualTrackSlicerLib.widget.controls import enable
-
-if TYPE_CHECKING:
-    from DualTrackSlicerLib.scene import Clip
-    from DualTrackSlicerLib.widget.panel import Panel
+from DualTrackSlicerLib.widget.view import Section, View
 
 
-class EvaluationTab:
+class EvaluationTab(Section):
     """A table of the errors against a tracker, beside those of two guesses that need no network."""
 
-    def __init__(self, panel: Panel) -> None:
-        self.panel, self.ui = panel, panel.ui
-        self._shown = None
+    def __init__(self, ui: object) -> None:
+        self.ui = ui
         table = self.ui.evaluationTable
         table.setColumnCount(4)
         table.setHorizontalHeaderLabels([_("Error"), _("This run"), _("No motion"), _("Mean motion")])
@@ -34,24 +29,21 @@ class EvaluationTab:
         self.ui.plotButton.connect("clicked()", self._on_plots)
         self.ui.copyEvaluationButton.connect("clicked()", self._on_copy)
 
-    def update(self) -> None:
-        """Show the errors of the last run of the chosen clip."""
-        evaluation, reason = self._evaluation()
-        if evaluation is not None:
+    def update(self, view: View) -> None:
+        """Show the errors of the result that is shown."""
+        self._view = view
+        reason = self._reason()
+        if not reason:
+            evaluation = view.report.evaluation
             text = _(
                 "Compared with the tracker of this clip over {used} of {all} frames. An estimate is worth something "
                 "only where it is well below no motion; mean motion is what a perfectly even hand would give."
             ).format(used=evaluation["frames_used"], all=evaluation["frames"])
         self.ui.evaluationLabel.text = reason or text
-        self.ui.evaluationTable.visible = evaluation is not None
+        self.ui.evaluationTable.visible = not reason
         enable(reason, self.ui.copyEvaluationButton)
-        if not reason and not self._plots():
-            reason = _("There are no plots of this run.")
-        enable(reason, self.ui.plotButton)
-        if evaluation is self._shown:
-            return
-        self._shown, table = evaluation, self.ui.evaluationTable
-        rows = [] if evaluation is None else errorRows(evaluation)
+        enable(reason or ("" if view.result.plots else _("There are no plots of this run.")), self.ui.plotButton)
+        table, rows = self.ui.evaluationTable, [] if reason else errorRows(evaluation)
         table.setRowCount(len(rows))
         for row, cells in enumerate(rows):
             for column, cell in enumerate(cells):
@@ -60,31 +52,27 @@ class EvaluationTab:
                     item.setTextAlignment(qt.Qt.AlignRight | qt.Qt.AlignVCenter)
                 table.setItem(row, column, item)
 
-    def _evaluation(self) -> tuple[dict | None, str]:
-        """The evaluation to show, or why there is none."""
-        result = self.panel.runSection.shownResult()
-        if result is None:
-            return None, _("Run a clip that was recorded with a tracker to see how far the estimate is off.")
-        given = result.sweep.tracked
-        if given is not None and not given.origin.is_truth:
-            text = _("The poses of this clip are {origin}, so there is nothing to compare with.")
-            return None, text.format(origin=given.origin_text)
-        if result.evaluation is None:
-            return None, _("This clip was recorded without a tracker, so there is nothing to compare with.")
-        return result.evaluation, ""
-
-    def _plots(self) -> list:
-        return list(getattr(self.panel.run.nodes, "plots", None) or ())
+    def _reason(self) -> str:
+        """Why there are no errors to show; empty where there are."""
+        report = self._view.report
+        if report is None:
+            return _("Run a clip that was recorded with a tracker to see how far the estimate is off.")
+        if report.evaluation is not None:
+            return ""
+        if report.sweep["poses_origin"] in (PoseOrigin.ESTIMATED.value, PoseOrigin.UNKNOWN.value):
+            origin = report.sweep["poses_origin"]
+            return _("The poses of this clip are {origin}, so there is nothing to compare with.").format(origin=origin)
+        return _("This clip was recorded without a tracker, so there is nothing to compare with.")
 
     def _on_plots(self) -> None:
-        chart = self._plots()[0]
+        chart = self._view.result.plots[0]
         layout = slicer.app.layoutManager()
         layout.setLayout(slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpPlotView)
         slicer.app.applicationLogic().GetSelectionNode().SetActivePlotChartID(chart.GetID())
         slicer.app.applicationLogic().PropagatePlotChartSelection()
 
     def _on_copy(self) -> None:
-        table = "\n".join("\t".join(row) for row in errorRows(self._evaluation()[0]))
+        table = "\n".join("\t".join(row) for row in errorRows(self._view.report.evaluation))
         slicer.app.clipboard().setText(table)
 
 
@@ -111,19 +99,18 @@ def _figure(value: float | None, unit: str) -> str:
     return "–" if value is None else f"{value:.2f} {unit}".strip()
 
 
-class ScriptTab:
+class ScriptTab(Section):
     """The Python that does what Apply does, with the current settings."""
 
-    def __init__(self, panel: Panel) -> None:
-        self.panel, self.ui = panel, panel.ui
+    def __init__(self, ui: object) -> None:
+        self.ui = ui
         self.ui.copyScriptButton.connect("clicked()", self._on_copy)
 
-    def update(self) -> None:
+    def update(self, view: View) -> None:
         """Show the script, or why there is none."""
-        clip = self.panel.clip()
-        reason = _("Choose a clip first.") if clip is None else ""
+        reason = _("Choose a clip first.") if view.clip is None else ""
         try:
-            text = f"# {reason}\n" if reason else self._script(clip)
+            text = f"# {reason}\n" if reason else _script(view)
         except DualTrackError as error:
             reason = str(error)
             text = f"# {reason}\n"
@@ -131,15 +118,17 @@ class ScriptTab:
             self.ui.scriptEdit.setPlainText(text)
         enable(reason, self.ui.copyScriptButton)
 
-    def _script(self, clip: Clip) -> str:
-        master = None if clip.browser is None else clip.browser.GetMasterSequenceNode()
-        return consoleScript(
-            (clip.browser or clip.volume).GetName(),
-            self.panel.settings(),
-            self.panel.spacing(),
-            is_volume=clip.browser is None,
-            sequence_name=None if clip.sequence is master else clip.sequence.GetName(),
-        )
-
     def _on_copy(self) -> None:
         slicer.app.clipboard().setText(self.ui.scriptEdit.plainText)
+
+
+def _script(view: View) -> str:
+    clip = view.clip
+    master = None if clip.browser is None else clip.browser.GetMasterSequenceNode()
+    return consoleScript(
+        (clip.browser or clip.volume).GetName(),
+        view.settings(),
+        view.spacing(),
+        is_volume=clip.browser is None,
+        sequence_name=None if clip.sequence is master else clip.sequence.GetName(),
+    )

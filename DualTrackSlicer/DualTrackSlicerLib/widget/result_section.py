@@ -1,0 +1,154 @@
+"""The results of the clip: which one is shown, its card, and what can be done with it; all of it is in the scene."""
+
+from __future__ import annotations
+
+import slicer
+from slicer.i18n import tr as _
+
+from DualTrackCore.errors import DualTrackError
+from DualTrackCore.run.settings import RunSettings
+from DualTrackCore.trajectory import PoseOrigin
+from DualTrackSlicerLib.events import Signal
+from DualTrackSlicerLib.parameters import takeSettings
+from DualTrackSlicerLib.scene import (
+    ResultNodes,
+    compareResults,
+    fadeVolumes,
+    removeResults,
+    reportOf,
+    secondsOf,
+    showErrorTube,
+    showResult,
+    turnOver,
+)
+from DualTrackSlicerLib.widget.cards import cardRows, comparedText, titleText, warningsOf
+from DualTrackSlicerLib.widget.controls import enable, fill
+from DualTrackSlicerLib.widget.texts import listText, rowsText
+from DualTrackSlicerLib.widget.view import Section, View
+
+
+class ResultSection(Section):
+    """Chooser of the result, its card, comparison with another one.
+
+    Attributes:
+        shown: emits the result that the views should show.
+        changed: emits when a result was changed or removed.
+        failed: emits a sentence where something could not be done, an empty one where it could.
+    """
+
+    def __init__(self, ui: object) -> None:
+        self.ui = ui
+        self.shown, self.changed, self.failed = Signal(), Signal(), Signal()
+        ui.resultComboBox.connect("currentIndexChanged(int)", self._on_chosen)
+        ui.compareComboBox.connect("currentIndexChanged(int)", self._on_compared)
+        ui.fadeSlider.connect("valueChanged(int)", self._on_fade)
+        ui.settingsButton.connect("clicked()", self._on_settings)
+        ui.deleteResultButton.connect("clicked()", self._on_delete)
+        ui.errorTubeCheckBox.connect("clicked()", self._on_tube)
+        ui.turnOverButton.connect("clicked()", self._on_turn_over)
+
+    def update(self, view: View) -> None:
+        """Show what the scene holds."""
+        self._view = view
+        ui, nodes = self.ui, view.result
+        ui.resultGroup.visible = nodes is not None
+        if nodes is None:
+            return
+        titles = [titleText(result) for result in view.results]
+        fill(ui.resultComboBox, titles, _place(view.results, nodes))
+        others, compared = _others(view), self._compared(view)
+        chosen = 0 if compared is None else 1 + _place(others, compared)
+        fill(ui.compareComboBox, [_("nothing"), *(titleText(result) for result in others)], chosen)
+        enable(view.waiting, ui.settingsButton, ui.deleteResultButton, ui.turnOverButton)
+        enable("" if others else _("This is the only result of the clip; run it again to compare."), ui.compareComboBox)
+        ui.comparisonFrame.visible = compared is not None
+        if compared is not None:
+            ui.comparisonLabel.text = comparedText(nodes, compared)
+            both = nodes.volume is not None and compared.volume is not None
+            enable("" if both else _("There are no two volumes to fade between."), ui.fadeSlider)
+        self._update_card(nodes)
+
+    def _update_card(self, nodes: ResultNodes) -> None:
+        ui = self.ui
+        try:
+            report = reportOf(nodes)
+            ui.resultLabel.text = rowsText(cardRows(report, secondsOf(nodes)))
+            warnings, given = warningsOf(report), PoseOrigin(report.trajectory["origin"]).is_truth
+        except DualTrackError as error:
+            ui.resultLabel.text, warnings, given = str(error), [], True
+        ui.warningsLabel.text = listText(warnings)
+        ui.warningsLabel.visible = bool(warnings)
+        ui.turnOverButton.visible = not given
+        tube, box = nodes.error_tube, ui.errorTubeCheckBox
+        enable("" if tube is not None else _("Nothing says how sure these poses are, or the tube was deleted."), box)
+        if tube is not None:
+            box.toolTip = _("{name}: the true image centres lie within this tube.").format(name=tube.GetName())
+        box.checked = tube is not None and bool(tube.GetDisplayNode().GetVisibility())
+
+    def _compared(self, view: View) -> ResultNodes | None:
+        """The other result that the shown one is compared with."""
+        chosen = view.parameters.compared
+        return next((other for other in _others(view) if other.transform_sequence is chosen), None)
+
+    def _on_chosen(self, index: int) -> None:
+        if self._view is not None and 0 <= index < len(self._view.results):
+            self._view.parameters.compared = None
+            showResult(self._view.results[index])
+            self.shown.emit(self._view.results[index])
+
+    def _on_compared(self, index: int) -> None:
+        view, others = self._view, _others(self._view)
+        if index < 1:
+            view.parameters.compared = None
+            showResult(view.result)
+            self.shown.emit(view.result)
+        elif index <= len(others):
+            view.parameters.compared = others[index - 1].transform_sequence
+            compareResults(view.result, others[index - 1])
+            self._on_fade(self.ui.fadeSlider.value)
+        self.changed.emit()
+
+    def _on_fade(self, percent: int) -> None:
+        compared = None if self._view is None else self._compared(self._view)
+        if compared is not None:
+            fadeVolumes(self._view.result, compared, percent / 100)
+
+    def _on_settings(self) -> None:
+        parameters = self._view.parameters
+        try:
+            report = reportOf(self._view.result)
+            takeSettings(parameters, RunSettings.from_dict(report.settings))
+            if report.sweep["spacing_mm"] is not None:
+                with slicer.util.NodeModify(parameters):
+                    parameters.spacingX, parameters.spacingY = report.sweep["spacing_mm"]
+            self.failed.emit("")
+        except DualTrackError as error:
+            self.failed.emit(str(error))
+
+    def _on_delete(self) -> None:
+        agreed = slicer.util.confirmOkCancelDisplay(
+            _("Delete {name} from the scene?").format(name=self._view.result.name), windowTitle=_("Delete a result")
+        )
+        if agreed:
+            removeResults(self._view.result)
+            self.changed.emit()
+
+    def _on_tube(self) -> None:
+        if (tube := self._view.result.error_tube) is not None:
+            showErrorTube(tube, self.ui.errorTubeCheckBox.checked)
+
+    def _on_turn_over(self) -> None:
+        try:
+            self.shown.emit(turnOver(self._view.result))
+            self.failed.emit("")
+        except DualTrackError as error:
+            self.failed.emit(str(error))
+
+
+def _others(view: View) -> list[ResultNodes]:
+    shown = view.result.transform_sequence
+    return [result for result in view.results if result.transform_sequence is not shown]
+
+
+def _place(results: list[ResultNodes], nodes: ResultNodes) -> int:
+    return [result.transform_sequence for result in results].index(nodes.transform_sequence)

@@ -1,0 +1,133 @@
+"""What the panel shows: the settings of the scene, the chosen clip and its result, and what goes on at the moment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from slicer.i18n import tr as _
+
+from DualTrackCore.errors import DualTrackError, InputError
+from DualTrackCore.run.results import RunReport
+from DualTrackCore.run.settings import RunSettings
+from DualTrackSlicerLib.models import ModelChoice
+from DualTrackSlicerLib.parameters import OWN_FILE, DualTrackSlicerParameterNode, Poses, givenSpacing, runSettings
+from DualTrackSlicerLib.scene import (
+    Clip,
+    ResultNodes,
+    SceneSweep,
+    reportOf,
+    resultsOf,
+    sequenceFromVolume,
+    shownResult,
+    sweepFromBrowser,
+)
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """One look at the state of scene and computer; sections show it and keep none of their own.
+
+    Attributes:
+        parameters: the settings of the scene.
+        clips: what can be chosen.
+        models: what can be chosen or downloaded.
+        device: what runs are run on.
+        message: a sentence in place of the facts of the clip; empty for the facts.
+        is_running: whether a run is under way.
+        is_arriving: whether a model is being downloaded or imported.
+    """
+
+    parameters: DualTrackSlicerParameterNode
+    clips: tuple[Clip, ...] = ()
+    models: tuple[ModelChoice, ...] = ()
+    device: str = "auto"
+    message: str = ""
+    is_running: bool = False
+    is_arriving: bool = False
+
+    @cached_property
+    def clip(self) -> Clip | None:
+        """The chosen clip."""
+        browser, sequence = self.parameters.browser, self.parameters.sequence
+        for clip in self.clips if sequence is not None else ():
+            if (clip.sequence or clip.volume) is sequence and clip.browser is browser:
+                return clip
+        return None
+
+    @cached_property
+    def model(self) -> ModelChoice | None:
+        """The chosen model of the list; None for an own file or one that is not in the list."""
+        return next((choice for choice in self.models if choice.name == self.parameters.model), None)
+
+    @cached_property
+    def results(self) -> list[ResultNodes]:
+        """All results of the chosen clip, the oldest first."""
+        return [] if self.clip is None or self.clip.sequence is None else resultsOf(self.clip.sequence)
+
+    @cached_property
+    def result(self) -> ResultNodes | None:
+        """The result that is shown."""
+        return shownResult(self.clip.browser, self.clip.sequence) if self.results else None
+
+    @cached_property
+    def report(self) -> RunReport | None:
+        """What the shown result says; None where there is none that can be read."""
+        try:
+            return None if self.result is None else reportOf(self.result)
+        except InputError:
+            return None
+
+    @property
+    def waiting(self) -> str:
+        """Why nothing can be changed now; empty where it can."""
+        return _("Wait until the run has ended, or cancel it.") if self.is_running else ""
+
+    def settings(self) -> RunSettings:
+        """What a run would be asked for. Raises InputError: the settings contradict each other."""
+        return runSettings(self.parameters, self.device)
+
+    def spacing(self) -> tuple[float, float] | None:
+        """The pixel size where it replaces the recorded one. Raises InputError: it is unknown."""
+        return givenSpacing(self.parameters, None if self.clip is None else self.clip.spacing_mm)
+
+    def sceneSweep(self) -> SceneSweep:
+        """The chosen clip as a sweep. Raises InputError: it cannot be used."""
+        browser = self.clip.browser or sequenceFromVolume(self.clip.volume)
+        return sweepFromBrowser(browser, self.clip.sequence, self.spacing())
+
+    def problem(self) -> str:
+        """Why Apply cannot be pressed, in one sentence; empty where it can."""
+        if self.clip is None:
+            return _("Load an ultrasound clip first, or press Sample.")
+        if self.clip.problem:
+            return self.clip.problem
+        try:
+            self.spacing()
+            self.settings()
+        except DualTrackError as error:
+            return str(error)
+        return self.modelProblem()
+
+    def modelProblem(self) -> str:
+        """Why the chosen model cannot be used; empty where it can."""
+        if self.is_arriving:
+            return _("Wait until the model has arrived.")
+        if self.parameters.model == OWN_FILE or self.parameters.poses is Poses.TRACKED:
+            return ""
+        if self.model is None:
+            name = self.parameters.model
+            return _("The model {name} is not on this computer; choose another one.").format(name=name)
+        if self.model.installed is None:
+            return _("Download the model {name} first, or choose another one.").format(name=self.model.title)
+        return ""
+
+
+class Section:
+    """A part of the panel that shows a view; between updates it may act on the last one."""
+
+    _view: View | None = None
+
+    def stop(self) -> None:
+        """The scene closes, or another module is shown: keep nothing of it, and act no more until the next update."""
+        self._view = None
