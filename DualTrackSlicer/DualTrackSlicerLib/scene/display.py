@@ -14,6 +14,7 @@ import vtk
 from DualTrackCore.io.calibration import split_affine
 from DualTrackSlicerLib.scene.frames import FrameLayout, layout_of
 from DualTrackSlicerLib.scene.nodes import add_node, ijk_to_world, nodes_of_class, renderings_of, to_vtk
+from DualTrackSlicerLib.scene.nodes import tr as _
 
 if TYPE_CHECKING:
     from DualTrackCore.run.results import RunResult
@@ -118,10 +119,10 @@ def fitSliceViews(
         None, or why nothing was shown.
     """
     if applicationLogic is None:
-        return "There is no application, so there are no slice views to fit."
+        return _("There is no application, so there are no slice views to fit.")
     selection = applicationLogic.GetSelectionNode()
     if selection is None:
-        return "The scene has no selection node, so no slice view takes a volume."
+        return _("The scene has no selection node, so no slice view takes a volume.")
     selection.SetActiveVolumeID(volumeNode.GetID())
     applicationLogic.PropagateVolumeSelection(slicer.vtkMRMLApplicationLogic.BackgroundLayer, 1)
     return None

@@ -14,6 +14,7 @@ from DualTrackCore.grey import to_grey_uint8
 from DualTrackCore.io.sequence_parts import Orientation, parse_orientation
 from DualTrackCore.progress import Reporter
 from DualTrackSlicerLib.scene.nodes import header_text
+from DualTrackSlicerLib.scene.nodes import tr as _
 
 _MF = Orientation("MF")
 
@@ -79,22 +80,28 @@ def layout_of(sequence: slicer.vtkMRMLSequenceNode) -> FrameLayout:
     """
     name, count = sequence.GetName(), sequence.GetNumberOfDataNodes()
     if count < 2:
-        raise InputError(f"{name} has {count} frame{'s' if count != 1 else ''}; a sweep needs at least two.")
+        one = _("{name} has 1 frame; a sweep needs at least two.")
+        none = _("{name} has 0 frames; a sweep needs at least two.")
+        raise InputError((one if count else none).format(name=name))
     first = _item_layout(sequence, 0)
     if 1 not in first.dimensions:
-        raise InputError(
-            f"{name} is a sequence of volumes of {first.dimensions[2]} slices; a sweep is made of single images, "
-            "so choose a clip of 2D frames."
+        sentence = _(
+            "{name} is a sequence of volumes of {count} slices; a sweep is made of single images, so choose a clip of "
+            "2D frames."
         )
+        raise InputError(sentence.format(name=name, count=first.dimensions[2]))
     if first.channels > 4:
-        raise InputError(f"{name} has {first.channels} values a pixel; 1 to 4 can be read as grey or colour.")
+        sentence = _("{name} has {count} values a pixel; 1 to 4 can be read as grey or colour.")
+        raise InputError(sentence.format(name=name, count=first.channels))
     for number in range(1, count):
         item = _item_layout(sequence, number)
         if item != first:
-            raise InputError(
-                f"{name} changes at frame {number} from {_described(first)} to {_described(item)}; "
-                "all frames of a sweep must be alike: cut the clip there."
+            sentence = _(
+                "{name} changes at frame {number} from {before} to {after}; all frames of a sweep must be alike: "
+                "cut the clip there."
             )
+            before, after = _described(first), _described(item)
+            raise InputError(sentence.format(name=name, number=number, before=before, after=after))
     said = header_text(sequence, "UltrasoundImageOrientation") or header_text(sequence, "ultrasound image orientation")
     return replace(first, orientation=parse_orientation(said)) if said else first
 
@@ -104,14 +111,16 @@ def _item_layout(sequence: slicer.vtkMRMLSequenceNode, number: int) -> FrameLayo
     image = None if item is None or not item.IsA("vtkMRMLVolumeNode") else item.GetImageData()
     scalars = None if image is None else image.GetPointData().GetScalars()
     if scalars is None or 0 in image.GetDimensions():
-        raise InputError(f"Frame {number} of {sequence.GetName()} has no image; load the clip again.")
+        sentence = _("Frame {number} of {name} has no image; load the clip again.")
+        raise InputError(sentence.format(number=number, name=sequence.GetName()))
     return FrameLayout(tuple(image.GetDimensions()), scalars.GetNumberOfComponents(), scalars.GetDataType())
 
 
 def _described(layout: FrameLayout) -> str:
     width, height = layout.size if 1 in layout.dimensions else layout.dimensions[:2]
-    kinds = {1: "grey", 2: "grey with alpha", 3: "colour", 4: "colour with alpha"}
-    return f"{width} x {height} pixels in {kinds.get(layout.channels, f'{layout.channels} values')}"
+    kinds = {1: _("grey"), 2: _("grey with alpha"), 3: _("colour"), 4: _("colour with alpha")}
+    kind = kinds.get(layout.channels) or _("{count} values").format(count=layout.channels)
+    return _("{width} x {height} pixels in {kind}").format(width=width, height=height, kind=kind)
 
 
 class SceneFrames:

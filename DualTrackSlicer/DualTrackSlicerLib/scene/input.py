@@ -25,6 +25,7 @@ from DualTrackCore.sweep import Sweep, validated_spacing
 from DualTrackCore.trajectory import RAS_FROM_LPS, PoseOrigin, Trajectory
 from DualTrackSlicerLib.scene.frames import FrameLayout, layout_of, read_frames
 from DualTrackSlicerLib.scene.nodes import HEADER, add_node, header_text, ijk_to_ras, nodes_of_class, pose_marks, to_vtk
+from DualTrackSlicerLib.scene.nodes import tr as _
 from DualTrackSlicerLib.scene.tracking import find_tracking
 from DualTrackSlicerLib.scene.wiring import ROLE, sequences_of
 
@@ -132,11 +133,13 @@ def sweepFromBrowser(
     """
     if browserNode is None or not browserNode.IsA("vtkMRMLSequenceBrowserNode"):
         given = "nothing" if browserNode is None else f"{browserNode.GetName()}, a {browserNode.GetClassName()}"
-        raise InputError(f"The clip is {given}; give the sequence browser (vtkMRMLSequenceBrowserNode) that shows it.")
+        sentence = _("The clip is {given}; give the sequence browser (vtkMRMLSequenceBrowserNode) that shows it.")
+        raise InputError(sentence.format(given=given))
     reporter = Reporter(cancelled=cancelled)
     images = _image_sequence(browserNode) if imageSequenceNode is None else imageSequenceNode
     if browserNode.GetProxyNode(images) is None:
-        raise InputError(f"{images.GetName()} is not shown by the browser {browserNode.GetName()}; add it there first.")
+        sentence = _("{name} is not shown by the browser {browser}; add it there first.")
+        raise InputError(sentence.format(name=images.GetName(), browser=browserNode.GetName()))
     layout = layout_of(images)
     frames, conversions = read_frames(images, layout, reporter)
     fields, node_from_pixel = _fields(images), _node_from_pixel(images, layout)
@@ -190,7 +193,7 @@ def framesOf(clip: Clip) -> Sweep:
     Raises:
         InputError: frames that cannot be used.
     """
-    frames, _ = read_frames(clip.sequence, layout_of(clip.sequence), Reporter())
+    frames, _notes = read_frames(clip.sequence, layout_of(clip.sequence), Reporter())
     return Sweep(frames, timestamps_s=_timestamps(clip.sequence, _fields(clip.sequence)))
 
 
@@ -270,7 +273,7 @@ def _is_placeholder(spacing_mm: Spacing) -> bool:
 
 def _timestamps(sequence: slicer.vtkMRMLSequenceNode, fields: FrameFields) -> np.ndarray | None:
     """[N] seconds of the file, else of the index; None where that is no time or does not advance."""
-    known, _ = fields.times(sequence.GetNumberOfDataNodes())
+    known, _gaps = fields.times(sequence.GetNumberOfDataNodes())
     if known is not None:
         return known
     scale = _SECONDS.get((sequence.GetIndexUnit() or "").lower())
@@ -284,11 +287,13 @@ def _timestamps(sequence: slicer.vtkMRMLSequenceNode, fields: FrameFields) -> np
 def _image_sequence(browser: slicer.vtkMRMLSequenceBrowserNode) -> slicer.vtkMRMLSequenceNode:
     candidates = [sequence for sequence in sequences_of(browser) if _holds_images(sequence)]
     if not candidates:
-        raise InputError(f"{browser.GetName()} shows no image sequence; load an ultrasound clip and choose it.")
+        sentence = _("{browser} shows no image sequence; load an ultrasound clip and choose it.")
+        raise InputError(sentence.format(browser=browser.GetName()))
     master = browser.GetMasterSequenceNode()
     if len(candidates) > 1 and master not in candidates:
         names = ", ".join(node.GetName() for node in candidates)
-        raise InputError(f"{browser.GetName()} shows several image sequences ({names}); choose one of them.")
+        sentence = _("{browser} shows several image sequences ({names}); choose one of them.")
+        raise InputError(sentence.format(browser=browser.GetName(), names=names))
     return master if master in candidates else candidates[0]
 
 
@@ -323,10 +328,9 @@ def sequenceFromVolume(volumeNode: slicer.vtkMRMLVolumeNode) -> slicer.vtkMRMLSe
     scalars = None if image is None else image.GetPointData().GetScalars()
     count = 0 if scalars is None else image.GetDimensions()[2]
     if count < 2:
-        raise InputError(
-            f"{volumeNode.GetName()} has {count} slice{'s' if count != 1 else ''} along its third axis; "
-            "a sweep needs at least two frames."
-        )
+        one = _("{name} has 1 slice along its third axis; a sweep needs at least two frames.")
+        none = _("{name} has 0 slices along its third axis; a sweep needs at least two frames.")
+        raise InputError((one if count else none).format(name=volumeNode.GetName()))
     scene = volumeNode.GetScene()
     for browser in nodes_of_class(scene, "vtkMRMLSequenceBrowserNode"):
         master = browser.GetMasterSequenceNode()

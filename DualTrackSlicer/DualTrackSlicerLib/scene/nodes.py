@@ -11,6 +11,15 @@ import vtk
 from DualTrackCore.io.tracked_poses import FIELDS, ORIGIN, header_marks
 from DualTrackCore.trajectory import PoseOrigin, Trajectory
 
+try:
+    from slicer.i18n import tr as tr
+except ImportError:  # the MRML libraries without the application
+
+    def tr(text: str) -> str:
+        """The text in the language of the application: here as it is."""
+        return text
+
+
 #: What SlicerIGSIO puts before the names of header fields.
 HEADER = "Sequences."
 

@@ -11,6 +11,7 @@ from vtk.util.numpy_support import numpy_to_vtk
 
 from DualTrackCore.errors import InputError
 from DualTrackSlicerLib.scene.nodes import add_node
+from DualTrackSlicerLib.scene.nodes import tr as _
 
 #: Arrays of the tube that it can be coloured by.
 FRAME, SPEED = "Frame", "Speed"
@@ -72,7 +73,8 @@ def colourTrajectory(modelNode: slicer.vtkMRMLModelNode, by: str = "frame") -> N
         InputError: another word.
     """
     if by not in _COLOURINGS:
-        raise InputError(f"A trajectory cannot be coloured by {by!r}; choose one of {', '.join(_COLOURINGS)}.")
+        sentence = _("A trajectory cannot be coloured by {by}; choose one of {known}.")
+        raise InputError(sentence.format(by=repr(by), known=", ".join(_COLOURINGS)))
     array, wanted = _COLOURINGS[by]
     display, scene = modelNode.GetDisplayNode(), modelNode.GetScene()
     table = scene.GetNodeByID(wanted) or scene.GetNodeByID("vtkMRMLColorTableNodeRainbow")

@@ -15,6 +15,7 @@ from DualTrackCore.io.tracked_poses import header_marks
 from DualTrackCore.run.results import RunReport, RunResult
 from DualTrackSlicerLib.scene.input import SceneSweep, sweepFromBrowser
 from DualTrackSlicerLib.scene.nodes import ijk_to_ras
+from DualTrackSlicerLib.scene.nodes import tr as _
 from DualTrackSlicerLib.scene.result_nodes import ResultNodes
 from DualTrackSlicerLib.scene.tables import trajectoryFromTable
 from DualTrackSlicerLib.scene.wiring import BROWSER, IMAGES
@@ -65,9 +66,8 @@ def reportOf(nodes: ResultNodes) -> RunReport:
     try:
         return RunReport.from_dict(json.loads(nodes.transform_sequence.GetAttribute(REPORT) or "{}"))
     except (ValueError, AttributeError, InputError):
-        raise InputError(
-            f"{nodes.name} was made by another version of DualTrack; its figures are not shown; run the clip again."
-        ) from None
+        sentence = _("{name} was made by another version of DualTrack; its figures are not shown; run the clip again.")
+        raise InputError(sentence.format(name=nodes.name)) from None
 
 
 def secondsOf(nodes: ResultNodes) -> float | None:
@@ -81,7 +81,8 @@ def clip_of(nodes: ResultNodes) -> SceneSweep:
     transforms = nodes.transform_sequence
     browser, images = (transforms.GetNodeReference(name) for name in (BROWSER, IMAGES))
     if browser is None or images is None:
-        raise InputError(f"The clip of {nodes.name} is no longer in the scene; load it again and run it.")
+        sentence = _("The clip of {name} is no longer in the scene; load it again and run it.")
+        raise InputError(sentence.format(name=nodes.name))
     spacing = reportOf(nodes).sweep["spacing_mm"]
     return sweepFromBrowser(browser, images, None if spacing is None else tuple(spacing))
 
@@ -95,10 +96,10 @@ def result_of(nodes: ResultNodes, clip: SceneSweep) -> RunResult:
     first, count = report.sweep["first_frame"], report.sweep["frames"]
     frames, motions = slice(first, first + count), slice(first, first + count - 1)
     if table is None:
-        raise InputError(f"The table of poses of {nodes.name} was deleted; run the clip again.")
+        raise InputError(_("The table of poses of {name} was deleted; run the clip again.").format(name=nodes.name))
     kept = trajectoryFromTable(table)
     if first + count > min(len(kept), len(clip.sweep)):
-        raise InputError(f"{nodes.name} is of another clip; run the clip again.")
+        raise InputError(_("{name} is of another clip; run the clip again.").format(name=nodes.name))
     source, sigma = dict(report.trajectory["source"]), None if kept.sigma is None else kept.sigma[motions]
     trajectory = replace(kept, poses=kept.poses[frames], valid=kept.valid[frames], provenance=source, sigma=sigma)
     seconds = {} if secondsOf(nodes) is None else {"total": secondsOf(nodes)}

@@ -15,6 +15,7 @@ from DualTrackCore.trajectory import Trajectory, invert_rigid
 from DualTrackSlicerLib.scene import paths
 from DualTrackSlicerLib.scene.display import add_volumes, renderVolume
 from DualTrackSlicerLib.scene.input import SceneSweep
+from DualTrackSlicerLib.scene.nodes import tr as _
 from DualTrackSlicerLib.scene.records import clip_of, keep_report, result_of, said_of
 from DualTrackSlicerLib.scene.result_nodes import (
     RUN,
@@ -60,12 +61,12 @@ def showResults(
     """
     images = sceneSweep.image_sequence
     if images.GetScene() is not scene or sceneSweep.browser.GetScene() is not scene:
-        raise InputError(f"The clip {images.GetName()} is no longer in the scene; its result cannot be shown there.")
+        sentence = _("The clip {name} is no longer in the scene; its result cannot be shown there.")
+        raise InputError(sentence.format(name=images.GetName()))
     if images.GetNumberOfDataNodes() != len(sceneSweep.sweep):
-        raise InputError(
-            f"The clip {images.GetName()} has {images.GetNumberOfDataNodes()} frames now and had "
-            f"{len(sceneSweep.sweep)} when the run began; run it again."
-        )
+        sentence = _("The clip {name} has {now} frames now and had {before} when the run began; run it again.")
+        now, before = images.GetNumberOfDataNodes(), len(sceneSweep.sweep)
+        raise InputError(sentence.format(name=images.GetName(), now=now, before=before))
     placed = _poses_of_all_frames(result.trajectory, result.first_frame, len(sceneSweep.sweep))
     attributes = {RUN: uuid4().hex, **said_of(result)}
     # What moves the image of each frame to where it was: the first one stays where it was loaded.
@@ -93,15 +94,15 @@ def _poses_of_all_frames(trajectory: Trajectory, first_frame: int, count: int) -
     """
     stop = first_frame + len(trajectory)
     if first_frame < 0 or stop > count:
-        raise InputError(
-            f"The result is about the frames {first_frame} to {stop - 1} and the clip has {count} frames; "
-            "it is of another clip."
+        sentence = _(
+            "The result is about the frames {first} to {last} and the clip has {count} frames; it is of another clip."
         )
+        raise InputError(sentence.format(first=first_frame, last=stop - 1, count=count))
     valid = np.zeros(count, bool)
     valid[first_frame:stop] = trajectory.valid
     known = np.flatnonzero(valid)
     if not len(known):
-        raise InputError("The result has no valid pose; there is nothing to show.")
+        raise InputError(_("The result has no valid pose; there is nothing to show."))
     frames = np.arange(count)
     after = known[np.minimum(np.searchsorted(known, frames), len(known) - 1)]
     before = known[np.maximum(np.searchsorted(known, frames, side="right") - 1, 0)]

@@ -15,6 +15,7 @@ from DualTrackCore.io.tracked_poses import marked
 from DualTrackCore.trajectory import PoseOrigin, Trajectory
 from DualTrackSlicerLib.scene.input import SceneSweep
 from DualTrackSlicerLib.scene.nodes import add_node, pose_marks
+from DualTrackSlicerLib.scene.nodes import tr as _
 
 if TYPE_CHECKING:
     from DualTrackCore.run.results import RunResult
@@ -110,11 +111,13 @@ def trajectoryFromTable(tableNode: slicer.vtkMRMLTableNode) -> Trajectory:
     if None in columns[:6]:
         del columns[:6]
     if None in columns:
-        raise InputError(f"{tableNode.GetName()} is no table of poses; it lacks the columns m00 to m23 or Valid.")
+        sentence = _("{name} is no table of poses; it lacks the columns m00 to m23 or Valid.")
+        raise InputError(sentence.format(name=tableNode.GetName()))
     try:
         numbers = [[float(column.GetValue(i)) for i in range(table.GetNumberOfRows())] for column in columns]
     except ValueError as error:
-        raise InputError(f"{tableNode.GetName()} holds something that is no number ({error}).") from None
+        sentence = _("{name} holds something that is no number ({reason}).")
+        raise InputError(sentence.format(name=tableNode.GetName(), reason=error)) from None
     poses = np.tile(np.eye(4), (table.GetNumberOfRows(), 1, 1))
     poses[:, :3] = np.array(numbers[-13:-1]).T.reshape(-1, 3, 4)
     sigma = np.array(numbers[:-13]).T[1:] if len(numbers) > 13 else None

@@ -13,6 +13,7 @@ import vtk
 
 from DualTrackCore.errors import InputError
 from DualTrackSlicerLib.scene.nodes import as_list, nodes_of_class, to_vtk
+from DualTrackSlicerLib.scene.nodes import tr as _
 
 #: Attribute of every node that a run makes; on the transform sequence :data:`POSES`, on its items :data:`POSE`.
 ROLE = "DualTrack.Role"
@@ -91,11 +92,12 @@ def transform_sequence(
         sequence.SetDataNodeAtValue(template, value)
     # A browser reuses the item before a missing one without a word, so every image must have its own transform.
     if [sequence.GetNthIndexValue(number) for number in range(sequence.GetNumberOfDataNodes())] != values:
-        raise InputError(
-            f"The index values of {images.GetName()} lie closer together than its tolerance of "
-            f"{images.GetNumericIndexValueTolerance():g}, so frames cannot be told apart; load the clip with the frame "
-            "number as index."
+        sentence = _(
+            "The index values of {name} lie closer together than its tolerance of {tolerance}, so frames cannot be "
+            "told apart; load the clip with the frame number as index."
         )
+        tolerance = f"{images.GetNumericIndexValueTolerance():g}"
+        raise InputError(sentence.format(name=images.GetName(), tolerance=tolerance))
     sequence.SetNodeReferenceID(IMAGES, images.GetID())
     sequence.SetNodeReferenceID(BROWSER, browser.GetID())
     return sequence
