@@ -142,7 +142,7 @@ def test_every_class_has_one_context_and_every_context_one_file():
         assert all(node.args[0].value == "qSlicerAbstractCoreModule" for node in others)  # categories, Slicer's own
     assert len(contexts) == len(set(contexts))
     assert len(classes) == len(set(classes))
-    assert {"scene.frames", "widget.panel", "DualTrackSlicerLib.dependencies"} <= set(contexts)
+    assert {"scene.frames", "widget.run_section", "DualTrackSlicerLib.dependencies"} <= set(contexts)
 
 
 def test_all_ask_slicers_own_function_which_finds_the_context_by_its_caller(host):
