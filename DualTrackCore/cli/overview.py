@@ -6,7 +6,6 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from DualTrackCore.cli.console import plural
-from DualTrackCore.errors import InputError
 from DualTrackCore.io.sequence_parts import parse_orientation
 from DualTrackCore.path_error import TRUST, path_error, trust_line
 from DualTrackCore.repeats import Repeats
@@ -16,12 +15,17 @@ if TYPE_CHECKING:
     from DualTrackCore.reconstruction.detect import ImageArea
 
 #: Settings that the sweep lacks, and the options that give them.
-_SPACING_OPTIONS = ("--spacing", "--calibration")
+_SPACING_OPTIONS = ("--spacing", "--depth-mm", "--calibration")
 
 #: An area of this much of the picture is called the whole: nothing is drawn around it.
 _WHOLE_PERCENT = 95
 
-_SOURCES = {"file": "from the file", "user": "as given with --spacing", "calibration": "from the calibration"}
+_SOURCES = {
+    "file": "from the file",
+    "user": "as given with --spacing",
+    "calibration": "from the calibration",
+    "depth": "from the depth, as given with --depth-mm",
+}
 
 
 def overview_facts(sweep: Sweep, area: ImageArea | None) -> dict[str, Any]:
@@ -45,16 +49,6 @@ def overview_facts(sweep: Sweep, area: ImageArea | None) -> dict[str, Any]:
     }
 
 
-def found_area(sweep: Sweep) -> ImageArea | None:
-    """The part of the pictures that shows ultrasound, as `--fan auto` finds it; None where nothing is found."""
-    from DualTrackCore.reconstruction.detect import detect_fan
-
-    try:
-        return detect_fan(sweep)
-    except InputError:
-        return None
-
-
 def info_rows(sweep: Sweep, area: ImageArea | None, repeats: Repeats) -> list[tuple[str, str]]:
     """Name and text of each fact, for people."""
     height, width = sweep.frame_size
@@ -72,6 +66,7 @@ def info_rows(sweep: Sweep, area: ImageArea | None, repeats: Repeats) -> list[tu
     rows += [("stands still", f"frames {text}") for text in repeats.still_texts(sweep)]
     if sweep.has_images:
         rows += [("orientation", _orientation_text(sweep)), ("image area", _area_text(sweep, area))]
+        rows += [("pictures", note) for note in sweep.provenance["prepared"]["done"]]
     rows.append(_poses_row(sweep))
     if line := _trust_line(sweep):
         rows.append(("trust", line))
@@ -95,7 +90,7 @@ def _missing(sweep: Sweep) -> list[dict[str, Any]]:
     if len(sweep) < 2:
         needs.append({"what": "a second frame", "options": [], "remedy": "one picture alone shows no motion"})
     if sweep.spacing_mm is None:
-        remedy = "give --spacing MM (depth in mm on the scanner / rows that show it) or --calibration FILE"
+        remedy = "give --depth-mm MM (the depth on the scanner), --spacing MM (of a pixel) or --calibration FILE"
         needs.append({"what": "pixel size", "options": list(_SPACING_OPTIONS), "remedy": remedy})
     return needs
 
@@ -143,15 +138,18 @@ def _area_text(sweep: Sweep, area: ImageArea | None) -> str:
         return "not found: the pictures are black, or nothing in them changes"
     x, y, columns, rows = area.clip
     height, width = sweep.frame_size
+    sure = f", confidence {area.confidence:.0%}"
     if area.fan is not None:
         left, right = area.fan.angles_deg
-        return f"a fan of {right - left:.0f} degrees, as of a curved or a phased probe (--fan auto takes it alone)"
+        return (
+            f"a fan of {right - left:.0f} degrees, as of a curved or a phased probe{sure} (--fan auto takes it alone)"
+        )
     share = round(100 * (columns + 1) * (rows + 1) / (width * height))
     if share >= _WHOLE_PERCENT:
-        return "the whole picture"
+        return f"the whole picture{sure}"
     return (
-        f"columns {x} to {x + columns}, rows {y} to {y + rows}: {share} % of the picture "
-        f"(--clip {x},{y},{columns},{rows} takes it alone)"
+        f"columns {x} to {x + columns}, rows {y} to {y + rows}: {share} % of the picture{sure} "
+        f"(--clip {x},{y},{columns},{rows} takes it alone, --crop {x},{y},{columns + 1},{rows + 1} for the network too)"
     )
 
 

@@ -12,7 +12,17 @@ from typing import Any, Literal, NoReturn
 from DualTrackCore import __version__
 from DualTrackCore.errors import InputError
 from DualTrackCore.run.results import NOTICE
-from DualTrackCore.run.settings import FRAMES, INPUT, NETWORK, POSES, RESULTS, TRACKED, VOLUME, RunSettings
+from DualTrackCore.run.settings import (
+    FRAMES,
+    INPUT,
+    NETWORK,
+    PICTURES,
+    POSES,
+    RESULTS,
+    TRACKED,
+    VOLUME,
+    RunSettings,
+)
 from DualTrackCore.settings import setting_of, value_of_text
 
 
@@ -71,27 +81,32 @@ def _described(commands: argparse._SubParsersAction, name: str, text: str) -> ar
 
 
 def _add_clip_commands(commands: argparse._SubParsersAction) -> None:
-    _add_sweep(_command(commands, "info", "sweeps:info", "say what a sweep holds"), INPUT)
+    info = _command(
+        commands, "info", "sweeps:info", "say what a sweep holds, and what the pictures' settings make of it"
+    )
+    _add_sweep(info, INPUT)
+    _add_prepared(info)
     text = "estimate the trajectory of a sweep and reconstruct its volume, with a report"
     run = _command(commands, "run", "sweeps:run", text)
     run.add_argument("sweeps", metavar="SWEEP", nargs="+", help="files or folders of frames; several share settings")
     _add_output(run, "DIR", "folder for the results, or for those of each sweep")
-    _add_settings(run, INPUT, POSES, NETWORK, FRAMES, VOLUME, RESULTS)
+    _add_settings(run, INPUT, FRAMES, PICTURES, POSES, NETWORK, VOLUME, RESULTS)
     track = _command(commands, "track", "sweeps:track", "estimate the trajectory of a sweep")
     _add_output(track, "FILE", "trajectory .csv, or the sweep with its poses: .igs.mha, ...")
-    _add_sweep(track, INPUT, NETWORK, FRAMES)
+    _add_sweep(track, INPUT, FRAMES, PICTURES, NETWORK)
     _add_named(track, "direction")
     text = "reconstruct a volume from poses that are known"
     reconstruct = _command(commands, "reconstruct", "sweeps:reconstruct", text)
     _add_output(reconstruct, "DIR", "folder for the results")
     _add_poses(reconstruct, "the sweep's own tracking, or a trajectory .csv")
-    _add_sweep(reconstruct, INPUT, POSES, FRAMES, VOLUME, RESULTS)
+    _add_sweep(reconstruct, INPUT, FRAMES, PICTURES, POSES, VOLUME, RESULTS)
     convert = _command(commands, "convert", "sweeps:convert", "write a sweep in another format")
     _add_sweep(convert, INPUT)
     text = ".igs.mha or .igs.nrrd (as PLUS), .seq.nrrd or .mrb (for Slicer: images, a scene), or .h5"
     convert.add_argument("output", metavar="OUTPUT", help=text)
     _add_poses(convert, "poses to write along")
     _add_settings(convert, POSES)
+    _add_prepared(convert)
 
 
 def _add_output(parser: argparse.ArgumentParser, metavar: str, text: str) -> None:
@@ -103,6 +118,31 @@ def _add_sweep(parser: argparse.ArgumentParser, *groups: str) -> None:
     _add_settings(parser, *groups)
 
 
+def _add_prepared(parser: argparse.ArgumentParser) -> None:
+    """Options that prepare a clip, for commands without the settings of a run."""
+    _add_frame_range(parser)
+    _add_settings(parser, PICTURES)
+
+
+class _FrameRange(argparse.Action):
+    """First and last frame in one option."""
+
+    def __call__(self, parser: object, namespace: argparse.Namespace, values: Any, option: object = None) -> None:
+        namespace.first_frame, namespace.last_frame = values
+
+
+def _add_frame_range(section: argparse._ActionsContainer) -> None:
+    text = "first and last frame that are used, counted from 0; --first-frame and --last-frame in one"
+    section.add_argument(
+        "--frames",
+        metavar="FIRST,LAST",
+        action=_FrameRange,
+        type=_numbers(2, 2, int),
+        default=argparse.SUPPRESS,
+        help=text,
+    )
+
+
 def _add_poses(parser: argparse.ArgumentParser, text: str) -> None:
     parser.add_argument("--poses", metavar="tracked|FILE", default=TRACKED, help=f"{text} (default: %(default)s)")
 
@@ -112,6 +152,8 @@ def _add_settings(parser: argparse.ArgumentParser, *groups: str) -> None:
     hints = typing.get_type_hints(RunSettings)
     for group in groups:
         section = parser.add_argument_group(group)
+        if group == FRAMES:
+            _add_frame_range(section)
         for field in dataclasses.fields(RunSettings):
             if setting_of(field).group == group:
                 _add_setting(section, field, hints[field.name])

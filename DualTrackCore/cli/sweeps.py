@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from DualTrackCore.cli.console import Console, columns, plural
-from DualTrackCore.cli.overview import found_area, info_rows, overview_facts
+from DualTrackCore.cli.overview import info_rows, overview_facts
 from DualTrackCore.cli.parser import given_settings
 from DualTrackCore.errors import Cancelled, DualTrackError, InputError, SweepWarning
 from DualTrackCore.files import replacing, require_apart
@@ -26,9 +26,9 @@ from DualTrackCore.progress import Reporter
 from DualTrackCore.repeats import find_repeats
 from DualTrackCore.run import known_poses, settings_model
 from DualTrackCore.run import run as run_clip
+from DualTrackCore.run.preparation import Preparation, prepare
 from DualTrackCore.run.results import NOTICE, RunReport, result_paths, results_folder, sweep_facts
 from DualTrackCore.run.settings import TRACKED, RunSettings
-from DualTrackCore.sweep import Sweep
 from DualTrackCore.trajectory import PoseOrigin
 
 
@@ -36,8 +36,8 @@ def info(options: Namespace, console: Console) -> None:
     """Say what a sweep holds, how it was read, and what a run still needs."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SweepWarning)  # they stand among the rows
-        sweep = _load(options)
-    area = found_area(sweep)
+        prepared = _load(options)
+    sweep, area = prepared.sweep, prepared.area
     repeats = find_repeats(sweep, Reporter(console.progress))
     facts = {**sweep_facts(sweep, repeats), **overview_facts(sweep, area)}
     console.say(str(options.sweep))
@@ -47,7 +47,7 @@ def info(options: Namespace, console: Console) -> None:
 
 def convert(options: Namespace, console: Console) -> None:
     """Write a sweep in another format, with its own poses or those of a file."""
-    sweep = _load(options)
+    sweep = _load(options).sweep
     require_apart([options.output], [*sweep.files, *([] if options.poses == TRACKED else [options.poses])])
     poses = None
     if sweep.tracked is not None or options.poses != TRACKED:
@@ -55,6 +55,8 @@ def convert(options: Namespace, console: Console) -> None:
         poses = known_poses(sweep, options.poses, said.poses_are, said.direction)
     save_sweep(sweep, options.output, trajectory=poses, progress=console.progress)
     console.say(f"Wrote {plural(len(sweep), 'frame')} to {options.output}.")
+    for note in sweep.provenance["prepared"]["done"] if sweep.has_images else ():
+        console.say(note)
     if poses is not None and not poses.origin.is_truth:
         remedy = " If a tracker measured them, say --poses-are measured." * (poses.origin is PoseOrigin.UNKNOWN)
         console.warn(f"The poses in it are {poses.origin_text}: no errors are measured against them.{remedy}")
@@ -106,9 +108,9 @@ def track(options: Namespace, console: Console) -> None:
     console.result({"output": str(output), "trajectory": dict(trajectory.provenance)})
 
 
-def _load(options: Namespace) -> Sweep:
+def _load(options: Namespace) -> Preparation:
     settings = RunSettings(**given_settings(options) | {"poses": TRACKED})
-    return load_sweep(options.sweep, **settings.reading)
+    return prepare(load_sweep(options.sweep, **settings.reading), settings)
 
 
 def _sources(sweep: str, settings: RunSettings) -> list[str]:
@@ -162,6 +164,7 @@ def _summary(report: RunReport, target: Path) -> str:
         left_out = trajectory["source"]["views_left_out"]
         rows.append(("augmentation", f"mean of the sweep {', '.join(view for view in views if view not in left_out)}"))
         rows.append(("views apart", f"{trajectory['source']['views_apart_mm']:.3g} mm on average"))
+    rows += [("pictures", note) for note in (report.sweep["prepared"] or {}).get("done", ())]
     if report.volume is not None:
         rows.append(("volume", _volume_text(report.volume)))
     if report.evaluation is not None:

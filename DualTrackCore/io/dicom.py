@@ -75,7 +75,8 @@ def read(
                 region = choose_region(found.paths[0].name, dataset)
                 notes += region.notes
                 times = None
-                if is_video(dataset.file_meta.get("TransferSyntaxUID", "")):
+                syntax = dataset.file_meta.get("TransferSyntaxUID", "")
+                if is_video(syntax):
                     frames, region, times = _video(found.paths[0], file, dataset, region, count, notes)
                 else:
                     notes += require_pixels(found.paths[0], file, dataset, count)
@@ -90,7 +91,8 @@ def read(
         raise InputError(f"{path.name} holds DICOM values that cannot be read ({reason_of(error)}).") from error
     _require_picture(path, frames)
     size = choose_pixel_size(region.spacing_mm, calibration, spacing_mm)
-    times, facts = (times, None) if said is None else (said, {"rate_field": rate_field})
+    facts: dict[str, object] = {"is_video": True} if is_video(syntax) else {}
+    times, facts = (times, facts) if said is None else (said, facts | {"rate_field": rate_field})
     sweep = size.sweep(frames, path, FORMAT, list(dict.fromkeys(notes)), facts, timestamps_s=times)
     return sweep if found.paths == [path] else replace(sweep, files=tuple(map(os.path.abspath, found.paths)))
 

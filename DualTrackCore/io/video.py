@@ -95,7 +95,7 @@ def read(
                 )
             )
     times = clip.timestamps_s()
-    return size.sweep(frames, path, FORMAT, clip.notes, timestamps_s=times)
+    return size.sweep(frames, path, FORMAT, clip.notes, {"is_video": True}, timestamps_s=times)
 
 
 @contextlib.contextmanager

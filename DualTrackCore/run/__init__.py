@@ -15,6 +15,7 @@ from DualTrackCore.files import require_apart
 from DualTrackCore.memory import memory_limit
 from DualTrackCore.progress import Reporter, Stage
 from DualTrackCore.repeats import Repeats, find_repeats
+from DualTrackCore.run.preparation import cropped_area, prepare
 from DualTrackCore.run.results import RunReport, RunResult, run_report
 from DualTrackCore.run.settings import ESTIMATE, TRACKED, RunSettings
 from DualTrackCore.sweep import Sweep
@@ -71,13 +72,15 @@ def run(
         with memory_limit(settings.memory_gb):
             sweep = load_sweep(source, **settings.reading)
     require_apart(outputs, [*sweep.files, *settings.files])
-    return run_frames(sweep.slice(*settings.frame_range(len(sweep))), settings, reporter, models)
+    with memory_limit(settings.memory_gb):
+        sweep = prepare(sweep, settings).sweep
+    return run_frames(sweep, settings, reporter, models)
 
 
 def run_frames(
     sweep: Sweep, settings: RunSettings, reporter: Reporter | None = None, models: ModelSource = settings_model
 ) -> RunResult:
-    """:func:`run` of a sweep that holds just the frames of the settings' range; its spacing is final."""
+    """:func:`run` of a sweep that is prepared as the settings say: it holds the frames used, its spacing is final."""
     reporter = reporter or Reporter()
     if sweep.tracked is not None and settings.poses in (ESTIMATE, TRACKED):
         sweep = replace(sweep, tracked=with_said_origin(sweep.tracked, settings.poses_are, "The sweep"))
@@ -204,7 +207,8 @@ def _reconstruction(
     sweep, trajectory = repeats.left_out(sweep), trajectory.chosen(repeats.kept) if repeats else trajectory
     from DualTrackCore.reconstruction import plan_grid, reconstruct_volume
 
-    area = {"clip": settings.clip, "fan": None if settings.fan == "none" else settings.fan}
+    clip, fan = cropped_area(settings.crop, settings.clip, settings.fan)
+    area = {"clip": clip, "fan": None if fan == "none" else fan}
     options = settings.chosen("interpolation", "compounding", "reject_below", "hole_filling") | area
     spacing = "auto" if settings.voxel_mm is None else settings.voxel_mm
     with _timed(seconds, "volume"):

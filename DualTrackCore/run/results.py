@@ -136,7 +136,12 @@ def run_report(
 
 
 def sweep_facts(sweep: Sweep, repeats: Repeats | None = None) -> dict[str, object]:
-    """What is known about a sweep, as plain values; with its repeats where they were looked for."""
+    """What is known about a sweep, as plain values; with its repeats where they were looked for.
+
+    "prepared" is None for a sweep that nobody prepared, and else has "rotate", "mirror", "crop" and "depth_mm" as the
+    settings, "area" (what shows ultrasound, with "confidence"; None where nothing was found), "masked" (rectangles) and
+    "done" (the same in sentences); all rectangles count pixels of the turned and mirrored picture before the crop.
+    """
     poses, tracked = sweep.tracked, sweep.truth
     return {
         "frames": len(sweep),
@@ -150,7 +155,8 @@ def sweep_facts(sweep: Sweep, repeats: Repeats | None = None) -> dict[str, objec
         "poses_origin": None if poses is None else poses.origin.value,
         "path_length_mm": None if poses is None else poses.path_length_mm,
         "repeats": None if repeats is None else repeats.facts(sweep),
-        "provenance": dict(sweep.provenance),
+        "prepared": sweep.provenance.get("prepared"),
+        "provenance": {name: value for name, value in sweep.provenance.items() if name != "prepared"},
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -15,6 +16,8 @@ from DualTrackCore.settings import build, check_settings, setting
 
 #: Groups of settings; a command of the command line takes the options of some of them.
 INPUT, POSES, NETWORK, FRAMES, VOLUME, RESULTS = "input", "poses", "network", "frames", "volume", "results"
+#: The settings of this one prepare the pictures, in their order (:mod:`DualTrackCore.run.preparation`).
+PICTURES = "pictures, in this order; rectangles count pixels of the turned and mirrored picture before the crop"
 #: Values of `poses` that are no file.
 ESTIMATE, TRACKED = "estimate", "tracked"
 
@@ -23,6 +26,14 @@ def _fan_of_numbers(value: object) -> object:
     """A fan from x, y, left, right, start, stop and perhaps the aspect, as the command line gives it."""
     if isinstance(value, list | tuple) and len(value) in (6, 7):
         return Fan(tuple(value[:2]), tuple(value[2:4]), tuple(value[4:6]), *value[6:])
+    return value
+
+
+def _rectangles_of_text(value: object) -> object:
+    """Rectangles from "x,y,width,height;...", as the command line gives them."""
+    if isinstance(value, str) and value not in ("auto", "none"):
+        with contextlib.suppress(ValueError):
+            return [[int(number) for number in box.split(",")] for box in value.split(";")]
     return value
 
 
@@ -138,6 +149,39 @@ class RunSettings:
         "leaves them out of tracking and volume and gives them the pose of that picture, keep takes them as frames",
         group=FRAMES,
     )
+    rotate: Literal[0, 90, 180, 270] = setting(0, help="turn the picture clockwise by so many degrees", group=PICTURES)
+    mirror: bool = setting(
+        False,
+        help="mirror the picture left to right, after it is turned; tracked poses stay true, as of the same plane seen "
+        "from behind",
+        group=PICTURES,
+    )
+    crop: tuple[int, int, int, int] | None = setting(
+        None,
+        help="rectangle of each frame that is used; what is cropped away reaches neither network nor files",
+        expects="x, y, width, height in whole pixels, the sizes at least 1",
+        group=PICTURES,
+        metavar="X,Y,W,H",
+    )
+    depth_mm: float | None = setting(
+        None,
+        help="what the picture shows from the probe to its greatest depth, as the scanner says it: gives the pixel "
+        "size, over the rows of the crop where there is one, else of the image area that is found, else of the picture",
+        unit="mm",
+        above=0,
+        at_most=1000,
+        group=PICTURES,
+        metavar="MM",
+    )
+    mask: tuple[tuple[int, int, int, int], ...] | Literal["auto", "none"] = setting(
+        "auto",
+        help="what is blacked out for network, volume and files: auto text and marks that stand still beside the "
+        "ultrasound, so that a name does not travel, none, or rectangles",
+        expects="auto, none, or rectangles x,y,width,height in whole pixels with ; between them",
+        convert=_rectangles_of_text,
+        group=PICTURES,
+        metavar="auto|none|X,Y,W,H;...",
+    )
     evaluate: bool = setting(True, help="measure the error where a tracker measured the sweep", group=RESULTS)
     reconstruct: bool = setting(True, help="reconstruct the volume", group=RESULTS)
     pictures: bool = setting(True, help="draw preview pictures", group=RESULTS)
@@ -175,7 +219,7 @@ class RunSettings:
     )
     clip: tuple[int, int, int, int] | None = setting(
         None,
-        help="rectangle of each frame that goes into the volume, in pixels",
+        help="rectangle of each frame that goes into the volume, in pixels, up to column x + w and row y + h",
         expects="x, y, width, height in whole pixels, the sizes at least 1",
         group=VOLUME,
         metavar="X,Y,W,H",
@@ -207,10 +251,13 @@ class RunSettings:
             raise InputError(
                 f"The setting last_frame is {self.last_frame}; expected at least {self.first_frame}, the first frame."
             )
-        if self.clip is not None and (min(self.clip[:2]) < 0 or min(self.clip[2:]) < 1):
-            raise InputError(
-                f"The setting clip is {self.clip}; expected x, y, width, height in whole pixels, the sizes at least 1."
-            )
+        for name, box in [("clip", self.clip), ("crop", self.crop), *(("mask", box) for box in self.mask_regions)]:
+            if box is not None and (min(box[:2]) < 0 or min(box[2:]) < 1):
+                raise InputError(
+                    f"The setting {name} is {box}; expected x, y, width, height in whole pixels, the sizes at least 1."
+                )
+        if self.depth_mm is not None and self.spacing_mm is not None:
+            raise InputError("The settings depth_mm and spacing_mm both give the pixel size; leave out one of the two.")
 
     def frame_range(self, frames: int) -> tuple[int, int]:
         """(start, stop) of the frames used in a sweep of so many, as a Python slice counts.
@@ -224,6 +271,16 @@ class RunSettings:
                 f"which has the frames 0 to {frames - 1}; choose a smaller range."
             )
         return self.first_frame, last + 1
+
+    @property
+    def changes_pictures(self) -> bool:
+        """Whether pictures are turned, mirrored, cropped, measured by depth or masked where the user says."""
+        return bool(self.rotate or self.mirror or self.crop or self.depth_mm or self.mask_regions)
+
+    @property
+    def mask_regions(self) -> tuple[tuple[int, int, int, int], ...]:
+        """The rectangles (x, y, width, height) that the user wants blacked out."""
+        return () if isinstance(self.mask, str) else self.mask
 
     @property
     def reading(self) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import os
 import queue
@@ -21,6 +22,7 @@ from typing import Any, BinaryIO
 from DualTrackCore.errors import Cancelled, DualTrackError, InputError, OutputError
 from DualTrackCore.progress import Progress, Reporter, Stage
 from DualTrackCore.run import with_spacing
+from DualTrackCore.run.preparation import prepare
 from DualTrackCore.run.results import RunResult
 from DualTrackCore.run.settings import RunSettings
 from DualTrackCore.sweep import Sweep
@@ -78,13 +80,15 @@ class WorkerClient:
         Raises InputError: the range of frames is not in the sweep, or a setting is for files only.
         """
         settings = (settings or RunSettings()).with_whole_paths()
-        used = with_spacing(sweep, settings).slice(*settings.frame_range(len(sweep)))
+        given = with_spacing(sweep, settings)
+        settings.frame_range(len(sweep))
+        used = functools.cache(lambda: prepare(given, settings).sweep)  # in the thread: it reads frames
 
         def request(folder: Path, reporter: Reporter) -> dict[str, Any]:
-            write_sweep(folder, used, reporter)
+            write_sweep(folder, used(), reporter)
             return {"do": "run", "folder": str(folder), "settings": settings.as_dict()}
 
-        return self._start(Job(self, request, lambda answer: read_result(Path(answer["folder"]), used)))
+        return self._start(Job(self, request, lambda answer: read_result(Path(answer["folder"]), used())))
 
     def preflight(self, device: str = "auto") -> Job:
         """Ask the worker whether it can run; the result is the dict of :func:`DualTrackCore.worker.preflight`."""

@@ -93,7 +93,7 @@ def _choiceLabels() -> dict[tuple[str, object], str]:
 #: Fields of RunSettings that the panel asks for in a way of its own, or not at all.
 _OWN_WAY = {
     *("spacing_mm", "calibration", "probe", "series", "model", "card", "device", "chunk_frames"),
-    *("first_frame", "last_frame"),
+    *("first_frame", "last_frame", "rotate", "mirror", "crop", "depth_mm", "mask"),
     *("poses", "poses_are", "memory_gb", "evaluate", "pictures", "slicer", "voxel_mm", "clip", "fan"),
 }
 _FIELDS = {field.name: field for field in fields(RunSettings)}

@@ -7,6 +7,7 @@ import shutil
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -103,21 +104,24 @@ class Worker:
     def submit(self, sweep: Sweep, settings: RunSettings) -> Job:
         """Start a run. Raises InputError: the range of frames is not in the sweep, or a setting is for files only."""
         from DualTrackCore.run import with_spacing
+        from DualTrackCore.run.preparation import prepare
 
         settings = settings.with_whole_paths()
-        used = with_spacing(sweep, settings).slice(*settings.frame_range(len(sweep)))
+        given = with_spacing(sweep, settings)
+        settings.frame_range(len(sweep))
+        used = cache(lambda: prepare(given, settings).sweep)  # when its turn comes: it reads frames
 
-        def prepare(folder: Path) -> Iterator[Progress]:
-            for done, total in sweep_pieces(folder, used):
+        def send(folder: Path) -> Iterator[Progress]:
+            for done, total in sweep_pieces(folder, used()):
                 yield Progress(Stage.SENDING, done, total)
 
         def answer(values: dict[str, Any]) -> RunResult:
-            return read_result(Path(values["folder"]), used)
+            return read_result(Path(values["folder"]), used())
 
         def request(folder: Path) -> dict[str, Any]:
             return {"do": "run", "folder": str(folder), "settings": settings.as_dict()}
 
-        return self._add(Job(self, prepare, request, answer))
+        return self._add(Job(self, send, request, answer))
 
     def preflight(self, device: str) -> Job:
         """Ask whether this computer is ready; the result is the dict of :func:`DualTrackCore.worker.preflight`."""

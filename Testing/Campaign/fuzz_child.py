@@ -24,13 +24,15 @@ _MEMORY = re.compile(r"bad_alloc|[Cc]annot allocate|[Ff]ailed to allocate|[Uu]na
 def _read_sweep(path: Path, calibration: Path | None = None) -> None:
     """All that `info --json` says, and all frames."""
     from DualTrackCore.cli.console import Console
-    from DualTrackCore.cli.overview import found_area, info_rows, overview_facts
+    from DualTrackCore.cli.overview import info_rows, overview_facts
     from DualTrackCore.io import load_sweep
     from DualTrackCore.repeats import find_repeats
+    from DualTrackCore.run import RunSettings
+    from DualTrackCore.run.preparation import prepare
     from DualTrackCore.run.results import sweep_facts
 
-    sweep = load_sweep(path, calibration=calibration)
-    area = found_area(sweep)
+    prepared = prepare(load_sweep(path, calibration=calibration), RunSettings())
+    sweep, area = prepared.sweep, prepared.area
     repeats = find_repeats(sweep)
     info_rows(sweep, area, repeats)
     Console(json_output=True, quiet=True).result({**sweep_facts(sweep, repeats), **overview_facts(sweep, area)})

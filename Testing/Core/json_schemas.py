@@ -57,6 +57,8 @@ def of_type(hint, facts):
         return {"anyOf": [of_type(part, facts) for part in parts]}
     if origin is typing.Literal:
         return {"enum": list(parts)}
+    if origin is tuple and Ellipsis in parts:
+        return {"type": "array", "items": of_type(parts[0], facts)}
     if origin is tuple:
         return {**numbers(len(parts)), "items": of_type(parts[0], facts)}
     if origin is list:
@@ -117,6 +119,23 @@ SWEEP = {
             )
         ),
         "null where nobody looked for them",
+    ),
+    "prepared": described(
+        maybe(
+            fields(
+                {
+                    "rotate": {"enum": [0, 90, 180, 270]},
+                    "mirror": FLAG,
+                    "crop": maybe(numbers(4, "integer")),
+                    "depth_mm": MAYBE_NUMBER,
+                    "area": maybe(of_dataclass(ImageArea)),
+                    "masked": {"type": "array", "items": numbers(4, "integer")},
+                    "done": described(TEXTS, "the same in sentences"),
+                }
+            )
+        ),
+        "what was done to the pictures before they were tracked; rectangles are x, y, width, height in pixels of the "
+        "turned and mirrored picture before the crop; null where nobody prepared them",
     ),
     "provenance": described(ANYTHING, "what the reader found and did; its fields depend on the format"),
 }

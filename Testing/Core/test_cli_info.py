@@ -70,7 +70,7 @@ def test_what_a_run_needs_is_named_with_the_option_that_gives_it(info, tmp_path,
     assert "--spacing MM" in rows["missing"][0]
     assert "ready" not in rows
     assert [(need["what"], need["options"]) for need in facts["missing"]] == [
-        ("pixel size", ["--spacing", "--calibration"])
+        ("pixel size", ["--spacing", "--depth-mm", "--calibration"])
     ]
     assert main(["run", str(folder), "-o", str(tmp_path / "out")]) == 2
     assert "--spacing" in capsys.readouterr().err

@@ -77,6 +77,17 @@ def test_a_curvilinear_fan_is_found_beside_a_static_caption(aspect):
     assert np.count_nonzero(found & ~true) <= 0.05 * np.count_nonzero(true)
 
 
+def test_an_area_says_how_well_it_fits_what_moves():
+    fan = Fan((160, -30), (-35, 35), (50, 240)).mask((240, 320))
+    box = np.zeros((240, 320), bool)
+    box[20:221, 60:251] = True
+    ragged = box & (np.random.default_rng(0).random((24, 32)).repeat(10, 0).repeat(10, 1) > 0.4)
+    sure = [detect_fan(Sweep(speckle(mask))).confidence for mask in (fan, box, ragged)]
+    assert min(sure[:2]) > 0.93
+    assert sure[2] < 0.9
+    assert detect_fan(Sweep(speckle(box, frames=1))).confidence == 0.5
+
+
 def test_a_linear_probes_rectangle_is_found_without_a_fan():
     mask = np.zeros((240, 320), bool)
     mask[20:221, 60:251] = True

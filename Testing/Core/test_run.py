@@ -53,6 +53,7 @@ SETTINGS = {
     "defaults": {},
     "volume": {"voxel_mm": 1.0, "axes": "principal", "reject_below": 9, "compounding": "maximum"},
     "frames and fan": {"first_frame": 2, "last_frame": 12, "fan": Fan((39.5, -20.0), (-25.0, 25.0), (20.0, 75.0))},
+    "pictures": {"rotate": 90, "mirror": True, "crop": (4, 10, 50, 60), "mask": ((5, 12, 9, 9),), "last_frame": 12},
     "tracked": {"poses": "tracked", "frame": "reference"},
     "augmented": {"test_time_augmentation": 2, "reconstruct": False},
 }

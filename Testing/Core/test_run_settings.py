@@ -21,6 +21,7 @@ fans = st.builds(
     radii_pixel=st.tuples(st.floats(0, 99), st.floats(100, 999)),
     aspect=st.floats(0.1, 10),
 )
+boxes = st.tuples(*[st.integers(0, 999)] * 2, *[st.integers(1, 999)] * 2)
 
 
 @given(
@@ -38,8 +39,12 @@ fans = st.builds(
         reconstruct=st.booleans(),
         first_frame=st.integers(0, 50),
         last_frame=st.none() | st.integers(50, 10**6),
-        clip=st.none() | st.tuples(*[st.integers(0, 999)] * 2, *[st.integers(1, 999)] * 2),
+        clip=st.none() | boxes,
         fan=st.sampled_from(["none", "auto"]) | fans,
+        rotate=st.sampled_from([0, 90, 180, 270]),
+        mirror=st.booleans(),
+        crop=st.none() | boxes,
+        mask=st.sampled_from(["auto", "none"]) | st.lists(boxes, max_size=3).map(tuple),
         voxel_mm=st.none() | st.floats(1e-6, 100) | st.tuples(*[st.floats(1e-3, 9)] * 3),
         compounding=st.sampled_from(["mean", "maximum", "latest"]),
     )
@@ -76,6 +81,13 @@ def test_missing_settings_have_their_defaults():
         ("last_frame", -2, "at least 0"),
         ("clip", [0, 0, 10], "x, y, width, height"),
         ("clip", "0,0,5,5", "x, y, width, height"),
+        ("rotate", 45, "one of 0, 90, 180, 270"),
+        ("mirror", 1, "true or false"),
+        ("crop", [0, 0, 10], "x, y, width, height"),
+        ("depth_mm", 0, "mm above 0 and of at most 1000"),
+        ("mask", "all", "auto, none, or rectangles"),
+        ("mask", "1,2,3", "auto, none, or rectangles"),
+        ("mask", [1, 2, 3, 4], "auto, none, or rectangles"),
         ("fan", "maybe", "a fan or one of none, auto"),
         ("fan", None, "a fan or one of none, auto"),
         ("voxel_mm", 0, "mm above 0"),
