@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import sys
-
 import slicer
 from DualTrackSlicerLib import self_test
-from DualTrackSlicerLib.logic import Logic
 from DualTrackSlicerLib.sweep_nodes import FileReader, registerSample
-from DualTrackSlicerLib.widget.panel import Panel
 from slicer.i18n import tr as _
 from slicer.i18n import translate
-from slicer.ScriptedLoadableModule import ScriptedLoadableModule
+from slicer.ScriptedLoadableModule import (
+    ScriptedLoadableModule,
+    ScriptedLoadableModuleLogic,
+    ScriptedLoadableModuleWidget,
+)
 
 
 class DualTrackSlicer(ScriptedLoadableModule):
@@ -38,22 +38,24 @@ class DualTrackSlicer(ScriptedLoadableModule):
         registerSample(self.resourcePath("Icons/DualTrackSlicer.png"))
 
 
-class DualTrackSlicerWidget(Panel):
-    """The panel."""
+class DualTrackSlicerWidget(ScriptedLoadableModuleWidget):
+    """The panel; what it is made of is imported when it is first opened, not when Slicer starts."""
 
-    def onReload(self) -> None:
-        """Read the module anew, with its library and the core."""
-        for name in [name for name in sys.modules if name.partition(".")[0] in ("DualTrackSlicerLib", "DualTrackCore")]:
-            del sys.modules[name]
-        super().onReload()
+    def __new__(cls, parent: object = None) -> DualTrackSlicerWidget:
+        """A :class:`~DualTrackSlicerLib.widget.panel.Panel` under the name that Slicer looks for."""
+        from DualTrackSlicerLib.widget.panel import Panel
 
-    def makeLogic(self) -> DualTrackSlicerLogic:
-        """The logic of the panel, driven by the event loop."""
-        return DualTrackSlicerLogic()
+        return type(cls.__name__, (Panel,), {})(parent)
 
 
-class DualTrackSlicerLogic(Logic):
+class DualTrackSlicerLogic(ScriptedLoadableModuleLogic):
     """What the module does, from the console: `DualTrackSlicerLogic().run(browserNode, model="mini")`."""
+
+    def __new__(cls) -> DualTrackSlicerLogic:
+        """A :class:`~DualTrackSlicerLib.logic.Logic` under the name that Slicer looks for."""
+        from DualTrackSlicerLib.logic import Logic
+
+        return type(cls.__name__, (Logic,), {})()
 
 
 class DualTrackSlicerFileReader(FileReader):

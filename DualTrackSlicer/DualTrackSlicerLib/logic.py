@@ -42,6 +42,7 @@ class Logic(ScriptedLoadableModuleLogic):
         self.moduleName = "DualTrackSlicer"
         self.dependencies = Dependencies()
         self.readiness: dict[str, Any] = {}
+        self._known_clips: dict[object, Any] = {}
         self._worker: Worker | None = None
         self._folder: Path | None = None
 
@@ -51,7 +52,7 @@ class Logic(ScriptedLoadableModuleLogic):
 
     def clips(self) -> list[scenes.Clip]:
         """What can be chosen in the current scene."""
-        return scenes.clips(slicer.mrmlScene)
+        return scenes.clips(slicer.mrmlScene, self._known_clips)
 
     def sequenceFromVolume(self, volumeNode: slicer.vtkMRMLVolumeNode) -> slicer.vtkMRMLSequenceBrowserNode:
         """A clip whose frames are the slices of a volume."""

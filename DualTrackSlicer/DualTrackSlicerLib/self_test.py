@@ -9,10 +9,6 @@ import slicer
 from slicer.ScriptedLoadableModule import ScriptedLoadableModuleTest
 
 from DualTrackCore import Sweep, Trajectory
-from DualTrackCore.run.settings import RunSettings
-from DualTrackSlicerLib.logic import Logic
-from DualTrackSlicerLib.parameters import Area, consoleScript, givenSpacing, runSettings
-from DualTrackSlicerLib.scene import sweepFromBrowser
 from DualTrackSlicerLib.sweep_nodes import addSweep
 
 FRAMES, HEIGHT, WIDTH, STEP_MM = 24, 48, 64, 0.5
@@ -35,6 +31,8 @@ class SelfTest(ScriptedLoadableModuleTest):
 
     def setUp(self) -> None:
         """An empty scene."""
+        from DualTrackSlicerLib.logic import Logic
+
         slicer.mrmlScene.Clear()
         self.logic = Logic()
 
@@ -68,6 +66,8 @@ class SelfTest(ScriptedLoadableModuleTest):
 
     def test_frames_and_poses_come_back_from_the_scene(self) -> None:
         """A sweep put into the scene is the sweep that is read from it."""
+        from DualTrackSlicerLib.scene import sweepFromBrowser
+
         sweep = syntheticSweep()
         read = sweepFromBrowser(addSweep(slicer.mrmlScene, sweep, "clip")).sweep
         np.testing.assert_array_equal(read.window(0, FRAMES), sweep.frames)
@@ -75,6 +75,8 @@ class SelfTest(ScriptedLoadableModuleTest):
 
     def test_the_settings_stay_in_the_scene(self) -> None:
         """What is set on the parameter node is what a run is asked for."""
+        from DualTrackSlicerLib.parameters import Area, givenSpacing, runSettings
+
         parameters = self.logic.getParameterNode()
         parameters.area = Area.FOUND
         parameters.voxelSize = 0.5
@@ -87,6 +89,8 @@ class SelfTest(ScriptedLoadableModuleTest):
 
     def test_a_tracked_clip_becomes_a_volume(self) -> None:
         """The worker process places the frames by their tracking, and the results are in the scene."""
+        from DualTrackCore.run.settings import RunSettings
+
         self.requirePackages()
         browser = addSweep(slicer.mrmlScene, syntheticSweep(), "clip")
         nodes = self.logic.run(browser, settings=RunSettings(poses="tracked", voxel_mm=0.5))
@@ -108,6 +112,9 @@ class SelfTest(ScriptedLoadableModuleTest):
 
     def test_the_script_of_the_panel_is_python(self) -> None:
         """The scripting tab's text compiles and names what differs from the defaults."""
+        from DualTrackCore.run.settings import RunSettings
+        from DualTrackSlicerLib.parameters import consoleScript
+
         script = consoleScript("my clip", RunSettings(voxel_mm=0.4), (0.2, 0.25))
         compile(script, "script", "exec")
         for part in ("voxel_mm=0.4", "spacing_mm=(0.2, 0.25)", "'my clip'"):

@@ -228,7 +228,7 @@ class Worker:
     def _take(self, values: dict[str, Any]) -> None:
         try:
             outcome = self._job.answer(values)
-        except (OSError, ValueError, KeyError, DualTrackError) as error:
+        except Exception as error:
             sentence = _("The results cannot be read: {error}; free some memory or disk and run it again.")
             self._fail("fault", sentence.format(error=error), traceback.format_exc())
         else:

@@ -250,6 +250,7 @@ class SlicerHost:
         patch.setattr(slicer.util, "modulePath", lambda name: str(MODULE_FOLDER / f"{name}.py"))
         patch.setattr(slicer.util, "confirmOkCancelDisplay", self.dialogs.confirm)
         patch.setattr(slicer.util, "settingsValue", _settings_value)
+        patch.setattr(slicer.util, "resetThreeDViews", lambda: None)
 
     def download_sample(self, name: str) -> object:
         """`SampleData.downloadSample`: copies the file of a source, never asks the source itself, and opens the copy.

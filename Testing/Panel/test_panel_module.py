@@ -25,6 +25,14 @@ def test_the_module_describes_itself(host):
     assert "2509.09530" in parent.acknowledgementText
 
 
+def test_slicer_starts_without_the_panel_and_what_it_is_made_of(host):
+    """They are imported when the module is first opened, so that Slicer starts fast."""
+    names = {name for name in sys.modules if name.startswith("DualTrackSlicerLib.")}
+    assert "DualTrackSlicerLib.sweep_nodes" in names
+    assert not [name for name in names if name.split(".")[1] in ("widget", "logic", "run", "parameters")]
+    assert not names & {"DualTrackSlicerLib.scene.input", "DualTrackSlicerLib.scene.results"}
+
+
 def test_the_sample_is_listed_with_its_checksum_and_loads(host):
     slicer.app.complete_startup()
     (sample,) = host.samples
@@ -112,9 +120,11 @@ def test_reload_reads_the_library_and_the_core_anew(host, panel, monkeypatch):
     panel.onReload()
     (module,) = reloaded
     for old in kept:
-        assert sys.modules[old.__name__] is not old
-    assert module.DualTrackSlicerWidget.__mro__[1] is sys.modules["DualTrackSlicerLib.widget.panel"].Panel
-    assert not isinstance(panel, module.Panel)
+        assert sys.modules.get(old.__name__) is not old
+    again = module.DualTrackSlicerWidget(panel.parent)
+    assert type(again).__mro__[1] is sys.modules["DualTrackSlicerLib.widget.panel"].Panel
+    assert not isinstance(panel, sys.modules["DualTrackSlicerLib.widget.panel"].Panel)
+    assert sys.modules["DualTrackSlicerLib.widget.texts"] is not kept[0]
 
 
 def test_the_logic_runs_from_the_console_without_the_panel(host, tiny_model_file):

@@ -7,7 +7,7 @@ IJKToRAS, before any transform above it.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import slicer
@@ -27,7 +27,7 @@ from DualTrackSlicerLib.scene.frames import FrameLayout, layout_of, read_frames
 from DualTrackSlicerLib.scene.nodes import HEADER, add_node, header_text, ijk_to_ras, nodes_of_class, pose_marks, to_vtk
 from DualTrackSlicerLib.scene.nodes import tr as _
 from DualTrackSlicerLib.scene.tracking import find_tracking
-from DualTrackSlicerLib.scene.wiring import ROLE, sequences_of
+from DualTrackSlicerLib.scene.wiring import ROLE, parent_of_clip, sequences_of
 
 Spacing = tuple[float, float]
 
@@ -87,14 +87,19 @@ class SceneSweep:
     transform_sequence: slicer.vtkMRMLSequenceNode | None = None
 
 
-def clips(scene: slicer.vtkMRMLScene) -> list[Clip]:
+def clips(scene: slicer.vtkMRMLScene, known: dict[object, Any] | None = None) -> list[Clip]:
     """What can be chosen: every image sequence of every browser, then volumes of several slices.
 
     Left out are volumes that belong to a sequence, are a result, or are offered as a clip already.
+
+    Args:
+        known: what earlier calls found of sequences that have not changed since, by their state; updated, no nodes.
     """
+    before = {} if known is None else dict(known)
+    found: dict[object, Any] = {}
     browsers = nodes_of_class(scene, "vtkMRMLSequenceBrowserNode")
     offered = [
-        _clip_of_sequence(browser, sequence)
+        _clip_of_sequence(browser, sequence, before, found)
         for browser in browsers
         for sequence in sequences_of(browser)
         if _holds_images(sequence)
@@ -109,6 +114,9 @@ def clips(scene: slicer.vtkMRMLScene) -> list[Clip]:
             width, height, frames = image.GetDimensions()
             spacing = _known_spacing(ijk_to_ras(volume), FrameLayout((width, height, 1), 1, 0))
             offered.append(Clip(volume.GetName(), frames, (width, height), spacing, volume=volume))
+    if known is not None:
+        known.clear()
+        known.update(found)
     return offered
 
 
@@ -302,17 +310,42 @@ def _holds_images(sequence: slicer.vtkMRMLSequenceNode) -> bool:
     return first is not None and first.IsA("vtkMRMLVolumeNode") and not first.IsA("vtkMRMLLabelMapVolumeNode")
 
 
-def _clip_of_sequence(browser: slicer.vtkMRMLSequenceBrowserNode, sequence: slicer.vtkMRMLSequenceNode) -> Clip:
-    frames, name = sequence.GetNumberOfDataNodes(), sequence.GetName()
+def _clip_of_sequence(
+    browser: slicer.vtkMRMLSequenceBrowserNode,
+    sequence: slicer.vtkMRMLSequenceNode,
+    before: dict[object, Any],
+    found: dict[object, Any],
+) -> Clip:
+    """A clip by what was found `before` where nothing that counts has changed; what is found now is noted."""
+    state = _state(browser, sequence)
+    facts = found[state] = before.get(state) or _facts(browser, sequence)
+    return Clip(sequence.GetName(), browser=browser, sequence=sequence, **facts)
+
+
+def _state(browser: slicer.vtkMRMLSequenceBrowserNode, sequence: slicer.vtkMRMLSequenceNode) -> tuple:
+    """What the facts of a clip depend on: its sequences, and the transforms above it that do not move by themselves."""
+    state = [(node.GetID(), node.GetMTime()) for node in (sequence, *sequences_of(browser))]
+    link = parent_of_clip(browser, sequence)
+    while link is not None:
+        moves = browser.GetSequenceNode(link) is not None
+        state.append((link.GetID(), 0 if moves else link.GetMTime()))
+        link = link.GetParentTransformNode()
+    return id(browser.GetScene()), *state
+
+
+def _facts(browser: slicer.vtkMRMLSequenceBrowserNode, sequence: slicer.vtkMRMLSequenceNode) -> dict[str, Any]:
+    """The fields of a :class:`Clip` that are no nodes."""
+    frames = sequence.GetNumberOfDataNodes()
     try:
         layout, fields = layout_of(sequence), _fields(sequence)
         spacing = _place(browser, sequence, layout, _node_from_pixel(sequence, layout), fields, None).spacing_mm
     except InputError as error:
-        return Clip(name, frames, (0, 0), None, browser=browser, sequence=sequence, problem=str(error))
+        return {"frames": frames, "size": (0, 0), "spacing_mm": None, "problem": str(error)}
     times = _timestamps(sequence, fields)
     step = 0.0 if times is None else float(np.median(np.diff(times)))
-    duration = None if times is None else float(times[-1] - times[0])
-    return Clip(name, frames, layout.size, spacing, 1 / step if step > 0 else None, duration, browser, sequence)
+    duration, rate = None if times is None else float(times[-1] - times[0]), 1 / step if step > 0 else None
+    size = layout.size
+    return {"frames": frames, "size": size, "spacing_mm": spacing, "rate_hz": rate, "duration_s": duration}
 
 
 def sequenceFromVolume(volumeNode: slicer.vtkMRMLVolumeNode) -> slicer.vtkMRMLSequenceBrowserNode:

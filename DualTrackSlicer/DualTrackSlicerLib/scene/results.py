@@ -121,7 +121,7 @@ def _with_estimate(
     name, quality = clip.image_sequence.GetName(), frame_quality(clip, result)
     volume, coverage = add_volumes(scene, result, clip.node_from_image, name)
     if volume is not None:
-        renderVolume(volume)
+        renderVolume(volume, _rendering_logic())
     tube, outlines = _add_paths(scene, clip, placed, quality)
     table = add_pose_table(scene, clip, placed, quality, f"{name} pose table")
     made = replace(made, volume=volume, coverage=coverage, trajectory_model=tube, outlines=outlines, pose_table=table)
@@ -161,6 +161,12 @@ def _add_paths(
         for what, index, colour in ends
     ]
     return tube, outlines
+
+
+def _rendering_logic() -> slicer.vtkSlicerVolumeRenderingLogic | None:
+    """That of the application, which knows whether there is a graphics card; None outside of it."""
+    module = getattr(getattr(slicer, "modules", None), "volumerendering", None)
+    return None if module is None else module.logic()
 
 
 def _tube_radius(corners: np.ndarray) -> float:

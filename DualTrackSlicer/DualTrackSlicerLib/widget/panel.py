@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 
 import slicer
@@ -46,9 +47,11 @@ class Panel(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._message = ""
         self._updating = self._refresh_pending = False
 
-    def makeLogic(self) -> Logic:
-        """The logic of this panel."""
-        return Logic()
+    def onReload(self) -> None:
+        """Read the module anew, with its library and the core."""
+        for name in [name for name in sys.modules if name.partition(".")[0] in ("DualTrackSlicerLib", "DualTrackCore")]:
+            del sys.modules[name]
+        super().onReload()
 
     def setup(self) -> None:
         """Build the panel."""
@@ -57,7 +60,7 @@ class Panel(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.layout.addWidget(widget)
         self.ui = ui = slicer.util.childWidgetVariables(widget)
         widget.setMRMLScene(slicer.mrmlScene)
-        self.logic = logic = self.makeLogic()
+        self.logic = logic = Logic()
         self.clipSection, self.areaSection = ClipSection(ui, logic), AreaSection(ui, logic)
         self.modelSection, self.computerSection = ModelSection(ui, logic), ComputerSection(ui, logic)
         self.runSection, self.resultSection, self.picture = RunSection(ui, logic), ResultSection(ui), Picture(ui)

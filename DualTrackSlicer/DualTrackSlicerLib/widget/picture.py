@@ -56,8 +56,8 @@ class Picture(Section):
             self.showClip(self._view.clip)
 
     def showFrame(self, number: int) -> None:
-        """Step to the frame in work, from 0."""
-        if self._view is not None and self._view.clip is not None and self._view.clip.browser is not None:
+        """Step to the frame in work, from 0, where the red view follows."""
+        if self._followed:
             browser = self._view.clip.browser
             browser.SetSelectedItemNumber(min(max(number, 0), browser.GetNumberOfItems() - 1))
 
@@ -67,10 +67,11 @@ class Picture(Section):
             self.showResult(run.nodes)
 
     def showResult(self, nodes: ResultNodes) -> None:
-        """The volume in the slice views, and in the red one the frame over it."""
+        """The volume in all views, and in the red one the frame over it."""
         if nodes.volume is not None and self._view is not None:
             fitSliceViews(nodes.volume, slicer.app.applicationLogic())
             self._on_frame_over()
+            slicer.util.resetThreeDViews()
 
     def _on_frame_over(self) -> None:
         view = self._view

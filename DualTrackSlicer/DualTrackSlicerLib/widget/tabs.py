@@ -18,6 +18,7 @@ class EvaluationTab(Section):
 
     def __init__(self, ui: object) -> None:
         self.ui = ui
+        self._rows: list[tuple[str, ...]] = []
         table = self.ui.evaluationTable
         table.setColumnCount(4)
         table.setHorizontalHeaderLabels([_("Error"), _("This run"), _("No motion"), _("Mean motion")])
@@ -44,6 +45,9 @@ class EvaluationTab(Section):
         enable(reason, self.ui.copyEvaluationButton)
         enable(reason or ("" if view.result.plots else _("There are no plots of this run.")), self.ui.plotButton)
         table, rows = self.ui.evaluationTable, [] if reason else errorRows(evaluation)
+        if rows == self._rows:
+            return
+        self._rows = rows
         table.setRowCount(len(rows))
         for row, cells in enumerate(rows):
             for column, cell in enumerate(cells):
