@@ -173,7 +173,9 @@ def _marks(level: np.ndarray, shake: np.ndarray, content: np.ndarray, moving: np
         return none
     radius = max(4, round(0.01 * len(level)))
     wide = sitk.BinaryDilate(sitk.GetImageFromArray(edges.astype(np.uint8)), [radius] * 2, sitk.sitkBox)
-    pieces = sitk.GetArrayFromImage(sitk.Cast(sitk.ConnectedComponent(wide, True), sitk.sitkUInt16))
+    # With all that is bright and never changes, so that the still rim of a picture is known by the picture beside it.
+    solid = sitk.GetImageFromArray(((level >= LEAST_STEP) & (shake == 0)).astype(np.uint8))
+    pieces = sitk.GetArrayFromImage(sitk.Cast(sitk.ConnectedComponent(wide | solid, True), sitk.sitkUInt16))
     count = int(pieces.max()) + 1
     rows, columns = np.nonzero(edges)
     spread = np.unique(np.stack([pieces[rows, columns], columns]), axis=1)[0]

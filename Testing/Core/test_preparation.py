@@ -22,7 +22,7 @@ from DualTrackCore.reconstruction import Fan
 from DualTrackCore.run import RunSettings, run
 from DualTrackCore.run.preparation import cropped_area, prepare
 from DualTrackCore.sample import sample_path
-from DualTrackCore.sweep import Sweep, image_from_pixel
+from DualTrackCore.sweep import Sweep
 from DualTrackCore.trajectory import Trajectory, matrices_from_parameters
 
 INK = lettering() > 0
@@ -142,6 +142,24 @@ def test_a_name_beside_the_ultrasound_is_blacked_out_and_the_ultrasound_is_not(f
     kept = prepare(named_sweep(frames=frames), RunSettings(mask="none"))
     assert np.array_equal(kept.sweep.window(0, frames), named_frames(NAME, frames))
     assert kept.regions == ()
+
+
+def test_letters_that_nearly_touch_the_ultrasound_go_and_every_pixel_of_it_stays():
+    clip = np.zeros((16, 150, 200), np.uint8)
+    clip[:, 22:130, 80:] = speckle(16, 108, 120)
+    prepared = prepare(Sweep(np.maximum(clip, lettering()), 0.2), RunSettings())
+    x, y, width, height = prepared.regions[0]
+    assert x + width > 85
+    assert y + height > 22  # the region reaches into the ultrasound
+    assert np.array_equal(prepared.sweep.window(0, 16), clip)
+
+
+def test_a_bright_still_rim_of_the_ultrasound_is_no_text():
+    fan = [Fan((100.0, -40.0), (-angle, angle), (60.0, 180.0)).mask((150, 200)) for angle in (35.0, 31.0)]
+    clip = speckle(16, 150, 200) * fan[0]
+    clip[:, fan[0] & ~fan[1]] = 255
+    prepared = prepare(Sweep(clip, 0.2), RunSettings())
+    assert prepared.sweep.frames is clip
 
 
 def test_a_name_travels_in_no_file_of_a_run(tmp_path):
@@ -380,8 +398,3 @@ def test_info_says_what_the_settings_make_of_the_pictures(tmp_path, capsys):
     assert re.search(r"image area +columns 20 to 169, rows 40 to 129: 45 % of the picture, confidence \d+%", text)
     assert "Blacked out 2 regions" in text
     assert "18 mm over 90 rows of the image area (found, confidence" in text
-
-
-def test_an_image_frame_of_a_prepared_picture_has_its_origin_in_its_own_centre():
-    seen = prepare(Sweep(numbered(), (0.2, 0.3)), RunSettings(rotate=90, crop=(0, 0, 7, 4))).sweep
-    np.testing.assert_allclose(seen.image_from_pixel, image_from_pixel((0.3, 0.2), 0, (4, 7)))
