@@ -31,7 +31,7 @@ from DualTrackCore.trajectory import accumulate, matrices_from_parameters
 #: Share of the newest step in the mean of recent errors, and the least error that a component is divided by.
 _RECENT_SHARE, _LEAST_ERROR = 0.01, 1e-3
 #: Part of the path by which a sweep leaves its plane, from which its direction counts; and the weight of that loss.
-_LEAST_THROUGH, _DIRECTION_WEIGHT = 0.2, 0.2
+_LEAST_THROUGH, _DIRECTION_WEIGHT = 0.2, 0.5
 
 
 class LightningItems(lightning.LightningDataModule):

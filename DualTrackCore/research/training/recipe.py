@@ -88,8 +88,8 @@ class Data(_Checked):
             of a sweep; validation has as many of its own); None makes one for every sweep.
         acquisitions: simulated: whether probe, scanner, view, motion, tissue and contact are drawn for every sweep, and
             the scanner anew for every item (:mod:`~DualTrackCore.research.simulation.acquisition`).
-        plain: simulated: so many sweeps of a linear probe with every effect off beside the acquisitions, and a tenth of
-            that for validation; their seeds follow on the others.
+        plain, plain_frames: simulated: so many sweeps of so many frames of a linear probe with every effect off beside
+            the acquisitions, and a tenth of them for validation; their seeds follow on the others.
         store: simulated: whether sweeps are kept in the cache folder; otherwise they are made at every start.
         folder, validation_folder: tusrec: folders that are searched for sweeps.
         csv: dualtrack_h5: table with `sweep_id`, `processed_sweep_path` (relative to the table) and `split`.
@@ -107,6 +107,7 @@ class Data(_Checked):
     speckles: int | None = setting(None, at_least=1)
     acquisitions: bool = False
     plain: int = setting(0, at_least=0)
+    plain_frames: int = setting(200, at_least=2)
     store: bool = True
     folder: str | None = None
     validation_folder: str | None = None

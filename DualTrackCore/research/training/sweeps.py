@@ -92,11 +92,11 @@ def _simulated(
         speckle_seed = None
         if data.speckles is not None:  # validation sweeps never share speckle with training sweeps
             speckle_seed = seed % data.speckles + (0 if is_training else data.speckles)
-        acquisition = None
+        acquisition, frames = None, data.frames if seed in chosen else data.plain_frames
         if data.acquisitions:
             acquisition = Acquisition.of_seed(seed) if seed in chosen else Acquisition.plain_of_seed(seed)
         size = card.frame_size
-        jobs.append(Simulation(seed, data.frames, family, speckle_seed, size, card.spacing_mm, acquisition))
+        jobs.append(Simulation(seed, frames, family, speckle_seed, size, card.spacing_mm, acquisition))
     names = tuple(f"seed {job.seed}" for job in jobs)
     acquisitions = tuple(job.acquisition for job in jobs if job.acquisition is not None)
     if data.store:
