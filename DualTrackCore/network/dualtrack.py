@@ -114,6 +114,23 @@ class GlobalEncoder(nn.Module):
         return self.bert(self.proj(features) + self.pos_emb(frame_index))
 
 
+class DirectionHead(nn.Module):
+    """Which way the sweep runs: a BERT of its own over the global encoder's image features, so that the motions need
+    not know."""
+
+    def __init__(self, features: int, bert: BertEncoder, hidden: int, positions: int) -> None:
+        super().__init__()
+        self.proj = nn.Linear(features, hidden)
+        self.pos_emb = nn.Embedding(positions, hidden)
+        self.bert = bert
+        self.fc = nn.Linear(hidden, 1)
+
+    def forward(self, features: Tensor, frame_index: Tensor) -> Tensor:
+        """Pooled features [B, K, F] of frames `frame_index` [K] to log-odds [B] that the sweep runs towards +z."""
+        context = self.bert(self.proj(features) + self.pos_emb(frame_index))
+        return self.fc(context.mean(dim=1))[:, 0]
+
+
 class DualTrack(nn.Module):
     """The network. Defaults are the published size; smaller models pass smaller numbers.
 
@@ -184,7 +201,9 @@ class DualTrack(nn.Module):
         self.global_encoder = GlobalEncoder(backbone, features, global_bert, hidden, positions)
         self.fusion_module = Scope(module=BertEncoder(fusion_layers, *shared, positions, cross=True))
         self.head = Scope(fc=nn.Linear(hidden, 6))
-        self.direction = Scope(fc=nn.Linear(2 * hidden, 1)) if direction else None
+        self.direction = None
+        if direction:
+            self.direction = DirectionHead(features, BertEncoder(global_layers, *shared), hidden, positions)
         self.uncertainty = Scope(fc=_always(_FIRST_LOG_VARIANCE, hidden)) if uncertainty else None
 
     @property
@@ -222,9 +241,7 @@ class DualTrack(nn.Module):
         context = self.global_encoder(global_features, index)
         fused = self.fusion_module.module(queries, context)
         log_variance = None if self.uncertainty is None else self.uncertainty.fc(fused[:, 1:])
-        logit = None
-        if self.direction is not None:
-            logit = self.direction.fc(torch.cat([fused.mean(dim=1), context.mean(dim=1)], dim=-1))[:, 0]
+        logit = None if self.direction is None else self.direction(global_features, index)
         return NetworkOutput(self.head.fc(fused)[:, 1:], log_variance, logit)
 
     def forward(self, local_images: Tensor, global_images: Tensor) -> Tensor:

@@ -33,6 +33,7 @@ from DualTrackCore.trajectory import STEP_ERROR_CORRELATION
 #: Longest position table that weights are extended to: almost an hour at 20 frames a second.
 MAX_POSITIONS = 1 << 16
 POSITION_KEY = "global_encoder.pos_emb.weight"
+_POSITION_SUFFIX = ".pos_emb.weight"
 _DISTANCE_SUFFIX = ".distance_embedding.weight"
 #: First version of torch whose `weights_only=True` has no known hole: CVE-2025-32434 (up to 2.5.1) let a file run
 #: code, CVE-2026-24747 (before 2.10) let it write where it must not.
@@ -289,7 +290,7 @@ def resize_positions(tensors: Mapping[str, Tensor], positions: int) -> dict[str,
         raise CheckpointError(f"Weights without a position table cannot be made to fit {positions} positions.")
     resized = dict(tensors)
     for key, table in tensors.items():
-        if key == POSITION_KEY:
+        if key.endswith(_POSITION_SUFFIX):
             resized[key] = F.pad(table, (0, 0, 0, positions - old))  # a negative number cuts
         elif key.endswith(_DISTANCE_SUFFIX):
             resized[key] = F.pad(table, (0, 0, positions - old, positions - old))

@@ -52,7 +52,8 @@ def test_networks_without_the_heads_keep_their_weights_and_their_cards():
         assert with_heads.arguments[name] is True
         assert name not in DualTrack(**TINY, **{name: False}).arguments
     added = [key for key in with_heads.state_dict() if key not in plain.state_dict()]
-    assert added == ["direction.fc.weight", "direction.fc.bias", "uncertainty.fc.weight", "uncertainty.fc.bias"]
+    assert {key.split(".")[0] for key in added} == set(HEADS)
+    assert added[-2:] == ["uncertainty.fc.weight", "uncertainty.fc.bias"]
     mini = load_model("mini")
     assert mini.network.arguments == dict(read_card_inside(installed_path("mini")).architecture)
     added = (*HEADS, "step_error_correlation")
@@ -77,10 +78,13 @@ def test_the_heads_read_the_features_and_leave_the_motions_as_they_are():
         queries = network.local_encoder[1](network.local.temporal(tokens[None]))
         context = network.global_encoder(pooled[None], torch.arange(0, 40, 16))
         fused = network.fusion_module.module(queries, context)
-        logit = network.direction.fc(torch.cat([fused.mean(dim=1), context.mean(dim=1)], dim=1))
+        logit = network.direction(pooled[None], torch.arange(0, 40, 16))
+        other = network.output_from_features(torch.randn_like(tokens)[None], pooled[None])
         assert torch.equal(found.motions, plain.poses_from_features(tokens[None], pooled[None]))
         assert torch.equal(found.motions, network.poses_from_features(tokens[None], pooled[None]))
-        torch.testing.assert_close(found.direction_logit, logit[:, 0])
+        assert torch.equal(found.direction_logit, logit)
+        assert torch.equal(found.direction_logit, other.direction_logit)  # speckle does not tell the side
+        assert not torch.equal(network.direction(pooled.flip(0)[None], torch.arange(0, 40, 16)), logit)
         torch.testing.assert_close(found.log_variance, network.uncertainty.fc(fused)[:, 1:])
         nothing = plain.output_from_features(tokens[None], pooled[None])
     assert (nothing.log_variance, nothing.direction_logit) == (None, None)

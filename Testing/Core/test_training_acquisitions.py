@@ -14,7 +14,7 @@ from DualTrackCore.network.model import save_model
 from DualTrackCore.research.simulation.acquisition import Acquisition, Motion, Scanner, View
 from DualTrackCore.research.simulation.simulator import Simulation, simulator_hash
 from DualTrackCore.research.training import sweeps as sweep_sets
-from DualTrackCore.research.training.initial import recipe_card
+from DualTrackCore.research.training.initial import initial_network, recipe_card
 from DualTrackCore.research.training.lightning_task import LightningTask
 from DualTrackCore.research.training.recipe import Data
 from DualTrackCore.research.training.samples import SweepItems, collate, one_way
@@ -142,18 +142,31 @@ def task_and_batch(levels, stage, network):
     return LightningTask(recipe, network, torch.zeros(6), torch.ones(6)), collate([made[(0, 0)]])
 
 
-def test_the_stage_heads_changes_the_heads_and_nothing_else(levels):
+@pytest.mark.parametrize(("stage", "head"), [("heads", "uncertainty"), ("direction", "direction")])
+def test_the_stage_of_a_head_changes_that_head_and_nothing_else(levels, stage, head):
     network = with_heads()
-    task, batch = task_and_batch(levels, "heads", network)
-    changed = {name for name, value in network.named_parameters() if value.requires_grad}
-    assert {name.split(".")[0] for name in changed} == {"uncertainty", "direction"}
+    task, batch = task_and_batch(levels, stage, network)
+    changed = {name: value for name, value in network.named_parameters() if value.requires_grad}
+    assert {name.split(".")[0] for name in changed} == {head}
     task.train()
-    task.head_loss(batch, task.task(batch)).backward()
-    assert all(
-        value.grad is not None and value.grad.abs().sum() > 0 for _, value in network.uncertainty.named_parameters()
-    )
-    with pytest.raises(InputError, match="uncertainty"):
-        build_task(tiny_model().network, tiny_recipe("heads"))
+    task.training_step(batch, 0).backward()
+    own = getattr(network, head).fc
+    assert all(value.grad is not None and value.grad.abs().sum() > 0 for value in own.parameters())
+    with pytest.raises(InputError, match=head):
+        build_task(tiny_model().network, tiny_recipe(stage))
+
+
+def test_the_direction_head_starts_from_a_global_encoder_without_its_pictures(tmp_path, levels):
+    first = with_heads()
+    save_model(first, recipe_card(tiny_recipe("direction", model=first.arguments)), tmp_path / "signed.safetensors")
+    recipe = tiny_recipe("direction", model=first.arguments, seed=7, initial={"direction": "signed.safetensors"})
+    started = initial_network(recipe, tmp_path)
+    own, given = started.direction.state_dict(), first.global_encoder.state_dict()
+    taken = [name for name in own if name in given and not name.startswith("fc.")]
+    assert {name.split(".")[0] for name in taken} == {"proj", "pos_emb", "bert"}
+    for name in taken:
+        assert torch.equal(own[name], given[name])
+    assert not torch.equal(started.global_encoder.proj.weight, first.global_encoder.proj.weight)
 
 
 def test_the_likelihood_is_least_where_the_variance_is_that_of_the_errors(levels):
@@ -173,7 +186,8 @@ def test_the_likelihood_is_least_where_the_variance_is_that_of_the_errors(levels
 
 
 def test_direction_learns_from_the_side_that_the_item_really_ran_to(levels):
-    task, batch = task_and_batch(levels, "fusion", with_heads())
+    task, batch = task_and_batch(levels, "direction", with_heads())
+    assert not {"local", "tokens"} & batch.keys()  # whole pictures alone
     with torch.no_grad():
         output = task.task(batch)
     runs_up = batch["through_mm"].sign()

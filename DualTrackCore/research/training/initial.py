@@ -24,6 +24,8 @@ from DualTrackCore.sweep import Sweep
 
 #: Name of the weights in the folder of a finished stage.
 WEIGHTS_NAME = "model.safetensors"
+#: Fields of a recipe's `initial` that name weights.
+_WEIGHTS_OF = ("all", "local_encoder", "global_encoder", "local_trunk", "direction")
 #: Heads that weights may get after they were trained.
 _ADDED_HEADS = ("direction.", "uncertainty.")
 #: Height of the waves of the position table: below that of the image features, so that they do not drown them.
@@ -67,7 +69,7 @@ def trained_card(recipe: Recipe, runs: Path, sweeps: Sequence[Sweep]) -> ModelCa
         if any(other is not None and getattr(other, name) == getattr(card, name) for other in shipped)
     }
     given = recipe.initial
-    earlier = filter(None, (given.all, given.local_encoder, given.global_encoder, given.local_trunk))
+    earlier = filter(None, (getattr(given, name) for name in _WEIGHTS_OF))
     cards = [read_card_inside(_weights_path(reference, runs)) for reference in earlier]
     kinds = sorted({"simulated" if sweep.is_simulated else "recorded" for sweep in sweeps})
     return dataclasses.replace(
@@ -116,6 +118,8 @@ def initial_network(recipe: Recipe, runs: Path, say: Callable[[str], None] | Non
     ):
         if reference is not None:
             merged.update(_part(prefix, network, _weights_path(reference, runs)))
+    if given.direction is not None:
+        merged.update(_direction_part(network, _weights_path(given.direction, runs)))
     if dataclasses.replace(given, positions="random") != Initial():
         load_weights(network, merged, "The recipe's initial weights")
     if recipe.backbone.weights is not None:
@@ -151,7 +155,7 @@ def _set_waves(table: Tensor) -> None:
 def input_paths(recipe: Recipe, runs: Path) -> list[Path]:
     """What a recipe reads: its own files, and what they name: data, and weights as they stand or in `runs`."""
     given, data = recipe.initial, recipe.data
-    weights = [name for name in (given.all, given.local_encoder, given.global_encoder, given.local_trunk) if name]
+    weights = list(filter(None, (getattr(given, name) for name in _WEIGHTS_OF)))
     named = [data.folder, data.validation_folder, data.csv, recipe.backbone.weights, *weights]
     return [*recipe.files, *(Path(name) for name in named if name), *(runs / name for name in weights)]
 
@@ -167,6 +171,15 @@ def _weights_path(reference: str, runs: Path) -> Path:
         f"initial in the recipe names {reference}, and neither that nor {runs / reference} is a weights file or a "
         f"finished stage with {WEIGHTS_NAME}; train that stage first."
     )
+
+
+def _direction_part(network: DualTrack, path: Path) -> dict[str, Tensor]:
+    """What the direction head takes of a global encoder, under the head's names."""
+    prefix = "global_encoder."
+    encoder = _part(prefix, network, path)
+    shapes = {key: value.shape for key, value in network.state_dict().items() if key.startswith("direction.")}
+    renamed = {"direction." + key.removeprefix(prefix): value for key, value in encoder.items()}
+    return {key: value for key, value in renamed.items() if shapes.get(key) == value.shape}
 
 
 def _part(prefix: str, network: DualTrack, path: Path) -> dict[str, Tensor]:

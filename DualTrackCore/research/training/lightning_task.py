@@ -30,8 +30,10 @@ from DualTrackCore.trajectory import accumulate, matrices_from_parameters
 
 #: Share of the newest step in the mean of recent errors, and the least error that a component is divided by.
 _RECENT_SHARE, _LEAST_ERROR = 0.01, 1e-3
-#: Part of the path by which a sweep leaves its plane, from which its direction counts; and the weight of that loss.
-_LEAST_THROUGH, _DIRECTION_WEIGHT = 0.2, 0.5
+#: Part of the path by which a sweep leaves its plane, from which its direction counts.
+_LEAST_THROUGH = 0.2
+#: Stages that train what the network says beside the motions.
+_BESIDE_MOTIONS = ("direction", "heads")
 
 
 class LightningItems(lightning.LightningDataModule):
@@ -137,27 +139,29 @@ class LightningTask(lightning.LightningModule):
         return squares.sum(dim=(0, 1)) / mask.sum().clamp(min=1)
 
     def head_loss(self, batch: Item, output: NetworkOutput) -> Tensor:
-        """What the heads for direction and, in their own stage, for variance are wrong by; zero without them.
+        """What the head that this stage trains beside the motions is wrong by.
 
         Variance by the Gaussian likelihood of the errors that are left. Direction by the cross entropy over the sweeps
         that leave their plane by at least a fifth of the path.
         """
         targets, mask = self.task.wanted(batch)
-        loss = torch.zeros((), device=targets.device)
         if self.recipe.stage == "heads":
             variance = output.log_variance.float()
             errors = (self._millimetres(output.motions) - targets).square()
             likelihood = 0.5 * (variance + errors * torch.exp(-variance)) * mask[..., None]
-            loss = loss + likelihood.sum() / mask.sum().clamp(min=1) / 6
-        if output.direction_logit is not None:
-            through = batch["through_mm"][:, 0]
-            path = (targets[..., :3].norm(dim=-1) * mask).sum(dim=1)
-            counts = (through.abs() > _LEAST_THROUGH * path).float()
-            told = F.binary_cross_entropy_with_logits(
-                output.direction_logit.float(), (through > 0).float(), counts, reduction="sum"
-            )
-            loss = loss + _DIRECTION_WEIGHT * told / counts.sum().clamp(min=1)
-        return loss
+            return likelihood.sum() / mask.sum().clamp(min=1) / 6
+        up, counts = self._directions(batch)
+        told = F.binary_cross_entropy_with_logits(
+            output.direction_logit.float(), up.float(), counts.float(), reduction="sum"
+        )
+        return told / counts.sum().clamp(min=1)
+
+    def _directions(self, batch: Item) -> tuple[Tensor, Tensor]:
+        """[B] whether each sweep runs towards +z, and whether it leaves its plane by enough to count."""
+        targets, mask = self.task.wanted(batch)
+        through = batch["through_mm"][:, 0]
+        path = (targets[..., :3].norm(dim=-1) * mask).sum(dim=1)
+        return through > 0, through.abs() > _LEAST_THROUGH * path
 
     def weighted(self, losses: Tensor) -> Tensor:
         """One number to follow downhill, of [6] :meth:`component_losses`, by the recipe's weighting.
@@ -185,17 +189,23 @@ class LightningTask(lightning.LightningModule):
     def training_step(self, batch: Item, batch_index: int) -> Tensor:
         del batch_index
         output = self.task(batch)
-        losses = self.component_losses(batch, output.motions)
-        plain = losses.detach().mean()
-        self.log("train_loss", plain, on_step=False, on_epoch=True, batch_size=len(batch["frames"]), sync_dist=True)
-        heads = self.head_loss(batch, output)
-        if self.recipe.stage == "heads":  # the motions learn nothing there
-            return heads
-        return self.weighted(losses) + heads
+        if self.recipe.stage in _BESIDE_MOTIONS:
+            loss = plain = self.head_loss(batch, output)
+        else:
+            losses = self.component_losses(batch, output.motions)
+            loss, plain = self.weighted(losses), losses.mean()
+        sizes = {"batch_size": len(batch["frames"]), "sync_dist": True}
+        self.log("train_loss", plain.detach(), on_step=False, on_epoch=True, **sizes)
+        return loss
 
     def validation_step(self, batch: Item, batch_index: int) -> None:
         del batch_index
-        predicted = self(batch).double().cpu().numpy()
+        output = self.task(batch)
+        if self.recipe.stage == "direction":
+            up, counts = self._directions(batch)
+            right = ((output.direction_logit > 0) == up)[counts].float()
+            self.log("val_direction_right", right.sum() / max(len(right), 1), batch_size=len(right), sync_dist=True)
+        predicted = self._millimetres(output.motions).double().cpu().numpy()
         mask = batch["mask"].cpu().numpy()
         true = np.where(mask[..., None], batch["targets"].double().cpu().numpy(), np.nan)
         scale = self.target_std.double().cpu().numpy()
@@ -350,6 +360,8 @@ class EpochLines(lightning.Callback):
                 f"LPE {figures['val_lpe_five_point_mm']:.4f} mm correlation "
                 + " ".join("--" if math.isnan(value) else f"{value:.2f}" for value in correlations)
             )
+            if "val_direction_right" in figures:
+                parts.append(f"direction right {figures['val_direction_right']:.0%}")
         parts.append(f"{now - self._before:.0f} s, {self.seconds:.0f} s in all")
         self._before, self._validated = now, False
         if trainer.is_global_zero:

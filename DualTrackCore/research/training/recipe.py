@@ -17,11 +17,13 @@ import yaml
 from DualTrackCore.errors import InputError, reason_of
 from DualTrackCore.settings import build, check_settings, setting, short_text
 
-Stage = Literal["local1", "local2", "local3", "global", "fusion", "finetune1", "finetune2", "heads", "baseline"]
+Stage = Literal[
+    "local1", "local2", "local3", "global", "fusion", "finetune1", "finetune2", "direction", "heads", "baseline"
+]
 #: Stages that see windows of consecutive frames; `global` sees frames drawn at random, the others whole sweeps.
 WINDOW_STAGES = ("local1", "local2", "baseline")
 #: Stages that train the global encoder.
-GLOBAL_STAGES = ("global", "fusion", "finetune1", "finetune2", "heads")
+GLOBAL_STAGES = ("global", "fusion", "finetune1", "finetune2", "direction", "heads")
 #: Stages that can work from stored class tokens, because trunk and ViT are frozen.
 TOKEN_STAGES = ("local3", "fusion", "finetune1")
 PRECISIONS = {"fp32": "32-true", "fp16": "16-mixed", "bf16": "bf16-mixed"}
@@ -44,6 +46,7 @@ class Initial(_Checked):
         all: the whole network.
         local_encoder, global_encoder: one encoder each, put over `all`.
         local_trunk: the local encoder's 3D trunk alone, put over the others; it fits a crop of any size.
+        direction: weights whose global encoder the direction head starts from, but for the image backbone.
         positions: the global encoder's position table where no weights are given: "random" numbers, as published, or
             "waves", which tell the order of the frames from the first step on.
     """
@@ -52,6 +55,7 @@ class Initial(_Checked):
     local_encoder: str | None = None
     global_encoder: str | None = None
     local_trunk: str | None = None
+    direction: str | None = None
     positions: Literal["random", "waves"] = "random"
 
 

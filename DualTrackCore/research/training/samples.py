@@ -301,6 +301,9 @@ class SweepItems(Dataset):
             seen["whole"] = images.whole(draw.frames, draw.flipped, draw.scan)
             seen["frame_index"] = torch.from_numpy(draw.positions)
             return seen
+        if stage == "direction":
+            seen["whole"] = images.whole(draw.frames[:: self._every], draw.flipped, draw.scan)
+            return seen
         if draw.variant is None:
             seen["local"] = images.local(draw.frames, draw.flipped, draw.shift, draw.scan)
         else:

@@ -87,7 +87,9 @@ class Task(nn.Module, ABC):
         for row, frames in enumerate(batch["frames"].tolist()):
             whole = frames if "frame_index" in batch else -(-frames // self.network.global_every)
             lengths = {"local": frames, "tokens": frames, "frame_index": frames, "whole": whole}
-            single = {name: batch[name][row : row + 1, : lengths[name]] for name in lengths if name in batch}
+            single = {"frames": batch["frames"][row : row + 1]} | {
+                name: batch[name][row : row + 1, : lengths[name]] for name in lengths if name in batch
+            }
             rows.append(self.output(single))
         motions, log_variance, logit = zip(*rows, strict=True)
         return NetworkOutput(
@@ -182,11 +184,6 @@ class FusionTask(Task):
         "network.head",
     )
 
-    def __init__(self, network: DualTrack, recipe: Recipe) -> None:
-        super().__init__(network, recipe)
-        if network.direction is not None:
-            self.trained_names = (*self.trained_names, "network.direction")
-
     def outputs(self, batch: Item) -> Tensor:
         return self.output(batch).motions
 
@@ -208,8 +205,30 @@ class JointTask(FineTuneTask):
     trained_names = (*FusionTask.trained_names, *still_names)
 
 
+class DirectionTask(Task):
+    """direction: the head for it alone, on frames of whole sweeps that run both ways; it says nothing of motions."""
+
+    head_name = "network.head.fc"
+    trained_names = ("network.direction",)
+    continues = True
+
+    def __init__(self, network: DualTrack, recipe: Recipe) -> None:
+        if network.direction is None:
+            raise InputError("The stage direction trains the head for direction; set model.direction to true.")
+        super().__init__(network, recipe)
+
+    def outputs(self, batch: Item) -> Tensor:
+        return torch.zeros(len(batch["frames"]), int(batch["frames"][0]) - 1, 6, device=batch["whole"].device)
+
+    def output(self, batch: Item) -> NetworkOutput:
+        whole, every = batch["whole"], self.network.global_every
+        index = torch.arange(0, whole.shape[1] * every, every, device=whole.device)
+        features = self.network.global_encoder.image_features(whole)
+        return NetworkOutput(self.outputs(batch), direction_logit=self.network.direction(features, index))
+
+
 class HeadsTask(FineTuneTask):
-    """heads: those for variance and direction alone, once the motions are in place."""
+    """heads: that for variance alone, once the motions are in place."""
 
     trained_names = ("network.uncertainty",)
 
@@ -255,6 +274,7 @@ _TASKS: dict[str, type[Task]] = {
     "fusion": FusionTask,
     "finetune1": FineTuneTask,
     "finetune2": JointTask,
+    "direction": DirectionTask,
     "heads": HeadsTask,
     "baseline": BaselineTask,
 }
