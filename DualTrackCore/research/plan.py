@@ -109,8 +109,8 @@ def train_plan(
     return TrainingResult(weights, result.best, items, seconds)
 
 
-#: Share of the directions beyond the threshold of a sure one that must be right.
-_SURE = 0.95
+#: Share of the directions beyond the threshold of a sure one that must be right, and of how many clips at least.
+_SURE, _LEAST_CLIPS = 0.95, 20
 
 
 def calibrated(model: Model, count: int, folder: Path, frames: int = 112) -> Model:
@@ -155,7 +155,7 @@ def input_distances(said: Mapping[str, Any]) -> tuple[float, float]:
 
 
 def sure_log_odds(log_odds: np.ndarray, right: np.ndarray) -> float:
-    """The least log-odds from which at least 95 % of the directions are right.
+    """The least log-odds from which at least 95 % of the directions are right, of 20 clips or more.
 
     Args:
         log_odds: [n] of the direction that was found, 0 or more.
@@ -166,6 +166,6 @@ def sure_log_odds(log_odds: np.ndarray, right: np.ndarray) -> float:
     """
     order = np.argsort(-log_odds)
     shares = np.cumsum(right[order]) / np.arange(1, len(order) + 1)
-    good = np.flatnonzero(shares >= _SURE)
+    good = np.flatnonzero((shares >= _SURE) & (np.arange(1, len(order) + 1) >= _LEAST_CLIPS))
     sizes = log_odds[order]
     return float(sizes[good[-1]]) if len(good) else float(sizes[0] + 1.0)

@@ -122,6 +122,7 @@ def test_a_direction_is_sure_from_where_nineteen_of_twenty_are_right():
     right = log_odds >= 5  # 50 right ones above; with 2 of those below, 50 of 52 are right
     assert sure_log_odds(log_odds, right) == pytest.approx(4.8)
     assert sure_log_odds(log_odds, np.zeros(100, bool)) > 9.9
+    assert sure_log_odds(log_odds[:19], np.ones(19, bool)) > 1.8  # so few show nothing
 
 
 def test_a_calibrated_model_states_errors_of_the_size_that_it_makes(tmp_path):

@@ -194,7 +194,7 @@ def test_direction_learns_from_the_side_that_the_item_really_ran_to(levels):
     for sign in (1, -1):
         logits = output._replace(direction_logit=torch.tensor([4.0 * sign]) * runs_up[:, 0])
         loss = float(task.head_loss(batch, logits))
-        assert loss < 0.01 if sign == 1 else loss > 0.5
+        assert loss < 0.02 if sign == 1 else loss > 2
     flat = {**batch, "through_mm": torch.zeros(1, 1)}
     assert float(task.head_loss(flat, output)) == 0  # a sweep in its plane runs to no side
 
