@@ -197,13 +197,11 @@ class DualTrack(nn.Module):
         sizes = (global_widths, global_stem, global_blocks)
         backbone, features = _global_backbone(global_backbone, global_size, sizes)
         shared = (hidden, heads, mlp, dropout)
-        global_bert = BertEncoder(global_layers, *shared)
-        self.global_encoder = GlobalEncoder(backbone, features, global_bert, hidden, positions)
+        self.global_encoder = GlobalEncoder(backbone, features, BertEncoder(global_layers, *shared), hidden, positions)
         self.fusion_module = Scope(module=BertEncoder(fusion_layers, *shared, positions, cross=True))
         self.head = Scope(fc=nn.Linear(hidden, 6))
-        self.direction = None
-        if direction:
-            self.direction = DirectionHead(features, BertEncoder(global_layers, *shared), hidden, positions)
+        direction_bert = BertEncoder(global_layers, *shared) if direction else None
+        self.direction = DirectionHead(features, direction_bert, hidden, positions) if direction else None
         self.uncertainty = Scope(fc=_always(_FIRST_LOG_VARIANCE, hidden)) if uncertainty else None
 
     @property
