@@ -154,7 +154,7 @@ def test_a_view_that_contradicts_is_left_out_by_name_with_a_warning(model, monke
 
 
 def test_four_views_of_the_first_frames_of_the_sample_are_no_worse_than_one(tmp_path, capsys):
-    """Backwards, the small model takes this part for a sweep the other way; the mean of all views lay 13 mm off."""
+    """Version 3 of the small model took this part backwards for one the other way; the mean of all lay 13 mm off."""
     errors = {}
     for views in (1, 4):
         words = ["run", sample_path(), "--last-frame", 119, "--tta", views, "--no-reconstruct", "--no-pictures"]
@@ -163,10 +163,9 @@ def test_four_views_of_the_first_frames_of_the_sample_are_no_worse_than_one(tmp_
         errors[views] = report["evaluation"]["metrics"]["gpe_mm"]
     assert errors[4] <= errors[1] < 2.5
     source = report["trajectory"]["source"]
-    assert source["views_left_out"] == ["backwards", "backwards and mirrored"]
-    assert 10 < source["views_apart_mm"] < 25
-    assert "The direction of the motion is uncertain" in report["warnings"][0]
-    assert "mean of the sweep as it is, mirrored\n" in capsys.readouterr().out
+    assert source["views_left_out"] == []
+    assert source["views_apart_mm"] < 5
+    assert "mean of the sweep as it is, mirrored, backwards" in capsys.readouterr().out
 
 
 def test_a_sweep_whose_last_chunk_has_one_frame_is_turned_too():

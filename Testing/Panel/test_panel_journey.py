@@ -48,7 +48,8 @@ def test_from_the_sample_to_a_result(host, panel, pictures, tiny_model_file):
         panel.view().report.trajectory["source"]["model"],
     ):
         assert part in panel.ui.resultLabel.text
-    assert "by rule of thumb" in panel.ui.resultLabel.text
+    assert "(95 %)" in panel.ui.resultLabel.text
+    assert "by rule of thumb" not in panel.ui.resultLabel.text  # the model states its errors itself
     tube, box = panel.view().result.error_tube, panel.ui.errorTubeCheckBox
     for shown in (False, True, False):
         assert (box.checked, bool(tube.GetDisplayNode().GetVisibility())) == (shown, shown)

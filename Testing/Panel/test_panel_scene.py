@@ -81,6 +81,8 @@ def test_drawing_on_the_picture_goes_to_the_first_frame(host, panel):
 
 @pytest.mark.parametrize("shown", [True, False], ids=["the panel shown", "another module shown"])
 def test_a_closed_scene_leaves_no_reference_behind(host, panel, tiny_model_file, shown):
+    gc.collect()
+    before = list(map(id, kept := held()))  # of other tests
     red_view()
     browser = add_clip(host)
     panel.ui.partSection.collapsed = False
@@ -101,9 +103,15 @@ def test_a_closed_scene_leaves_no_reference_behind(host, panel, tiny_model_file,
     slicer.mrmlScene.Clear(False)
     host.process()
     gc.collect()
-    held = {"Sweep", "SceneSweep", "RunResult", "Clip", "ResultNodes", "SceneFrames", "Job"}
-    assert [thing for thing in gc.get_objects() if type(thing).__name__ in held] == []
+    assert [type(thing).__name__ for thing in held() if id(thing) not in before] == []
+    assert len(kept) == len(before)
     assert len(gone) == 3
+
+
+def held():
+    """What belongs to clips and results and lives."""
+    names = {"Sweep", "SceneSweep", "RunResult", "Clip", "ResultNodes", "SceneFrames", "Job"}
+    return [thing for thing in gc.get_objects() if type(thing).__name__ in names]
 
 
 def test_facts_of_a_clip_are_looked_up_once_until_it_changes(host, panel, monkeypatch):

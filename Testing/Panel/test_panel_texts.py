@@ -1,6 +1,8 @@
 """Every text that a user sees can be translated, and what the README quotes is what the code says."""
 
 import ast
+import importlib
+import pkgutil
 import re
 import sys
 import xml.etree.ElementTree as ET
@@ -146,7 +148,10 @@ def test_every_class_has_one_context_and_every_context_one_file():
 
 
 def test_all_ask_slicers_own_function_which_finds_the_context_by_its_caller(host):
-    ours = [module for name, module in sys.modules.items() if name.startswith("DualTrackSlicerLib")]
+    import DualTrackSlicerLib
+
+    found = pkgutil.walk_packages(DualTrackSlicerLib.__path__, "DualTrackSlicerLib.")
+    ours = [importlib.import_module(module.name) for module in found]  # the panel is imported when it is opened
     asking = [module for module in ours if hasattr(module, "_")]
     assert len(asking) > 15
     assert all(module._ is sys.modules["slicer.i18n"].tr for module in asking)
