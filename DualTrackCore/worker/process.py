@@ -105,10 +105,7 @@ class WorkerProcess:
 
     def log_tail(self) -> str:
         """The last lines of the log."""
-        with contextlib.suppress(OSError):
-            lines = self.log_path.read_text(encoding="utf-8", errors="replace").splitlines()
-            return "\n".join(lines[-LOG_LINES:])
-        return ""
+        return last_lines(self.log_path)
 
     def _kill(self) -> None:
         end_tree({self._process.pid, self.pid})
@@ -208,3 +205,11 @@ def core_environment(variables: Mapping[str, str]) -> dict[str, str]:
         "PYTHONSAFEPATH": "1",
         "PYTHONIOENCODING": "utf-8:backslashreplace",
     }
+
+
+def last_lines(path: Path) -> str:
+    """The last lines of a log; empty where it cannot be read."""
+    with contextlib.suppress(OSError):
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        return "\n".join(lines[-LOG_LINES:])
+    return ""

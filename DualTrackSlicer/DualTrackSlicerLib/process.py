@@ -15,7 +15,7 @@ import qt
 from slicer.i18n import tr as _
 
 from DualTrackCore.errors import MissingDependencyError
-from DualTrackCore.worker.process import LOG_LINES, core_environment, end_tree
+from DualTrackCore.worker.process import core_environment, end_tree, last_lines
 
 #: Longest wait for a process that was ended, ms.
 _END_MS = 5000
@@ -108,10 +108,7 @@ class Process:
 
     def log_tail(self) -> str:
         """The last lines of standard error."""
-        with contextlib.suppress(OSError):
-            lines = self.log_path.read_text(encoding="utf-8", errors="replace").splitlines()
-            return "\n".join(lines[-LOG_LINES:])
-        return ""
+        return last_lines(self.log_path)
 
     def _read(self) -> None:
         *lines, self._rest = (self._rest + bytes(self._process.readAllStandardOutput().data())).split(b"\n")

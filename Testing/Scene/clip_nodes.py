@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import slicer
 import vtk
+from DualTrackSlicerLib.scene import SceneSweep, sweepFromBrowser
 from vtk.util.numpy_support import get_vtk_array_type, vtk_to_numpy
 
 from DualTrackCore.evaluation import evaluate
@@ -165,3 +166,10 @@ def random_rigid(random: np.random.Generator, count: int | None = None) -> np.nd
     """Rigid motions of up to about 30 degrees and 50 mm."""
     shape = (6,) if count is None else (count, 6)
     return matrices_from_parameters(random.uniform(-1, 1, shape) * [50, 50, 50, 30, 30, 30])
+
+
+def known_clip(scene, truth: Sweep) -> SceneSweep:
+    """A simulated clip in the scene that knows the truth, without tracking among the nodes."""
+    browser, _ = add_simulated_clip(scene, truth)
+    read = sweepFromBrowser(browser)
+    return replace(read, sweep=replace(read.sweep, tracked=truth.tracked))

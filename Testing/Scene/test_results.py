@@ -15,6 +15,7 @@ from clip_nodes import (
     drifting,
     ijk_to_ras,
     job_result,
+    known_clip,
     random_rigid,
     simulated,
     vtk_matrix,
@@ -40,9 +41,7 @@ ESTIMATE = drifting(TRUTH.tracked)
 @pytest.fixture
 def clip(scene):
     """A clip that knows the truth, and no tracking in the scene."""
-    browser, _ = add_simulated_clip(scene, TRUTH)
-    read = sweepFromBrowser(browser)
-    return replace(read, sweep=replace(read.sweep, tracked=TRUTH.tracked))
+    return known_clip(scene, TRUTH)
 
 
 @pytest.fixture

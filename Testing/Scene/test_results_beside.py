@@ -1,11 +1,9 @@
 """Results of several runs of one clip stand side by side, and each tells of itself."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import slicer
-from clip_nodes import add_simulated_clip, drifting, job_result, simulated
+from clip_nodes import drifting, job_result, known_clip, simulated
 from DualTrackSlicerLib.scene import (
     removeResults,
     reportOf,
@@ -14,7 +12,6 @@ from DualTrackSlicerLib.scene import (
     shownResult,
     showResult,
     showResults,
-    sweepFromBrowser,
 )
 
 from DualTrackCore.errors import InputError
@@ -26,9 +23,7 @@ ESTIMATE = drifting(TRUTH.tracked)
 @pytest.fixture
 def clip(scene):
     """A clip that knows the truth, and no tracking in the scene."""
-    browser, _ = add_simulated_clip(scene, TRUTH)
-    read = sweepFromBrowser(browser)
-    return replace(read, sweep=replace(read.sweep, tracked=TRUTH.tracked))
+    return known_clip(scene, TRUTH)
 
 
 @pytest.fixture
