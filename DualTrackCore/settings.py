@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import difflib
 import reprlib
 import sys
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
 from DualTrackCore.errors import InputError
@@ -113,7 +114,7 @@ def build(kind: type, values: object, where: str, key: str = "") -> Any:
     for name in values:
         if name not in fields:
             place = _place(where, _join(key, str(name)[:60]))
-            raise InputError(f"{place} is no known key; known are {', '.join(fields)}.")
+            raise InputError(f"{place} is no known key; {known_keys(str(name), fields)}.")
     hints = typing.get_type_hints(kind)
     arguments = {}
     for name, field in fields.items():
@@ -243,6 +244,21 @@ def _place(where: str, key: str) -> str:
 
 def _join(key: str, name: object) -> str:
     return f"{key}.{name}" if key else str(name)
+
+
+def short_list(names: Iterable[str], most: int = 6) -> str:
+    """Names for a message, in their order: the first few, each cut at 60 characters, and how many more there are."""
+    names = list(names)
+    shown = ", ".join(name[:60] for name in names[:most])
+    return f"{shown} and {len(names) - most} more" if len(names) > most else shown
+
+
+def known_keys(name: str, known: Iterable[str]) -> str:
+    """What a message says after an unknown key: all known ones, or of a long list the nearest."""
+    known = list(known)
+    if len(known) <= 8:
+        return f"known are {', '.join(known)}"
+    return f"the nearest known are {', '.join(difflib.get_close_matches(name[:60], known, n=3, cutoff=0))}"
 
 
 def short_text(value: object) -> str:

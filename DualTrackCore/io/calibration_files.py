@@ -16,6 +16,7 @@ import numpy as np
 
 from DualTrackCore.errors import InputError, reason_of
 from DualTrackCore.io.calibration import UNNAMED, several_devices, validated_calibration
+from DualTrackCore.settings import short_list
 
 #: Largest size of a calibration file: PLUS configurations have some kilobytes.
 _MAX_BYTES = 16 * 1024 * 1024
@@ -182,9 +183,9 @@ def _devices_from_xml(text: str, path: Path) -> dict[str, np.ndarray]:
     images = sorted(images, key=lambda image: (image != "Image", image))
     if not images:
         names = sorted({f"{a} to {b}" for a, b, _ in named}) or ["no transform"]
-        raise InputError(f"{path} holds no transform from Image to a probe (found: {', '.join(names)}).")
+        raise InputError(f"{path} holds no transform from Image to a probe (found: {short_list(names)}).")
     if images[0] != "Image" and len(images) > 1:
-        raise InputError(f"{path} holds calibrations of {' and '.join(images)}; call the right one Image.")
+        raise InputError(f"{path} holds calibrations of {' and '.join(images[:4])}; call the right one Image.")
     devices: dict[str, np.ndarray] = {}
     for image, device, numbers in named:
         # PLUS derives TransducerOriginPixel from the probe: places within the picture, no tracked device.

@@ -31,6 +31,7 @@ from DualTrackCore.io.calibration import (
 )
 from DualTrackCore.io.sequence_parts import FrameFields, TransformTrack, numbers
 from DualTrackCore.path_error import DRIFT_BY_RULE, TRUST, Trust, drift_percent, with_trust
+from DualTrackCore.settings import short_list
 from DualTrackCore.sweep import image_from_pixel, validated_spacing
 from DualTrackCore.trajectory import (
     RAS_FROM_LPS,
@@ -397,4 +398,4 @@ def _sentence(chain: ImageChain, names: list[str], calibrated: bool) -> str:
             f"none of them leads from {chain.probe} to {', '.join(_WORLDS[:-1])} or {_WORLDS[-1]}: if another device "
             "carries the transducer, name it with --probe"
         )
-    return f"Not tracked: the file holds {', '.join(sorted(names))}, and {remedy}."
+    return f"Not tracked: the file holds {short_list(sorted(names))}, and {remedy}."

@@ -241,7 +241,8 @@ def test_a_file_of_settings_is_read_and_options_go_before_it(tmp_path):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("voxel: 0.5", "voxel in own.yaml is no known key"),
+        ("voxel: 0.5", "voxel in own.yaml is no known key; the nearest known are voxel_mm, [a-z_]+, [a-z_]+.$"),
+        (f"{'z' * 900}: 1", "z{60} in own.yaml is no known key; the nearest known are"),
         ("- 1", "own.yaml is .* expected a mapping"),
         ("a: [", "not readable YAML"),
         ("!!python/object/apply:os.system ['true']", "not readable YAML"),

@@ -6,7 +6,7 @@ from typing import Literal
 import pytest
 
 from DualTrackCore.errors import InputError
-from DualTrackCore.settings import build, check_settings, setting
+from DualTrackCore.settings import build, check_settings, known_keys, setting, short_list
 
 
 @dataclass(frozen=True)
@@ -79,3 +79,16 @@ def test_a_message_cuts_a_long_value_or_key(values):
         build(Chosen, values, "settings.yaml")
     assert "near99" in str(caught.value)
     assert len(str(caught.value)) < 200
+
+
+def test_a_long_list_in_a_message_is_cut_and_counted():
+    assert short_list("abc") == "a, b, c"
+    assert short_list(str(n) for n in range(9)) == "0, 1, 2, 3, 4, 5 and 3 more"
+    assert short_list(["z" * 500]) == "z" * 60
+
+
+def test_of_many_known_keys_the_nearest_are_named():
+    known = ["spacing_mm", "voxel_mm", "depth_mm", "model", "card", "device", "frames", "mask", "crop"]
+    assert known_keys("voxle", known).startswith("the nearest known are voxel_mm, ")
+    assert known_keys("y" * 100_000, known).count(",") == 2
+    assert known_keys("voxle", known[:3]) == "known are spacing_mm, voxel_mm, depth_mm"

@@ -20,6 +20,7 @@ from DualTrackCore.network.statistics import PLAIN
 from DualTrackCore.research.baselines import MotionNetwork, build_baseline
 from DualTrackCore.research.simulation.acquisition import RANGES
 from DualTrackCore.research.training.recipe import Initial, Recipe
+from DualTrackCore.settings import known_keys
 from DualTrackCore.sweep import Sweep
 
 #: Name of the weights in the folder of a finished stage.
@@ -37,9 +38,10 @@ def recipe_card(recipe: Recipe) -> ModelCard:
 
     Raises InputError: a field that a card does not have.
     """
-    known = {f.name for f in dataclasses.fields(ModelCard)} - {"architecture"}
-    if unknown := sorted(set(recipe.card) - known):
-        raise InputError(f"card in the recipe has unknown fields: {', '.join(unknown)}; known are {', '.join(known)}.")
+    known = [f.name for f in dataclasses.fields(ModelCard) if f.name != "architecture"]
+    for name in recipe.card:
+        if name not in known:
+            raise InputError(f"card.{name[:60]} in the recipe is no known key; {known_keys(name, known)}.")
     card = ModelCard(**recipe.card, architecture=recipe.model)
     mean, std = card.normalisation or PLAIN
     return dataclasses.replace(card, global_mean=mean, global_std=std)
