@@ -14,6 +14,7 @@ from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
 
 from DualTrackCore import __version__
 from DualTrackCore.errors import DualTrackError, InputError
+from DualTrackCore.network import installation
 from DualTrackCore.network.catalogue import models_folder
 from DualTrackCore.progress import Progress
 from DualTrackCore.run.settings import RunSettings
@@ -120,7 +121,7 @@ class Logic(ScriptedLoadableModuleLogic):
             "dualtrack": __version__,
             "slicer": getattr(slicer.app, "applicationVersion", "unknown"),
             "missing": self.dependencies.missing(),
-            "models_folder": str(self.modelsFolder() or models_folder()),
+            "models_folder": str(self.modelsFolder()),
             "models": [choice.name for choice in self.models() if choice.installed],
             "device": self.device(),
             "check": self.readiness or "not made",
@@ -148,15 +149,17 @@ class Logic(ScriptedLoadableModuleLogic):
         self.dependencies.ensure()
         return models.ModelTask(["import", name, str(path)], name, self.modelsFolder())
 
-    def deleteModels(self) -> int:
-        """Delete the downloaded models; returns how many bytes became free."""
-        self.close()
-        return models.deleteDownloaded(self.modelsFolder())
+    def deleteModel(self, choice: models.ModelChoice) -> int:
+        """Delete a downloaded or imported model and what is left of its download; returns the bytes that became free.
 
-    def modelsFolder(self) -> Path | None:
-        """The folder that the user has chosen for models, or None for the usual one."""
-        folder = slicer.util.settingsValue(MODELS_FOLDER_KEY, "")
-        return Path(folder) if folder else None
+        Raises InputError, OutputError: it ships, is not there, or a file cannot be deleted.
+        """
+        self.close()  # the worker may hold its file
+        return installation.remove(choice.name, self.modelsFolder())
+
+    def modelsFolder(self) -> Path:
+        """The folder that the user has chosen for models, or the usual one."""
+        return Path(slicer.util.settingsValue(MODELS_FOLDER_KEY, "") or models_folder())
 
     def device(self) -> str:
         """The device that the user has chosen on this computer."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from DualTrackCore.errors import DualTrackError
-from DualTrackCore.network import catalogue
+from DualTrackCore.network import catalogue, installation
 from DualTrackCore.network.catalogue import InstalledModel, ModelCard, ModelEntry
 from DualTrackCore.progress import Progress, Stage
 from DualTrackCore.worker.process import described_ending
@@ -32,6 +32,7 @@ class ModelChoice:
         card: what it was trained on and what to expect of it; None where nothing is known.
         installed: its file, or None where it has to be downloaded first.
         entry: of the catalogue, or None for models that ship and for own ones.
+        disk_bytes: of what can be deleted, an unfinished download too; 0 where nothing can.
     """
 
     name: str
@@ -39,11 +40,12 @@ class ModelChoice:
     card: ModelCard | None
     installed: InstalledModel | None
     entry: ModelEntry | None = None
+    disk_bytes: int = 0
 
 
-def modelChoices(folder: Path | None = None) -> list[ModelChoice]:
+def modelChoices(folder: Path) -> list[ModelChoice]:
     """Models that ship first, then published ones, then those of the user."""
-    entries = catalogue.published_models()
+    entries, used = catalogue.published_models(), installation.removable(folder)
     installed = {model.name: model for model in catalogue.installed_models(folder)}
     names = sorted(
         {*installed, *entries},
@@ -59,7 +61,7 @@ def modelChoices(folder: Path | None = None) -> list[ModelChoice]:
             except DualTrackError:
                 card = None
         title = name if card is None or not card.title else card.title
-        choices.append(ModelChoice(name, title, card, model, entry))
+        choices.append(ModelChoice(name, title, card, model, entry, used.get(name, 0)))
     return choices
 
 
@@ -71,24 +73,9 @@ def fileCard(path: Path) -> ModelCard | None:
         return None
 
 
-def deleteDownloaded(folder: Path | None = None) -> int:
-    """Delete the models in the folder, not those that ship; returns how many bytes became free."""
-    freed = 0
-    for model in catalogue.installed_models(folder):
-        if model.ships:
-            continue
-        freed += model.size_bytes
-        for path in (model.path, catalogue.record_path(model.path), catalogue.card_path(model.path)):
-            path.unlink(missing_ok=True)
-    for part in (folder or catalogue.models_folder()).glob("*.part*"):
-        freed += part.stat().st_size
-        part.unlink()
-    return freed
-
-
-def modelVariables(folder: Path | None) -> dict[str, str]:
-    """Variables of a process that keeps models in a folder; the core's own choice where None."""
-    return dict(os.environ) if folder is None else {**os.environ, catalogue.FOLDER_VARIABLE: str(folder)}
+def modelVariables(folder: Path) -> dict[str, str]:
+    """Variables of a process that keeps models in a folder."""
+    return {**os.environ, catalogue.FOLDER_VARIABLE: str(folder)}
 
 
 class ModelTask:
@@ -97,7 +84,7 @@ class ModelTask:
     Args:
         arguments: of `dualtrack models`, such as ["fetch", name, "--yes"].
         name: of the model.
-        folder: where models are kept; the core's own choice where None.
+        folder: where models are kept.
         about_bytes: rough size, for progress until the server states the exact one.
 
     Attributes:
@@ -107,12 +94,10 @@ class ModelTask:
         ended: emits nothing, once, when its program has gone.
     """
 
-    def __init__(
-        self, arguments: Sequence[str], name: str, folder: Path | None, about_bytes: int | None = None
-    ) -> None:
+    def __init__(self, arguments: Sequence[str], name: str, folder: Path, about_bytes: int | None = None) -> None:
         self.state, self.message = "running", ""
         self.moved, self.ended = Signal(), Signal()
-        self._part = (folder or catalogue.models_folder()) / f"{name}.part"
+        self._part = folder / f"{name}.part"
         self._about_bytes, self._cancelled = about_bytes, False
         self._lines: list[bytes] = []
         self._logs = tempfile.TemporaryDirectory(prefix="dualtrack-models-", ignore_cleanup_errors=True)

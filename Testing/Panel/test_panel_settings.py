@@ -53,6 +53,8 @@ def test_device_and_models_folder_belong_to_the_computer(host, panel, tmp_path):
     assert again.ui.modelsFolderEdit.currentPath == str(tmp_path / "mine")
     assert again.view().settings().device == "cpu"
     assert again.logic.modelsFolder() == tmp_path / "mine"
+    again.ui.modelsFolderEdit.currentPath = ""
+    assert again.logic.modelsFolder() == tmp_path / "models"
 
 
 @pytest.mark.parametrize("state", ["empty", "clip", "running", "no volume"])
@@ -259,19 +261,57 @@ def test_a_published_model_is_not_downloaded_before_size_and_licence_are_accepte
     assert panel.ui.applyButton.toolTip.startswith("Download the model")
 
 
-def test_a_model_is_installed_from_a_file_and_can_be_deleted(host, panel, tiny_model_file, tmp_path):
-    task = panel.logic.importModel("mine", tiny_model_file)
+def test_a_model_is_installed_from_a_file_and_deleted_by_name_after_asking(host, panel, tiny_model_file, tmp_path):
+    task, folder = panel.logic.importModel("mine", tiny_model_file), tmp_path / "models"
     host.wait_until(lambda: task.state != "running", 120)
     assert task.state == "done", task.message
-    assert (tmp_path / "models" / "mine.safetensors").is_file()
-    panel.enter()
-    names = [choice.name for choice in panel.view().models]
-    panel.ui.modelComboBox.currentIndex = names.index("mine")
+    for path in list(folder.glob("mine*")):
+        path.with_name(path.name.replace("mine", "other")).write_bytes(path.read_bytes())
+    show_model(panel, "mine")
     assert panel.view().modelProblem() == ""
-    panel.ui.advancedSection.collapsed = False
-    host.click(panel.ui.emptyFolderButton)
-    assert not (tmp_path / "models" / "mine.safetensors").exists()
+    size = sum(path.stat().st_size for path in folder.glob("mine*"))
+    info = panel.ui.modelInfoLabel.text.replace("&#8203;", "")
+    assert f"On the disk: {size / 1e3:.3g} kB, {folder / 'mine.safetensors'}." in info
+    assert f"All models in {folder}: {2 * size / 1e3:.3g} kB." in info
+    host.dialogs.answer = False
+    host.click(panel.ui.deleteModelButton)
+    for part in ("mine.safetensors", f"{size / 1e3:.3g} kB", str(folder), "Keep its file elsewhere"):
+        assert part in host.dialogs.asked[-1]
+    assert (folder / "mine.safetensors").is_file()
+    host.dialogs.answer = True
+    host.click(panel.ui.deleteModelButton)
+    assert sorted({path.name.split(".")[0] for path in folder.iterdir()}) == ["other"]
+    assert f"{size / 1e3:.3g} kB of disk are free again." in panel.ui.modelMessageLabel.text
     assert "is not on this computer" in panel.view().modelProblem()
+    assert "All models" in panel.ui.modelInfoLabel.text
+    show_model(panel, "mini")
+    assert panel.ui.deleteModelButton.toolTip == "This model ships with DualTrack and stays."
+    assert not panel.ui.deleteModelButton.enabled
+
+
+def test_what_has_arrived_of_a_model_can_be_deleted_and_a_file_in_use_is_told(host, panel, tmp_path, monkeypatch):
+    name, folder = "dualtrack-tusrec2024", tmp_path / "models"
+    folder.mkdir()
+    part = folder / f"{name}.part"
+    part.write_bytes(bytes(4321))
+    show_model(panel, name)
+    unlink = Path.unlink
+    monkeypatch.setattr(Path, "unlink", lambda path, **options: (_ for _ in ()).throw(PermissionError(13, "in use")))
+    host.click(panel.ui.deleteModelButton)
+    assert f"Cannot delete {part}: in use" in panel.ui.modelMessageLabel.text
+    monkeypatch.setattr(Path, "unlink", unlink)
+    host.click(panel.ui.deleteModelButton)
+    assert f"{part.name}, 4.32 kB" in host.dialogs.asked[-1]
+    assert "can be downloaded again" in host.dialogs.asked[-1]
+    assert list(folder.iterdir()) == []
+    assert panel.ui.deleteModelButton.toolTip == "Nothing of this model is on this computer."
+    assert panel.ui.downloadButton.enabled
+
+
+def show_model(panel, name):
+    """Look anew which models there are, and choose one."""
+    panel.enter()
+    panel.ui.modelComboBox.currentIndex = [choice.name for choice in panel.view().models].index(name)
 
 
 def test_a_file_that_is_no_model_is_not_installed(host, panel, tmp_path):

@@ -11,7 +11,6 @@ from DualTrackCore.network.catalogue import models_folder
 from DualTrackSlicerLib.events import Signal
 from DualTrackSlicerLib.logic import DEVICE_KEY, MODELS_FOLDER_KEY, Logic
 from DualTrackSlicerLib.widget.controls import enable
-from DualTrackSlicerLib.widget.texts import sizeText
 from DualTrackSlicerLib.widget.view import Section, View
 
 
@@ -38,10 +37,9 @@ class ComputerSection(Section):
         self._devices = list(labels)
         ui.deviceComboBox.currentIndex = self._devices.index(logic.device())
         ui.modelsFolderEdit.filters = qt.QDir.Dirs
-        ui.modelsFolderEdit.currentPath = str(logic.modelsFolder() or models_folder())
+        ui.modelsFolderEdit.currentPath = str(logic.modelsFolder())
         ui.deviceComboBox.connect("currentIndexChanged(int)", self._on_device)
         ui.modelsFolderEdit.connect("currentPathChanged(QString)", self._on_folder)
-        ui.emptyFolderButton.connect("clicked()", self._on_empty)
         ui.preflightButton.connect("clicked()", self._on_check)
         ui.copyDiagnosticsButton.connect("clicked()", self._on_copy)
 
@@ -57,9 +55,6 @@ class ComputerSection(Section):
         ui.preflightLabel.text = self.logic.dependencies.unfit() or sentence
         enable(reason, ui.preflightButton)
         enable(view.waiting, ui.deviceComboBox, ui.modelsFolderEdit)
-        own = [choice for choice in view.models if choice.installed and not choice.installed.ships]
-        nothing = "" if own else _("There is no downloaded model.")
-        enable(view.waiting or nothing, ui.emptyFolderButton)
 
     def _on_check(self) -> None:
         self._is_checking, self._sentence = True, _("Checking…")
@@ -86,12 +81,3 @@ class ComputerSection(Section):
         usual = path in ("", str(models_folder()))
         qt.QSettings().setValue(MODELS_FOLDER_KEY, "" if usual else path)
         self.changed.emit()
-
-    def _on_empty(self) -> None:
-        agreed = slicer.util.confirmOkCancelDisplay(
-            _("Delete all downloaded models from this computer? They can be downloaded again."),
-            windowTitle=_("Delete models"),
-        )
-        if agreed:
-            self._sentence = _("{size} of disk are free again.").format(size=sizeText(self.logic.deleteModels()))
-            self.changed.emit()

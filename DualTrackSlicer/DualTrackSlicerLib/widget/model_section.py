@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from DualTrackCore.network.catalogue import ModelCard
 from DualTrackCore.progress import Progress
 from DualTrackSlicerLib.events import Signal
 from DualTrackSlicerLib.logic import Logic
-from DualTrackSlicerLib.models import ModelTask, fileCard
+from DualTrackSlicerLib.models import ModelChoice, ModelTask, fileCard
 from DualTrackSlicerLib.parameters import OWN_FILE
 from DualTrackSlicerLib.widget.controls import enable, fill
 from DualTrackSlicerLib.widget.texts import sizeText
@@ -23,7 +24,7 @@ from DualTrackSlicerLib.widget.view import Section, View
 
 
 class ModelSection(Section):
-    """Chooser of the model, download, import.
+    """Chooser of the model, download, import, delete.
 
     Attributes:
         changed: emits when a download begins or ends, or another model may be there.
@@ -37,6 +38,7 @@ class ModelSection(Section):
         ui.modelComboBox.connect("currentIndexChanged(int)", self._on_chosen)
         ui.downloadButton.connect("clicked()", self._on_download)
         ui.importButton.connect("clicked()", self._on_import)
+        ui.deleteModelButton.connect("clicked()", self._on_delete)
         ui.modelProgressBar.visible = False
 
     @property
@@ -79,8 +81,36 @@ class ModelSection(Section):
             there = _("Choose a model of the list first.")
         enable(running or there, ui.downloadButton)
         enable(waiting or ("" if missing else there), ui.importButton)
+        enable(waiting or self._stays(choice, own), ui.deleteModelButton)
+
+    def _stays(self, choice: ModelChoice | None, own: bool) -> str:
+        """Why there is nothing to delete; empty where there is."""
+        if own:
+            return _("An own file stays where it is.")
+        if choice is None:
+            return _("Choose a model of the list first.")
+        if choice.installed is not None and choice.installed.ships:
+            return _("This model ships with DualTrack and stays.")
+        return "" if choice.disk_bytes else _("Nothing of this model is on this computer.")
 
     def _info(self, view: View, own: bool) -> str:
+        """The card of the model, and what models take of the disk."""
+        texts, used = [self._card(view, own)], sum(choice.disk_bytes for choice in view.models)
+        if view.model is not None and view.model.disk_bytes:
+            text = _("On the disk: {size}, {path}.")
+            texts.append(text.format(size=sizeText(view.model.disk_bytes), path=self._path(view.model)))
+        if used:
+            text = _("All models in {folder}: {size}.")
+            texts.append(text.format(folder=self.logic.modelsFolder(), size=sizeText(used)))
+        # Paths may be broken after each folder.
+        return "<br>".join([texts[0], *(html.escape(text).replace(os.sep, os.sep + "&#8203;") for text in texts[1:])])
+
+    def _path(self, choice: ModelChoice) -> Path:
+        """The weights of a model, or what has arrived of them."""
+        part = self.logic.modelsFolder() / f"{choice.name}.part"
+        return part if choice.installed is None else choice.installed.path
+
+    def _card(self, view: View, own: bool) -> str:
         choice = view.model
         if own:
             path = view.parameters.modelFile
@@ -133,6 +163,24 @@ class ModelSection(Section):
         )
         if path:
             self._begin(lambda: self.logic.importModel(choice.name, Path(path)))
+
+    def _on_delete(self) -> None:
+        choice = self._view.model
+        path, size = self._path(choice), sizeText(choice.disk_bytes)
+        again = _("It can be downloaded again.") if choice.entry else _("Keep its file elsewhere if you want it back.")
+        agreed = slicer.util.confirmOkCancelDisplay(
+            _("Delete {title} from this computer?\n\n{file}, {size}, in {folder}.\n\n{again}").format(
+                title=choice.title, file=path.name, size=size, folder=path.parent, again=again
+            ),
+            windowTitle=_("Delete a model"),
+        )
+        if agreed:
+            try:
+                freed = self.logic.deleteModel(choice)
+                self._message = _("{size} of disk are free again.").format(size=sizeText(freed))
+            except DualTrackError as error:
+                self._message = str(error)
+            self.changed.emit()
 
     def _begin(self, start: Callable[[], ModelTask]) -> None:
         self._message = ""
