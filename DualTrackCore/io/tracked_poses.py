@@ -1,9 +1,8 @@
 """Poses in files: from the named transforms and the header of a recording to pixel size and trajectory of its frames,
 and the few texts beside poses by which every format says where they are from.
 
-A recording names its transforms `<From>To<To>`; together with the calibration (Image to Probe) they form a graph of
-coordinate systems. The shortest way from the stored pixels to the reference is multiplied out frame by frame. Trackers
-write all kinds of poses while they see nothing; what is no rigid motion is marked as invalid.
+Transforms named `<From>To<To>` and the calibration (Image to Probe) form a graph of coordinate systems; the shortest
+way from pixels to the reference is multiplied out frame by frame. What is no rigid motion becomes invalid.
 """
 
 from __future__ import annotations
