@@ -65,5 +65,6 @@ _ADDRESS = re.compile(r"<[^<>]* at 0x[0-9a-f]+>")
 def reason_of(error: BaseException) -> str:
     """What an error of another package says, for a sentence in brackets: one line, and not longer than is read."""
     said = getattr(error, "strerror", None) or _ADDRESS.sub("", str(error))
-    text = " ".join(str(said).split()).removesuffix(".") or type(error).__name__
+    said = str(said).split("Traceback (most recent call last)")[0]  # pydicom puts a whole one into its message
+    text = " ".join(said.split()).removesuffix(".") or type(error).__name__
     return text if len(text) <= _LONGEST_REASON else f"{text[:_LONGEST_REASON]} ..."

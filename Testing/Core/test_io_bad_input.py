@@ -248,4 +248,5 @@ def test_the_words_of_other_packages_are_told_without_numbers_of_errors_and_addr
     assert reason_of(OSError(28, "No space left on device", "name")) == "No space left on device"
     assert reason_of(ValueError(f"cannot identify image file {object()!r}")) == "cannot identify image file"
     assert reason_of(KeyError()) == "KeyError"
+    assert reason_of(ValueError("no string.\nTraceback (most recent call last):\n  File x\nValueError")) == "no string"
     assert len(reason_of(ValueError("9" * 1000))) < 180
