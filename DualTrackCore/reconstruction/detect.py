@@ -58,19 +58,12 @@ class PictureParts:
     Attributes:
         area: the part that shows ultrasound; None where nothing is found.
         marks: [H, W] bool, pixels of text and marks that stand still outside of it.
+        regions: (x, y, width, height) in pixels around each piece of the marks.
     """
 
     area: ImageArea | None
     marks: np.ndarray
-
-    @property
-    def regions(self) -> tuple[tuple[int, int, int, int], ...]:
-        """(x, y, width, height) in pixels around each piece of the marks."""
-        import SimpleITK as sitk
-
-        shapes = sitk.LabelShapeStatisticsImageFilter()
-        shapes.Execute(sitk.ConnectedComponent(sitk.GetImageFromArray(self.marks.astype(np.uint8)), True))
-        return tuple(shapes.GetBoundingBox(label) for label in shapes.GetLabels())
+    regions: tuple[tuple[int, int, int, int], ...] = ()
 
 
 def detect_fan(sweep: Sweep) -> ImageArea:
@@ -90,6 +83,12 @@ def detect_fan(sweep: Sweep) -> ImageArea:
     return area
 
 
+def sampled(sweep: Sweep) -> Sweep:
+    """The frames that :func:`picture_parts` reads, spread over the sweep, as a sweep of their own."""
+    numbers = np.unique(np.linspace(0, len(sweep) - 1, SAMPLED_FRAMES).round().astype(int))
+    return sweep.chosen(numbers) if len(numbers) < len(sweep) else sweep
+
+
 def picture_parts(sweep: Sweep) -> PictureParts:
     """Find the image area as :func:`detect_fan` does, and text and marks beside it.
 
@@ -100,9 +99,8 @@ def picture_parts(sweep: Sweep) -> PictureParts:
     Raises InputError: the sweep has no images.
     """
     sweep.require_images()
-    none = np.zeros(sweep.frame_size, bool)
-    numbers = np.unique(np.linspace(0, len(sweep) - 1, SAMPLED_FRAMES).round().astype(int)).tolist()
-    frames = [sweep.window(number, number + 1)[0] for number in numbers if sweep.frame_valid[number]]
+    none, sweep = np.zeros(sweep.frame_size, bool), sampled(sweep)
+    frames = [sweep.window(number, number + 1)[0] for number in np.flatnonzero(sweep.frame_valid).tolist()]
     if not frames:
         return PictureParts(None, none)
     brightest, darkest = np.maximum.reduce(frames), np.minimum.reduce(frames)
@@ -120,7 +118,16 @@ def picture_parts(sweep: Sweep) -> PictureParts:
     if is_video and marks.any():  # what shakes around letters is no picture
         content = _content(moving & ~marks)
     area = _area(sweep, content, len(frames))
-    return PictureParts(area, none if area is None else marks & ~content & (is_video | ~changes))
+    marks = none if area is None else marks & ~content & (is_video | ~changes)
+    return PictureParts(area, marks, _regions(marks))
+
+
+def _regions(marks: np.ndarray) -> tuple[tuple[int, int, int, int], ...]:
+    import SimpleITK as sitk
+
+    shapes = sitk.LabelShapeStatisticsImageFilter()
+    shapes.Execute(sitk.ConnectedComponent(sitk.GetImageFromArray(marks.astype(np.uint8)), True))
+    return tuple(shapes.GetBoundingBox(label) for label in shapes.GetLabels())
 
 
 def _mean_and_deviation(frames: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

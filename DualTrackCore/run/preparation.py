@@ -17,7 +17,7 @@ import numpy as np
 
 from DualTrackCore.errors import InputError
 from DualTrackCore.reconstruction.area import Fan, Rectangle
-from DualTrackCore.reconstruction.detect import ImageArea, PictureParts, picture_parts
+from DualTrackCore.reconstruction.detect import ImageArea, PictureParts, picture_parts, sampled
 from DualTrackCore.sweep import FrameSource, Sweep, image_from_pixel
 from DualTrackCore.trajectory import (
     STEP_ERROR_CORRELATION,
@@ -68,30 +68,46 @@ class Preparation:
         return replace(given, frames=frames[used], pixels=pixels @ np.linalg.inv(self.source_from_pixel)[:2].T)
 
 
-def prepare(sweep: Sweep, settings: RunSettings) -> Preparation:
+def looked_at(sweep: Sweep, settings: RunSettings) -> Sweep:
+    """The few frames in which image area and text are looked for: turned, mirrored and cropped, without poses.
+
+    What :func:`~DualTrackCore.reconstruction.detect.picture_parts` finds in them, :func:`prepare` takes as `parts`.
+
+    Raises InputError: frames, crop or mask are not in the clip, or it has no pictures.
+    """
+    sweep.require_images()
+    bare = replace(sweep.slice(*settings.frame_range(len(sweep))), tracked=None)
+    turned = seen(bare, settings)
+    for name, box in [("crop", settings.crop), *(("mask", box) for box in settings.mask_regions)]:
+        _require_inside(name, box, turned)
+    return sampled(seen(bare, settings, settings.crop))
+
+
+def prepare(sweep: Sweep, settings: RunSettings, parts: PictureParts | None = None) -> Preparation:
     """A clip as the settings prepare it; no frame is copied, and some are read to find area and text.
+
+    Args:
+        sweep: the clip.
+        settings: which frames, and what is done to them.
+        parts: what was found in :func:`looked_at` before; then no frame is read.
 
     Raises:
         InputError: frames, crop or mask are not in the clip, the depth contradicts the calibration, or there are no
             pictures to prepare.
     """
     start, stop = settings.frame_range(len(sweep))
-    sweep = sweep.slice(start, stop)
-    if not sweep.has_images:
-        if settings.changes_pictures:
-            sweep.require_images()
+    if not sweep.has_images and not settings.changes_pictures:
+        sweep = sweep.slice(start, stop)
         return Preparation(sweep, sweep, (0, 0, 0, 0), None, (), np.eye(3), start)
-    bare = replace(sweep, tracked=None)
-    turned = _seen(bare, settings)
-    for name, box in [("crop", settings.crop), *(("mask", box) for box in settings.mask_regions)]:
-        _require_inside(name, box, turned)
+    frames = looked_at(sweep, settings)
+    parts = parts or picture_parts(frames)
+    sweep = sweep.slice(start, stop)
+    turned = seen(replace(sweep, tracked=None), settings)
     crop = settings.crop or (0, 0, *turned.frame_size[::-1])
-    shown = _seen(bare, settings, settings.crop)
-    parts = picture_parts(shown)
-    sweep, depth_notes = _with_depth(sweep, shown, parts.area, settings)
+    sweep, depth_notes = _with_depth(sweep, frames, parts.area, settings)
     mask, regions = _mask(parts, crop, settings)
     area = None if parts.area is None else _moved(parts.area, crop)
-    sweep = _seen(sweep, settings, settings.crop, mask)
+    size, sweep = sweep.frame_size, seen(sweep, settings, settings.crop, mask)
     facts = {
         **settings.chosen("rotate", "mirror", "crop", "depth_mm"),
         "area": None if area is None else asdict(area),
@@ -99,7 +115,7 @@ def prepare(sweep: Sweep, settings: RunSettings) -> Preparation:
         "done": [*_notes(settings, area, regions), *depth_notes],
     }
     sweep = replace(sweep, provenance={**sweep.provenance, "prepared": facts})
-    matrix = _source_from_pixel(settings, settings.crop, bare.frame_size)
+    matrix = source_from_pixel(settings, settings.crop, size)
     return Preparation(sweep, turned, crop, area, regions, matrix, start)
 
 
@@ -143,7 +159,7 @@ class _SeenFrames:
         return images if self._mask is None else np.where(self._mask, np.uint8(0), images)
 
 
-def _seen(sweep: Sweep, settings: RunSettings, crop: Box | None = None, mask: np.ndarray | None = None) -> Sweep:
+def seen(sweep: Sweep, settings: RunSettings, crop: Box | None = None, mask: np.ndarray | None = None) -> Sweep:
     """The sweep turned, mirrored, cropped and masked, with pixel size, skew and poses of the new picture."""
     is_moved = bool(settings.rotate or settings.mirror or crop)
     if not is_moved and mask is None:
@@ -152,20 +168,33 @@ def _seen(sweep: Sweep, settings: RunSettings, crop: Box | None = None, mask: np
     if not is_moved:
         return replace(sweep, frames=frames)
     spacing = sweep.spacing_mm if sweep.tracked is None else sweep.require_spacing()
-    pixel = np.eye(4)
-    pixel[np.ix_([0, 1, 3], [0, 1, 3])] = _source_from_pixel(settings, crop, sweep.frame_size)
-    image_from_new = image_from_pixel(spacing or (1.0, 1.0), sweep.skew_deg, sweep.frame_size) @ pixel
-    across, down = image_from_new[:2, 0], image_from_new[:2, 1]
-    lengths = float(np.hypot(*across)), float(np.hypot(*down))
-    skew = float(np.rad2deg(np.arcsin(across @ down / (lengths[0] * lengths[1]))))
-    image_from_seen = image_from_new @ np.linalg.inv(image_from_pixel(lengths, skew, frames.shape[1:]))
-    image_from_seen[2, 2] = round(np.linalg.det(image_from_seen[:2, :2]))
+    sized = replace(sweep, spacing_mm=spacing or (1.0, 1.0), tracked=None)
+    image_from_seen, lengths, skew = image_from_prepared(sized, settings, crop)
     tracked = None if sweep.tracked is None else _from_seen(sweep.tracked, image_from_seen)
     lengths = None if spacing is None else lengths
     return replace(sweep, frames=frames, spacing_mm=lengths, skew_deg=skew, tracked=tracked)
 
 
-def _source_from_pixel(settings: RunSettings, crop: Box | None, frame_size: tuple[int, int]) -> np.ndarray:
+def image_from_prepared(
+    sweep: Sweep, settings: RunSettings, crop: Box | None
+) -> tuple[np.ndarray, tuple[float, float], float]:
+    """Where the image frame of the turned, mirrored and cropped picture lies in that of a sweep: [4, 4] rigid, mm.
+
+    With it come pixel size and skew of the new picture. Raises InputError: the pixel size of the sweep is unknown.
+    """
+    pixel = np.eye(4)
+    pixel[np.ix_([0, 1, 3], [0, 1, 3])] = source_from_pixel(settings, crop, sweep.frame_size)
+    image_from_new = sweep.image_from_pixel @ pixel
+    across, down = image_from_new[:2, 0], image_from_new[:2, 1]
+    lengths = float(np.hypot(*across)), float(np.hypot(*down))
+    skew = float(np.rad2deg(np.arcsin(across @ down / (lengths[0] * lengths[1]))))
+    size = _SeenFrames(sweep.frames, settings, crop, None).shape[1:]
+    image_from_seen = image_from_new @ np.linalg.inv(image_from_pixel(lengths, skew, size))
+    image_from_seen[2, 2] = round(np.linalg.det(image_from_seen[:2, :2]))
+    return image_from_seen, lengths, skew
+
+
+def source_from_pixel(settings: RunSettings, crop: Box | None, frame_size: tuple[int, int]) -> np.ndarray:
     """[3, 3] pixel (column, row, 1) of the new picture to that of one of (H, W) pixels that it is made of."""
     matrix, (height, width) = np.eye(3), frame_size
     for _ in range(settings.rotate // 90):

@@ -16,6 +16,7 @@ from DualTrackCore.run.results import RunReport, RunResult
 from DualTrackSlicerLib.scene.input import SceneSweep, sweepFromBrowser
 from DualTrackSlicerLib.scene.nodes import ijk_to_ras
 from DualTrackSlicerLib.scene.nodes import tr as _
+from DualTrackSlicerLib.scene.prepared import prepared_clip
 from DualTrackSlicerLib.scene.result_nodes import ResultNodes
 from DualTrackSlicerLib.scene.tables import trajectoryFromTable
 from DualTrackSlicerLib.scene.wiring import BROWSER, IMAGES
@@ -77,14 +78,13 @@ def secondsOf(nodes: ResultNodes) -> float | None:
 
 
 def clip_of(nodes: ResultNodes) -> SceneSweep:
-    """The clip of a result with the size of pixels that the run used. Raises InputError: it has left the scene."""
+    """The clip of a result as it is loaded. Raises InputError: it has left the scene."""
     transforms = nodes.transform_sequence
     browser, images = (transforms.GetNodeReference(name) for name in (BROWSER, IMAGES))
     if browser is None or images is None:
         sentence = _("The clip of {name} is no longer in the scene; load it again and run it.")
         raise InputError(sentence.format(name=nodes.name))
-    spacing = reportOf(nodes).sweep["spacing_mm"]
-    return sweepFromBrowser(browser, images, None if spacing is None else tuple(spacing))
+    return sweepFromBrowser(browser, images)
 
 
 def result_of(nodes: ResultNodes, clip: SceneSweep) -> RunResult:
@@ -93,6 +93,7 @@ def result_of(nodes: ResultNodes, clip: SceneSweep) -> RunResult:
     Raises InputError: nodes of the run were deleted, or it is not of this clip.
     """
     report, table = reportOf(nodes), nodes.pose_table
+    clip = prepared_clip(clip, report)
     first, count = report.sweep["first_frame"], report.sweep["frames"]
     frames, motions = slice(first, first + count), slice(first, first + count - 1)
     if table is None:

@@ -16,6 +16,7 @@ from DualTrackSlicerLib.scene import paths
 from DualTrackSlicerLib.scene.display import add_volumes, renderVolume
 from DualTrackSlicerLib.scene.input import SceneSweep
 from DualTrackSlicerLib.scene.nodes import tr as _
+from DualTrackSlicerLib.scene.prepared import prepared_clip
 from DualTrackSlicerLib.scene.records import clip_of, keep_report, result_of, said_of
 from DualTrackSlicerLib.scene.result_nodes import (
     RUN,
@@ -67,6 +68,7 @@ def showResults(
         sentence = _("The clip {name} has {now} frames now and had {before} when the run began; run it again.")
         now, before = images.GetNumberOfDataNodes(), len(sceneSweep.sweep)
         raise InputError(sentence.format(name=images.GetName(), now=now, before=before))
+    sceneSweep = prepared_clip(sceneSweep, result.report)
     placed = _poses_of_all_frames(result.trajectory, result.first_frame, len(sceneSweep.sweep))
     attributes = {RUN: uuid4().hex, **said_of(result)}
     # What moves the image of each frame to where it was: the first one stays where it was loaded.
