@@ -101,7 +101,7 @@ def test_the_outline_is_that_of_the_crop(scene, browser):
 
 def test_a_clip_of_unknown_size_gets_the_size_that_its_depth_gives(scene, tmp_path):
     frames = SWEEP.frames[:]
-    browser, images = add_clip(scene, frames, ijk_to_ras((1, 1)))
+    browser, _ = add_clip(scene, frames, ijk_to_ras((1, 1)))
     clip = sweepFromBrowser(browser)
     assert clip.sweep.spacing_mm is None
     poses = Trajectory.from_parameters(np.tile([0, 0, 0.2, 0, 0, 0], (23, 1)), origin="estimated")
