@@ -43,7 +43,7 @@ def staging_folder(place: Path) -> Iterator[Path]:
     with contextlib.ExitStack() as stack:
         for _ in range(_LOCK_TRIALS):
             staging = place / f"{_PREFIX}{secrets.token_hex(8)}"
-            staging.mkdir()
+            staging.mkdir(0o700)  # what is in it may be of a patient
             stack.callback(_remove, staging)
             if stack.enter_context(_locked(staging)):  # else another process has just taken it for a leftover
                 break

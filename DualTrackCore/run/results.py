@@ -202,8 +202,7 @@ class RunResult:
             tracked poses).
         reconstruction: volume, coverage and grid; None where no volume was wanted.
         report: facts, figures and warnings.
-        seconds: how long the parts took: "model", "trajectory", "volume", "evaluation", "total", and from a worker
-            process also "sending" and "waiting" (start of the process, of the work before this).
+        seconds: how long the parts took: "model", "trajectory", "volume", "evaluation", "total".
     """
 
     sweep: Sweep

@@ -1,4 +1,4 @@
-"""One piece of work: as its owner sees it (progress, cancel, result), and its folder of frames and results.
+"""What goes between a client and the worker through the folder of a job: frames, results, and how a run failed.
 
 Arrays in the folder are plain .npy files that the other side maps instead of reading; everything else is JSON or a
 small .npz.
@@ -6,32 +6,33 @@ small .npz.
 
 from __future__ import annotations
 
+import functools
 import json
-import math
 import os
 import tempfile
-import threading
-import time
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from DualTrackCore.errors import Cancelled, DualTrackError
+from DualTrackCore.errors import DualTrackError
 from DualTrackCore.files import plain_values
 from DualTrackCore.pixels import FilePixels
-from DualTrackCore.progress import Progress, Reporter, Stage
+from DualTrackCore.progress import Progress, Stage
 from DualTrackCore.reconstruction.grid import VoxelGrid
+from DualTrackCore.run import with_spacing
+from DualTrackCore.run.preparation import prepare
 from DualTrackCore.run.results import RunReport, RunResult
+from DualTrackCore.run.settings import RunSettings
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.trajectory import Trajectory
 
-#: Writes what the worker needs into the folder of the job, and says what to ask it for.
-Request = Callable[[Path, Reporter], dict[str, Any]]
-#: Makes the outcome of the values that the worker answers.
-Answer = Callable[[dict[str, Any]], "RunResult | dict[str, Any]"]
+#: Frames written at once, so that a cancelled job stops soon.
+WINDOW_FRAMES = 32
+_TRAJECTORY_ARRAYS = ("poses", "valid", "reference_from_frame0", "sigma")
+_VOLUME_ARRAYS = ("volume", "coverage", "filled")
 
 
 class JobFailed(DualTrackError):
@@ -52,124 +53,59 @@ class JobFailed(DualTrackError):
         self.kind = kind
 
 
-class Job:
-    """One piece of work of a :class:`~DualTrackCore.worker.WorkerClient`.
+class RunTask:
+    """A run as a client hands it over: the prepared clip into a folder, the request, and the result back.
 
-    Attributes:
-        state: "running" (also while it waits for its turn), "done", "failed" or "cancelled".
-        answer: for the session: makes the outcome of what the worker answers.
+    Raises InputError: the range of frames is not in the sweep, or a setting is for files only.
     """
 
-    def __init__(self, owner: object, request: Request, answer: Answer = lambda values: values) -> None:
-        self.state = "running"
-        self.submitted_s = time.perf_counter()
-        self._owner = owner  # a client lives as long as its jobs are of interest
-        self._request, self.answer = request, answer
-        self._lock = threading.Lock()
-        self._started = False
-        self._cancelled = threading.Event()
-        self._finished = threading.Event()
-        self._reports: deque[Progress] = deque()
-        self._outcome: RunResult | dict[str, Any] | DualTrackError | None = None
-        self._wake: Callable[[], None] = lambda: None
+    def __init__(self, sweep: Sweep, settings: RunSettings) -> None:
+        self._settings = settings.with_whole_paths()
+        self._given = with_spacing(sweep, self._settings)
+        self._settings.frame_range(len(sweep))
 
-    def poll(self) -> list[Progress]:
-        """What has been reported since the last call, oldest first; never waits.
+    @functools.cached_property
+    def _sweep(self) -> Sweep:
+        return prepare(self._given, self._settings).sweep  # when its turn comes: it reads frames
 
-        Before the stages of the run come `Stage.SENDING` (frames) and, where the process is new, `Stage.STARTING`.
+    def send(self, folder: Path) -> Iterator[Progress]:
+        """Write the clip into a folder, which must exist, piece by piece.
+
+        Raises OSError: no room.
         """
-        with self._lock:
-            return [self._reports.popleft() for _ in range(len(self._reports))]
+        for done, total in write_sweep(folder, self._sweep):
+            yield Progress(Stage.SENDING, done, total)
 
-    def cancel(self) -> None:
-        """Stop the work; returns at once. The process is ended, which frees its memory; finished jobs stay as they are.
+    def request(self, folder: Path) -> dict[str, Any]:
+        """What to ask the worker for, once all is sent."""
+        return {"do": "run", "folder": str(folder), "settings": self._settings.as_dict()}
 
-        The state becomes "cancelled" when the process has gone and the files of the job are removed.
-        """
-        with self._lock:
-            self._cancelled.set()
-            waiting = not self._started
-        if waiting:
-            self.finish(Cancelled("Cancelled; nothing was written."))
-        self._wake()
-
-    def wait(self, timeout: float | None = None) -> None:
-        """Wait until the job has ended or `timeout` seconds have passed."""
-        end = math.inf if timeout is None else time.monotonic() + timeout
-        # In short pieces: on Windows a wait cannot be interrupted from the keyboard.
-        while not self._finished.wait(max(0.0, min(0.2, end - time.monotonic()))):
-            if time.monotonic() >= end:
-                return
-
-    @property
-    def result(self) -> RunResult | dict[str, Any]:
-        """What came out: a :class:`RunResult`, or the dict of a preflight.
-
-        Raises:
-            JobFailed: the run failed; the message is one sentence.
-            Cancelled: it was cancelled.
-            RuntimeError: it is still running.
-        """
-        if not self._finished.is_set():
-            raise RuntimeError("The job is still running; wait for it first.")
-        if isinstance(self._outcome, DualTrackError):
-            raise self._outcome
-        return self._outcome
-
-    @property
-    def is_cancelled(self) -> bool:
-        """Whether it was asked to stop, perhaps not there yet."""
-        return self._cancelled.is_set()
-
-    def begin(self, wake: Callable[[], None]) -> bool:
-        """For the session: the job's turn has come; false if it was cancelled while it waited."""
-        with self._lock:
-            self._started = not self._finished.is_set() and not self._cancelled.is_set()
-            self._wake = wake
-            return self._started
-
-    def prepare(self, folder: Path) -> dict[str, Any]:
-        """For the session: write what the worker needs into the folder, and say what to ask it for."""
-        return self._request(folder, Reporter(self.report, self._cancelled.is_set))
-
-    def report(self, report: Progress) -> None:
-        """For the session: note progress."""
-        self._reports.append(report)
-
-    def finish(self, outcome: RunResult | dict[str, Any] | DualTrackError) -> None:
-        """For the session: note how it ended; only the first ending counts."""
-        with self._lock:
-            if self._finished.is_set():
-                return
-            if isinstance(outcome, DualTrackError):
-                # The places it came through hold the frames of the sweep, and it would hold them.
-                outcome.__traceback__ = outcome.__context__ = None
-            self._outcome = outcome
-            failed = "failed" if isinstance(outcome, DualTrackError) else "done"
-            self.state = "cancelled" if isinstance(outcome, Cancelled) else failed
-            self._request, self.answer = (lambda folder, reporter: {}), (lambda values: values)  # drop the frames
-            self._finished.set()
+    def result(self, answer: Mapping[str, Any]) -> RunResult:
+        """The result that the worker has answered."""
+        return read_result(Path(answer["folder"]), self._sweep)
 
 
-#: Frames written at once, so that a cancelled job stops soon.
-WINDOW_FRAMES = 32
-_TRAJECTORY_ARRAYS = ("poses", "valid", "reference_from_frame0", "sigma")
-_VOLUME_ARRAYS = ("volume", "coverage", "filled")
+@dataclass(frozen=True)
+class PreflightTask:
+    """As :class:`RunTask`, the question whether this computer can run, which needs no files."""
+
+    device: str
+
+    def send(self, folder: Path) -> Iterator[Progress]:
+        """Nothing."""
+        return iter(())
+
+    def request(self, folder: Path) -> dict[str, Any]:
+        """What to ask the worker for."""
+        return {"do": "preflight", "device": self.device}
+
+    def result(self, answer: Mapping[str, Any]) -> dict[str, Any]:
+        """The dict of :func:`DualTrackCore.worker.preflight`."""
+        return dict(answer)
 
 
-def write_sweep(folder: Path, sweep: Sweep, reporter: Reporter) -> None:
-    """Write a sweep into a folder, which must exist; reports `Stage.SENDING` (frames).
-
-    Raises:
-        OSError: no room.
-        Cancelled: the caller asked to stop; the folder is left to the caller.
-    """
-    for done, total in sweep_pieces(folder, sweep):
-        reporter.report(Stage.SENDING, done, total)
-
-
-def sweep_pieces(folder: Path, sweep: Sweep) -> Iterator[tuple[int, int]]:
-    """As :func:`write_sweep`, for callers that do something else between pieces: yields (frames written, of how many).
+def write_sweep(folder: Path, sweep: Sweep) -> Iterator[tuple[int, int]]:
+    """Write a sweep into a folder, which must exist, a piece at each step; yields (frames written, of how many).
 
     Raises OSError: no room.
     """

@@ -1,26 +1,22 @@
-"""The worker process as its client sees it: started, listened to, ended with everything it started."""
+"""What starts the worker process needs: a folder, its variables, its end with all it started, and words for that."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import queue
 import signal
 import subprocess
-import threading
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import DualTrackCore
-from DualTrackCore.errors import InputError
+from DualTrackCore.errors import OutputError
 from DualTrackCore.memory import says_out_of_memory
-from DualTrackCore.worker.protocol import decoded_event, encoded
+from DualTrackCore.staging import staging_folder
 
 #: Lines of the log that go into a report.
 LOG_LINES = 60
-#: A process that closed its output is given this long to end by itself, s.
-_GRACE_S = 1.0
 #: What to do where the memory did not suffice, the end of a sentence.
 LESS_MEMORY = "use a smaller chunk, larger voxels or a shorter range of frames, or close other programs"
 _CRASHES = {
@@ -37,122 +33,23 @@ _LAUNCHER_SAYS = "exit abnormally"
 _NO_MEMORY_CODES = (0xC0000017, 0xC000012D)
 
 
-class WorkerProcess:
-    """One running worker.
+@contextlib.contextmanager
+def session_folder() -> Iterator[Path]:
+    """A temporary folder of this process alone; what clients that have ended with their worker left goes first.
 
-    Args:
-        command: program and arguments; `--folder FOLDER` is added.
-        environment: variables for :func:`core_environment`; those of this process where None.
-        folder: the client's folder, which the worker removes if the client dies.
-        log_path: takes what the process and its libraries print.
-
-    Attributes:
-        messages: what the worker said: events of the protocol; `{"event": "unreadable", "line": ...}`; last
-            `{"event": "ended"}`. The client may put its own messages there, to be woken.
-
-    Raises:
-        OSError: the program cannot be started.
+    Raises OutputError: there is no room for temporary files.
     """
-
-    def __init__(
-        self, command: Sequence[str], environment: Mapping[str, str] | None, folder: Path, log_path: Path
-    ) -> None:
-        self.log_path = log_path
-        self.messages: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
-        self._ended = threading.Event()
-        self._worker_pid: int | None = None
-        self._fell_silent = False
-        with log_path.open("wb") as log:
-            self._process = subprocess.Popen(
-                [*command, "--folder", str(folder)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                env=core_environment(os.environ if environment is None else environment),
-                **own_group(),
-            )
-        self._waiter = threading.Thread(target=self._wait, name="DualTrack worker: end", daemon=True)
-        self._reader = threading.Thread(target=self._read, name="DualTrack worker: output", daemon=True)
-        self._waiter.start()
-        self._reader.start()
-
-    @property
-    def running(self) -> bool:
-        """Whether the process is still there."""
-        return not self._ended.is_set()
-
-    @property
-    def pid(self) -> int:
-        """Of the process that computes: where a launcher was started, of what that started, once it has said hello."""
-        return self._worker_pid or self._process.pid
-
-    def send(self, message: Mapping[str, Any]) -> None:
-        """Send a request; nothing happens if the process has ended, which `messages` will say."""
-        with contextlib.suppress(OSError, ValueError):
-            self._process.stdin.write(encoded(message))
-            self._process.stdin.flush()
-
-    def end(self, timeout_s: float = 10.0) -> None:
-        """End the process and what it started, and wait until they have gone."""
-        self._kill()
-        self._ended.wait(timeout_s)
-
-    def ending(self) -> tuple[str, str]:
-        """(kind of failure, what happened as the middle of a sentence) for a process that ended by itself."""
-        if self._fell_silent:
-            return "crash", "closed its output and was ended; run it again"
-        return described_ending(self._process.returncode, self.log_tail())
-
-    def log_tail(self) -> str:
-        """The last lines of the log."""
-        return last_lines(self.log_path)
-
-    def _kill(self) -> None:
-        end_tree({self._process.pid, self.pid})
-        with contextlib.suppress(OSError):
-            self._process.kill()
-
-    def _wait(self) -> None:
-        self._process.wait()
-        end_tree({self._process.pid, self.pid})  # what it started outlives it otherwise
-
-    def _read(self) -> None:
-        with contextlib.suppress(OSError, ValueError):
-            for line in self._process.stdout:
-                self._take(line)
-        self._waiter.join(_GRACE_S)
-        if self._waiter.is_alive():
-            self._fell_silent = True
-            self._kill()
-            self._waiter.join()
-        for stream in (self._process.stdin, self._process.stdout):
-            with contextlib.suppress(OSError):
-                stream.close()
-        self._ended.set()
-        self.messages.put({"event": "ended"})
-
-    def _take(self, line: bytes) -> None:
+    with contextlib.ExitStack() as stack:
         try:
-            event = decoded_event(line)
-        except InputError as error:
-            # Before hello it may be the greeting of a launcher or of a start-up file.
-            if self._worker_pid is not None:
-                self.messages.put({"event": "unreadable", "line": str(error)})
-            return
-        if event["event"] == "hello":
-            self._worker_pid = event["pid"]
-        self.messages.put(event)
-
-
-def own_group() -> dict[str, Any]:
-    """Arguments of Popen that make the process the head of a tree that can be ended as one, without a window."""
-    if os.name == "nt":
-        return {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW}
-    return {"start_new_session": True}
+            folder = stack.enter_context(staging_folder(Path(tempfile.gettempdir())))
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise OutputError(f"No temporary folder can be made: {reason}; free some space or set TMPDIR.") from error
+        yield folder
 
 
 def end_tree(pids: set[int]) -> None:
-    """End at once the processes that :func:`own_group` started, and all that these started."""
+    """End at once these processes, each the head of a group of its own, and all that they started."""
     for pid in pids:
         if os.name == "nt":
             subprocess.run(

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import tempfile
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,17 +13,18 @@ from slicer.i18n import tr as _
 
 from DualTrackCore.errors import Cancelled, DualTrackError, InputError, OutputError
 from DualTrackCore.progress import Progress, Stage
-from DualTrackCore.worker.client import HELLO_TIMEOUT_S, SessionFolder
-from DualTrackCore.worker.job import JobFailed, read_result, sweep_pieces
-from DualTrackCore.worker.process import described_ending
+from DualTrackCore.worker.job import JobFailed, PreflightTask, RunTask
+from DualTrackCore.worker.process import described_ending, session_folder
 from DualTrackCore.worker.protocol import PROGRESS_FIELDS, decoded_event, encoded, mismatch
 from DualTrackSlicerLib.events import Clock, Pieces, soon
 from DualTrackSlicerLib.process import Process, end_family
 
 if TYPE_CHECKING:
-    from DualTrackCore.run.results import RunResult
     from DualTrackCore.run.settings import RunSettings
     from DualTrackCore.sweep import Sweep
+
+#: Longest wait for the greeting of a process, s; virus scanners can make a first start slow.
+HELLO_TIMEOUT_S = 120.0
 
 
 class Job:
@@ -37,18 +36,11 @@ class Job:
         onEnd: called with the job, once, when it has ended.
     """
 
-    def __init__(
-        self,
-        worker: Worker,
-        prepare: Callable[[Path], Iterator[Progress]],
-        request: Callable[[Path], dict[str, Any]],
-        answer: Callable[[dict[str, Any]], object],
-    ) -> None:
+    def __init__(self, worker: Worker | None, task: RunTask | PreflightTask | None) -> None:
         self.state = "running"
         self.onProgress: Callable[[Progress], None] = lambda report: None
         self.onEnd: Callable[[Job], None] = lambda job: None
-        self.prepare, self.request, self.answer = prepare, request, answer
-        self._worker: Worker | None = worker
+        self.task, self._worker = task, worker
         self._outcome: object = None
 
     @property
@@ -71,7 +63,7 @@ class Job:
         self.state = "cancelled" if isinstance(outcome, Cancelled) else failed
         self._outcome, on_end = outcome, self.onEnd
         # What it holds goes with it: the frames, the nodes of whoever waits.
-        self._worker = self.prepare = self.request = self.answer = self.onProgress = self.onEnd = None
+        self._worker = self.task = self.onProgress = self.onEnd = None
         on_end(self)
 
 
@@ -85,7 +77,8 @@ class Worker:
 
     def __init__(self, command: Sequence[str], variables: Mapping[str, str]) -> None:
         self._command, self._variables = tuple(command), dict(variables)
-        self._folder: SessionFolder | None = None
+        self._folder: Path | None = None
+        self._kept = contextlib.ExitStack()
         self._jobs: list[Job] = []
         self._job: Job | None = None
         self._number, self._pid = 0, 0
@@ -103,30 +96,11 @@ class Worker:
 
     def submit(self, sweep: Sweep, settings: RunSettings) -> Job:
         """Start a run. Raises InputError: the range of frames is not in the sweep, or a setting is for files only."""
-        from DualTrackCore.run import with_spacing
-        from DualTrackCore.run.preparation import prepare
-
-        settings = settings.with_whole_paths()
-        given = with_spacing(sweep, settings)
-        settings.frame_range(len(sweep))
-        used = cache(lambda: prepare(given, settings).sweep)  # when its turn comes: it reads frames
-
-        def send(folder: Path) -> Iterator[Progress]:
-            for done, total in sweep_pieces(folder, used()):
-                yield Progress(Stage.SENDING, done, total)
-
-        def answer(values: dict[str, Any]) -> RunResult:
-            return read_result(Path(values["folder"]), used())
-
-        def request(folder: Path) -> dict[str, Any]:
-            return {"do": "run", "folder": str(folder), "settings": settings.as_dict()}
-
-        return self._add(Job(self, send, request, answer))
+        return self._add(Job(self, RunTask(sweep, settings)))
 
     def preflight(self, device: str) -> Job:
         """Ask whether this computer is ready; the result is the dict of :func:`DualTrackCore.worker.preflight`."""
-        request = {"do": "preflight", "device": device}
-        return self._add(Job(self, lambda folder: iter(()), lambda folder: request, lambda values: values))
+        return self._add(Job(self, PreflightTask(device)))
 
     def cancel(self, job: Job) -> None:
         """Stop a job; the process is ended where it works on it, which frees its memory."""
@@ -141,13 +115,12 @@ class Worker:
         for job in [*self._jobs, *([] if self._job is None else [self._job])]:
             self.cancel(job)
         self._end_process(_cancelled(), wait=True)
-        if self._folder is not None:
-            self._folder.remove()
-            self._folder = None
+        self._kept.close()
+        self._folder = None
 
     def _add(self, job: Job) -> Job:
         if self._folder is None:
-            self._folder = SessionFolder()
+            self._folder = self._kept.enter_context(session_folder())
         self._jobs.append(job)
         # Whoever asked can say first what is to be called.
         soon(self._next)
@@ -158,11 +131,6 @@ class Worker:
         if self._job is not None or not self._jobs or self._ending is not None:
             return
         self._job, self._number = self._jobs.pop(0), self._number + 1
-        try:
-            self._job_folder().mkdir()
-        except OSError as error:
-            self._fail("disk", _no_room(error))
-            return
         if self._process is None:
             self._start_process()
         if self._job is not None:
@@ -170,8 +138,8 @@ class Worker:
 
     def _start_process(self) -> None:
         self._greeted, self._pid = False, 0
-        command = (*self._command, "--folder", str(self._folder.path))
-        log = self._folder.path / f"worker-{self._number}.log"
+        command = (*self._command, "--folder", str(self._folder))
+        log = self._folder / f"worker-{self._number}.log"
         self._late = Clock(HELLO_TIMEOUT_S, self._on_late)
         self._process = Process(command, self._variables, log, self._on_line, self._on_end)
 
@@ -179,20 +147,23 @@ class Worker:
         """Write what the process needs, and ask it."""
         folder = self._job_folder()
         try:
-            for report in job.prepare(folder):
+            folder.mkdir()
+            for report in job.task.send(folder):
                 job.onProgress(report)
                 yield
         except (InputError, OutputError) as error:
             self._fail("disk" if isinstance(error, OutputError) else "input", str(error))
         except OSError as error:
-            self._fail("disk", _no_room(error), traceback.format_exc())
+            text = _("The frames cannot be handed over in {folder}: {reason}; free some space or set TMPDIR.")
+            text = text.format(folder=self._folder.parent, reason=error.strerror or error)
+            self._fail("disk", text, traceback.format_exc())
         except Exception as error:
             sentence = _("A fault of the program: {error}; please report it with the details.").format(error=error)
             self._fail("fault", sentence, traceback.format_exc())
         else:
             if not self._greeted:
                 job.onProgress(Progress(Stage.STARTING, 0, 1))
-            self._request = {"id": self._number, **job.request(folder)}
+            self._request = {"id": self._number, **job.task.request(folder)}
             self._ask()
 
     def _ask(self) -> None:
@@ -227,10 +198,10 @@ class Worker:
 
     def _take(self, values: dict[str, Any]) -> None:
         try:
-            outcome = self._job.answer(values)
+            outcome = self._job.task.result(values)
         except Exception as error:
             sentence = _("The results cannot be read: {error}; free some memory or disk and run it again.")
-            self._fail("fault", sentence.format(error=error), traceback.format_exc())
+            self._end_process(self._failure("fault", sentence.format(error=error), traceback.format_exc()))
         else:
             self._finish(outcome)
 
@@ -246,7 +217,7 @@ class Worker:
             self._end_process(self._failure("start", text.format(seconds=HELLO_TIMEOUT_S)))
 
     def _on_end(self) -> None:
-        process, why = self._process, self._ending
+        process, why, greeted = self._process, self._ending, self._greeted
         if self._pid:
             end_family(self._pid)  # what it started outlives it otherwise
         self._process = self._ending = None
@@ -262,6 +233,7 @@ class Worker:
             self._finish(JobFailed(text, process.log_path, "", "start"))
         else:
             kind, ending = described_ending(process.returncode, process.log_tail())
+            kind = "start" if kind == "crash" and not greeted else kind
             text = _("The worker process {ending}; its log is {path}.").format(ending=ending, path=process.log_path)
             self._finish(JobFailed(text, process.log_path, process.log_tail(), kind))
 
@@ -271,10 +243,7 @@ class Worker:
 
     def _end_process(self, why: DualTrackError, wait: bool = False) -> None:
         """End the process; its job ends with `why` when it has gone."""
-        if self._pieces is not None:
-            self._pieces.stop()
-            self._pieces = None
-        self._request = None
+        self._send_no_more()
         if self._process is None:
             if self._job is not None:
                 self._finish(why)
@@ -286,13 +255,14 @@ class Worker:
         self._finish(self._failure(kind, message, details))
 
     def _failure(self, kind: str, message: str, details: str | None = None) -> JobFailed:
-        log = self._folder.path / "worker.log" if self._process is None else self._process.log_path
+        log = self._folder / "worker.log" if self._process is None else self._process.log_path
         if details is None:
             details = "" if self._process is None else self._process.log_tail()
         return JobFailed(message, log, details, kind)
 
     def _finish(self, outcome: object) -> None:
-        job, self._job, self._pieces, self._request = self._job, None, None, None
+        self._send_no_more()
+        job, self._job = self._job, None
         shutil.rmtree(self._job_folder(), ignore_errors=True)
         if isinstance(outcome, DualTrackError):
             outcome.__traceback__ = outcome.__context__ = None  # the frames of the sweep are held there
@@ -301,16 +271,14 @@ class Worker:
         finally:
             soon(self._next)
 
+    def _send_no_more(self) -> None:
+        if self._pieces is not None:
+            self._pieces.stop()
+        self._pieces = self._request = None
+
     def _job_folder(self) -> Path:
-        return self._folder.path / f"job-{self._number}"
+        return self._folder / f"job-{self._number}"
 
 
 def _cancelled() -> Cancelled:
     return Cancelled(_("Cancelled; nothing was written."))
-
-
-def _no_room(error: OSError) -> str:
-    text = _("The frames cannot be handed over in {folder}: {reason}; free some space or set TMPDIR.")
-    with contextlib.suppress(OSError):
-        return text.format(folder=tempfile.gettempdir(), reason=error.strerror or error)
-    return str(error)

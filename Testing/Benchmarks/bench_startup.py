@@ -18,10 +18,12 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "Core"))
+from worker_processes import Driver
+
 from DualTrackCore.io import load_sweep, save_sweep
 from DualTrackCore.sample import sample_path
 from DualTrackCore.sweep import Sweep
-from DualTrackCore.worker import WorkerClient
 
 FRAMES = 600
 #: Plain pixels, as scanners and PLUS write them, and the compressed files that are written here.
@@ -88,18 +90,14 @@ def test_preparing_the_engine_first_and_later(ratio, tmp_path):
 
 def test_the_worker_cold_and_warm(ratio):
     """Time to the answer of the first request, torch and all, and of a later one."""
-    with WorkerClient() as client:
 
-        def warm() -> object:
-            job = client.preflight("cpu")
-            job.wait()
-            return job.result
+    def cold() -> object:
+        with Driver() as worker:
+            return worker.preflight("cpu")
 
-        def cold() -> object:
-            client.stop()
-            return warm()
-
-        cold()
+    with Driver() as worker:
+        worker.preflight("cpu")
+        warm = lambda: worker.preflight("cpu")  # noqa: E731
         timing = ratio(warm, {"cold": cold}, what="worker: answer of a warm one", rounds=3)
     assert timing.result["ready"]
 

@@ -2,7 +2,6 @@
 
 import os
 import sys
-import tempfile
 
 # On a busy machine, threads that spin while they wait cost several times the work itself; must precede torch.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -12,6 +11,7 @@ import torch
 from hypothesis import HealthCheck, settings
 from oracle import ORACLE, published_model, tiny_model
 from published_model_server import entry, nothing_ships, server  # noqa: F401 - fixtures
+from worker_processes import temporary  # noqa: F401 - a fixture
 
 from DualTrackCore.network import save_model
 
@@ -27,16 +27,6 @@ torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else min(2, torch
 def oracle_model():
     """The published network with the reference weights of seed 1, built once."""
     return published_model()
-
-
-@pytest.fixture
-def temporary(tmp_path, monkeypatch):
-    """The folder for temporary files, of this test alone; it must be empty in the end."""
-    folder = tmp_path / "temporary"
-    folder.mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(folder))
-    yield folder
-    assert list(folder.iterdir()) == []
 
 
 @pytest.fixture(scope="module")

@@ -110,7 +110,7 @@ def test_a_worker_is_told_where_poses_are_from(tmp_path):
     for origin in PoseOrigin:
         folder = tmp_path / origin.value
         folder.mkdir()
-        write_sweep(folder, sweep_of(origin), Reporter())
+        list(write_sweep(folder, sweep_of(origin)))
         assert read_sweep(folder).tracked.origin is origin
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 from oracle import noise_sweep, tiny_model
+from worker_processes import Driver
 
 from DualTrackCore.cli import main
 from DualTrackCore.errors import InputError
@@ -20,7 +21,6 @@ from DualTrackCore.reconstruction import Fan
 from DualTrackCore.research.simulation import rendered, simulated_sweep
 from DualTrackCore.run import RunResult, RunSettings, run
 from DualTrackCore.sweep import Sweep
-from DualTrackCore.worker import WorkerClient
 
 pytestmark = pytest.mark.filterwarnings("ignore::DualTrackCore.tracking.TrackingWarning")
 
@@ -60,30 +60,29 @@ SETTINGS = {
 
 
 @pytest.fixture(scope="module")
-def client():
+def worker():
     """A worker with as many threads as there are here: sums of another number of threads differ in the last bits."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMP_NUM_THREADS", str(torch.get_num_threads()))
-        with WorkerClient() as client:
-            yield client
+        with Driver() as driver:
+            yield driver
 
 
 @pytest.mark.parametrize("name", SETTINGS)
-def test_command_line_worker_and_python_give_the_same_report_to_the_byte(folder, tmp_path, client, name):
+def test_command_line_worker_and_python_give_the_same_report_to_the_byte(folder, tmp_path, worker, name):
     settings = RunSettings(model=str(folder / "tiny.safetensors"), device="cpu", pictures=False, **SETTINGS[name])
     path = folder / "clip0.igs.mha"
     here = run(path, settings)
     (tmp_path / "own.yaml").write_text(settings.to_yaml())
     assert main(["run", str(path), "-o", str(tmp_path / "out"), "--config", str(tmp_path / "own.yaml")]) == 0
     written = json.loads((tmp_path / "out" / "report.json").read_text())
-    job = client.submit(load_sweep(path, spacing_mm=settings.spacing_mm), settings)
-    job.wait(60)
+    result = worker.run(load_sweep(path, spacing_mm=settings.spacing_mm), settings)
     assert figures(written) == figures(here.report)
-    assert figures(job.result.report) == figures(here.report)
-    np.testing.assert_array_equal(job.result.trajectory.poses, here.trajectory.poses)
+    assert figures(result.report) == figures(here.report)
+    np.testing.assert_array_equal(result.trajectory.poses, here.trajectory.poses)
     if settings.reconstruct:
-        np.testing.assert_array_equal(job.result.volume, here.volume)
-        np.testing.assert_array_equal(job.result.reconstruction.filled, here.reconstruction.filled)
+        np.testing.assert_array_equal(result.volume, here.volume)
+        np.testing.assert_array_equal(result.reconstruction.filled, here.reconstruction.filled)
 
 
 def test_a_report_names_files_and_no_temporary_folder_that_stays(folder, tmp_path, monkeypatch):
@@ -94,11 +93,9 @@ def test_a_report_names_files_and_no_temporary_folder_that_stays(folder, tmp_pat
     assert sorted(report.files) == sorted(name for name in names if not name.startswith("."))
 
 
-def test_what_the_worker_gave_can_be_written_like_any_result(folder, tmp_path, client):
+def test_what_the_worker_gave_can_be_written_like_any_result(folder, tmp_path, worker):
     settings = RunSettings(model=str(folder / "tiny.safetensors"), first_frame=3, voxel_mm=1.0)
-    job = client.submit(load_sweep(folder / "clip0.igs.mha"), settings)
-    job.wait(60)
-    report = job.result.write(tmp_path)
+    report = worker.run(load_sweep(folder / "clip0.igs.mha"), settings).write(tmp_path)
     assert set(report.files) == {path.name for path in tmp_path.iterdir()}
     assert len(load_sweep(tmp_path / "sweep.igs.mha")) == len(read_trajectory_csv(tmp_path / "trajectory.csv")) == 13
 

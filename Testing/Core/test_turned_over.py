@@ -7,6 +7,7 @@ from typing import get_args, get_type_hints
 import numpy as np
 import pytest
 from oracle import noise_sweep, tiny_model
+from worker_processes import Driver
 
 from DualTrackCore.cli import main
 from DualTrackCore.direction import Direction, turned_over
@@ -18,7 +19,6 @@ from DualTrackCore.research.simulation import rendered, simulated_sweep
 from DualTrackCore.run import RunSettings, run
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.trajectory import Trajectory
-from DualTrackCore.worker import WorkerClient
 
 pytestmark = pytest.mark.filterwarnings("ignore::DualTrackCore.tracking.TrackingWarning")
 
@@ -163,12 +163,10 @@ def test_command_line_worker_and_python_run_the_same_way(tmp_path, capsys, track
     track = ["track", clip, "--model", weights, "--direction", "other-way", "-o", tmp_path / "path.csv"]
     assert main([str(word) for word in track]) == 0
     np.testing.assert_allclose(read_trajectory_csv(tmp_path / "path.csv").poses, expected.poses, atol=1e-6)
-    with WorkerClient() as client:
-        job = client.submit(tracked, settings)
-        while job.poll() is not None and job.state == "running":
-            job.wait(0.1)
-        np.testing.assert_allclose(job.result.trajectory.poses, expected.poses, atol=1e-6)
-        assert job.result.trajectory.provenance["direction"] == "told by the user"
+    with Driver() as worker:
+        found = worker.run(tracked, settings).trajectory
+    np.testing.assert_allclose(found.poses, expected.poses, atol=1e-6)
+    assert found.provenance["direction"] == "told by the user"
 
 
 def test_an_estimate_in_a_file_is_turned_over_without_the_network(tmp_path):

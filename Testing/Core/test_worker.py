@@ -27,9 +27,8 @@ from DualTrackCore.run import run
 from DualTrackCore.run.settings import RunSettings
 from DualTrackCore.tracking import estimate_trajectory
 from DualTrackCore.worker import preflight
-from DualTrackCore.worker.client import SessionFolder
 from DualTrackCore.worker.job import write_sweep
-from DualTrackCore.worker.process import described_ending
+from DualTrackCore.worker.process import described_ending, session_folder
 from DualTrackCore.worker.protocol import PROTOCOL, decoded_event, encoded, hello, mismatch
 from DualTrackCore.worker.serve import Speaker, WarmModel, Worker, described_failure
 
@@ -258,7 +257,7 @@ def test_a_request_that_is_none_is_answered_with_a_sentence(conversation, line, 
 
 def test_a_request_is_answered_with_progress_and_one_result(conversation, model_file, tmp_path):
     worker, said = conversation
-    write_sweep(tmp_path, noise_sweep(20), Reporter())
+    list(write_sweep(tmp_path, noise_sweep(20)))
     settings = RunSettings(model=str(model_file), reconstruct=False).as_dict()
     worker.answer(encoded({"id": 7, "do": "run", "folder": str(tmp_path), "settings": settings}))
     events = said()
@@ -296,18 +295,16 @@ def test_a_line_that_is_no_event_is_refused(line):
 
 def test_a_session_folder_removes_what_a_dead_client_left_but_not_what_a_living_one_uses(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    living = SessionFolder()
-    dead = tmp_path / "dualtrack-worker-dead"
-    dead.mkdir()
-    (dead / "owner.lock").touch()
-    (dead / "frames.npy").write_bytes(b"0" * 100)
-    other = tmp_path / "dualtrack-worker-unknown"
+    other = tmp_path / "of-another-program"
     other.mkdir()
-    third = SessionFolder()
-    assert set(tmp_path.iterdir()) == {living.path, third.path, other}
-    for folder in (living, third):
-        folder.remove()
-        folder.remove()
+    with session_folder() as living:
+        if os.name != "nt":
+            assert living.stat().st_mode & 0o777 == 0o700
+        dead = living.with_name(f"{living.name}-dead")
+        dead.mkdir()
+        (dead / "frames.npy").write_bytes(b"0" * 100)
+        with session_folder() as third:
+            assert set(tmp_path.iterdir()) == {living, third, other}
     assert set(tmp_path.iterdir()) == {other}
 
 

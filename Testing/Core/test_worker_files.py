@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 from oracle import noise_sweep
 
-from DualTrackCore.errors import Cancelled, InputError
+from DualTrackCore.errors import InputError
 from DualTrackCore.files import plain_values
-from DualTrackCore.progress import Progress, Reporter
 from DualTrackCore.reconstruction import Reconstruction, VoxelGrid
 from DualTrackCore.run.results import RunReport, RunResult, run_report
 from DualTrackCore.run.settings import RunSettings
@@ -54,7 +53,7 @@ def test_a_sweep_comes_back_from_its_files_as_it_was(tmp_path):
         skew_deg=0.25,
         provenance={"format": "test", "sizes": (1, 2)},
     )
-    write_sweep(tmp_path, sweep, Reporter())
+    list(write_sweep(tmp_path, sweep))
     read = read_sweep(tmp_path)
     np.testing.assert_array_equal(read.frames, sweep.frames)
     np.testing.assert_array_equal(read.timestamps_s, sweep.timestamps_s)
@@ -70,13 +69,12 @@ def test_a_sweep_comes_back_from_its_files_as_it_was(tmp_path):
 
 def test_a_part_of_a_sweep_is_written_as_a_slice_of_it(tmp_path):
     sweep = noise_sweep(70, timestamps_s=np.arange(70) / 20, tracked=steady_trajectory(70))
-    reports: list[Progress] = []
-    write_sweep(tmp_path, sweep.slice(3, 61), Reporter(reports.append))
+    written = list(write_sweep(tmp_path, sweep.slice(3, 61)))
     read, expected = read_sweep(tmp_path), sweep.slice(3, 61)
     np.testing.assert_array_equal(read.frames, expected.frames)
     np.testing.assert_array_equal(read.timestamps_s, expected.timestamps_s)
     np.testing.assert_array_equal(read.tracked.poses, expected.tracked.poses)
-    assert [(r.done, r.total) for r in reports] == [(0, 58), (32, 58), (58, 58)]
+    assert written == [(0, 58), (32, 58), (58, 58)]
 
 
 def test_frames_that_are_read_when_asked_for_are_written_too(tmp_path):
@@ -90,13 +88,8 @@ def test_frames_that_are_read_when_asked_for_are_written_too(tmp_path):
 
     sweep = noise_sweep(1)
     sweep = type(sweep)(Backwards(), sweep.spacing_mm)
-    write_sweep(tmp_path, sweep.slice(5, 40), Reporter())
+    list(write_sweep(tmp_path, sweep.slice(5, 40)))
     np.testing.assert_array_equal(read_sweep(tmp_path).window(0, 35)[:, 2, 3], np.arange(5, 40))
-
-
-def test_writing_a_sweep_stops_when_it_is_cancelled(tmp_path):
-    with pytest.raises(Cancelled):
-        write_sweep(tmp_path, noise_sweep(3), Reporter(None, lambda: True))
 
 
 SWEEP = noise_sweep(5)

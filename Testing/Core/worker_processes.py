@@ -1,17 +1,23 @@
-"""Sweeps and stand-ins for tests of the worker process; loads no torch, which takes seconds."""
+"""A client, sweeps and stand-ins for tests of the worker process; loads no torch, which takes seconds."""
 
 import os
+import shutil
+import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from DualTrackCore.progress import Progress
 from DualTrackCore.run.settings import RunSettings
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.trajectory import Trajectory
-from DualTrackCore.worker import JobFailed
+from DualTrackCore.worker.job import PreflightTask, RunTask
+from DualTrackCore.worker.process import core_environment
+from DualTrackCore.worker.protocol import PROGRESS_FIELDS, decoded_event, encoded, mismatch
 
 #: A run that needs no network and no torch, and so takes no time.
 LIGHT = RunSettings(poses="tracked", reconstruct=False)
@@ -72,19 +78,87 @@ def comes_true(condition, timeout_s: float = 60.0) -> bool:
     return True
 
 
-def finished(job, timeout_s: float = 60.0):
-    job.wait(timeout_s)
-    assert job.state != "running", "the job takes too long"
-    return job
+@pytest.fixture
+def temporary(tmp_path, monkeypatch):
+    """The folder for temporary files, of this test alone; it must be empty in the end."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    yield folder
+    assert list(folder.iterdir()) == []
 
 
-def failure(job) -> JobFailed:
-    with pytest.raises(JobFailed) as caught:
-        _ = finished(job).result
-    assert job.state == "failed"
-    return caught.value
+class Driver:
+    """A worker process that is asked one thing after the other by a test, which waits for the answers.
 
+    Attributes:
+        reports: the progress of the last request, that of sending the frames too.
+    """
 
-def first_report(job, stage: str) -> bool:
-    """Whether the job comes to a stage."""
-    return comes_true(lambda: any(report.stage == stage and report.done for report in job.poll()), 60.0)
+    def __init__(self, command: list[str] | None = None) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="dualtrack-driver-"))
+        self.log_path = self.folder / "worker.log"
+        self.reports: list[Progress] = []
+        self._number = 0
+        with self.log_path.open("wb") as log:
+            self.process = subprocess.Popen(
+                [*(command or [sys.executable, "-m", "DualTrackCore.worker"]), "--folder", str(self.folder)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env=core_environment(os.environ),
+                start_new_session=True,
+            )
+        greeting = self._event()
+        assert mismatch(greeting) is None
+        self.pid = greeting["pid"]
+
+    def __enter__(self) -> "Driver":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def run(self, sweep: Sweep, settings: RunSettings | None = None):
+        """The result of a run, or the event "failed"."""
+        return self._perform(RunTask(sweep, settings or RunSettings()))
+
+    def preflight(self, device: str = "auto"):
+        """The answer of the readiness check, or the event "failed"."""
+        return self._perform(PreflightTask(device))
+
+    def start(self, task: RunTask | PreflightTask) -> None:
+        """Send a task and do not wait; :meth:`events` has what comes of it."""
+        self._number += 1
+        folder = self.folder / f"job-{self._number}"
+        folder.mkdir()
+        self.reports = list(task.send(folder))
+        self.process.stdin.write(encoded({"id": self._number, **task.request(folder)}))
+        self.process.stdin.flush()
+
+    def events(self):
+        """What the worker says of the task, up to "done" or "failed"; notes the progress."""
+        event = {"event": "progress"}
+        while event["event"] == "progress":
+            event = self._event()
+            assert event["id"] == self._number
+            if event["event"] == "progress":
+                self.reports.append(Progress(**{name: event[name] for name in PROGRESS_FIELDS}))
+            yield event
+
+    def close(self) -> None:
+        """Say no more to the process, on which it ends, and remove the folder."""
+        self.process.stdin.close()
+        self.process.wait(20)
+        self.process.stdout.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _perform(self, task: RunTask | PreflightTask):
+        self.start(task)
+        *_, last = self.events()
+        return last if last["event"] == "failed" else task.result(last["result"])
+
+    def _event(self):
+        line = self.process.stdout.readline()
+        assert line, f"The worker has ended:\n{self.log_path.read_text()}"
+        return decoded_event(line)

@@ -39,12 +39,3 @@ def scene_names():
     """Names of all nodes of the scene, sorted."""
     scene = slicer.mrmlScene
     return sorted(scene.GetNthNode(number).GetName() or "" for number in range(scene.GetNumberOfNodes()))
-
-
-def is_alive(pid):
-    """Whether a process still runs; one that has ended and waits to be collected does not."""
-    try:
-        with open(f"/proc/{pid}/stat") as file:
-            return file.read().rsplit(")", 1)[1].split()[0] != "Z"
-    except OSError:
-        return False

@@ -5,7 +5,8 @@ import signal
 
 import numpy as np
 import slicer
-from journey import add_clip, choose_file, clip_of, finish, is_alive, scene_names, use_a_model
+from journey import add_clip, choose_file, clip_of, finish, scene_names, use_a_model
+from worker_processes import is_running
 
 from DualTrackCore import Sweep
 from DualTrackCore.progress import Progress, Stage
@@ -87,7 +88,7 @@ def test_cancel_ends_the_work_and_leaves_the_scene(host, panel, tiny_model_file)
     finish(host, panel, 10)
     assert panel.runSection.run.state == "cancelled"
     assert scene_names() == before
-    assert not is_alive(pid)
+    assert not is_running(pid)
     assert panel.ui.applyButton.text == "Apply"
     assert panel.ui.applyButton.enabled
     assert not panel.ui.resultGroup.isVisible()
@@ -192,7 +193,7 @@ def test_closing_the_scene_during_a_run_leaves_nothing_behind(host, panel, tiny_
     slicer.mrmlScene.Clear(False)
     panel.runSection._on_progress(Progress(Stage.NETWORK, 3, 168))  # one that was on its way
     host.wait_until(lambda: run.state == "cancelled", 10)
-    assert not is_alive(pid)
+    assert not is_running(pid)
     assert panel.ui.clipComboBox.count == 0
     assert "Load an ultrasound clip" in panel.ui.applyButton.toolTip
 
@@ -215,7 +216,7 @@ def test_reloading_the_module_ends_the_worker(host, panel, tiny_model_file):
     finish(host, panel)
     pid = panel.logic.worker().pid
     host.close_panel(panel)
-    assert not is_alive(pid)
+    assert not is_running(pid)
 
 
 def test_the_check_says_in_one_sentence_whether_the_computer_is_ready(host, panel):

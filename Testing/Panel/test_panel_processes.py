@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 import slicer
-from journey import add_clip, choose_file, finish, is_alive
+from journey import add_clip, choose_file, finish
+from worker_processes import is_running
 
 from DualTrackCore.errors import MissingDependencyError
 from DualTrackCore.worker.process import described_ending
@@ -48,13 +49,13 @@ def test_a_program_is_ended_with_what_its_launcher_started(host, tmp_path):
     process, lines, ends = started(host, LAUNCHER, tmp_path)
     host.wait_until(lambda: lines, 30)
     child = int(lines[0])
-    assert is_alive(child)
+    assert is_running(child)
     process.end()
     host.wait_until(lambda: ends, 30)
     assert ends == [1]
     assert process.returncode == -9
     end = time.monotonic() + 10
-    while is_alive(child):
+    while is_running(child):
         assert time.monotonic() < end
 
 
@@ -132,7 +133,7 @@ def test_a_cancelled_download_has_ended_before_another_can_begin(host, panel, mo
     writer = int((tmp_path / "pid").read_text())
     host.click(panel.ui.downloadButton)
     host.wait_until(lambda: panel.ui.downloadButton.text == "Download…", 30)
-    assert not is_alive(writer)
+    assert not is_running(writer)
     assert "Cancelled" in panel.ui.modelMessageLabel.text
 
 

@@ -196,7 +196,7 @@ def test_too_little_memory_offers_a_run_that_needs_less(host, panel, tiny_model_
 
         def submit(self, sweep, settings):
             asked.append(settings)
-            job = Job(None, None, None, None)
+            job = Job(None, None)
             soon(lambda: job.finish(JobFailed("The memory did not suffice.", tmp_path / "log", "the log", "memory")))
             return job
 
