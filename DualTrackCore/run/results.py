@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import csv
+import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -15,7 +17,7 @@ import numpy as np
 from DualTrackCore import __version__
 from DualTrackCore.direction import direction_of, direction_warnings, turn_warnings, turned_over
 from DualTrackCore.errors import InputError, MissingDependencyError
-from DualTrackCore.files import json_text, plain_values, recorded_files, require_apart, staged_folder
+from DualTrackCore.files import json_text, plain_values, recorded_files, replacing, require_apart, staged_folder
 from DualTrackCore.path_error import TRUST, path_error, trust_in, with_trust
 from DualTrackCore.progress import Reporter
 from DualTrackCore.repeats import Repeats
@@ -86,6 +88,17 @@ class RunReport:
         """The text of report.json."""
         return json_text(self)
 
+    def write_csv(self, path: str | os.PathLike) -> None:
+        """Write a table of two columns: names, such as trajectory.path_length_mm for what is so nested, and values.
+
+        Raises OutputError: the file cannot be written.
+        """
+        with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
+            writer = csv.writer(stream, lineterminator="\n")
+            writer.writerow(("name", "value"))
+            for name, value in _flat(self.as_dict()):
+                writer.writerow((name, "" if value is None else value if isinstance(value, str) else json.dumps(value)))
+
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> RunReport:
         """A report from :meth:`as_dict`. Raises InputError: a report of another schema."""
@@ -94,6 +107,15 @@ class RunReport:
             version = values.get("schema_version", 1)
             raise InputError(f"The report has schema version {version}; this version reads {SCHEMA_VERSION}.")
         return cls(**values)
+
+
+def _flat(values: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """(name with dots, value) of everything in nested plain values; entries of a list count from 0."""
+    if not isinstance(values, dict | list):
+        yield name, values
+        return
+    for key, value in values.items() if isinstance(values, dict) else enumerate(values):
+        yield from _flat(value, f"{name}.{key}" if name else str(key))
 
 
 def run_report(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -307,6 +307,10 @@ class RunSettings:
         if os.path.isfile(self.model):
             files["model"] = self.model
         return {name: path for name, path in files.items() if path is not None}
+
+    def changed(self) -> dict[str, Any]:
+        """The settings that differ from their defaults, by name."""
+        return {f.name: value for f in fields(self) if (value := getattr(self, f.name)) != f.default}
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON and YAML."""

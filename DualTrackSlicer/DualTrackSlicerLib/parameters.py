@@ -324,11 +324,7 @@ def consoleScript(
         is_volume: whether `clip_name` is a volume.
         sequence_name: the image sequence, where the browser has several.
     """
-    changed = [
-        f"    {field.name}={getattr(settings, field.name)!r},"
-        for field in fields(settings)
-        if field.name != "model" and getattr(settings, field.name) != field.default
-    ]
+    changed = [f"    {name}={value!r}," for name, value in settings.changed().items() if name != "model"]
     lines = ["from DualTrackSlicer import DualTrackSlicerLogic"]
     lines += ["from DualTrackCore.run import RunSettings"] if changed else []
     lines += ["from DualTrackCore.reconstruction import Fan"] if isinstance(settings.fan, Fan) else []

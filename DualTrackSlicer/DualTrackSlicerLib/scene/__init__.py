@@ -11,7 +11,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "display": ["FrameFollower", "fadeVolumes", "fitSliceViews", "followFrame", "layFrameOver", "renderVolume"],
         "input": ["Clip", "SceneSweep", "clips", "framesOf", "sequenceFromVolume", "sweepFromBrowser"],
         "paths": ["colourTrajectory", "showErrorTube"],
-        "records": ["reportOf", "secondsOf"],
+        "records": ["exportResult", "figuresFile", "reportOf", "secondsOf"],
         "result_nodes": ["ResultNodes"],
         "results": [
             "compareResults",

@@ -8,9 +8,10 @@ from slicer.i18n import tr as _
 
 from DualTrackCore.errors import InputError
 from DualTrackCore.run.results import RunReport
+from DualTrackCore.run.settings import RunSettings
 from DualTrackCore.trajectory import PoseOrigin
 from DualTrackSlicerLib.scene import ResultNodes, reportOf, secondsOf
-from DualTrackSlicerLib.widget.texts import directionText, durationText, trustText
+from DualTrackSlicerLib.widget.texts import directionText, durationText, listText, rowsText, trustText
 
 
 def titleText(nodes: ResultNodes) -> str:
@@ -80,6 +81,28 @@ def comparedText(nodes: ResultNodes, other: ResultNodes) -> str:
         cells = (html.escape(text) for text in (name, one.get(name, "–"), two.get(name, "–")))
         rows.append("<tr>" + "".join(f"<td style='padding-right:12px'>{cell}</td>" for cell in cells) + "</tr>")
     return f"<table>{''.join(rows)}</table>"
+
+
+def pageTexts(nodes: ResultNodes) -> tuple[str, str]:
+    """One page on a result, as plain text and as HTML. Raises InputError: it was made by another version."""
+    report = reportOf(nodes)
+    sweep, first = report.sweep, report.sweep["first_frame"] + 1
+    height, width = sweep["frame_size"]
+    frames = _("{first} to {last}, {width} x {height} pixels").format(
+        first=first, last=first + sweep["frames"] - 1, width=width, height=height
+    )
+    rows = [(_("Clip"), str(sweep["provenance"].get("source"))), (_("Frames used"), frames)]
+    if sweep["spacing_mm"] is not None:
+        x, y = sweep["spacing_mm"]
+        rows.append((_("Pixel size"), _("{x:.4g} x {y:.4g} mm").format(x=x, y=y)))
+    changed = RunSettings.from_dict(report.settings).changed()
+    settings = ", ".join(f"{name}: {report.settings[name]}" for name in changed) or _("all as they are at first")
+    made = _("{date}, DualTrack {version}").format(date=report.created, version=report.dualtrack_version)
+    rows += [*cardRows(report, secondsOf(nodes)), (_("Settings changed"), settings), (_("Made"), made)]
+    title, warnings = _("{name}: tracked by DualTrack").format(name=nodes.name), warningsOf(report)
+    lines = [title, *(f"{name}: {value}" for name, value in rows), *(f"- {text}" for text in warnings), report.notice]
+    page = f"<h3>{html.escape(title)}</h3>{rowsText(rows)}{listText(warnings)}<p>{html.escape(report.notice)}</p>"
+    return "\n".join(lines), page
 
 
 def _figures(nodes: ResultNodes) -> dict[str, str]:

@@ -122,8 +122,8 @@ class Panel(ScriptedLoadableModuleWidget, VTKObservationMixin):
         replaced = (scene.EndCloseEvent, scene.EndImportEvent)
         nodes = (scene.EndBatchProcessEvent, scene.NodeAddedEvent, scene.NodeRemovedEvent)
         undone = (scene.EndUndoEvent, scene.EndRedoEvent)
-        changed = [(event, self._on_nodes) for event in (*nodes, *undone)]
-        return [(event, self._on_scene_replaced) for event in replaced] + changed
+        slots = ((replaced, self._on_scene_replaced), (nodes, self._on_nodes), (undone, self._on_undone))
+        return [(event, slot) for events, slot in slots for event in events]
 
     def view(self) -> View:
         """Scene and computer as they are now."""
@@ -210,6 +210,15 @@ class Panel(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if not self._refresh_pending and not slicer.mrmlScene.IsBatchProcessing():
             self._refresh_pending = True
             soon(self._refresh)
+
+    def _on_undone(self, caller: object, event: str) -> None:
+        """Results came back or went: so do the views."""
+        self._refresh()
+        if self.parameters is not None and (view := self.view()).clip is not None:
+            if view.result is None:
+                self.picture.showClip(view.clip)
+            else:
+                self.picture.showResult(view.result)
 
     def _refresh_models(self) -> None:
         self._models = tuple(self.logic.models())

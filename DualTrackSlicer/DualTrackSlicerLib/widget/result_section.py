@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
+import qt
 import slicer
 from slicer.i18n import tr as _
 
@@ -13,7 +17,9 @@ from DualTrackSlicerLib.parameters import takeSettings
 from DualTrackSlicerLib.scene import (
     ResultNodes,
     compareResults,
+    exportResult,
     fadeVolumes,
+    figuresFile,
     removeResults,
     reportOf,
     secondsOf,
@@ -21,7 +27,7 @@ from DualTrackSlicerLib.scene import (
     showResult,
     turnOver,
 )
-from DualTrackSlicerLib.widget.cards import cardRows, comparedText, titleText, warningsOf
+from DualTrackSlicerLib.widget.cards import cardRows, comparedText, pageTexts, titleText, warningsOf
 from DualTrackSlicerLib.widget.controls import enable, fill
 from DualTrackSlicerLib.widget.texts import listText, rowsText
 from DualTrackSlicerLib.widget.view import Section, View
@@ -46,6 +52,10 @@ class ResultSection(Section):
         ui.deleteResultButton.connect("clicked()", self._on_delete)
         ui.errorTubeCheckBox.connect("clicked()", self._on_tube)
         ui.turnOverButton.connect("clicked()", self._on_turn_over)
+        ui.exportButton.connect("clicked()", self._on_export)
+        ui.copyResultButton.connect("clicked()", self._on_copy)
+        ui.previousResultButton.connect("clicked()", lambda: self._step(-1))
+        ui.nextResultButton.connect("clicked()", lambda: self._step(1))
 
     def update(self, view: View) -> None:
         """Show what the scene holds."""
@@ -60,7 +70,8 @@ class ResultSection(Section):
         chosen = 0 if compared is None else 1 + _place(others, compared)
         fill(ui.compareComboBox, [_("nothing"), *(titleText(result) for result in others)], chosen)
         enable(view.waiting, ui.settingsButton, ui.deleteResultButton, ui.turnOverButton)
-        enable("" if others else _("This is the only result of the clip; run it again to compare."), ui.compareComboBox)
+        alone = "" if others else _("This is the only result of the clip; run it again to compare.")
+        enable(alone, ui.compareComboBox, ui.previousResultButton, ui.nextResultButton)
         ui.comparisonFrame.visible = compared is not None
         if compared is not None:
             ui.comparisonLabel.text = comparedText(nodes, compared)
@@ -96,6 +107,10 @@ class ResultSection(Section):
             showResult(self._view.results[index])
             self.shown.emit(self._view.results[index])
 
+    def _step(self, by: int) -> None:
+        combo = self.ui.resultComboBox
+        combo.currentIndex = (combo.currentIndex + by) % combo.count
+
     def _on_compared(self, index: int) -> None:
         view, others = self._view, _others(self._view)
         if index < 1:
@@ -114,13 +129,43 @@ class ResultSection(Section):
             fadeVolumes(self._view.result, compared, percent / 100)
 
     def _on_settings(self) -> None:
-        parameters = self._view.parameters
+        self._try(self._take_settings)
+
+    def _take_settings(self) -> None:
+        parameters, report = self._view.parameters, reportOf(self._view.result)
+        takeSettings(parameters, RunSettings.from_dict(report.settings))
+        if report.sweep["spacing_mm"] is not None:
+            with slicer.util.NodeModify(parameters):
+                parameters.spacingX, parameters.spacingY = report.sweep["spacing_mm"]
+
+    def _on_export(self) -> None:
+        nodes = self._view.result
+        title = _("Path and figures of {name}").format(name=nodes.name)
+        given = qt.QFileDialog.getSaveFileName(self.ui.exportButton, title, f"{nodes.name}.csv", _("Tables (*.csv)"))
+        if not given:
+            return
+        path = Path(given if given.lower().endswith(".csv") else f"{given}.csv")
+        # The dialog has asked about the file that it gives, not about others.
+        there = [str(file) for file in (path, figuresFile(path)) if str(file) != given and file.exists()]
+        question = _("Replace {files}?").format(files=", ".join(there))
+        if there and not slicer.util.confirmOkCancelDisplay(question, windowTitle=title):
+            return
+        self._try(lambda: exportResult(nodes, path))
+
+    def _on_copy(self) -> None:
+        self._try(self._copy)
+
+    def _copy(self) -> None:
+        text, page = pageTexts(self._view.result)
+        self._copied = qt.QMimeData()  # kept, for the clipboard does not keep what Python made
+        self._copied.setText(text)
+        self._copied.setHtml(page)
+        slicer.app.clipboard().setMimeData(self._copied)
+
+    def _try(self, act: Callable[[], None]) -> None:
+        """Do something, and say what went wrong."""
         try:
-            report = reportOf(self._view.result)
-            takeSettings(parameters, RunSettings.from_dict(report.settings))
-            if report.sweep["spacing_mm"] is not None:
-                with slicer.util.NodeModify(parameters):
-                    parameters.spacingX, parameters.spacingY = report.sweep["spacing_mm"]
+            act()
             self.failed.emit("")
         except DualTrackError as error:
             self.failed.emit(str(error))
@@ -138,11 +183,7 @@ class ResultSection(Section):
             showErrorTube(tube, self.ui.errorTubeCheckBox.checked)
 
     def _on_turn_over(self) -> None:
-        try:
-            self.shown.emit(turnOver(self._view.result))
-            self.failed.emit("")
-        except DualTrackError as error:
-            self.failed.emit(str(error))
+        self._try(lambda: self.shown.emit(turnOver(self._view.result)))
 
 
 def _others(view: View) -> list[ResultNodes]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import qt
 import slicer
 from slicer.i18n import tr as _
 
@@ -60,9 +61,10 @@ class RunSection(Section):
         ui, running = self.ui, view.is_running
         problem = "" if running else view.problem()
         ui.applyButton.text = _("Cancel") if running else _("Apply")
+        ui.applyButton.setShortcut(qt.QKeySequence("Ctrl+." if running else "Ctrl+Return"))  # a new text takes it away
         enable(_("Cancelling; the memory is being freed.") if running and self._cancelling else problem, ui.applyButton)
         if running and not self._cancelling:
-            ui.applyButton.toolTip = _("Stop; the scene stays as it is.")
+            ui.applyButton.toolTip = _("Stop; the scene stays as it is (Ctrl+.).")
         ui.progressBar.visible = running
         ui.progressLabel.text = self._progress_text() if running else problem
         ui.progressLabel.visible = bool(ui.progressLabel.text)
