@@ -54,8 +54,8 @@ class ResultSection(Section):
         ui.turnOverButton.connect("clicked()", self._on_turn_over)
         ui.exportButton.connect("clicked()", self._on_export)
         ui.copyResultButton.connect("clicked()", self._on_copy)
-        ui.previousResultButton.connect("clicked()", lambda: self._step(-1))
-        ui.nextResultButton.connect("clicked()", lambda: self._step(1))
+        ui.previousResultButton.connect("clicked()", self._on_previous)
+        ui.nextResultButton.connect("clicked()", self._on_next)
 
     def update(self, view: View) -> None:
         """Show what the scene holds."""
@@ -106,6 +106,12 @@ class ResultSection(Section):
             self._view.parameters.compared = None
             showResult(self._view.results[index])
             self.shown.emit(self._view.results[index])
+
+    def _on_previous(self) -> None:
+        self._step(-1)
+
+    def _on_next(self) -> None:
+        self._step(1)
 
     def _step(self, by: int) -> None:
         combo = self.ui.resultComboBox
