@@ -14,7 +14,7 @@ SOURCES = sorted([MODULE / "DualTrackSlicer.py", *LIBRARY.rglob("*.py")])
 UI_CLASSES = {
     "qMRMLWidget", "ctkCollapsibleButton", "ctkPathLineEdit", "QWidget", "QTabWidget", "QLabel", "QComboBox", "QFrame",
     "QPushButton", "QSpinBox", "QDoubleSpinBox", "QCheckBox", "QProgressBar", "QGroupBox", "QTableWidget",
-    "QPlainTextEdit", "QSlider",
+    "QPlainTextEdit", "QSlider", "QToolButton",
 }  # fmt: skip
 
 
