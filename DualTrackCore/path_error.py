@@ -33,7 +33,7 @@ TrustLevel = Literal["usable", "rough guide", "do not measure"]
 USABLE, ROUGH, UNUSABLE = "usable", "rough guide", "do not measure"
 #: Key of a provenance, and name in files: the one line (:attr:`Trust.text`) that goes with all that is made of a path.
 TRUST = "trust"
-_LENGTH, _LENGTH_UNKNOWN = "The length may be off by", "How far the length is off is not known."
+AS_MODEL_SAYS, BY_RULE = "as the model says", "by rule of thumb"
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +63,7 @@ class PathError:
     @property
     def basis(self) -> str:
         """What the figures rest on, in words: "by rule of thumb", or "as the model says"."""
-        return "as the model says" if self.rule_percent is None else "by rule of thumb"
+        return AS_MODEL_SAYS if self.rule_percent is None else BY_RULE
 
     def radius_mm(self, share: float = 0.95) -> np.ndarray:
         """[N] radius of the ball around each frame's centre that holds the true one with probability `share`."""
@@ -175,25 +175,48 @@ def trust_in(
     """
     if trajectory.origin is not PoseOrigin.ESTIMATED:
         return None
+    error, length = path_error(trajectory), trajectory.path_length_mm
+    if error is None or not (length > 0 and np.isfinite(error.end_length_mm)):
+        return trust_with(trajectory, None, False, turns, evaluation)
+    share = TIMES_95 * error.end_length_mm / length
+    return trust_with(trajectory, share, error.rule_percent is not None, turns, evaluation)
+
+
+def trust_with(
+    trajectory: Trajectory,
+    share: float | None,
+    by_rule: bool,
+    turns: Sequence[int] = (),
+    evaluation: Mapping[str, Any] | None = None,
+    what: str = "length",
+) -> Trust:
+    """:func:`trust_in` of an estimate, for a figure of its own in place of the length of the path.
+
+    Args:
+        trajectory, turns, evaluation: as for `trust_in`.
+        share: part of the figure that its 95 % error is; None where that is not known.
+        by_rule: whether the error is one by rule of thumb.
+        what: the figure, a word.
+    """
     said = Trust.from_text(trajectory.provenance.get(TRUST)) or Trust(USABLE)
     rules = _grave_rules(trajectory.provenance, evaluation), _lesser_rules(trajectory.provenance, turns)
     unusable, rough = (
         [sentence for applies, sentence in part if (sentence in said.reasons if applies is None else applies)]
         for part in rules
     )
-    ours = (_LENGTH, _LENGTH_UNKNOWN, *(sentence for part in rules for _, sentence in part))
+    ours = (*_off_by("length"), *(sentence for part in rules for _, sentence in part))
     (unusable if said.level == UNUSABLE else rough).extend(text for text in said.reasons if not text.startswith(ours))
-    error, length = path_error(trajectory), trajectory.path_length_mm
-    if error is not None and length > 0 and np.isfinite(error.end_length_mm):
-        share, most = (
-            TIMES_95 * error.end_length_mm / length,
-            MOST_STATED if error.rule_percent is None else MOST_BY_RULE,
-        )
-        if share > MOST_USABLE:
-            (unusable if share > most else rough).append(f"{_LENGTH} {share:.0%} ({error.basis}).")
-    else:
-        rough.append(_LENGTH_UNKNOWN)
+    if share is None:
+        rough.append(_off_by(what)[1])
+    elif share > MOST_USABLE:
+        most, basis = (MOST_BY_RULE, BY_RULE) if by_rule else (MOST_STATED, AS_MODEL_SAYS)
+        (unusable if share > most else rough).append(f"{_off_by(what)[0]} {share:.0%} ({basis}).")
     return Trust(UNUSABLE if unusable else ROUGH if rough else USABLE, (*unusable, *rough))
+
+
+def _off_by(what: str) -> tuple[str, str]:
+    """How the sentence on the error of a figure begins, and the one where it is not known."""
+    return f"The {what} may be off by", f"How far the {what} is off is not known."
 
 
 def trust_line(trajectory: Trajectory) -> str:

@@ -27,6 +27,7 @@ from DualTrackCore.trajectory import PoseOrigin, Trajectory
 
 if TYPE_CHECKING:
     from DualTrackCore.evaluation import Evaluation
+    from DualTrackCore.measurement import Measurements
     from DualTrackCore.reconstruction import Reconstruction, VoxelGrid
 
 NOTICE = "Research use only; not for diagnosis. Millimetres are estimates."
@@ -272,6 +273,15 @@ class RunResult:
     def warnings(self) -> list[str]:
         """Sentences for the user."""
         return self.report.warnings
+
+    def measurements(self) -> Measurements:
+        """Lengths, areas and volumes between points in frame0, mm, each with how far it may be off.
+
+        Raises InputError: no frame can be placed.
+        """
+        from DualTrackCore.measurement import Measurements
+
+        return Measurements(self.trajectory, self.sweep)
 
     def turned_over(self) -> RunResult:
         """The same result with the sweep running the other way, as a run with that direction gives it.

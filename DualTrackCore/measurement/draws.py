@@ -1,0 +1,81 @@
+"""Paths drawn at random around a path, as its errors have it: where a frame may lie instead.
+
+The errors of a few steps are added up to first order (:mod:`~DualTrackCore.uncertainty`); those sums are drawn, and
+composed as rigid motions. So a long path costs no more random numbers than a short one, and a turn stays a turn.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from DualTrackCore.uncertainty import common_signs, error_twists
+
+#: Steps whose errors are added before they are composed.
+_BLOCK = 16
+#: Such sums that are drawn at once.
+_TOGETHER = 64
+
+
+def drawn_motions(
+    poses: np.ndarray, sigma: np.ndarray, correlation: np.ndarray, frames: np.ndarray, draws: int, seed: int
+) -> np.ndarray:
+    """Where the errors of a path move what lies in some of its frames, relative to the first of them.
+
+    Args:
+        poses: [N, 4, 4], frame0_from_image, mm.
+        sigma: [N - 1, 6] standard deviations of the motions, mm and degrees; NaN where not known.
+        correlation: [6], 0 to 1, the share of the variance that all motions have in common.
+        frames: [M] rising indices.
+        draws: how many paths.
+        seed: the same one gives the same paths.
+
+    Returns:
+        [M, draws, 4, 4] rigid maps of frame0, mm; NaN from the first step on of which the error is not known.
+    """
+    first, last = int(frames[0]), int(frames[-1])
+    stops = np.unique([*frames, *range(first, last, _BLOCK)])
+    twists = error_twists(poses[first : last + 1], sigma[first:last])
+    signed = twists * common_signs(poses)[first:last, :, None]
+    own = _between(np.einsum("c,nci,ncj->nij", 1 - correlation, twists, twists), stops - first)
+    common = _between(np.sqrt(correlation)[:, None] * signed, stops - first)
+    rng = np.random.default_rng(seed)
+    shared = rng.standard_normal((draws, 6))
+    moved, motions = np.tile(np.eye(4), (draws, 1, 1)), np.empty((len(frames), draws, 4, 4))
+    motions[0], wanted = moved, np.isin(stops, frames)
+    known = np.isfinite(own).all(axis=(1, 2)) & np.isfinite(common).all(axis=(1, 2))
+    variances, axes = np.linalg.eigh(np.where(known[:, None, None], own, 0))
+    spread = axes * np.sqrt(np.maximum(variances, 0))[:, None, :]
+    place = 0
+    for start in range(0, len(spread), _TOGETHER):
+        part = slice(start, start + _TOGETHER)
+        errors = rng.standard_normal((len(spread[part]), draws, 6)) @ np.swapaxes(spread[part], 1, 2)
+        errors += np.einsum("dc,sci->sdi", shared, common[part])
+        for step, goes_to in zip(rigid_of_twists(errors), wanted[1:][part], strict=True):
+            moved = moved @ step  # NaN stays
+            if goes_to:
+                place += 1
+                motions[place] = moved
+    return motions
+
+
+def _between(values: np.ndarray, stops: np.ndarray) -> np.ndarray:
+    """Sums of [n, ...] values from each stop to the next."""
+    total = np.zeros((len(values) + 1, *values.shape[1:]))
+    np.cumsum(values, axis=0, out=total[1:])
+    return np.diff(total[stops], axis=0)
+
+
+def rigid_of_twists(twists: np.ndarray) -> np.ndarray:
+    """[..., 4, 4] rigid motions (mm) of small motions [..., 6]: moment (mm), turn (radians); their exponentials."""
+    moment, turn = twists[..., :3, None], twists[..., 3:]
+    angle = np.maximum(np.linalg.norm(turn, axis=-1), 1e-6)[..., None, None]
+    cross = np.zeros((*turn.shape[:-1], 3, 3))
+    for row, column, axis in ((2, 1, 0), (0, 2, 1), (1, 0, 2)):
+        cross[..., row, column], cross[..., column, row] = turn[..., axis], -turn[..., axis]
+    sine, cosine = np.sin(angle) / angle, (1 - np.cos(angle)) / angle**2
+    square = cross @ cross
+    rigid = np.zeros((*turn.shape[:-1], 4, 4))
+    rigid[..., :3, :3] = np.eye(3) + sine * cross + cosine * square
+    rigid[..., :3, 3:] = moment + cosine * (cross @ moment) + (1 - sine) / angle**2 * (square @ moment)
+    rigid[..., 3, 3] = 1
+    return rigid
