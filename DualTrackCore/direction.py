@@ -33,6 +33,8 @@ SURE, UNSURE, TOLD, AS_WEIGHTS_SAY = "sure", "unsure", "told by the user", "as t
 IMAGE_MIRROR = np.diag([1.0, 1.0, -1.0, 1.0])
 #: [6] what that mirror does to the parameters of a motion.
 OTHER_WAY_SIGNS = np.array([1.0, 1.0, -1.0, -1.0, -1.0, 1.0])
+#: [7] what it does to `Trajectory.path_covariance`: xz and yz change sign.
+_COVARIANCE_SIGNS = np.array([1.0, 1.0, 1.0, -1.0, 1.0, -1.0, 1.0])
 for _constant in (IMAGE_MIRROR, OTHER_WAY_SIGNS):
     _constant.flags.writeable = False
 #: Least longer side of small pictures, pixels; over how many the mean is taken off along rows; squares of the contrast.
@@ -78,7 +80,10 @@ def turned_over(trajectory: Trajectory) -> Trajectory:
     said |= former | {"direction_mirrored": not said.get("direction_mirrored", False)}
     if said["direction"] is None:
         del said["direction"], said["direction_mirrored"]
-    return replace(trajectory, poses=mirrored_poses(trajectory.poses), provenance=said)
+    covariance = trajectory.path_covariance
+    if covariance is not None:
+        covariance = covariance * _COVARIANCE_SIGNS
+    return replace(trajectory, poses=mirrored_poses(trajectory.poses), path_covariance=covariance, provenance=said)
 
 
 def mirrored_poses(poses: np.ndarray) -> np.ndarray:

@@ -21,6 +21,8 @@ DRIFT_BY_RULE = "drift_percent_by_rule"
 #: phantoms. Simulated sweeps alone: `mini` 1 had 7 % on simulated sweeps that it had not seen; on recorded ones 46 and
 #: 61 % on two legs, and 63 % on average on six sweeps of five other scanners. Untrained: as good as no motion at all.
 _RECORDED, _SIMULATED, _SIMULATED_ONLY, _UNTRAINED = 20.0, 10.0, 60.0, 100.0
+#: [3, 3] where `Trajectory.path_covariance` has the entries of the symmetric covariance of a position.
+_SYMMETRIC = np.array([[1, 2, 3], [2, 4, 5], [3, 5, 6]])
 #: Standard deviations on either side that hold 95 % of a normal distribution.
 TIMES_95 = 1.959964
 #: Key of a provenance: what of the sweep lies outside of what the model was trained on, some of the words below.
@@ -102,7 +104,8 @@ def path_error(trajectory: Trajectory) -> PathError | None:
 
     Errors of the motions (`Trajectory.sigma`) are carried along the path with the correlation that was measured for the
     model. Where an estimate has none, the rule of thumb stands: the standard deviation of each position and length is
-    a percentage of the path up to there (:func:`drift_percent`).
+    a percentage of the path up to there (:func:`drift_percent`). Of a path that was corrected the covariances are those
+    of the correction; they rest on the rule of thumb where that was all that was known before.
     """
     frames = np.flatnonzero(trajectory.valid)
     if not len(frames) or (trajectory.sigma is None and trajectory.origin is not PoseOrigin.ESTIMATED):
@@ -110,7 +113,11 @@ def path_error(trajectory: Trajectory) -> PathError | None:
     known = trajectory.chosen(frames)
     length, covariance = np.full(len(trajectory), np.nan), np.full((len(trajectory), 3, 3), np.nan)
     percent = None
-    if known.sigma is not None:
+    if known.path_covariance is not None:
+        percent = trajectory.provenance.get(DRIFT_BY_RULE)
+        length[frames] = np.sqrt(known.path_covariance[:, 0])
+        covariance[frames] = known.path_covariance[:, _SYMMETRIC]
+    elif known.sigma is not None:
         model = known.poses, known.sigma, known.step_error_correlation
         length[frames], covariance[frames] = length_errors(*model), position_covariances(*model)
     else:

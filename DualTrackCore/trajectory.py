@@ -144,6 +144,9 @@ class Trajectory:
             as truth. Poses whose provenance names a model or a method are estimated, whatever is given here.
         sigma: [N - 1, 6] float64 or None where nobody says it: standard deviation of the error of each relative motion
             (`parameters`: mm, degrees), not negative; a row of NaN where it is not known, as beside invalid poses.
+        path_covariance: [N, 7] float64 or None, of a path that was corrected (:mod:`DualTrackCore.corrections`): the
+            variance of its length up to each frame, then xx, xy, xz, yy, yz, zz of the covariance of its centre in
+            frame0, mm squared. Where it is known it goes before what `sigma` says of them.
     """
 
     poses: np.ndarray
@@ -152,10 +155,16 @@ class Trajectory:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     origin: PoseOrigin = PoseOrigin.UNKNOWN
     sigma: np.ndarray | None = None
+    path_covariance: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         poses, valid, notes = _validated_poses(self.poses, self.valid)
-        sigma = None if self.sigma is None else _validated_sigma(self.sigma, len(poses))
+        sigma, covariance = self.sigma, self.path_covariance
+        if sigma is not None or covariance is not None:
+            from DualTrackCore.uncertainty import validated_covariance, validated_sigma
+
+            sigma = None if sigma is None else validated_sigma(sigma, len(poses))
+            covariance = None if covariance is None else validated_covariance(covariance, len(poses))
         reference = self.reference_from_frame0
         if reference is not None:
             reference = np.array(reference, dtype=np.float64)
@@ -164,6 +173,7 @@ class Trajectory:
             (reference,), _, more = _validated_poses(reference[None], None, "reference_from_frame0")
             notes += more
         arrays = {"poses": poses, "valid": valid, "reference_from_frame0": reference, "sigma": sigma}
+        arrays["path_covariance"] = covariance
         for name, array in arrays.items():
             if array is not None:
                 array.flags.writeable = False
@@ -307,7 +317,9 @@ class Trajectory:
 
             frames = np.arange(len(self))[indices]
             sigma = sigma_between(self._known_poses, self.sigma, self.step_error_correlation, frames)
-        return replace(self, poses=self.poses[indices], valid=self.valid[indices], sigma=sigma)
+        covariance = None if self.path_covariance is None else self.path_covariance[indices]
+        parts = {"poses": self.poses[indices], "valid": self.valid[indices], "path_covariance": covariance}
+        return replace(self, **parts, sigma=sigma)
 
 
 def rigid_error(poses: np.ndarray) -> np.ndarray:
@@ -333,24 +345,6 @@ def nearest_rigid(matrices: np.ndarray) -> np.ndarray:
 def _with_warnings(provenance: Mapping[str, Any], notes: list[str]) -> dict[str, Any]:
     """The provenance with further sentences among its warnings."""
     return {**provenance, "warnings": [*provenance.get("warnings", ()), *notes]} if notes else dict(provenance)
-
-
-def _validated_sigma(sigma: object, frames: int) -> np.ndarray:
-    """A copy of the standard deviations [frames - 1, 6] of the motions of a trajectory."""
-    try:
-        sigma = np.array(sigma, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise InputError("The errors of the motions must be an array of numbers, [frames - 1, 6].") from None
-    expected = (max(frames - 1, 0), 6)
-    if sigma.shape != expected:
-        raise InputError(f"{frames} poses came with errors of the motions {sigma.shape}; expected {expected}.")
-    bad = np.flatnonzero(~(((sigma >= 0) & np.isfinite(sigma)).all(axis=1) | np.isnan(sigma).all(axis=1)))
-    if len(bad):
-        raise InputError(
-            f"The error of the motion from frame {bad[0]} to frame {bad[0] + 1} is {sigma[bad[0]].tolist()}; standard "
-            "deviations are finite and not negative, or all of them are not known (NaN)."
-        )
-    return sigma
 
 
 def _validated_poses(poses: object, valid: object, name: str = "") -> tuple[np.ndarray, np.ndarray, list[str]]:

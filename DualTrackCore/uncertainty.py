@@ -16,6 +16,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from DualTrackCore.errors import InputError
+
 #: Components that change sign in a sweep that runs the other way: its frames are mirrored at the image plane.
 _TURNED_OVER = [2, 3, 4]
 #: Steps on either side that say together which way the sweep runs, so that jitter does not.
@@ -34,7 +36,7 @@ def error_twists(poses: np.ndarray, sigma: np.ndarray) -> np.ndarray:
     """
     turned, centres = poses[:-1, :3, :3], poses[1:, :3, 3]
     axes = np.swapaxes(turned, 1, 2) * sigma[:, :3, None]
-    turns = turned @ _turning_axes(np.swapaxes(turned, 1, 2) @ poses[1:, :3, :3]) * np.deg2rad(sigma[:, None, 3:])
+    turns = turned @ turning_axes(np.swapaxes(turned, 1, 2) @ poses[1:, :3, :3]) * np.deg2rad(sigma[:, None, 3:])
     turns = np.swapaxes(turns, 1, 2)
     moments = np.cross(centres[:, None], turns)  # about the centre of the frame that the motion leads to
     twists = [np.concatenate([axes, np.zeros_like(axes)], 2), np.concatenate([moments, turns], 2)]
@@ -56,7 +58,7 @@ def position_covariances(poses: np.ndarray, sigma: np.ndarray, correlation: np.n
     common = np.cumsum(twists * common_signs(poses)[:, :, None], axis=0)
     covariance = np.zeros((len(poses), 6, 6))
     covariance[1:] = own + np.einsum("c,nci,ncj->nij", correlation, common, common)
-    moved = np.concatenate([np.broadcast_to(np.eye(3), (len(poses), 3, 3)), -_cross_matrices(poses[:, :3, 3])], axis=2)
+    moved = np.concatenate([np.broadcast_to(np.eye(3), (len(poses), 3, 3)), -cross_matrices(poses[:, :3, 3])], axis=2)
     return moved @ covariance @ np.swapaxes(moved, 1, 2)
 
 
@@ -108,14 +110,14 @@ def _sigma_of_several(
     twists = error_twists(seen, sigma[first:after])
     common = (twists * common_signs(poses)[first:after, :, None]).sum(axis=0)
     motion = back @ poses[stop]
-    moved = np.concatenate([np.eye(3), -_cross_matrices(motion[:3, 3])], axis=1)
-    turned = np.concatenate([np.zeros((3, 3)), np.rad2deg(np.linalg.inv(_turning_axes(motion[:3, :3])))], axis=1)
+    moved = np.concatenate([np.eye(3), -cross_matrices(motion[:3, 3])], axis=1)
+    turned = np.concatenate([np.zeros((3, 3)), np.rad2deg(np.linalg.inv(turning_axes(motion[:3, :3])))], axis=1)
     parameters = np.concatenate([moved, turned])
     own = np.einsum("c,ncp->p", 1 - correlation, (twists @ parameters.T) ** 2)
     return np.sqrt(own + correlation @ (common @ parameters.T) ** 2)
 
 
-def _turning_axes(rotation: np.ndarray) -> np.ndarray:
+def turning_axes(rotation: np.ndarray) -> np.ndarray:
     """[..., 3, 3]: in its columns, about which axis a change of each angle (x, y, z) turns further.
 
     Of R = Rz Ry Rx they are R ex, Rz ey and ez.
@@ -138,6 +140,40 @@ def common_signs(poses: np.ndarray) -> np.ndarray:
     return signs
 
 
-def _cross_matrices(vectors: np.ndarray) -> np.ndarray:
+def cross_matrices(vectors: np.ndarray) -> np.ndarray:
     """[..., 3, 3]: v x w as a matrix times w."""
     return np.cross(vectors[..., None, :], -np.eye(3))
+
+
+def validated_sigma(sigma: object, frames: int) -> np.ndarray:
+    """A copy of the standard deviations [frames - 1, 6] of the motions of a trajectory.
+
+    Raises InputError: another shape, or values that are none.
+    """
+    try:
+        sigma = np.array(sigma, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise InputError("The errors of the motions must be an array of numbers, [frames - 1, 6].") from None
+    expected = (max(frames - 1, 0), 6)
+    if sigma.shape != expected:
+        raise InputError(f"{frames} poses came with errors of the motions {sigma.shape}; expected {expected}.")
+    bad = np.flatnonzero(~(((sigma >= 0) & np.isfinite(sigma)).all(axis=1) | np.isnan(sigma).all(axis=1)))
+    if len(bad):
+        raise InputError(
+            f"The error of the motion from frame {bad[0]} to frame {bad[0] + 1} is {sigma[bad[0]].tolist()}; standard "
+            "deviations are finite and not negative, or all of them are not known (NaN)."
+        )
+    return sigma
+
+
+def validated_covariance(covariance: object, frames: int) -> np.ndarray:
+    """A copy of `Trajectory.path_covariance` [frames, 7]. Raises InputError: another shape, or no variances."""
+    covariance = np.array(covariance, dtype=np.float64)
+    if covariance.shape != (frames, 7):
+        raise InputError(f"{frames} poses came with covariances {covariance.shape}; expected {(frames, 7)}.")
+    bad = np.flatnonzero((covariance[:, [0, 1, 4, 6]] < 0).any(axis=1) | np.isinf(covariance).any(axis=1))
+    if len(bad):
+        raise InputError(
+            f"The covariance of frame {bad[0]} is {covariance[bad[0]].tolist()}; variances are finite and not negative."
+        )
+    return covariance

@@ -214,7 +214,7 @@ def _from_seen(poses: Trajectory, image_from_seen: np.ndarray) -> Trajectory:
         return seen_from_image @ motions @ image_from_seen
 
     with np.errstate(invalid="ignore"):  # poses that are not valid may be anything
-        changes: dict[str, Any] = {"poses": turned(poses.poses)}
+        changes: dict[str, Any] = {"poses": turned(poses.poses), "path_covariance": None}  # of other centres
     if poses.reference_from_frame0 is not None:
         changes["reference_from_frame0"] = poses.reference_from_frame0 @ image_from_seen
     if poses.sigma is not None:

@@ -31,7 +31,7 @@ from DualTrackCore.trajectory import Trajectory
 
 #: Frames written at once, so that a cancelled job stops soon.
 WINDOW_FRAMES = 32
-_TRAJECTORY_ARRAYS = ("poses", "valid", "reference_from_frame0", "sigma")
+_TRAJECTORY_ARRAYS = ("poses", "valid", "reference_from_frame0", "sigma", "path_covariance")
 _VOLUME_ARRAYS = ("volume", "coverage", "filled")
 
 
