@@ -4,6 +4,7 @@ Everything that bad input can cause derives from :class:`DualTrackError`; the co
 """
 
 import re
+from collections.abc import Iterable
 
 
 class DualTrackError(Exception):
@@ -50,6 +51,16 @@ class OutOfMemoryError(DualTrackError, MemoryError):
 
 class SweepWarning(UserWarning):
     """Something about the frames of a sweep is doubtful; the message says what and how to avoid it."""
+
+
+class Doubt(str):
+    """A note that belongs among the warnings of a result as well."""
+
+
+def doubts(notes: Iterable[str]) -> dict[str, list[str]]:
+    """The warnings among notes as a part of a provenance; nothing where there are none."""
+    found = [str(note) for note in notes if isinstance(note, Doubt)]
+    return {"warnings": found} if found else {}
 
 
 class Cancelled(DualTrackError):

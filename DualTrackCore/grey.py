@@ -16,8 +16,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from DualTrackCore.errors import InputError
-from DualTrackCore.pixels import Converted, Doubt, Spool, WindowSource
+from DualTrackCore.errors import Doubt, InputError
+from DualTrackCore.files import Converted, Spool, WindowSource
 
 #: Luma weights of ITU-R BT.601 in thousandths; whole numbers make the rounding exact.
 _LUMA_THOUSANDTHS = (299, 587, 114)
@@ -85,7 +85,7 @@ def to_grey_uint8(
 
     Returns:
         [N, H, W] uint8 (`frames` itself where nothing had to be done), and the notes;
-        :class:`~DualTrackCore.pixels.Doubt` among them is for the warnings of a result.
+        :class:`~DualTrackCore.files.Doubt` among them is for the warnings of a result.
 
     Raises:
         InputError: another number of axes or channels, no frames, values that are not real finite numbers.
@@ -126,7 +126,7 @@ def grey_clip(
 
     Images of 8 bits, or with a declared range, become grey at once, so that no clip in colour is ever held; others are
     scaled together. A short clip stays in memory, a long one in a temporary file
-    (:class:`~DualTrackCore.pixels.Spool`).
+    (:class:`~DualTrackCore.files.Spool`).
 
     Args:
         images: one after the other.

@@ -1,18 +1,26 @@
-"""Frames that show the picture before them again: a recorder faster than the scanner, lost frames, a frozen image.
+"""Frames that show again what was seen: the picture before them, or earlier ones in reverse order.
 
-Each frame is compared with the one before it. Equal to the last bit is a repeat. After lossy coding it is one as well
-where the coder left at least half of the blocks that move in this clip as they are and changed the others by no more
-than rounding; the noise of a scanner, also over a probe that stands still, changes all of them. Where repeats are
-frequent, or nearly every new picture is followed by far smaller changes, the clip was recorded so: then the noise of
-the coder is measured on it, and frames that change less count too, such as its key frames. What is not equal to the
-last bit must also be near the picture that it is said to repeat, so that slow motion cannot add up unseen.
+Repeats come from a recorder faster than the scanner, lost frames, a frozen image. Each frame is compared with the one
+before it. Equal to the last bit is a repeat. After lossy coding it is one as well where the coder left at least half of
+the blocks that move in this clip as they are and changed the others by no more than rounding; the noise of a scanner,
+also over a probe that stands still, changes all of them. Where repeats are frequent, or nearly every new picture is
+followed by far smaller changes, the clip was recorded so: then the noise of the coder is measured on it, and frames
+that change less count too, such as its key frames. What is not equal to the last bit must also be near the picture that
+it is said to repeat, so that slow motion cannot add up unseen.
+
+Turns of the probe are found from the pictures alone: those after the turn show again what those before it showed, in
+reverse order. Pictures are compared by their speckle: small, without what varies slowly in them, and without layers
+along the skin, which rise and sink while the probe goes on. In a sweep that goes on, two pictures are the less alike
+the farther apart they were taken. Around a turn they are more alike than either is like the picture between them, for
+several distances in a row. A turn in the plane and one across it look the same here, and so does tissue that moves to
+and fro.
 """
 
 from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -269,3 +277,105 @@ def _block_means(image: np.ndarray) -> np.ndarray:
     bands = image[: rows * down, : columns * across].reshape(rows, down, -1)
     sums = bands.sum(axis=1, dtype=np.uint16).reshape(rows, columns, across).sum(axis=2, dtype=np.uint32)
     return sums.ravel() / (down * across)
+
+
+#: Least longer side of small pictures, pixels; over how many the mean is taken off along rows; squares of the contrast.
+_SIDE, _ALONG, _SQUARE = 64, 9, 9
+#: Frames compared at a time, and the most between two of them.
+_FRAMES, _REACH = 256, 40
+#: Frames before a turn that are looked at, and how much faster or slower the probe may come back.
+_DISTANCES, _PACES = range(3, 25), (0.6, 0.8, 1.0, 1.25, 1.6)
+#: For how many of the distances the outer two must be more alike than either is like the middle one, and by how much.
+_WITNESSES, _MARGIN = 8, 0.21
+#: Frames within which there is one turn.
+_APART = 8
+#: Correlation of neighbours below which the picture jumps, so that nothing is said: an overlay, a lost or a bad frame.
+_JUMP = 0.3
+#: Grey values that count as no contrast, and as dark; the part of pictures that is brighter at least: wires in water
+#: make patterns of their own.
+_FLAT, _ECHO, _LEAST_ECHO = 2.0, 10.0, 0.05
+#: Turns that are named one by one.
+_MOST_TURNS_NAMED = 5
+
+
+def find_turns(sweep: Sweep, reporter: Reporter | None = None) -> list[int]:
+    """Frames at which the probe seems to have turned back, rising.
+
+    Args:
+        sweep: without repeats; around frames without image nothing is found.
+        reporter: receives `Stage.COMPARING` (frames).
+
+    Raises:
+        Cancelled: the caller asked to stop.
+    """
+    reporter, found, turns, kept, start = reporter or Reporter(), [], [], [], 0
+    if not sweep.has_images:
+        return []
+    for stop, pictures in _small_pictures(sweep):
+        kept = [*kept, *pictures]
+        reporter.report(Stage.COMPARING, stop, len(sweep))
+        if len(kept) < _FRAMES and stop < len(sweep):
+            continue
+        found += [start + turn for turn in _turns_of(np.array(kept))]
+        kept, start = kept[-2 * _REACH :], stop - min(2 * _REACH, len(kept))
+    for turn in sorted(found):  # blocks overlap, and one turn is seen in both
+        if not turns or turn > turns[-1] + _APART:
+            turns.append(turn)
+    return turns
+
+
+def turn_warnings(turns: Sequence[int], first_frame: int = 0) -> list[str]:
+    """A sentence where there are turns; numbers of frames count from `first_frame`."""
+    if not turns:
+        return []
+    named = ", ".join(str(turn + first_frame) for turn in turns[:_MOST_TURNS_NAMED])
+    named += f" and {len(turns) - _MOST_TURNS_NAMED} more" * (len(turns) > _MOST_TURNS_NAMED)
+    return [
+        f"The pictures run back at frame {named}: what was seen before comes again in reverse order. The probe turned "
+        "back there, or tissue moved to and fro. The path after it may run the wrong way; use the frames on one side."
+    ]
+
+
+def _small_pictures(sweep: Sweep) -> Iterator[tuple[int, np.ndarray]]:
+    """How many frames there were, and [n, h, w] float32 of the last of them: mean grey values of squares."""
+    step = max(1, max(sweep.frame_size) // _SIDE)
+    rows, columns = (size // step for size in sweep.frame_size)
+    for start, frames in sweep.windows(max(2, _WINDOW_PIXELS // math.prod(sweep.frame_size))):
+        bands = frames[:, : rows * step, : columns * step].reshape(len(frames), rows, step, -1)
+        sums = bands.sum(axis=2, dtype=np.uint16).reshape(len(frames), rows, columns, step).sum(axis=3, dtype=np.uint32)
+        yield start + len(frames), (sums / np.float32(step**2)).astype(np.float32)
+
+
+def _turns_of(pictures: np.ndarray) -> list[int]:
+    """Turns among a block of small pictures [n, h, w]."""
+    if (pictures > _ECHO).mean() < _LEAST_ECHO:
+        return []
+    alike = _likeness(pictures)
+    count = len(alike)
+    jumps = np.concatenate([[0], np.cumsum(np.diag(alike, 1) < _JUMP)])
+    evidence = np.full((len(_DISTANCES), count), -1.0)
+    middle = np.arange(count)
+    for row, distance in enumerate(_DISTANCES):
+        for pace in _PACES:
+            before, after = middle - distance, middle + max(round(distance * pace), _DISTANCES[0])
+            t = middle[(before >= 0) & (after < count)]
+            a, b = before[t], after[t]
+            more = alike[a, b] - np.maximum(alike[a, t], alike[t, b])
+            evidence[row, t] = np.maximum(evidence[row, t], np.where(jumps[a] == jumps[b], more, -1.0))
+    score = np.sort(evidence, axis=0)[-_WITNESSES]
+    return [
+        t for t in range(count) if score[t] >= _MARGIN and score[t] == score[max(t - _APART, 0) : t + _APART + 1].max()
+    ]
+
+
+def _likeness(pictures: np.ndarray) -> np.ndarray:
+    """[n, n] correlation of the speckle of pictures [n, h, w]."""
+    from scipy.ndimage import uniform_filter
+
+    detail = pictures - uniform_filter(pictures, (0, 0, _ALONG))
+    detail -= uniform_filter(detail, (0, _SQUARE, 0))
+    contrast = np.sqrt(np.maximum(uniform_filter(detail**2, (0, _SQUARE, _SQUARE)), 0))
+    detail /= contrast + _FLAT
+    vectors = detail.reshape(len(detail), -1)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True) + 1e-9
+    return vectors @ vectors.T

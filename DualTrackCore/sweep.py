@@ -101,8 +101,8 @@ class Sweep:
         Raises:
             InputError: another shape, pixels that are no finite numbers, a spacing or frame rate out of range.
         """
+        from DualTrackCore.errors import doubts
         from DualTrackCore.grey import to_grey_uint8
-        from DualTrackCore.pixels import doubts
 
         array = np.asarray(frames)
         if grey_range is not None and not (np.isfinite(grey_range).all() and np.diff(grey_range) > 0):

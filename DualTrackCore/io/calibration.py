@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from DualTrackCore.errors import InputError
-from DualTrackCore.pixels import doubts
+from DualTrackCore.errors import InputError, doubts
 from DualTrackCore.sweep import FrameSource, Sweep, validated_spacing
 
 if TYPE_CHECKING:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 
 from DualTrackCore.errors import InputError
+from DualTrackCore.files import Converted, WindowSource
 from DualTrackCore.io.calibration import PixelSize
 from DualTrackCore.io.sequence_parts import (
     ZLIB,
@@ -30,7 +31,6 @@ from DualTrackCore.io.sequence_parts import (
 )
 from DualTrackCore.io.tracked_poses import FIELDS, SIGMA_FIELD, marked, place_frames
 from DualTrackCore.path_error import TRUST, Trust
-from DualTrackCore.pixels import Converted, WindowSource
 from DualTrackCore.settings import short_text
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.trajectory import RAS_FROM_LPS, PoseOrigin, Trajectory

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from itertools import permutations
 
-from DualTrackCore.errors import InputError
+from DualTrackCore.errors import Doubt, InputError
 from DualTrackCore.io.sequence_parts import Axes
-from DualTrackCore.pixels import Doubt
 
 #: Pictures whose sides differ by more than this factor are no ultrasound pictures.
 _MOST_ASPECT = 5

@@ -8,7 +8,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from DualTrackCore.pixels import Doubt
+from DualTrackCore.errors import Doubt
 
 #: What a picture becomes whose axes are (swapped, then columns reversed, rows reversed).
 _TURNS = {

@@ -7,13 +7,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from DualTrackCore.direction import TOLD
 from DualTrackCore.errors import InputError
 from DualTrackCore.measurement import quantities
 from DualTrackCore.measurement.draws import drawn_motions
 from DualTrackCore.measurement.quantities import Kind, Quantity
 from DualTrackCore.measurement.ties import FramePlanes, Ties
-from DualTrackCore.path_error import AS_MODEL_SAYS, BY_RULE, MOST_STATED, MOST_USABLE, drift_percent, trust_with
+from DualTrackCore.path_error import AS_MODEL_SAYS, BY_RULE, MOST_STATED, MOST_USABLE, TOLD, drift_percent, trust_with
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.trajectory import PoseOrigin, Trajectory
 

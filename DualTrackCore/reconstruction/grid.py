@@ -9,9 +9,9 @@ from typing import Literal
 
 import numpy as np
 
-from DualTrackCore.direction import IMAGE_MIRROR
 from DualTrackCore.errors import InputError
 from DualTrackCore.memory import available_memory_bytes, format_bytes
+from DualTrackCore.path_error import IMAGE_MIRROR
 from DualTrackCore.reconstruction.area import Fan, Rectangle, finite_numbers, resolved_area, select_pixels
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.trajectory import Trajectory

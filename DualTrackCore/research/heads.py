@@ -13,9 +13,9 @@ from DualTrackCore.errors import InputError
 from DualTrackCore.network.model import Model
 from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter, Stage
 from DualTrackCore.sweep import Sweep
+from DualTrackCore.tracking import Estimate, motions_in_windows
 from DualTrackCore.tracking.device import Precision
 from DualTrackCore.tracking.engine import estimate_trajectory, run_network
-from DualTrackCore.tracking.estimate import Estimate, motions_in_windows
 from DualTrackCore.trajectory import Trajectory, accumulate, matrices_from_parameters
 
 Head = Literal["fusion", "local", "global"]

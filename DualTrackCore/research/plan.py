@@ -16,11 +16,11 @@ import numpy as np
 import torch
 import yaml
 
-from DualTrackCore.direction import turned_over
 from DualTrackCore.errors import InputError
 from DualTrackCore.network import Model, load_model
 from DualTrackCore.network.model import save_model
 from DualTrackCore.network.statistics import CROP_LIMIT, WHOLE_LIMIT
+from DualTrackCore.path_error import turned_over
 from DualTrackCore.progress import CancelledCallback, ProgressCallback
 from DualTrackCore.research.comparison.step_errors import calibrate
 from DualTrackCore.research.datasets.entries import simulated_dataset

@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from DualTrackCore.direction import Direction, find_turns, turned_over
 from DualTrackCore.errors import InputError
 from DualTrackCore.files import require_apart
 from DualTrackCore.memory import memory_limit
+from DualTrackCore.path_error import Direction, turned_over
 from DualTrackCore.progress import Reporter, Stage
-from DualTrackCore.repeats import Repeats, find_repeats
+from DualTrackCore.repeats import Repeats, find_repeats, find_turns
 from DualTrackCore.run.preparation import cropped_area, prepare
 from DualTrackCore.run.results import RunReport, RunResult, run_report
 from DualTrackCore.run.settings import ESTIMATE, TRACKED, RunSettings

@@ -15,12 +15,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from DualTrackCore import __version__
-from DualTrackCore.direction import direction_of, direction_warnings, turn_warnings, turned_over
 from DualTrackCore.errors import InputError, MissingDependencyError
 from DualTrackCore.files import json_text, plain_values, recorded_files, replacing, require_apart, staged_folder
-from DualTrackCore.path_error import TRUST, path_error, trust_in, with_trust
+from DualTrackCore.path_error import (
+    TRUST,
+    direction_of,
+    direction_warnings,
+    path_error,
+    trust_in,
+    turned_over,
+    with_trust,
+)
 from DualTrackCore.progress import Reporter
-from DualTrackCore.repeats import Repeats
+from DualTrackCore.repeats import Repeats, turn_warnings
 from DualTrackCore.run.settings import RunSettings
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.trajectory import PoseOrigin, Trajectory
@@ -53,7 +60,7 @@ class RunReport:
             :class:`~DualTrackCore.trajectory.PoseOrigin`), "error" (`PathError.as_dict()`: how sure the path is; None
             where nothing says it), "trust" (`Trust.as_dict()`: what the path is good for; None for poses that nobody
             estimated), "turns" (frames, of those used, at which the pictures run back), "direction" (how it is known
-            which way the sweep runs, a word of :mod:`~DualTrackCore.direction`; None for given poses), and "source":
+            which way the sweep runs, a word of :mod:`~DualTrackCore.path_error`; None for given poses), and "source":
             the provenance of the poses (model, weights_sha256, device, precision, chunk_frames, warnings, ...).
         settings: `RunSettings.as_dict()`, files named from the root.
         volume: "size", "spacing_mm", "origin_mm", "description", "covered_fraction", "filled_fraction", "frames_used",

@@ -1,19 +1,185 @@
-"""Sweep to trajectory: preprocessing, the streaming engine, windows for long sweeps, and live tracking."""
+"""Sweep to trajectory: preprocessing, the streaming engine and live tracking; here what the network finds in a sweep of
+any length, and the way in which it is taken to run.
 
-from typing import TYPE_CHECKING
+Weights with a direction head give the motions of a sweep that is taken as running towards +z of the image frame, and
+the log-odds that it does. One that runs the other way is mirrored (:mod:`~DualTrackCore.path_error`). Sweeps longer
+than the position table are taken in overlapping windows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
 
 from DualTrackCore import lazy_exports
+from DualTrackCore.errors import InputError
+from DualTrackCore.network.dualtrack import DualTrack
+from DualTrackCore.path_error import AS_WEIGHTS_SAY, OTHER_WAY_SIGNS, SURE, TOLD, UNSURE, Direction
+from DualTrackCore.progress import Reporter, Stage
+from DualTrackCore.trajectory import Trajectory
 
 if TYPE_CHECKING:
-    from DualTrackCore.tracking.engine import (
-        TrackingWarning as TrackingWarning,
-    )
-    from DualTrackCore.tracking.engine import (
-        estimate_trajectory as estimate_trajectory,
-    )
+    from DualTrackCore.tracking.engine import TrackingWarning as TrackingWarning
+    from DualTrackCore.tracking.engine import estimate_trajectory as estimate_trajectory
     from DualTrackCore.tracking.live import LiveTracker as LiveTracker
     from DualTrackCore.tracking.live import ProvisionalPose as ProvisionalPose
 
 __getattr__, __dir__, __all__ = lazy_exports(
     __name__, {"engine": ["TrackingWarning", "estimate_trajectory"], "live": ["LiveTracker", "ProvisionalPose"]}
 )
+
+
+@dataclass(frozen=True, eq=False)
+class Estimate:
+    """Motions of a sweep of N frames, with what the weights say of them.
+
+    Attributes:
+        motions: [N - 1, 6] float64, mm and degrees, frame i + 1 in frame i.
+        variance: [N - 1, 6] float64 of each component, mm^2 and degrees^2; None for weights without that head.
+        log_odds: that the sweep runs as the motions say, and not the other way; None for weights without that head.
+    """
+
+    motions: np.ndarray
+    variance: np.ndarray | None = None
+    log_odds: float | None = None
+
+    @classmethod
+    def mean(cls, estimates: Sequence[Estimate]) -> Estimate:
+        """The mean of several estimates of one sweep; their errors are taken as one, so variances do not shrink."""
+        first = estimates[0]
+        return cls(
+            np.mean([one.motions for one in estimates], axis=0),
+            None if first.variance is None else np.mean([one.variance for one in estimates], axis=0),
+            None if first.log_odds is None else float(np.mean([one.log_odds for one in estimates])),
+        )
+
+    def mirrored(self) -> Estimate:
+        """The same sweep running the other way."""
+        log_odds = None if self.log_odds is None else -self.log_odds
+        return replace(self, motions=self.motions * OTHER_WAY_SIGNS, log_odds=log_odds)
+
+
+def require_direction(direction: Direction) -> Direction:
+    """The direction, where it is one. Raises InputError: it is none."""
+    if direction not in get_args(Direction):
+        raise InputError(f"The direction is {direction!r}; choose {', '.join(get_args(Direction))}.")
+    return direction
+
+
+def directed(
+    found: Estimate, direction: Direction, sure_log_odds: float | None, provenance: Mapping[str, Any]
+) -> Trajectory:
+    """The trajectory of an estimate in the direction that was asked for.
+
+    Args:
+        found: by the network.
+        direction: "auto" turns the estimate over where its log-odds are below zero, "other-way" always. Weights that
+            saw simulated sweeps alone know the side by how simulated limbs taper; on other sweeps they are not asked.
+        sure_log_odds: from which, to either side, the weights are sure; None where that is unknown, so never.
+        provenance: of the trajectory.
+
+    Returns:
+        A trajectory whose provenance has, beside the one given, `direction` (:data:`~DualTrackCore.path_error.SURE` or
+        another of these), `direction_mirrored`, whether the estimate was turned over, and `direction_log_odds` that
+        the sweep runs as the trajectory does, None for weights without that head.
+
+    Raises:
+        InputError: no direction.
+    """
+    told = require_direction(direction) != "auto"
+    asked = not (provenance.get("model_simulated_only") and provenance.get("guess"))
+    mirrored = direction == "other-way" if told else asked and (found.log_odds or 0) < 0
+    if mirrored:
+        found = found.mirrored()
+    if told or found.log_odds is None:
+        said = TOLD if told else AS_WEIGHTS_SAY
+    else:
+        said = SURE if asked and sure_log_odds is not None and found.log_odds >= sure_log_odds else UNSURE
+    facts = {"direction": said, "direction_mirrored": mirrored, "direction_log_odds": found.log_odds}
+    sigma = None if found.variance is None else np.sqrt(found.variance)
+    return Trajectory.from_parameters(found.motions, {**provenance, **facts}, sigma=sigma)
+
+
+def window_starts(frames: int, positions: int, every: int) -> list[int]:
+    """First frames of windows of at most `positions` frames that cover the sweep.
+
+    Windows start on frames that the global encoder sees (multiples of `every`), so that its features are computed once,
+    and overlap by at least a quarter of their length.
+    """
+    if frames <= positions:
+        return [0]
+    last = -(-(frames - positions) // every) * every
+    stride = max(positions * 3 // 4 // every, 1) * every
+    steps = -(-last // stride)
+    return sorted({round(last * step / steps / every) * every for step in range(steps + 1)})
+
+
+def estimate_in_windows(
+    network: DualTrack, local_features: Tensor, global_features: Tensor, reporter: Reporter
+) -> Estimate:
+    """What the whole network finds in a sweep of any length: the head that it is trained for.
+
+    Motions and variances are averaged where windows overlap (:func:`motions_in_windows`). The log-odds of the direction
+    are the mean of those of the windows, weighted by their motions: as windows share frames and what is seen in them,
+    they are one witness heard several times, and adding them up would make a long sweep sure of anything. Where they
+    disagree, the mean is near zero, which is unsure.
+
+    Args:
+        network: in evaluation mode.
+        local_features: class tokens [N, C] of all frames.
+        global_features: pooled features [K, F] of every `network.global_every`-th frame.
+        reporter: as for :func:`motions_in_windows`.
+    """
+    every, frames, logit_of = network.global_every, len(local_features), {}
+
+    def columns(start: int, stop: int) -> Tensor:
+        found = network.output_from_features(
+            local_features[None, start:stop], global_features[None, start // every : -(-stop // every)]
+        )
+        if found.direction_logit is not None:
+            logit_of[start, stop] = float(found.direction_logit)
+        parts = [found.motions] if found.log_variance is None else [found.motions, found.log_variance.exp()]
+        return torch.cat(parts, dim=-1)[0]
+
+    averaged = motions_in_windows(frames, network.positions, every, columns, reporter).numpy()
+    weights = [stop - start - 1 for start, stop in logit_of]
+    logit = sum(w * x for w, x in zip(weights, logit_of.values(), strict=True)) / sum(weights) if logit_of else None
+    return Estimate(averaged[:, :6], averaged[:, 6:] if averaged.shape[1] > 6 else None, logit)
+
+
+def motions_in_windows(
+    frames: int, positions: int, every: int, motions: Callable[[int, int], Tensor], reporter: Reporter
+) -> Tensor:
+    """Motions of a sweep of any length, and what else there is of each step, from those of windows.
+
+    In an overlap, the relative poses of the two windows are averaged with weights that fall linearly towards each
+    window's end, where it sees context on one side only. Averaging six-parameter motions is exact enough because single
+    steps are far below a degree apart.
+
+    Args:
+        frames: of the sweep.
+        positions, every: see :func:`window_starts`.
+        motions: [n - 1, 6 or more] of the n frames from the first given up to the second.
+        reporter: receives `Stage.ATTENTION` (windows).
+
+    Returns:
+        [frames - 1, 6 or more] float64, on the CPU.
+    """
+    starts = window_starts(frames, positions, every)
+    for done, start in enumerate(starts):
+        reporter.report(Stage.ATTENTION, done, len(starts))
+        stop = min(start + positions, frames)
+        part = motions(start, stop).cpu().double()  # the processor first: Apple's GPUs have no float64
+        index = torch.arange(1, len(part) + 1, dtype=torch.float64)[:, None]
+        ramp = torch.minimum(index, len(part) + 1 - index) if len(starts) > 1 else torch.ones_like(index)
+        if not done:
+            total, weight = part.new_zeros(frames - 1, part.shape[1]), part.new_zeros(frames - 1, 1)
+        total[start : stop - 1] += part * ramp
+        weight[start : stop - 1] += ramp
+    reporter.report(Stage.ATTENTION, len(starts), len(starts))
+    return total / weight

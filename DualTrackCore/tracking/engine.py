@@ -20,15 +20,15 @@ import torch
 from torch import Tensor
 
 from DualTrackCore import __version__
-from DualTrackCore.direction import Direction, direction_warnings
 from DualTrackCore.errors import InputError, OutOfMemoryError
 from DualTrackCore.memory import is_out_of_memory
 from DualTrackCore.network.fast import StreamingTrunk
 from DualTrackCore.network.model import Model
-from DualTrackCore.path_error import OUTSIDE
+from DualTrackCore.path_error import OUTSIDE, Direction, direction_warnings
 from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter, Stage
 from DualTrackCore.repeats import Repeats, find_repeats
 from DualTrackCore.sweep import Sweep
+from DualTrackCore.tracking import Estimate, directed, estimate_in_windows
 from DualTrackCore.tracking.device import (
     CHECKED_FRAMES,
     FramesAhead,
@@ -40,7 +40,6 @@ from DualTrackCore.tracking.device import (
     on_device,
     release_memory,
 )
-from DualTrackCore.tracking.estimate import Estimate, directed, estimate_in_windows
 from DualTrackCore.tracking.preprocessing import (
     Preprocessor,
     examined,
@@ -112,7 +111,7 @@ def estimate_trajectory(
             (:func:`~DualTrackCore.tracking.test_time_augmentation.agreement`), which cancels part of the random error.
         direction: along the sweep: "auto" as the head of the weights for it says, "as-found" as the motions are without
             asking that head, "other-way" mirrored at the image plane
-            (:func:`~DualTrackCore.tracking.estimate.directed`).
+            (:func:`~DualTrackCore.tracking.directed`).
         repeats: of the sweep where they are known, `Repeats.none` to take every frame; None looks for them.
         progress: receives `Stage.COMPARING` and `Stage.NETWORK` (frames), and `Stage.ATTENTION` (windows); the detail
             is the name of the augmentation.

@@ -15,17 +15,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from DualTrackCore.direction import Direction, direction_warnings, mirrored_poses
 from DualTrackCore.errors import InputError
 from DualTrackCore.memory import is_out_of_memory
 from DualTrackCore.network.fast import StreamingTrunk
 from DualTrackCore.network.model import Model
+from DualTrackCore.path_error import Direction, direction_warnings, mirrored_poses
 from DualTrackCore.progress import CancelledCallback, Reporter
 from DualTrackCore.repeats import RepeatFinder, Repeats
 from DualTrackCore.sweep import Sweep
-from DualTrackCore.tracking import engine
+from DualTrackCore.tracking import Estimate, directed, engine, estimate_in_windows, require_direction
 from DualTrackCore.tracking.device import Precision, choose_chunk, on_device
-from DualTrackCore.tracking.estimate import Estimate, directed, estimate_in_windows, require_direction
 from DualTrackCore.tracking.preprocessing import MOST_FRAMES, examined_on, note_steps
 from DualTrackCore.tracking.provisional import ProvisionalPath
 from DualTrackCore.trajectory import Trajectory

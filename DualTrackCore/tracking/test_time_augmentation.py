@@ -10,7 +10,7 @@ import numpy as np
 
 from DualTrackCore.errors import InputError
 from DualTrackCore.sweep import FrameSource, Sweep
-from DualTrackCore.tracking.estimate import Estimate
+from DualTrackCore.tracking import Estimate
 from DualTrackCore.trajectory import accumulate, invert_rigid, matrices_from_parameters, parameters_from_matrices
 
 #: Conjugating with it mirrors x: what a left-right flip of the images does to poses.

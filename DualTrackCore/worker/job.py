@@ -18,8 +18,7 @@ from typing import Any
 import numpy as np
 
 from DualTrackCore.errors import DualTrackError
-from DualTrackCore.files import plain_values
-from DualTrackCore.pixels import FilePixels
+from DualTrackCore.files import FilePixels, plain_values
 from DualTrackCore.progress import Progress, Stage
 from DualTrackCore.reconstruction.grid import VoxelGrid
 from DualTrackCore.run import with_spacing

@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 
 from DualTrackCore import load_model, load_sweep
-from DualTrackCore.direction import SURE, turned_over
 from DualTrackCore.evaluation import evaluate
 from DualTrackCore.network import Model
+from DualTrackCore.path_error import SURE, turned_over
 from DualTrackCore.research.comparison.step_errors import check
 from DualTrackCore.research.datasets.entries import simulated_dataset
 from DualTrackCore.sweep import Sweep

@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 
 from DualTrackCore.sweep import Sweep
-from DualTrackCore.tracking.estimate import Estimate
+from DualTrackCore.tracking import Estimate
 from DualTrackCore.trajectory import Trajectory, parameters_from_matrices
 
 SIZE, FRAMES, SPACING = (96, 128), 9, (0.3, 0.25)

@@ -11,10 +11,9 @@ import typing
 from pathlib import Path
 
 from DualTrackCore.cli.console import JSON_VERSION
-from DualTrackCore.direction import AS_WEIGHTS_SAY, SURE, TOLD, UNSURE
 from DualTrackCore.evaluation import COMPONENTS, METRICS
 from DualTrackCore.files import json_text
-from DualTrackCore.path_error import TrustLevel
+from DualTrackCore.path_error import AS_WEIGHTS_SAY, SURE, TOLD, UNSURE, TrustLevel
 from DualTrackCore.reconstruction.detect import ImageArea
 from DualTrackCore.research.comparison import table_files
 from DualTrackCore.research.comparison.summaries import SHOWN, TESTED, Pair

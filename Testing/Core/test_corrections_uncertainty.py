@@ -11,9 +11,8 @@ from scipy.stats import chi2
 
 from DualTrackCore.corrections import KnownLength, KnownPoses, Limits, SamePoint, correct
 from DualTrackCore.corrections.solver import Prior, solve
-from DualTrackCore.direction import turned_over
 from DualTrackCore.errors import InputError
-from DualTrackCore.path_error import path_error
+from DualTrackCore.path_error import path_error, turned_over
 from DualTrackCore.trajectory import STEP_ERROR_CORRELATION, Trajectory
 from DualTrackCore.uncertainty import common_signs, length_errors, position_covariances
 

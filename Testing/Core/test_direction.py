@@ -18,8 +18,15 @@ from DualTrackCore.network.dualtrack import NetworkOutput
 from DualTrackCore.network.model import save_model
 from DualTrackCore.progress import Reporter
 from DualTrackCore.repeats import Repeats
-from DualTrackCore.tracking import LiveTracker, engine, estimate_trajectory
-from DualTrackCore.tracking.estimate import Estimate, directed, estimate_in_windows, window_starts
+from DualTrackCore.tracking import (
+    Estimate,
+    LiveTracker,
+    directed,
+    engine,
+    estimate_in_windows,
+    estimate_trajectory,
+    window_starts,
+)
 from DualTrackCore.trajectory import Trajectory, accumulate, matrices_from_parameters
 
 pytestmark = pytest.mark.filterwarnings("ignore::DualTrackCore.tracking.TrackingWarning")

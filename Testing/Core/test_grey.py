@@ -7,10 +7,9 @@ from sequence_files import metafile
 from test_io_dicom import make as make_dicom
 
 from DualTrackCore import Sweep, load_sweep
-from DualTrackCore.errors import InputError, SweepWarning
+from DualTrackCore.errors import Doubt, InputError, SweepWarning
 from DualTrackCore.grey import to_grey_uint8
 from DualTrackCore.io import load_sweep as load
-from DualTrackCore.pixels import Doubt
 
 CLIP = np.random.default_rng(3).integers(0, 256, (6, 48, 64), dtype=np.uint8)
 

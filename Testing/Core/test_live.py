@@ -12,8 +12,7 @@ from DualTrackCore.errors import Cancelled, InputError, OutOfMemoryError
 from DualTrackCore.network.fast import StreamingTrunk
 from DualTrackCore.progress import Reporter
 from DualTrackCore.sweep import Sweep
-from DualTrackCore.tracking import LiveTracker, TrackingWarning, estimate_trajectory
-from DualTrackCore.tracking.estimate import motions_in_windows
+from DualTrackCore.tracking import LiveTracker, TrackingWarning, estimate_trajectory, motions_in_windows
 from DualTrackCore.tracking.provisional import ProvisionalPath
 from DualTrackCore.trajectory import Trajectory
 

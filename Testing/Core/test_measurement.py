@@ -9,11 +9,10 @@ import pytest
 from scipy.spatial import ConvexHull
 from test_uncertainty import curved, drawn_poses
 
-from DualTrackCore.direction import UNSURE
 from DualTrackCore.errors import InputError
 from DualTrackCore.measurement import Measurements, quantities
 from DualTrackCore.measurement.draws import drawn_motions, rigid_of_twists
-from DualTrackCore.path_error import DRIFT_BY_RULE, OUTSIDE, TRUST, path_error
+from DualTrackCore.path_error import DRIFT_BY_RULE, OUTSIDE, TRUST, UNSURE, path_error
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.trajectory import STEP_ERROR_CORRELATION, Trajectory
 from DualTrackCore.uncertainty import position_covariances

@@ -15,10 +15,9 @@ from DualTrackCore.memory import is_out_of_memory, memory_limit
 from DualTrackCore.network.fast import StreamingTrunk
 from DualTrackCore.repeats import Repeats
 from DualTrackCore.sweep import Sweep
-from DualTrackCore.tracking import TrackingWarning, estimate_trajectory
+from DualTrackCore.tracking import TrackingWarning, estimate_trajectory, window_starts
 from DualTrackCore.tracking import device as device_module
 from DualTrackCore.tracking.device import choose_chunk, choose_precision
-from DualTrackCore.tracking.estimate import window_starts
 from DualTrackCore.tracking.preprocessing import Preprocessor
 
 pytestmark = pytest.mark.filterwarnings("ignore::DualTrackCore.tracking.TrackingWarning")

@@ -10,10 +10,10 @@ from oracle import noise_sweep, tiny_model
 from worker_processes import Driver
 
 from DualTrackCore.cli import main
-from DualTrackCore.direction import Direction, turned_over
 from DualTrackCore.errors import InputError
 from DualTrackCore.io import read_trajectory_csv, save_sweep, write_trajectory_csv
 from DualTrackCore.network import save_model
+from DualTrackCore.path_error import Direction, turned_over
 from DualTrackCore.reconstruction import plan_grid, reconstruct_volume
 from DualTrackCore.research.simulation import rendered, simulated_sweep
 from DualTrackCore.run import RunSettings, run

@@ -8,9 +8,9 @@ from oracle import noise_sweep, tiny_model
 from scipy.ndimage import gaussian_filter
 from shared_files import shared_path
 
-from DualTrackCore.direction import find_turns, turn_warnings
 from DualTrackCore.io import load_sweep
 from DualTrackCore.network import save_model
+from DualTrackCore.repeats import find_turns, turn_warnings
 from DualTrackCore.research.simulation import simulated_sweep
 from DualTrackCore.research.simulation.motion import FAMILIES
 from DualTrackCore.run import RunSettings, run

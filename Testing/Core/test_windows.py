@@ -8,8 +8,7 @@ import torch
 from oracle import anatomical_model, noise_sweep
 
 from DualTrackCore.sweep import Sweep
-from DualTrackCore.tracking import estimate_trajectory
-from DualTrackCore.tracking.estimate import window_starts
+from DualTrackCore.tracking import estimate_trajectory, window_starts
 from DualTrackCore.tracking.preprocessing import Preprocessor
 
 pytestmark = pytest.mark.filterwarnings("ignore::DualTrackCore.tracking.TrackingWarning")

@@ -13,13 +13,13 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.checkpoint import checkpoint
 from torch.utils.data import Dataset, Sampler
 
-from DualTrackCore.direction import OTHER_WAY_SIGNS
 from DualTrackCore.errors import InputError
 from DualTrackCore.evaluation.definitions import five_points_mm
 from DualTrackCore.network import DualTrack
 from DualTrackCore.network.catalogue import ModelCard
 from DualTrackCore.network.dualtrack import LocalEncoder
 from DualTrackCore.network.statistics import PLAIN
+from DualTrackCore.path_error import OTHER_WAY_SIGNS
 from DualTrackCore.research.baselines import MotionNetwork
 from DualTrackCore.research.simulation.clip import kept_frames
 from DualTrackCore.research.simulation.scanner import WARM_UP_FRAMES

@@ -14,12 +14,11 @@ import slicer
 import vtk
 from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
 
-from DualTrackCore.errors import InputError
+from DualTrackCore.errors import InputError, doubts
 from DualTrackCore.io.calibration import choose_pixel_size, contradicts, image_pose, require_agreement, split_affine
 from DualTrackCore.io.metafile import SIMULATED_FIELD, SIMULATED_VALUE, SKEW_FIELD, SPACING_FIELD
 from DualTrackCore.io.sequence_parts import FrameFields, numbers
 from DualTrackCore.io.tracked_poses import SIGMA_FIELD, marked, trajectory_from_tracker
-from DualTrackCore.pixels import doubts
 from DualTrackCore.progress import CancelledCallback, Reporter
 from DualTrackCore.sweep import Sweep, validated_spacing
 from DualTrackCore.trajectory import RAS_FROM_LPS, PoseOrigin, Trajectory

@@ -8,8 +8,7 @@ from typing import Any
 
 from slicer.i18n import tr as _
 
-from DualTrackCore.direction import AS_WEIGHTS_SAY, SURE, TOLD, UNSURE
-from DualTrackCore.path_error import ROUGH, UNUSABLE, USABLE
+from DualTrackCore.path_error import AS_WEIGHTS_SAY, ROUGH, SURE, TOLD, UNSURE, UNUSABLE, USABLE
 from DualTrackCore.progress import Stage
 from DualTrackCore.repeats import Repeats
 from DualTrackCore.sweep import Sweep
