@@ -29,11 +29,13 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 #: By folder of DualTrackCore, the files of Testing/Core that are to notice its mutants.
 TESTS = {
-    "tracking": "tracking windows tta preprocessing live",
-    "network": "network checkpoint streaming lora",
+    "tracking": "tracking windows tta preprocessing live precision",
+    "network": "network fast_trunk checkpoint streaming lora direction",
     "reconstruction": "reconstruction grid hole_filling image_area volume_builder",
     "evaluation": "evaluation evaluation_metrics",
-    "io": "io_metafile io_nrrd io_hdf5 io_image_stack io_sequence_writer io_tus_rec calibration trajectory_csv",
+    "io": "io_metafile io_nrrd io_hdf5 io_image_stack io_image_kinds io_tiff_stacks io_array_files io_sequence_writer "
+    "io_tus_rec io_dicom io_dicom_codecs io_dicom_elements io_dicom_series io_video io_video_display io_video_streams "
+    "stack_axes calibration calibration_files trajectory_csv",
 }
 #: Test time for one mutant: that of the tests without it, and after how long it is ended.
 SECONDS, PATIENCE = 20.0, 120.0
