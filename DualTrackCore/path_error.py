@@ -91,8 +91,11 @@ class PathError:
         squares = ndtri(np.arange(1, 2049)[:, None] * 1.2207440846 ** -np.arange(1, 4) % 1) ** 2
         radius = np.full(len(self.covariance_mm2), np.nan)
         known = np.flatnonzero(np.isfinite(self.covariance_mm2).all(axis=(1, 2)))
-        for frame, variances in zip(known, np.linalg.eigvalsh(self.covariance_mm2[known]), strict=True):
-            radius[frame] = np.sqrt(np.quantile(squares @ np.maximum(variances, 0), share))
+        for frames in np.split(known, range(128, len(known), 128)):
+            variances = np.maximum(np.linalg.eigvalsh(self.covariance_mm2[frames]), 0)
+            # One product a frame: a product of matrices would round otherwise.
+            sums = np.array([squares @ of_frame for of_frame in variances]).reshape(-1, len(squares))
+            radius[frames] = np.sqrt(np.quantile(sums, share, axis=1, overwrite_input=True))
         return radius
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import slicer
@@ -13,7 +13,8 @@ from slicer.i18n import tr as _
 from DualTrackCore.errors import Cancelled, DualTrackError
 from DualTrackCore.progress import Progress, Stage
 from DualTrackCore.worker.job import JobFailed
-from DualTrackSlicerLib.scene import ResultNodes, SceneSweep, showResults
+from DualTrackSlicerLib.events import Pieces
+from DualTrackSlicerLib.scene import ResultNodes, SceneSweep, showInPieces
 from DualTrackSlicerLib.worker import Job
 
 #: Time that a stage has to run before the time left is shown, s.
@@ -75,12 +76,16 @@ class Run:
         self.failure: DualTrackError | None = None
         self._job, self._scene, self._clip = job, scene, sceneSweep
         self._on_progress, self._on_done = onProgress, onDone
+        self._pieces: Pieces | None = None
         job.onProgress, job.onEnd = self._note, self._end
 
     def cancel(self) -> None:
         """Stop it; the scene stays as it was. The state changes once the process has gone."""
         if self._job is not None:
             self._job.cancel()
+        elif self._pieces is not None:
+            self._pieces.stop()
+            self._ended(Cancelled(_("The run was cancelled.")))
 
     def wait(self) -> Run:
         """Return when it has ended, keeping the application's windows alive."""
@@ -94,17 +99,27 @@ class Run:
         _tell(self._on_progress, report)
 
     def _end(self, job: Job) -> None:
-        scene, clip, on_done = self._scene, self._clip, self._on_done
-        # Nothing of a closed scene stays behind with whoever keeps the run.
-        self._job = self._scene = self._clip = self._on_progress = self._on_done = None
+        self._job, self._pieces = None, Pieces(self._show(self._scene, self._clip, job))
+
+    def _show(self, scene: slicer.vtkMRMLScene, clip: SceneSweep, job: Job) -> Iterator[None]:
+        """Put the results into the scene, piece by piece, while the application stays alive."""
         try:
-            self.nodes = showResults(scene, clip, job.result)
-            self.state = "done"
+            self.nodes = yield from showInPieces(scene, clip, job.result)
+            self._ended()
         except DualTrackError as error:
-            self._fail(error)
+            self._ended(error)
         except Exception as error:
             logging.exception("The results of DualTrack could not be put into the scene.")
-            self._fail(DualTrackError(_("The results could not be put into the scene: {error}").format(error=error)))
+            self._ended(DualTrackError(_("The results could not be put into the scene: {error}").format(error=error)))
+
+    def _ended(self, error: DualTrackError | None = None) -> None:
+        on_done = self._on_done
+        # Nothing of a closed scene stays behind with whoever keeps the run.
+        self._scene = self._clip = self._on_progress = self._on_done = self._pieces = None
+        if error is None:
+            self.state = "done"
+        else:
+            self._fail(error)
         _tell(on_done, self)
 
     def _fail(self, error: DualTrackError) -> None:

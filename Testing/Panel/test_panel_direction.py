@@ -5,6 +5,9 @@ import html
 import numpy as np
 import slicer
 from journey import add_clip, choose_file, finish
+from PySide6 import QtCore, QtWidgets
+
+from DualTrackCore.errors import InputError
 
 
 def trajectoryFromTable(table):
@@ -42,6 +45,25 @@ def test_a_result_runs_the_other_way_at_the_press_of_a_button_and_back(host, pan
     assert "as the model says" in panel.ui.resultLabel.text
     np.testing.assert_array_equal(slicer.util.arrayFromVolume(panel.view().result.volume), first)
     np.testing.assert_array_equal(moved(panel), place)
+
+
+def test_the_cursor_says_that_a_volume_is_being_turned_over(host, panel, tiny_model_file, monkeypatch):
+    from DualTrackSlicerLib.widget import result_section
+
+    def turning(nodes):
+        cursors.append(QtWidgets.QApplication.overrideCursor().shape())
+        raise InputError("It cannot be.")
+
+    cursors = []
+    monkeypatch.setattr(result_section, "turnOver", turning)
+    add_clip(host)
+    choose_file(panel, tiny_model_file)
+    host.click(panel.ui.applyButton)
+    finish(host, panel)
+    host.click(panel.ui.turnOverButton)
+    assert cursors == [QtCore.Qt.WaitCursor]
+    assert QtWidgets.QApplication.overrideCursor() is None
+    assert panel.ui.errorLabel.text == "It cannot be."
 
 
 def test_measured_poses_have_no_button_to_turn_them_over(host, panel, tiny_model_file):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import slicer
-from journey import add_clip, choose_file, finish
+from journey import add_clip, choose_file, finish, scene_names
 from worker_processes import is_running
 
 from DualTrackCore.errors import MissingDependencyError
@@ -175,3 +175,30 @@ def test_nothing_acts_while_another_module_is_shown(host, panel, tiny_model_file
     assert composite.GetBackgroundVolumeID() is None
     panel.enter()
     assert panel.ui.clipComboBox.currentText == "third"
+
+
+@pytest.mark.parametrize("way", ["the button", "the scene closes"])
+def test_a_run_can_be_cancelled_while_its_result_comes_into_the_scene(host, panel, tiny_model_file, monkeypatch, way):
+    from DualTrackSlicerLib import run as running
+
+    def endless(*arguments):
+        while True:
+            yield
+
+    add_clip(host)
+    choose_file(panel, tiny_model_file)
+    monkeypatch.setattr(running, "showInPieces", endless)
+    before = scene_names()
+    host.click(panel.ui.applyButton)
+    run = panel.runSection.run
+    host.wait_until(lambda: run._pieces is not None, 120)
+    assert panel.ui.applyButton.text == "Cancel"
+    if way == "the button":
+        host.click(panel.ui.applyButton)
+        assert scene_names() == before
+        assert panel.ui.applyButton.enabled
+    else:
+        slicer.mrmlScene.Clear(False)
+        host.process()
+    assert (run.state, run._pieces, run._clip) == ("cancelled", None, None)
+    assert panel.ui.applyButton.text == "Apply"

@@ -17,6 +17,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
             "compareResults",
             "removeResults",
             "resultsOf",
+            "showInPieces",
             "shownResult",
             "showResult",
             "showResults",

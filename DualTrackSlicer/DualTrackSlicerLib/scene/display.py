@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import slicer
 import vtk
+from vtk.util.numpy_support import numpy_to_vtk
 
 from DualTrackCore.io.calibration import split_affine
 from DualTrackSlicerLib.scene.frames import FrameLayout, layout_of
@@ -31,30 +32,35 @@ _GREY, _COVERAGE_COLOURS = "vtkMRMLColorTableNodeGrey", "vtkMRMLColorTableNodeIr
 
 def add_volumes(
     scene: slicer.vtkMRMLScene, result: RunResult, node_from_frame0: np.ndarray, name: str
-) -> tuple[slicer.vtkMRMLScalarVolumeNode | None, slicer.vtkMRMLScalarVolumeNode | None]:
-    """(volume, coverage) of a run, copied out of its arrays; None where the run reconstructed nothing.
+) -> list[slicer.vtkMRMLScalarVolumeNode | None]:
+    """[volume, coverage] of a run, which share the memory of its arrays; None where the run reconstructed nothing.
+
+    No voxel is looked at, so arrays that are mapped from a file cost nothing before they are seen.
 
     Args:
         node_from_frame0: [4, 4], mm; makes the IJKToRAS together with the grid of the result.
         name: of the clip.
     """
     if result.grid is None:
-        return None, None
+        return [None, None]
     # A few voxels near a pivot are seen very often; one that was seen ten times is seen well.
     shown = (("volume", result.volume, _GREY, 255.0), ("coverage", result.coverage, _COVERAGE_COLOURS, 10.0))
     nodes = []
     for what, array, colours, brightest in shown:
-        node = slicer.vtkMRMLScalarVolumeNode()
+        image = vtk.vtkImageData()
+        image.SetDimensions(array.shape[::-1])
+        image.GetPointData().SetScalars(numpy_to_vtk(array.ravel(), deep=False))
+        node, display = slicer.vtkMRMLScalarVolumeNode(), slicer.vtkMRMLScalarVolumeDisplayNode()
         node.SetIJKToRASMatrix(to_vtk(node_from_frame0 @ result.grid.frame0_from_voxel))
-        slicer.util.updateVolumeFromArray(node, array)
         add_node(scene, node, f"{name} {what}")
-        node.CreateDefaultDisplayNodes()
-        display = node.GetDisplayNode()
-        display.SetAndObserveColorNodeID(colours)
+        # In this order: a display node that is to find its window itself reads all voxels of an image.
         display.SetAutoWindowLevel(False)
         display.SetWindowLevelMinMax(0.0, brightest)
+        display.SetAndObserveColorNodeID(colours)
+        node.SetAndObserveDisplayNodeID(scene.AddNode(display).GetID())
+        node.SetAndObserveImageData(image)
         nodes.append(node)
-    return tuple(nodes)
+    return nodes
 
 
 def renderVolume(

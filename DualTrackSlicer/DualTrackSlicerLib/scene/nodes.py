@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from typing import TypeVar
 
 import numpy as np
 import slicer
@@ -20,8 +21,19 @@ except ImportError:  # the MRML libraries without the application
         return text
 
 
+_Value = TypeVar("_Value")
+
 #: What SlicerIGSIO puts before the names of header fields.
 HEADER = "Sequences."
+
+
+def finished(pieces: Generator[None, None, _Value]) -> _Value:
+    """What work in pieces gives, done at once."""
+    while True:
+        try:
+            next(pieces)
+        except StopIteration as end:
+            return end.value
 
 
 def nodes_of_class(scene: slicer.vtkMRMLScene, name: str) -> list[slicer.vtkMRMLNode]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -29,21 +30,9 @@ _MIN_STEP_MM = 1e-4
 _THINNEST_MM = 1e-3
 
 
-def add_path(
-    scene: slicer.vtkMRMLScene,
-    centres: np.ndarray,
-    values: Mapping[str, np.ndarray],
-    name: str,
-    radius_mm: float | np.ndarray,
-) -> slicer.vtkMRMLModelNode:
-    """A tube along the centres of the frames.
-
-    Args:
-        centres: [N, 3] image centres in node coordinates, mm; NaN where a frame has none.
-        values: [N] numbers by array name, carried along.
-        radius_mm: of the tube, or [N] of the tube at each frame; it ends where that is NaN.
-    """
-    node = _add_model(scene, _tube(centres, values, radius_mm), name)
+def add_path(scene: slicer.vtkMRMLScene, surface: vtk.vtkPolyData, name: str) -> slicer.vtkMRMLModelNode:
+    """The model of a :func:`tube`."""
+    node = _add_model(scene, surface, name)
     display = node.GetDisplayNode()
     display.SetAmbient(0.2)
     display.SetSpecular(0.2)
@@ -55,11 +44,9 @@ def showErrorTube(modelNode: slicer.vtkMRMLModelNode, shown: bool = True) -> Non
     modelNode.GetDisplayNode().SetVisibility(shown)
 
 
-def add_error_tube(
-    scene: slicer.vtkMRMLScene, centres: np.ndarray, radius_mm: np.ndarray, name: str
-) -> slicer.vtkMRMLModelNode:
-    """A tube that one sees through, hidden; arguments as for :func:`add_path`."""
-    node = add_path(scene, centres, {}, name, radius_mm)
+def add_error_tube(scene: slicer.vtkMRMLScene, surface: vtk.vtkPolyData, name: str) -> slicer.vtkMRMLModelNode:
+    """A tube that one sees through, hidden."""
+    node = add_path(scene, surface, name)
     colour_plainly(node, ERROR_COLOUR)
     node.GetDisplayNode().SetOpacity(_ERROR_OPACITY)
     showErrorTube(node, False)
@@ -103,7 +90,7 @@ def add_outline(
     middle = (corners[0] + corners[1]) / 2
     # The tube begins and ends in the middle of an edge, so that no corner stays open.
     closed = np.vstack([middle, corners[1:], corners[:1], middle])
-    node = _add_model(scene, _tube(closed, {}, radius_mm), name)
+    node = _add_model(scene, tube(closed, {}, radius_mm), name)
     colour_plainly(node, colour)
     node.GetDisplayNode().SetAmbient(0.4)
     return node
@@ -116,13 +103,20 @@ def frame_corners(image_from_pixel: np.ndarray, frame_size: tuple[int, int]) -> 
     return image_from_pixel @ np.array([(u, v, 0.0, 1.0) for u, v in pixels]).T
 
 
-def _tube(points: np.ndarray, values: Mapping[str, np.ndarray], radius_mm: float | np.ndarray) -> vtk.vtkPolyData:
-    """A tube along the points that are known and do not coincide with the one kept before."""
+def tube(points: np.ndarray, values: Mapping[str, np.ndarray], radius_mm: float | np.ndarray) -> vtk.vtkPolyData:
+    """A tube along the points that are known and do not coincide with the one kept before.
+
+    Args:
+        points: [N, 3] such as image centres in node coordinates, mm; NaN where a frame has none.
+        values: [N] numbers by array name, carried along.
+        radius_mm: of the tube, or [N] of the tube at each point; it ends where that is NaN.
+    """
     keep: list[int] = []
     radii = np.broadcast_to(radius_mm, len(points))
-    for index in np.flatnonzero(np.isfinite(points).all(axis=1) & np.isfinite(radii)):
-        if not keep or np.linalg.norm(points[index] - points[keep[-1]]) > _MIN_STEP_MM:
-            keep.append(int(index))
+    places = points.tolist()
+    for index in np.flatnonzero(np.isfinite(points).all(axis=1) & np.isfinite(radii)).tolist():
+        if not keep or math.dist(places[index], places[keep[-1]]) > _MIN_STEP_MM:
+            keep.append(index)
     line, cells = vtk.vtkPolyData(), vtk.vtkCellArray()
     vertices = vtk.vtkPoints()
     vertices.SetDataTypeToDouble()
@@ -134,17 +128,17 @@ def _tube(points: np.ndarray, values: Mapping[str, np.ndarray], radius_mm: float
         array = numpy_to_vtk(np.ascontiguousarray(np.asarray(numbers, dtype=np.float64)[keep]), deep=True)
         array.SetName(name)
         line.GetPointData().AddArray(array)
-    tube = vtk.vtkTubeFilter()
-    tube.SetInputData(line)
+    surface = vtk.vtkTubeFilter()
+    surface.SetInputData(line)
     if np.ndim(radius_mm):
         line.GetPointData().SetScalars(numpy_to_vtk(np.maximum(radii[keep], _THINNEST_MM), deep=True))
-        tube.SetVaryRadiusToVaryRadiusByAbsoluteScalar()
+        surface.SetVaryRadiusToVaryRadiusByAbsoluteScalar()
     else:
-        tube.SetRadius(radius_mm)
-    tube.SetNumberOfSides(12)
-    tube.CappingOn()
-    tube.Update()
-    return tube.GetOutput()
+        surface.SetRadius(radius_mm)
+    surface.SetNumberOfSides(12)
+    surface.CappingOn()
+    surface.Update()
+    return surface.GetOutput()
 
 
 def _add_model(scene: slicer.vtkMRMLScene, surface: vtk.vtkPolyData, name: str) -> slicer.vtkMRMLModelNode:

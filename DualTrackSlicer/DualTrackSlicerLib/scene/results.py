@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from uuid import uuid4
 
 import numpy as np
 import slicer
+import vtk
 
 from DualTrackCore.errors import InputError
 from DualTrackCore.path_error import path_error
@@ -15,6 +17,7 @@ from DualTrackCore.trajectory import Trajectory, invert_rigid
 from DualTrackSlicerLib.scene import paths
 from DualTrackSlicerLib.scene.display import add_volumes, renderVolume
 from DualTrackSlicerLib.scene.input import SceneSweep
+from DualTrackSlicerLib.scene.nodes import add_node, finished
 from DualTrackSlicerLib.scene.nodes import tr as _
 from DualTrackSlicerLib.scene.prepared import prepared_clip
 from DualTrackSlicerLib.scene.records import clip_of, keep_report, result_of, said_of
@@ -29,9 +32,10 @@ from DualTrackSlicerLib.scene.result_nodes import (
     save_state,
     show_alone,
 )
-from DualTrackSlicerLib.scene.tables import FrameQuality, add_error_table, add_plots, add_pose_table, frame_quality
+from DualTrackSlicerLib.scene.tables import add_error_table, add_plots, frame_quality, pose_table
 from DualTrackSlicerLib.scene.wiring import (
     IMAGES,
+    PIECE,
     ROLE,
     connect,
     connected,
@@ -46,13 +50,22 @@ if TYPE_CHECKING:
     from DualTrackCore.run.results import RunResult
 
 
+class _Made(NamedTuple):
+    """What is made of a result before the scene changes."""
+
+    transforms: slicer.vtkMRMLSequenceNode
+    table: slicer.vtkMRMLTableNode
+    path: vtk.vtkPolyData
+    error_tube: vtk.vtkPolyData | None
+
+
 def showResults(
     scene: slicer.vtkMRMLScene, sceneSweep: SceneSweep, result: RunResult, replaced: ResultNodes | None = None
 ) -> ResultNodes:
     """Put a result into the scene and show it: one step of undo. Earlier results of the same clip stay, hidden.
 
     Afterwards the image moves through the scene as its browser is stepped. Nothing is changed where the result does
-    not fit the clip.
+    not fit the clip. The volumes share the memory of the result's arrays.
 
     Args:
         replaced: an earlier result that goes; the new one takes the name of its folder.
@@ -60,6 +73,32 @@ def showResults(
     Raises:
         InputError: the result is of another clip, has no valid pose, or the clip has left the scene.
     """
+    return finished(showInPieces(scene, sceneSweep, result, replaced))
+
+
+def showInPieces(
+    scene: slicer.vtkMRMLScene, sceneSweep: SceneSweep, result: RunResult, replaced: ResultNodes | None = None
+) -> Generator[None, None, ResultNodes]:
+    """Do as :func:`showResults` in small pieces; the scene changes in the last one alone."""
+    _require_unchanged(scene, sceneSweep)
+    clip = prepared_clip(sceneSweep, result.report)
+    placed = _poses_of_all_frames(result.trajectory, result.first_frame, len(clip.sweep))
+    attributes = {RUN: uuid4().hex, **said_of(result)}
+    # What moves the image of each frame to where it was: the first one stays where it was loaded.
+    motions = clip.node_from_image @ placed.poses @ clip.image_from_node
+    transforms = yield from transform_sequence(clip.browser, clip.image_sequence, motions, attributes)
+    quality = frame_quality(clip, result)
+    table = yield from pose_table(clip, placed, quality)
+    centres = (clip.node_from_image @ placed.poses)[:, :3, 3]
+    values = {paths.FRAME: np.arange(len(centres)), paths.SPEED: np.nan_to_num(quality.speed)}
+    path = paths.tube(np.where(placed.valid[:, None], centres, np.nan), values, _tube_radius(clip))
+    made = _Made(transforms, table, path, (yield from _error_tube(result, centres)))
+    yield
+    _require_unchanged(scene, sceneSweep)  # others had their turns
+    return _show(scene, clip, result, placed, made, attributes, replaced)
+
+
+def _require_unchanged(scene: slicer.vtkMRMLScene, sceneSweep: SceneSweep) -> None:
     images = sceneSweep.image_sequence
     if images.GetScene() is not scene or sceneSweep.browser.GetScene() is not scene:
         sentence = _("The clip {name} is no longer in the scene; its result cannot be shown there.")
@@ -68,22 +107,27 @@ def showResults(
         sentence = _("The clip {name} has {now} frames now and had {before} when the run began; run it again.")
         now, before = images.GetNumberOfDataNodes(), len(sceneSweep.sweep)
         raise InputError(sentence.format(name=images.GetName(), now=now, before=before))
-    sceneSweep = prepared_clip(sceneSweep, result.report)
-    placed = _poses_of_all_frames(result.trajectory, result.first_frame, len(sceneSweep.sweep))
-    attributes = {RUN: uuid4().hex, **said_of(result)}
-    # What moves the image of each frame to where it was: the first one stays where it was loaded.
-    motions = sceneSweep.node_from_image @ placed.poses @ sceneSweep.image_from_node
-    transforms = transform_sequence(sceneSweep.browser, images, motions, attributes)
+
+
+def _show(
+    scene: slicer.vtkMRMLScene,
+    clip: SceneSweep,
+    result: RunResult,
+    placed: Trajectory,
+    made: _Made,
+    attributes: dict[str, str],
+    replaced: ResultNodes | None,
+) -> ResultNodes:
     save_state(scene)
     name = None if replaced is None else replaced.name
     if replaced is not None:
         remove_nodes(scene, replaced)
-    scene.AddNode(transforms)
-    made = ResultNodes(None, transforms, connect(transforms))
-    made = _with_estimate(scene, sceneSweep, result, placed, made)
-    made = _with_truth(scene, sceneSweep, result, made)
+    transforms = scene.AddNode(made.transforms)
+    nodes = ResultNodes(None, transforms, connect(transforms))
+    nodes = _with_estimate(scene, clip, result, placed, made, nodes)
+    nodes = _with_truth(scene, clip, result, nodes)
     keep_report(transforms, result)
-    _finish(made, attributes, name)
+    _finish(nodes, attributes, name)
     show_alone(transforms)
     return nodes_of(transforms)
 
@@ -116,63 +160,62 @@ def _poses_of_all_frames(trajectory: Trajectory, first_frame: int, count: int) -
     return Trajectory(poses, valid, provenance=trajectory.provenance, origin=trajectory.origin, sigma=sigma)
 
 
-def _with_estimate(
-    scene: slicer.vtkMRMLScene, clip: SceneSweep, result: RunResult, placed: Trajectory, made: ResultNodes
-) -> ResultNodes:
-    """The nodes with volumes, path and table of poses added."""
-    name, quality = clip.image_sequence.GetName(), frame_quality(clip, result)
-    volume, coverage = add_volumes(scene, result, clip.node_from_image, name)
-    if volume is not None:
-        renderVolume(volume, _rendering_logic())
-    tube, outlines = _add_paths(scene, clip, placed, quality)
-    table = add_pose_table(scene, clip, placed, quality, f"{name} pose table")
-    made = replace(made, volume=volume, coverage=coverage, trajectory_model=tube, outlines=outlines, pose_table=table)
-    return replace(made, error_tube=_add_error_tube(scene, clip, result, placed))
-
-
-def _add_error_tube(
-    scene: slicer.vtkMRMLScene, clip: SceneSweep, result: RunResult, placed: Trajectory
-) -> slicer.vtkMRMLModelNode | None:
-    """The tube around the path of the run; None where nothing is known of its error."""
+def _error_tube(result: RunResult, centres: np.ndarray) -> Generator[None, None, vtk.vtkPolyData | None]:
+    """Around the path of the run, [N, 3] centres of all images; None where nothing is known of its error."""
     error = path_error(result.trajectory)
     if error is None or not np.isfinite(error.end_length_mm):
         return None
-    radius = np.full(len(placed), np.nan)
-    radius[result.first_frame : result.first_frame + len(result.trajectory)] = error.radius_mm()
-    centres = (clip.node_from_image @ placed.poses)[:, :3, 3]
-    name = f"{clip.image_sequence.GetName()} error tube, 95 % {error.basis}"
-    return paths.add_error_tube(scene, centres, radius, name)
+    radius, first = np.full(len(centres), np.nan), result.first_frame
+    for start in range(0, len(result.trajectory), PIECE):
+        yield
+        part = error.covariance_mm2[start : start + PIECE]
+        radius[first + start : first + start + len(part)] = replace(error, covariance_mm2=part).radius_mm()
+    yield
+    return paths.tube(centres, {}, radius)
 
 
-def _add_paths(
-    scene: slicer.vtkMRMLScene, clip: SceneSweep, placed: Trajectory, quality: FrameQuality
-) -> tuple[slicer.vtkMRMLModelNode, list[slicer.vtkMRMLModelNode]]:
-    """The tube, and the outlines of the first and the last valid frame."""
+def _with_estimate(
+    scene: slicer.vtkMRMLScene,
+    clip: SceneSweep,
+    result: RunResult,
+    placed: Trajectory,
+    made: _Made,
+    nodes: ResultNodes,
+) -> ResultNodes:
+    """The nodes with volumes, path and table of poses added."""
     name = clip.image_sequence.GetName()
-    corners = paths.frame_corners(clip.sweep.image_from_pixel, clip.sweep.frame_size)
-    radius = _tube_radius(corners)
-    node_from_image = clip.node_from_image @ placed.poses
-    centres = np.where(placed.valid[:, None], node_from_image[:, :3, 3], np.nan)
-    values = {paths.FRAME: np.arange(len(centres)), paths.SPEED: np.nan_to_num(quality.speed)}
-    tube = paths.add_path(scene, centres, values, f"{name} trajectory", radius)
-    paths.colourTrajectory(tube)
-    known = np.flatnonzero(placed.valid)
+    volume, coverage = add_volumes(scene, result, clip.node_from_image, name)
+    if volume is not None:
+        renderVolume(volume)
+    path, outlines = paths.add_path(scene, made.path, f"{name} trajectory"), _add_outlines(scene, clip, placed)
+    paths.colourTrajectory(path)
+    table, error_tube = add_node(scene, made.table, f"{name} pose table"), None
+    if made.error_tube is not None:
+        basis = path_error(result.trajectory).basis
+        error_tube = paths.add_error_tube(scene, made.error_tube, f"{name} error tube, 95 % {basis}")
+    nodes = replace(nodes, volume=volume, coverage=coverage, trajectory_model=path, outlines=outlines)
+    return replace(nodes, pose_table=table, error_tube=error_tube)
+
+
+def _add_outlines(scene: slicer.vtkMRMLScene, clip: SceneSweep, placed: Trajectory) -> list[slicer.vtkMRMLModelNode]:
+    """Of the first and the last valid frame."""
+    corners, name = _corners(clip), clip.image_sequence.GetName()
+    known, radius = np.flatnonzero(placed.valid), _tube_radius(clip) / 2
     ends = (("first frame", known[0], paths.FIRST_COLOUR), ("last frame", known[-1], paths.LAST_COLOUR))
-    outlines = [
-        paths.add_outline(scene, (node_from_image[index] @ corners)[:3].T, f"{name} {what}", colour, radius / 2)
-        for what, index, colour in ends
+    places = [(clip.node_from_image @ placed.poses[index] @ corners)[:3].T for _what, index, _colour in ends]
+    return [
+        paths.add_outline(scene, place, f"{name} {what}", colour, radius)
+        for place, (what, _index, colour) in zip(places, ends, strict=True)
     ]
-    return tube, outlines
 
 
-def _rendering_logic() -> slicer.vtkSlicerVolumeRenderingLogic | None:
-    """That of the application, which knows whether there is a graphics card; None outside of it."""
-    module = getattr(getattr(slicer, "modules", None), "volumerendering", None)
-    return None if module is None else module.logic()
+def _corners(clip: SceneSweep) -> np.ndarray:
+    return paths.frame_corners(clip.sweep.image_from_pixel, clip.sweep.frame_size)
 
 
-def _tube_radius(corners: np.ndarray) -> float:
+def _tube_radius(clip: SceneSweep) -> float:
     """A hundredth of the diagonal of a frame: visible in the whole, thin beside it."""
+    corners = _corners(clip)
     return float(np.linalg.norm(corners[:3, 2] - corners[:3, 0])) / 100
 
 
@@ -189,8 +232,8 @@ def _with_truth(scene: slicer.vtkMRMLScene, clip: SceneSweep, result: RunResult,
     shift = estimated.poses[common[0]] @ invert_rigid(tracked[common[0]])
     true = np.where(valid[:, None], (shift @ np.nan_to_num(tracked))[:, :3, 3], np.nan)
     centres = true @ clip.node_from_image[:3, :3].T + clip.node_from_image[:3, 3]
-    corners = paths.frame_corners(clip.sweep.image_from_pixel, clip.sweep.frame_size)
-    model = paths.add_path(scene, centres, {}, f"{name} true trajectory", _tube_radius(corners) * 0.7)
+    surface = paths.tube(centres, {}, _tube_radius(clip) * 0.7)
+    model = paths.add_path(scene, surface, f"{name} true trajectory")
     paths.colour_plainly(model, paths.TRUTH_COLOUR)
     table = add_error_table(scene, result, estimated.centres_mm, true, f"{name} errors by frame")
     charts, series = add_plots(scene, table, name)

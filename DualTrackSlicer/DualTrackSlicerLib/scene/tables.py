@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -14,7 +14,7 @@ from DualTrackCore.errors import InputError
 from DualTrackCore.io.tracked_poses import marked
 from DualTrackCore.trajectory import PoseOrigin, Trajectory
 from DualTrackSlicerLib.scene.input import SceneSweep
-from DualTrackSlicerLib.scene.nodes import add_node, pose_marks
+from DualTrackSlicerLib.scene.nodes import add_node, finished, pose_marks
 from DualTrackSlicerLib.scene.nodes import tr as _
 
 if TYPE_CHECKING:
@@ -71,10 +71,10 @@ class Column(NamedTuple):
     description: str
 
 
-def add_pose_table(
-    scene: slicer.vtkMRMLScene, clip: SceneSweep, placed: Trajectory, quality: FrameQuality, name: str
-) -> slicer.vtkMRMLTableNode:
-    """A row for each image: its pose in frame0 and what is known of it.
+def pose_table(
+    clip: SceneSweep, placed: Trajectory, quality: FrameQuality
+) -> Generator[None, None, slicer.vtkMRMLTableNode]:
+    """A row for each image: its pose in frame0 and what is known of it; made in pieces, not in the scene yet.
 
     The numbers of the poses are texts, for table files round real numbers to six digits; these come back exactly.
     `trajectoryFromTable` reads them.
@@ -91,13 +91,13 @@ def add_pose_table(
     ]
     for place, column in enumerate(MATRIX_COLUMNS):
         row, entry = divmod(place, 4)
-        texts = [repr(value) for value in placed.poses[:, row, entry].tolist()]
+        texts = list(map(repr, placed.poses[:, row, entry].tolist()))
         columns.append(Column(column, texts, f"frame0_from_image, row {row}, column {entry}; mm in column 3"))
     if placed.sigma is not None:
         what = "standard deviation of the motion since the frame before, mm or degrees"
         errors = np.vstack([np.full(6, np.nan), placed.sigma]).T.tolist()
         columns += [Column(n, list(map(repr, v)), what) for n, v in zip(SIGMA_COLUMNS, errors, strict=True)]
-    return _add_table(scene, columns, name)
+    return (yield from _table(columns))
 
 
 def trajectoryFromTable(tableNode: slicer.vtkMRMLTableNode) -> Trajectory:
@@ -142,18 +142,16 @@ def add_error_table(
     for who, centres in (("Estimated", estimated), ("True", true)):
         for axis, values in zip(AXES, centres.T, strict=True):
             columns.append(Column(f"{who} {axis} (mm)", values, f"image centre along {axis} of frame0"))
-    return _add_table(scene, columns, name)
+    return add_node(scene, finished(_table(columns)), name)
 
 
-def _add_table(scene: slicer.vtkMRMLScene, columns: Sequence[Column], name: str) -> slicer.vtkMRMLTableNode:
-    table = vtk.vtkTable()
-    for column in columns:
-        table.AddColumn(_array(column))
+def _table(columns: Iterable[Column]) -> Generator[None, None, slicer.vtkMRMLTableNode]:
+    """A node that is not in the scene, a column a piece."""
     node = slicer.vtkMRMLTableNode()
-    node.SetAndObserveTable(table)
     node.SetUseColumnTitleAsColumnHeader(True)
-    add_node(scene, node, name)
     for column in columns:
+        yield
+        node.GetTable().AddColumn(_array(column))
         node.SetColumnDescription(column.name, column.description)
     return node
 

@@ -7,6 +7,8 @@ sequence nodes.
 
 from __future__ import annotations
 
+from collections.abc import Generator
+
 import numpy as np
 import slicer
 import vtk
@@ -18,6 +20,9 @@ from DualTrackSlicerLib.scene.nodes import tr as _
 #: Attribute of every node that a run makes; on the transform sequence :data:`POSES`, on its items :data:`POSE`.
 ROLE = "DualTrack.Role"
 POSES, POSE = "poses", "pose"
+
+#: Frames that are worked on before the application gets a turn.
+PIECE = 32
 
 #: References of the transform sequence of a run.
 IMAGES, BROWSER, PROXY = "DualTrack.images", "DualTrack.browser", "DualTrack.proxy"
@@ -66,8 +71,10 @@ def transform_sequence(
     images: slicer.vtkMRMLSequenceNode,
     motions: np.ndarray,
     attributes: dict[str, str],
-) -> slicer.vtkMRMLSequenceNode:
+) -> Generator[None, None, slicer.vtkMRMLSequenceNode]:
     """A sequence of linear transforms with the index values of the images, neither in the scene nor in the browser yet.
+
+    It is made in pieces of :data:`PIECE` transforms.
 
     Args:
         motions: [N, 4, 4] local RAS to local RAS, mm, one for each image.
@@ -87,7 +94,9 @@ def transform_sequence(
         for key, value in {**attributes, ROLE: role}.items():
             node.SetAttribute(key, value)
     values = [images.GetNthIndexValue(number) for number in range(images.GetNumberOfDataNodes())]
-    for value, motion in zip(values, motions, strict=True):
+    for number, (value, motion) in enumerate(zip(values, motions, strict=True)):
+        if number % PIECE == 0:
+            yield
         template.SetMatrixTransformToParent(to_vtk(motion))
         sequence.SetDataNodeAtValue(template, value)
     # A browser reuses the item before a missing one without a word, so every image must have its own transform.

@@ -189,7 +189,12 @@ class ResultSection(Section):
             showErrorTube(tube, self.ui.errorTubeCheckBox.checked)
 
     def _on_turn_over(self) -> None:
-        self._try(lambda: self.shown.emit(turnOver(self._view.result)))
+        self._try(self._turn_over)
+
+    def _turn_over(self) -> None:
+        with slicer.util.WaitCursor():  # every voxel of the volume moves
+            nodes = turnOver(self._view.result)
+        self.shown.emit(nodes)
 
 
 def _others(view: View) -> list[ResultNodes]:
