@@ -1,8 +1,9 @@
-"""The pixels of a frame that hold ultrasound: the clip rectangle and the fan of a curvilinear probe."""
+"""The pixels of a frame that hold ultrasound: the clip rectangle, the fan of a curvilinear probe, and their place."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -108,6 +109,20 @@ class PixelSelection:
         rows, starts = np.nonzero(edges == 1)
         stops = np.nonzero(edges == -1)[1]
         return np.stack([rows + box.top, starts + box.left, stops + box.left], axis=1)
+
+
+class PlacedFrames(NamedTuple):
+    """The frames that a volume was made from.
+
+    Attributes:
+        numbers: [n] int64, in the sweep, from 0, in the order in which they were inserted.
+        frame0_from_pixel: [n, 4, 4] float64, pixel (column, row, 0, 1) to mm.
+        runs: [r, 3] int64, (row, first column, column after the last) of the pixels that count, as in the kernels.
+    """
+
+    numbers: np.ndarray
+    frame0_from_pixel: np.ndarray
+    runs: np.ndarray
 
 
 def clip_rectangle(clip: object, frame_size: tuple[int, int]) -> Rectangle:

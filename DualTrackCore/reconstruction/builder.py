@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -14,21 +13,21 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from DualTrackCore.errors import InputError, OutputError
-from DualTrackCore.files import replacing
-from DualTrackCore.path_error import TRUST, with_trust
+from DualTrackCore.direction import IMAGE_MIRROR
+from DualTrackCore.errors import InputError
+from DualTrackCore.path_error import with_trust
 from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter, Stage
-from DualTrackCore.reconstruction.area import Fan, resolved_area, select_pixels
+from DualTrackCore.reconstruction.area import Fan, PlacedFrames, resolved_area, select_pixels
 from DualTrackCore.reconstruction.grid import VoxelGrid, cut_grid, plan_grid, usable_frames
 from DualTrackCore.reconstruction.holes import HoleFilling, compiled_kernels, fill_holes, validated_hole_filling
-from DualTrackCore.sweep import Sweep
-from DualTrackCore.trajectory import RAS_FROM_LPS, Trajectory
+from DualTrackCore.sweep import FrameSource, Sweep
+from DualTrackCore.trajectory import Trajectory
 
 if TYPE_CHECKING:
     import SimpleITK
 
-#: File formats that keep origin, spacing and direction.
-VOLUME_SUFFIXES = (".nrrd", ".mha", ".nii.gz", ".nii")
+    from DualTrackCore.reconstruction.sources import Sources
+
 INTERPOLATIONS = ("nearest", "linear")
 COMPOUNDINGS = ("mean", "maximum", "latest")
 #: How far outside the outermost voxel centres rounding may place a pixel that lies on them, voxels.
@@ -203,6 +202,7 @@ class Reconstruction:
         frames_used: frames that were inserted.
         frames_skipped: frames left out because their image or pose is invalid.
         provenance: settings and sources: plain values, written into reports.
+        placed: the frames and where they lie; None for a volume that does not know them.
     """
 
     volume: np.ndarray
@@ -212,6 +212,7 @@ class Reconstruction:
     frames_used: int
     frames_skipped: int
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    placed: PlacedFrames | None = None
 
     def __post_init__(self) -> None:
         for name, dtype in (("volume", np.uint8), ("coverage", np.float32), ("filled", np.bool_)):
@@ -236,7 +237,41 @@ class Reconstruction:
         """The volume of the same sweep running the other way, of that trajectory: mirrored at frame0's image plane."""
         arrays = {name: getattr(self, name)[::-1].copy() for name in ("volume", "coverage", "filled")}
         provenance = {**self.provenance, "trajectory": dict(trajectory.provenance)}
-        return replace(self, grid=self.grid.turned_over(), provenance=provenance, **arrays)
+        placed = self.placed
+        if placed is not None:
+            placed = placed._replace(frame0_from_pixel=IMAGE_MIRROR @ placed.frame0_from_pixel)
+        return replace(self, grid=self.grid.turned_over(), provenance=provenance, placed=placed, **arrays)
+
+    def sources(self, point_mm: object, frames: FrameSource | None = None) -> Sources:
+        """The frames that made the voxel in which a point lies.
+
+        Args:
+            point_mm: [3] x, y, z in frame0, mm.
+            frames: of the sweep; needed where grey values decided: `compounding="maximum"`, or `reject_below`.
+
+        Raises:
+            InputError: the point lies outside of the volume, the volume does not know its frames (one that was read
+                from a file), or the frames are needed.
+        """
+        from DualTrackCore.reconstruction.sources import find_sources
+
+        return find_sources(self.grid, self._require_placed(), self.provenance, point_mm, frames)
+
+    def point_of(self, frame: int, pixel: tuple[float, float]) -> np.ndarray:
+        """[3] x, y, z in frame0, mm, of a pixel (column, row) in a frame, by its number in the sweep.
+
+        Raises InputError: the frame is none of those that the volume was made from.
+        """
+        placed = self._require_placed()
+        place = np.flatnonzero(placed.numbers == frame)
+        if not len(place):
+            raise InputError(f"The volume was made without frame {frame}; choose one of those that have a place in it.")
+        return (placed.frame0_from_pixel[place[0]] @ [*pixel, 0, 1])[:3]
+
+    def _require_placed(self) -> PlacedFrames:
+        if self.placed is None:
+            raise InputError("This volume does not know which frames it was made from; reconstruct it again.")
+        return self.placed
 
     def to_sitk(self, what: Literal["volume", "coverage", "filled"] = "volume") -> SimpleITK.Image:
         """Return the volume (8 bit), the coverage (float32) or the filled flags (8 bit, 0 or 1) as a SimpleITK image.
@@ -246,22 +281,12 @@ class Reconstruction:
         negated. So the volume lies in Slicer where the frames of the sweep's file lie. The meta data say where the
         poses are from (:data:`~DualTrackCore.io.tracked_poses.FIELDS`); .nrrd and .mha keep them, .nii a part.
         """
-        import SimpleITK as sitk
-
-        from DualTrackCore.io.tracked_poses import header_marks_of
+        from DualTrackCore.reconstruction.volume_files import image_of
 
         if what not in ("volume", "coverage", "filled"):
             raise InputError(f"{what!r} is not part of a reconstruction; choose 'volume', 'coverage' or 'filled'.")
         array = getattr(self, what)
-        image = sitk.GetImageFromArray(array.astype(np.uint8) if what == "filled" else array)
-        lps_from_grid = (np.eye(4) if self.grid.frame == "frame0" else RAS_FROM_LPS)[:3, :3]
-        image.SetOrigin((lps_from_grid @ self.grid.origin_mm).tolist())
-        image.SetSpacing(self.grid.spacing_mm)
-        image.SetDirection((lps_from_grid @ self.grid.axes).ravel().tolist())
-        source, origin = self.provenance.get("trajectory", {}), self.provenance.get("poses_origin", "unknown")
-        for name, text in header_marks_of(source, origin).items():
-            image.SetMetaData(name, text)
-        return image
+        return image_of(array.astype(np.uint8) if what == "filled" else array, self)
 
     def write(self, path: str | os.PathLike, what: Literal["volume", "coverage", "filled"] = "volume") -> Path:
         """Write the volume, the coverage or the filled flags, compressed; see :meth:`to_sitk` for the coordinates.
@@ -270,28 +295,9 @@ class Reconstruction:
             InputError: the suffix is not one of .nrrd, .mha, .nii.gz, .nii.
             OutputError: the file cannot be written, or reads back as another image.
         """
-        import SimpleITK as sitk
+        from DualTrackCore.reconstruction.volume_files import write_image
 
-        path = Path(path)
-        if not path.name.lower().endswith(VOLUME_SUFFIXES):
-            raise InputError(f"{path.name} is not a volume file; choose one of {', '.join(VOLUME_SUFFIXES)}.")
-        image = self.to_sitk(what)
-        if ".nii" in path.suffixes and (line := self.provenance.get("trajectory", {}).get(TRUST)):
-            image.SetMetaData("ITK_FileNotes", line[:79])  # SimpleITK refuses more than the header has room for
-        with replacing(path) as temporary:
-            temporary.touch()  # says why, where a file cannot even be made
-            try:
-                with _quiet_libraries():
-                    sitk.WriteImage(image, str(temporary), useCompression=True)
-                    written = sitk.ReadImage(str(temporary))  # ITK does not report every write that failed
-                whole = np.array_equal(sitk.GetArrayViewFromImage(written), sitk.GetArrayViewFromImage(image))
-            except RuntimeError:
-                whole = False
-            if not whole:
-                raise OutputError(
-                    f"Cannot write {path}: the disk takes no more; choose another folder or free some space."
-                )
-        return path
+        return write_image(lambda: self.to_sitk(what), Path(path), self)
 
 
 def reconstruct_volume(
@@ -360,7 +366,9 @@ def reconstruct_volume(
         "poses_origin": trajectory.origin.value,
         "poses_text": trajectory.origin_text,
     }
-    return Reconstruction(volume, coverage, filled, grid, len(usable), len(sweep) - len(usable), settings)
+    runs = select_pixels(sweep.frame_size, clip, fan).runs
+    placed = PlacedFrames(usable, trajectory.poses[usable] @ sweep.image_from_pixel, runs)
+    return Reconstruction(volume, coverage, filled, grid, len(usable), len(sweep) - len(usable), settings, placed)
 
 
 def _insert_all(
@@ -381,20 +389,3 @@ def _insert_all(
             pending = inserter.submit(builder.add, chosen, poses[start : start + len(frames)][kept])
         pending.result()
     reporter.report(Stage.RECONSTRUCTING, len(sweep), len(sweep))
-
-
-@contextlib.contextmanager
-def _quiet_libraries() -> Iterator[None]:
-    """Keep the lines of libraries in C, such as that for NIfTI, off stderr."""
-    try:
-        kept = os.dup(2)
-    except OSError:  # a program without a terminal
-        yield
-        return
-    with open(os.devnull, "wb") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)

@@ -213,9 +213,10 @@ def _reconstruction(
     spacing = "auto" if settings.voxel_mm is None else settings.voxel_mm
     with _timed(seconds, "volume"):
         grid = plan_grid(sweep, trajectory, spacing_mm=spacing, axes=settings.axes, frame=settings.frame, **area)
-        return reconstruct_volume(
+        volume = reconstruct_volume(
             sweep, trajectory, grid, **options, progress=reporter.forward, cancelled=reporter.cancelled
         )
+    return replace(volume, placed=volume.placed._replace(numbers=repeats.kept[volume.placed.numbers]))
 
 
 def _evaluation(

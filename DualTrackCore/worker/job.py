@@ -20,6 +20,7 @@ import numpy as np
 from DualTrackCore.errors import DualTrackError
 from DualTrackCore.files import FilePixels, plain_values
 from DualTrackCore.progress import Progress, Stage
+from DualTrackCore.reconstruction.area import PlacedFrames
 from DualTrackCore.reconstruction.grid import VoxelGrid
 from DualTrackCore.run import with_spacing
 from DualTrackCore.run.preparation import prepare
@@ -149,6 +150,8 @@ def write_result(folder: Path, result: RunResult) -> None:
             for name in _VOLUME_ARRAYS:
                 np.save(staging / f"{name}.npy", getattr(volume, name))
             arrays |= {"grid_origin_mm": volume.grid.origin_mm, "grid_axes": volume.grid.axes}
+            if volume.placed is not None:
+                arrays |= {f"placed_{name}": array for name, array in volume.placed._asdict().items()}
             facts["grid"] = {name: getattr(volume.grid, name) for name in ("spacing_mm", "size", "note")}
             facts["volume"] = {name: getattr(volume, name) for name in ("frames_used", "frames_skipped", "provenance")}
         np.savez(staging / "arrays.npz", **arrays)
@@ -174,6 +177,7 @@ def read_result(folder: Path, sweep: Sweep) -> RunResult:
         volume = Reconstruction(
             *(np.asarray(np.load(folder / f"{name}.npy", mmap_mode=mode)) for name in _VOLUME_ARRAYS),
             VoxelGrid(arrays["grid_origin_mm"], axes=arrays["grid_axes"], **grid),
+            placed=_placed(arrays),
             **facts["volume"],
         )
     trajectory = _trajectory(arrays, facts["trajectory"])
@@ -203,6 +207,11 @@ def _read_frames(path: Path) -> FilePixels:
 def _trajectory_arrays(trajectory: Trajectory | None) -> dict[str, np.ndarray]:
     values = {} if trajectory is None else {name: getattr(trajectory, name) for name in _TRAJECTORY_ARRAYS}
     return {name: value for name, value in values.items() if value is not None}
+
+
+def _placed(arrays: Mapping[str, np.ndarray]) -> PlacedFrames | None:
+    found = {name: arrays[f"placed_{name}"] for name in PlacedFrames._fields if f"placed_{name}" in arrays}
+    return PlacedFrames(**found) if found else None
 
 
 def _source(trajectory: Trajectory) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from DualTrackCore.io import load_sweep, read_trajectory_csv, save_sweep, write_
 from DualTrackCore.io.tracked_poses import FIELDS
 from DualTrackCore.path_error import DRIFT_BY_RULE, TRUST, Trust, trust_in, trust_line
 from DualTrackCore.reconstruction import reconstruct_volume
-from DualTrackCore.reconstruction.builder import VOLUME_SUFFIXES
+from DualTrackCore.reconstruction.volume_files import VOLUME_SUFFIXES
 from DualTrackCore.research.comparison import Identity, run_methods
 from DualTrackCore.research.comparison.table_files import text_table, write_tables
 from DualTrackCore.run import RunSettings, run
