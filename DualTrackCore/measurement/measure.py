@@ -12,7 +12,16 @@ from DualTrackCore.measurement import quantities
 from DualTrackCore.measurement.draws import drawn_motions
 from DualTrackCore.measurement.quantities import Kind, Quantity
 from DualTrackCore.measurement.ties import FramePlanes, Ties
-from DualTrackCore.path_error import AS_MODEL_SAYS, BY_RULE, MOST_STATED, MOST_USABLE, TOLD, drift_percent, trust_with
+from DualTrackCore.path_error import (
+    AS_MODEL_SAYS,
+    BY_RULE,
+    DRIFT_BY_RULE,
+    MOST_STATED,
+    MOST_USABLE,
+    TOLD,
+    drift_percent,
+    trust_with,
+)
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.trajectory import PoseOrigin, Trajectory
 
@@ -153,7 +162,9 @@ class Measurements:
         """Basis, standard deviations of the motions (None where nobody says them), and what they have in common."""
         path = self._known
         if path.sigma is not None:
-            return MODEL, path.sigma, path.step_error_correlation
+            # Errors that a correction found from those of the rule still rest on it.
+            by_rule = path.path_covariance is not None and DRIFT_BY_RULE in path.provenance
+            return RULE if by_rule else MODEL, path.sigma, path.step_error_correlation
         if path.origin is not PoseOrigin.ESTIMATED:
             return SPACING, None, np.ones(6)
         # Along any direction the part of the path that the rule has; all of it common to the steps.

@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from DualTrackCore.direction import IMAGE_MIRROR
 from DualTrackCore.errors import InputError
-from DualTrackCore.path_error import with_trust
+from DualTrackCore.path_error import IMAGE_MIRROR, with_trust
 from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter, Stage
 from DualTrackCore.reconstruction.area import Fan, PlacedFrames, resolved_area, select_pixels
 from DualTrackCore.reconstruction.grid import VoxelGrid, cut_grid, plan_grid, usable_frames

@@ -9,6 +9,7 @@ import pytest
 from scipy.spatial import ConvexHull
 from test_uncertainty import curved, drawn_poses
 
+from DualTrackCore.corrections import KnownLength, correct
 from DualTrackCore.errors import InputError
 from DualTrackCore.measurement import Measurements, quantities
 from DualTrackCore.measurement.draws import drawn_motions, rigid_of_twists
@@ -164,6 +165,14 @@ def test_without_stated_errors_the_rule_of_thumb_makes_the_band_and_is_named():
     assert width(length.band_68) == pytest.approx(2 * 0.9945 * 2, rel=0.08)
     assert (length.level, length.reason) == ("rough", length.reason)
     assert "by rule of thumb" in length.reason
+
+
+def test_errors_that_a_correction_found_rest_on_what_was_known_before():
+    ends = [0, 0, 2], [0, 0, 12]
+    for sigma, basis in ((None, "by rule of thumb"), (LITTLE, "as the model says")):
+        path = measurements(sigma=sigma)._trajectory
+        corrected = correct(path, [KnownLength(25.0)])
+        assert Measurements(corrected, sweep_of(41)).distance(*ends).basis == basis
 
 
 def test_frames_without_a_pose_do_not_hide_the_rule_of_thumb_and_hide_stated_errors():

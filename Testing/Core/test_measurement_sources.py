@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from test_volume_builder import MODES, TURNS, turned_sweep
 
-from DualTrackCore.direction import turned_over
 from DualTrackCore.errors import InputError
+from DualTrackCore.path_error import turned_over
 from DualTrackCore.reconstruction import Fan, Reconstruction, VoxelGrid, plan_grid, reconstruct_volume
 from DualTrackCore.run import RunSettings, run
 from DualTrackCore.sweep import Sweep
