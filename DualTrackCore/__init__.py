@@ -46,8 +46,7 @@ def lazy_exports(
         modules: exported names by the module, relative to the package, that defines them.
         extra: extra of the installation that brings the packages which these modules import.
 
-    Raises:
-        MissingDependencyError: at first use, a package of the extra is not installed.
+    Raises MissingDependencyError: at first use, a package of the extra is not installed.
     """
     module_of = {name: module for module, names in modules.items() for name in names}
 

@@ -63,8 +63,7 @@ def staged_folder(folder: str | os.PathLike, earlier: Iterable[str] = ()) -> Ite
         folder: made if need be.
         earlier: names of the files of an earlier result that this one takes the place of; see :func:`recorded_files`.
 
-    Raises:
-        OutputError: the place cannot be written, a file to be replaced is read-only, or the disk is full.
+    Raises OutputError: the place cannot be written, a file to be replaced is read-only, or the disk is full.
     """
     earlier = set(earlier)
     with _output(Path(folder), "Cannot write into"):

@@ -87,8 +87,7 @@ def to_grey_uint8(
         [N, H, W] uint8 (`frames` itself where nothing had to be done), and the notes;
         :class:`~DualTrackCore.files.Doubt` among them is for the warnings of a result.
 
-    Raises:
-        InputError: another number of axes or channels, no frames, values that are not real finite numbers.
+    Raises InputError: another number of axes or channels, no frames, values that are not real finite numbers.
     """
     frames = np.asarray(frames)
     _require_pixels(frames.shape, frames.dtype, 3 if colour_axis is None else 4)

@@ -90,8 +90,7 @@ class Repeats:
     def pictures(self, sweep: Sweep) -> Sweep:
         """:meth:`left_out`, for tracking.
 
-        Raises:
-            InputError: all frames show the same picture.
+        Raises InputError: all frames show the same picture.
         """
         if self and len(self.kept) < 2:
             raise InputError(
@@ -160,8 +159,7 @@ def find_repeats(sweep: Sweep, reporter: Reporter | None = None) -> Repeats:
         sweep: frames without image (`frame_valid`) are no repeats and are not repeated.
         reporter: receives `Stage.COMPARING` (frames).
 
-    Raises:
-        Cancelled: the caller asked to stop.
+    Raises Cancelled: the caller asked to stop.
     """
     reporter, search = reporter or Reporter(), search_repeats(sweep)
     while True:
@@ -305,8 +303,7 @@ def find_turns(sweep: Sweep, reporter: Reporter | None = None) -> list[int]:
         sweep: without repeats; around frames without image nothing is found.
         reporter: receives `Stage.COMPARING` (frames).
 
-    Raises:
-        Cancelled: the caller asked to stop.
+    Raises Cancelled: the caller asked to stop.
     """
     reporter, found, turns, kept, start = reporter or Reporter(), [], [], [], 0
     if not sweep.has_images:

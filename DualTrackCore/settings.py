@@ -87,8 +87,7 @@ def check_settings(settings: Any, owner: str = "The setting") -> None:
         settings: the dataclass.
         owner: what stands before the name of a field in messages.
 
-    Raises:
-        InputError: a value of another type or outside the limits; names field, value and what is expected.
+    Raises InputError: a value of another type or outside the limits; names field, value and what is expected.
     """
     hints = typing.get_type_hints(type(settings))
     for field in dataclasses.fields(settings):
@@ -105,8 +104,7 @@ def build(kind: type, values: object, where: str, key: str = "") -> Any:
         where: name of the file, for messages.
         key: dotted name of the place, for messages; empty at the top.
 
-    Raises:
-        InputError: an unknown or missing key, or a value that does not fit; one sentence with key and file.
+    Raises InputError: an unknown or missing key, or a value that does not fit; one sentence with key and file.
     """
     if not isinstance(values, Mapping):
         raise InputError(f"{_place(where, key)} is {short_text(values)}; expected a mapping of keys to values.")

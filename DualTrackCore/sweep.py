@@ -98,8 +98,7 @@ class Sweep:
             frame_rate_hz: frames a second; None where unknown.
             grey_range: values that become black (0) and white (255), such as (0, 4095) for 12 bits; not for uint8.
 
-        Raises:
-            InputError: another shape, pixels that are no finite numbers, a spacing or frame rate out of range.
+        Raises InputError: another shape, pixels that are no finite numbers, a spacing or frame rate out of range.
         """
         from DualTrackCore.errors import doubts
         from DualTrackCore.grey import to_grey_uint8

@@ -79,8 +79,7 @@ def recognises(path: Path, head: bytes) -> bool:
 def read(path: Path, *, calibration: CalibrationSource | None, spacing_mm: tuple[float, float] | None) -> Sweep:
     """The sweep of an array file; frames are read in windows where they lie one after the other.
 
-    Raises:
-        InputError: damaged, no stack of pictures, or pictures that might lie on their side.
+    Raises InputError: damaged, no stack of pictures, or pictures that might lie on their side.
     """
     with path.open("rb") as stream:
         head = stream.read(4096)
@@ -198,8 +197,7 @@ def _nifti_payload(path: Path, head: bytes, offset: int) -> Payload:
 def _nifti_orientation(path: Path, fields: dict[str, tuple]) -> str:
     """The orientation code of pictures as viewers show them: patient left to the right, posterior at the bottom.
 
-    Raises:
-        InputError: the header says nothing, as Python writes it for arrays whose first axis may well be the rows.
+    Raises InputError: the header says nothing, as Python writes it for arrays whose first axis may well be the rows.
     """
     srow = np.array(fields["srow"]).reshape(2, 4)  # to the patient's right and front, in mm
     if fields["sform"][0] > 0 and np.isfinite(srow).all():

@@ -177,8 +177,7 @@ def choose_pixel_size(
 ) -> PixelSize:
     """The pixel size of frames that come without tracking: the calibration's, else the user's, else the file's.
 
-    Raises:
-        InputError: the calibration cannot be read, or the user contradicts it by more than 1 %.
+    Raises InputError: the calibration cannot be read, or the user contradicts it by more than 1 %.
     """
     from_user = validated_spacing(from_user)
     if calibration is None:

@@ -56,8 +56,7 @@ def read_calibration(source: CalibrationSource, probe: str | None = None) -> np.
     Returns:
         [4, 4] float64 device_from_pixel, pixel (column, row, 0, 1) to mm.
 
-    Raises:
-        InputError: the file cannot be read, holds no calibration or several, or the matrix cannot be one.
+    Raises InputError: the file cannot be read, holds no calibration or several, or the matrix cannot be one.
     """
     if isinstance(source, DeviceCalibration):
         source, probe = source
@@ -71,8 +70,7 @@ def read_calibration(source: CalibrationSource, probe: str | None = None) -> np.
 def read_devices(source: CalibrationSource) -> dict[str, np.ndarray]:
     """All calibrations of a file or an array, by the name of their device (:data:`UNNAMED` where there is none).
 
-    Raises:
-        InputError: as for :func:`read_calibration`.
+    Raises InputError: as for :func:`read_calibration`.
     """
     if isinstance(source, DeviceCalibration):
         source, probe = source

@@ -62,8 +62,7 @@ def opened(path: Path) -> Iterator[tuple[Dataset, io.BufferedReader]]:
 
     A deflated file is inflated into a temporary one, not beyond what it says that its pixels need.
 
-    Raises:
-        InputError: a damaged file.
+    Raises InputError: a damaged file.
     """
     with contextlib.ExitStack() as stack:
         try:
@@ -87,8 +86,7 @@ class BoundedFile(io.BufferedReader):
     def read(self, size: int | None = -1) -> bytes:
         """At most `size` bytes.
 
-        Raises:
-            InputError: far fewer are left.
+        Raises InputError: far fewer are left.
         """
         left = max(self.size - self.tell(), 0)
         if size is not None and size > left + DEFERRED_BYTES:

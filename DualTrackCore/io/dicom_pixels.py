@@ -34,8 +34,7 @@ _Values = Callable[[np.ndarray], np.ndarray]
 def require_pixels(path: Path, file: BoundedFile, dataset: Dataset, count: int) -> list[str]:
     """What to tell the reader of more pixels than announced; subsampled ones that are not get the label that they need.
 
-    Raises:
-        InputError: pixels of a kind that is no picture, or fewer of them than announced.
+    Raises InputError: pixels of a kind that is no picture, or fewer of them than announced.
     """
     from pydicom.uid import UncompressedTransferSyntaxes
 

@@ -72,8 +72,7 @@ def choose_region(name: str, dataset: Dataset) -> Region:
         name: of the file, for the message.
         dataset: with Rows and Columns.
 
-    Raises:
-        InputError: all regions are traces over time.
+    Raises InputError: all regions are traces over time.
     """
     regions = list(dataset.get("SequenceOfUltrasoundRegions") or [])
     flat = [region for region in regions if _is_flat(region)]

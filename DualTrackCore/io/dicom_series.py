@@ -59,8 +59,7 @@ def find_series(place: Path, wanted: str | None) -> Series:
         place: the folder, or the DICOMDIR.
         wanted: the number of the series in the list of all, its UID, its description, or the name of its file.
 
-    Raises:
-        InputError: nothing to read, several series and none chosen, or none of that name.
+    Raises InputError: nothing to read, several series and none chosen, or none of that name.
     """
     directory = place / _DIRECTORY if place.is_dir() else place
     files = _listed(directory) if directory.is_file() else [file for file in _files(place) if _is_object(file)]

@@ -58,8 +58,7 @@ def recognises(path: Path, head: bytes) -> bool:
 def read(path: Path, *, calibration: CalibrationSource | None, spacing_mm: tuple[float, float] | None) -> Sweep:
     """The sweep of a DualTrack or TUS-REC file; frames stay in the file until they are asked for.
 
-    Raises:
-        InputError: a damaged file, another layout, other numbers of poses, or a calibration for a file that has one.
+    Raises InputError: a damaged file, another layout, other numbers of poses, or a calibration for a file that has one.
     """
     with opened(path) as file:
         names = set(file)
@@ -197,8 +196,7 @@ def write(sweep: Sweep, path: Path, trajectory: Trajectory | None, reporter: Rep
 def _written(path: Path) -> Iterator[h5py.File]:
     """A new HDF5 file at `path`, closed at the end.
 
-    Raises:
-        OSError: what first went wrong with writing.
+    Raises OSError: what first went wrong with writing.
     """
     with _Sink(path) as sink:
         try:

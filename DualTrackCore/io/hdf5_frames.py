@@ -51,8 +51,7 @@ def opened(path: Path) -> Iterator[h5py.File]:
 def member(file: h5py.File, name: str) -> h5py.Dataset | None:
     """The data set `name` of the file, checked; None where there is none.
 
-    Raises:
-        InputError: the name leads elsewhere, or the data set claims more than it stores.
+    Raises InputError: the name leads elsewhere, or the data set claims more than it stores.
     """
     import h5py
 
@@ -100,8 +99,7 @@ def read_table(file: h5py.File, name: str, shape: tuple[int | None, ...]) -> np.
     Tables of MATLAB are turned: it has vectors as columns or rows, lists matrices along the last axis, and its files
     list the axes backwards.
 
-    Raises:
-        InputError: another shape, not numbers, or absurdly many of them.
+    Raises InputError: another shape, not numbers, or absurdly many of them.
     """
     dataset = member(file, name)
     if dataset is None:
@@ -179,8 +177,7 @@ class Hdf5Frames(WindowSource):
     def window(self, start: int, stop: int) -> np.ndarray:
         """Frames start to stop - 1, read now.
 
-        Raises:
-            InputError: the file has changed, gone, or is damaged there.
+        Raises InputError: the file has changed, gone, or is damaged there.
         """
         with opened(self.path) as file:
             dataset = self._dataset(file)

@@ -43,8 +43,7 @@ def read(path: Path, *, calibration: CalibrationSource | None, spacing_mm: tuple
     Sizes stated inside image files are those of print or screen, so the pixel spacing comes from the user or from a
     calibration, and times are unknown; stacks of ImageJ and OME may state both.
 
-    Raises:
-        InputError: no images, damaged ones, or images that differ in size or depth.
+    Raises InputError: no images, damaged ones, or images that differ in size or depth.
     """
     notes: list[str] = []
     try:

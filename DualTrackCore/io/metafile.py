@@ -82,8 +82,7 @@ class SequenceFile:
 def header_lines(stream: BinaryIO, source: str) -> Iterator[str]:
     """The lines of a text header without their ends, as long as the caller asks for more.
 
-    Raises:
-        InputError: a line or the whole header is absurdly long.
+    Raises InputError: a line or the whole header is absurdly long.
     """
     total = 0
     while line := stream.readline(_MAX_LINE_BYTES):
@@ -106,8 +105,7 @@ def sweep_from_sequence(
 ) -> Sweep:
     """The sweep that a sequence metafile holds; calibration and spacing (across columns, down rows) come from the user.
 
-    Raises:
-        InputError: pixels that cannot be read, contradicting pixel sizes, poses that do not fit them.
+    Raises InputError: pixels that cannot be read, contradicting pixel sizes, poses that do not fit them.
     """
     path, fields = sequence.path, sequence.fields
     if (sequence.image_type or "").strip().upper().startswith("RF"):
@@ -242,8 +240,7 @@ def recognises(path: Path, head: bytes) -> bool:
 def read(path: Path, *, calibration: CalibrationSource | None, spacing_mm: tuple[float, float] | None) -> Sweep:
     """The sweep in a MetaImage file, with its header in any order of fields; of repeated fields the last counts.
 
-    Raises:
-        InputError: the file is damaged, or holds something else than frames.
+    Raises InputError: the file is damaged, or holds something else than frames.
     """
     header, fields, offset = _parse(path)
     name = path.name
@@ -320,8 +317,7 @@ def _payload(path: Path, header: dict[str, str], offset: int, sizes: tuple[int, 
 def beside(path: Path, data_file: str) -> Path:
     """The pixel file that the header `path` names; it must lie in the same folder or below.
 
-    Raises:
-        InputError: it lies elsewhere, also by a link, does not exist or is no file.
+    Raises InputError: it lies elsewhere, also by a link, does not exist or is no file.
     """
     if "%" in data_file or data_file.upper().startswith("LIST"):
         raise InputError(

@@ -47,8 +47,7 @@ def read(path: Path, *, calibration: CalibrationSource | None, spacing_mm: tuple
 
     Of repeated fields in the header the last counts.
 
-    Raises:
-        InputError: the file is damaged, or holds something else than frames.
+    Raises InputError: the file is damaged, or holds something else than frames.
     """
     header, keys, fields, offset = _parse(path)
     name = path.name

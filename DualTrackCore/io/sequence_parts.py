@@ -202,8 +202,7 @@ def find_axes(sizes: tuple[int, ...], kinds: tuple[str, ...] | None, source: str
         kinds: what the header says of each axis ("domain", "list", "vector"...), or None.
         source: the name of the file, for messages.
 
-    Raises:
-        InputError: no arrangement of frames; volumes over time.
+    Raises InputError: no arrangement of frames; volumes over time.
     """
     if kinds is None or len(kinds) != len(sizes):
         kinds = ("domain",) * (len(sizes) - 1) + ("list" if len(sizes) > 2 else "domain",)

@@ -33,8 +33,7 @@ def stack_axes(
         count: number of frames, where something else in the file says it.
         size: (H, W) of the pictures, where something else in the file says it.
 
-    Raises:
-        InputError: no stack of pictures, or one whose axes cannot be told apart.
+    Raises InputError: no stack of pictures, or one whose axes cannot be told apart.
     """
     colour = _colour_axis(shape, backwards)
     stack = [axis for axis in range(len(shape)) if axis != colour]

@@ -45,8 +45,7 @@ def described_stack(name: str, tiff: TiffFile, pictures: int) -> Stack:
         tiff: the file.
         pictures: how many are there, without thumbnails.
 
-    Raises:
-        InputError: several pictures a frame, volumes over time, or fewer pictures than are described.
+    Raises InputError: several pictures a frame, volumes over time, or fewer pictures than are described.
     """
     stack = _of_imagej(tiff) if tiff.is_imagej else _of_ome(tiff.ome_metadata) if tiff.is_ome else Stack()
     if stack.channels > 1:

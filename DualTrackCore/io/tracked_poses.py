@@ -206,8 +206,7 @@ def trace_image(tracks: Tracks, count: int, devices: Mapping[str, np.ndarray]) -
         count: number of frames.
         devices: the calibrations that are given, [4, 4] from pixels of the whole image, by the name of their device.
 
-    Raises:
-        InputError: more than one calibrated device is tracked.
+    Raises InputError: more than one calibrated device is tracked.
     """
     start = _CROPPED if (_IMAGE, _CROPPED) in tracks else _IMAGE
     calibrated, device = tracks, _PROBE
@@ -312,8 +311,7 @@ def place_frames(
         The pixel size, the trajectory or None, a sentence on how it was found or why there is none, and what was
         converted or ignored.
 
-    Raises:
-        InputError: sizes that contradict each other, or no pose that is rigid.
+    Raises InputError: sizes that contradict each other, or no pose that is rigid.
     """
     count, frame_size = shape[0], (shape[1], shape[2])
     tracks = fields.transforms(count)

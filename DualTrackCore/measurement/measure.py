@@ -92,8 +92,7 @@ class Measurements:
         draws: how many paths; the bands of 200 are themselves sure to about a tenth of their width.
         seed: the same one gives the same bands.
 
-    Raises:
-        InputError: no frame can be placed, or the pixel spacing is unknown.
+    Raises InputError: no frame can be placed, or the pixel spacing is unknown.
     """
 
     def __init__(self, trajectory: Trajectory, sweep: Sweep, *, draws: int = DRAWS, seed: int = 0) -> None:
@@ -118,8 +117,7 @@ class Measurements:
             closed: whether it goes back to the first point.
             frames: [K] frames that the points were marked in; else each belongs to the frame nearest to it.
 
-        Raises:
-            InputError: fewer than two points, all in one place, not finite, or away from every frame.
+        Raises InputError: fewer than two points, all in one place, not finite, or away from every frame.
         """
         points = _points(points_mm, 2)
         if len(points) < 2 or not np.ptp(points, axis=0).any():
@@ -133,8 +131,7 @@ class Measurements:
             points_mm: [K, 3] as for :meth:`length`.
             triangles: [T, 3] whole numbers, which points are the corners of each.
 
-        Raises:
-            InputError: as for :meth:`length`, or triangles between other points.
+        Raises InputError: as for :meth:`length`, or triangles between other points.
         """
         points = _points(points_mm, 2)
         return self._measured(quantities.area(_triangles(triangles, len(points))), points)

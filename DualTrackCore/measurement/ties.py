@@ -42,8 +42,7 @@ class FramePlanes:
         sweep: N frames with known spacing.
         trajectory: N poses; frames without one, or without a picture, count for nothing.
 
-    Raises:
-        InputError: no frame can be placed, or the spacing is unknown.
+    Raises InputError: no frame can be placed, or the spacing is unknown.
     """
 
     def __init__(self, sweep: Sweep, trajectory: Trajectory) -> None:
@@ -87,8 +86,7 @@ class FramePlanes:
             points_mm: where they lie.
             frames: [K] those that they were marked in, where that is known.
 
-        Raises:
-            InputError: a point lies away from every frame, or a frame that the sweep does not have.
+        Raises InputError: a point lies away from every frame, or a frame that the sweep does not have.
         """
         if frames is not None:
             nearest = np.asarray(frames)

@@ -60,8 +60,7 @@ def timm_backbone(name: str, image_size: int) -> tuple[nn.Module, int]:
         name: timm's, such as "resnet18" or "vit_small_patch14_dinov2".
         image_size: pixels a side of the images; position tables are made for this size.
 
-    Raises:
-        InputError: timm has no model of that name, or it cannot take that image size.
+    Raises InputError: timm has no model of that name, or it cannot take that image size.
     """
     import timm
 
@@ -170,8 +169,7 @@ def load_backbone_weights(
         pixels: what the pretraining turned RGB values of 0 to 1 into.
         grey: (mean, std) of the grey images that the backbone will see, as in the model card.
 
-    Raises:
-        CheckpointError: no such file, unsafe, damaged, or not of this backbone; names the keys.
+    Raises CheckpointError: no such file, unsafe, damaged, or not of this backbone; names the keys.
     """
     content, _ = read_content(path)
     tensors, levels = plain_state_dict(content, path, _CONTAINERS)
@@ -278,8 +276,7 @@ def grey_stem(
         tensors: state dict; weights for one channel are left as they are.
         pixels, grey: what the network saw in pretraining, and (mean, std) of what it will see.
 
-    Raises:
-        CheckpointError: neither one nor three channels, or nowhere to put the constant.
+    Raises CheckpointError: neither one nor three channels, or nowhere to put the constant.
     """
     weight, layer = tensors.get(f"{stem}.weight"), backbone.get_submodule(stem)
     if weight is None or weight.ndim != 4 or weight.shape[1] == layer.in_channels:
@@ -322,8 +319,7 @@ class LowRankSum(nn.Module):
         rank: of the sum's second term; at most the smaller side of the weight.
         alpha: strength; the term is multiplied by alpha / rank.
 
-    Raises:
-        InputError: a rank below 1 or above what the weight can have.
+    Raises InputError: a rank below 1 or above what the weight can have.
     """
 
     def __init__(self, weight: Tensor, rank: int, alpha: float) -> None:
@@ -352,8 +348,7 @@ def add_lora(backbone: nn.Module, rank: int, alpha: float | None = None) -> list
     Returns:
         Names of the adapted layers.
 
-    Raises:
-        InputError: no such layers, adapters are there already, or the rank does not fit.
+    Raises InputError: no such layers, adapters are there already, or the rank does not fit.
     """
     layers = {n: m for n, m in backbone.named_modules() if isinstance(m, nn.Linear) and n.endswith(_ADAPTED)}
     if not layers:

@@ -124,8 +124,7 @@ class ModelCard:
             text: JSON.
             where: name of the source for error messages.
 
-        Raises:
-            CheckpointError: not JSON, an unknown field, or a value of the wrong kind.
+        Raises CheckpointError: not JSON, an unknown field, or a value of the wrong kind.
         """
         try:
             values = json.loads(text)

@@ -149,8 +149,7 @@ class DualTrack(nn.Module):
         direction: with a head for the direction of the sweep.
         uncertainty: with a head for the variances of the motions.
 
-    Raises:
-        InputError: a size that no network has.
+    Raises InputError: a size that no network has.
     """
 
     def __init__(
@@ -224,8 +223,7 @@ class DualTrack(nn.Module):
             local_features: class tokens of all frames, [B, N, local_hidden].
             global_features: pooled backbone features of frames :meth:`global_frames`, [B, K, F].
 
-        Raises:
-            InputError: more frames than positions, or numbers of local and global features that do not match.
+        Raises InputError: more frames than positions, or numbers of local and global features that do not match.
         """
         frames = local_features.shape[1]
         if frames > self.positions:

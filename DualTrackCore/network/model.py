@@ -101,8 +101,7 @@ def load_model(
             of unknown weights of the published network.
         positions: shorten the tables to this many frames at a time (exact for sweeps that fit in them).
 
-    Raises:
-        CheckpointError: not installed, damaged, unsafe, of another network, or `positions` beyond the tables.
+    Raises CheckpointError: not installed, damaged, unsafe, of another network, or `positions` beyond the tables.
     """
     path = Path(name_or_path)
     if not os.path.isfile(name_or_path):  # unlike Path.is_file it takes names that no file can have
@@ -250,8 +249,7 @@ def plain_state_dict(
         path: of the file, for messages.
         containers: keys under which a state dict may lie, the preferred first.
 
-    Raises:
-        CheckpointError: no state dict, or values that are no tensors.
+    Raises CheckpointError: no state dict, or values that are no tensors.
     """
     levels: list[str] = []
     while isinstance(content, Mapping):

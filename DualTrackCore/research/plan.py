@@ -56,8 +56,7 @@ def load_plan(name: str, changes: Sequence[str] = ()) -> Plan:
         name: one of :func:`plan_names`.
         changes: put over every recipe, see :func:`~DualTrackCore.research.training.load_recipe`.
 
-    Raises:
-        InputError: no such plan, or a recipe that does not fit.
+    Raises InputError: no such plan, or a recipe that does not fit.
     """
     if name not in plan_names():
         raise InputError(f"There is no plan {name}; choose one of {', '.join(plan_names())}.")
@@ -84,8 +83,7 @@ def train_plan(
         The weights in `runs / plan.name`, calibrated, and what the last stage left; `items` and `seconds` are sums over
         the stages.
 
-    Raises:
-        InputError, CheckpointError, Cancelled: as :func:`~DualTrackCore.research.training.train`.
+    Raises InputError, CheckpointError, Cancelled: as :func:`~DualTrackCore.research.training.train`.
     """
     runs, items, seconds = Path(runs), 0, 0.0
     result = None

@@ -88,8 +88,7 @@ def directed(
         another of these), `direction_mirrored`, whether the estimate was turned over, and `direction_log_odds` that
         the sweep runs as the trajectory does, None for weights without that head.
 
-    Raises:
-        InputError: no direction.
+    Raises InputError: no direction.
     """
     told = require_direction(direction) != "auto"
     asked = not (provenance.get("model_simulated_only") and provenance.get("guess"))

@@ -41,8 +41,7 @@ def choose_device(device: str | torch.device = "auto") -> tuple[torch.device, st
     Returns:
         The device, and a sentence where "auto" leaves a device out, else nothing. A device by name is not checked.
 
-    Raises:
-        InputError: a device that this machine or this torch does not have.
+    Raises InputError: a device that this machine or this torch does not have.
     """
     if str(device) == "auto":
         fastest = fastest_device()
@@ -91,8 +90,7 @@ def choose_precision(
         model: its card and checksum.
         measure: as for `precision_verdict`.
 
-    Raises:
-        InputError: an unknown name, or fp16 on the CPU, where its range is not safe to rely on.
+    Raises InputError: an unknown name, or fp16 on the CPU, where its range is not safe to rely on.
     """
     if precision == "auto":
         if (fastest := fastest_precision(device)) == "fp32":

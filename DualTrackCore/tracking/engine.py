@@ -166,8 +166,7 @@ def estimates_of_views(
         Names of the views, the first of the sweep as it is; for each the estimate of the sweep, whichever view it was
         found in; and the provenance of the first.
 
-    Raises:
-        InputError, OutOfMemoryError, Cancelled: as in :func:`estimate_trajectory`.
+    Raises InputError, OutOfMemoryError, Cancelled: as in :func:`estimate_trajectory`.
     """
     others = ()
     if count != 1 or isinstance(count, bool):
@@ -210,8 +209,7 @@ def run_network(
     Returns:
         What the head found and the provenance of a trajectory, with the warnings in it.
 
-    Raises:
-        InputError, OutOfMemoryError, Cancelled: as in :func:`estimate_trajectory`.
+    Raises InputError, OutOfMemoryError, Cancelled: as in :func:`estimate_trajectory`.
     """
     sweep.require_images()
     if len(sweep) < 2:

@@ -24,8 +24,7 @@ class ProvisionalPath:
         network: in evaluation mode, on the device of the features.
         window_frames: at least twice `network.global_every`, at most `network.positions`.
 
-    Raises:
-        InputError: a window out of these limits.
+    Raises InputError: a window out of these limits.
     """
 
     def __init__(self, network: DualTrack, window_frames: int) -> None:

@@ -223,8 +223,7 @@ def prepared(trunk: Trunk, device: torch.device, dtype: torch.dtype) -> Prepared
         device: where the frames will be.
         dtype: of the convolutions; images come and maps leave in it.
 
-    Raises:
-        InputError, MissingDependencyError: as :func:`has_compiled_kernels`.
+    Raises InputError, MissingDependencyError: as :func:`has_compiled_kernels`.
     """
     made_of = (str(device), dtype, os.environ.get(ENGINE_VARIABLE), _fingerprint(trunk))
     found = trunk.__dict__.get(_PREPARED)  # once: another thread may forget it meanwhile
@@ -285,8 +284,7 @@ def prepare_engine(reporter: Reporter | None = None, more: Signatures | None = N
     Returns:
         Seconds that compiling took; 0.0 where all kernels were kept on disk or compiled before.
 
-    Raises:
-        InputError, MissingDependencyError: as :func:`has_compiled_kernels`.
+    Raises InputError, MissingDependencyError: as :func:`has_compiled_kernels`.
     """
     own = _kernels().SIGNATURES if has_compiled_kernels() else {}
     return compile_kernels({**own, **(more or {})}, reporter)

@@ -143,8 +143,7 @@ def load_baseline(path: str | Path, *, name: str | None = None, device: str | to
         path: a .safetensors file written by the training stage `baseline`.
         name, device: as in :class:`Baseline`.
 
-    Raises:
-        CheckpointError: no such file, damaged, of another network, or with numbers that are not finite.
+    Raises CheckpointError: no such file, damaged, of another network, or with numbers that are not finite.
     """
     path = Path(path)
     tensors, card = read_weights(path)
@@ -174,8 +173,7 @@ def baseline_method(
         device: as in :class:`Baseline`.
         folder: with the named weights files; by default those of the package.
 
-    Raises:
-        CheckpointError: neither a file nor a name there, or as in :func:`load_baseline`.
+    Raises CheckpointError: neither a file nor a name there, or as in :func:`load_baseline`.
     """
     if os.path.isfile(name_or_path):  # unlike Path.is_file it takes names that no file can have
         return load_baseline(name_or_path, name=name, device=device)

@@ -106,8 +106,7 @@ def motions_in_pieces(
     Returns:
         [B, frames - 1, 6] float32.
 
-    Raises:
-        InputError: the sweep is shorter than a window.
+    Raises InputError: the sweep is shorter than a window.
     """
     shared = network.window_frames - 1
     if frames <= shared:

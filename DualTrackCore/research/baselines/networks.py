@@ -366,8 +366,7 @@ def build_baseline(kind: str, **arguments: Any) -> MotionNetwork:
         kind: a key of :data:`ARCHITECTURES`.
         arguments: of the network's class; the others have defaults.
 
-    Raises:
-        InputError: an unknown kind or argument, or sizes that do not fit together.
+    Raises InputError: an unknown kind or argument, or sizes that do not fit together.
     """
     if kind not in ARCHITECTURES:
         raise InputError(f"The baseline kind {kind!r} is unknown; choose {', '.join(ARCHITECTURES)}.")

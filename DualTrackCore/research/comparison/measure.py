@@ -102,8 +102,7 @@ def measure_sweep(
         work: methods and data set.
         save: called with every new item at once; without it they are in the outcome.
 
-    Raises:
-        Cancelled: the caller asked to stop.
+    Raises Cancelled: the caller asked to stop.
     """
     with memory_limit(work.memory_gb):
         return _measure_all(name, work, reporter or Reporter(), save)

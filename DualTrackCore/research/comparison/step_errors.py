@@ -74,8 +74,7 @@ def calibrate(estimates: Sequence[Trajectory], truths: Sequence[Trajectory]) -> 
         estimates: with `sigma`.
         truths: poses of the same frames; motions beside invalid poses do not count.
 
-    Raises:
-        InputError: no estimate, one without errors, or another number of frames than its truth.
+    Raises InputError: no estimate, one without errors, or another number of frames than its truth.
     """
     pairs = list(_compared(estimates, truths))
     residuals, sigma = (np.concatenate([pair[name] for pair in pairs]) for name in ("residuals", "sigma"))

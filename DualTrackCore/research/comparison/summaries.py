@@ -278,8 +278,7 @@ def comparison_of(methods: Sequence[Method], outcomes: Sequence[Outcome], files:
         outcomes: one a sweep, in the order of the tables.
         files: of the items by their keys.
 
-    Raises:
-        OutputError: the file of an item was removed meanwhile.
+    Raises OutputError: the file of an item was removed meanwhile.
     """
     rows: list[Row] = []
     pooled = {method.name: PooledCorrelation() for method in methods}

@@ -47,8 +47,7 @@ def check_dataset(
     Returns:
         What was found, first of the set, then sweep by sweep; empty for a clean one.
 
-    Raises:
-        DatasetError: there is no data set at the place at all.
+    Raises DatasetError: there is no data set at the place at all.
     """
     _require_fraction(tolerated)
     layout, reporter = find_layout(place, calibration=calibration), Reporter(progress, cancelled)
@@ -83,8 +82,7 @@ def usable(
         on_bad: "refuse" to raise if any sweep cannot be used; "skip" to leave such sweeps out and name them.
         deep, tolerated, progress, cancelled: as for :func:`check_dataset`.
 
-    Raises:
-        DatasetError: a sweep cannot be used and `on_bad` is "refuse", or no sweep can be used.
+    Raises DatasetError: a sweep cannot be used and `on_bad` is "refuse", or no sweep can be used.
     """
     if on_bad not in ("refuse", "skip"):
         raise DatasetError(f"{on_bad!r} says nothing about bad sweeps; choose refuse or skip.")

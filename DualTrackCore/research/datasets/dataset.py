@@ -72,8 +72,7 @@ class Entry(ABC):
         Args:
             sweep: what :meth:`load` gave, where that has been called already.
 
-        Raises:
-            DatasetError: they cannot be read, or lie outside the sweep.
+        Raises DatasetError: they cannot be read, or lie outside the sweep.
         """
         return None
 

@@ -42,8 +42,7 @@ def read_landmarks(path: Path, scan: str) -> Landmarks | None:
     Returns:
         None where an HDF5 file has none for the scan.
 
-    Raises:
-        DatasetError: the file cannot be read, or holds something else.
+    Raises DatasetError: the file cannot be read, or holds something else.
     """
     try:
         if path.suffix.lower() == ".csv":

@@ -182,8 +182,7 @@ class Acquisition:
             random: source of the numbers.
             held_out: a kind of :data:`HELD_OUT`, whose values are then taken from where training never draws.
 
-        Raises:
-            KeyError: no such kind.
+        Raises KeyError: no such kind.
         """
         probe, view = _drawn_probe(random)
         if random.random() < 0.7:

@@ -51,8 +51,7 @@ def probe_trajectory(
         step_mm: mean step along the path; None draws one, mostly between .1 and .5 mm.
         frame_rate_hz: frames a second; sets how fast tremor is against the frames.
 
-    Raises:
-        InputError: the family is unknown, or a number is out of its range.
+    Raises InputError: the family is unknown, or a number is out of its range.
     """
     if family not in FAMILIES:
         raise InputError(f"The family {family!r} is unknown; choose one of {', '.join(FAMILIES)}.")

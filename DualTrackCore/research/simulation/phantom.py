@@ -299,8 +299,7 @@ class Phantom:
         homogeneous: speckle of one echo level and attenuation everywhere, without anatomy: to measure the beam.
         further_bone: whether the anatomy gets a bone under the origin, beside those that it may have.
 
-    Raises:
-        InputError: a number is out of its range.
+    Raises InputError: a number is out of its range.
     """
 
     seed: int

@@ -111,8 +111,7 @@ class Probe:
         noise_db: electronic noise before time-gain compensation, in dB over reference tissue.
         frame_rate_hz: frames a second.
 
-    Raises:
-        InputError: a number is out of its range.
+    Raises InputError: a number is out of its range.
     """
 
     frequency_mhz: float = setting(7.5, at_least=1.0, at_most=20.0)

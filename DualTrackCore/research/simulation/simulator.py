@@ -132,8 +132,7 @@ def simulated_sweep(
     Returns:
         A sweep whose frames are rendered when they are read and whose `tracked` trajectory is exact.
 
-    Raises:
-        InputError: an option is out of its range.
+    Raises InputError: an option is out of its range.
     """
     if seed < 0:
         raise InputError(f"The seed is {seed}; it must be 0 or more.")
@@ -178,8 +177,7 @@ def acquired_sweep(
     Returns:
         As of :func:`simulated_sweep`; `provenance` holds the acquisition as plain values.
 
-    Raises:
-        InputError: a number is out of its range.
+    Raises InputError: a number is out of its range.
     """
     spacing = validated_spacing(spacing_mm)
     if spacing is None:

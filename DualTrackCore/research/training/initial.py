@@ -59,8 +59,7 @@ def trained_card(recipe: Recipe, runs: Path, sweeps: Sequence[Sweep]) -> ModelCa
         runs: folder below which its earlier stages lie.
         sweeps: for training and validation.
 
-    Raises:
-        CheckpointError: the file of an earlier stage is damaged.
+    Raises CheckpointError: the file of an earlier stage is damaged.
     """
     card, unknown, own = recipe_card(recipe), ModelCard(), {"name": recipe.output.replace("/", "-")}
     own["title"] = f"Trained by the recipe {recipe.output}"
