@@ -27,39 +27,6 @@ class Signal:
             slot(*values)
 
 
-class Pieces:
-    """Work that is done piece by piece while the application stays alive.
-
-    Args:
-        work: does a piece at each step; what it raises or returns is for itself to handle.
-    """
-
-    def __init__(self, work: Iterator[object]) -> None:
-        self._work: Iterator[object] | None = work
-        self._timer = qt.QTimer()
-        self._timer.interval = 0
-        self._timer.connect("timeout()", self._go_on)
-        self._timer.start()
-
-    def stop(self) -> None:
-        """Do no more of it."""
-        if self._work is not None:
-            self._timer.stop()
-            self._timer.disconnect("timeout()", self._go_on)
-            self._work = None
-
-    def _go_on(self) -> None:
-        end = time.monotonic() + PIECE_S
-        while self._work is not None and time.monotonic() < end:
-            try:
-                next(self._work)
-            except StopIteration:
-                self.stop()
-            except BaseException:
-                self.stop()
-                raise
-
-
 class Clock:
     """Calls a function again and again; see :meth:`stop`."""
 
@@ -79,6 +46,34 @@ class Clock:
 
     def _tick(self) -> None:
         self._function()
+
+
+class Pieces:
+    """Work that is done piece by piece while the application stays alive.
+
+    Args:
+        work: does a piece at each step; what it raises or returns is for itself to handle.
+    """
+
+    def __init__(self, work: Iterator[object]) -> None:
+        self._work: Iterator[object] | None = work
+        self._clock = Clock(0, self._go_on)
+
+    def stop(self) -> None:
+        """Do no more of it."""
+        self._clock.stop()
+        self._work = None
+
+    def _go_on(self) -> None:
+        end = time.monotonic() + PIECE_S
+        while self._work is not None and time.monotonic() < end:
+            try:
+                next(self._work)
+            except StopIteration:
+                self.stop()
+            except BaseException:
+                self.stop()
+                raise
 
 
 def soon(function: Callable[[], None]) -> None:

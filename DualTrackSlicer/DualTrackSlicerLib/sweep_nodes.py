@@ -7,11 +7,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import slicer
 import vtk
 from slicer.i18n import tr as _
-from vtk.util.numpy_support import numpy_to_vtk
 
 from DualTrackCore import Sweep
 from DualTrackCore.errors import DualTrackError
@@ -50,7 +48,7 @@ def addSweep(scene: slicer.vtkMRMLScene, sweep: Sweep, name: str) -> slicer.vtkM
         for offset, frame in enumerate(frames):
             # An empty node is inserted and given its image afterwards: inserting copies what the node holds.
             stored = images.SetDataNodeAtValue(empty, index(start + offset))
-            stored.SetAndObserveImageData(_image_data(frame))
+            slicer.util.updateVolumeFromArray(stored, frame[None])
     browser = scene.AddNewNodeByClass("vtkMRMLSequenceBrowserNode", name)
     browser.SetAndObserveMasterSequenceNodeID(images.GetID())
     if sweep.tracked is not None:
@@ -74,13 +72,6 @@ def _sequence(scene: slicer.vtkMRMLScene, name: str, sweep: Sweep) -> slicer.vtk
     node.SetIndexName("time" if timed else "frame")
     node.SetIndexUnit("s" if timed else "")
     return node
-
-
-def _image_data(frame: np.ndarray) -> vtk.vtkImageData:
-    image = vtk.vtkImageData()
-    image.SetDimensions(frame.shape[1], frame.shape[0], 1)
-    image.GetPointData().SetScalars(numpy_to_vtk(np.ascontiguousarray(frame).ravel(), deep=True))
-    return image
 
 
 def _tracking_sequence(
