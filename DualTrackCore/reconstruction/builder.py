@@ -16,7 +16,7 @@ import numpy as np
 from DualTrackCore.errors import InputError
 from DualTrackCore.path_error import IMAGE_MIRROR, with_trust
 from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter, Stage
-from DualTrackCore.reconstruction.area import Fan, PlacedFrames, resolved_area, select_pixels
+from DualTrackCore.reconstruction import Fan, PlacedFrames, resolved_area, select_pixels
 from DualTrackCore.reconstruction.grid import VoxelGrid, cut_grid, plan_grid, usable_frames
 from DualTrackCore.reconstruction.holes import HoleFilling, compiled_kernels, fill_holes, validated_hole_filling
 from DualTrackCore.sweep import FrameSource, Sweep

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from DualTrackCore.errors import InputError
-from DualTrackCore.reconstruction.area import Fan
+from DualTrackCore.reconstruction import Fan
 from DualTrackCore.sweep import Sweep
 
 #: Frames that are read, spread over the sweep.

@@ -12,7 +12,7 @@ import numpy as np
 from DualTrackCore.errors import InputError
 from DualTrackCore.memory import available_memory_bytes, format_bytes
 from DualTrackCore.path_error import IMAGE_MIRROR
-from DualTrackCore.reconstruction.area import Fan, Rectangle, finite_numbers, resolved_area, select_pixels
+from DualTrackCore.reconstruction import Fan, Rectangle, finite_numbers, resolved_area, select_pixels
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.trajectory import Trajectory
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from DualTrackCore.errors import InputError
-from DualTrackCore.reconstruction.area import PlacedFrames
+from DualTrackCore.reconstruction import PlacedFrames
 from DualTrackCore.reconstruction.grid import VoxelGrid
 from DualTrackCore.sweep import FrameSource
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from DualTrackCore.errors import InputError
-from DualTrackCore.reconstruction.area import Fan, Rectangle
+from DualTrackCore.reconstruction import Fan, Rectangle
 from DualTrackCore.reconstruction.detect import ImageArea, PictureParts, picture_parts, sampled
 from DualTrackCore.sweep import FrameSource, Sweep, image_from_pixel
 from DualTrackCore.trajectory import (

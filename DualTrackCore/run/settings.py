@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from DualTrackCore.errors import InputError, reason_of
 from DualTrackCore.files import plain_values
-from DualTrackCore.reconstruction.area import Fan
+from DualTrackCore.reconstruction import Fan
 from DualTrackCore.settings import build, check_settings, setting
 
 #: Groups of settings; a command of the command line takes the options of some of them.

@@ -20,7 +20,7 @@ import numpy as np
 from DualTrackCore.errors import DualTrackError
 from DualTrackCore.files import FilePixels, plain_values
 from DualTrackCore.progress import Progress, Stage
-from DualTrackCore.reconstruction.area import PlacedFrames
+from DualTrackCore.reconstruction import PlacedFrames
 from DualTrackCore.reconstruction.grid import VoxelGrid
 from DualTrackCore.run import with_spacing
 from DualTrackCore.run.preparation import prepare

@@ -5,8 +5,7 @@ import pytest
 from shared_files import shared_path
 
 from DualTrackCore.errors import InputError
-from DualTrackCore.reconstruction import Fan, detect_fan
-from DualTrackCore.reconstruction.area import select_pixels
+from DualTrackCore.reconstruction import Fan, detect_fan, select_pixels
 from DualTrackCore.sweep import Sweep
 
 FAN = Fan((160, -30), (-35, 35), (50, 240))

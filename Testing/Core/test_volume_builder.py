@@ -9,8 +9,16 @@ from plain_volume import plain_volume
 
 from DualTrackCore.errors import InputError, MissingDependencyError
 from DualTrackCore.progress import Stage
-from DualTrackCore.reconstruction import Fan, VolumeBuilder, VoxelGrid, holes, plan_grid, reconstruct_volume
-from DualTrackCore.reconstruction.area import Rectangle, select_pixels
+from DualTrackCore.reconstruction import (
+    Fan,
+    Rectangle,
+    VolumeBuilder,
+    VoxelGrid,
+    holes,
+    plan_grid,
+    reconstruct_volume,
+    select_pixels,
+)
 from DualTrackCore.reconstruction.grid import cut_grid
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.trajectory import Trajectory, matrices_from_parameters
