@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import re
 import typing
 from collections.abc import Callable
 from pkgutil import resolve_name
@@ -44,6 +45,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"dualtrack {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_clip_commands(commands)
+    _add_measure(commands)
     _add_models(_group(commands, "models", "list, fetch, verify, import and remove models"))
     _add_train(commands)
     _add_simulate(commands)
@@ -107,6 +109,19 @@ def _add_clip_commands(commands: argparse._SubParsersAction) -> None:
     _add_poses(convert, "poses to write along")
     _add_settings(convert, POSES)
     _add_prepared(convert)
+
+
+def _add_measure(commands: argparse._SubParsersAction) -> None:
+    text = "measure a length in the result of a run, with how far it may be off"
+    parser = _command(commands, "measure", "measure:measure", text)
+    parser._negative_number_matcher = re.compile(r"-[\d.]")  # a point may begin with a minus
+    parser.add_argument("folder", metavar="FOLDER", help="folder that a run wrote")
+    for name, end in (("start", "from"), ("end", "to")):
+        where = "begins" if end == "from" else "ends"
+        text = f"where the length {where}: right, anterior, superior in mm, as Slicer shows them"
+        parser.add_argument(f"--{end}", dest=name, metavar="R,A,S", type=_numbers(3, 3), help=text)
+    text = "points of a line or a curve in their place: markups of Slicer (.mrk.json), or a table (.csv)"
+    parser.add_argument("--points", metavar="FILE", help=text)
 
 
 def _add_output(parser: argparse.ArgumentParser, metavar: str, text: str) -> None:
