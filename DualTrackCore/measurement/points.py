@@ -1,4 +1,4 @@
-"""Points that were marked in 3D Slicer, from its files: markups (.mrk.json) and tables of control points (.csv, .tsv)."""
+"""Points marked in 3D Slicer, from its files: markups (.mrk.json) and tables of control points (.csv, .tsv)."""
 
 from __future__ import annotations
 
