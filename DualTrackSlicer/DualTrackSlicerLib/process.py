@@ -82,11 +82,6 @@ class Process:
         self._process.start(command[0], list(command[1:]))
 
     @property
-    def running(self) -> bool:
-        """Whether it is there."""
-        return self._running
-
-    @property
     def pid(self) -> int:
         """Of the program; 0 where it does not run."""
         return int(self._process.processId()) if self._running else 0

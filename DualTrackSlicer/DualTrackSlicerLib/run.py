@@ -119,14 +119,11 @@ class Run:
         if error is None:
             self.state = "done"
         else:
-            self._fail(error)
-        _tell(on_done, self)
-
-    def _fail(self, error: DualTrackError) -> None:
-        self.state = "cancelled" if isinstance(error, Cancelled) else "failed"
-        self.failure, self.error = error.with_traceback(None), str(error)
+            self.state = "cancelled" if isinstance(error, Cancelled) else "failed"
+            self.failure, self.error = error.with_traceback(None), str(error)
         if isinstance(error, JobFailed):
             self.details, self.kind = error.details, error.kind
+        _tell(on_done, self)
 
 
 def _tell(callback: Callable[[object], None] | None, value: object) -> None:

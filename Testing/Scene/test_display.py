@@ -19,7 +19,7 @@ from clip_nodes import (
     random_rigid,
     simulated,
 )
-from DualTrackSlicerLib.scene import fitSliceViews, followFrame, renderVolume, showResults, sweepFromBrowser
+from DualTrackSlicerLib.scene import FrameFollower, fitSliceViews, renderVolume, showResults, sweepFromBrowser
 from DualTrackSlicerLib.scene.nodes import renderings_of
 from view import SliceViews
 
@@ -71,7 +71,7 @@ def test_without_an_application_nothing_is_fitted_and_the_reason_is_given(scene)
 def test_a_slice_follows_the_frame_until_it_is_told_to_stop(application, slice_logic):
     clip, nodes, image = shown_clip(application.scene)
     node = slice_logic.GetSliceNode()
-    follower = followFrame(node, clip.browser, clip.image_sequence)
+    follower = FrameFollower(node, clip.browser, clip.image_sequence)
     assert node.GetSliceVisible()
 
     def distances() -> np.ndarray:
@@ -101,7 +101,7 @@ def test_red_follows_any_clip_with_its_rows_downwards_and_never_mirrored(applica
     frames = np.repeat(TRUTH.frames[:6][..., None], 3, axis=-1)
     browser, images = add_clip(application.scene, frames, ijk_to_ras(TRUTH.spacing_mm, directions, (30, 5, -9)))
     fitSliceViews(browser.GetProxyNode(images), application.logic)
-    follower = followFrame(views.node("Red"), browser, images)
+    follower = FrameFollower(views.node("Red"), browser, images)
     drawn = views.middle("Red", TRUTH.frame_size[::-1], TRUTH.spacing_mm)
     assert alike(drawn, TRUTH.frames[:1][0]) > 0.95
     if directions is LPS:

@@ -8,7 +8,7 @@ import pytest
 import slicer
 import vtk
 from clip_nodes import add_transforms, alike, array_of, below_frame, drifting, job_result, sequence_node, simulated
-from DualTrackSlicerLib.scene import clips, fitSliceViews, followFrame, showResults, sweepFromBrowser
+from DualTrackSlicerLib.scene import FrameFollower, clips, fitSliceViews, showResults, sweepFromBrowser
 from shared_files import shared_path
 from view import SliceViews
 
@@ -206,7 +206,7 @@ def test_a_volume_and_the_frames_of_a_clip_of_slicer_igsio_lie_on_each_other_upr
     nodes = showResults(scene, clip, job_result(clip.sweep, clip.sweep.tracked, voxel_mm=0.25))
     image = browser.GetProxyNode(images)
     fitSliceViews(image, application.logic)
-    follower = followFrame(views.node("Red"), browser, images)
+    follower = FrameFollower(views.node("Red"), browser, images)
     for number in range(len(SWEEP)):
         browser.SetSelectedItemNumber(number)
         # The outermost pixels lie half outside of the volume.

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from clip_nodes import add_simulated_clip, drifting, job_result
-from DualTrackSlicerLib.scene import followFrame, showResults, sweepFromBrowser, trajectoryFromTable
+from DualTrackSlicerLib.scene import FrameFollower, showResults, sweepFromBrowser, trajectoryFromTable
 from DualTrackSlicerLib.scene.display import renderVolume
 from view import ThreeDView
 
@@ -50,7 +50,7 @@ def shown(application):
     image = browser.GetProxyNode(images)
     slice_node = view.add_slice(image)
     browser.SetSelectedItemNumber(45)
-    follower = followFrame(slice_node, browser, images)
+    follower = FrameFollower(slice_node, browser, images)
     view.fit_slices()
     view.look((-0.9, 0.75, -0.45), (0, 1, 0), 1.1)
     yield view, nodes, clip
@@ -101,7 +101,7 @@ def test_the_picture_of_a_bundle_shows_the_moving_frame_in_its_volume(applicatio
     rendering = renderVolume(scene.GetFirstNodeByName("scene volume"))
     slice_node = view.add_slice(browser.GetProxyNode(images))
     browser.SetSelectedItemNumber(84)
-    follower = followFrame(slice_node, browser, images)
+    follower = FrameFollower(slice_node, browser, images)
     view.fit_slices()
     view.look((0.8, 0.6, -1.0), (0, 1, 0), 1.1)
     picture = view.picture()

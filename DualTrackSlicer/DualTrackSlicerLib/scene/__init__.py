@@ -8,7 +8,7 @@ from DualTrackCore import lazy_exports
 __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
-        "display": ["FrameFollower", "fadeVolumes", "fitSliceViews", "followFrame", "layFrameOver", "renderVolume"],
+        "display": ["FrameFollower", "fadeVolumes", "fitSliceViews", "layFrameOver", "renderVolume"],
         "input": ["Clip", "SceneSweep", "clips", "framesOf", "sequenceFromVolume", "sweepFromBrowser"],
         "paths": ["colourTrajectory", "showErrorTube"],
         "records": ["exportResult", "figuresFile", "reportOf", "secondsOf"],

@@ -13,7 +13,7 @@ import vtk
 from vtk.util.numpy_support import numpy_to_vtk
 
 from DualTrackCore.io.calibration import split_affine
-from DualTrackSlicerLib.scene.frames import FrameLayout, layout_of
+from DualTrackSlicerLib.scene.frames import layout_of
 from DualTrackSlicerLib.scene.nodes import add_node, ijk_to_world, nodes_of_class, renderings_of, to_vtk
 from DualTrackSlicerLib.scene.nodes import tr as _
 
@@ -73,7 +73,8 @@ def renderVolume(
         logic: the volume-rendering logic, which knows the method that this computer can do and the user prefers; None
             takes the application's, and without an application renders on the GPU.
     """
-    scene, logic = volumeNode.GetScene(), logic or _rendering_logic()
+    scene, module = volumeNode.GetScene(), getattr(getattr(slicer, "modules", None), "volumerendering", None)
+    logic = logic or (module and module.logic())
     display = next(iter(renderings_of(volumeNode)), None)
     if display is None:
         if logic is None:
@@ -92,11 +93,6 @@ def renderVolume(
     display.SetFollowVolumeDisplayNode(False)
     display.SetVisibility(True)
     return display
-
-
-def _rendering_logic() -> slicer.vtkSlicerVolumeRenderingLogic | None:
-    module = getattr(getattr(slicer, "modules", None), "volumerendering", None)
-    return None if module is None else module.logic()
 
 
 def _set_b_mode(node: slicer.vtkMRMLVolumePropertyNode) -> None:
@@ -135,14 +131,23 @@ def fitSliceViews(
 
 
 class FrameFollower:
-    """Keeps a slice view on the image of a clip while it moves, the way up that it was recorded; see :meth:`stop`."""
+    """Keeps a slice view on the image of a clip while it moves, the way up that it was recorded; see :meth:`stop`.
+
+    The slice is shown in the 3D views as well where `in3D`.
+    """
 
     def __init__(
-        self, slice_node: slicer.vtkMRMLSliceNode, image: slicer.vtkMRMLVolumeNode, layout: FrameLayout
+        self,
+        sliceNode: slicer.vtkMRMLSliceNode,
+        browserNode: slicer.vtkMRMLSequenceBrowserNode,
+        imageSequenceNode: slicer.vtkMRMLSequenceNode,
+        in3D: bool = True,
     ) -> None:
-        self._slice_node, self._image, self._layout = slice_node, image, layout
+        sliceNode.SetSliceVisible(in3D)
+        self._slice_node, self._layout = sliceNode, layout_of(imageSequenceNode)
+        self._image = browserNode.GetProxyNode(imageSequenceNode)
         event = slicer.vtkMRMLTransformableNode.TransformModifiedEvent
-        self._tag = image.AddObserver(event, lambda caller, event: self.align())
+        self._tag = self._image.AddObserver(event, lambda caller, event: self.align())
         self.align()
 
     def align(self) -> None:
@@ -158,17 +163,6 @@ class FrameFollower:
         if self._tag is not None:
             self._image.RemoveObserver(self._tag)
             self._tag = None
-
-
-def followFrame(
-    sliceNode: slicer.vtkMRMLSliceNode,
-    browserNode: slicer.vtkMRMLSequenceBrowserNode,
-    imageSequenceNode: slicer.vtkMRMLSequenceNode,
-    in3D: bool = True,
-) -> FrameFollower:
-    """Let a slice view follow the image of a clip, and show it in the 3D views as well where `in3D`."""
-    sliceNode.SetSliceVisible(in3D)
-    return FrameFollower(sliceNode, browserNode.GetProxyNode(imageSequenceNode), layout_of(imageSequenceNode))
 
 
 def layFrameOver(scene: slicer.vtkMRMLScene, image: slicer.vtkMRMLVolumeNode, over: bool = True) -> None:

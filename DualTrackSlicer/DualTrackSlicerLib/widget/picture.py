@@ -5,7 +5,7 @@ from __future__ import annotations
 import slicer
 
 from DualTrackSlicerLib.run import Run
-from DualTrackSlicerLib.scene import Clip, FrameFollower, ResultNodes, fitSliceViews, followFrame, layFrameOver
+from DualTrackSlicerLib.scene import Clip, FrameFollower, ResultNodes, fitSliceViews, layFrameOver
 from DualTrackSlicerLib.widget.view import Section, View
 
 
@@ -31,7 +31,7 @@ class Picture(Section):
             self._release()
             self._followed = wanted
             if wanted:
-                self._follower = followFrame(red, clip.browser, clip.sequence, in3D=view.result is not None)
+                self._follower = FrameFollower(red, clip.browser, clip.sequence, in3D=view.result is not None)
         self.ui.frameOverCheckBox.visible = view.result is not None and view.result.volume is not None
 
     def stop(self) -> None:
