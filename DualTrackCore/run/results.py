@@ -313,6 +313,9 @@ class RunResult:
         others = [sentence for sentence in self.warnings if sentence not in direction_warnings(before.provenance)]
         warnings = [*direction_warnings(trajectory.provenance), *others]
         report = replace(report, sweep=self.report.sweep, warnings=warnings, about=self.report.about)
+        if report.volume is not None:
+            shares = {name: self.report.volume[name] for name in ("covered_fraction", "filled_fraction")}
+            report = replace(report, volume={**report.volume, **shares})
         return replace(self, trajectory=trajectory, reconstruction=volume, report=report)
 
     def write(self, folder: str | os.PathLike, reporter: Reporter | None = None) -> RunReport:

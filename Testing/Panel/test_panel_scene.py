@@ -5,6 +5,7 @@ import gc
 import numpy as np
 import pytest
 import slicer
+import vtk
 from journey import add_clip, choose_file, clip_of, finish
 
 
@@ -127,3 +128,12 @@ def test_facts_of_a_clip_are_looked_up_once_until_it_changes(host, panel, monkey
     images.RemoveDataNodeAtValue(images.GetNthIndexValue(23))
     assert [clip.frames for clip in panel.logic.clips()] == [23]
     assert len(calls) == 1
+    above = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
+    browser.GetProxyNode(images).SetAndObserveTransformNodeID(above.GetID())
+    assert [clip.spacing_mm for clip in panel.logic.clips()] == [(0.4, 0.3)]
+    matrix = vtk.vtkMatrix4x4()
+    matrix.SetElement(0, 3, 7.0)
+    above.SetMatrixTransformToParent(matrix)
+    panel.logic.clips()
+    assert len(calls) == 3  # another parent, and another place of it
+    assert len(panel.logic._known_clips) == 1  # what was true before is forgotten

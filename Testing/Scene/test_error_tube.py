@@ -11,6 +11,7 @@ from DualTrackSlicerLib.scene import (
     removeResults,
     showErrorTube,
     shownResult,
+    showResult,
     showResults,
     sweepFromBrowser,
     trajectoryFromTable,
@@ -46,6 +47,16 @@ def at_distance(tube, centre, radius) -> int:
     """How many points of a tube lie at this distance from a point."""
     points = vtk_to_numpy(tube.GetPolyData().GetPoints().GetData())
     return int(np.isclose(np.linalg.norm(points - centre, axis=1), radius, rtol=1e-3, atol=2e-3).sum())
+
+
+def test_the_tube_goes_out_of_sight_with_its_result_and_does_not_come_back_by_itself(scene, clip):
+    first = shown(scene, clip, estimate())
+    showErrorTube(first.error_tube)
+    second = shown(scene, clip, estimate())
+    assert not first.error_tube.GetDisplayNode().GetVisibility()
+    showResult(first)
+    assert not first.error_tube.GetDisplayNode().GetVisibility()
+    assert not second.trajectory_model.GetDisplayNode().GetVisibility()
 
 
 def test_the_tube_is_as_wide_at_each_end_as_the_error_there_and_hidden_until_asked_for(scene, clip):

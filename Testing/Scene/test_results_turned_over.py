@@ -6,6 +6,7 @@ import slicer
 import vtk
 from clip_nodes import add_simulated_clip, array_of, drifting, job_result, simulated
 from DualTrackSlicerLib.scene import reportOf, showResults, sweepFromBrowser, trajectoryFromTable, turnOver
+from DualTrackSlicerLib.scene.records import clip_of, result_of
 
 TRUTH = simulated()
 ESTIMATE = drifting(TRUTH.tracked)
@@ -46,6 +47,10 @@ def test_a_result_turned_over_is_shown_in_place_of_the_first_with_frames_in_the_
     for key in {*expected} - {"source"}:
         assert turned[key] == expected[key], key
     assert reportOf(nodes).settings == once.report.settings
+    for share in ("covered_fraction", "filled_fraction"):
+        assert reportOf(nodes).volume[share] == result.report.volume[share], share
+    again, filled = result_of(nodes, clip_of(nodes)).reconstruction, result.reconstruction.filled[::-1]
+    np.testing.assert_array_equal(again.filled, filled & (grey[::-1] > 0))  # black ones look unseen
     again = turnOver(nodes)
     np.testing.assert_array_equal(slicer.util.arrayFromVolume(again.volume), grey)
     shown = reportOf(again).as_dict()

@@ -117,6 +117,19 @@ def test_undo_brings_a_removed_result_back(scene):
     require_working(clip, ESTIMATE)
 
 
+def test_the_first_outline_stays_that_of_the_first_frame_where_the_numbers_of_nodes_grow_longer(scene):
+    clip = read_clip(scene)
+    scene.SetUndoOn()
+    for _number in range(7):
+        scene.AddNewNodeByClass("vtkMRMLModelNode")
+    nodes = showResults(scene, clip, job_result(clip.sweep, ESTIMATE, volume=False))
+    assert [node.GetID() for node in nodes.outlines] == ["vtkMRMLModelNode9", "vtkMRMLModelNode10"]
+    scene.Undo()
+    scene.Redo()
+    outlines = shownResult(clip.browser).outlines
+    assert ["first" in node.GetName() for node in outlines] == [True, False]
+
+
 def test_where_undo_is_off_nothing_is_kept_for_it(scene):
     clip = read_clip(scene)
     showResults(scene, clip, job_result(clip.sweep, ESTIMATE))

@@ -327,7 +327,7 @@ def _state(browser: slicer.vtkMRMLSequenceBrowserNode, sequence: slicer.vtkMRMLS
     link = parent_of_clip(browser, sequence)
     while link is not None:
         moves = browser.GetSequenceNode(link) is not None
-        state.append((link.GetID(), 0 if moves else link.GetMTime()))
+        state.append((link.GetID(), 0 if moves else link.GetTransformToParent().GetMTime()))
         link = link.GetParentTransformNode()
     return id(browser.GetScene()), *state
 
