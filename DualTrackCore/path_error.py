@@ -51,6 +51,9 @@ TrustLevel = Literal["usable", "rough guide", "do not measure"]
 USABLE, ROUGH, UNUSABLE = "usable", "rough guide", "do not measure"
 #: Key of a provenance, and name in files: the one line (:attr:`Trust.text`) that goes with all that is made of a path.
 TRUST = "trust"
+#: Key of a provenance, and name in files: a mapping for each piece of knowledge that corrected the path, in their order
+#: (:mod:`DualTrackCore.corrections`): "kind", "given", what it did, and a sentence, "text".
+CORRECTIONS = "corrections"
 AS_MODEL_SAYS, BY_RULE = "as the model says", "by rule of thumb"
 
 

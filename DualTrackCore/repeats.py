@@ -308,7 +308,7 @@ def find_turns(sweep: Sweep, reporter: Reporter | None = None) -> list[int]:
     reporter, found, turns, kept, start = reporter or Reporter(), [], [], [], 0
     if not sweep.has_images:
         return []
-    for stop, pictures in _small_pictures(sweep):
+    for stop, pictures in small_pictures(sweep):
         kept = [*kept, *pictures]
         reporter.report(Stage.COMPARING, stop, len(sweep))
         if len(kept) < _FRAMES and stop < len(sweep):
@@ -333,7 +333,7 @@ def turn_warnings(turns: Sequence[int], first_frame: int = 0) -> list[str]:
     ]
 
 
-def _small_pictures(sweep: Sweep) -> Iterator[tuple[int, np.ndarray]]:
+def small_pictures(sweep: Sweep) -> Iterator[tuple[int, np.ndarray]]:
     """How many frames there were, and [n, h, w] float32 of the last of them: mean grey values of squares."""
     step = max(1, max(sweep.frame_size) // _SIDE)
     rows, columns = (size // step for size in sweep.frame_size)
@@ -347,7 +347,7 @@ def _turns_of(pictures: np.ndarray) -> list[int]:
     """Turns among a block of small pictures [n, h, w]."""
     if (pictures > _ECHO).mean() < _LEAST_ECHO:
         return []
-    alike = _likeness(pictures)
+    alike = likeness(pictures)
     count = len(alike)
     jumps = np.concatenate([[0], np.cumsum(np.diag(alike, 1) < _JUMP)])
     evidence = np.full((len(_DISTANCES), count), -1.0)
@@ -365,7 +365,7 @@ def _turns_of(pictures: np.ndarray) -> list[int]:
     ]
 
 
-def _likeness(pictures: np.ndarray) -> np.ndarray:
+def likeness(pictures: np.ndarray) -> np.ndarray:
     """[n, n] correlation of the speckle of pictures [n, h, w]."""
     from scipy.ndimage import uniform_filter
 

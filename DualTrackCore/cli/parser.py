@@ -11,6 +11,7 @@ from pkgutil import resolve_name
 from typing import Any, Literal, NoReturn
 
 from DualTrackCore import __version__
+from DualTrackCore.corrections.settings import CORRECTIONS_GROUP, Corrections
 from DualTrackCore.errors import InputError
 from DualTrackCore.run.results import NOTICE
 from DualTrackCore.run.settings import (
@@ -25,6 +26,9 @@ from DualTrackCore.run.settings import (
     RunSettings,
 )
 from DualTrackCore.settings import setting_of, value_of_text
+
+#: What stands before the names of Corrections' fields among the options.
+_KNOWN = "corrections."
 
 
 class _Parser(argparse.ArgumentParser):
@@ -59,7 +63,10 @@ def build_parser() -> argparse.ArgumentParser:
 def given_settings(options: argparse.Namespace) -> dict[str, Any]:
     """The settings of a run that the user gave as options."""
     names = [field.name for field in dataclasses.fields(RunSettings)]
-    return {name: getattr(options, name) for name in names if hasattr(options, name)}
+    given = {name: getattr(options, name) for name in names if hasattr(options, name)}
+    names = [field.name for field in dataclasses.fields(Corrections)]
+    known = {name: getattr(options, _KNOWN + name) for name in names if hasattr(options, _KNOWN + name)}
+    return {**given, "corrections": known} if known else given
 
 
 def _group(commands: argparse._SubParsersAction, name: str, text: str) -> argparse._SubParsersAction:
@@ -93,15 +100,26 @@ def _add_clip_commands(commands: argparse._SubParsersAction) -> None:
     run.add_argument("sweeps", metavar="SWEEP", nargs="+", help="files or folders of frames; several share settings")
     _add_output(run, "DIR", "folder for the results, or for those of each sweep")
     _add_settings(run, INPUT, FRAMES, PICTURES, POSES, NETWORK, VOLUME, RESULTS)
+    _add_corrections(run)
     track = _command(commands, "track", "sweeps:track", "estimate the trajectory of a sweep")
     _add_output(track, "FILE", "trajectory .csv, or the sweep with its poses: .igs.mha, ...")
     _add_sweep(track, INPUT, FRAMES, PICTURES, NETWORK)
     _add_named(track, "direction")
+    _add_corrections(track)
     text = "reconstruct a volume from poses that are known"
     reconstruct = _command(commands, "reconstruct", "sweeps:reconstruct", text)
     _add_output(reconstruct, "DIR", "folder for the results")
     _add_poses(reconstruct, "the sweep's own tracking, or a trajectory .csv")
     _add_sweep(reconstruct, INPUT, FRAMES, PICTURES, POSES, VOLUME, RESULTS)
+    _add_corrections(reconstruct)
+    text = "correct the path of a result by what is known, and make its volume anew without tracking again"
+    correct = _command(commands, "correct", "sweeps:correct", text)
+    correct.add_argument("results", metavar="RESULTS", help="folder that `dualtrack run` or `correct` wrote")
+    _add_output(correct, "DIR", "folder for the new results")
+    _add_corrections(correct)
+    for group in (VOLUME, RESULTS):
+        _add_settings(correct, group)
+    _add_named(correct, "memory_gb")
     convert = _command(commands, "convert", "sweeps:convert", "write a sweep in another format")
     _add_sweep(convert, INPUT)
     text = ".igs.mha or .igs.nrrd (as PLUS), .seq.nrrd or .mrb (for Slicer: images, a scene), or .h5"
@@ -184,13 +202,22 @@ def _add_named(parser: argparse.ArgumentParser, *names: str) -> None:
             _add_setting(parser, field, hints[field.name])
 
 
-def _add_setting(section: argparse._ActionsContainer, field: dataclasses.Field, hint: Any) -> None:
+def _add_corrections(parser: argparse.ArgumentParser) -> None:
+    """Options from the fields of Corrections."""
+    hints, section = typing.get_type_hints(Corrections), parser.add_argument_group(CORRECTIONS_GROUP)
+    for field in dataclasses.fields(Corrections):
+        _add_setting(section, field, hints[field.name], _KNOWN)
+
+
+def _add_setting(section: argparse._ActionsContainer, field: dataclasses.Field, hint: Any, prefix: str = "") -> None:
     facts = setting_of(field)
     unit = f", {facts.unit}" if facts.unit else ""
-    default = "" if field.default is None or hint is bool else f" (default: {field.default})"  # argparse adds a bool's
+    default = (
+        "" if field.default in (None, ()) or hint is bool else f" (default: {field.default})"
+    )  # argparse adds a bool's
     text = f"{facts.help}{unit}{default}".replace("%", "%%")  # argparse wants percent signs doubled
     name = "--" + (facts.option or field.name.replace("_", "-"))
-    common = {"dest": field.name, "default": argparse.SUPPRESS, "help": text}
+    common = {"dest": prefix + field.name, "default": argparse.SUPPRESS, "help": text}
     if hint is bool:
         section.add_argument(name, action=argparse.BooleanOptionalAction, **common)
         return

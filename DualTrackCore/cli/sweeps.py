@@ -22,12 +22,13 @@ from DualTrackCore.errors import Cancelled, DualTrackError, InputError, SweepWar
 from DualTrackCore.files import replacing, require_apart
 from DualTrackCore.io import load_sweep, save_sweep, write_trajectory_csv
 from DualTrackCore.memory import naming_memory
+from DualTrackCore.path_error import CORRECTIONS
 from DualTrackCore.progress import Reporter
 from DualTrackCore.repeats import find_repeats
 from DualTrackCore.run import known_poses, settings_model
 from DualTrackCore.run import run as run_clip
 from DualTrackCore.run.preparation import Preparation, prepare
-from DualTrackCore.run.results import NOTICE, RunReport, result_paths, results_folder, sweep_facts
+from DualTrackCore.run.results import NOTICE, RunReport, RunResult, result_paths, results_folder, sweep_facts
 from DualTrackCore.run.settings import TRACKED, RunSettings
 from DualTrackCore.trajectory import PoseOrigin
 
@@ -90,6 +91,18 @@ def reconstruct(options: Namespace, console: Console) -> None:
     _run_into(options.output, options.sweep, _settings(options, result_paths(options.output)), console)
 
 
+def correct(options: Namespace, console: Console) -> None:
+    """The result in a folder, corrected by what is known, into another folder."""
+    from DualTrackCore.run.correction import correct_result
+
+    written = result_paths(options.output)
+    with results_folder(options.output) as folder:
+        given = given_settings(options)
+        result = correct_result(options.results, given, Reporter(console.progress), outputs=written)
+        report = result.write_files(folder, Reporter(console.progress))
+    _say_written(report, result, options.output, console)
+
+
 def track(options: Namespace, console: Console) -> None:
     """Images to trajectory."""
     output = Path(options.output)
@@ -143,6 +156,10 @@ def _run_into(output: str, sweep: str, settings: RunSettings, console: Console) 
     with results_folder(output) as folder:
         result = run_clip(sweep, settings, Reporter(console.progress), outputs=result_paths(output))
         report = result.write_files(folder, Reporter(console.progress))
+    _say_written(report, result, output, console)
+
+
+def _say_written(report: RunReport, result: RunResult, output: str, console: Console) -> None:
     for note in report.warnings[len(result.report.warnings) :]:
         console.warn(note)
     console.say(_summary(report, Path(output)))
@@ -158,6 +175,7 @@ def _summary(report: RunReport, target: Path) -> str:
         rows.append(("trust", trajectory["trust"]["text"]))
     if trajectory["direction"] is not None:
         rows.append(("direction", trajectory["direction"]))
+    rows += [("corrected", entry["text"]) for entry in trajectory["source"].get(CORRECTIONS, ())]
     if (found := trajectory["source"].get("model_input")) and found["said_by"] != "card":
         rows.append(("input", found["sentence"]))
     if views := trajectory["source"].get("test_time_augmentation"):

@@ -15,15 +15,15 @@ from DualTrackCore.corrections.observations import Observations, of_places, of_p
 from DualTrackCore.corrections.scale import factor_for, scaled
 from DualTrackCore.corrections.solver import Distance, Prior, Solution, path_of, solve
 from DualTrackCore.errors import InputError
-from DualTrackCore.path_error import DRIFT_BY_RULE, drift_percent
+from DualTrackCore.path_error import CORRECTIONS, DRIFT_BY_RULE, drift_percent
 from DualTrackCore.trajectory import STEP_ERROR_CORRELATION, Trajectory
 from DualTrackCore.uncertainty import common_signs
 
-#: Key of a provenance: one mapping of plain values for each piece of knowledge that was used, in the order of use.
-CORRECTIONS = "corrections"
 #: By the rule of thumb: which part of it is the error of each way, and of the turn over the whole path in radians; and
 #: which share of the variance all motions have in common, about the mean of those measured (Docs/uncertainty.md).
 _WAYS, _TURN, _SHARE = np.array([0.5, 0.5, 1.0]), 0.5, 0.5
+#: mm and degrees below which a motion is none.
+_STILL = 1e-9
 #: How often motions that pass a limit are cut, and the rest corrected again.
 _MOST_ROUNDS = 20
 
@@ -41,7 +41,7 @@ def correct(trajectory: Trajectory, knowledge: Sequence[Knowledge], first_frame:
 
     Returns:
         Poses in the same frame0 (invalid ones as they were), with `sigma` and `path_covariance` after the correction,
-        and an entry for each piece of knowledge in the provenance (:data:`CORRECTIONS`).
+        and an entry for each piece of knowledge in the provenance (:data:`~DualTrackCore.path_error.CORRECTIONS`).
 
     Raises:
         InputError: the poses are measured or simulated, a frame is not in the path, or knowledge contradicts it.
@@ -72,6 +72,7 @@ def prior_errors(trajectory: Trajectory, motions: np.ndarray) -> tuple[np.ndarra
     total = max(float(steps.sum()), 1e-9)
     by_rule = np.concatenate([steps[:, None] * _WAYS, np.rad2deg(steps / total * _TURN)[:, None] * np.ones(3)], axis=1)
     by_rule *= rule / 100 / np.sqrt(_SHARE)
+    by_rule[np.abs(motions).max(axis=1) < _STILL] = 0  # a picture that was shown again
     if not known:
         return by_rule, np.full(6, _SHARE), rule
     return np.where(np.isnan(trajectory.sigma), by_rule, trajectory.sigma), trajectory.step_error_correlation, percent
@@ -115,7 +116,7 @@ class _Correction:
         for known in knowledge:
             for first, last in known.stops if isinstance(known, Limits) else ():
                 still |= (frames[:-1] >= first) & (frames[1:] <= last)
-        same = still | ((np.abs(motions).max(axis=1) < 1e-9) & (sigma.max(axis=1) == 0))
+        same = still | ((np.abs(motions).max(axis=1) < _STILL) & (sigma.max(axis=1) == 0))
         if same.all():
             raise InputError("The path does not move at all; there is nothing to correct.")
         nodes = np.full(len(given), -1)

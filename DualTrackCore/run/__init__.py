@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from DualTrackCore.corrections.settings import CLIP
 from DualTrackCore.errors import InputError
 from DualTrackCore.files import require_apart
 from DualTrackCore.memory import memory_limit
@@ -22,6 +23,7 @@ from DualTrackCore.sweep import Sweep
 from DualTrackCore.trajectory import PoseOrigin, Trajectory
 
 if TYPE_CHECKING:
+    from DualTrackCore.corrections import Knowledge
     from DualTrackCore.evaluation import Evaluation
     from DualTrackCore.network import Model
     from DualTrackCore.reconstruction import Reconstruction
@@ -88,14 +90,28 @@ def run_frames(
     with _timed(seconds, "total"), memory_limit(settings.memory_gb):
         found = find_repeats(sweep, reporter)
         repeats = found if settings.repeats == "drop" else Repeats.none(len(sweep))
+        known = _knowledge(sweep, settings)  # before the path is estimated: what is wrong with it is said at once
         turns = []
         if settings.poses == ESTIMATE:
             turns = repeats.kept[find_turns(repeats.left_out(sweep), reporter)].tolist()
         trajectory = _trajectory(sweep, repeats, settings, models, reporter, seconds)
+        if known:
+            from DualTrackCore.corrections.path import correct
+
+            trajectory = correct(trajectory, known, settings.first_frame)
         reconstruction = _reconstruction(sweep, repeats, trajectory, settings, reporter, seconds)
         evaluation = _evaluation(sweep, trajectory, settings, reporter, seconds)
         report = run_report(settings, sweep, trajectory, reconstruction, evaluation, found, turns)
     return RunResult(sweep, trajectory, reconstruction, report, seconds)
+
+
+def _knowledge(sweep: Sweep, settings: RunSettings) -> Sequence[Knowledge]:
+    """What the settings say of the frames used; their files are read now."""
+    if not settings.corrections:
+        return ()
+    from DualTrackCore.corrections.reading import knowledge_of
+
+    return knowledge_of(settings.corrections, sweep, settings.first_frame, (settings.crop or (0, 0))[:2])
 
 
 def known_poses(sweep: Sweep, poses: str, poses_are: str | None = None, direction: Direction = "auto") -> Trajectory:
@@ -224,7 +240,8 @@ def _evaluation(
 ) -> Evaluation | None:
     """The error where the true poses are known; poses of unknown origin and earlier estimates measure nothing."""
     tracked = sweep.truth
-    is_truth = tracked is not None and tracked is not trajectory
+    # Poses that the path was fitted to do not measure it.
+    is_truth = tracked is not None and tracked is not trajectory and settings.corrections.tracker != CLIP
     if not (settings.evaluate and is_truth and (tracked.valid & trajectory.valid).sum() >= 2):
         return None
     from DualTrackCore.evaluation import evaluate

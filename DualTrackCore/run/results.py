@@ -18,6 +18,7 @@ from DualTrackCore import __version__
 from DualTrackCore.errors import InputError, MissingDependencyError
 from DualTrackCore.files import json_text, plain_values, recorded_files, replacing, require_apart, staged_folder
 from DualTrackCore.path_error import (
+    CORRECTIONS,
     TRUST,
     direction_of,
     direction_warnings,
@@ -290,14 +291,23 @@ class RunResult:
 
         return Measurements(self.trajectory, self.sweep)
 
+    @property
+    def _corrections(self) -> Sequence[Mapping[str, Any]]:
+        return self.trajectory.provenance.get(CORRECTIONS, ())
+
     def turned_over(self) -> RunResult:
         """The same result with the sweep running the other way, as a run with that direction gives it.
 
         Path and volume are mirrored at the image plane of frame0; nothing is estimated or reconstructed again. Turning
         it over again gives the first result back.
 
-        Raises InputError: the poses are no estimate.
+        Raises InputError: the poses are no estimate, or were fitted to what would not be mirrored with them.
         """
+        if any("residuals" in name for entry in self._corrections for name in entry):
+            raise InputError(
+                "The path was fitted to marks, places or poses, which say which way it runs; run the clip the other "
+                "way without them first."
+            )
         before, trajectory, volume = self.trajectory, turned_over(self.trajectory), self.reconstruction
         if volume is not None:
             volume = volume.turned_over(trajectory)

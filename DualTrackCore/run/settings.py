@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from DualTrackCore.corrections.settings import Corrections
 from DualTrackCore.errors import InputError, reason_of
 from DualTrackCore.files import plain_values
 from DualTrackCore.reconstruction import Fan
@@ -182,6 +183,9 @@ class RunSettings:
         group=PICTURES,
         metavar="auto|none|X,Y,W,H;...",
     )
+    corrections: Corrections = setting(
+        Corrections(), help="what is known of the sweep, put into its path", expects="a mapping of what is known"
+    )
     evaluate: bool = setting(True, help="measure the error where a tracker measured the sweep", group=RESULTS)
     reconstruct: bool = setting(True, help="reconstruct the volume", group=RESULTS)
     pictures: bool = setting(True, help="draw preview pictures", group=RESULTS)
@@ -293,12 +297,14 @@ class RunSettings:
 
     def with_whole_paths(self) -> RunSettings:
         """The same settings with files named from the root, for another folder or process."""
-        return replace(self, **{name: os.path.abspath(path) for name, path in self._named_files().items()})
+        changes: dict[str, Any] = {name: os.path.abspath(path) for name, path in self._named_files().items()}
+        known = {name: os.path.abspath(path) for name, path in self.corrections.files.items()}
+        return replace(self, **changes, corrections=replace(self.corrections, **known))
 
     @property
     def files(self) -> list[str]:
         """The files that the settings name."""
-        return list(self._named_files().values())
+        return [*self._named_files().values(), *self.corrections.files.values()]
 
     def _named_files(self) -> dict[str, str]:
         files = {name: getattr(self, name) for name in ("card", "calibration")}
@@ -348,5 +354,14 @@ class RunSettings:
             raise InputError(f"{path} is not readable YAML: {reason}.") from None
         values = {} if values is None else values
         if isinstance(values, Mapping):
-            values = {**values, **(changes or {})}
+            values = _with_changes(values, changes or {})
         return cls.from_dict(values, path.name)
+
+
+def _with_changes(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Values with others over them; of settings that are a mapping what changes alone."""
+    found = {**values, **changes}
+    for name, change in changes.items():
+        if isinstance(change, Mapping) and isinstance(values.get(name), Mapping):
+            found[name] = {**values[name], **change}
+    return found

@@ -94,7 +94,7 @@ def _choiceLabels() -> dict[tuple[str, object], str]:
 _OWN_WAY = {
     *("spacing_mm", "calibration", "probe", "series", "model", "card", "device", "chunk_frames"),
     *("first_frame", "last_frame", "rotate", "mirror", "crop", "depth_mm", "mask"),
-    *("poses", "poses_are", "memory_gb", "evaluate", "pictures", "slicer", "voxel_mm", "clip", "fan"),
+    *("poses", "poses_are", "memory_gb", "evaluate", "pictures", "slicer", "voxel_mm", "clip", "fan", "corrections"),
 }
 _FIELDS = {field.name: field for field in fields(RunSettings)}
 _TYPES = get_type_hints(RunSettings)

@@ -9,9 +9,9 @@ import pytest
 from drifting_paths import IN_PLANE, MODEL, gpe_mm, mark, motions, pair, pairs
 from scipy.spatial.transform import Rotation
 
-from DualTrackCore.corrections import CORRECTIONS, KnownLength, KnownPoses, SamePlace, SamePoint, correct
+from DualTrackCore.corrections import KnownLength, KnownPoses, SamePlace, SamePoint, correct
 from DualTrackCore.errors import InputError
-from DualTrackCore.path_error import path_error
+from DualTrackCore.path_error import CORRECTIONS, path_error
 from DualTrackCore.trajectory import Trajectory
 
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from drifting_paths import MODEL, motions, pair
 
-from DualTrackCore.corrections import CORRECTIONS, KnownLength, KnownPoses, Limits, SamePlace, SamePoint, correct
+from DualTrackCore.corrections import KnownLength, KnownPoses, Limits, SamePlace, SamePoint, correct
 from DualTrackCore.errors import InputError
 from DualTrackCore.files import plain_values
-from DualTrackCore.path_error import path_error
+from DualTrackCore.path_error import CORRECTIONS, path_error
 from DualTrackCore.trajectory import Trajectory
 
 
