@@ -19,9 +19,9 @@ from DualTrackCore.files import Converted, FilePixels
 from DualTrackCore.grey import grey_frames
 from DualTrackCore.io.calibration import choose_pixel_size
 from DualTrackCore.io.metafile import SequenceFile, sweep_from_sequence
+from DualTrackCore.io.pose_marks import FIELDS
 from DualTrackCore.io.sequence_parts import GZIP, FrameFields, Payload, require_plausible_clip
 from DualTrackCore.io.stack_axes import stack_axes
-from DualTrackCore.io.tracked_poses import FIELDS
 from DualTrackCore.path_error import TRUST
 from DualTrackCore.sweep import Sweep
 

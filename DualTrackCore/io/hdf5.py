@@ -2,9 +2,9 @@
 
 The DualTrack layout has `images` [N, H, W] uint8; `tracking` [N, 4, 4], image (mm) to world; `spacing`
 (across, down, 1) in mm; `dimensions` (W, H, 1); `pixel_to_image` [4, 4], whose origin is the image centre.
-Files written here may also have `timestamps` [N] in seconds, `frame_valid` [N] and `tracking_sigma` [N - 1, 6], the
-standard deviations of the motions (mm, degrees); attributes of `tracking` say where the poses are from, and those of
-files without them count as measured.
+Files written here may also have `timestamps` [N] in seconds, `frame_valid` [N], `tracking_sigma` [N - 1, 6], the
+standard deviations of the motions (mm, degrees), and `tracking_covariance` [N, 7] of a path that was corrected;
+attributes of `tracking` say where the poses are from, and those of files without them count as measured.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from DualTrackCore.errors import InputError
 from DualTrackCore.files import replacing
 from DualTrackCore.io.calibration import as_text, choose_pixel_size, split_affine
 from DualTrackCore.io.hdf5_frames import Hdf5Frames, member, opened, read_table
-from DualTrackCore.io.tracked_poses import FIELDS, marked, origin_marks, trajectory_from_tracker
+from DualTrackCore.io.pose_marks import FIELDS, marked, origin_marks
+from DualTrackCore.io.tracked_poses import trajectory_from_tracker
 from DualTrackCore.io.tus_rec import read_tus_rec
 from DualTrackCore.progress import Reporter, Stage
 from DualTrackCore.sweep import Sweep, validated_spacing
@@ -36,7 +37,7 @@ FORMAT = "DualTrack HDF5"
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
-_SIGMA = "tracking_sigma"
+_SIGMA, _COVARIANCE = "tracking_sigma", "tracking_covariance"
 
 #: HDF5 files may begin with a block of the user's, whose size is one of these.
 _OFFSETS = (0, 512, 1024, 2048)
@@ -86,7 +87,7 @@ def _read_dualtrack(path: Path, calibration: CalibrationSource | None, spacing_m
         facts: dict[str, Any] = {"simulated": True} if isinstance(simulated, bool | np.bool_) and simulated else {}
         world_from_image = read_table(file, "tracking", (None, 4, 4))
         marks = {} if world_from_image is None else {name: file["tracking"].attrs.get(name) for name in FIELDS}
-        sigma = read_table(file, _SIGMA, (None, 6))
+        errors = read_table(file, _SIGMA, (None, 6)), read_table(file, _COVARIANCE, (None, 7))
         spacing = read_table(file, "spacing", (None,))
         dimensions = read_table(file, "dimensions", (None,))
         image_from_pixel = read_table(file, "pixel_to_image", (4, 4))
@@ -116,7 +117,7 @@ def _read_dualtrack(path: Path, calibration: CalibrationSource | None, spacing_m
         poses = world_from_image if own_from_file is None else world_from_image @ own_from_file
         tracked, pose_notes = trajectory_from_tracker(poses, {"source": path.name})
         tracked, origin_notes = marked(
-            tracked, marks, PoseOrigin.SIMULATED if "simulated" in facts else PoseOrigin.MEASURED, sigma
+            tracked, marks, PoseOrigin.SIMULATED if "simulated" in facts else PoseOrigin.MEASURED, *errors
         )
         notes += pose_notes + origin_notes
     if timestamps is not None:
@@ -189,6 +190,8 @@ def write(sweep: Sweep, path: Path, trajectory: Trajectory | None, reporter: Rep
             file["tracking"].attrs.update(origin_marks(trajectory))
             if trajectory.sigma is not None:
                 file[_SIGMA] = trajectory.sigma
+            if trajectory.path_covariance is not None:
+                file[_COVARIANCE] = trajectory.path_covariance
     reporter.report(Stage.WRITING, len(sweep), len(sweep))
 
 

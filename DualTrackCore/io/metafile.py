@@ -18,6 +18,7 @@ import numpy as np
 from DualTrackCore.errors import InputError
 from DualTrackCore.files import Converted, WindowSource
 from DualTrackCore.io.calibration import PixelSize
+from DualTrackCore.io.pose_marks import FIELDS, errors_in, marked
 from DualTrackCore.io.sequence_parts import (
     ZLIB,
     Axes,
@@ -29,7 +30,7 @@ from DualTrackCore.io.sequence_parts import (
     parse_orientation,
     require_plausible_clip,
 )
-from DualTrackCore.io.tracked_poses import FIELDS, SIGMA_FIELD, marked, place_frames
+from DualTrackCore.io.tracked_poses import place_frames
 from DualTrackCore.path_error import TRUST, Trust
 from DualTrackCore.settings import short_text
 from DualTrackCore.sweep import Sweep
@@ -131,8 +132,8 @@ def sweep_from_sequence(
     is_simulated = sequence.header.get(SIMULATED_FIELD) == SIMULATED_VALUE
     unmarked = PoseOrigin.SIMULATED if is_simulated else PoseOrigin.MEASURED
     marks = {name: sequence.header.get(field_name) for name, field_name in FIELDS.items()}
-    sigma = fields.motions(SIGMA_FIELD, count)
-    tracked, pose_notes = marked(_in_ras(tracked, sequence.header, path.name), marks, unmarked, sigma)
+    tracked = _in_ras(tracked, sequence.header, path.name)
+    tracked, pose_notes = marked(tracked, marks, unmarked, *errors_in(fields, count))
     if tracked is not None and not tracked.origin.is_truth:
         tracking = f"Not tracked: the poses are {tracked.origin_text}."
     times, time_notes = fields.times(count)

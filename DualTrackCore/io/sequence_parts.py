@@ -116,9 +116,9 @@ class FrameFields:
                 values[index] = numbers(text, size) or np.nan
         return values
 
-    def motions(self, name: str, count: int) -> np.ndarray | None:
-        """[count - 1, 6] numbers in a field of all frames but the first, NaN where missing; None without the field."""
-        return self._numbers(name, count, 6)[1:] if name in self._texts else None
+    def table(self, name: str, count: int, width: int) -> np.ndarray | None:
+        """[count, width] numbers in a field of the frames, NaN where missing; None without the field."""
+        return self._numbers(name, count, width) if name in self._texts else None
 
     def ok(self, name: str, count: int) -> np.ndarray:
         """[count] bool: false where the status field `name` says anything but OK."""

@@ -33,8 +33,8 @@ from DualTrackCore.io.metafile import (
     SPACING_FIELD,
     VERSION_FIELD,
 )
+from DualTrackCore.io.pose_marks import COVARIANCE_FIELD, SIGMA_FIELD, header_marks
 from DualTrackCore.io.sequence_parts import GZIP, ZLIB
-from DualTrackCore.io.tracked_poses import SIGMA_FIELD, header_marks
 from DualTrackCore.progress import Reporter, Stage
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.trajectory import RAS_FROM_LPS, Trajectory
@@ -187,6 +187,8 @@ def _frame_fields(
             yield f"{prefix}{name}TransformStatus{separator}{status}"
             if trajectory.sigma is not None and frame:
                 yield f"{prefix}{SIGMA_FIELD}{separator}{' '.join(map(_text, trajectory.sigma[frame - 1]))}"
+            if trajectory.path_covariance is not None:
+                yield f"{prefix}{COVARIANCE_FIELD}{separator}{' '.join(map(_text, trajectory.path_covariance[frame]))}"
         if sweep.timestamps_s is not None:
             yield f"{prefix}Timestamp{separator}{_text(sweep.timestamps_s[frame])}"
         yield f"{prefix}{status_name}{separator}{'OK' if image_valid else 'INVALID'}"

@@ -17,8 +17,8 @@ import numpy as np
 
 from DualTrackCore.errors import InputError
 from DualTrackCore.files import replacing
+from DualTrackCore.io.pose_marks import header_marks
 from DualTrackCore.io.sequence_writer import frame_index, placed_transforms, write_nrrd, write_transforms
-from DualTrackCore.io.tracked_poses import header_marks
 from DualTrackCore.progress import Reporter
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.trajectory import Trajectory

@@ -10,25 +10,27 @@ import numpy as np
 
 from DualTrackCore.errors import InputError
 from DualTrackCore.files import replacing
-from DualTrackCore.io.tracked_poses import BY_RULE, CORRELATION, FIELDS, ORIGIN, marked, origin_marks
-from DualTrackCore.path_error import TRUST
+from DualTrackCore.io.pose_marks import BY_RULE, CORRELATION, FIELDS, ORIGIN, marked, origin_marks
+from DualTrackCore.path_error import CORRECTIONS, TRUST
 from DualTrackCore.trajectory import PoseOrigin, Trajectory
 
 _HEADER = ("frame", "timestamp_s", "valid", *(f"m{row}{column}" for row in range(4) for column in range(4)))
 #: Columns that say where poses are from, the origin first; the last ones and those of the errors of the motions are
 #: written where something is known. A table from elsewhere may lack any of them.
-_WHERE_KNOWN = (TRUST, CORRELATION, BY_RULE)
+_WHERE_KNOWN = (TRUST, CORRELATION, BY_RULE, CORRECTIONS)
 _MARKS = tuple(name for name in FIELDS if name not in _WHERE_KNOWN)
 _SIGMA = (*(f"sigma_t{axis}_mm" for axis in "xyz"), *(f"sigma_r{axis}_deg" for axis in "xyz"))
-_KNOWN = frozenset((*FIELDS, *_SIGMA))
+_COVARIANCE = ("variance_length_mm2", *(f"covariance_{axes}_mm2" for axes in ("xx", "xy", "xz", "yy", "yz", "zz")))
+_KNOWN = frozenset((*FIELDS, *_SIGMA, *_COVARIANCE))
 
 
 def write_trajectory_csv(trajectory: Trajectory, path: str | PathLike, timestamps_s: np.ndarray | None = None) -> None:
     """Write frame, timestamp_s, valid (1 or 0), the 16 numbers of frame0_from_image row by row, and the origin.
 
     Model, checksum and warnings of estimated poses stand in the line of the first frame. Where it is known how sure the
-    motions are, their standard deviations follow, in the line of the frame that a motion leads to. Numbers have 17
-    significant digits, so that reading gives the same ones back. What is unknown is left empty.
+    motions are, their standard deviations follow, in the line of the frame that a motion leads to; of a corrected path
+    the variance of its length and the covariance of each position. Numbers have 17 significant digits, so that reading
+    gives the same ones back. What is unknown is left empty.
 
     Args:
         trajectory: N poses.
@@ -49,11 +51,14 @@ def write_trajectory_csv(trajectory: Trajectory, path: str | PathLike, timestamp
         writer = csv.writer(stream, lineterminator="\n")
         marks = origin_marks(trajectory)
         names = [*_MARKS, *(name for name in _WHERE_KNOWN if name in marks)]
-        writer.writerow((*_HEADER, *names, *(() if trajectory.sigma is None else _SIGMA)))
+        sigma, covariance = trajectory.sigma, trajectory.path_covariance
+        columns = *(() if sigma is None else _SIGMA), *(() if covariance is None else _COVARIANCE)
+        writer.writerow((*_HEADER, *names, *columns))
         said = [marks.get(name, "") for name in names]
         later = [marks[ORIGIN], *[""] * (len(names) - 1)]
-        sigma = np.empty((count, 0)) if trajectory.sigma is None else np.vstack([np.full(6, np.nan), trajectory.sigma])
-        rows = zip(times, trajectory.valid, trajectory.poses.reshape(count, 16), sigma, strict=True)
+        sigma = np.empty((count, 0)) if sigma is None else np.vstack([np.full(6, np.nan), sigma])
+        known = np.hstack([sigma, np.empty((count, 0)) if covariance is None else covariance])
+        rows = zip(times, trajectory.valid, trajectory.poses.reshape(count, 16), known, strict=True)
         for frame, (time, valid, pose, errors) in enumerate(rows):
             errors = ("" if np.isnan(value) else f"{value:.17g}" for value in errors)
             poses = (f"{value:.17g}" for value in pose)
@@ -85,22 +90,23 @@ def read_trajectory_csv(path: str | PathLike) -> Trajectory:
                     poses.append(pose)
                     valid.append(is_valid)
                     said.append(dict(zip(names, (word.strip() for word in row[len(_HEADER) :]), strict=True)))
-                    if _SIGMA[0] in names:
-                        errors.append([_number(said[-1].get(name) or "nan", where) for name in _SIGMA])
+                    errors.append([_number(said[-1].get(name) or "nan", where) for name in (*_SIGMA, *_COVARIANCE)])
     except OSError as error:
         raise InputError(f"Cannot read the trajectory {path}: {error.strerror or error}.") from None
     except (UnicodeDecodeError, csv.Error):
         raise InputError(f"{path} is not a trajectory table: it is not text.") from None
     if not poses:
         raise InputError(f"{path} holds no poses; write the trajectory again.")
-    sigma, source = np.array(errors[1:]).reshape(-1, 6) if errors else None, {"source": path.name}
+    known, source = np.array(errors), {"source": path.name}
+    sigma = known[1:, :6] if _SIGMA[0] in names else None
+    covariance = known[:, 6:] if _COVARIANCE[0] in names else None
     try:
-        trajectory = Trajectory(np.array(poses), np.array(valid), provenance=source, sigma=sigma)
+        trajectory = Trajectory(np.array(poses), np.array(valid), None, source, sigma=sigma, path_covariance=covariance)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     marks = {n: " and ".join(dict.fromkeys(filter(None, (row[n] for row in said)))) for n in names if n in FIELDS}
     marks[ORIGIN] = PoseOrigin.worst(row.get(ORIGIN, "") for row in said).value
-    return marked(trajectory, marks, PoseOrigin.UNKNOWN, sigma)[0]
+    return marked(trajectory, marks, PoseOrigin.UNKNOWN, sigma, covariance)[0]
 
 
 def _parsed(row: list[str], columns: int, frame: int, where: str) -> tuple[np.ndarray, bool]:

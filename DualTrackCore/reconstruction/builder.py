@@ -278,7 +278,7 @@ class Reconstruction:
         Origin, spacing and direction are those of the grid, mm, on ITK's physical axes left, posterior, superior: x, y,
         z of frame0 are written unchanged, and the numbers of a tracker's reference, which are RAS, with x and y
         negated. So the volume lies in Slicer where the frames of the sweep's file lie. The meta data say where the
-        poses are from (:data:`~DualTrackCore.io.tracked_poses.FIELDS`); .nrrd and .mha keep them, .nii a part.
+        poses are from (:data:`~DualTrackCore.io.pose_marks.FIELDS`); .nrrd and .mha keep them, .nii a part.
         """
         from DualTrackCore.reconstruction.volume_files import image_of
 

@@ -13,7 +13,7 @@ import SimpleITK as sitk
 
 from DualTrackCore.errors import InputError, OutputError
 from DualTrackCore.files import replacing
-from DualTrackCore.io.tracked_poses import header_marks_of
+from DualTrackCore.io.pose_marks import header_marks_of
 from DualTrackCore.path_error import TRUST
 from DualTrackCore.trajectory import RAS_FROM_LPS
 

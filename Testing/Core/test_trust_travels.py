@@ -14,7 +14,7 @@ from oracle import noise_sweep, tiny_model
 from DualTrackCore.cli import main
 from DualTrackCore.evaluation import evaluate
 from DualTrackCore.io import load_sweep, read_trajectory_csv, save_sweep, write_trajectory_csv
-from DualTrackCore.io.tracked_poses import FIELDS
+from DualTrackCore.io.pose_marks import FIELDS
 from DualTrackCore.path_error import DRIFT_BY_RULE, TRUST, Trust, trust_in, trust_line
 from DualTrackCore.reconstruction import reconstruct_volume
 from DualTrackCore.reconstruction.volume_files import VOLUME_SUFFIXES

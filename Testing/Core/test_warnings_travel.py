@@ -11,7 +11,7 @@ from oracle import noise_sweep, tiny_model
 from training_data import tiny_recipe, tracked_sweep
 
 from DualTrackCore.evaluation import evaluate
-from DualTrackCore.io.tracked_poses import FIELDS
+from DualTrackCore.io.pose_marks import FIELDS
 from DualTrackCore.network.catalogue import read_card_inside, shipped_folder
 from DualTrackCore.network.model import Model, save_model
 from DualTrackCore.path_error import trust_line

@@ -6,7 +6,7 @@ from clip_nodes import add_simulated_clip, add_transforms, drifting, job_result,
 from DualTrackSlicerLib.scene import showResults, sweepFromBrowser, trajectoryFromTable
 from DualTrackSlicerLib.scene.nodes import set_pose_origin
 
-from DualTrackCore.io.tracked_poses import FIELDS, ORIGIN
+from DualTrackCore.io.pose_marks import FIELDS, ORIGIN
 from DualTrackCore.trajectory import PoseOrigin, Trajectory
 
 TRUTH = simulated()

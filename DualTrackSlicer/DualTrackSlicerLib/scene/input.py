@@ -17,8 +17,9 @@ from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
 from DualTrackCore.errors import InputError, doubts
 from DualTrackCore.io.calibration import choose_pixel_size, contradicts, image_pose, require_agreement, split_affine
 from DualTrackCore.io.metafile import SIMULATED_FIELD, SIMULATED_VALUE, SKEW_FIELD, SPACING_FIELD
+from DualTrackCore.io.pose_marks import errors_in, marked
 from DualTrackCore.io.sequence_parts import FrameFields, numbers
-from DualTrackCore.io.tracked_poses import SIGMA_FIELD, marked, trajectory_from_tracker
+from DualTrackCore.io.tracked_poses import trajectory_from_tracker
 from DualTrackCore.progress import CancelledCallback, Reporter
 from DualTrackCore.sweep import Sweep, validated_spacing
 from DualTrackCore.trajectory import RAS_FROM_LPS, PoseOrigin, Trajectory
@@ -244,9 +245,8 @@ def _place(
     poses = image_pose(world_from_pixel, np.asarray(measured), measured_skew, size)
     tracked, notes = trajectory_from_tracker(poses, {"source": images.GetName()})
     unmarked = PoseOrigin.SIMULATED if _is_simulated(images) else PoseOrigin.MEASURED
-    tracked, origin_notes = marked(
-        tracked, pose_marks([*moving, images]), unmarked, fields.motions(SIGMA_FIELD, len(poses))
-    )
+    errors = errors_in(fields, len(poses))
+    tracked, origin_notes = marked(tracked, pose_marks([*moving, images]), unmarked, *errors)
     notes += [*origin_notes, *tracked.provenance.get("warnings", ())]
     if not tracked.origin.is_truth:
         sentence = f"Not tracked: the poses are {tracked.origin_text}."

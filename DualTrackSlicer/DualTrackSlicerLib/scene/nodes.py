@@ -9,7 +9,7 @@ import numpy as np
 import slicer
 import vtk
 
-from DualTrackCore.io.tracked_poses import FIELDS, ORIGIN, header_marks
+from DualTrackCore.io.pose_marks import FIELDS, ORIGIN, header_marks
 from DualTrackCore.trajectory import PoseOrigin, Trajectory
 
 try:

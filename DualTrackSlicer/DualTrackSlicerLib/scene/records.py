@@ -14,7 +14,7 @@ import slicer
 from DualTrackCore.errors import InputError
 from DualTrackCore.files import replacing
 from DualTrackCore.io import write_trajectory_csv
-from DualTrackCore.io.tracked_poses import header_marks
+from DualTrackCore.io.pose_marks import header_marks
 from DualTrackCore.run.results import RunReport, RunResult
 from DualTrackSlicerLib.scene.input import SceneSweep, sweepFromBrowser
 from DualTrackSlicerLib.scene.nodes import ijk_to_ras

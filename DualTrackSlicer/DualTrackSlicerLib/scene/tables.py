@@ -11,7 +11,7 @@ import vtk
 from vtk.util.numpy_support import numpy_to_vtk
 
 from DualTrackCore.errors import InputError
-from DualTrackCore.io.tracked_poses import marked
+from DualTrackCore.io.pose_marks import marked
 from DualTrackCore.trajectory import PoseOrigin, Trajectory
 from DualTrackSlicerLib.scene.input import SceneSweep
 from DualTrackSlicerLib.scene.nodes import add_node, finished, pose_marks
