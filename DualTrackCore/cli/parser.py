@@ -11,7 +11,7 @@ from pkgutil import resolve_name
 from typing import Any, Literal, NoReturn
 
 from DualTrackCore import __version__
-from DualTrackCore.corrections.settings import CORRECTIONS_GROUP, Corrections
+from DualTrackCore.corrections import CORRECTIONS_GROUP, Corrections
 from DualTrackCore.errors import InputError
 from DualTrackCore.run.results import NOTICE
 from DualTrackCore.run.settings import (

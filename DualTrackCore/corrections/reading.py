@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from scipy.spatial.transform import Rotation, Slerp
 
+from DualTrackCore.corrections import CLIP, Corrections
 from DualTrackCore.corrections.knowledge import Knowledge, KnownLength, KnownPoses, Limits, SamePlace, SamePoint
-from DualTrackCore.corrections.settings import CLIP, Corrections
 from DualTrackCore.errors import InputError
 from DualTrackCore.io.trajectory_csv import read_trajectory_csv
 from DualTrackCore.sweep import Sweep

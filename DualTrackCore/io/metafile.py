@@ -18,7 +18,6 @@ import numpy as np
 from DualTrackCore.errors import InputError
 from DualTrackCore.files import Converted, WindowSource
 from DualTrackCore.io.calibration import PixelSize
-from DualTrackCore.io.pose_marks import FIELDS, errors_in, marked
 from DualTrackCore.io.sequence_parts import (
     ZLIB,
     Axes,
@@ -31,7 +30,6 @@ from DualTrackCore.io.sequence_parts import (
     require_plausible_clip,
 )
 from DualTrackCore.io.tracked_poses import place_frames
-from DualTrackCore.path_error import TRUST, Trust
 from DualTrackCore.settings import short_text
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.trajectory import RAS_FROM_LPS, PoseOrigin, Trajectory
@@ -47,6 +45,8 @@ SPACING_FIELD, SKEW_FIELD = "DualTrackSpacingMm", "DualTrackSkewDeg"
 #: Header field of frames from the simulation, and its one value; anything else counts as recorded.
 SIMULATED_FIELD, SIMULATED_VALUE = "DualTrackSimulatedFrames", "True"
 
+#: What the fields begin with that say where poses are from (:mod:`~DualTrackCore.io.pose_marks`).
+_MARK = "DualTrackPoses"
 #: More frames than any recording has: at 100 a second this is almost three hours.
 MAX_FRAMES = 1_000_000
 
@@ -131,9 +131,13 @@ def sweep_from_sequence(
     size, tracked, tracking, place_notes = place_frames(fields, frames.shape, devices, stated, spacing_mm, path.name)
     is_simulated = sequence.header.get(SIMULATED_FIELD) == SIMULATED_VALUE
     unmarked = PoseOrigin.SIMULATED if is_simulated else PoseOrigin.MEASURED
-    marks = {name: sequence.header.get(field_name) for name, field_name in FIELDS.items()}
     tracked = _in_ras(tracked, sequence.header, path.name)
-    tracked, pose_notes = marked(tracked, marks, unmarked, *errors_in(fields, count))
+    pose_notes = []
+    if tracked is not None or _MARK in " ".join(sequence.header):
+        from DualTrackCore.io.pose_marks import marked_by
+
+        tracked, pose_notes, said = marked_by(sequence.header, tracked, fields, count, unmarked)
+        facts |= said
     if tracked is not None and not tracked.origin.is_truth:
         tracking = f"Not tracked: the poses are {tracked.origin_text}."
     times, time_notes = fields.times(count)
@@ -141,8 +145,6 @@ def sweep_from_sequence(
     if times is None and sequence.index_times_s is not None and len(sequence.index_times_s) == count:
         times, facts["rate_field"] = sequence.index_times_s, "times of the frame axis"
     facts |= {"orientation": orientation.code, "tracking": tracking}
-    if tracked is None and Trust.from_text(line := sequence.header.get(FIELDS[TRUST])):
-        facts[TRUST] = line  # of the path of a volume
     if is_simulated:
         facts["simulated"] = True
     # NRRD files name the status of the image `Status`.

@@ -89,6 +89,18 @@ def errors_in(fields: FrameFields, count: int) -> tuple[np.ndarray | None, np.nd
     return None if sigma is None else sigma[1:], fields.table(COVARIANCE_FIELD, count, 7)
 
 
+def marked_by(
+    header: Mapping[str, str], trajectory: Trajectory | None, fields: FrameFields, count: int, unmarked: PoseOrigin
+) -> tuple[Trajectory | None, list[str], dict[str, str]]:
+    """:func:`marked` by the header and the fields of frames of a sequence, and facts for the provenance of its frames.
+
+    A volume has no poses and says how far the path of its frames can be trusted.
+    """
+    marks = {name: header.get(field) for name, field in FIELDS.items()}
+    facts = {TRUST: marks[TRUST]} if trajectory is None and Trust.from_text(marks[TRUST]) else {}
+    return *marked(trajectory, marks, unmarked, *errors_in(fields, count)), facts
+
+
 def marked(
     trajectory: Trajectory | None,
     marks: Mapping[str, object],

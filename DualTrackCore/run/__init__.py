@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from DualTrackCore.corrections.settings import CLIP
+from DualTrackCore.corrections import CLIP
 from DualTrackCore.errors import InputError
 from DualTrackCore.files import require_apart
 from DualTrackCore.memory import memory_limit

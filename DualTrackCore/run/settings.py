@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from DualTrackCore.corrections.settings import Corrections
+from DualTrackCore.corrections import Corrections
 from DualTrackCore.errors import InputError, reason_of
 from DualTrackCore.files import plain_values
 from DualTrackCore.reconstruction import Fan

@@ -7,10 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from drifting_paths import CORRELATION, MODEL, SIGMA, mark, motions, pair, pairs
+from scipy.optimize import least_squares
+from scipy.spatial.transform import Rotation
 from scipy.stats import chi2
 
-from DualTrackCore.corrections import KnownLength, KnownPoses, Limits, SamePoint, correct
-from DualTrackCore.corrections.solver import Prior, solve
+from DualTrackCore.corrections import KnownLength, KnownPoses, Limits, SamePlace, SamePoint, correct
+from DualTrackCore.corrections.observations import of_places, of_poses
+from DualTrackCore.corrections.solver import Distance, Prior, path_of, solve
 from DualTrackCore.errors import InputError
 from DualTrackCore.path_error import path_error, turned_over
 from DualTrackCore.trajectory import STEP_ERROR_CORRELATION, Trajectory
@@ -108,3 +111,36 @@ def test_a_path_whose_model_does_not_say_what_its_errors_have_in_common_is_corre
     path = replace(path, provenance=source, sigma=np.tile(SIGMA, (119, 1)))
     found = correct(path, [KnownPoses("tracker", np.array([0, 60, 119]), truth.poses[[0, 60, 119]], 0.5, 0.5)])
     assert np.linalg.norm(found.centres_mm - truth.centres_mm, axis=1).mean() < 0.5
+
+
+@pytest.mark.parametrize("kind", ["places", "tracker"])
+def test_the_path_is_the_most_probable_one_as_a_plain_minimiser_finds_it(kind):
+    """With large corrections, which the first linear step does not reach."""
+    truth, path = pair(5, frames=7, way="back" if kind == "places" else "on", step_mm=4.0)
+    sigma, signs = np.full((6, 6), [1.0, 1, 2, 12, 12, 12]), common_signs(path.poses)
+    prior = Prior.of(np.eye(4), path.parameters, sigma, CORRELATION, signs)
+    if kind == "places":
+        group = of_places([SamePlace((0, 6), 3.0, 30.0), SamePlace((1, 3), 1.5, 20.0)], np.arange(7), 0)
+    else:
+        turned = truth.poses.copy()
+        turned[:, :3, :3] = (
+            turned[:, :3, :3] @ Rotation.from_euler("y", np.arange(7)[:, None] * 9, degrees=True).as_matrix()
+        )
+        group = of_poses(KnownPoses("tracker", np.arange(7), turned, 2.0, 8.0), np.arange(7), 0)
+    found = solve(prior, [group], [Distance(14.0, 1.0)])
+
+    def residuals(unknown):
+        own, common = unknown[:36].reshape(6, 6), unknown[36:42]
+        poses = path_of(np.eye(4), prior.motions + prior.own * own + prior.shared * common)
+        world = np.eye(4)
+        world[:3, :3] = Rotation.from_rotvec(unknown[45:]).as_matrix() @ start[:3, :3]
+        world[:3, 3] = start[:3, 3] + unknown[42:45]
+        length = Distance(14.0, 1.0).measured(poses) - 14.0
+        return np.concatenate([unknown[:42], group.residuals(poses, world).ravel(), [length]])
+
+    start = group.first_world(path.poses)
+    best = least_squares(residuals, np.zeros(48), x_scale="jac", xtol=1e-14, ftol=1e-14)
+    assert np.linalg.norm(group.residuals(found.path, found.worlds[0]), axis=1).max() < group.limit
+    expected = prior.motions + prior.own * best.x[:36].reshape(6, 6) + prior.shared * best.x[36:42]
+    assert np.abs(expected - path.parameters).max() > 1
+    np.testing.assert_allclose(found.motions, expected, atol=0.05)

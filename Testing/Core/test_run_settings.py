@@ -225,7 +225,7 @@ def test_every_setting_says_what_it_means():
 def test_every_setting_but_the_poses_is_an_option_of_run():
     text = build_parser()._subparsers._group_actions[0].choices["run"].format_help()
     for field in fields(RunSettings):
-        if field.name != "poses":
+        if field.name not in ("poses", "corrections"):
             assert f"--{setting_of(field).option or field.name.replace('_', '-')}" in text
 
 
