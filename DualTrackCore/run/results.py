@@ -291,10 +291,6 @@ class RunResult:
 
         return Measurements(self.trajectory, self.sweep)
 
-    @property
-    def _corrections(self) -> Sequence[Mapping[str, Any]]:
-        return self.trajectory.provenance.get(CORRECTIONS, ())
-
     def turned_over(self) -> RunResult:
         """The same result with the sweep running the other way, as a run with that direction gives it.
 
@@ -303,7 +299,7 @@ class RunResult:
 
         Raises InputError: the poses are no estimate, or were fitted to what would not be mirrored with them.
         """
-        if any("residuals" in name for entry in self._corrections for name in entry):
+        if any("residuals" in name for entry in self.trajectory.provenance.get(CORRECTIONS, ()) for name in entry):
             raise InputError(
                 "The path was fitted to marks, places or poses, which say which way it runs; run the clip the other "
                 "way without them first."
