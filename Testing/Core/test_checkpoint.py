@@ -12,12 +12,26 @@ from torch.torch_version import TorchVersion
 
 from DualTrackCore.errors import CheckpointError, InputError, OutputError
 from DualTrackCore.network import DualTrack, ModelCard, load_model
-from DualTrackCore.network.model import build_network, load_weights, read_weights, resize_positions, save_model
+from DualTrackCore.network.model import (
+    POSITION_KEY,
+    build_network,
+    load_weights,
+    positions_of,
+    read_weights,
+    resize_positions,
+    save_model,
+)
 
 
 @pytest.fixture
 def model():
     return tiny_model()
+
+
+def test_a_position_table_that_is_none_says_no_number_of_frames():
+    assert positions_of({}) is None
+    assert positions_of({POSITION_KEY: torch.zeros(7)}) is None
+    assert positions_of({POSITION_KEY: torch.zeros(7, 4)}) == 7
 
 
 @pytest.fixture

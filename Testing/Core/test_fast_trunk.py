@@ -40,6 +40,13 @@ def lively_trunk(widths=(16, 32, 48, 64), stem=12, blocks=1, seed=0) -> Trunk:
     return trunk
 
 
+def test_a_trunk_whose_narrowest_stage_just_fills_a_vector_is_compiled(compiled):
+    lanes = CompiledBackend.lanes
+    for narrowest, kind in [(lanes, CompiledBackend), (lanes // 2, TorchBackend)]:
+        trunk = lively_trunk((narrowest, 2 * lanes, 2 * lanes, 2 * lanes))
+        assert type(choose_backend(trunk, CPU, torch.float32)) is kind
+
+
 @pytest.fixture(scope="module")
 def compiled() -> CompiledBackend:
     if not has_compiled_kernels():

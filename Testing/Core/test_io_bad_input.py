@@ -12,6 +12,7 @@ from sequence_files import metafile, nrrd, pixels, pose, text
 
 from DualTrackCore import Sweep, Trajectory, load_sweep, save_sweep
 from DualTrackCore.errors import DualTrackError, InputError, OutputError, reason_of
+from DualTrackCore.io.metafile import SKEW_FIELD, SPACING_FIELD
 
 CALIBRATION = np.diag([0.1, 0.2, 0.1, 1.0])
 
@@ -146,9 +147,16 @@ def test_all_invalid_tracking_is_kept_as_invalid(tmp_path):
 
 
 def test_an_impossible_spacing_in_the_file_is_ignored_and_reported(tmp_path):
-    for bad in ("0 0 1", "nan nan 1", "-1 2 3", "500 500 1", "words", "1e999 1 1"):
+    for bad in ("0 0 1", "nan nan 1", "-1 2 3", "500 500 1", "10.5 10.5 1", "words", "1e999 1 1"):
         sweep = load_sweep(metafile(tmp_path / "a.mha", pixels(3, 4, 5), ElementSpacing=bad))
         assert sweep.spacing_mm is None
+    assert load_sweep(metafile(tmp_path / "a.mha", pixels(3, 4, 5), ElementSpacing="10 10 1")).spacing_mm == (10, 10)
+
+
+def test_a_skew_that_is_no_number_is_none(tmp_path):
+    fields = [(SPACING_FIELD, "0.2 0.1"), (SKEW_FIELD, "steep")]
+    sweep = load_sweep(metafile(tmp_path / "a.mha", pixels(3, 4, 5), fields))
+    assert (sweep.spacing_mm, sweep.skew_deg) == ((0.2, 0.1), 0)
 
 
 def written_files(folder):

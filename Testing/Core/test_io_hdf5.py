@@ -267,6 +267,14 @@ def test_a_claim_of_a_million_million_pixels_is_refused_before_anything_is_read(
         load(tmp_path / "bomb.h5")
 
 
+def test_pieces_that_are_not_compressed_make_no_more_than_is_stored(tmp_path):
+    with h5py.File(tmp_path / "half.h5", "w") as file:
+        images = file.create_dataset("images", (8, 40, 50), np.uint8, chunks=(1, 40, 50))
+        images[:4] = 1
+    with pytest.raises(InputError, match="claims 16000 bytes of 'images' and stores 8000"):
+        load(tmp_path / "half.h5")
+
+
 def test_a_few_stored_pieces_do_not_cover_for_an_absurd_claim(tmp_path):
     with h5py.File(tmp_path / "bomb.h5", "w") as file:
         images = file.create_dataset(

@@ -22,6 +22,13 @@ def test_missing_kinds_mean_that_the_last_axis_is_time(tmp_path):
     np.testing.assert_array_equal(sweep.frames, pixels(3, 4, 5))
 
 
+@pytest.mark.parametrize(("sizes", "shape"), [("3 5 4 2", (2, 4, 5, 3)), ("3 4 1 2", (2, 4, 3))])
+def test_without_kinds_a_first_axis_of_three_is_colour_unless_the_third_is_single(tmp_path, sizes, shape):
+    changes = {"dimension": "4", "sizes": sizes}
+    path = nrrd(tmp_path / "a.nrrd", pixels(*shape), drop=["kinds", "space directions"], **changes)
+    assert load_sweep(path).frames.shape == shape[:3]
+
+
 def test_a_list_axis_that_comes_first_is_moved(tmp_path):
     stored = np.moveaxis(pixels(3, 4, 5), 0, -1)
     changes = {"sizes": "3 5 4", "kinds": "list domain domain", "space_directions": "none (0.2,0) (0,0.1)"}
