@@ -5,7 +5,8 @@ import pytest
 from shared_files import shared_path
 
 from DualTrackCore.errors import InputError
-from DualTrackCore.reconstruction import Fan, detect_fan, select_pixels
+from DualTrackCore.reconstruction import Fan, detect_fan, resolved_area, select_pixels
+from DualTrackCore.reconstruction.detect import _radii
 from DualTrackCore.sweep import Sweep
 
 FAN = Fan((160, -30), (-35, 35), (50, 240))
@@ -117,3 +118,21 @@ def test_the_cut_off_fan_of_a_single_curvilinear_frame_is_found():
     assert area.fan is not None
     drawn = sweep.window(0, 1)[0] > 20
     assert np.count_nonzero(drawn & area.fan.mask(drawn.shape)) > 0.99 * np.count_nonzero(drawn)
+
+
+def test_a_clip_beside_a_fan_that_is_found_keeps_what_lies_in_both():
+    mask = FAN.mask((240, 320))
+    sweep = Sweep(speckle(mask), 0.2)
+    found = detect_fan(sweep)
+    left, top, width, height = found.clip
+    clip, fan = resolved_area(sweep, (left + 30, top + 20, 40, 1000), "auto")
+    assert clip == (left + 30, top + 20, 40, height - 20)
+    assert fan == found.fan
+    assert resolved_area(sweep, None, "auto") == (found.clip, found.fan)
+
+
+def test_arcs_are_found_around_an_apex_far_beside_the_picture():
+    y, x = np.mgrid[:480, :640]
+    distance = np.hypot(x + 500, y)
+    radii = _radii((distance >= 600) & (distance <= 1100), (-500, 0), 1.0, (np.tan(1.2), np.tan(1.5)))
+    assert radii == pytest.approx((600, 1100), abs=1.5)
