@@ -124,7 +124,7 @@ def test_a_clip_beside_a_fan_that_is_found_keeps_what_lies_in_both():
     mask = FAN.mask((240, 320))
     sweep = Sweep(speckle(mask), 0.2)
     found = detect_fan(sweep)
-    left, top, width, height = found.clip
+    left, top, _, height = found.clip
     clip, fan = resolved_area(sweep, (left + 30, top + 20, 40, 1000), "auto")
     assert clip == (left + 30, top + 20, 40, height - 20)
     assert fan == found.fan
