@@ -53,13 +53,18 @@ def position_covariances(poses: np.ndarray, sigma: np.ndarray, correlation: np.n
     Returns:
         [N, 3, 3] mm squared; NaN from the first motion on of which an error is not known.
     """
+    moved = np.concatenate([np.broadcast_to(np.eye(3), (len(poses), 3, 3)), -cross_matrices(poses[:, :3, 3])], axis=2)
+    return moved @ twist_covariances(poses, sigma, correlation) @ np.swapaxes(moved, 1, 2)
+
+
+def twist_covariances(poses: np.ndarray, sigma: np.ndarray, correlation: np.ndarray) -> np.ndarray:
+    """[N, 6, 6] covariance of the twist that moves each frame; arguments and NaN as above."""
     twists = error_twists(poses, sigma)
     own = np.cumsum(np.einsum("c,nci,ncj->nij", 1 - correlation, twists, twists), axis=0)
     common = np.cumsum(twists * common_signs(poses)[:, :, None], axis=0)
     covariance = np.zeros((len(poses), 6, 6))
     covariance[1:] = own + np.einsum("c,nci,ncj->nij", correlation, common, common)
-    moved = np.concatenate([np.broadcast_to(np.eye(3), (len(poses), 3, 3)), -cross_matrices(poses[:, :3, 3])], axis=2)
-    return moved @ covariance @ np.swapaxes(moved, 1, 2)
+    return covariance
 
 
 def length_errors(poses: np.ndarray, sigma: np.ndarray, correlation: np.ndarray) -> np.ndarray:

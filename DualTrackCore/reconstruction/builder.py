@@ -254,20 +254,21 @@ class Reconstruction:
         """
         from DualTrackCore.reconstruction.sources import find_sources
 
-        return find_sources(self.grid, self._require_placed(), self.provenance, point_mm, frames)
+        return find_sources(self.grid, self.require_placed(), self.provenance, point_mm, frames)
 
     def point_of(self, frame: int, pixel: tuple[float, float]) -> np.ndarray:
         """[3] x, y, z in frame0, mm, of a pixel (column, row) in a frame, by its number in the sweep.
 
         Raises InputError: the frame is none of those that the volume was made from.
         """
-        placed = self._require_placed()
+        placed = self.require_placed()
         place = np.flatnonzero(placed.numbers == frame)
         if not len(place):
             raise InputError(f"The volume was made without frame {frame}; choose one of those that have a place in it.")
         return (placed.frame0_from_pixel[place[0]] @ [*pixel, 0, 1])[:3]
 
-    def _require_placed(self) -> PlacedFrames:
+    def require_placed(self) -> PlacedFrames:
+        """The frames that the volume was made from. Raises InputError: it does not know them."""
         if self.placed is None:
             raise InputError("This volume does not know which frames it was made from; reconstruct it again.")
         return self.placed

@@ -42,7 +42,7 @@ NOTICE = "Research use only; not for diagnosis. Millimetres are estimates."
 #: The files that a run or the demo may leave in its folder.
 FILES = (
     *("trajectory.csv", "sweep.igs.mha", "volume.nrrd", "coverage.nrrd", "settings.yaml", "report.json"),
-    "scene.mrb",
+    *("scene.mrb", "uncertainty.nrrd"),
     *("slices.png", "trajectory.png", "motion.png"),
     *("comparison.png", "true-volume.nrrd", "true-trajectory.csv"),
 )
@@ -360,6 +360,10 @@ class RunResult:
 
             write_bundle(self.sweep, folder / "scene.mrb", placed, reporter, volume)
         notes = self._write_pictures(folder) if settings.pictures else []
+        if settings.uncertainty_volume and self.reconstruction is not None:
+            from DualTrackCore.measurement.displacement import write_displacement
+
+            notes += write_displacement(self.reconstruction, self.trajectory, folder / "uncertainty.nrrd")
         (folder / "settings.yaml").write_text(settings.to_yaml(), encoding="utf-8")
         return write_report(replace(self.report, warnings=[*self.warnings, *notes]), folder)
 

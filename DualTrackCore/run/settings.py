@@ -194,6 +194,11 @@ class RunSettings:
         help="write scene.mrb as well: volume and moving frames in one file that 3D Slicer opens by drag and drop",
         group=RESULTS,
     )
+    uncertainty_volume: bool = setting(
+        False,
+        help="write uncertainty.nrrd as well: how far what each voxel shows may lie from its true place, in mm",
+        group=RESULTS,
+    )
     voxel_mm: float | tuple[float, float, float] | None = setting(
         None,
         help="voxel size: one number, or x,y,z; none: chosen from the sweep",
