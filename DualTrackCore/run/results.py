@@ -283,10 +283,7 @@ class RunResult:
         return self.report.warnings
 
     def measurements(self) -> Measurements:
-        """Lengths, areas and volumes between points in frame0, mm, each with how far it may be off.
-
-        Raises InputError: no frame can be placed.
-        """
+        """Lengths, areas and volumes between points in frame0, mm. Raises InputError: no frame can be placed."""
         from DualTrackCore.measurement import Measurements
 
         return Measurements(self.trajectory, self.sweep)
@@ -327,8 +324,7 @@ class RunResult:
     def write(self, folder: str | os.PathLike, reporter: Reporter | None = None) -> RunReport:
         """Write everything into a folder: results, pictures if they are wanted, settings, report.
 
-        All of it appears at once, in place of the files of an earlier run; see
-        :func:`~DualTrackCore.files.staged_folder`.
+        All of it appears at once, in place of the files of an earlier run (:func:`~DualTrackCore.files.staged_folder`).
 
         Returns:
             The report as it was written, with the names of the files.
