@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,17 +21,18 @@ import numpy as np
 from DualTrackCore.errors import DualTrackError
 from DualTrackCore.files import FilePixels, plain_values
 from DualTrackCore.progress import Progress, Stage
-from DualTrackCore.reconstruction import PlacedFrames
+from DualTrackCore.reconstruction import Fan, PlacedFrames
+from DualTrackCore.reconstruction.detect import ImageArea, PictureParts
 from DualTrackCore.reconstruction.grid import VoxelGrid
 from DualTrackCore.run import with_spacing
-from DualTrackCore.run.preparation import prepare
+from DualTrackCore.run.preparation import looked_at, prepare
 from DualTrackCore.run.results import RunReport, RunResult
 from DualTrackCore.run.settings import RunSettings
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.trajectory import Trajectory
 
-#: Frames written at once, so that a cancelled job stops soon.
-WINDOW_FRAMES = 32
+#: Pixels written at once, so that a cancelled job stops soon, and whoever writes between other things is not held up.
+WINDOW_PIXELS = 4_000_000
 _TRAJECTORY_ARRAYS = ("poses", "valid", "reference_from_frame0", "sigma", "path_covariance")
 _VOLUME_ARRAYS = ("volume", "coverage", "filled")
 
@@ -61,12 +63,18 @@ class RunTask:
 
     def __init__(self, sweep: Sweep, settings: RunSettings) -> None:
         self._settings = settings.with_whole_paths()
+        self._parts: PictureParts | None = None
         self._given = with_spacing(sweep, self._settings)
         self._settings.frame_range(len(sweep))
 
+    def knowing(self, parts: PictureParts) -> RunTask:
+        """This task, with what a :class:`PartsTask` has found; otherwise sending looks for it, which takes a while."""
+        self._parts = parts
+        return self
+
     @functools.cached_property
     def _sweep(self) -> Sweep:
-        return prepare(self._given, self._settings).sweep  # when its turn comes: it reads frames
+        return prepare(self._given, self._settings, self._parts).sweep  # when its turn comes: it reads frames
 
     def send(self, folder: Path) -> Iterator[Progress]:
         """Write the clip into a folder, which must exist, piece by piece.
@@ -83,6 +91,39 @@ class RunTask:
     def result(self, answer: Mapping[str, Any]) -> RunResult:
         """The result that the worker has answered."""
         return read_result(Path(answer["folder"]), self._sweep)
+
+
+class PartsTask:
+    """As :class:`RunTask`, the question what the pictures of a clip consist of, once they are turned and cropped.
+
+    Args:
+        sweep: the clip.
+        settings: of the run.
+        then: makes the result of the :class:`PictureParts`.
+
+    Raises InputError: frames, crop or mask are not in the clip.
+    """
+
+    def __init__(
+        self, sweep: Sweep, settings: RunSettings, then: Callable[[PictureParts], object] = lambda parts: parts
+    ) -> None:
+        self._frames, self._then = looked_at(with_spacing(sweep, settings), settings), then
+
+    def send(self, folder: Path) -> Iterator[Progress]:
+        """Write the few frames that are looked at."""
+        for _done in write_sweep(folder, self._frames):
+            yield Progress(Stage.SENDING, 0, 1)
+
+    def request(self, folder: Path) -> dict[str, Any]:
+        """What to ask the worker for."""
+        return {"do": "parts", "folder": str(folder)}
+
+    def result(self, answer: Mapping[str, Any]) -> object:
+        """What `then` makes of the answer."""
+        area = answer["area"]
+        if area is not None:
+            area = ImageArea(tuple(area["clip"]), area["fan"] and Fan(**area["fan"]), area["confidence"])
+        return self._then(PictureParts(area, np.load(answer["marks"]), tuple(map(tuple, answer["regions"]))))
 
 
 @dataclass(frozen=True)
@@ -139,6 +180,12 @@ def read_sweep(folder: Path) -> Sweep:
     )
 
 
+def write_parts(folder: Path, parts: PictureParts) -> dict[str, Any]:
+    """Write what was found in pictures into a folder; the answer to a :class:`PartsTask`."""
+    np.save(folder / "marks.npy", parts.marks)
+    return {"marks": str(folder / "marks.npy"), "area": parts.area, "regions": parts.regions}
+
+
 def write_result(folder: Path, result: RunResult) -> None:
     """Write a result, all but its frames, into a new folder of a folder that exists; it appears whole or not at all."""
     with tempfile.TemporaryDirectory(dir=folder.parent) as place:
@@ -190,7 +237,7 @@ def _write_frames(path: Path, sweep: Sweep) -> Iterator[tuple[int, int]]:
     # Written, not mapped: where there is no room, a write fails with an error and a mapping ends the whole process.
     with path.open("wb") as file:
         np.lib.format.write_array_header_1_0(file, header)
-        for first, frames in sweep.windows(WINDOW_FRAMES):
+        for first, frames in sweep.windows(max(1, WINDOW_PIXELS // math.prod(sweep.frame_size))):
             yield first, len(sweep)
             file.write(np.ascontiguousarray(frames, dtype=np.uint8).data)
     yield len(sweep), len(sweep)

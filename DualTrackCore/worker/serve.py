@@ -21,9 +21,10 @@ from DualTrackCore.errors import DualTrackError, InputError, MissingDependencyEr
 from DualTrackCore.files import plain_values
 from DualTrackCore.memory import is_out_of_memory
 from DualTrackCore.progress import Progress, Reporter, Stage
+from DualTrackCore.reconstruction.detect import picture_parts
 from DualTrackCore.run import run_frames, settings_model
 from DualTrackCore.run.settings import RunSettings
-from DualTrackCore.worker.job import read_sweep, write_result
+from DualTrackCore.worker.job import read_sweep, write_parts, write_result
 from DualTrackCore.worker.process import LESS_MEMORY, end_tree
 from DualTrackCore.worker.protocol import encoded, hello
 from DualTrackCore.worker.readiness import preflight
@@ -111,6 +112,7 @@ class Worker:
         self.speaker = speaker
         self._writing = writing
         self._models = WarmModel()
+        self._tasks = {"run": self._run, "parts": _parts, "preflight": lambda r: preflight(str(r.get("device")))}
 
     def answer(self, line: bytes) -> None:
         """Carry out the request of one line and write its result, or its failure as a sentence."""
@@ -118,7 +120,7 @@ class Worker:
         try:
             request = _request(line)
             number = request["id"]
-            result = self._run(request) if request["do"] == "run" else preflight(str(request.get("device")))
+            result = self._tasks[request["do"]](request)
         except Exception as error:
             kind, message = described_failure(error)
             details = "".join(traceback.format_exception(error))
@@ -141,6 +143,11 @@ class Worker:
         with self._writing:
             write_result(folder / "result", result)
         return {"folder": str(folder / "result")}
+
+
+def _parts(request: Mapping[str, Any]) -> dict[str, Any]:
+    folder = Path(request["folder"])
+    return write_parts(folder, picture_parts(read_sweep(folder)))
 
 
 def described_failure(error: BaseException) -> tuple[str, str]:
@@ -167,8 +174,8 @@ def _request(line: bytes) -> dict[str, Any]:
         request = None
     if not isinstance(request, dict) or not isinstance(request.get("id"), int):
         raise InputError(f"The worker was sent no request: {line[:200]!r}.")
-    if request.get("do") not in ("run", "preflight"):
-        raise InputError(f"The worker was asked for {request.get('do')!r}; supported: run and preflight.")
+    if request.get("do") not in ("run", "parts", "preflight"):
+        raise InputError(f"The worker was asked for {request.get('do')!r}; supported: run, parts and preflight.")
     return request
 
 

@@ -22,6 +22,7 @@ from DualTrackSlicerLib import models
 from DualTrackSlicerLib import scene as scenes
 from DualTrackSlicerLib.dependencies import Dependencies
 from DualTrackSlicerLib.parameters import DualTrackSlicerParameterNode
+from DualTrackSlicerLib.preview import Preview
 from DualTrackSlicerLib.process import slicerPython
 from DualTrackSlicerLib.run import Run
 from DualTrackSlicerLib.worker import Job, Worker
@@ -36,6 +37,7 @@ class Logic(ScriptedLoadableModuleLogic):
     Attributes:
         dependencies: finds and installs what a run needs.
         readiness: what the last check of this computer gave; empty before the first.
+        preview: what a run will make of the pictures of a clip.
     """
 
     def __init__(self) -> None:
@@ -46,6 +48,7 @@ class Logic(ScriptedLoadableModuleLogic):
         self._known_clips: dict[object, Any] = {}
         self._worker: Worker | None = None
         self._folder: Path | None = None
+        self.preview = Preview(self.worker)
 
     def getParameterNode(self) -> DualTrackSlicerParameterNode:
         """The settings of the panel in the current scene."""
@@ -91,7 +94,8 @@ class Logic(ScriptedLoadableModuleLogic):
         """
         settings = settings or RunSettings(model=model)
         sceneSweep = scenes.sweepFromBrowser(browserNode, sequenceNode, spacing_mm)
-        sceneSweep.sweep.require_spacing()
+        if settings.depth_mm is None:
+            sceneSweep.sweep.require_spacing()
         self.dependencies.ensure()
         job = self.worker().submit(sceneSweep.sweep, settings)
         run = Run(job, slicer.mrmlScene, sceneSweep, onProgress, onDone)

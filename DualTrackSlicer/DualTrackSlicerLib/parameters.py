@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Literal, get_args, get_origin, get_type_hints
@@ -10,6 +10,7 @@ from typing import Annotated, Literal, get_args, get_origin, get_type_hints
 from slicer import (
     vtkMRMLMarkupsClosedCurveNode,
     vtkMRMLMarkupsFiducialNode,
+    vtkMRMLMarkupsLineNode,
     vtkMRMLMarkupsROINode,
     vtkMRMLNode,
     vtkMRMLSequenceBrowserNode,
@@ -81,6 +82,10 @@ def _choiceLabels() -> dict[tuple[str, object], str]:
         ("direction", "auto"): _("as the model says"),
         ("direction", "as-found"): _("as found"),
         ("direction", "other-way"): _("the other way"),
+        ("rotate", 0): _("as it is"),
+        ("rotate", 90): _("turned right by 90°"),
+        ("rotate", 180): _("turned by 180°"),
+        ("rotate", 270): _("turned left by 90°"),
         ("repeats", "drop"): _("left out"),
         ("repeats", "keep"): _("taken as frames"),
         ("axes", "frame0"): _("those of the first frame"),
@@ -93,7 +98,7 @@ def _choiceLabels() -> dict[tuple[str, object], str]:
 #: Fields of RunSettings that the panel asks for in a way of its own, or not at all.
 _OWN_WAY = {
     *("spacing_mm", "calibration", "probe", "series", "model", "card", "device", "chunk_frames"),
-    *("first_frame", "last_frame", "rotate", "mirror", "crop", "depth_mm", "mask"),
+    *("first_frame", "last_frame", "crop", "depth_mm", "mask"),
     *("poses", "poses_are", "memory_gb", "evaluate", "pictures", "slicer", "voxel_mm", "clip", "fan", "corrections"),
     "uncertainty_volume",
 }
@@ -112,7 +117,7 @@ SETTING_OF = {parameterName(name): name for name in _FIELDS if name not in _OWN_
 
 
 #: The same with the parameters that stand for a setting in a way of their own and belong to one widget.
-_WIDGET_SETTINGS = {**SETTING_OF, "voxelSize": "voxel_mm", "chunkFrames": "chunk_frames"}
+_WIDGET_SETTINGS = {**SETTING_OF, "voxelSize": "voxel_mm", "chunkFrames": "chunk_frames", "depth": "depth_mm"}
 
 
 def settingOfParameter(parameter: str | None) -> str | None:
@@ -137,7 +142,7 @@ def withSettings(cls: type) -> type:
     for parameter, name in SETTING_OF.items():
         kind, default = _TYPES[name], _FIELDS[name].default
         if get_origin(kind) is Literal:
-            names = {f"N{value}" if value in range(10) else str(value).upper(): value for value in get_args(kind)}
+            names = {f"N{value}" if isinstance(value, int) else value.upper(): value for value in get_args(kind)}
             kind = Choice(name, names)
             default = kind(default)
         elif kind in (int, float):
@@ -156,6 +161,11 @@ class DualTrackSlicerParameterNode:
         browser, sequence: the chosen clip, and `sequence` alone the volume whose slices are the frames.
         spacingX, spacingY: pixel size, mm; 0 is unknown.
         firstFrame, lastFrame: counted from 1, both included; lastFrame 0 is the last one.
+        crop: "x, y, width, height" in pixels; empty for the whole picture.
+        cropRegion: box that draws it in the slice view.
+        depth: what the picture shows, mm; 0 where the pixel size is given in another way.
+        mask: "auto", "none", or rectangles as the command line writes them.
+        ruler, rulerLength: line on the picture, and how long it is in truth, mm.
         areaX, areaY, areaWidth, areaHeight: picture area, pixels; used with Area.GIVEN.
         fanX, fanY: where the beams of the fan meet, pixels; used with Area.FAN, as all of the fan.
         fanLeft, fanRight: sides of the fan, degrees from straight down.
@@ -179,6 +189,12 @@ class DualTrackSlicerParameterNode:
     followFrame: bool = True
     spacingX: Annotated[float, limits("spacing_mm", 0)] = 0.0
     spacingY: Annotated[float, limits("spacing_mm", 0)] = 0.0
+    cropRegion: vtkMRMLMarkupsROINode
+    ruler: vtkMRMLMarkupsLineNode
+    rulerLength: Annotated[float, WithinRange(1, 1000)] = 10.0
+    crop: str = ""
+    depth: Annotated[float, limits("depth_mm", 0)] = 0.0
+    mask: str = "auto"
     firstFrame: Annotated[int, WithinRange(1, MOST)] = 1
     lastFrame: Annotated[int, WithinRange(0, MOST)] = 0
     area: Area = Area.WHOLE
@@ -201,19 +217,36 @@ class DualTrackSlicerParameterNode:
 
 def runSettings(parameters: DualTrackSlicerParameterNode, device: str = "auto") -> RunSettings:
     """What a run is asked for. Raises InputError: the settings contradict each other; one sentence."""
-    if parameters.lastFrame and parameters.lastFrame <= parameters.firstFrame:
-        raise InputError(_("The last frame must come after the first one; choose a larger last frame."))
-    return RunSettings(
+    return replace(
+        preparing(parameters),
         model=modelName(parameters),
         device=device,
         chunk_frames=parameters.chunkFrames or "auto",
         poses=parameters.poses.value,
-        first_frame=parameters.firstFrame - 1,
-        last_frame=parameters.lastFrame - 1 if parameters.lastFrame else None,
         clip=givenArea(parameters),
         fan=givenFan(parameters) or ("auto" if parameters.area is Area.FOUND else "none"),
         voxel_mm=round(parameters.voxelSize, 4) or None,
         **{name: _value(getattr(parameters, parameter)) for parameter, name in SETTING_OF.items()},
+    )
+
+
+def preparing(parameters: DualTrackSlicerParameterNode) -> RunSettings:
+    """The settings that prepare the clip, all others at their defaults. Raises InputError: they make no sense."""
+    if parameters.lastFrame and parameters.lastFrame <= parameters.firstFrame:
+        raise InputError(_("The last frame must come after the first one; choose a larger last frame."))
+    try:
+        crop = tuple(int(number) for number in parameters.crop.split(",")) if parameters.crop.strip() else None
+    except ValueError:
+        sentence = _("The crop is “{text}”; give left, top, width and height in pixels, or nothing.")
+        raise InputError(sentence.format(text=parameters.crop)) from None
+    return RunSettings(
+        first_frame=parameters.firstFrame - 1,
+        last_frame=parameters.lastFrame - 1 if parameters.lastFrame else None,
+        rotate=parameters.rotate.value,
+        mirror=parameters.mirror,
+        crop=crop,
+        depth_mm=parameters.depth or None,
+        mask=parameters.mask,
     )
 
 
@@ -226,6 +259,10 @@ def takeSettings(parameters: DualTrackSlicerParameterNode, settings: RunSettings
         parameters.poses = Poses(settings.poses)
         parameters.firstFrame = settings.first_frame + 1
         parameters.lastFrame = 0 if settings.last_frame is None else settings.last_frame + 1
+        parameters.crop = "" if settings.crop is None else ", ".join(map(str, settings.crop))
+        parameters.depth = settings.depth_mm or 0.0
+        boxes = (",".join(map(str, box)) for box in settings.mask_regions)
+        parameters.mask = settings.mask if isinstance(settings.mask, str) else ";".join(boxes)
         parameters.voxelSize = settings.voxel_mm or 0.0
         parameters.area = Area.FOUND if settings.fan == "auto" else Area.WHOLE
         if settings.clip is not None:
@@ -269,13 +306,20 @@ def givenFan(parameters: DualTrackSlicerParameterNode) -> Fan | None:
         return None
     if parameters.fanStop <= 0:
         raise InputError(_("The fan is empty; press “Find it for me”, or draw it on the picture."))
-    across, down = parameters.spacingX, parameters.spacingY
     return Fan(
         (parameters.fanX, parameters.fanY),
         (parameters.fanLeft, parameters.fanRight),
         (parameters.fanStart, parameters.fanStop),
-        down / across if min(across, down) > 0 else 1.0,
+        aspect(parameters),
     )
+
+
+def aspect(parameters: DualTrackSlicerParameterNode, turned: bool = True) -> float:
+    """Height of a pixel over its width in the picture as it is turned, or as it is loaded; 1 where it is unknown."""
+    sizes = parameters.spacingX, parameters.spacingY
+    if min(sizes) <= 0:
+        return 1.0
+    return sizes[0] / sizes[1] if turned and parameters.rotate.value % 180 else sizes[1] / sizes[0]
 
 
 def takeFan(parameters: DualTrackSlicerParameterNode, fan: Fan) -> None:
@@ -294,11 +338,13 @@ def _kept(value: float, most: float) -> float:
 def givenSpacing(
     parameters: DualTrackSlicerParameterNode, recorded_mm: tuple[float, float] | None
 ) -> tuple[float, float] | None:
-    """Pixel size (x, y) in mm where the panel's differs from the recorded one, else None.
+    """Pixel size (x, y) in mm where the panel's differs from the recorded one, else None, as where a depth gives it.
 
     Raises InputError: the pixel size is unknown.
     """
     spacing = parameters.spacingX, parameters.spacingY
+    if parameters.depth:
+        return None
     if min(spacing) <= 0:
         raise InputError(_("The size of a pixel is unknown; enter it in mm, without it nothing can be measured."))
     if recorded_mm is not None and all(

@@ -1,34 +1,32 @@
-"""What draws the picture area of a clip in the slice view: a box, or the corners and outline of a fan."""
+"""What is drawn on the picture in the slice view: boxes, the corners and outline of a fan, a line along the ruler."""
 
 from __future__ import annotations
-
-import contextlib
 
 import numpy as np
 import slicer
 from slicer.i18n import tr as _
 
 from DualTrackCore.errors import InputError
-from DualTrackCore.reconstruction import Fan, detect_fan
-from DualTrackSlicerLib.scene import SceneSweep
+from DualTrackCore.reconstruction import Fan
+from DualTrackSlicerLib.scene import Frame
 
 
 def addRegion(
-    scene: slicer.vtkMRMLScene, sceneSweep: SceneSweep, clip: tuple[int, int, int, int] | None
+    scene: slicer.vtkMRMLScene, frame: Frame, clip: tuple[int, int, int, int] | None, name: str
 ) -> slicer.vtkMRMLMarkupsROINode:
-    """A box around the area `clip` (x, y, width, height; None is the whole frame) of the current frame.
+    """A box around the area `clip` (x, y, width, height; None is the whole frame) of the first frame.
 
     The box is as thick as the frame is narrow, and lies where the frame is loaded: it follows no transform.
     """
-    height, width = sceneSweep.sweep.frame_size
+    height, width = frame.frame_size
     x, y, columns, rows = clip or (0, 0, width - 1, height - 1)
     corners = np.array([[x, y, 0, 1], [x + columns, y, 0, 1], [x, y + rows, 0, 1]], dtype=float)
-    corners = corners @ _node_from_pixel(sceneSweep).T
+    corners = corners @ frame.node_from_pixel.T
     right, down = corners[1, :3] - corners[0, :3], corners[2, :3] - corners[0, :3]
     lengths = np.linalg.norm(right), np.linalg.norm(down)
     axes = np.stack([right / lengths[0], down / lengths[1]], axis=1)
     normal = np.cross(axes[:, 0], axes[:, 1])
-    node = scene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "DualTrack picture area")
+    node = scene.AddNewNodeByClass("vtkMRMLMarkupsROINode", name)
     matrix = np.eye(4)
     matrix[:3, :3] = np.column_stack([axes, normal])
     matrix[:3, 3] = corners[0, :3] + (right + down) / 2
@@ -37,13 +35,13 @@ def addRegion(
     return node
 
 
-def areaOfRegion(region: slicer.vtkMRMLMarkupsROINode, sceneSweep: SceneSweep) -> tuple[int, int, int, int]:
+def areaOfRegion(region: slicer.vtkMRMLMarkupsROINode, frame: Frame) -> tuple[int, int, int, int]:
     """(x, y, width, height) in pixels that a box covers, cut to the frame.
 
     Raises InputError: the box lies beside the frame.
     """
-    height, width = sceneSweep.sweep.frame_size
-    pixel_from_node = np.linalg.inv(_node_from_pixel(sceneSweep))
+    height, width = frame.frame_size
+    pixel_from_node = np.linalg.inv(frame.node_from_pixel)
     node_from_object = slicer.util.arrayFromVTKMatrix(region.GetObjectToNodeMatrix())
     half = np.array(region.GetSize()) / 2
     signs = np.array([[a, b, 0.0] for a in (-1, 1) for b in (-1, 1)])
@@ -61,17 +59,12 @@ ARC_POINTS = 16
 USUAL_HALF_ANGLE_DEG = 30.0
 
 
-def likelyFan(sceneSweep: SceneSweep) -> Fan:
-    """The fan that is found in the frames, else one from the middle of the upper edge to the bottom: to start from."""
-    sweep = sceneSweep.sweep
-    with contextlib.suppress(InputError):
-        if (detected := detect_fan(sweep).fan) is not None:
-            return detected
-    height, width = sweep.frame_size
-    across, down = sweep.spacing_mm or (1.0, 1.0)
-    depth = (height - 1) * down / across
+def usualFan(frame_size: tuple[int, int], aspect: float) -> Fan:
+    """A fan from the middle of the upper edge to the bottom, to start from where none is found."""
+    height, width = frame_size
+    depth = (height - 1) * aspect
     angles = -USUAL_HALF_ANGLE_DEG, USUAL_HALF_ANGLE_DEG
-    return Fan(((width - 1) / 2, 0.0), angles, (0.1 * depth, depth), down / across)
+    return Fan(((width - 1) / 2, 0.0), angles, (0.1 * depth, depth), aspect)
 
 
 def fanCorners(fan: Fan) -> np.ndarray:
@@ -130,10 +123,10 @@ def addFanOutline(scene: slicer.vtkMRMLScene) -> slicer.vtkMRMLMarkupsClosedCurv
     return node
 
 
-def placePoints(node: slicer.vtkMRMLMarkupsNode, pixels: np.ndarray, sceneSweep: SceneSweep) -> None:
+def placePoints(node: slicer.vtkMRMLMarkupsNode, pixels: np.ndarray, frame: Frame) -> None:
     """Put the points of a node at pixels [N, 2] (column, row) of the frame as it is loaded."""
     homogeneous = np.column_stack([pixels, np.zeros(len(pixels)), np.ones(len(pixels))])
-    places = (homogeneous @ _node_from_pixel(sceneSweep).T)[:, :3]
+    places = (homogeneous @ frame.node_from_pixel.T)[:, :3]
     with slicer.util.NodeModify(node):
         while node.GetNumberOfControlPoints() > len(places):
             node.RemoveNthControlPoint(node.GetNumberOfControlPoints() - 1)
@@ -145,15 +138,44 @@ def placePoints(node: slicer.vtkMRMLMarkupsNode, pixels: np.ndarray, sceneSweep:
                 node.SetNthControlPointLabel(number, "")
 
 
-def pixelsOf(node: slicer.vtkMRMLMarkupsNode, sceneSweep: SceneSweep) -> np.ndarray:
+def pixelsOf(node: slicer.vtkMRMLMarkupsNode, frame: Frame) -> np.ndarray:
     """[N, 2] (column, row) of the points of a node in the frame as it is loaded."""
     places = [node.GetNthControlPointPosition(number) for number in range(node.GetNumberOfControlPoints())]
     homogeneous = np.column_stack([np.reshape(places, (-1, 3)), np.ones(len(places))])
-    return (homogeneous @ np.linalg.inv(_node_from_pixel(sceneSweep)).T)[:, :2]
+    return (homogeneous @ np.linalg.inv(frame.node_from_pixel).T)[:, :2]
 
 
-def _node_from_pixel(sceneSweep: SceneSweep) -> np.ndarray:
-    return np.linalg.inv(sceneSweep.image_from_node[0]) @ sceneSweep.sweep.image_from_pixel
+def measureOn(
+    scene: slicer.vtkMRMLScene, applicationLogic: slicer.vtkMRMLApplicationLogic
+) -> slicer.vtkMRMLMarkupsLineNode:
+    """A line whose two ends are where the next two clicks into a slice view are; they can be dragged later."""
+    node = scene.AddNewNodeByClass("vtkMRMLMarkupsLineNode", "DualTrack ruler")
+    node.CreateDefaultDisplayNodes()
+    node.GetDisplayNode().SetPropertiesLabelVisibility(False)
+    selection, interaction = applicationLogic.GetSelectionNode(), applicationLogic.GetInteractionNode()
+    selection.SetReferenceActivePlaceNodeClassName(node.GetClassName())
+    selection.SetReferenceActivePlaceNodeID(node.GetID())
+    interaction.SetPlaceModePersistence(False)
+    interaction.SetCurrentInteractionMode(interaction.Place)
+    return node
+
+
+def pixelOfRuler(
+    ruler: slicer.vtkMRMLMarkupsLineNode, frame: Frame, length_mm: float, aspect: float
+) -> tuple[float, float] | None:
+    """Size (x, y) in mm of the pixels of a frame, where the two ends of a line are so far apart; None for no line yet.
+
+    Args:
+        ruler: a line; its ends may not both be placed yet.
+        frame: the picture it lies on.
+        length_mm: the true distance of its ends.
+        aspect: height of a pixel over its width.
+    """
+    if ruler.GetNumberOfDefinedControlPoints() < 2:
+        return None
+    across, down = np.ptp(pixelsOf(ruler, frame), axis=0)
+    distance = float(np.hypot(across, down * aspect))
+    return None if distance < 1 else (length_mm / distance, length_mm / distance * aspect)
 
 
 def _points(fan: Fan, angles_deg: np.ndarray, radii_pixel: np.ndarray) -> np.ndarray:

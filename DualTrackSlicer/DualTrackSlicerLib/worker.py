@@ -13,7 +13,7 @@ from slicer.i18n import tr as _
 
 from DualTrackCore.errors import Cancelled, DualTrackError, InputError, OutputError
 from DualTrackCore.progress import Progress, Stage
-from DualTrackCore.worker.job import JobFailed, PreflightTask, RunTask
+from DualTrackCore.worker.job import JobFailed, PartsTask, PreflightTask, RunTask
 from DualTrackCore.worker.process import described_ending, session_folder
 from DualTrackCore.worker.protocol import PROGRESS_FIELDS, decoded_event, encoded, mismatch
 from DualTrackSlicerLib.events import Clock, Pieces, soon
@@ -36,7 +36,7 @@ class Job:
         onEnd: called with the job, once, when it has ended.
     """
 
-    def __init__(self, worker: Worker | None, task: RunTask | PreflightTask | None) -> None:
+    def __init__(self, worker: Worker | None, task: RunTask | PartsTask | PreflightTask | None) -> None:
         self.state = "running"
         self.onProgress: Callable[[Progress], None] = lambda report: None
         self.onEnd: Callable[[Job], None] = lambda job: None
@@ -95,8 +95,12 @@ class Worker:
         return None if self._process is None else self._pid or self._process.pid
 
     def submit(self, sweep: Sweep, settings: RunSettings) -> Job:
-        """Start a run. Raises InputError: the range of frames is not in the sweep, or a setting is for files only."""
-        return self._add(Job(self, RunTask(sweep, settings)))
+        """Start a run. Raises InputError: frames or crop are not in the sweep, or a setting is for files only."""
+        return self._add(Job(self, PartsTask(sweep, settings, RunTask(sweep, settings).knowing)))
+
+    def find_parts(self, sweep: Sweep, settings: RunSettings) -> Job:
+        """Find image area and text as a run does first; the result is PictureParts. Raises InputError: as `submit`."""
+        return self._add(Job(self, PartsTask(sweep, settings)))
 
     def preflight(self, device: str) -> Job:
         """Ask whether this computer is ready; the result is the dict of :func:`DualTrackCore.worker.preflight`."""
@@ -147,7 +151,7 @@ class Worker:
         """Write what the process needs, and ask it."""
         folder = self._job_folder()
         try:
-            folder.mkdir()
+            folder.mkdir(exist_ok=True)
             for report in job.task.send(folder):
                 job.onProgress(report)
                 yield
@@ -203,7 +207,11 @@ class Worker:
             sentence = _("The results cannot be read: {error}; free some memory or disk and run it again.")
             self._end_process(self._failure("fault", sentence.format(error=error), traceback.format_exc()))
         else:
-            self._finish(outcome)
+            if isinstance(outcome, RunTask):  # there is more to do
+                self._job.task = outcome
+                self._pieces = Pieces(self._preparing(self._job))
+            else:
+                self._finish(outcome)
 
     def _on_time(self) -> None:
         if self._late is not None:

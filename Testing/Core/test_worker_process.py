@@ -7,10 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from named_clips import named_sweep
 from oracle import noise_sweep
 from worker_processes import LIGHT, Driver, comes_true, is_running, stand_in, tracked_sweep
 
+from DualTrackCore.reconstruction.detect import picture_parts
 from DualTrackCore.run import run
+from DualTrackCore.run.preparation import looked_at
 from DualTrackCore.run.settings import RunSettings
 
 pytestmark = [
@@ -25,6 +28,15 @@ def worker():
     """A process that several tests use one after the other."""
     with Driver() as driver:
         yield driver
+
+
+@pytest.mark.parametrize("name", ["DOE^JANE 1970", None])
+def test_the_worker_finds_in_pictures_what_is_found_here(worker, name):
+    sweep, settings = named_sweep(name, frames=40), RunSettings(rotate=90)
+    found, expected = worker.parts(sweep, settings), picture_parts(looked_at(sweep, settings))
+    assert (found.area, found.regions) == (expected.area, expected.regions)
+    np.testing.assert_array_equal(found.marks, expected.marks)
+    assert bool(found.regions) == (name is not None)
 
 
 def test_a_run_in_the_worker_gives_what_it_gives_here(worker, model_file):

@@ -15,7 +15,7 @@ from DualTrackCore.progress import Progress
 from DualTrackCore.run.settings import RunSettings
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.trajectory import Trajectory
-from DualTrackCore.worker.job import PreflightTask, RunTask
+from DualTrackCore.worker.job import PartsTask, PreflightTask, RunTask
 from DualTrackCore.worker.process import core_environment
 from DualTrackCore.worker.protocol import PROGRESS_FIELDS, decoded_event, encoded, mismatch
 
@@ -127,7 +127,11 @@ class Driver:
         """The answer of the readiness check, or the event "failed"."""
         return self._perform(PreflightTask(device))
 
-    def start(self, task: RunTask | PreflightTask) -> None:
+    def parts(self, sweep: Sweep, settings: RunSettings):
+        """What the pictures consist of, or the event "failed"."""
+        return self._perform(PartsTask(sweep, settings))
+
+    def start(self, task: RunTask | PartsTask | PreflightTask) -> None:
         """Send a task and do not wait; :meth:`events` has what comes of it."""
         self._number += 1
         folder = self.folder / f"job-{self._number}"
@@ -153,7 +157,7 @@ class Driver:
         self.process.stdout.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _perform(self, task: RunTask | PreflightTask):
+    def _perform(self, task: RunTask | PartsTask | PreflightTask):
         self.start(task)
         *_, last = self.events()
         return last if last["event"] == "failed" else task.result(last["result"])

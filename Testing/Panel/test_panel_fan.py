@@ -25,6 +25,12 @@ def corners(panel):
     return slicer.util.arrayFromMarkupsControlPoints(panel.parameters.fanCorners)
 
 
+def choose_fan(host, panel):
+    """Choose a fan as the area, and wait for one to start from."""
+    panel.ui.areaComboBox.currentIndex = FAN_AREA
+    host.wait_until(lambda: panel.parameters.fanStop > 0, 60)
+
+
 @pytest.fixture
 def with_fan(host, panel):
     """A panel with a clip that has a fan, the section of it unfolded."""
@@ -36,7 +42,7 @@ def with_fan(host, panel):
 
 def test_a_fan_is_found_and_written_in_numbers(host, with_fan, pictures):
     host.click(with_fan.ui.findAreaButton)
-    assert with_fan.ui.areaComboBox.currentText == "a fan, as given below"
+    host.wait_until(lambda: with_fan.ui.areaComboBox.currentText == "a fan, as given below", 60)
     found = with_fan.view().settings().fan
     np.testing.assert_allclose(found.origin_pixel, FAN.origin_pixel, atol=4)
     np.testing.assert_allclose(found.angles_deg, FAN.angles_deg, atol=2)
@@ -46,7 +52,7 @@ def test_a_fan_is_found_and_written_in_numbers(host, with_fan, pictures):
 
 
 def test_choosing_a_fan_starts_from_the_one_that_is_found(host, with_fan):
-    with_fan.ui.areaComboBox.currentIndex = FAN_AREA
+    choose_fan(host, with_fan)
     host.process()
     assert with_fan.ui.fanFrame.isVisible()
     assert not with_fan.ui.rectangleFrame.isVisible()
@@ -59,7 +65,7 @@ def test_choosing_a_fan_starts_from_the_one_that_is_found(host, with_fan):
 
 def test_a_clip_without_a_fan_starts_from_a_usual_one(host, panel):
     add_clip(host)
-    panel.ui.areaComboBox.currentIndex = FAN_AREA
+    choose_fan(host, panel)
     fan = panel.view().settings().fan
     assert (fan.origin_pixel, fan.angles_deg) == ((31.5, 0.0), (-30.0, 30.0))
     assert fan.aspect == pytest.approx(0.3 / 0.4)
@@ -67,7 +73,7 @@ def test_a_clip_without_a_fan_starts_from_a_usual_one(host, panel):
 
 
 def test_typed_numbers_move_the_corners_and_the_outline(host, with_fan):
-    with_fan.ui.areaComboBox.currentIndex = FAN_AREA
+    choose_fan(host, with_fan)
     host.click(with_fan.ui.drawAreaButton)
     outline = with_fan.parameters.fanOutline
     before, around = corners(with_fan), slicer.util.arrayFromMarkupsControlPoints(outline)
@@ -80,7 +86,7 @@ def test_typed_numbers_move_the_corners_and_the_outline(host, with_fan):
 
 
 def test_a_dragged_corner_changes_the_numbers_and_stays_where_it_is(host, with_fan):
-    with_fan.ui.areaComboBox.currentIndex = FAN_AREA
+    choose_fan(host, with_fan)
     host.click(with_fan.ui.drawAreaButton)
     before, places = with_fan.view().settings().fan, corners(with_fan)
     wider = places[2] + (places[2] - places[1]) * 0.1
@@ -93,7 +99,7 @@ def test_a_dragged_corner_changes_the_numbers_and_stays_where_it_is(host, with_f
 
 
 def test_corners_that_make_no_fan_are_answered_with_a_sentence(host, with_fan):
-    with_fan.ui.areaComboBox.currentIndex = FAN_AREA
+    choose_fan(host, with_fan)
     host.click(with_fan.ui.drawAreaButton)
     before, places = with_fan.view().settings().fan, corners(with_fan)
     parallel = places[3] + places[1] - places[0]
@@ -104,13 +110,13 @@ def test_corners_that_make_no_fan_are_answered_with_a_sentence(host, with_fan):
 
 
 def test_the_drawing_hides_with_another_area_and_comes_back_with_the_scene(host, with_fan):
-    with_fan.ui.areaComboBox.currentIndex = FAN_AREA
+    choose_fan(host, with_fan)
     host.click(with_fan.ui.drawAreaButton)
     assert with_fan.parameters.fanCorners.GetDisplayVisibility()
     with_fan.ui.areaComboBox.currentIndex = 0
     assert not with_fan.parameters.fanCorners.GetDisplayVisibility()
     assert not with_fan.parameters.fanOutline.GetDisplayVisibility()
-    with_fan.ui.areaComboBox.currentIndex = FAN_AREA
+    choose_fan(host, with_fan)
     slicer.mrmlScene.Clear(False)
     host.process()
     assert with_fan.parameters.fanCorners is None
@@ -119,7 +125,7 @@ def test_the_drawing_hides_with_another_area_and_comes_back_with_the_scene(host,
 
 def test_angles_that_do_not_rise_stop_apply_with_a_sentence(host, with_fan, tiny_model_file):
     choose_file(with_fan, tiny_model_file)
-    with_fan.ui.areaComboBox.currentIndex = FAN_AREA
+    choose_fan(host, with_fan)
     with_fan.ui.fanLeftSpinBox.value = 40
     assert not with_fan.ui.applyButton.enabled
     assert "fan angles 40 to" in with_fan.ui.applyButton.toolTip
@@ -130,7 +136,7 @@ def test_a_run_and_its_script_take_the_fan(host, panel):
 
     add_clip(host, syntheticSweep())
     panel.ui.posesComboBox.currentIndex = 1
-    panel.ui.areaComboBox.currentIndex = FAN_AREA
+    choose_fan(host, panel)
     panel.ui.holesComboBox.currentIndex = 1
     host.click(panel.ui.applyButton)
     finish(host, panel)

@@ -237,6 +237,7 @@ def test_the_area_is_found_without_the_scanners_frame(host, panel):
     add_clip(host, Sweep(frames, 0.3))
     panel.ui.partSection.collapsed = False
     host.click(panel.ui.findAreaButton)
+    host.wait_until(lambda: panel.view().settings().clip, 60)
     x, y, width, height = panel.view().settings().clip
     assert abs(x - 20) <= 2
     assert abs(y - 10) <= 2

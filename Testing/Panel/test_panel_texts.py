@@ -23,7 +23,17 @@ SOURCES = sorted([MODULE / "DualTrackSlicer.py", *(MODULE / "DualTrackSlicerLib"
 #: Words of the scene that go into the provenance of a sweep, and from there into reports, as the core has them.
 RECORDED = re.compile("Not tracked: |Tracked: |Used the pixel spacing of the transforms")
 #: Attributes, methods and functions that put a text before the user, and which of their arguments it is.
-SHOWN_ATTRIBUTES = {"text", "toolTip", "title", "specialValueText", "suffix", "prefix", "helpText", "windowTitle"}
+SHOWN_ATTRIBUTES = {
+    "text",
+    "toolTip",
+    "title",
+    "specialValueText",
+    "suffix",
+    "prefix",
+    "helpText",
+    "windowTitle",
+    "placeholderText",
+}
 SHOWN_CALLS = {
     "addItem": (0,), "setText": (0,), "setToolTip": (0,), "setWindowTitle": (0,), "setHorizontalHeaderLabels": (0,),
     "QTableWidgetItem": (0,), "confirmOkCancelDisplay": (0,), "getOpenFileName": (1,), "enable": (0,), "say": (0,),

@@ -9,8 +9,9 @@ __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
         "display": ["FrameFollower", "fadeVolumes", "fitSliceViews", "layFrameOver", "renderVolume"],
-        "input": ["Clip", "SceneSweep", "clips", "framesOf", "sequenceFromVolume", "sweepFromBrowser"],
+        "input": ["Clip", "SceneSweep", "clips", "sequenceFromVolume", "sweepFromBrowser"],
         "paths": ["colourTrajectory", "showErrorTube"],
+        "prepared": ["Frame", "frameOf", "framesOf"],
         "records": ["exportResult", "figuresFile", "reportOf", "secondsOf"],
         "result_nodes": ["ResultNodes"],
         "results": [

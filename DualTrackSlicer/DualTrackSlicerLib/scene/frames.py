@@ -102,6 +102,12 @@ def layout_of(sequence: slicer.vtkMRMLSequenceNode) -> FrameLayout:
             )
             before, after = _described(first), _described(item)
             raise InputError(sentence.format(name=name, number=number, before=before, after=after))
+    return first_layout(sequence)
+
+
+def first_layout(sequence: slicer.vtkMRMLSequenceNode) -> FrameLayout:
+    """The layout of the first item, where it is known that all share it. Raises InputError: it has no image."""
+    first = _item_layout(sequence, 0)
     said = header_text(sequence, "UltrasoundImageOrientation") or header_text(sequence, "ultrasound image orientation")
     return replace(first, orientation=parse_orientation(said)) if said else first
 
@@ -152,6 +158,31 @@ class SceneFrames:
         return self[:].astype(dtype or np.uint8, copy=False)
 
 
+class StoredFrames:
+    """8-bit frames of a sequence, looked up when they are read: for few of many, or one after the other.
+
+    Attributes:
+        shape: (N, H, W).
+        dtype: uint8.
+    """
+
+    def __init__(self, sequence: slicer.vtkMRMLSequenceNode, layout: FrameLayout) -> None:
+        self._sequence, self._layout = sequence, layout
+        self.shape = (sequence.GetNumberOfDataNodes(), *layout.size[::-1])
+        self.dtype = np.dtype(np.uint8)
+
+    def __getitem__(self, key: slice) -> np.ndarray:
+        """Frames of a slice as [n, H, W] uint8."""
+        numbers = range(*key.indices(self.shape[0]))
+        if not numbers:
+            return np.empty((0, *self.shape[1:]), np.uint8)
+        return SceneFrames([_image(self._sequence, number, self._layout) for number in numbers])[:]
+
+
+def _image(sequence: slicer.vtkMRMLSequenceNode, number: int, layout: FrameLayout) -> np.ndarray:
+    return layout.frame(vtk_to_numpy(sequence.GetNthDataNode(number).GetImageData().GetPointData().GetScalars()))
+
+
 def read_frames(
     sequence: slicer.vtkMRMLSequenceNode, layout: FrameLayout, reporter: Reporter
 ) -> tuple[SceneFrames | np.ndarray, list[str]]:
@@ -166,8 +197,7 @@ def read_frames(
     images = []
     for number in range(sequence.GetNumberOfDataNodes()):
         reporter.check()
-        image = sequence.GetNthDataNode(number).GetImageData()
-        images.append(layout.frame(vtk_to_numpy(image.GetPointData().GetScalars())))
+        images.append(_image(sequence, number, layout))
     colour_axis = None if layout.channels == 1 else 3
     turned = layout.orientation.notes if layout.orientation.is_turned else []
     if images[0].dtype != np.uint8:

@@ -150,7 +150,7 @@ def sweepFromBrowser(
         raise InputError(sentence.format(name=images.GetName(), browser=browserNode.GetName()))
     layout = layout_of(images)
     frames, conversions = read_frames(images, layout, reporter)
-    fields, node_from_pixel = _fields(images), _node_from_pixel(images, layout)
+    fields, node_from_pixel = fields_of(images), _node_from_pixel(images, layout)
     place = _place(browserNode, images, layout, node_from_pixel, fields, validated_spacing(spacing_mm))
     provenance = {
         "source": images.GetName(),
@@ -164,7 +164,7 @@ def sweepFromBrowser(
     sweep = Sweep(
         frames,
         place.spacing_mm,
-        timestamps_s=_timestamps(images, fields),
+        timestamps_s=timestamps_of(images, fields),
         frame_valid=fields.ok("ImageStatus", len(frames)) & fields.ok("Status", len(frames)),
         tracked=place.tracked,
         skew_deg=place.skew_deg,
@@ -187,22 +187,12 @@ def _node_from_pixel(images: slicer.vtkMRMLSequenceNode, layout: FrameLayout) ->
     return np.array([ijk_to_ras(item) for item in items]) @ layout.ijk_from_pixel
 
 
-def _fields(images: slicer.vtkMRMLSequenceNode) -> FrameFields:
+def fields_of(images: slicer.vtkMRMLSequenceNode) -> FrameFields:
     """What the file of the images says of each frame; Slicer keeps the header of a .seq.nrrd as attributes."""
     fields = FrameFields()
     for name in images.GetAttributeNames() or ():
         fields.add(name.removeprefix(HEADER), images.GetAttribute(name))
     return fields
-
-
-def framesOf(clip: Clip) -> Sweep:
-    """The frames and times alone of a clip that is a sequence.
-
-    Raises:
-        InputError: frames that cannot be used.
-    """
-    frames, _notes = read_frames(clip.sequence, layout_of(clip.sequence), Reporter())
-    return Sweep(frames, timestamps_s=_timestamps(clip.sequence, _fields(clip.sequence)))
 
 
 def _is_simulated(images: slicer.vtkMRMLSequenceNode) -> bool:
@@ -278,7 +268,7 @@ def _is_placeholder(spacing_mm: Spacing) -> bool:
     return bool(np.allclose(spacing_mm, 1.0, rtol=0, atol=1e-4))
 
 
-def _timestamps(sequence: slicer.vtkMRMLSequenceNode, fields: FrameFields) -> np.ndarray | None:
+def timestamps_of(sequence: slicer.vtkMRMLSequenceNode, fields: FrameFields) -> np.ndarray | None:
     """[N] seconds of the file, else of the index; None where that is no time or does not advance."""
     known, _gaps = fields.times(sequence.GetNumberOfDataNodes())
     if known is not None:
@@ -336,11 +326,11 @@ def _facts(browser: slicer.vtkMRMLSequenceBrowserNode, sequence: slicer.vtkMRMLS
     """The fields of a :class:`Clip` that are no nodes."""
     frames = sequence.GetNumberOfDataNodes()
     try:
-        layout, fields = layout_of(sequence), _fields(sequence)
+        layout, fields = layout_of(sequence), fields_of(sequence)
         spacing = _place(browser, sequence, layout, _node_from_pixel(sequence, layout), fields, None).spacing_mm
     except InputError as error:
         return {"frames": frames, "size": (0, 0), "spacing_mm": None, "problem": str(error)}
-    times = _timestamps(sequence, fields)
+    times = timestamps_of(sequence, fields)
     step = 0.0 if times is None else float(np.median(np.diff(times)))
     duration, rate = None if times is None else float(times[-1] - times[0]), 1 / step if step > 0 else None
     size = layout.size

@@ -1,17 +1,62 @@
-"""Where the pictures of a clip lie in the scene once they are turned, mirrored, cropped and measured by their depth."""
+"""The pictures of a clip before a run, and where they lie once they are turned, mirrored, cropped and measured."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
+import slicer
+import vtk
 
-from DualTrackCore.run.preparation import image_from_prepared, seen
+from DualTrackCore.grey import to_grey_uint8
+from DualTrackCore.progress import Reporter
+from DualTrackCore.run.preparation import image_from_prepared, seen, source_from_pixel
 from DualTrackCore.run.results import RunReport
 from DualTrackCore.run.settings import RunSettings
-from DualTrackCore.sweep import image_from_pixel
+from DualTrackCore.sweep import Sweep, image_from_pixel
 from DualTrackCore.trajectory import invert_rigid
-from DualTrackSlicerLib.scene.input import SceneSweep
+from DualTrackSlicerLib.scene.frames import FrameLayout, StoredFrames, first_layout, read_frames
+from DualTrackSlicerLib.scene.input import Clip, SceneSweep, fields_of, timestamps_of
+from DualTrackSlicerLib.scene.nodes import ijk_to_ras
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """The first frame as it is loaded, turned and mirrored: what is drawn upon.
+
+    Attributes:
+        frame_size: (H, W) in pixels.
+        node_from_pixel: [4, 4] pixel (column, row, 0, 1) to the local RAS of the image node, mm.
+    """
+
+    frame_size: tuple[int, int]
+    node_from_pixel: np.ndarray
+
+
+def frameOf(clip: Clip, settings: RunSettings) -> Frame:
+    """Where the first frame of a clip lies, its pixels counted as the settings turn and mirror it."""
+    if clip.sequence is None:
+        node, layout = clip.volume, FrameLayout((*clip.size, 1), 1, vtk.VTK_UNSIGNED_CHAR)
+    else:
+        node, layout = clip.sequence.GetNthDataNode(0), first_layout(clip.sequence)
+    size, pixel = clip.size[::-1], np.eye(4)
+    pixel[np.ix_([0, 1, 3], [0, 1, 3])] = source_from_pixel(settings, None, size)
+    size = size[::-1] if settings.rotate % 180 else size
+    return Frame(size, ijk_to_ras(node) @ layout.ijk_from_pixel @ pixel)
+
+
+def framesOf(clip: Clip, spacing_mm: tuple[float, float] | None = None) -> Sweep:
+    """The frames and times alone of a clip; 8-bit frames of a sequence are looked up when they are read.
+
+    Raises InputError: frames that cannot be used.
+    """
+    if clip.sequence is None:
+        array = slicer.util.arrayFromVolume(clip.volume)
+        return Sweep(to_grey_uint8(array, colour_axis=3 if array.ndim == 4 else None)[0], spacing_mm)
+    sequence, layout = clip.sequence, first_layout(clip.sequence)
+    stored = layout.scalar_type == vtk.VTK_UNSIGNED_CHAR
+    frames = StoredFrames(sequence, layout) if stored else read_frames(sequence, layout, Reporter())[0]
+    return Sweep(frames, spacing_mm, timestamps_s=timestamps_of(sequence, fields_of(sequence)))
 
 
 def prepared_clip(clip: SceneSweep, report: RunReport) -> SceneSweep:

@@ -48,10 +48,8 @@ class ClipSection(Section):
         reason = ""
         if clip is None:
             reason = _("Choose a clip first.")
-        else:
-            ui.lastFrameSpinBox.specialValueText = _("the last ({number})").format(number=clip.frames)
-            if clip.spacing_mm is None:
-                reason = _("No pixel size is stored with this clip.")
+        elif clip.spacing_mm is None:
+            reason = _("No pixel size is stored with this clip.")
         enable(view.waiting or reason, ui.spacingResetButton)
 
     def stop(self) -> None:
@@ -69,7 +67,7 @@ class ClipSection(Section):
         if self._search is not None:
             self._search.stop()
         self._searched, self._repeats, self._search = clip, "", None
-        if clip is not None and not clip.problem and clip.sequence is not None:
+        if clip is not None and not clip.problem:
             self._search = Pieces(self._searching(clip))
 
     def _searching(self, clip: Clip) -> Iterator[None]:
@@ -98,4 +96,5 @@ class ClipSection(Section):
     def _on_spacing_reset(self) -> None:
         parameters = self._view.parameters
         with slicer.util.NodeModify(parameters):
+            parameters.depth = 0.0
             parameters.spacingX, parameters.spacingY = self._view.clip.spacing_mm

@@ -21,6 +21,7 @@ from DualTrackSlicerLib.widget.clip_section import ClipSection
 from DualTrackSlicerLib.widget.computer_section import ComputerSection
 from DualTrackSlicerLib.widget.model_section import ModelSection
 from DualTrackSlicerLib.widget.picture import Picture
+from DualTrackSlicerLib.widget.prepare_section import PrepareSection
 from DualTrackSlicerLib.widget.result_section import ResultSection
 from DualTrackSlicerLib.widget.run_section import RunSection
 from DualTrackSlicerLib.widget.tabs import EvaluationTab, ScriptTab
@@ -62,10 +63,18 @@ class Panel(ScriptedLoadableModuleWidget, VTKObservationMixin):
         widget.setMRMLScene(slicer.mrmlScene)
         self.logic = logic = Logic()
         self.clipSection, self.areaSection = ClipSection(ui, logic), AreaSection(ui, logic)
+        self.prepareSection = PrepareSection(ui, logic)
         self.modelSection, self.computerSection = ModelSection(ui, logic), ComputerSection(ui, logic)
         self.runSection, self.resultSection, self.picture = RunSection(ui, logic), ResultSection(ui), Picture(ui)
         self.sections = (
-            *(self.clipSection, self.areaSection, self.modelSection, VolumeSection(ui), self.computerSection),
+            *(
+                self.clipSection,
+                self.prepareSection,
+                self.areaSection,
+                self.modelSection,
+                VolumeSection(ui),
+                self.computerSection,
+            ),
             *(self.runSection, self.resultSection, self.picture, EvaluationTab(ui), ScriptTab(ui)),
         )
         self._connect()
@@ -75,12 +84,14 @@ class Panel(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """Say what follows on what sections emit."""
         self.clipSection.chosen.then(self.chooseClip)
         self.clipSection.added.then(self._choose_browser)
-        self.areaSection.drawing.then(self.picture.showFirstFrame)
+        for section in (self.prepareSection, self.areaSection):
+            section.drawing.then(self.picture.showFirstFrame)
+        self.logic.preview.changed.then(self.update)
         self.runSection.moved.then(self._on_progress)
         self.runSection.done.then(self.picture.showRun)
         self.resultSection.shown.then(self.picture.showResult)
         self.resultSection.failed.then(self.runSection.complain)
-        for section in (self.clipSection, self.areaSection):
+        for section in (self.clipSection, self.prepareSection, self.areaSection):
             section.said.then(self.say)
         for section in (self.modelSection, self.computerSection):
             section.changed.then(self._refresh_models)
@@ -163,7 +174,7 @@ class Panel(ScriptedLoadableModuleWidget, VTKObservationMixin):
             parameters.browser = clip.browser
             parameters.sequence = clip.sequence or clip.volume
             parameters.spacingX, parameters.spacingY = clip.spacing_mm or (0.0, 0.0)
-            parameters.firstFrame, parameters.lastFrame = 1, 0
+            parameters.firstFrame, parameters.lastFrame, parameters.crop, parameters.depth = 1, 0, "", 0.0
         self.picture.showClip(clip)
         self.update()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from slicer.i18n import tr as _
 
@@ -14,6 +14,13 @@ from DualTrackCore.repeats import Repeats
 from DualTrackCore.sweep import Sweep
 from DualTrackSlicerLib.run import Pace
 from DualTrackSlicerLib.scene import Clip
+
+if TYPE_CHECKING:
+    from DualTrackCore.run.preparation import Preparation
+    from DualTrackCore.run.settings import RunSettings
+
+#: Regions of text that are named one by one.
+_MOST_NAMED = 3
 
 
 def stageText(stage: Stage, detail: str = "") -> str:
@@ -125,6 +132,50 @@ def repeatsText(sweep: Sweep, repeats: Repeats) -> str:
     if still:
         text += _("; the picture stands still in the frames {frames}").format(frames=", ".join(still))
     return text + "."
+
+
+def preparingText(settings: RunSettings) -> str:
+    """What is done to the pictures of a clip, in one line; frames count from 1, as in the panel."""
+    parts = []
+    if settings.first_frame or settings.last_frame is not None:
+        to_end, to_frame = _("frames from {first}"), _("frames {first} to {last}")
+        last = None if settings.last_frame is None else settings.last_frame + 1
+        parts.append((to_end if last is None else to_frame).format(first=settings.first_frame + 1, last=last))
+    turns = {90: _("turned right by 90°"), 180: _("turned by 180°"), 270: _("turned left by 90°")}
+    parts += [turns[settings.rotate]] if settings.rotate else []
+    parts += [_("mirrored")] if settings.mirror else []
+    if settings.crop is not None:
+        parts.append(_("cropped to {width} x {height} pixels").format(width=settings.crop[2], height=settings.crop[3]))
+    if settings.depth_mm is not None:
+        parts.append(_("{depth:g} mm deep").format(depth=settings.depth_mm))
+    parts.append(_("text stays") if settings.mask == "none" else _("text blacked out"))
+    line = ", ".join(parts) + "."
+    return line[0].upper() + line[1:]
+
+
+def preparedText(made: Preparation, settings: RunSettings) -> str:
+    """What was found in the pictures of a clip, and what comes of it."""
+    sentences = [preparingText(settings)]
+    if made.area is None:
+        sentences.append(_("No picture area was found: the frames are black, or nothing in them moves."))
+    else:
+        box, fan = _("Picture area: {size} pixels"), _("Picture area: a fan, {size} pixels")
+        size = f"{made.area.clip[2] + 1} x {made.area.clip[3] + 1}"
+        shape = (box if made.area.fan is None else fan).format(size=size)
+        sentences.append(
+            _("{area}, found with a confidence of {sure:.0%}.").format(area=shape, sure=made.area.confidence)
+        )
+    if made.regions:
+        place = _("{width} x {height} pixels at {x}, {y}")
+        named = [place.format(x=x, y=y, width=w, height=h) for x, y, w, h in made.regions[:_MOST_NAMED]]
+        places = "; ".join([*named, *["…"] * (len(made.regions) > _MOST_NAMED)])
+        sentences.append(_("Blacked out, for it stands still: {places}.").format(places=places))
+    elif settings.mask == "auto":
+        sentences.append(_("No text was found beside it."))
+    if settings.depth_mm is not None:
+        x, y = made.sweep.spacing_mm
+        sentences.append(_("A pixel is {x:.3g} x {y:.3g} mm.").format(x=x, y=y))
+    return " ".join(sentences)
 
 
 def rowsText(rows: Iterable[tuple[str, str]]) -> str:

@@ -11,16 +11,20 @@ from DualTrackCore.errors import DualTrackError, InputError
 from DualTrackCore.run.results import RunReport
 from DualTrackCore.run.settings import RunSettings
 from DualTrackSlicerLib.models import ModelChoice
-from DualTrackSlicerLib.parameters import OWN_FILE, DualTrackSlicerParameterNode, Poses, givenSpacing, runSettings
+from DualTrackSlicerLib.parameters import (
+    OWN_FILE,
+    DualTrackSlicerParameterNode,
+    Poses,
+    givenSpacing,
+    preparing,
+    runSettings,
+)
 from DualTrackSlicerLib.scene import (
     Clip,
     ResultNodes,
-    SceneSweep,
     reportOf,
     resultsOf,
-    sequenceFromVolume,
     shownResult,
-    sweepFromBrowser,
 )
 
 
@@ -87,14 +91,33 @@ class View:
         """What a run would be asked for. Raises InputError: the settings contradict each other."""
         return runSettings(self.parameters, self.device)
 
+    def preparing(self) -> RunSettings:
+        """What a run would be asked to do to the pictures. Raises InputError: the settings make no sense."""
+        return preparing(self.parameters)
+
     def spacing(self) -> tuple[float, float] | None:
         """The pixel size where it replaces the recorded one. Raises InputError: it is unknown."""
         return givenSpacing(self.parameters, None if self.clip is None else self.clip.spacing_mm)
 
-    def sceneSweep(self) -> SceneSweep:
-        """The chosen clip as a sweep. Raises InputError: it cannot be used."""
-        browser = self.clip.browser or sequenceFromVolume(self.clip.volume)
-        return sweepFromBrowser(browser, self.clip.sequence, self.spacing())
+    @property
+    def pixel_mm(self) -> tuple[float, float] | None:
+        """Pixel size of the clip as it is loaded, as far as it is known before a depth is taken into account."""
+        typed = self.parameters.spacingX, self.parameters.spacingY
+        return typed if min(typed) > 0 and not self.parameters.depth else self.clip.spacing_mm
+
+    def picture(self) -> tuple[tuple[int, int], tuple[float, float] | None]:
+        """(width, height) of the pictures as they are tracked, and about how large their pixels are, where it is known.
+
+        Raises InputError: the settings make no sense.
+        """
+        settings, size, pixel = self.preparing(), self.clip.size, self.pixel_mm
+        if settings.rotate % 180:
+            size, pixel = size[::-1], pixel and pixel[::-1]
+        size = settings.crop[2:] if settings.crop else size
+        if settings.depth_mm:
+            down = settings.depth_mm / size[1]
+            pixel = (down * (pixel[0] / pixel[1] if pixel else 1.0), down)
+        return size, pixel
 
     def problem(self) -> str:
         """Why Apply cannot be pressed, in one sentence; empty where it can."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,52 +13,57 @@ from DualTrackCore.errors import DualTrackError, InputError
 from DualTrackCore.reconstruction.grid import BYTES_A_VOXEL
 from DualTrackCore.run.settings import NETWORK, VOLUME
 from DualTrackSlicerLib import region
-from DualTrackSlicerLib.events import Signal
+from DualTrackSlicerLib.events import Signal, soon
 from DualTrackSlicerLib.logic import Logic
-from DualTrackSlicerLib.parameters import Area, Poses, givenArea, givenFan, settingGroup, settingOfParameter, takeFan
+from DualTrackSlicerLib.parameters import (
+    Area,
+    Poses,
+    aspect,
+    givenArea,
+    givenFan,
+    settingGroup,
+    settingOfParameter,
+    takeFan,
+)
 from DualTrackSlicerLib.region import fanOutline
-from DualTrackSlicerLib.scene import SceneSweep
 from DualTrackSlicerLib.widget.controls import enable
+from DualTrackSlicerLib.widget.drawing import DrawingSection
 from DualTrackSlicerLib.widget.texts import sizeText
 from DualTrackSlicerLib.widget.view import Section, View
 
 if TYPE_CHECKING:
     from DualTrackCore.reconstruction import Fan
+    from DualTrackCore.run.preparation import Preparation
 
 
-class AreaSection(Section):
+class AreaSection(DrawingSection):
     """Which part of each frame goes into the volume.
 
     Attributes:
-        said: emits a sentence to be shown with the clip; an empty one takes it back.
-        drawing: emits nothing, before something is drawn on the picture of the first frame.
         changed: emits when there is a drawing to be shown.
     """
 
     def __init__(self, ui: object, logic: Logic) -> None:
+        super().__init__()
         self.ui, self.logic = ui, logic
-        self.said, self.drawing, self.changed = Signal(), Signal(), Signal()
-        # The nodes that are observed and the tags of their observers, by the name of their parameter.
-        self._observed: dict[str, tuple[object, int]] = {}
-        self._shown: Fan | None = None
-        self._sweep: SceneSweep | None = None
-        self._placing = self._dragging = False
+        self.changed = Signal()
+        self._shown: object = None
+        self._placing = self._dragging = self._finding = False
         self.ui.drawAreaButton.connect("clicked()", self._on_draw)
         self.ui.findAreaButton.connect("clicked()", self._on_find)
+        logic.preview.changed.then(self._on_found)
 
     def forget(self) -> None:
         """Another clip was chosen: what is drawn has to be placed on it."""
-        self._sweep = self._shown = None
+        self._shown, self._finding = None, False
 
     def stop(self) -> None:
         """Watch the drawings no longer, until the next update."""
-        for name in list(self._observed):
-            self._observe(name, None, None)
-        self.forget()
         super().stop()
+        self.forget()
 
     def update(self, view: View) -> None:
-        """Show the numbers of the area, and the drawing of a fan; there is a fan to start from where none is given."""
+        """Show the numbers of the area, and the drawing of a fan; where none is given, one to start from is found."""
         self._view = view
         ui, parameters, clip = self.ui, view.parameters, view.clip
         self._observe("region", parameters.region, self._on_region)
@@ -67,8 +71,6 @@ class AreaSection(Section):
         reason = "" if parameters.area is Area.GIVEN else _("Choose “as given below” to type the picture area.")
         enable(reason, ui.areaXSpinBox, ui.areaYSpinBox, ui.areaWidthSpinBox, ui.areaHeightSpinBox)
         reason = _("Choose a clip first.") if clip is None else clip.problem or ""
-        if not reason and min(parameters.spacingX, parameters.spacingY) <= 0:
-            reason = _("Enter the size of a pixel first.")
         enable(reason, ui.drawAreaButton, ui.findAreaButton)
         is_fan = parameters.area is Area.FAN
         ui.rectangleFrame.visible, ui.fanFrame.visible = not is_fan, is_fan
@@ -79,50 +81,30 @@ class AreaSection(Section):
             return
         tip = _("Put a point on each corner of the fan; drag them until the line follows the picture.")
         ui.drawAreaButton.toolTip = tip
+        if parameters.fanStop <= 0:
+            if not self._finding:
+                self._finding = True
+                soon(self._on_found)
+            return
         try:
-            if parameters.fanStop <= 0:
-                takeFan(parameters, region.likelyFan(view.sceneSweep()))
             self._show(givenFan(parameters))
         except DualTrackError as error:
             ui.clipInfoLabel.text = str(error)
 
-    def _observe(self, name: str, node: object, slot: Callable | None) -> None:
-        before, tag = self._observed.get(name, (None, 0))
-        if node is before:
-            return
-        self._observed.pop(name, None)
-        if before is not None:
-            before.RemoveObserver(tag)
-        if node is not None:
-            self._observed[name] = node, node.AddObserver(node.PointModifiedEvent, slot)
-
-    @contextlib.contextmanager
-    def _saying(self) -> Iterator[None]:
-        """Say what goes wrong within, in place of the facts of the clip."""
-        try:
-            yield
-        except DualTrackError as error:
-            self.said.emit(str(error))
-
-    def _drawn_on(self) -> SceneSweep:
-        """The clip that is drawn on; kept, for this is called at every move of the mouse."""
-        if self._sweep is None:
-            self._sweep = self._view.sceneSweep()
-        return self._sweep
-
     def _show(self, fan: Fan) -> None:
         """The outline of the fan; its corners too, unless they are being dragged."""
         parameters = self._view.parameters
-        if fan == self._shown or (parameters.fanOutline is None and parameters.fanCorners is None):
+        shown = fan, parameters.rotate, parameters.mirror
+        if shown == self._shown or (parameters.fanOutline is None and parameters.fanCorners is None):
             return
-        sceneSweep = self._drawn_on()
-        self._shown = fan
+        frame = self._drawn_on()
+        self._shown = shown
         self._placing = True
         try:
             if parameters.fanOutline is not None:
-                region.placePoints(parameters.fanOutline, region.fanOutline(fan), sceneSweep)
+                region.placePoints(parameters.fanOutline, region.fanOutline(fan), frame)
             if parameters.fanCorners is not None and not self._dragging:
-                region.placePoints(parameters.fanCorners, region.fanCorners(fan), sceneSweep)
+                region.placePoints(parameters.fanCorners, region.fanCorners(fan), frame)
         finally:
             self._placing = False
 
@@ -131,12 +113,12 @@ class AreaSection(Section):
         self.drawing.emit()
         with self._saying():
             current = givenArea(parameters)
-            self.forget()
-            sceneSweep = self._drawn_on()
+            self._shown = None
             if parameters.area is not Area.FAN:
+                frame = self._drawn_on()
                 if parameters.region is None:
-                    parameters.region = region.addRegion(slicer.mrmlScene, sceneSweep, current)
-                self._take_area(region.areaOfRegion(parameters.region, sceneSweep))
+                    parameters.region = region.addRegion(slicer.mrmlScene, frame, current, "DualTrack picture area")
+                self._take_area(region.areaOfRegion(parameters.region, frame))
                 return
             with slicer.util.NodeModify(parameters):
                 if parameters.fanOutline is None:
@@ -155,7 +137,7 @@ class AreaSection(Section):
             return
         with self._saying():
             pixels = region.pixelsOf(parameters.fanCorners, self._drawn_on())
-            fan = region.fanOfCorners(pixels, parameters.spacingY / parameters.spacingX)
+            fan = region.fanOfCorners(pixels, aspect(parameters))
             self._dragging = True
             try:
                 self.said.emit("")
@@ -164,15 +146,34 @@ class AreaSection(Section):
                 self._dragging = False
 
     def _on_find(self) -> None:
-        from DualTrackCore.reconstruction import detect_fan
+        self._finding = True
+        self._on_found()
 
+    def _on_found(self) -> None:
+        """Take the area that was asked for, once the worker process has found it."""
+        if not self._finding or self._view is None or self._view.clip is None:
+            return
+        view = self._view
         with self._saying():
-            area = detect_fan(self._view.sceneSweep().sweep)
-            if area.fan is None:
-                self._take_area(area.clip)
-            else:
-                self.said.emit("")
-                takeFan(self._view.parameters, area.fan)
+            made = self.logic.preview.of(view.clip, view.preparing(), view.pixel_mm)
+            if made is None:
+                self.said.emit(_("Looking for the picture area…"))
+                return
+            self._take_found(made)
+        self._finding = False
+
+    def _take_found(self, made: Preparation) -> None:
+        parameters, area = self._view.parameters, made.area
+        if area is not None and area.fan is not None:
+            takeFan(parameters, area.fan)
+        elif parameters.area is Area.FAN and parameters.fanStop <= 0:
+            takeFan(parameters, region.usualFan(made.turned.frame_size, aspect(parameters)))
+        elif area is not None:
+            self._take_area(area.clip)
+        else:
+            sentence = _("No picture area was found: the frames are black, or nothing in them moves; draw it.")
+            raise InputError(sentence)
+        self.said.emit("")
 
     def _take_area(self, clip: tuple[int, int, int, int]) -> None:
         self.said.emit("")
@@ -207,12 +208,14 @@ class VolumeSection(Section):
         parameters, clip = view.parameters, view.clip
         if not parameters.makeVolume:
             return _("No volume is made: only the path of the probe is estimated.")
-        spacing = parameters.spacingX, parameters.spacingY
-        if clip is None or clip.problem or min(spacing) <= 0:
+        size, spacing = None, None
+        with contextlib.suppress(InputError):
+            size, spacing = (None, None) if clip is None or clip.problem else view.picture()
+        if spacing is None:
             return _("The size is shown once a clip with known pixel size is chosen.")
         if exact := self._as_last_time(view):
             return exact
-        columns, rows = self._area(view)
+        columns, rows = self._area(view, *size)
         # The core never makes automatic voxels finer than the longer side of a pixel.
         voxel = parameters.voxelSize or max(spacing)
         across, down = (round(n * mm / voxel) + 1 for n, mm in zip((columns, rows), spacing, strict=True))
@@ -224,9 +227,9 @@ class VolumeSection(Section):
         )
         return text.format(across=across, down=down, memory=sizeText(per_centimetre))
 
-    def _area(self, view: View) -> tuple[int, int]:
-        """Columns and rows of the picture area; the whole frame where it is found only later."""
-        parameters, (width, height) = view.parameters, view.clip.size
+    def _area(self, view: View, width: int, height: int) -> tuple[int, int]:
+        """Columns and rows of the picture area in a picture; the whole where it is found only later."""
+        parameters = view.parameters
         if parameters.area is Area.GIVEN and parameters.areaWidth and parameters.areaHeight:
             return min(parameters.areaWidth, width), min(parameters.areaHeight, height)
         if parameters.area is Area.FAN and parameters.fanStop > 0:
