@@ -19,9 +19,8 @@ from DualTrackCore.errors import InputError
 from DualTrackCore.io import load_sweep, save_sweep
 from DualTrackCore.landmarks import Landmarks
 from DualTrackCore.reconstruction import Fan
-from DualTrackCore.reconstruction.detect import picture_parts
 from DualTrackCore.run import RunSettings, run
-from DualTrackCore.run.preparation import cropped_area, looked_at, prepare
+from DualTrackCore.run.preparation import cropped_area, prepare
 from DualTrackCore.sample import sample_path
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.trajectory import Trajectory, matrices_from_parameters
@@ -399,19 +398,3 @@ def test_info_says_what_the_settings_make_of_the_pictures(tmp_path, capsys):
     assert re.search(r"image area +columns 20 to 169, rows 40 to 129: 45 % of the picture, confidence \d+%", text)
     assert "Blacked out 2 regions" in text
     assert "18 mm over 90 rows of the image area (found, confidence" in text
-
-
-@pytest.mark.parametrize(
-    "choice",
-    [{}, {"rotate": 90, "mirror": True, "crop": (5, 12, 140, 160), "depth_mm": 30, "first_frame": 3}, {"mask": "none"}],
-    ids=str,
-)
-def test_area_and_text_that_were_found_before_give_the_same_clip(choice):
-    clip, choices = named_sweep(frames=60), RunSettings(**choice)
-    clip = replace(clip, spacing_mm=None, tracked=None)
-    parts = picture_parts(looked_at(clip, choices))
-    once, again = prepare(clip, choices), prepare(clip, choices, parts)
-    assert again.sweep.provenance == once.sweep.provenance
-    assert again.sweep.spacing_mm == once.sweep.spacing_mm
-    assert np.array_equal(again.sweep.window(0, 20), once.sweep.window(0, 20))
-    assert len(looked_at(clip, choices)) == 24

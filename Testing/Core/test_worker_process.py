@@ -11,9 +11,8 @@ from named_clips import named_sweep
 from oracle import noise_sweep
 from worker_processes import LIGHT, Driver, comes_true, is_running, stand_in, tracked_sweep
 
-from DualTrackCore.reconstruction.detect import picture_parts
 from DualTrackCore.run import run
-from DualTrackCore.run.preparation import looked_at
+from DualTrackCore.run.preparation import looked_at, prepare
 from DualTrackCore.run.settings import RunSettings
 
 pytestmark = [
@@ -30,13 +29,20 @@ def worker():
         yield driver
 
 
-@pytest.mark.parametrize("name", ["DOE^JANE 1970", None])
-def test_the_worker_finds_in_pictures_what_is_found_here(worker, name):
-    sweep, settings = named_sweep(name, frames=40), RunSettings(rotate=90)
-    found, expected = worker.parts(sweep, settings), picture_parts(looked_at(sweep, settings))
-    assert (found.area, found.regions) == (expected.area, expected.regions)
-    np.testing.assert_array_equal(found.marks, expected.marks)
-    assert bool(found.regions) == (name is not None)
+@pytest.mark.parametrize(
+    "choice",
+    [{}, {"rotate": 90, "mirror": True, "crop": (5, 12, 140, 160), "depth_mm": 30, "first_frame": 3}, {"mask": "none"}],
+    ids=str,
+)
+def test_area_and_text_that_the_worker_found_give_the_same_clip(worker, choice):
+    sweep, settings = named_sweep(frames=60, spacing_mm=None, tracked=None), RunSettings(**choice)
+    once, again = prepare(sweep, settings), prepare(sweep, settings, worker.parts(sweep, settings))
+    assert again.area is not None
+    assert (again.area, again.regions) == (once.area, once.regions)
+    assert again.sweep.provenance == once.sweep.provenance
+    assert again.sweep.spacing_mm == once.sweep.spacing_mm
+    np.testing.assert_array_equal(again.sweep.window(0, 20), once.sweep.window(0, 20))
+    assert len(looked_at(sweep, settings)) == 24
 
 
 def test_a_run_in_the_worker_gives_what_it_gives_here(worker, model_file):
