@@ -35,6 +35,27 @@ def finish(host, panel, seconds=120):
     host.wait_until(lambda: not panel.runSection.isRunning(), seconds)
 
 
+def run(host, panel, voxel_mm=0.8):
+    """One more result of the chosen clip."""
+    panel.ui.voxelSpinBox.value = voxel_mm
+    host.click(panel.ui.applyButton)
+    finish(host, panel)
+    assert panel.runSection.run.error == ""
+    host.process()
+    return panel.view().result
+
+
+def titles(combo):
+    """All texts of a chooser."""
+    return [combo.itemText(index) for index in range(combo.count)]
+
+
+def card(panel):
+    """All that the card shows."""
+    ui = panel.ui
+    return ui.resultLabel.text, ui.warningsLabel.text, titles(ui.resultComboBox), ui.resultComboBox.currentIndex
+
+
 def scene_names():
     """Names of all nodes of the scene, sorted."""
     scene = slicer.mrmlScene

@@ -5,7 +5,8 @@ import signal
 
 import numpy as np
 import slicer
-from journey import add_clip, choose_file, clip_of, finish, scene_names, use_a_model
+from journey import add_clip, card, choose_file, clip_of, finish, run, scene_names, use_a_model
+from named_clips import named_sweep
 from worker_processes import is_running
 
 from DualTrackCore import Sweep
@@ -75,6 +76,47 @@ def test_the_sections_that_are_folded_hold_what_they_promise(host, panel, pictur
     assert panel.ui.areaComboBox.isVisible()
     assert panel.ui.deviceComboBox.isVisible()
     host.picture(panel, pictures / "panel-all-settings.png")
+
+
+def test_the_whole_journey_from_a_prepared_clip_to_a_scene_that_is_read_again(host, panel, tiny_model_file, tmp_path):
+    slicer.mrmlScene.SetUndoOn()
+    add_clip(host, named_sweep())
+    choose_file(panel, tiny_model_file)
+    panel.ui.prepareSection.collapsed = False
+    panel.ui.firstFrameSpinBox.value, panel.ui.lastFrameSpinBox.value = 2, 7
+    run(host, panel, 1.0)
+    assert panel.view().report.sweep["prepared"]["masked"]
+    assert panel.view().report.trajectory["poses"] == 6
+    masked = card(panel)
+    host.click(panel.ui.maskCheckBox)
+    run(host, panel, 1.5)
+    assert panel.view().report.sweep["prepared"]["masked"] == []
+    panel.ui.compareComboBox.currentIndex = 1
+    host.process()
+    both, compared = card(panel), panel.ui.comparisonLabel.text
+    assert "1.5 mm" in compared
+    slicer.mrmlScene.Undo()
+    host.process()
+    assert card(panel) == masked
+    assert not panel.ui.comparisonFrame.isVisible()
+    slicer.mrmlScene.Redo()
+    host.process()
+    assert (card(panel), panel.ui.comparisonLabel.text) == (both, compared)
+    path = tmp_path / "journey.mrb"
+    assert slicer.mrmlScene.WriteToMRB(str(path))
+    slicer.mrmlScene.Clear(False)
+    host.process()
+    assert not panel.ui.resultGroup.isVisible()
+    assert panel.ui.firstFrameSpinBox.value == 1
+    slicer.mrmlScene.SetURL(str(path))
+    assert slicer.mrmlScene.ReadFromMRB(str(path), False)
+    host.process()
+    assert (card(panel), panel.ui.comparisonLabel.text) == (both, compared)
+    assert panel.ui.comparisonFrame.isVisible()
+    assert (panel.ui.firstFrameSpinBox.value, panel.ui.lastFrameSpinBox.value) == (2, 7)
+    assert not panel.ui.maskCheckBox.checked
+    host.click(panel.ui.previousResultButton)
+    assert panel.view().report.sweep["prepared"]["masked"]
 
 
 def test_cancel_ends_the_work_and_leaves_the_scene(host, panel, tiny_model_file):

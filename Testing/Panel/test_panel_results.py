@@ -1,28 +1,7 @@
 """The results of a clip in the panel: all of it is in the scene, and comes back with it."""
 
 import slicer
-from journey import add_clip, choose_file, finish
-
-
-def run(host, panel, voxel_mm=0.8):
-    """One more result of the chosen clip."""
-    panel.ui.voxelSpinBox.value = voxel_mm
-    host.click(panel.ui.applyButton)
-    finish(host, panel)
-    assert panel.runSection.run.error == ""
-    host.process()
-    return panel.view().result
-
-
-def titles(combo):
-    """All texts of a chooser."""
-    return [combo.itemText(index) for index in range(combo.count)]
-
-
-def card(panel):
-    """All that the card shows."""
-    ui = panel.ui
-    return ui.resultLabel.text, ui.warningsLabel.text, titles(ui.resultComboBox), ui.resultComboBox.currentIndex
+from journey import add_clip, card, choose_file, run, titles
 
 
 def test_a_panel_that_never_saw_the_run_shows_the_same_card_from_a_saved_scene(host, panel, tiny_model_file, tmp_path):

@@ -7,12 +7,11 @@ import xml.etree.ElementTree as ET
 
 import numpy as np
 import slicer
-from journey import add_clip, choose_file, finish, scene_names
+from journey import add_clip, card, choose_file, finish, run, scene_names
 from PySide6 import QtWidgets
 from PySide6.QtGui import QKeySequence
 from PySide6.QtTest import QTest
 from pythonqt import unwrap
-from test_panel_results import card, run
 from test_panel_scene import proxy, red_view
 
 from DualTrackCore.io.trajectory_csv import read_trajectory_csv
