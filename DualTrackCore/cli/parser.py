@@ -115,7 +115,10 @@ def _add_clip_commands(commands: argparse._SubParsersAction) -> None:
     text = "correct the path of a result by what is known, and make its volume anew without tracking again"
     correct = _command(commands, "correct", "sweeps:correct", text)
     correct.add_argument("results", metavar="RESULTS", help="folder that `dualtrack run` or `correct` wrote")
-    _add_output(correct, "DIR", "folder for the new results")
+    where = correct.add_mutually_exclusive_group(required=True)
+    where.add_argument("-o", "--output", metavar="DIR", help="folder for the new results")
+    text = "correct nothing; say which far frames show alike pictures, for --loops"
+    where.add_argument("--propose-loops", action="store_true", help=text)
     _add_corrections(correct)
     for group in (VOLUME, RESULTS):
         _add_settings(correct, group)

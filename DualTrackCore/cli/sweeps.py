@@ -30,6 +30,7 @@ from DualTrackCore.run import run as run_clip
 from DualTrackCore.run.preparation import Preparation, prepare
 from DualTrackCore.run.results import NOTICE, RunReport, RunResult, result_paths, results_folder, sweep_facts
 from DualTrackCore.run.settings import TRACKED, RunSettings
+from DualTrackCore.sweep import Sweep
 from DualTrackCore.trajectory import PoseOrigin
 
 
@@ -93,14 +94,31 @@ def reconstruct(options: Namespace, console: Console) -> None:
 
 def correct(options: Namespace, console: Console) -> None:
     """The result in a folder, corrected by what is known, into another folder."""
-    from DualTrackCore.run.correction import correct_result
+    from DualTrackCore.run.correction import correct_result, result_in
 
+    if options.propose_loops:
+        _propose_loops(result_in(options.results)[0], console)
+        return
     written = result_paths(options.output)
     with results_folder(options.output) as folder:
         given = given_settings(options)
         result = correct_result(options.results, given, Reporter(console.progress), outputs=written)
         report = result.write_files(folder, Reporter(console.progress))
     _say_written(report, result, options.output, console)
+
+
+def _propose_loops(sweep: Sweep, console: Console) -> None:
+    from DualTrackCore.corrections import propose_loops
+
+    found = propose_loops(sweep, sweep.tracked)
+    for place, alike in found:
+        console.say(f"frames {place.frames[0]} and {place.frames[1]}: pictures alike to {alike:.0%}")
+    if found:
+        pairs = ";".join(f"{place.frames[0]},{place.frames[1]}" for place, _ in found)
+        console.say(f'Look at both pictures of each pair; for those at the same place give --loops "{pairs}".')
+    else:
+        console.say("No far frames show alike pictures.")
+    console.result({"loops": [{"frames": list(place.frames), "alike": alike} for place, alike in found]})
 
 
 def track(options: Namespace, console: Console) -> None:

@@ -24,6 +24,8 @@ from DualTrackCore.uncertainty import common_signs
 _WAYS, _TURN, _SHARE = np.array([0.5, 0.5, 1.0]), 0.5, 0.5
 #: mm and degrees below which a motion is none.
 _STILL = 1e-9
+#: Turn of one motion about y beyond which its angles lose their meaning, degrees.
+_SHARPEST_DEG = 75
 #: How often motions that pass a limit are cut, and the rest corrected again.
 _MOST_ROUNDS = 20
 
@@ -53,7 +55,13 @@ def correct(trajectory: Trajectory, knowledge: Sequence[Knowledge], first_frame:
             f"The poses are {trajectory.origin_text} and are not corrected; only estimated ones are. Leave the "
             "corrections out."
         )
-    return _Correction.of(trajectory, knowledge, first_frame).corrected()
+    try:
+        return _Correction.of(trajectory, knowledge, first_frame).corrected()
+    except np.linalg.LinAlgError:
+        raise InputError(
+            "What is known of the sweep and its path cannot be brought together; look at the path for jumps, and leave "
+            "out what is least sure."
+        ) from None
 
 
 def prior_errors(trajectory: Trajectory, motions: np.ndarray) -> tuple[np.ndarray, np.ndarray, float | None]:
@@ -108,9 +116,17 @@ class _Correction:
         frames = np.flatnonzero(given.valid)
         if len(frames) < 2:
             raise InputError("The path has fewer than two valid poses; there is nothing to correct.")
+        knowledge = [_with_poses(known, given) for known in knowledge]
         _require_frames(given, knowledge, first_frame)
         chosen = given.chosen(frames)
         motions = chosen.parameters
+        sharp = np.flatnonzero(np.abs(motions[:, 4]) > _SHARPEST_DEG)
+        if len(sharp):
+            angle, frame = abs(motions[sharp[0], 4]), frames[sharp[0] + 1] + first_frame
+            raise InputError(
+                f"The path turns by {angle:.0f} degrees at frame {frame}, and at most {_SHARPEST_DEG} can be "
+                "corrected; use the frames on one side of it."
+            )
         sigma, correlation, percent = prior_errors(chosen, motions)
         still = np.zeros(len(motions), bool)
         for known in knowledge:
@@ -224,6 +240,14 @@ class _Correction:
         if warnings := entries.warnings(said):
             provenance["warnings"] = [*provenance.get("warnings", ()), *warnings]
         return replace(given, poses=poses, sigma=sigma, path_covariance=covariance, provenance=provenance)
+
+
+def _with_poses(known: Knowledge, given: Trajectory) -> Knowledge:
+    """Knowledge of poses without that of frames that have none in the path."""
+    if not isinstance(known, KnownPoses):
+        return known
+    kept = np.array([0 <= frame < len(given) and bool(given.valid[frame]) for frame in known.frames])
+    return known if kept.all() else replace(known, frames=known.frames[kept], poses=known.poses[kept])
 
 
 def _require_frames(given: Trajectory, knowledge: Sequence[Knowledge], first_frame: int) -> None:

@@ -45,7 +45,7 @@ def correct_result(
         InputError: the folder holds no result, nothing is known, or what is known cannot be used.
         Cancelled: the caller asked to stop.
     """
-    sweep, former = _result_in(Path(folder))
+    sweep, former = result_in(folder)
     clip, fan = cropped_area(former.crop, former.clip, former.fan)
     given = {**former.as_dict(), **_DONE, "clip": clip, "fan": fan, "corrections": {}, **changes}
     settings = RunSettings.from_dict(given)
@@ -57,8 +57,12 @@ def correct_result(
     return run(sweep, settings, reporter, outputs=outputs)
 
 
-def _result_in(folder: Path) -> tuple[Sweep, RunSettings]:
-    """The frames in a folder of results, with their path and all that was said of it, and the settings of the run."""
+def result_in(folder: str | os.PathLike) -> tuple[Sweep, RunSettings]:
+    """The frames in a folder of results, with their path and all that was said of it, and the settings of the run.
+
+    Raises InputError: the folder holds no result.
+    """
+    folder = Path(folder)
     from DualTrackCore.io import load_sweep, read_trajectory_csv
 
     names = {name: folder / name for name in ("report.json", "trajectory.csv", "sweep.igs.mha")}

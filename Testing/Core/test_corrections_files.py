@@ -297,13 +297,21 @@ def test_tables_that_cannot_be_used_are_refused_with_the_place(tmp_path, known, 
     assert "a.csv" in str(refusal.value) or "two or more" in str(refusal.value)
 
 
-def test_loops_are_proposed_where_the_probe_came_back_and_only_proposed():
+def test_loops_are_proposed_where_the_probe_came_back_and_only_proposed(tmp_path, capsys):
     made = rendered(simulated_sweep(3, frames=40, frame_size=(96, 96), spacing_mm=0.3, family="Per_L_DtP"))
     there_and_back = np.r_[np.arange(40), np.arange(38, -1, -1)]
     sweep = Sweep(np.asarray(made.frames[:])[there_and_back], 0.3)
     path = made.tracked.chosen(there_and_back)
     assert propose_loops(Sweep(np.asarray(made.frames[:]), 0.3), made.tracked) == []
     found = propose_loops(sweep, path)
+    pairs = ";".join(f"{first},{last}" for first, last in (place.frames for place, _ in found))
+    run(replace(sweep, tracked=path), RunSettings(poses="tracked", voxel_mm=2.0, pictures=False)).write(
+        tmp_path / "out"
+    )
+    before = sorted(path.read_bytes() for path in (tmp_path / "out").iterdir())
+    assert main(["correct", str(tmp_path / "out"), "--propose-loops"]) == 0
+    assert f'give --loops "{pairs}"' in capsys.readouterr().out
+    assert sorted(path.read_bytes() for path in (tmp_path / "out").iterdir()) == before
     assert found
     for place, likely in found:
         assert sum(place.frames) == pytest.approx(78, abs=1)

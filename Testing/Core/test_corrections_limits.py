@@ -156,3 +156,25 @@ def test_measured_paths_still_paths_and_two_lengths_are_refused():
     many = [SamePlace((0, k)) for k in range(1, 119)] * 2
     with pytest.raises(InputError, match="the limit is 1000"):
         correct(path, many)
+
+
+def test_poses_from_elsewhere_of_frames_without_a_pose_are_left_out():
+    truth, path = pair(0)
+    lost = replace(path, valid=np.arange(120) % 10 > 0)
+    known = KnownPoses("tracker", np.arange(120), truth.poses, 0.5, 0.5)
+    assert entry_of(correct(lost, [known]))["given"]["observations"] == 108
+    with pytest.raises(InputError, match="two or more different frames"):
+        correct(lost, [KnownPoses("tracker", np.array([0, 10, 11]), truth.poses[:3], 0.5)])
+
+
+def test_a_path_that_jumps_is_refused_with_the_frame():
+    wild = motions()
+    wild[30, 4] = 88
+    with pytest.raises(InputError, match="turns by 88 degrees at frame 36, and at most 75"):
+        correct(Trajectory.from_parameters(wild, MODEL), [KnownLength(50)], first_frame=5)
+
+
+def test_numbers_that_cannot_be_computed_with_end_in_a_sentence():
+    path = replace(pair(0)[1], sigma=np.full((119, 6), 1e160))
+    with pytest.raises(InputError, match="cannot be brought together"), np.errstate(all="ignore"):
+        correct(path, [SamePlace((0, 30))])
