@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from DualTrackCore.corrections import CLIP
-from DualTrackCore.errors import InputError
+from DualTrackCore.errors import InputError, SweepWarning
 from DualTrackCore.files import require_apart
 from DualTrackCore.memory import memory_limit
 from DualTrackCore.path_error import Direction, turned_over
@@ -96,9 +97,7 @@ def run_frames(
             turns = repeats.kept[find_turns(repeats.left_out(sweep), reporter)].tolist()
         trajectory = _trajectory(sweep, repeats, settings, models, reporter, seconds)
         if known:
-            from DualTrackCore.corrections.path import correct
-
-            trajectory = correct(trajectory, known, settings.first_frame)
+            trajectory = _corrected(trajectory, known, settings.first_frame)
         reconstruction = _reconstruction(sweep, repeats, trajectory, settings, reporter, seconds)
         evaluation = _evaluation(sweep, trajectory, settings, reporter, seconds)
         report = run_report(settings, sweep, trajectory, reconstruction, evaluation, found, turns)
@@ -112,6 +111,16 @@ def _knowledge(sweep: Sweep, settings: RunSettings) -> Sequence[Knowledge]:
     from DualTrackCore.corrections.reading import knowledge_of
 
     return knowledge_of(settings.corrections, sweep, settings.first_frame, (settings.crop or (0, 0))[:2])
+
+
+def _corrected(trajectory: Trajectory, known: Sequence[Knowledge], first_frame: int) -> Trajectory:
+    """The path with what is known of it; what is doubtful about that is warned of."""
+    from DualTrackCore.corrections.path import correct
+
+    found, before = correct(trajectory, known, first_frame), trajectory.provenance.get("warnings", ())
+    for doubt in found.provenance.get("warnings", ())[len(before) :]:
+        warnings.warn(doubt, SweepWarning, stacklevel=3)
+    return found
 
 
 def known_poses(sweep: Sweep, poses: str, poses_are: str | None = None, direction: Direction = "auto") -> Trajectory:

@@ -186,6 +186,15 @@ def test_bad_knowledge_ends_with_a_sentence_and_nothing_written(tmp_path, result
     assert not (tmp_path / "new").exists()
 
 
+def test_an_unusual_factor_is_warned_of_on_the_console_and_in_the_report(tmp_path, results, capsys):
+    options = ["--known-length-mm", "24", "--no-reconstruct", "-o", str(tmp_path / "new")]
+    assert main(["correct", str(results), *options]) == 0
+    said = capsys.readouterr()
+    assert (said.out + said.err).count("The motion had to be scaled by") == 1
+    warnings = json.loads((tmp_path / "new/report.json").read_text())["warnings"]
+    assert sum("The motion had to be scaled by" in sentence for sentence in warnings) == 1
+
+
 def test_a_folder_that_is_none_of_results_is_refused(tmp_path, results, capsys):
     options = ["--known-length-mm", "12", "-o", str(tmp_path / "new")]
     assert main(["correct", str(tmp_path), *options]) == 2

@@ -16,7 +16,9 @@ from DualTrackCore.path_error import CORRECTIONS, path_error
 from DualTrackCore.trajectory import Trajectory
 
 
-def entry_of(path):
+def entry_of(path, number=None):
+    if number is not None:
+        return path.provenance[CORRECTIONS][number]
     (entry,) = path.provenance[CORRECTIONS]
     return entry
 
@@ -55,6 +57,16 @@ def test_limits_hold_after_the_path_was_scaled_to_its_length():
     assert path.path_length_mm == pytest.approx(60, rel=1e-9)
     assert np.linalg.norm(path.parameters[:, :3], axis=1).max() < 1.001
     assert path.provenance[CORRECTIONS][0]["frames"] == {"longer step": [31]}
+
+
+def test_limits_hold_against_what_a_tracker_says():
+    wild = motions()
+    wild[30, 2] = 5
+    path = Trajectory.from_parameters(wild, MODEL)
+    known = [Limits(most_step_mm=1.0), KnownPoses("tracker", np.arange(120), path.poses, 0.1, 0.5)]
+    found = correct(path, known)
+    assert np.linalg.norm(found.parameters[:, :3], axis=1).max() < 1.011
+    assert 31 in entry_of(found, 0)["frames"]["longer step"]
 
 
 def test_frames_in_which_the_probe_stood_still_are_at_one_place():

@@ -103,6 +103,7 @@ def result(volume: bool = True) -> RunResult:
     trajectory = steady_trajectory(
         5, provenance={"model": "tiny", "warnings": ["Beware."]}, sigma=np.full((4, 6), 1 / 7)
     )
+    trajectory = replace(trajectory, path_covariance=np.full((5, 7), 1 / 3))
     report = run_report(RunSettings(first_frame=3), SWEEP, trajectory, reconstruction, None)
     report = replace(report, evaluation={"metrics": {"gpe_mm": 1 / 3}})
     return RunResult(SWEEP, trajectory, reconstruction, report, {"total": 0.1})
@@ -118,6 +119,7 @@ def test_a_result_comes_back_from_its_files_as_it_was(tmp_path):
         assert array.dtype == expected.dtype
     np.testing.assert_array_equal(read.trajectory.poses, written.trajectory.poses)
     np.testing.assert_array_equal(read.trajectory.sigma, written.trajectory.sigma)
+    np.testing.assert_array_equal(read.trajectory.path_covariance, written.trajectory.path_covariance)
     assert read.trajectory.estimated_by == "tiny"
     np.testing.assert_array_equal(read.grid.mm_from_voxel, written.grid.mm_from_voxel)
     assert (read.grid.size, read.grid.note) == (written.grid.size, "coarsened")
