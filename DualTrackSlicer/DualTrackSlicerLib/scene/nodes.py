@@ -99,7 +99,7 @@ def set_pose_origin(node: slicer.vtkMRMLNode, trajectory: Trajectory) -> None:
 
 
 def pose_marks(nodes: Sequence[slicer.vtkMRMLNode]) -> dict[str, str]:
-    """What nodes say of where their poses are from, for :func:`~DualTrackCore.io.tracked_poses.marked`: the worst.
+    """What nodes say of where their poses are from, for :func:`~DualTrackCore.io.pose_marks.marked`: the worst.
 
     Empty where no node says anything.
     """
