@@ -85,7 +85,7 @@ def to_grey_uint8(
 
     Returns:
         [N, H, W] uint8 (`frames` itself where nothing had to be done), and the notes;
-        :class:`~DualTrackCore.files.Doubt` among them is for the warnings of a result.
+        :class:`~DualTrackCore.errors.Doubt` among them is for the warnings of a result.
 
     Raises InputError: another number of axes or channels, no frames, values that are not real finite numbers.
     """

@@ -123,9 +123,9 @@ class Network:
 
     Args:
         model: from :func:`~DualTrackCore.network.load_model`.
-        head: "fusion" is the whole network; see :func:`~DualTrackCore.tracking.estimate_with_head`.
+        head: "fusion" is the whole network; see :func:`~DualTrackCore.research.heads.estimate_with_head`.
         name: by default the card's, with the head where that is not "fusion".
-        device, test_time_augmentation: as in :func:`~DualTrackCore.tracking.estimate_with_head`.
+        device, test_time_augmentation: as in :func:`~DualTrackCore.research.heads.estimate_with_head`.
     """
 
     uses = "images"
