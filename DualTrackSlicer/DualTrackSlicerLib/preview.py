@@ -113,6 +113,8 @@ def previewPng(made: Preparation) -> tuple[bytes, tuple[int, int]]:
     Returns:
         A PNG file, and (width, height) at which its pixels are as wide as high.
     """
+    from scipy.ndimage import binary_erosion
+
     grey = made.turned.window(0, 1)[0] // DARKER
     x, y, width, height = made.crop
     grey[y : y + height, x : x + width] = made.sweep.window(0, 1)[0]
@@ -132,7 +134,7 @@ def previewPng(made: Preparation) -> tuple[bytes, tuple[int, int]]:
             shape &= fan.mask(shape.shape)
         shapes.append((shape, AREA_COLOUR))
     for shape, colour in shapes:
-        picture[_edge(shape)] = colour
+        picture[shape & ~binary_erosion(shape)] = colour
     height, width = picture.shape[:2]
     across, down = made.turned.spacing_mm or (1.0, 1.0)
     return _png(picture), (width, max(1, round(height * down / across)))
@@ -144,12 +146,6 @@ def _filled(box: Box, step: int, picture: np.ndarray) -> np.ndarray:
     shape = np.zeros(picture.shape[:2], bool)
     shape[y // step : -(-(y + height) // step), x // step : -(-(x + width) // step)] = True
     return shape
-
-
-def _edge(shape: np.ndarray) -> np.ndarray:
-    """[H, W] bool: the pixels of a shape beside one that is not."""
-    framed = np.pad(shape, 1)
-    return shape & ~(framed[:-2, 1:-1] & framed[2:, 1:-1] & framed[1:-1, :-2] & framed[1:-1, 2:])
 
 
 def _png(picture: np.ndarray) -> bytes:

@@ -106,6 +106,7 @@ def fanOfCorners(pixels: np.ndarray, aspect: float) -> Fan:
 def addFanCorners(scene: slicer.vtkMRMLScene) -> slicer.vtkMRMLMarkupsFiducialNode:
     """Four points to drag, not yet placed."""
     node = scene.AddNewNodeByClass("vtkMRMLMarkupsFiducialNode", "DualTrack fan corners")
+    node.SetControlPointLabelFormat("")
     node.CreateDefaultDisplayNodes()
     return node
 
@@ -126,22 +127,13 @@ def addFanOutline(scene: slicer.vtkMRMLScene) -> slicer.vtkMRMLMarkupsClosedCurv
 def placePoints(node: slicer.vtkMRMLMarkupsNode, pixels: np.ndarray, frame: Frame) -> None:
     """Put the points of a node at pixels [N, 2] (column, row) of the frame as it is loaded."""
     homogeneous = np.column_stack([pixels, np.zeros(len(pixels)), np.ones(len(pixels))])
-    places = (homogeneous @ frame.node_from_pixel.T)[:, :3]
-    with slicer.util.NodeModify(node):
-        while node.GetNumberOfControlPoints() > len(places):
-            node.RemoveNthControlPoint(node.GetNumberOfControlPoints() - 1)
-        for number, place in enumerate(places):
-            if number < node.GetNumberOfControlPoints():
-                node.SetNthControlPointPosition(number, *place)
-            else:
-                node.AddControlPoint(*place)
-                node.SetNthControlPointLabel(number, "")
+    slicer.util.updateMarkupsControlPointsFromArray(node, (homogeneous @ frame.node_from_pixel.T)[:, :3])
 
 
 def pixelsOf(node: slicer.vtkMRMLMarkupsNode, frame: Frame) -> np.ndarray:
     """[N, 2] (column, row) of the points of a node in the frame as it is loaded."""
-    places = [node.GetNthControlPointPosition(number) for number in range(node.GetNumberOfControlPoints())]
-    homogeneous = np.column_stack([np.reshape(places, (-1, 3)), np.ones(len(places))])
+    places = slicer.util.arrayFromMarkupsControlPoints(node)
+    homogeneous = np.column_stack([places, np.ones(len(places))])
     return (homogeneous @ np.linalg.inv(frame.node_from_pixel).T)[:, :2]
 
 

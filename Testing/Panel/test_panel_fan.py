@@ -113,6 +113,8 @@ def test_the_drawing_hides_with_another_area_and_comes_back_with_the_scene(host,
     choose_fan(host, with_fan)
     host.click(with_fan.ui.drawAreaButton)
     assert with_fan.parameters.fanCorners.GetDisplayVisibility()
+    points = with_fan.parameters.fanCorners
+    assert {points.GetNthControlPointLabel(number) for number in range(4)} == {""}
     with_fan.ui.areaComboBox.currentIndex = 0
     assert not with_fan.parameters.fanCorners.GetDisplayVisibility()
     assert not with_fan.parameters.fanOutline.GetDisplayVisibility()

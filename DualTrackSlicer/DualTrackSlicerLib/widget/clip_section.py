@@ -11,9 +11,8 @@ from DualTrackCore.errors import DualTrackError
 from DualTrackSlicerLib.events import Pieces, Signal
 from DualTrackSlicerLib.logic import Logic
 from DualTrackSlicerLib.scene import Clip, framesOf
-from DualTrackSlicerLib.widget.controls import enable, fill
 from DualTrackSlicerLib.widget.texts import clipText, repeatsText
-from DualTrackSlicerLib.widget.view import Section, View
+from DualTrackSlicerLib.widget.view import Section, View, enable, fill
 
 
 class ClipSection(Section):

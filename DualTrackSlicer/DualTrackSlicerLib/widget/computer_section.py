@@ -10,8 +10,7 @@ from DualTrackCore.errors import DualTrackError
 from DualTrackCore.network.catalogue import models_folder
 from DualTrackSlicerLib.events import Signal
 from DualTrackSlicerLib.logic import DEVICE_KEY, MODELS_FOLDER_KEY, Logic
-from DualTrackSlicerLib.widget.controls import enable
-from DualTrackSlicerLib.widget.view import Section, View
+from DualTrackSlicerLib.widget.view import Section, View, enable
 
 
 class ComputerSection(Section):

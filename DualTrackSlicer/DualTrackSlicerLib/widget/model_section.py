@@ -18,9 +18,8 @@ from DualTrackSlicerLib.events import Signal
 from DualTrackSlicerLib.logic import Logic
 from DualTrackSlicerLib.models import ModelChoice, ModelTask, fileCard
 from DualTrackSlicerLib.parameters import OWN_FILE
-from DualTrackSlicerLib.widget.controls import enable, fill
 from DualTrackSlicerLib.widget.texts import sizeText
-from DualTrackSlicerLib.widget.view import Section, View
+from DualTrackSlicerLib.widget.view import Section, View, enable, fill
 
 
 class ModelSection(Section):

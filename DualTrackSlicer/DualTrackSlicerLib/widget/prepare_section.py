@@ -11,10 +11,9 @@ from DualTrackSlicerLib.events import soon
 from DualTrackSlicerLib.logic import Logic
 from DualTrackSlicerLib.parameters import aspect
 from DualTrackSlicerLib.preview import previewHtml
-from DualTrackSlicerLib.widget.controls import enable
 from DualTrackSlicerLib.widget.drawing import DrawingSection
 from DualTrackSlicerLib.widget.texts import preparedText, preparingText
-from DualTrackSlicerLib.widget.view import View
+from DualTrackSlicerLib.widget.view import View, enable
 
 
 class PrepareSection(DrawingSection):

@@ -28,9 +28,8 @@ from DualTrackSlicerLib.scene import (
     turnOver,
 )
 from DualTrackSlicerLib.widget.cards import cardRows, comparedText, pageTexts, titleText, warningsOf
-from DualTrackSlicerLib.widget.controls import enable, fill
 from DualTrackSlicerLib.widget.texts import listText, rowsText
-from DualTrackSlicerLib.widget.view import Section, View
+from DualTrackSlicerLib.widget.view import Section, View, enable, fill
 
 
 class ResultSection(Section):

@@ -12,9 +12,8 @@ from DualTrackCore.run.settings import RunSettings
 from DualTrackSlicerLib.events import Signal
 from DualTrackSlicerLib.logic import Logic, withLessMemory
 from DualTrackSlicerLib.run import Run
-from DualTrackSlicerLib.widget.controls import enable
 from DualTrackSlicerLib.widget.texts import paceText
-from DualTrackSlicerLib.widget.view import Section, View
+from DualTrackSlicerLib.widget.view import Section, View, enable
 
 
 class RunSection(Section):

@@ -9,8 +9,7 @@ from slicer.i18n import tr as _
 from DualTrackCore.errors import DualTrackError
 from DualTrackCore.trajectory import PoseOrigin
 from DualTrackSlicerLib.parameters import consoleScript
-from DualTrackSlicerLib.widget.controls import enable
-from DualTrackSlicerLib.widget.view import Section, View
+from DualTrackSlicerLib.widget.view import Section, View, enable
 
 
 class EvaluationTab(Section):

@@ -26,10 +26,9 @@ from DualTrackSlicerLib.parameters import (
     takeFan,
 )
 from DualTrackSlicerLib.region import fanOutline
-from DualTrackSlicerLib.widget.controls import enable
 from DualTrackSlicerLib.widget.drawing import DrawingSection
 from DualTrackSlicerLib.widget.texts import sizeText
-from DualTrackSlicerLib.widget.view import Section, View
+from DualTrackSlicerLib.widget.view import Section, View, enable
 
 if TYPE_CHECKING:
     from DualTrackCore.reconstruction import Fan
