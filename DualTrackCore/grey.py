@@ -1,11 +1,11 @@
-"""Colour and deep-grey frames to the 8-bit grey that a sweep holds: one policy for all formats.
+"""Colour frames and frames of more than 8 bits to the 8-bit grey of a sweep: one rule for all formats.
 
-8-bit values are never changed. For others the range of values that becomes 0 to 255 is, in this order:
+8-bit values never change. For others, the range of values that becomes 0 to 255 is the first of these:
 
 1. what the file declares (a window, a number of stored bits, the bit depth of a video);
-2. for whole numbers 0 to 255, -128 to 127, 0 to 65535, ... up to the range of their type, the first that holds all but
-   one in a thousand of the pixels: a clip of 8 bits in a type of 16 keeps its greys, hot pixels or not;
-3. for other real numbers least to greatest value, which no two clips share, so with a warning.
+2. whole numbers: the first of 0 to 255, -128 to 127, 0 to 65535, ... up to the range of their type that holds all but
+   one in a thousand pixels. So an 8-bit clip stored in 16 bits keeps its greys, with or without hot pixels;
+3. other real numbers: smallest to largest value, with a warning, as this range differs between clips.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ from DualTrackCore.files import Converted, Spool, WindowSource
 
 #: Luma weights of ITU-R BT.601 in thousandths; whole numbers make the rounding exact.
 _LUMA_THOUSANDTHS = (299, 587, 114)
-#: Frames are converted in pieces of about this many values, so that the wide intermediate stays small.
+#: Frames are converted in pieces of about this many values: intermediate arrays of wider types stay small.
 _VALUES_A_PIECE = 1 << 18
-#: One pixel in so many may lie outside of the range that the others show.
+#: One pixel in this many may lie outside the range.
 _ONE_IN = 1000
-#: Values of a piece that stand for all of them where quantiles are asked for.
+#: Values sampled from each piece for quantiles.
 _SAMPLED = 4096
-#: A picture is dark where all but a few pixels lie in this part of the range.
+#: Frames are dark if nearly all pixels lie in this part of the range.
 _DARK_PART = 1 / 16
 _BYTE = (0, 255)
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """How stored pixels [n, H, W], or with a last axis of channels, become grey [n, H, W] uint8.
+    """How stored pixels [n, H, W] or [n, H, W, channels] become grey [n, H, W] uint8.
 
     Attributes:
         has_colour: whether there is an axis of channels.
-        scale: values that become 0 and 255; what lies beyond becomes these. None for values of 8 bits.
+        scale: values that become 0 and 255; values beyond are clipped. None for values of 8 bits.
         inverted: whether the largest value is black.
     """
 
@@ -47,7 +47,7 @@ class Conversion:
     inverted: bool = False
 
     def __call__(self, pixels: np.ndarray) -> np.ndarray:
-        """Grey frames; `pixels` itself where nothing has to be done."""
+        """Grey frames; `pixels` itself if nothing changes."""
         grey = _luma(pixels) if self.has_colour else pixels
         if self.scale is not None:
             scaled = np.zeros(grey.shape, np.uint8)
@@ -71,23 +71,23 @@ def to_grey_uint8(
     declared: tuple[float, float] | None = None,
     inverted: bool = False,
 ) -> tuple[np.ndarray, list[str]]:
-    """Grey frames of 8 bits, and the sentences that say what was converted.
+    """Grey frames of 8 bits, and sentences on what was converted.
 
-    Colour becomes 0.299 R + 0.587 G + 0.114 B, rounded; an alpha channel is dropped. Other than uint8 is scaled
-    linearly, as the policy of this module says.
+    Colour becomes 0.299 R + 0.587 G + 0.114 B, rounded; an alpha channel is dropped. Types other than uint8 are scaled
+    linearly by the rule of this module.
 
     Args:
         frames: [N, H, W], or with one more axis of 1 (grey), 2 (grey, alpha), 3 (RGB) or 4 (RGB, alpha)
             entries; booleans, integers or floats.
-        colour_axis: which axis that is; None where there is none.
-        declared: values that become 0 and 255, where the source says so; ignored for uint8.
+        colour_axis: the axis of channels; None if there is none.
+        declared: values that become 0 and 255, if the source declares them; ignored for uint8.
         inverted: whether the largest value is black.
 
     Returns:
-        [N, H, W] uint8 (`frames` itself where nothing had to be done), and the notes;
-        :class:`~DualTrackCore.errors.Doubt` among them is for the warnings of a result.
+        [N, H, W] uint8 (`frames` itself if nothing changes), and the notes; a note of type
+        :class:`~DualTrackCore.errors.Doubt` belongs to the warnings of a result.
 
-    Raises InputError: another number of axes or channels, no frames, values that are not real finite numbers.
+    Raises InputError: another number of axes or channels, no frames, values that are not finite real numbers.
     """
     frames = np.asarray(frames)
     _require_pixels(frames.shape, frames.dtype, 3 if colour_axis is None else 4)
@@ -102,9 +102,9 @@ def to_grey_uint8(
 def grey_frames(
     pixels: np.ndarray | WindowSource, *, has_colour: bool, inverted: bool = False
 ) -> tuple[np.ndarray | WindowSource, list[str]]:
-    """:func:`to_grey_uint8` of pixels that may lie in a file, with the channels last: these stay there.
+    """:func:`to_grey_uint8` of pixels with the channels last; pixels of a file stay there and are converted on demand.
 
-    Deep pixels are read once now, to know their range, and converted whenever they are asked for.
+    Pixels of more than 8 bits are read once now, to find their range.
     """
     if isinstance(pixels, np.ndarray):
         return to_grey_uint8(pixels, colour_axis=pixels.ndim - 1 if has_colour else None, inverted=inverted)
@@ -121,20 +121,20 @@ def grey_clip(
     declared: tuple[float, float] | None = None,
     inverted: bool = False,
 ) -> tuple[np.ndarray | WindowSource, list[str]]:
-    """Images [H, W] or [H, W, channels] of one size and one depth, taken one by one, as :func:`to_grey_uint8` does.
+    """:func:`to_grey_uint8` of images [H, W] or [H, W, channels] of one size and depth, taken one by one.
 
-    Images of 8 bits, or with a declared range, become grey at once, so that no clip in colour is ever held; others are
+    Images of 8 bits, or with a declared range, become grey at once, so no clip in colour is held in memory; others are
     scaled together. A short clip stays in memory, a long one in a temporary file
     (:class:`~DualTrackCore.files.Spool`).
 
     Args:
         images: one after the other.
-        source: what they come from, for messages.
-        expected: how many will come, to say early that there is no room; 0 where unknown.
+        source: where they come from, for messages.
+        expected: how many will come, to report missing disk space early; 0 if unknown.
         declared, inverted: as for :func:`to_grey_uint8`.
 
     Returns:
-        [N, H, W] uint8, N = 0 without images, an array or a source of windows, and the notes, each once.
+        [N, H, W] uint8 (N = 0 without images), as an array or a source of windows; and the notes, each once.
 
     Raises:
         InputError: images of different sizes or depths.
@@ -181,21 +181,21 @@ def _conversion(
     declared: tuple[float, float] | None,
     inverted: bool,
 ) -> tuple[Conversion, list[str]]:
-    """The conversion of pixels, of which `pieces` gives all, the channels last; and the notes."""
+    """The conversion of pixels with the channels last, and the notes; `pieces` yields all pixels."""
     notes = _colour_notes(pixels.shape[-1]) if has_colour else []
     dtype = pixels.dtype
     if dtype == np.uint8:
         return Conversion(has_colour, None, inverted), notes
     if dtype.kind == "b":
         return Conversion(has_colour, (0, 1), inverted), [*notes, _scaled_note((0, 1), "false and true")]
-    seen = _Survey(dtype)
-    if declared is None or dtype.kind == "f":  # whose numbers may not be finite
+    survey = _Survey(dtype)
+    if declared is None or dtype.kind == "f":  # real numbers may not be finite
         for piece in pieces():
-            seen.add(_luma(piece) if has_colour else piece)
+            survey.add(_luma(piece) if has_colour else piece)
     if declared is not None:
         note = _scaled_note(declared, "the range that is declared")
         return Conversion(has_colour, declared, inverted), [*notes, note]
-    scale, new = seen.scale()
+    scale, new = survey.scale()
     return Conversion(has_colour, scale, inverted), notes + new
 
 
@@ -204,7 +204,7 @@ def _scaled_note(scale: tuple[float, float], why: str) -> str:
 
 
 class _Survey:
-    """What the values of all pixels of a clip are like, gathered piece by piece."""
+    """Range and quantiles of all pixels of a clip, gathered piece by piece."""
 
     def __init__(self, dtype: np.dtype) -> None:
         self._dtype = dtype
@@ -230,9 +230,9 @@ class _Survey:
     def scale(self) -> tuple[tuple[float, float] | None, list[str]]:
         """Values that become 0 and 255, and the notes."""
         fitting = [i for i, outside in enumerate(self._outside) if outside <= self._count // _ONE_IN]
-        few = np.quantile(np.concatenate(self._sample), (1 / _ONE_IN, 1 - 1 / _ONE_IN))
+        quantiles = np.quantile(np.concatenate(self._sample), (1 / _ONE_IN, 1 - 1 / _ONE_IN))
         if self._dtype.kind == "f" and not (fitting and self._whole and self._high > 1):
-            return self._stretched(*map(float, few))
+            return self._stretched(*map(float, quantiles))
         scale = self._ranges[fitting[0]]
         beyond = int(self._outside[fitting[0]])
         lost = [f"{beyond} of {self._count} pixels lie beyond that and became black or white."] if beyond else []
@@ -242,11 +242,11 @@ class _Survey:
                 *lost,
             ]
         notes = [_scaled_note(scale, f"a range of {self._dtype.name}"), *lost]
-        if few[1] < scale[0] + (scale[1] - scale[0]) * _DARK_PART:
+        if quantiles[1] < scale[0] + (scale[1] - scale[0]) * _DARK_PART:
             notes.append(
                 Doubt(
-                    f"Nearly all pixels lie below {few[1]:g} of {scale[1]:g}, so the frames are dark: if they hold "
-                    f"fewer bits than {self._dtype.name} has, store them as 8 bits."
+                    f"Nearly all pixels lie below {quantiles[1]:g} of {scale[1]:g}, so the frames are dark: if they "
+                    f"hold fewer bits than {self._dtype.name} has, store them as 8 bits."
                 )
             )
         return scale, notes
@@ -254,14 +254,14 @@ class _Survey:
     def _stretched(self, few_below: float, few_above: float) -> tuple[tuple[float, float], list[str]]:
         scale = self._low, self._high
         if 0 < 2 * (few_above - few_below) < scale[1] - scale[0]:
-            scale = few_below, few_above  # a few pixels far from the others, as sensors and masks have them
+            scale = few_below, few_above  # a few pixels lie far from the others, such as hot pixels or masks
         why = f"all that {self._dtype.name} pixels show of their range"
         remedy = "Greys of clips that were stretched one by one are not alike; store them as 8 bits to avoid it."
         return scale, [Doubt(f"{_scaled_note(scale, why)} {remedy}")]
 
 
 def _whole_ranges(limits: np.iinfo) -> list[tuple[int, int]]:
-    """Ranges that whole numbers of a type may be meant to have, narrow ones first; the last holds all."""
+    """Possible ranges of whole numbers of a type, narrow ones first; the last is the whole range of the type."""
     ranges = []
     for bits in (8, 16, 32, 64):
         for low, high in ((0, 2**bits - 1), (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)):
@@ -286,7 +286,7 @@ def _colour_notes(channels: int) -> list[str]:
 
 
 def _luma(frames: np.ndarray) -> np.ndarray:
-    """Luma of [N, H, W, channels] in the dtype of `frames` (float64 where that is wider than a byte)."""
+    """Luma of [N, H, W, channels]: uint8 for uint8, else float64 (one or two channels: the first, as it is)."""
     if frames.shape[-1] <= 2:
         return np.ascontiguousarray(frames[..., 0])
     exact = frames.dtype == np.uint8

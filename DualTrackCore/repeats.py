@@ -1,19 +1,17 @@
-"""Frames that show again what was seen: the picture before them, or earlier ones in reverse order.
+"""Repeated frames and turns of the probe, found from the images alone.
 
-Repeats come from a recorder faster than the scanner, lost frames, a frozen image. Each frame is compared with the one
-before it. Equal to the last bit is a repeat. After lossy coding it is one as well where the coder left at least half of
-the blocks that move in this clip as they are and changed the others by no more than rounding; the noise of a scanner,
-also over a probe that stands still, changes all of them. Where repeats are frequent, or nearly every new picture is
-followed by far smaller changes, the clip was recorded so: then the noise of the coder is measured on it, and frames
-that change less count too, such as its key frames. What is not equal to the last bit must also be near the picture that
-it is said to repeat, so that slow motion cannot add up unseen.
+A frame repeats the one before it if the recorder is faster than the scanner, frames were lost or the image was frozen.
+It is a repeat if it is equal bit for bit. After lossy coding it is also a repeat if the coder left at least half of the
+moving blocks unchanged and changed the others by no more than rounding; the noise of a scanner changes all of them,
+even if the probe stands still. If a clip has many repeats, or far smaller changes follow nearly every new picture, the
+coder's noise is measured on the clip, and frames that change by less, such as key frames, are repeats too. A repeat
+that is not equal must also be close to the picture that it repeats, so that slow motion does not add up unnoticed.
 
-Turns of the probe are found from the pictures alone: those after the turn show again what those before it showed, in
-reverse order. Pictures are compared by their speckle: small, without what varies slowly in them, and without layers
-along the skin, which rise and sink while the probe goes on. In a sweep that goes on, two pictures are the less alike
-the farther apart they were taken. Around a turn they are more alike than either is like the picture between them, for
-several distances in a row. A turn in the plane and one across it look the same here, and so does tissue that moves to
-and fro.
+At a turn of the probe the pictures come again in reverse order. Small pictures are compared by the correlation of their
+speckle; slow variations are removed, and so are layers along the skin, which rise and sink during a sweep. In a sweep
+without a turn, correlation falls with the distance between two frames. Around a turn, two frames correlate more with
+each other than with the frame between them, for several distances. In-plane turns, elevational turns and tissue that
+moves to and fro look the same here.
 """
 
 from __future__ import annotations
@@ -31,32 +29,32 @@ from DualTrackCore.progress import Reporter, Stage
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.trajectory import Trajectory
 
-#: Pixels that are read at once.
+#: Pixels read at once.
 _WINDOW_PIXELS = 8_000_000
-#: Rows of a frame that are compared at least, where it has twice as many; and a block in those rows and in columns.
+#: Fewest rows of a frame to compare (all rows below twice as many); size of a block in these rows and in columns.
 _LEAST_ROWS, _BLOCK = 120, (8, 16)
-#: Mean change of a block, grey values: what rounding in a coder makes.
+#: Largest mean change of a block by rounding in a coder, grey values.
 _ROUNDING = 1.0
-#: Mean change of all of them, grey values, that no picture of a moving probe stays below.
+#: The mean change of all moving blocks is larger than this if the probe moves, grey values.
 _UNSEEN = 0.25
-#: Blocks move where they ever changed by this much, and by this part of what the most moving hundredth ever did.
+#: A block moves if its largest change so far reaches this, in grey values and as a part of the 99th percentile.
 _MOVES, _MOVES_PART = 0.25, 0.25
-#: Mean grey value below which a block is dark, so that it says nothing: in water echoes are few.
+#: A block below this mean grey value is dark and not compared: water has few echoes.
 _DARK = 2.0
-#: Part of the moving blocks that an almost equal frame leaves as they are, and that it changes beyond rounding at most.
+#: Moving blocks of an almost equal frame: least part that is unchanged, largest part that changes beyond rounding.
 _UNCHANGED_PART, _CHANGED_PART = 0.5, 0.1
-#: Frames that show at first how a clip was recorded.
+#: First frames from which the noise of the coder is learned.
 _LEARNED = 128
-#: How many of the last frames show how a clip was recorded, and the part of repeats from which it has many.
+#: Number of last frames that the noise is estimated from, and the part of repeats from which a clip has many.
 _RECENT, _MANY = 64, 0.2
-#: Where there are many: the part of the usual change from picture to picture below which there is no new picture.
+#: In a clip with many repeats: noise as a part of the median change between new pictures.
 _NOISE_PART = 1 / 4
-#: Where nearly every new picture is followed by small changes: how many there are, and how far apart the two are.
+#: In a clip with small changes after new pictures: least number of new pictures, and least ratio of both changes.
 _LEAST_PICTURES, _GAP = 8, 1.7
-#: A picture stands still where it stays for this time, s, or so many frames where times are unknown, and so many times
-#: as long as usual in the clip.
+#: A picture stands still if it stays for this time, s (or this many frames, if times are unknown), and this many times
+#: as long as the median picture.
 _STILL_S, _STILL_FRAMES, _STILL_TIMES = 0.5, 10, 3
-#: Stretches that are named one by one.
+#: Stretches that a message names at most.
 _MOST_NAMED = 3
 
 
@@ -84,7 +82,7 @@ class Repeats:
         return np.flatnonzero(self.source == np.arange(len(self.source)))
 
     def left_out(self, sweep: Sweep) -> Sweep:
-        """The sweep without its repeats; frames are read when they are asked for."""
+        """The sweep without its repeats; frames are read on demand."""
         return sweep.chosen(self.kept) if self else sweep
 
     def pictures(self, sweep: Sweep) -> Sweep:
@@ -104,19 +102,19 @@ class Repeats:
         if not self:
             return trajectory
         index = np.searchsorted(self.kept, self.source)
-        said = {**trajectory.provenance, "repeated_frames": len(index) - len(self.kept)}
-        return replace(trajectory.chosen(index), provenance=said)
+        provenance = {**trajectory.provenance, "repeated_frames": len(index) - len(self.kept)}
+        return replace(trajectory.chosen(index), provenance=provenance)
 
     def still(self, sweep: Sweep) -> list[tuple[int, int]]:
-        """First and last of the repeats in each stretch in which the picture stands still, unusually long."""
+        """First and last repeat of each stretch in which the picture stands still unusually long."""
         edges = [*self.kept, len(self.source)]
         runs = [(first + 1, after - 1) for first, after in pairwise(edges) if after - first > 1]
         times = sweep.timestamps_s
         usual = np.median(np.diff(edges)) if runs else 0.0
 
         def is_long(first: int, last: int) -> bool:
-            whole = last - first + 1 >= _STILL_FRAMES if times is None else times[last] - times[first - 1] >= _STILL_S
-            return bool(whole) and last - first + 1 >= _STILL_TIMES * usual
+            lasts = last - first + 1 >= _STILL_FRAMES if times is None else times[last] - times[first - 1] >= _STILL_S
+            return bool(lasts) and last - first + 1 >= _STILL_TIMES * usual
 
         return [(int(first), int(last)) for first, last in runs if is_long(first, last)]
 
@@ -141,7 +139,7 @@ class Repeats:
         ]
 
     def warnings(self, sweep: Sweep, first_frame: int = 0) -> list[str]:
-        """A sentence where the picture stands still; numbers of frames count from `first_frame`."""
+        """One sentence if the picture stands still; `first_frame` is the number of the first frame."""
         texts = self.still_texts(sweep, first_frame)
         if not texts:
             return []
@@ -156,7 +154,7 @@ def find_repeats(sweep: Sweep, reporter: Reporter | None = None) -> Repeats:
     """Compare each frame of a sweep with the one before it, in windows.
 
     Args:
-        sweep: frames without image (`frame_valid`) are no repeats and are not repeated.
+        sweep: frames without an image (`frame_valid`) count as new pictures.
         reporter: receives `Stage.COMPARING` (frames).
 
     Raises Cancelled: the caller asked to stop.
@@ -170,44 +168,44 @@ def find_repeats(sweep: Sweep, reporter: Reporter | None = None) -> Repeats:
 
 
 def search_repeats(sweep: Sweep) -> Generator[int, None, Repeats]:
-    """:func:`find_repeats` window by window: gives the number of frames compared, and in the end the repeats."""
+    """:func:`find_repeats` window by window: yields the number of frames compared, returns the repeats."""
     if not sweep.has_images or len(sweep) < 2:
         return Repeats.none(len(sweep))
-    finder, found = RepeatFinder(), []
+    finder, sources = RepeatFinder(), []
     window = max(2, _WINDOW_PIXELS // math.prod(sweep.frame_size))
-    # What moves in this clip, and by how much, is to be known for its first frames too: they are looked at twice.
+    # The first frames are compared twice: the second time the moving blocks and the noise of the clip are known.
     for stop in (min(_LEARNED, len(sweep)), len(sweep)):
         finder.restart()
-        found.clear()
+        sources.clear()
         for start, frames in sweep.slice(0, stop).windows(window):
             valid = sweep.frame_valid[start : start + len(frames)]
-            found += [finder.push(frame if shown else None) for frame, shown in zip(frames, valid, strict=True)]
+            sources += [finder.push(frame if shown else None) for frame, shown in zip(frames, valid, strict=True)]
             yield start + len(frames)
-    return Repeats(np.array(found))
+    return Repeats(np.array(sources))
 
 
 class RepeatFinder:
-    """Says of the frames of a stream, one after the other, which earlier one each of them shows again."""
+    """Finds for each frame of a stream which earlier frame it repeats."""
 
     def __init__(self) -> None:
         self._count = self._source = 0
         self._picture: np.ndarray | None = None  # of the source
         self._previous: np.ndarray | None = None
-        self._most_change: np.ndarray | None = None  # ever, of each block
+        self._most_change: np.ndarray | None = None  # largest change of each block so far
         self._almost_equal: deque[bool] = deque(maxlen=_RECENT)
         self._means: deque[float] = deque(maxlen=_RECENT)  # of the changes
         self._changes: deque[float] = deque(maxlen=_RECENT)  # those that brought a new picture
 
     def restart(self) -> None:
-        """Begin with frame 0 again and keep what was learned of the clip."""
+        """Begin with frame 0 again; moving blocks and noise of the clip are kept."""
         self._count = self._source = 0
         self._picture = self._previous = None
 
     def push(self, frame: np.ndarray | None) -> int:
-        """The index of the frame whose picture is shown, its own index for a new one.
+        """Compare the next frame; returns the index of the frame that it repeats, or its own index.
 
         Args:
-            frame: [H, W] uint8, not changed later; None for one that holds no image, which counts as new.
+            frame: [H, W] uint8, must not change later; None if it has no image, which counts as a new picture.
         """
         if frame is None or self._previous is None or not self._shows_again(frame):
             self._source, self._picture = self._count, frame
@@ -245,7 +243,7 @@ class RepeatFinder:
         return most >= min(level, most.max())
 
     def _noise(self) -> float:
-        """Mean change up to which a frame of a clip that was recorded with repeats brings no new picture, else 0."""
+        """Largest mean change of a repeat in a clip that was recorded with repeats, else 0."""
         if self._changes and np.mean(self._almost_equal) >= _MANY:
             return _NOISE_PART * float(np.median(self._changes))
         ordered = np.sort(self._means)
@@ -261,7 +259,7 @@ class RepeatFinder:
 
 
 def _block_changes(frame: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean absolute difference and mean brightness of two frames [H, W] uint8 in their blocks, in some of the rows."""
+    """Mean absolute difference and mean brightness [blocks] of two frames [H, W] uint8, from some of the rows."""
     step = max(1, len(frame) // _LEAST_ROWS)
     one, other = frame[::step], other[::step]
     brighter = np.maximum(one, other)
@@ -277,22 +275,22 @@ def _block_means(image: np.ndarray) -> np.ndarray:
     return sums.ravel() / (down * across)
 
 
-#: Least longer side of small pictures, pixels; over how many the mean is taken off along rows; squares of the contrast.
+#: Small pictures, pixels: least length of the longer side; length of the row mean; side of the square of the contrast.
 _SIDE, _ALONG, _SQUARE = 64, 9, 9
-#: Frames compared at a time, and the most between two of them.
+#: Frames compared at a time, and the largest lag between two of them.
 _FRAMES, _REACH = 256, 40
-#: Frames before a turn that are looked at, and how much faster or slower the probe may come back.
+#: Lags before a turn, frames, and ratios of the lag after it: the probe may come back faster or slower.
 _DISTANCES, _PACES = range(3, 25), (0.6, 0.8, 1.0, 1.25, 1.6)
-#: For how many of the distances the outer two must be more alike than either is like the middle one, and by how much.
+#: Number of lags at which the outer frames correlate more with each other than with the middle one, and by how much.
 _WITNESSES, _MARGIN = 8, 0.21
-#: Frames within which there is one turn.
+#: Turns are at least this many frames apart.
 _APART = 8
-#: Correlation of neighbours below which the picture jumps, so that nothing is said: an overlay, a lost or a bad frame.
+#: Below this correlation of neighbours the picture jumps (overlay, lost or bad frame); no turn is reported there.
 _JUMP = 0.3
-#: Grey values that count as no contrast, and as dark; the part of pictures that is brighter at least: wires in water
-#: make patterns of their own.
+#: Contrast of speckle below which a place is flat, grey values; grey value of an echo; least part of pixels with
+#: echoes: wires in water repeat by themselves.
 _FLAT, _ECHO, _LEAST_ECHO = 2.0, 10.0, 0.05
-#: Turns that are named one by one.
+#: Turns that a message names at most.
 _MOST_TURNS_NAMED = 5
 
 
@@ -300,12 +298,12 @@ def find_turns(sweep: Sweep, reporter: Reporter | None = None) -> list[int]:
     """Frames at which the probe seems to have turned back, rising.
 
     Args:
-        sweep: without repeats; around frames without image nothing is found.
+        sweep: without repeats; no turns are candidates around frames without an image.
         reporter: receives `Stage.COMPARING` (frames).
 
     Raises Cancelled: the caller asked to stop.
     """
-    reporter, found, turns, kept, start = reporter or Reporter(), [], [], [], 0
+    reporter, candidates, turns, kept, start = reporter or Reporter(), [], [], [], 0
     if not sweep.has_images:
         return []
     for stop, pictures in small_pictures(sweep):
@@ -313,16 +311,16 @@ def find_turns(sweep: Sweep, reporter: Reporter | None = None) -> list[int]:
         reporter.report(Stage.COMPARING, stop, len(sweep))
         if len(kept) < _FRAMES and stop < len(sweep):
             continue
-        found += [start + turn for turn in _turns_of(np.array(kept))]
+        candidates += [start + turn for turn in _turns_of(np.array(kept))]
         kept, start = kept[-2 * _REACH :], stop - min(2 * _REACH, len(kept))
-    for turn in sorted(found):  # blocks overlap, and one turn is seen in both
+    for turn in sorted(candidates):  # blocks overlap: both may contain one turn
         if not turns or turn > turns[-1] + _APART:
             turns.append(turn)
     return turns
 
 
 def turn_warnings(turns: Sequence[int], first_frame: int = 0) -> list[str]:
-    """A sentence where there are turns; numbers of frames count from `first_frame`."""
+    """One sentence if there are turns; `first_frame` is the number of the first frame."""
     if not turns:
         return []
     named = ", ".join(str(turn + first_frame) for turn in turns[:_MOST_TURNS_NAMED])
@@ -334,7 +332,7 @@ def turn_warnings(turns: Sequence[int], first_frame: int = 0) -> list[str]:
 
 
 def small_pictures(sweep: Sweep) -> Iterator[tuple[int, np.ndarray]]:
-    """How many frames there were, and [n, h, w] float32 of the last of them: mean grey values of squares."""
+    """In windows: number of frames so far, and the last n of them, [n, h, w] float32, mean grey values of squares."""
     step = max(1, max(sweep.frame_size) // _SIDE)
     rows, columns = (size // step for size in sweep.frame_size)
     for start, frames in sweep.windows(max(2, _WINDOW_PIXELS // math.prod(sweep.frame_size))):
@@ -344,12 +342,12 @@ def small_pictures(sweep: Sweep) -> Iterator[tuple[int, np.ndarray]]:
 
 
 def _turns_of(pictures: np.ndarray) -> list[int]:
-    """Turns among a block of small pictures [n, h, w]."""
+    """Frames of turns in a block of small pictures [n, h, w]."""
     if (pictures > _ECHO).mean() < _LEAST_ECHO:
         return []
-    alike = likeness(pictures)
-    count = len(alike)
-    jumps = np.concatenate([[0], np.cumsum(np.diag(alike, 1) < _JUMP)])
+    correlation = speckle_correlation(pictures)
+    count = len(correlation)
+    jumps_before = np.concatenate([[0], np.cumsum(np.diag(correlation, 1) < _JUMP)])
     evidence = np.full((len(_DISTANCES), count), -1.0)
     middle = np.arange(count)
     for row, distance in enumerate(_DISTANCES):
@@ -357,16 +355,16 @@ def _turns_of(pictures: np.ndarray) -> list[int]:
             before, after = middle - distance, middle + max(round(distance * pace), _DISTANCES[0])
             t = middle[(before >= 0) & (after < count)]
             a, b = before[t], after[t]
-            more = alike[a, b] - np.maximum(alike[a, t], alike[t, b])
-            evidence[row, t] = np.maximum(evidence[row, t], np.where(jumps[a] == jumps[b], more, -1.0))
+            more = correlation[a, b] - np.maximum(correlation[a, t], correlation[t, b])
+            evidence[row, t] = np.maximum(evidence[row, t], np.where(jumps_before[a] == jumps_before[b], more, -1.0))
     score = np.sort(evidence, axis=0)[-_WITNESSES]
     return [
         t for t in range(count) if score[t] >= _MARGIN and score[t] == score[max(t - _APART, 0) : t + _APART + 1].max()
     ]
 
 
-def likeness(pictures: np.ndarray) -> np.ndarray:
-    """[n, n] correlation of the speckle of pictures [n, h, w]."""
+def speckle_correlation(pictures: np.ndarray) -> np.ndarray:
+    """[n, n] correlation between the speckle of small pictures [n, h, w], -1 to 1."""
     from scipy.ndimage import uniform_filter
 
     detail = pictures - uniform_filter(pictures, (0, 0, _ALONG))

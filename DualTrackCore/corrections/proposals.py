@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from DualTrackCore.corrections.knowledge import SamePlace
-from DualTrackCore.repeats import likeness, small_pictures
+from DualTrackCore.repeats import small_pictures, speckle_correlation
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.trajectory import Trajectory
 
@@ -35,7 +35,7 @@ def propose_loops(sweep: Sweep, trajectory: Trajectory) -> list[tuple[SamePlace,
     step = -(-len(sweep) // _COMPARED)
     frames = np.arange(0, len(sweep), step)
     pictures = np.concatenate([found for _, found in small_pictures(sweep.chosen(frames) if step > 1 else sweep)])
-    alike = likeness(pictures)
+    alike = speckle_correlation(pictures)
     usable = trajectory.valid[frames] & sweep.frame_valid[frames]
     alike[~usable], alike[:, ~usable] = -1, -1
     lengths = np.nan_to_num(trajectory.lengths_mm[frames])
