@@ -94,6 +94,7 @@ def test_the_whole_journey_from_a_prepared_clip_to_a_scene_that_is_read_again(ho
     panel.ui.compareComboBox.currentIndex = 1
     host.process()
     both, compared = card(panel), panel.ui.comparisonLabel.text
+    whole = [[node.GetClassName() for node in result] for result in panel.view().results]
     assert "1.5 mm" in compared
     slicer.mrmlScene.Undo()
     host.process()
@@ -102,6 +103,7 @@ def test_the_whole_journey_from_a_prepared_clip_to_a_scene_that_is_read_again(ho
     slicer.mrmlScene.Redo()
     host.process()
     assert (card(panel), panel.ui.comparisonLabel.text) == (both, compared)
+    assert [[node.GetClassName() for node in result] for result in panel.view().results] == whole
     path = tmp_path / "journey.mrb"
     assert slicer.mrmlScene.WriteToMRB(str(path))
     slicer.mrmlScene.Clear(False)
@@ -113,6 +115,7 @@ def test_the_whole_journey_from_a_prepared_clip_to_a_scene_that_is_read_again(ho
     host.process()
     assert (card(panel), panel.ui.comparisonLabel.text) == (both, compared)
     assert panel.ui.comparisonFrame.isVisible()
+    assert [[node.GetClassName() for node in result] for result in panel.view().results] == whole
     assert (panel.ui.firstFrameSpinBox.value, panel.ui.lastFrameSpinBox.value) == (2, 7)
     assert not panel.ui.maskCheckBox.checked
     host.click(panel.ui.previousResultButton)
