@@ -249,6 +249,20 @@ def test_an_earlier_result_brings_back_how_its_clip_was_prepared(host, panel):
     assert not panel.ui.maskCheckBox.checked
 
 
+def test_another_clip_is_taken_as_it_is_and_its_text_blacked_out(host, panel):
+    add_clip(host, named_sweep())
+    add_clip(host, named_sweep(), "other")
+    panel.ui.prepareSection.collapsed = False
+    panel.ui.rotateComboBox.currentIndex = 1
+    for name in ("mirrorCheckBox", "maskCheckBox", "drawCropButton", "rulerButton"):
+        host.click(getattr(panel.ui, name))
+    panel.ui.depthSpinBox.value = 20
+    panel.ui.clipComboBox.currentIndex = 1
+    assert panel.view().preparing() == RunSettings()
+    assert (panel.parameters.cropRegion, panel.parameters.ruler) == (None, None)
+    assert not slicer.mrmlScene.GetNodesByClass("vtkMRMLMarkupsNode").GetNumberOfItems()
+
+
 def test_a_crop_that_makes_no_sense_is_told_and_stops_apply(host, panel, tiny_model_file):
     choose_file(panel, tiny_model_file)
     unfold(host, panel, named_sweep())

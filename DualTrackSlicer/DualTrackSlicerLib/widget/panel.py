@@ -167,14 +167,16 @@ class Panel(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.update()
 
     def chooseClip(self, clip: Clip) -> None:
-        """Take a clip, with its own pixel size and all of its frames, and show it."""
+        """Take a clip as it is, with its own pixel size, and show it."""
         parameters, self._message = self.parameters, ""
         self.areaSection.forget()
+        self.prepareSection.forget()
         with slicer.util.NodeModify(parameters):
             parameters.browser = clip.browser
             parameters.sequence = clip.sequence or clip.volume
             parameters.spacingX, parameters.spacingY = clip.spacing_mm or (0.0, 0.0)
             parameters.firstFrame, parameters.lastFrame, parameters.crop, parameters.depth = 1, 0, "", 0.0
+            parameters.rotate, parameters.mirror, parameters.mask = type(parameters.rotate)(0), False, "auto"
         self.picture.showClip(clip)
         self.update()
 

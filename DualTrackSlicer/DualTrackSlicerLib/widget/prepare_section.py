@@ -39,6 +39,11 @@ class PrepareSection(DrawingSection):
         self.logic.preview.forget()
         self._drawn = None
 
+    def forget(self) -> None:
+        """Another clip was chosen: what is drawn on the last one goes."""
+        self._remove("cropRegion")
+        self._remove("ruler")
+
     def update(self, view: View) -> None:
         """Show what is done to the clip, and while the section is unfolded what comes of it."""
         self._view = view
@@ -104,17 +109,20 @@ class PrepareSection(DrawingSection):
         parameters.crop = f"{x}, {y}, {width + 1}, {height + 1}"
 
     def _on_crop_off(self) -> None:
-        parameters = self._view.parameters
-        with slicer.util.NodeModify(parameters):
-            box, parameters.crop, parameters.cropRegion = parameters.cropRegion, "", None
-        if box is not None:
-            slicer.mrmlScene.RemoveNode(box)
+        self._remove("cropRegion")
+        self._view.parameters.crop = ""
+
+    def _remove(self, name: str) -> None:
+        """Take what is drawn out of the scene, by the name of its parameter."""
+        node = None if self._view is None else getattr(self._view.parameters, name)
+        if node is not None:
+            setattr(self._view.parameters, name, None)
+            slicer.mrmlScene.RemoveNode(node)
 
     def _on_ruler(self) -> None:
         self.drawing.emit()
         parameters = self._view.parameters
-        if parameters.ruler is not None:
-            slicer.mrmlScene.RemoveNode(parameters.ruler)
+        self._remove("ruler")
         parameters.ruler = region.measureOn(slicer.mrmlScene, slicer.app.applicationLogic())
         self.said.emit(_("Click on two marks of the ruler in the red view, and say below how far they are apart."))
 
