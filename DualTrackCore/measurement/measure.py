@@ -173,7 +173,9 @@ class Measurements:
     def _drawn(self, quantity: Quantity, ties: Ties, sigma: np.ndarray, correlation: np.ndarray) -> np.ndarray:
         """[draws] values between the points as they lie on each of the drawn paths."""
         frames, places = np.unique(np.searchsorted(self._kept, ties.frames), return_inverse=True)
-        motions = drawn_motions(self._known.poses, sigma, correlation, frames, self._draws, self._seed)
+        corrected = self._known.path_covariance
+        lengths = None if corrected is None else corrected[:, 0]
+        motions = drawn_motions(self._known.poses, sigma, correlation, frames, self._draws, self._seed, lengths)
         places, share = places.reshape(-1, 2), ties.share[:, None]
         flat = np.concatenate([ties.points_mm, np.ones((len(share), 1))], axis=1)[:, :, None]
         values = np.empty(self._draws)

@@ -175,6 +175,31 @@ def test_errors_that_a_correction_found_rest_on_what_was_known_before():
         assert Measurements(corrected, sweep_of(41)).distance(*ends).basis == basis
 
 
+@pytest.mark.parametrize("correlation", [0.0, 0.3, 0.9])
+def test_a_length_that_is_known_is_measured_as_surely_as_it_is_known(correlation):
+    before = measurements(sigma=[0.02, 0.02, 0.2, 0.1, 0.1, 0.1], correlation=correlation)
+    path = correct(before._trajectory, [KnownLength(20.0, accuracy_mm=0.2)])
+    after, sure = Measurements(path, sweep_of(41), draws=2000), path_error(path).length_mm
+    for frame in (40, 20):
+        ends = path.centres_mm[[0, frame]]
+        # Half a pixel at either end is on top, and the turns of the path; before it was wider by far.
+        assert width(after.distance(*ends).band_95) == pytest.approx(2 * 1.96 * sure[frame], rel=0.15, abs=0.1)
+    assert width(before.distance(*before._trajectory.centres_mm[[0, 40]]).band_95) > 4 * 1.96 * sure[40]
+
+
+@pytest.mark.parametrize("correlation", [0.0, 0.4, 1.0])
+def test_the_length_of_a_corrected_path_that_nothing_is_known_of_errs_as_before(correlation):
+    motions, sigma = curved(61)
+    path = Trajectory.from_parameters(motions, {**SAYS, STEP_ERROR_CORRELATION: [correlation] * 6}, sigma=sigma)
+    error = path_error(path)
+    covariance = np.concatenate([error.length_mm[:, None] ** 2, np.zeros((61, 6))], axis=1)
+    same = replace(path, path_covariance=covariance)
+    for ends in ([0, 60], [10, 50], [33, 40]):
+        points = path.centres_mm[ends] + [[1, 2, 0], [-3, 1, 0]]
+        one, other = (Measurements(of, sweep_of(61), draws=4000).distance(*points) for of in (path, same))
+        np.testing.assert_allclose(one.band_68, other.band_68, atol=0.12 * width(one.band_68))
+
+
 def test_frames_without_a_pose_do_not_hide_the_rule_of_thumb_and_hide_stated_errors():
     path = measurements(sigma=None, **{DRIFT_BY_RULE: 20.0})._trajectory
     gap = replace(path, valid=np.arange(41) != 17)
