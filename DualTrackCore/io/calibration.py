@@ -8,7 +8,7 @@ into a pixel size, a skew and a rigid pose, and loses nothing on the image plane
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -192,6 +192,12 @@ def choose_pixel_size(
     require_agreement(spacing, from_user)
     notes = _overruled(from_file, spacing)
     return PixelSize(spacing, float(split.skew_deg), "calibration", calibration_name(calibration), notes)
+
+
+def untracked_size(stated: PixelSize | None, from_user: Spacing | None) -> tuple[PixelSize, list[str]]:
+    """The pixel size of frames without tracking, of which a file may state one with a skew; and what was overruled."""
+    chosen = choose_pixel_size(None if stated is None else stated.spacing_mm, None, from_user)
+    return replace(chosen, skew_deg=0.0 if stated is None else stated.skew_deg, notes=[]), chosen.notes
 
 
 def require_agreement(from_calibration: Spacing, from_user: Spacing | None) -> None:

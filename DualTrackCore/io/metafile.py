@@ -17,8 +17,9 @@ import numpy as np
 
 from DualTrackCore.errors import InputError
 from DualTrackCore.files import Converted, WindowSource
-from DualTrackCore.io.calibration import PixelSize
+from DualTrackCore.io.calibration import PixelSize, untracked_size
 from DualTrackCore.io.sequence_parts import (
+    NO_TRANSFORMS,
     ZLIB,
     Axes,
     FrameFields,
@@ -29,7 +30,6 @@ from DualTrackCore.io.sequence_parts import (
     parse_orientation,
     require_plausible_clip,
 )
-from DualTrackCore.io.tracked_poses import place_frames
 from DualTrackCore.settings import short_text
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.trajectory import RAS_FROM_LPS, PoseOrigin, Trajectory
@@ -123,12 +123,12 @@ def sweep_from_sequence(
     orientation = parse_orientation(sequence.orientation)
     frames, notes = _frames(sequence, axes, count, orientation)
     stated = _stated_size(sequence, axes, orientation, notes)
-    devices, facts = {}, {}
+    size, tracked, tracking, place_notes = _placed(sequence, frames.shape, calibration, stated, spacing_mm)
+    facts = {}
     if calibration is not None:
-        from DualTrackCore.io.calibration_files import calibration_name, read_devices
+        from DualTrackCore.io.calibration_files import calibration_name
 
-        devices, facts["calibration"] = read_devices(calibration), calibration_name(calibration)
-    size, tracked, tracking, place_notes = place_frames(fields, frames.shape, devices, stated, spacing_mm, path.name)
+        facts["calibration"] = calibration_name(calibration)
     is_simulated = sequence.header.get(SIMULATED_FIELD) == SIMULATED_VALUE
     unmarked = PoseOrigin.SIMULATED if is_simulated else PoseOrigin.MEASURED
     tracked = _in_ras(tracked, sequence.header, path.name)
@@ -153,6 +153,27 @@ def sweep_from_sequence(
     fields = {"timestamps_s": times, "frame_valid": valid, "tracked": tracked}
     pixels = os.path.abspath(sequence.payload.path)
     return size.sweep(frames, path, sequence.format_name, notes, facts, files=(pixels,), **fields)
+
+
+def _placed(
+    sequence: SequenceFile,
+    shape: tuple[int, int, int],
+    calibration: CalibrationSource | None,
+    stated: PixelSize | None,
+    spacing_mm: tuple[float, float] | None,
+) -> tuple[PixelSize, Trajectory | None, str, list[str]]:
+    """What :func:`~DualTrackCore.io.tracked_poses.place_frames` gives; a file without tracking does not need it."""
+    devices = {}
+    if calibration is not None:
+        from DualTrackCore.io.calibration_files import read_devices
+
+        devices = read_devices(calibration)
+    if not devices and not sequence.fields.transforms(0):
+        size, notes = untracked_size(stated, spacing_mm)
+        return size, None, NO_TRANSFORMS, notes
+    from DualTrackCore.io.tracked_poses import place_frames
+
+    return place_frames(sequence.fields, shape, devices, stated, spacing_mm, sequence.path.name)
 
 
 def _in_ras(tracked: Trajectory | None, header: dict[str, str], name: str) -> Trajectory | None:

@@ -88,6 +88,10 @@ class TransformTrack(NamedTuple):
     valid: np.ndarray
 
 
+#: Why there is no tracking where no field is a transform.
+NO_TRANSFORMS = "Not tracked: the file holds no transforms."
+
+
 class FrameFields:
     """The fields `Seq_FrameNNNN_Name = text` of a file, by name and frame; frames may lack any of them."""
 

@@ -19,15 +19,15 @@ from DualTrackCore.io.calibration import (
     UNNAMED,
     PixelSize,
     as_text,
-    choose_pixel_size,
     contradicts,
     image_pose,
     require_agreement,
     several_devices,
     split_affine,
+    untracked_size,
     validated_calibration,
 )
-from DualTrackCore.io.sequence_parts import FrameFields, TransformTrack
+from DualTrackCore.io.sequence_parts import NO_TRANSFORMS, FrameFields, TransformTrack
 from DualTrackCore.settings import short_list
 from DualTrackCore.sweep import image_from_pixel, validated_spacing
 from DualTrackCore.trajectory import (
@@ -217,12 +217,11 @@ def place_frames(
     measured = _measured(chain, frame_size, stated, source)
     tracking = _sentence(chain, names, bool(devices))
     if measured is None:
-        chosen = choose_pixel_size(None if stated is None else stated.spacing_mm, None, given_mm)
-        size = replace(chosen, skew_deg=0.0 if stated is None else stated.skew_deg, notes=[])
+        size, notes = untracked_size(stated, given_mm)
         # Transforms that lead to the world and give no size are invalid in all frames.
         nowhere = chain.world_from_pixel
         tracked = None if nowhere is None else Trajectory(*nowhere, origin=PoseOrigin.MEASURED)
-        return size, tracked, tracking, chosen.notes
+        return size, tracked, tracking, notes
     require_agreement(measured.spacing_mm, given_mm)
     notes = []
     if stated is not None and contradicts(measured.spacing_mm, stated.spacing_mm):
@@ -282,7 +281,7 @@ def _sentence(chain: ImageChain, names: list[str], calibrated: bool) -> str:
     if chain.way:
         return f"Tracked: {' to '.join(chain.way)}."
     if not names:
-        return "Not tracked: the file holds no transforms."
+        return NO_TRANSFORMS
     remedy = "a calibration (Image to Probe) is needed to use them: give --calibration"
     if calibrated:
         remedy = (
