@@ -1,8 +1,8 @@
-"""How sure a trajectory is: which way along the sweep it runs, its length and where each frame lies, by the errors of
-its motions or by a rule, and what its millimetres are good for.
+"""The error of a trajectory: its direction along the sweep, the errors of its length and positions (from the errors of
+its motions, or by a rule of thumb), and what its millimetres are good for.
 
-Speckle tells how far a frame lies from the one before, not on which side of it. A sweep that runs the other way is the
-mirror image at the image plane: tz, rx and ry of every motion change sign.
+Speckle gives the elevational distance between two frames, without its sign. A sweep that runs the other way is mirrored
+at the image plane: tz, rx and ry of every motion change sign.
 """
 
 from __future__ import annotations
@@ -18,57 +18,57 @@ from DualTrackCore.errors import InputError
 from DualTrackCore.trajectory import PoseOrigin, Trajectory
 from DualTrackCore.uncertainty import length_errors, position_covariances
 
-#: What can be asked for: as the direction head of the weights says, as the motions are without it, or mirrored.
+#: Choices: from the direction head of the weights, as the motions are without that head, or mirrored.
 Direction = Literal["auto", "as-found", "other-way"]
-#: What is said of the direction, in the provenance of a trajectory as `direction`; the last where weights have no head.
+#: Values of `direction` in the provenance of a trajectory; the last one for weights without a direction head.
 SURE, UNSURE, TOLD, AS_WEIGHTS_SAY = "sure", "unsure", "told by the user", "as the weights say"
 #: [4, 4] mirror at the image plane.
 IMAGE_MIRROR = np.diag([1.0, 1.0, -1.0, 1.0])
-#: [6] what that mirror does to the parameters of a motion.
+#: [6] signs of the parameters of a motion under that mirror.
 OTHER_WAY_SIGNS = np.array([1.0, 1.0, -1.0, -1.0, -1.0, 1.0])
-#: [7] what it does to `Trajectory.path_covariance`: xz and yz change sign.
+#: [7] signs of `Trajectory.path_covariance` under it: xz and yz change sign.
 _COVARIANCE_SIGNS = np.array([1.0, 1.0, 1.0, -1.0, 1.0, -1.0, 1.0])
 for _constant in (IMAGE_MIRROR, OTHER_WAY_SIGNS):
     _constant.flags.writeable = False
-#: Key of a provenance, and name in files: the percentage of the rule, so that a file says the same as the run.
+#: Key of a provenance, and name in files: the percentage of the rule of thumb that the run used.
 DRIFT_BY_RULE = "drift_percent_by_rule"
-#: Final drift in percent of the path, as it was found of weights that say nothing themselves, by what their training
-#: saw (Docs/uncertainty.md). Recorded sweeps: users of the published weights report over 20 % on other probes and
-#: phantoms. Simulated sweeps alone: `mini` 1 had 7 % on simulated sweeps that it had not seen; on recorded ones 46 and
-#: 61 % on two legs, and 63 % on average on six sweeps of five other scanners. Untrained: as good as no motion at all.
+#: Final drift in percent of the path for weights that state no errors, by their training data (Docs/uncertainty.md).
+#: Recorded sweeps: users of the published weights report over 20 % on other probes and phantoms. Simulated sweeps only:
+#: `mini` 1 had 7 % on new simulated sweeps; on recorded ones 46 and 61 % (two legs) and 63 % on average (six sweeps of
+#: five other scanners). Untrained: no better than no motion at all.
 _RECORDED, _SIMULATED, _SIMULATED_ONLY, _UNTRAINED = 20.0, 10.0, 60.0, 100.0
-#: [3, 3] where `Trajectory.path_covariance` has the entries of the symmetric covariance of a position.
+#: [3, 3] index into `Trajectory.path_covariance` of each entry of the symmetric covariance of a position.
 _SYMMETRIC = np.array([[1, 2, 3], [2, 4, 5], [3, 5, 6]])
 #: Standard deviations on either side that hold 95 % of a normal distribution.
 TIMES_95 = 1.959964
-#: Key of a provenance: what of the sweep lies outside of what the model was trained on, some of the words below.
+#: Key of a provenance: what in the sweep differs from the model's training data, a list of the words below.
 OUTSIDE = "outside_training"
 FIELD_OF_VIEW, FRAME_RATE, LONG_STEPS, SHORT_STEPS = "field of view", "frame rate", "long steps", "short steps"
-#: Parts of the length that its 95 % error may reach: for a usable path, for one that a model states the error of, and
-#: for one of which the rule of thumb knows it.
+#: Largest 95 % error as a part of the length: of a usable path; of a path to look at, if the model states the error; of
+#: such a path if the error is by rule of thumb.
 MOST_USABLE, MOST_STATED, MOST_BY_RULE = 0.2, 0.6, 1.0
 TrustLevel = Literal["usable", "rough guide", "do not measure"]
 USABLE, ROUGH, UNUSABLE = "usable", "rough guide", "do not measure"
-#: Key of a provenance, and name in files: the one line (:attr:`Trust.text`) that goes with all that is made of a path.
+#: Key of a provenance, and name in files: :attr:`Trust.text`, one line that goes with every result made from a path.
 TRUST = "trust"
-#: Key of a provenance, and name in files: a mapping for each piece of knowledge that corrected the path, in their order
-#: (:mod:`DualTrackCore.corrections`): "kind", "given", what it did, and a sentence, "text".
+#: Key of a provenance, and name in files: one mapping for each correction of the path, in their order
+#: (:mod:`DualTrackCore.corrections`): "kind", "given", its effect, and a sentence, "text".
 CORRECTIONS = "corrections"
 AS_MODEL_SAYS, BY_RULE = "as the model says", "by rule of thumb"
 
 
 @dataclass(frozen=True, eq=False)
 class PathError:
-    """The error that is to be expected of a trajectory of N frames.
+    """The expected error of a trajectory of N frames.
 
     Attributes:
         length_mm: [N] standard deviation of the length of the path up to each frame.
         covariance_mm2: [N, 3, 3] of the position of each frame's centre in frame0, relative to the first valid frame.
         end_length_mm: standard deviation of the length of the whole path.
-        rule_percent: where nothing is known of these poses but a rule of thumb: the standard deviation of the end, in
-            percent of the path. None where the model itself says how sure it is.
+        rule_percent: standard deviation of the end in percent of the path, if the errors are by rule of thumb. None if
+            the model states errors.
 
-    All is NaN where a pose is invalid, and from the first motion on of which the error is not known.
+    Values are NaN where a pose is invalid, and after the first motion whose error is not known.
     """
 
     length_mm: np.ndarray
@@ -83,34 +83,34 @@ class PathError:
 
     @property
     def basis(self) -> str:
-        """What the figures rest on, in words: "by rule of thumb", or "as the model says"."""
+        """Source of the errors, in words: "by rule of thumb" or "as the model says"."""
         return AS_MODEL_SAYS if self.rule_percent is None else BY_RULE
 
     def radius_mm(self, share: float = 0.95) -> np.ndarray:
         """[N] radius of the ball around each frame's centre that holds the true one with probability `share`."""
         from scipy.special import ndtri
 
-        # Squares of normal numbers along the three axes, evenly spread: multiples of the generalised golden ratio.
+        # Squared normal numbers along three axes, quasi-random: multiples of powers of the generalised golden ratio.
         squares = ndtri(np.arange(1, 2049)[:, None] * 1.2207440846 ** -np.arange(1, 4) % 1) ** 2
         radius = np.full(len(self.covariance_mm2), np.nan)
         known = np.flatnonzero(np.isfinite(self.covariance_mm2).all(axis=(1, 2)))
         for frames in np.split(known, range(128, len(known), 128)):
             variances = np.maximum(np.linalg.eigvalsh(self.covariance_mm2[frames]), 0)
-            # One product a frame: a product of matrices would round otherwise.
+            # One product per frame: one product of matrices would round differently.
             sums = np.array([squares @ of_frame for of_frame in variances]).reshape(-1, len(squares))
             radius[frames] = np.sqrt(np.quantile(sums, share, axis=1, overwrite_input=True))
         return radius
 
     @property
     def text(self) -> str:
-        """Such as "+- 4.1 mm (95 %)", for people, after a length; says where it is a rule of thumb, or not known."""
+        """Text after a length, such as "+- 4.1 mm (95 %)"; also says if it is by rule of thumb, or not known."""
         if not np.isfinite(self.end_length_mm):
             return "error not known"
         rule = "" if self.rule_percent is None else f", {self.basis}"
         return f"+- {TIMES_95 * self.end_length_mm:.1f} mm (95 %{rule})"
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for a report: the figures at the end of the path, in mm, what they rest on, and :attr:`text`."""
+        """Plain values for a report: errors at the end of the path, mm, their source, and :attr:`text`."""
         return {
             "text": self.text,
             "basis": "model" if self.rule_percent is None else "rule of thumb",
@@ -122,37 +122,37 @@ class PathError:
 
 
 def path_error(trajectory: Trajectory) -> PathError | None:
-    """The error of a trajectory along its path; None for poses that nobody estimated and that state no errors.
+    """The error of a trajectory along its path; None for poses that are not estimated and state no errors.
 
-    Errors of the motions (`Trajectory.sigma`) are carried along the path with the correlation that was measured for the
-    model. Where an estimate has none, the rule of thumb stands: the standard deviation of each position and length is
-    a percentage of the path up to there (:func:`drift_percent`). Of a path that was corrected the covariances are those
-    of the correction; they rest on the rule of thumb where that was all that was known before.
+    Errors of the motions (`Trajectory.sigma`) are propagated along the path with the correlation measured for the
+    model. An estimate without them uses the rule of thumb: the standard deviation of each position and length is a
+    percentage of the path up to there (:func:`drift_percent`). A corrected path has the covariances of its correction;
+    these are by rule of thumb if the errors before were.
     """
     frames = np.flatnonzero(trajectory.valid)
     if not len(frames) or (trajectory.sigma is None and trajectory.origin is not PoseOrigin.ESTIMATED):
         return None
-    known = trajectory.chosen(frames)
+    tracked = trajectory.chosen(frames)
     length, covariance = np.full(len(trajectory), np.nan), np.full((len(trajectory), 3, 3), np.nan)
     percent = None
-    if known.path_covariance is not None:
+    if tracked.path_covariance is not None:
         percent = trajectory.provenance.get(DRIFT_BY_RULE)
-        length[frames] = np.sqrt(known.path_covariance[:, 0])
-        covariance[frames] = known.path_covariance[:, _SYMMETRIC]
-    elif known.sigma is not None:
-        model = known.poses, known.sigma, known.step_error_correlation
+        length[frames] = np.sqrt(tracked.path_covariance[:, 0])
+        covariance[frames] = tracked.path_covariance[:, _SYMMETRIC]
+    elif tracked.sigma is not None:
+        model = tracked.poses, tracked.sigma, tracked.step_error_correlation
         length[frames], covariance[frames] = length_errors(*model), position_covariances(*model)
     else:
         percent = drift_percent(trajectory.provenance)
-        length[frames] = percent / 100 * known.lengths_mm
+        length[frames] = percent / 100 * tracked.lengths_mm
         covariance[frames] = (length[frames] ** 2)[:, None, None] * np.eye(3) / 3
     return PathError(length, covariance, float(length[frames[-1]]), percent)
 
 
 def drift_percent(provenance: Mapping[str, Any]) -> float:
-    """The percentage of the rule of thumb for poses with this provenance; the larger one where it does not tell."""
-    if (said := provenance.get(DRIFT_BY_RULE)) is not None:
-        return float(said)
+    """The percentage of the rule of thumb for poses with this provenance; the larger one if that is unclear."""
+    if (percent := provenance.get(DRIFT_BY_RULE)) is not None:
+        return float(percent)
     if provenance.get("model_trained") is False:
         return _UNTRAINED
     simulated_only = provenance.get("model_simulated_only")
@@ -166,7 +166,7 @@ class Trust:
     """What an estimated path is good for.
 
     Attributes:
-        level: "usable"; "rough guide": to look at, its millimetres are coarse; "do not measure".
+        level: "usable"; "rough guide" (to look at; millimetres are coarse); "do not measure".
         reasons: short sentences, the gravest first; empty for a usable path.
     """
 
@@ -175,10 +175,10 @@ class Trust:
 
     @classmethod
     def from_text(cls, text: object) -> Trust | None:
-        """What :attr:`text` says; of several levels the worst, None for a text that says none."""
-        said = next((level for level in (UNUSABLE, ROUGH, USABLE) if level in str(text)), None)
+        """The inverse of :attr:`text`; the worst of several levels, None for a text without a level."""
+        worst = next((level for level in (UNUSABLE, ROUGH, USABLE) if level in str(text)), None)
         reasons = re.split(r"(?<=\.) (?=[A-Z])", str(text).partition(": ")[2])
-        return None if said is None else cls(said, tuple(filter(None, reasons)))
+        return None if worst is None else cls(worst, tuple(filter(None, reasons)))
 
     @property
     def text(self) -> str:
@@ -193,14 +193,14 @@ class Trust:
 def trust_in(
     trajectory: Trajectory, turns: Sequence[int] = (), evaluation: Mapping[str, Any] | None = None
 ) -> Trust | None:
-    """How far the millimetres of an estimated path can be trusted; None for poses that nobody estimated.
+    """How far the millimetres of an estimated path can be trusted; None for poses that are not estimated.
 
-    The worst rule decides (Docs/uncertainty.md). Where nothing is known of a rule, what the poses carry of it stands.
+    The worst rule decides (Docs/uncertainty.md). A rule that cannot be checked now keeps its result in the provenance.
 
     Args:
-        trajectory: its provenance holds what tracking found out, or the line that a file had (:data:`TRUST`).
+        trajectory: its provenance holds the results of tracking, or the line of a file (:data:`TRUST`).
         turns: frames at which the pictures run back.
-        evaluation: `Evaluation.as_dict()` against true poses; None where they are not known.
+        evaluation: `Evaluation.as_dict()` against true poses; None if they are not known.
     """
     if trajectory.origin is not PoseOrigin.ESTIMATED:
         return None
@@ -219,22 +219,22 @@ def trust_with(
     evaluation: Mapping[str, Any] | None = None,
     what: str = "length",
 ) -> Trust:
-    """:func:`trust_in` of an estimate, for a figure of its own in place of the length of the path.
+    """:func:`trust_in` of an estimate, for another figure than the length of the path.
 
     Args:
         trajectory, turns, evaluation: as for `trust_in`.
-        share: part of the figure that its 95 % error is; None where that is not known.
-        by_rule: whether the error is one by rule of thumb.
-        what: the figure, a word.
+        share: 95 % error as a part of the figure; None if it is not known.
+        by_rule: whether the error is by rule of thumb.
+        what: name of the figure, one word.
     """
-    said = Trust.from_text(trajectory.provenance.get(TRUST)) or Trust(USABLE)
+    old = Trust.from_text(trajectory.provenance.get(TRUST)) or Trust(USABLE)
     rules = _grave_rules(trajectory.provenance, evaluation), _lesser_rules(trajectory.provenance, turns)
     unusable, rough = (
-        [sentence for applies, sentence in part if (sentence in said.reasons if applies is None else applies)]
+        [sentence for applies, sentence in part if (sentence in old.reasons if applies is None else applies)]
         for part in rules
     )
     ours = (*_off_by("length"), *(sentence for part in rules for _, sentence in part))
-    (unusable if said.level == UNUSABLE else rough).extend(text for text in said.reasons if not text.startswith(ours))
+    (unusable if old.level == UNUSABLE else rough).extend(text for text in old.reasons if not text.startswith(ours))
     if share is None:
         rough.append(_off_by(what)[1])
     elif share > MOST_USABLE:
@@ -244,52 +244,53 @@ def trust_with(
 
 
 def _off_by(what: str) -> tuple[str, str]:
-    """How the sentence on the error of a figure begins, and the one where it is not known."""
+    """Begin of the sentence on the error of a figure, and the sentence if that error is not known."""
     return f"The {what} may be off by", f"How far the {what} is off is not known."
 
 
 def trust_line(trajectory: Trajectory) -> str:
-    """The line of :class:`Trust` that poses carry, or that is found now; empty for poses that nobody estimated."""
+    """The line of :class:`Trust` in the provenance, or a new one; empty for poses that are not estimated."""
     if trajectory.origin is not PoseOrigin.ESTIMATED:
         return ""
     return str(trajectory.provenance.get(TRUST) or trust_in(trajectory).text)
 
 
 def with_trust(trajectory: Trajectory, line: str = "") -> Trajectory:
-    """Poses that carry a line, or where that is empty their :func:`trust_line`; as they are where nobody estimated."""
+    """Poses with `line` (or their :func:`trust_line`) in the provenance; unchanged if they are not estimated."""
     line = line or trust_line(trajectory)
     return replace(trajectory, provenance={**trajectory.provenance, TRUST: line}) if line else trajectory
 
 
-#: Whether a rule applies, None where that is not known, and what it says.
+#: Whether a rule applies (None if that is not known), and its sentence.
 _Rules = tuple[tuple[bool | None, str], ...]
 
 
-def _grave_rules(said: Mapping[str, Any], evaluation: Mapping[str, Any] | None) -> _Rules:
-    """Why nothing may be measured, by the provenance and the true poses."""
-    outside, trained = said.get(OUTSIDE), said.get("model_trained")
-    own = still = None
+def _grave_rules(facts: Mapping[str, Any], evaluation: Mapping[str, Any] | None) -> _Rules:
+    """Rules after which nothing may be measured, from the provenance and the true poses."""
+    outside, trained = facts.get(OUTSIDE), facts.get("model_trained")
+    gpe_mm = identity_gpe_mm = None
     if evaluation is not None:
-        own, still = evaluation["metrics"]["gpe_mm"], evaluation["baselines"]["identity"]["gpe_mm"]
+        gpe_mm, identity_gpe_mm = evaluation["metrics"]["gpe_mm"], evaluation["baselines"]["identity"]["gpe_mm"]
+    not_better = None if None in (gpe_mm, identity_gpe_mm) else not gpe_mm < identity_gpe_mm
     return (
         (None if trained is None else not trained, "The weights are untrained."),
-        ((said.get("model_input") or {}).get("far"), "The images are unlike those that the model was trained on."),
+        ((facts.get("model_input") or {}).get("far"), "The images are unlike those that the model was trained on."),
         (
             None if outside is None else LONG_STEPS in outside,
             "The probe moved faster than in the training of the model.",
         ),
-        (None if None in (own, still) else not own < still, "The path is no better than no motion at all."),
+        (not_better, "The path is no better than no motion at all."),
     )
 
 
-def _lesser_rules(said: Mapping[str, Any], turns: Sequence[int]) -> _Rules:
-    """Why a path is no more than a rough guide, by the provenance and the frames at which the pictures run back."""
-    outside, trained, direction = said.get(OUTSIDE), said.get("model_trained"), said.get("direction")
-    carries = TRUST in said
+def _lesser_rules(facts: Mapping[str, Any], turns: Sequence[int]) -> _Rules:
+    """Rules after which a path is only a rough guide, from the provenance and the frames of turns."""
+    outside, trained, direction = facts.get(OUTSIDE), facts.get("model_trained"), facts.get("direction")
+    carries = TRUST in facts
     return (
         (None if carries else outside is None, "The poses come without what was found when they were estimated."),
         (
-            None if carries and trained is None else said.get("guess") is True and trained is not False,
+            None if carries and trained is None else facts.get("guess") is True and trained is not False,
             "The model has only seen simulated sweeps.",
         ),
         (
@@ -301,39 +302,38 @@ def _lesser_rules(said: Mapping[str, Any], turns: Sequence[int]) -> _Rules:
             "The frame rate is not the one that the model was trained on.",
         ),
         (None if direction is None else direction == UNSURE, "It is unsure which way the sweep runs."),
-        (said.get("views_left_out"), "Views of test-time augmentation disagree."),
+        (facts.get("views_left_out"), "Views of test-time augmentation disagree."),
         (True if len(turns) else None, "The pictures run back."),
     )
 
 
 def turned_over(trajectory: Trajectory) -> Trajectory:
-    """The path of the same sweep running the other way: mirrored at the image plane of frame0, which stays.
+    """The path of the same sweep running the other way: mirrored at the image plane of frame0, which does not move.
 
-    Its provenance says that the user told the direction, and in `turned_over` what was said before; turning it over
-    again gives the first trajectory back, bit for bit.
+    In its provenance, `direction` says that the user chose it, and `turned_over` keeps the value before; turning it
+    over again gives the first trajectory bit for bit.
 
-    Raises:
-        InputError: the poses are measured or simulated, so nothing about them is to be told.
+    Raises InputError: the poses are measured or simulated, so their direction is known.
     """
     if trajectory.origin.is_truth:
         raise InputError(
             f"The poses are {trajectory.origin_text} and cannot be turned over; only estimated ones can run the other "
             "way. Leave direction (--direction) out."
         )
-    said = dict(trajectory.provenance)
-    if said.get("direction_log_odds") is not None:
-        said["direction_log_odds"] = -said["direction_log_odds"]
-    if "turned_over" in said:
-        former = {"direction": said.pop("turned_over")}
+    facts = dict(trajectory.provenance)
+    if facts.get("direction_log_odds") is not None:
+        facts["direction_log_odds"] = -facts["direction_log_odds"]
+    if "turned_over" in facts:
+        former = {"direction": facts.pop("turned_over")}
     else:
-        former = {"turned_over": said.get("direction"), "direction": TOLD}
-    said |= former | {"direction_mirrored": not said.get("direction_mirrored", False)}
-    if said["direction"] is None:
-        del said["direction"], said["direction_mirrored"]
+        former = {"turned_over": facts.get("direction"), "direction": TOLD}
+    facts |= former | {"direction_mirrored": not facts.get("direction_mirrored", False)}
+    if facts["direction"] is None:
+        del facts["direction"], facts["direction_mirrored"]
     covariance = trajectory.path_covariance
     if covariance is not None:
         covariance = covariance * _COVARIANCE_SIGNS
-    return replace(trajectory, poses=mirrored_poses(trajectory.poses), path_covariance=covariance, provenance=said)
+    return replace(trajectory, poses=mirrored_poses(trajectory.poses), path_covariance=covariance, provenance=facts)
 
 
 def mirrored_poses(poses: np.ndarray) -> np.ndarray:
@@ -343,14 +343,14 @@ def mirrored_poses(poses: np.ndarray) -> np.ndarray:
 
 
 def direction_of(provenance: Mapping[str, Any]) -> Direction:
-    """What a run is asked for so that it gives the direction that a trajectory of this provenance has."""
+    """The setting with which a run gives the same direction as a trajectory of this provenance."""
     if provenance.get("direction") != TOLD:
         return "auto"
     return "other-way" if provenance.get("direction_mirrored") else "as-found"
 
 
 def direction_warnings(provenance: Mapping[str, Any]) -> list[str]:
-    """A sentence for the user where the direction of the trajectory is unsure."""
+    """A sentence for the user if the direction of the trajectory is unsure."""
     if provenance.get("direction") != UNSURE:
         return []
     return [

@@ -1,13 +1,13 @@
-"""From the errors of single motions to those of positions and of the path: first order, in closed form.
+"""From the errors of single motions to the errors of positions and of the path: first order, in closed form.
 
-A motion's six parameters err by `sigma` each (standard deviations, mm and degrees). Part of that error is the same in
-all steps of a sweep, such as an error of scale: it grows with the number of steps and not with its root. Which share
-of the variance it is was measured for each component (`correlation`, 0 to 1). What a network reads off speckle does not
-tell to which side the frames go, so the common part of tz, rx and ry turns over with the way of the sweep.
+The six parameters of a motion have standard deviations `sigma` (mm and degrees). Part of the error is common to all
+motions of a sweep, such as an error of scale: it grows with the number of steps, not with its root. Its share of the
+variance was measured for each component (`correlation`, 0 to 1). Speckle does not show the sign of elevational motion,
+so the common part of tz, rx and ry changes sign with the direction of the sweep.
 
-An error of one motion moves all later frames as one rigid body. As a small motion in frame0, a moment (mm) and a turn
-(radians), it is a *twist*; a frame at p is moved by moment + turn x p, which is how errors of rotation get their lever
-arm. Twists add up, and so do their covariances.
+An error of one motion moves all later frames as one rigid body. As a small motion in frame0 it is a *twist*: a moment
+(mm) and a turn (radians); a frame at p moves by moment + turn x p, the lever arm of errors of rotation. Twists add up,
+and so do their covariances.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ import numpy as np
 
 from DualTrackCore.errors import InputError
 
-#: Components that change sign in a sweep that runs the other way: its frames are mirrored at the image plane.
+#: Components (tz, rx, ry) that change sign if the sweep runs the other way.
 _TURNED_OVER = [2, 3, 4]
-#: Steps on either side that say together which way the sweep runs, so that jitter does not.
+#: Steps on either side whose sum gives the direction of the sweep, so that jitter does not change it.
 _WAY_STEPS = 8
 
 
 def error_twists(poses: np.ndarray, sigma: np.ndarray) -> np.ndarray:
-    """What an error of one standard deviation of each component of each motion does to the frames after it.
+    """The twist of all later frames for an error of one standard deviation of each component of each motion.
 
     Args:
         poses: [N, 4, 4], frame0_from_image, mm; NaN where not known.
@@ -51,7 +51,7 @@ def position_covariances(poses: np.ndarray, sigma: np.ndarray, correlation: np.n
         correlation: [6], 0 to 1, the share of the variance that all motions have in common.
 
     Returns:
-        [N, 3, 3] mm squared; NaN from the first motion on of which an error is not known.
+        [N, 3, 3] mm squared; NaN after the first motion whose error is not known.
     """
     moved = np.concatenate([np.broadcast_to(np.eye(3), (len(poses), 3, 3)), -cross_matrices(poses[:, :3, 3])], axis=2)
     return moved @ twist_covariances(poses, sigma, correlation) @ np.swapaxes(moved, 1, 2)
@@ -87,16 +87,16 @@ def sigma_between(poses: np.ndarray, sigma: np.ndarray, correlation: np.ndarray,
     Returns:
         [M - 1, 6] mm and degrees; 0 from a frame to itself, NaN where an error on the way is not known.
     """
-    found = np.zeros((max(len(frames) - 1, 0), 6))
+    between = np.zeros((max(len(frames) - 1, 0), 6))
     single = np.diff(frames) == 1
-    found[single] = sigma[frames[:-1][single]]
+    between[single] = sigma[frames[:-1][single]]
     for row, start, stop in _other_steps(frames):
-        found[row] = _sigma_of_several(poses, sigma, correlation, start, stop)
-    return found
+        between[row] = _sigma_of_several(poses, sigma, correlation, start, stop)
+    return between
 
 
 def _other_steps(frames: np.ndarray) -> Iterator[tuple[int, int, int]]:
-    """Row, first and last frame of the motions that are neither one step ahead nor none."""
+    """Row, first and last frame of the motions over several steps or backwards."""
     for row in np.flatnonzero(~np.isin(np.diff(frames), (0, 1))):
         yield int(row), int(frames[row]), int(frames[row + 1])
 
@@ -104,15 +104,15 @@ def _other_steps(frames: np.ndarray) -> Iterator[tuple[int, int, int]]:
 def _sigma_of_several(
     poses: np.ndarray, sigma: np.ndarray, correlation: np.ndarray, start: int, stop: int
 ) -> np.ndarray:
-    """[6] of the motion from frame `start` to frame `stop`, on or back."""
+    """[6] standard deviations of the motion from frame `start` to frame `stop`, forwards or backwards."""
     first, after = min(start, stop), max(start, stop)
-    # As seen from the frame that the motion starts in: no long lever arms, and its own axes.
+    # In the frame where the motion starts: short lever arms, and the axes of the motion.
     back = np.eye(4)
     back[:3, :3], back[:3, 3] = poses[start, :3, :3].T, -poses[start, :3, :3].T @ poses[start, :3, 3]
-    seen = back @ poses[first : after + 1]
-    if not np.isfinite(seen).all():
+    local = back @ poses[first : after + 1]
+    if not np.isfinite(local).all():
         return np.full(6, np.nan)
-    twists = error_twists(seen, sigma[first:after])
+    twists = error_twists(local, sigma[first:after])
     common = (twists * common_signs(poses)[first:after, :, None]).sum(axis=0)
     motion = back @ poses[stop]
     moved = np.concatenate([np.eye(3), -cross_matrices(motion[:3, 3])], axis=1)
@@ -123,9 +123,9 @@ def _sigma_of_several(
 
 
 def turning_axes(rotation: np.ndarray) -> np.ndarray:
-    """[..., 3, 3]: in its columns, about which axis a change of each angle (x, y, z) turns further.
+    """[..., 3, 3]: columns are the axes about which a change of each angle (x, y, z) turns.
 
-    Of R = Rz Ry Rx they are R ex, Rz ey and ez.
+    For R = Rz Ry Rx these are R ex, Rz ey and ez.
     """
     about_x = rotation[..., :, 0]
     about_z = np.broadcast_to([0.0, 0.0, 1.0], about_x.shape)
@@ -135,7 +135,7 @@ def turning_axes(rotation: np.ndarray) -> np.ndarray:
 
 
 def common_signs(poses: np.ndarray) -> np.ndarray:
-    """[N - 1, 6] of 1 and -1: the sign that what all motions have in common has in each of them."""
+    """[N - 1, 6] of 1 and -1: sign of the common part of the error in each motion."""
     along = np.einsum("ni,ni->n", poses[:-1, :3, 2], np.diff(poses[:, :3, 3], axis=0))
     total = np.concatenate([[0.0], np.cumsum(np.nan_to_num(along))])
     steps = np.arange(len(along))
@@ -146,14 +146,14 @@ def common_signs(poses: np.ndarray) -> np.ndarray:
 
 
 def cross_matrices(vectors: np.ndarray) -> np.ndarray:
-    """[..., 3, 3]: v x w as a matrix times w."""
+    """[..., 3, 3] of vectors v [..., 3]: the matrix that gives v x w when multiplied by w."""
     return np.cross(vectors[..., None, :], -np.eye(3))
 
 
 def validated_sigma(sigma: object, frames: int) -> np.ndarray:
     """A copy of the standard deviations [frames - 1, 6] of the motions of a trajectory.
 
-    Raises InputError: another shape, or values that are none.
+    Raises InputError: another shape, or values that are no standard deviations.
     """
     try:
         sigma = np.array(sigma, dtype=np.float64)
