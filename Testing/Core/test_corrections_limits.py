@@ -32,6 +32,8 @@ def test_a_probe_that_never_moves_back_does_not_and_the_path_gets_no_longer(way)
     path = correct(given, [Limits(monotone=True)], first_frame=10)
     assert (path.parameters[:, 2] * way >= -1e-9).all()
     assert path.centres_mm[-1, 2] == pytest.approx(given.centres_mm[-1, 2], abs=0.3)
+    rising = np.maximum.accumulate(way * given.centres_mm[:, 2])
+    assert np.std(path.centres_mm[:, 2] - given.centres_mm[:, 2]) < 0.7 * np.std(rising - way * given.centres_mm[:, 2])
     back = np.flatnonzero(jitter[:, 2] * way < 0) + 11
     assert entry_of(path)["counts"] == {"moved back": len(back)}
     assert entry_of(path)["frames"]["moved back"] == back[:12].tolist()
