@@ -24,6 +24,7 @@ from scipy.linalg import cho_solve_banded, cholesky_banded
 
 from DualTrackCore.corrections.observations import Observations
 from DualTrackCore.errors import InputError
+from DualTrackCore.memory import require_memory
 from DualTrackCore.trajectory import accumulate, matrices_from_parameters
 from DualTrackCore.uncertainty import cross_matrices, error_twists
 
@@ -33,8 +34,8 @@ _LEAST_PART, _LEAST = 0.1, 1e-3
 _WORLD_SD = np.array([1e4, 1e4, 1e4, 10, 10, 10])
 #: Steps and halvings at most; what the cost, a sum of squares in units of accuracies, falls by in the last step.
 _MOST_STEPS, _MOST_HALVINGS, _ENOUGH = 50, 12, 1e-3
-#: Most rows that join frames.
-_MOST_ROWS = 1000
+#: Most rows that join frames, and copies of their columns that are held at a time.
+_MOST_ROWS, _COPIES = 1000, 5
 #: Frames up to which the error of the length is computed; between them its variance is interpolated.
 _KNOTS = 64
 
@@ -110,13 +111,17 @@ class Solution:
 def solve(prior: Prior, groups: Sequence[Observations], distances: Sequence[Distance] = ()) -> Solution:
     """The most probable path, and its covariance.
 
-    Raises InputError: too many observations that join frames.
+    Raises:
+        InputError: too many observations that join frames.
+        OutOfMemoryError: less memory than the columns of the equations take.
     """
     rows = len(distances) + sum(len(group.names) * group.residuals_each for group in groups if group.joins)
     if rows > _MOST_ROWS:
         raise InputError(
             f"The marks and places give {rows} rows that join frames, and the limit is {_MOST_ROWS}; give fewer."
         )
+    columns = rows + 6 + 6 * len(groups)
+    require_memory(_COPIES * columns * prior.motions.nbytes, "Correcting the path")
     state = _State.of(prior, groups, distances)
     for tail in (1, 2) if groups else ():
         state = _descended(replace(state, tail=tail))

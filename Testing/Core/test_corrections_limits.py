@@ -10,7 +10,7 @@ import pytest
 from drifting_paths import MODEL, motions, pair
 
 from DualTrackCore.corrections import KnownLength, KnownPoses, Limits, SamePlace, SamePoint, correct
-from DualTrackCore.errors import InputError
+from DualTrackCore.errors import InputError, OutOfMemoryError
 from DualTrackCore.files import plain_values
 from DualTrackCore.path_error import CORRECTIONS, path_error
 from DualTrackCore.trajectory import Trajectory
@@ -186,6 +186,13 @@ def test_a_path_that_jumps_is_refused_with_the_frame():
     wild[30, 4] = 88
     with pytest.raises(InputError, match="turns by 88 degrees at frame 36, and at most 75"):
         correct(Trajectory.from_parameters(wild, MODEL), [KnownLength(50)], first_frame=5)
+
+
+def test_too_little_memory_is_said_before_it_is_taken(monkeypatch):
+    monkeypatch.setattr("DualTrackCore.memory.available_memory_bytes", lambda: 100_000)
+    correct(pair(0, frames=5)[1], [SamePlace((0, 4))])
+    with pytest.raises(OutOfMemoryError, match="Correcting the path needs"):
+        correct(pair(0)[1], [SamePlace((0, 30))])
 
 
 def test_numbers_that_cannot_be_computed_with_end_in_a_sentence():
