@@ -6,6 +6,7 @@ grey: decoders go forwards, and each frame is counted and checked before any wor
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 from collections.abc import Iterator
@@ -20,12 +21,12 @@ from DualTrackCore.files import Converted, Spool, WindowSource
 from DualTrackCore.grey import grey_clip
 from DualTrackCore.io.calibration import choose_pixel_size
 from DualTrackCore.io.dicom_codecs import is_video
-from DualTrackCore.io.dicom_file import BoundedFile, SpooledBytes, is_dicom, opened
+from DualTrackCore.io.dicom_file import BoundedFile, SpooledBytes, is_dicom, number, opened
 from DualTrackCore.io.dicom_pixels import channels, declared_range, require_pixels, valued_frames
 from DualTrackCore.io.dicom_region import Region, choose_region
 from DualTrackCore.io.dicom_series import Series, find_series, frame_count, holds_dicom, is_directory
 from DualTrackCore.io.dicom_times import frame_times, series_times
-from DualTrackCore.io.sequence_parts import require_plausible_clip
+from DualTrackCore.io.sequence_parts import require_plausible_clip, scanner_facts
 from DualTrackCore.memory import naming_memory
 from DualTrackCore.sweep import Sweep
 
@@ -74,6 +75,7 @@ def read(
                 count = _require_readable(found.paths[0], dataset, notes)
                 region = choose_region(found.paths[0].name, dataset)
                 notes += region.notes
+                scanner = _scanner(dataset)
                 times = None
                 syntax = dataset.file_meta.get("TransferSyntaxUID", "")
                 if is_video(syntax):
@@ -91,7 +93,7 @@ def read(
         raise InputError(f"{path.name} holds DICOM values that cannot be read ({reason_of(error)}).") from error
     _require_picture(path, frames)
     size = choose_pixel_size(region.spacing_mm, calibration, spacing_mm)
-    facts: dict[str, object] = {"is_video": True} if is_video(syntax) else {}
+    facts: dict[str, object] = {"is_video": True, **scanner} if is_video(syntax) else scanner
     times, facts = (times, facts) if said is None else (said, facts | {"rate_field": rate_field})
     sweep = size.sweep(frames, path, FORMAT, list(dict.fromkeys(notes)), facts, timestamps_s=times)
     return sweep if found.paths == [path] else replace(sweep, files=tuple(map(os.path.abspath, found.paths)))
@@ -104,6 +106,18 @@ def _series(path: Path, wanted: str | None) -> Series:
     if wanted is not None:
         raise InputError(f"{path.name} is one clip; a series (--series) is chosen in a folder or a DICOMDIR.")
     return Series([path], [], [])
+
+
+def _scanner(dataset: Dataset) -> dict[str, object]:
+    """What is said of scanner and probe; nothing where that is damaged."""
+    with contextlib.suppress(Exception):  # pydicom raises what its conversion raises
+        names = ("Manufacturer", "ManufacturerModelName", "TransducerData")
+        maker, kind, probe = (" ".join(map(str, np.atleast_1d(dataset.get(name) or ""))) for name in names)
+        regions = dataset.get("SequenceOfUltrasoundRegions") or []
+        khz = max((number(region, "TransducerFrequency", []) or 0 for region in regions), default=0)
+        said = {"device": f"{maker} {kind}", "transducer": probe, "frequency_mhz": khz / 1000}
+        return scanner_facts({**said, "depth_mm": number(dataset, "DepthOfScanField", [])})
+    return {}
 
 
 def _require_readable(path: Path, dataset: Dataset, notes: list[str]) -> int:

@@ -20,6 +20,7 @@ from DualTrackCore.files import Converted, WindowSource
 from DualTrackCore.io.calibration import PixelSize, untracked_size
 from DualTrackCore.io.sequence_parts import (
     NO_TRANSFORMS,
+    SCANNER_FIELDS,
     ZLIB,
     Axes,
     FrameFields,
@@ -29,6 +30,7 @@ from DualTrackCore.io.sequence_parts import (
     numbers,
     parse_orientation,
     require_plausible_clip,
+    scanner_facts,
 )
 from DualTrackCore.settings import short_text
 from DualTrackCore.sweep import Sweep
@@ -145,6 +147,7 @@ def sweep_from_sequence(
     if times is None and sequence.index_times_s is not None and len(sequence.index_times_s) == count:
         times, facts["rate_field"] = sequence.index_times_s, "times of the frame axis"
     facts |= {"orientation": orientation.code, "tracking": tracking}
+    facts |= scanner_facts({name: sequence.header.get(field_name) for name, field_name in SCANNER_FIELDS.items()})
     if is_simulated:
         facts["simulated"] = True
     # NRRD files name the status of the image `Status`.

@@ -13,9 +13,10 @@ import math
 import re
 import zlib
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -75,6 +76,27 @@ def numbers(text: str, count: int | None = None) -> tuple[float, ...] | None:
     except ValueError:
         return None
     return values if count in (None, len(values)) else None
+
+
+#: Header fields that say what a sequence was recorded with; PLUS calls the numbers so.
+SCANNER_FIELDS = {
+    **{"device": "DeviceName", "transducer": "TransducerName"},
+    **{"frequency_mhz": "FrequencyMhz", "depth_mm": "DepthMm"},
+}
+
+
+def scanner_facts(said: Mapping[str, object]) -> dict[str, dict[str, Any]]:
+    """What a file says of the scanner under the names of :data:`SCANNER_FIELDS`, for a provenance: "scanner".
+
+    Nothing where it says nothing. Texts become one line, and what is no number of a scanner is left out.
+    """
+    found: dict[str, Any] = {}
+    for name in SCANNER_FIELDS:
+        text = " ".join(str(said.get(name) or "").split())[:100]
+        value = numbers(text, 1) if name.endswith(("mhz", "mm")) else text
+        if value and (value == text or 0 < value[0] <= 1000):
+            found[name] = text if value == text else value[0]
+    return {"scanner": found} if found else {}
 
 
 _KEY = re.compile(r"Seq_Frame([0-9]{1,9})_(\S+)")

@@ -34,7 +34,7 @@ from DualTrackCore.io.metafile import (
     VERSION_FIELD,
 )
 from DualTrackCore.io.pose_marks import COVARIANCE_FIELD, SIGMA_FIELD, header_marks
-from DualTrackCore.io.sequence_parts import GZIP, ZLIB
+from DualTrackCore.io.sequence_parts import GZIP, SCANNER_FIELDS, ZLIB, scanner_facts
 from DualTrackCore.progress import Reporter, Stage
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.trajectory import RAS_FROM_LPS, Trajectory
@@ -166,6 +166,8 @@ def _nrrd_header(sweep: Sweep, unit: str, from_pixels: bool) -> list[str]:
 def _own_fields(sweep: Sweep, trajectory: Trajectory | None, separator: str) -> list[str]:
     """What the formats have no field for: version, spacing, skew, simulated frames, origin of poses."""
     fields = {VERSION_FIELD: str(FORMAT_VERSION), **header_marks(trajectory)}
+    scanner = scanner_facts(sweep.provenance.get("scanner") or {}).get("scanner", {})
+    fields |= {SCANNER_FIELDS[name]: str(value) for name, value in scanner.items()}
     if sweep.is_simulated:
         fields[SIMULATED_FIELD] = SIMULATED_VALUE
     if sweep.spacing_mm is not None:
