@@ -23,7 +23,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from DualTrackCore import staging
-from DualTrackCore.errors import InputError, OutputError
+from DualTrackCore.errors import InputError, OutputError, reason_of
 from DualTrackCore.memory import available_memory_bytes, format_bytes, require_memory
 
 #: Frames that are worked on at a time, in bytes as they are stored.
@@ -31,6 +31,8 @@ WINDOW_BYTES = 1 << 25
 #: Unpacked pixels stay in memory up to this, and up to this part of what may be taken.
 _HELD_BYTES, _HELD_PART = 1 << 28, 8
 _PIECE_BYTES = 1 << 24
+#: Longest file of settings.
+_MOST_YAML_BYTES = 1 << 20
 
 
 @contextlib.contextmanager
@@ -169,6 +171,32 @@ def plain_values(value: Any) -> Any:
 def json_text(values: Any) -> str:
     """Values as indented JSON for a file, with a line end; see :func:`plain_values`."""
     return json.dumps(plain_values(values), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def read_yaml(path: Path, what: str) -> Any:
+    """The values in a YAML file.
+
+    Args:
+        path: the file.
+        what: it is, for messages.
+
+    Raises:
+        InputError: it cannot be read, is absurdly large, or is not YAML.
+    """
+    import yaml
+
+    try:
+        with path.open("rb") as file:
+            text = file.read(_MOST_YAML_BYTES + 1)
+        if len(text) > _MOST_YAML_BYTES:
+            raise InputError(f"{path} is too large for {what}; name another file.")
+        return yaml.safe_load(text.decode("utf-8"))
+    except OSError as error:
+        raise InputError(f"Cannot read {what} {path}: {error.strerror or error}.") from None
+    except InputError:
+        raise
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise InputError(f"{path} is not readable YAML: {reason_of(error)}.") from None
 
 
 class WindowSource:

@@ -51,6 +51,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_clip_commands(commands)
     _add_measure(commands)
     _add_models(_group(commands, "models", "list, fetch, verify, import and remove models"))
+    _add_profiles(_group(commands, "profile", "make, show, list and remove scanner profiles"))
     _add_train(commands)
     _add_simulate(commands)
     _add_dataset(_group(commands, "dataset", "examine and convert data sets of tracked sweeps"))
@@ -197,7 +198,7 @@ def _add_settings(parser: argparse.ArgumentParser, *groups: str) -> None:
         parser.add_argument("--config", metavar="FILE", help="settings (YAML), as a run writes them; options go first")
 
 
-def _add_named(parser: argparse.ArgumentParser, *names: str) -> None:
+def _add_named(parser: argparse._ActionsContainer, *names: str) -> None:
     """Options from single fields of RunSettings."""
     hints = typing.get_type_hints(RunSettings)
     for field in dataclasses.fields(RunSettings):
@@ -210,6 +211,7 @@ def _add_corrections(parser: argparse.ArgumentParser) -> None:
     hints, section = typing.get_type_hints(Corrections), parser.add_argument_group(CORRECTIONS_GROUP)
     for field in dataclasses.fields(Corrections):
         _add_setting(section, field, hints[field.name], _KNOWN)
+    _add_named(section, "profile")
 
 
 def _add_setting(section: argparse._ActionsContainer, field: dataclasses.Field, hint: Any, prefix: str = "") -> None:
@@ -246,6 +248,24 @@ def _add_models(actions: argparse._SubParsersAction) -> None:
     import_.add_argument("name", metavar="NAME")
     import_.add_argument("file", metavar="FILE")
     remove = _command(actions, "remove", "models:remove", "delete a downloaded or imported model from the disk")
+    remove.add_argument("name", metavar="NAME")
+
+
+def _add_profiles(actions: argparse._SubParsersAction) -> None:
+    text = "measure the scale of a probe and preset on sweeps of known length, and keep it"
+    make = _command(actions, "make", "profiles:make", text)
+    make.add_argument("sweeps", metavar="SWEEP", nargs="+", help="one or more, recorded at one preset; three are well")
+    make.add_argument("--name", metavar="NAME", required=True, help="of a to z, 0 to 9, '.', '_', '-'")
+    text = "length of the way, one number for all sweeps or one for each; tracked sweeps tell it themselves"
+    make.add_argument("--length-mm", metavar="MM,...", type=_numbers(1, 1000), default=(), help=text)
+    text = "delay of the pictures behind the tracking, where it is known; kept in the profile"
+    make.add_argument("--latency-ms", metavar="MS", type=float, help=text)
+    _add_settings(make, INPUT, FRAMES, PICTURES, NETWORK)
+    _add_named(make, "poses_are")
+    show = _command(actions, "show", "profiles:show", "say what a profile holds")
+    show.add_argument("name", metavar="NAME", help="name or file")
+    _command(actions, "list", "profiles:list_profiles", "list the profiles that were made")
+    remove = _command(actions, "remove", "profiles:remove", "delete a profile from the disk")
     remove.add_argument("name", metavar="NAME")
 
 

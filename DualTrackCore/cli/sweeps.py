@@ -78,7 +78,7 @@ def run(options: Namespace, console: Console) -> bool:
             Path(options.output, "summary.csv"),
             *itertools.chain(*map(result_paths, folders)),
         ]
-    settings = _settings(options, outputs)
+    settings = settings_of(options, outputs)
     if len(sweeps) > 1:
         sources = itertools.chain.from_iterable(_sources(sweep, settings) for sweep in sweeps)
         require_apart(outputs, itertools.chain(settings.files, sources))
@@ -89,7 +89,7 @@ def run(options: Namespace, console: Console) -> bool:
 
 def reconstruct(options: Namespace, console: Console) -> None:
     """Known poses to volume."""
-    _run_into(options.output, options.sweep, _settings(options, result_paths(options.output)), console)
+    _run_into(options.output, options.sweep, settings_of(options, result_paths(options.output)), console)
 
 
 def correct(options: Namespace, console: Console) -> None:
@@ -126,7 +126,7 @@ def track(options: Namespace, console: Console) -> None:
     output = Path(options.output)
     if output.suffix.lower() not in (".csv", ".mha", ".nrrd", ".mrb", ".h5", ".hdf5"):
         raise InputError(f"{output.name} is no trajectory file; choose .csv, .igs.mha, .seq.nrrd, .mrb or .h5.")
-    settings = _settings(options, [output], reconstruct=False, evaluate=False)
+    settings = settings_of(options, [output], reconstruct=False, evaluate=False)
     result = run_clip(options.sweep, settings, Reporter(console.progress), outputs=[output])
     sweep, trajectory = result.sweep, result.trajectory
     if output.suffix.lower() == ".csv":
@@ -152,7 +152,7 @@ def _sources(sweep: str, settings: RunSettings) -> list[str]:
     return [sweep]
 
 
-def _settings(options: Namespace, outputs: Iterable[Path], **fixed: Any) -> RunSettings:
+def settings_of(options: Namespace, outputs: Iterable[Path], **fixed: Any) -> RunSettings:
     """The settings of the file given with --config, which no output replaces, with the given options over them."""
     require_apart(outputs, [] if options.config is None else [options.config])
     given = {**given_settings(options), **fixed}

@@ -1,4 +1,4 @@
-"""What is known of a sweep, put into its path: lengths, marks, places, limits, poses from elsewhere."""
+"""What is known of a sweep, put into its path: lengths, marks, places, limits, poses from elsewhere, scales."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from DualTrackCore.corrections.knowledge import Knowledge as Knowledge
     from DualTrackCore.corrections.knowledge import KnownLength as KnownLength
     from DualTrackCore.corrections.knowledge import KnownPoses as KnownPoses
+    from DualTrackCore.corrections.knowledge import KnownScale as KnownScale
     from DualTrackCore.corrections.knowledge import Limits as Limits
     from DualTrackCore.corrections.knowledge import SamePlace as SamePlace
     from DualTrackCore.corrections.knowledge import SamePoint as SamePoint
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 __getattr__, __dir__, _lazy = lazy_exports(
     __name__,
     {
-        "knowledge": ["Knowledge", "KnownLength", "KnownPoses", "Limits", "SamePlace", "SamePoint"],
+        "knowledge": ["Knowledge", "KnownLength", "KnownPoses", "KnownScale", "Limits", "SamePlace", "SamePoint"],
         "path": ["correct"],
         "proposals": ["propose_loops"],
         "reading": ["knowledge_of"],
@@ -35,6 +36,8 @@ __all__ = ["Corrections", *_lazy]
 CORRECTIONS_GROUP = "what is known of the sweep; frames count from 0 in the clip"
 #: Value of `tracker`: the transforms of the clip itself.
 CLIP = "clip"
+#: Values of a run's `profile` that name no scanner profile.
+AUTO, NO_PROFILE = "auto", "none"
 
 
 def _pairs_of_text(value: object) -> object:

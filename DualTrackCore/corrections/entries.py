@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from DualTrackCore.corrections.knowledge import KnownLength, KnownPoses, Limits, SamePlace, SamePoint
+from DualTrackCore.corrections.knowledge import KnownLength, KnownPoses, KnownScale, Limits, SamePlace, SamePoint
 from DualTrackCore.corrections.observations import Observations
 from DualTrackCore.corrections.scale import LEAST_PLAIN, MOST_PLAIN
 
+#: "kind" of the entry of a scanner profile.
+PROFILE_KIND = "scanner profile"
 #: Names and residuals that an entry lists: the worst ones.
 _MOST_LISTED = 12
 #: An observation of a lesser weight is named.
@@ -27,6 +29,15 @@ def of_length(known: KnownLength, factor: float, before_mm: float, after_mm: flo
     given = {**asdict(known), "frames": frames}
     residual = after_mm - known.length_mm
     return {"kind": "known length", "given": given, "factor": factor, "residual_mm": residual, "text": text}
+
+
+def of_scale(known: KnownScale) -> dict[str, Any]:
+    """Entry of a scanner profile: by which factor the motion was scaled, and how sure that is."""
+    text = (
+        f"Scaled the elevational motion by {known.factor:.3g}, known to {known.spread:.0%}, as the scanner profile "
+        f"{known.profile} says."
+    )
+    return {"kind": PROFILE_KIND, "given": asdict(known), "factor": known.factor, "text": text}
 
 
 def of_limits(limits: Limits, named: Mapping[str, Iterable[int]]) -> dict[str, Any]:
@@ -86,7 +97,7 @@ def warnings(said: Iterable[Mapping[str, Any]]) -> list[str]:
     found = []
     for entry in said:
         factor = entry.get("factor")
-        if factor is not None and not LEAST_PLAIN <= factor <= MOST_PLAIN:
+        if factor is not None and entry["kind"] != PROFILE_KIND and not LEAST_PLAIN <= factor <= MOST_PLAIN:
             found.append(
                 f"The motion had to be scaled by {factor:.3g} to have the known length; check the number and its "
                 "unit: so much is rarely right."

@@ -34,6 +34,18 @@ class KnownLength:
             raise InputError(f"The known distance is from frame {self.frames[0]} to itself; name two frames.")
 
 
+@dataclass(frozen=True)
+class KnownScale:
+    """The factor of the elevational motion that a scanner profile says (:mod:`~DualTrackCore.corrections.profile`)."""
+
+    profile: str = setting(help="its name")
+    factor: float = setting(help="what the elevational motion is multiplied by", at_least=0.2, at_most=5)
+    spread: float = setting(help="standard deviation of the logarithm of the factor", above=0, at_most=1)
+
+    def __post_init__(self) -> None:
+        check_settings(self, "Of the scanner profile")
+
+
 @dataclass(frozen=True, eq=False)
 class SamePoint:
     """One anatomical point, marked in several frames.
@@ -129,4 +141,4 @@ class KnownPoses:
         check_settings(self, f"Of the {self.name}")
 
 
-Knowledge = KnownLength | SamePoint | SamePlace | Limits | KnownPoses
+Knowledge = KnownLength | KnownScale | SamePoint | SamePlace | Limits | KnownPoses

@@ -9,10 +9,18 @@ from typing import Any
 import numpy as np
 
 from DualTrackCore.corrections import entries
-from DualTrackCore.corrections.knowledge import Knowledge, KnownLength, KnownPoses, Limits, SamePlace, SamePoint
+from DualTrackCore.corrections.knowledge import (
+    Knowledge,
+    KnownLength,
+    KnownPoses,
+    KnownScale,
+    Limits,
+    SamePlace,
+    SamePoint,
+)
 from DualTrackCore.corrections.limits import STOP, beyond, cut, never_back
 from DualTrackCore.corrections.observations import Observations, of_places, of_points, of_poses
-from DualTrackCore.corrections.scale import factor_for, scaled
+from DualTrackCore.corrections.scale import factor_for, scaled, with_spread
 from DualTrackCore.corrections.solver import Distance, Prior, Solution, path_of, solve
 from DualTrackCore.errors import InputError
 from DualTrackCore.path_error import CORRECTIONS, DRIFT_BY_RULE, drift_percent
@@ -33,12 +41,12 @@ _MOST_ROUNDS = 20
 def correct(trajectory: Trajectory, knowledge: Sequence[Knowledge], first_frame: int = 0) -> Trajectory:
     """The most probable path with what is known of it.
 
-    The estimated motions err as `sigma` says, or the rule of thumb where nothing says it; a known length scales them
-    first. Without knowledge the trajectory itself comes back.
+    The estimated motions err as `sigma` says, or the rule of thumb where nothing says it; a scanner profile and a known
+    length scale them first. Without knowledge the trajectory itself comes back.
 
     Args:
         trajectory: N poses that were estimated, or are of unknown origin.
-        knowledge: frames count from the first of the trajectory; one known length and one of Limits at most.
+        knowledge: frames count from the first of the trajectory; one known length, one scale and one of Limits at most.
         first_frame: number in the clip of its first frame, for what is said.
 
     Returns:
@@ -153,10 +161,10 @@ class _Correction:
             self.motions, back = never_back(self.motions)
             self._name("moved back", back)
         for _ in range(_MOST_ROUNDS):
-            factor, motions, sigma, distances = self._scaled()
+            factor, motions, sigma, correlation, distances = self._scaled()
             groups = self._groups()
             path = path_of(self.first, motions)
-            prior = Prior.of(self.first, motions, sigma, self.correlation, common_signs(path))
+            prior = Prior.of(self.first, motions, sigma, correlation, common_signs(path))
             solution = solve(prior, [group for _, group in groups], distances)
             passed = beyond(solution.motions, limits)
             found = np.zeros(len(motions), bool)
@@ -179,16 +187,20 @@ class _Correction:
             reached = [np.flatnonzero(self.nodes == node)[0] for node in np.unique(self.nodes[reached])]
         self.named.setdefault(limit, set()).update(int(frame) + self.first_frame for frame in reached)
 
-    def _scaled(self) -> tuple[float | None, np.ndarray, np.ndarray, list[Distance]]:
-        """Factor of the known length, motions and their errors times it, and the length as an observation."""
-        known = self.kind(KnownLength)
+    def _scaled(self) -> tuple[float | None, np.ndarray, np.ndarray, np.ndarray, list[Distance]]:
+        """Factor of the known length; motions, errors and what these have in common by it and by a profile; the length
+        as an observation."""
+        known, motions, sigma, correlation = self.kind(KnownLength), self.motions, self.sigma, self.correlation
+        for scale in self.kind(KnownScale):
+            motions, sigma = (scaled(values, scale.factor, "elevational", self.fixed) for values in (motions, sigma))
+            sigma, correlation = with_spread(motions, sigma, correlation, scale.spread)
         if not known:
-            return None, self.motions, self.sigma, []
+            return None, motions, sigma, correlation, []
         ends = None if known[0].frames is None else tuple(int(self.nodes[frame]) for frame in known[0].frames)
         distance = Distance(known[0].length_mm, known[0].accuracy_mm, ends)
-        factor = factor_for(distance, self.motions, known[0].scale, self.fixed)
-        both = (scaled(values, factor, known[0].scale, self.fixed) for values in (self.motions, self.sigma))
-        return factor, *both, [distance]
+        factor = factor_for(distance, motions, known[0].scale, self.fixed)
+        both = (scaled(values, factor, known[0].scale, self.fixed) for values in (motions, sigma))
+        return factor, *both, correlation, [distance]
 
     def _groups(self) -> list[tuple[Any, Observations]]:
         """What is observed, with the knowledge that it is from."""
@@ -211,6 +223,7 @@ class _Correction:
     ) -> list[dict[str, Any]]:
         """What goes into the provenance."""
         said = [entries.of_limits(limits, self.named) for limits in self.kind(Limits)]
+        said += [entries.of_scale(known) for known in self.kind(KnownScale)]
         for known, distance in zip(self.kind(KnownLength), distances, strict=True):
             lengths = distance.measured(start), distance.measured(solution.path)
             said.append(entries.of_length(known, factor, *lengths, self.first_frame))
@@ -252,13 +265,12 @@ def _with_poses(known: Knowledge, given: Trajectory) -> Knowledge:
 
 def _require_frames(given: Trajectory, knowledge: Sequence[Knowledge], first_frame: int) -> None:
     """Refuse knowledge of frames that have no pose, and two known lengths."""
-    for kind, what in ((KnownLength, "known length"), (Limits, "set of limits")):
+    for kind, what in ((KnownLength, "known length"), (KnownScale, "scanner profile"), (Limits, "set of limits")):
         if sum(isinstance(known, kind) for known in knowledge) > 1:
             raise InputError(f"More than one {what} is given; give one.")
     for known in knowledge:
-        frames = np.ravel(
-            known.stops if isinstance(known, Limits) else known.frames if known.frames is not None else ()
-        )
+        frames = known.stops if isinstance(known, Limits) else getattr(known, "frames", None)
+        frames = np.ravel(() if frames is None else frames)
         lost = [int(frame) for frame in frames if not 0 <= frame < len(given) or not given.valid[int(frame)]]
         if lost:
             last = len(given) - 1 + first_frame

@@ -1,4 +1,4 @@
-"""The factor of the motion that gives a path its known length."""
+"""The factor of the motion that gives a path its known length, and how sure a factor makes the motion."""
 
 from __future__ import annotations
 
@@ -24,6 +24,33 @@ def scaled(values: np.ndarray, factor: float, scale: Scale, fixed: np.ndarray) -
     found = values.copy()
     found[np.ix_(~fixed, COMPONENTS[scale])] *= factor
     return found
+
+
+def with_spread(
+    motions: np.ndarray, sigma: np.ndarray, correlation: np.ndarray, spread: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Errors of motions that were scaled by a factor which is known up to its spread.
+
+    Of the way across the images (tz) the error of the factor is all that motions have in common. A factor that was
+    found by lengths says nothing of turns: their common error (rx, ry) grows by it. What is each motion's own stays;
+    where nobody measured how much that is, it is all of it.
+
+    Args:
+        motions, sigma: [n - 1, 6] mm and degrees, scaled; an error of 0 stays.
+        correlation: [6] share of the variance that all motions have in common; 1 where nobody measured it.
+        spread: standard deviation of the logarithm of the factor.
+
+    Returns:
+        sigma [n - 1, 6] and the share [n - 1, 6].
+    """
+    share = np.tile(correlation, (len(sigma), 1))
+    share[:, 2] = np.where(share[:, 2] < 1, share[:, 2], 0)
+    own, common = (1 - share) * sigma**2, share * sigma**2
+    common[:, 2] = 0
+    scaled_ones = COMPONENTS["elevational"]
+    common[:, scaled_ones] += (spread * motions[:, scaled_ones]) ** 2 * (sigma[:, scaled_ones] > 0)
+    total = own + common
+    return np.sqrt(total), common / np.where(total > 0, total, 1)
 
 
 def factor_for(known: Distance, motions: np.ndarray, scale: Scale, fixed: np.ndarray) -> float:

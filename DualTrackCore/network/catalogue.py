@@ -318,6 +318,11 @@ def models_folder() -> Path:
     return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "dualtrack" / "models"
 
 
+def profile_paths() -> dict[str, Path]:
+    """The files of the user's scanner profiles (:mod:`~DualTrackCore.corrections.profile`) by name."""
+    return {p.stem: p for p in sorted((models_folder() / "profiles").glob("*.yaml")) if MODEL_NAME.fullmatch(p.stem)}
+
+
 def shipped_folder() -> Path:
     """Where the shipped weights lie: each a `NAME.safetensors` with its checksum in `NAME.safetensors.sha256`."""
     return Path(__file__).resolve().parent / "weights"

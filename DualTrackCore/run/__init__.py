@@ -6,11 +6,11 @@ import contextlib
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from DualTrackCore.corrections import CLIP
+from DualTrackCore.corrections import AUTO, CLIP
 from DualTrackCore.errors import InputError, SweepWarning
 from DualTrackCore.files import require_apart
 from DualTrackCore.memory import memory_limit
@@ -25,6 +25,7 @@ from DualTrackCore.trajectory import PoseOrigin, Trajectory
 
 if TYPE_CHECKING:
     from DualTrackCore.corrections import Knowledge
+    from DualTrackCore.corrections.knowledge import KnownScale
     from DualTrackCore.evaluation import Evaluation
     from DualTrackCore.network import Model
     from DualTrackCore.reconstruction import Reconstruction
@@ -95,8 +96,8 @@ def run_frames(
         turns = []
         if settings.poses == ESTIMATE:
             turns = repeats.kept[find_turns(repeats.left_out(sweep), reporter)].tolist()
-        trajectory = _trajectory(sweep, repeats, settings, models, reporter, seconds)
-        if known:
+        trajectory, scale = _trajectory(sweep, repeats, settings, models, reporter, seconds)
+        if known := [*scale, *known]:
             trajectory = _corrected(trajectory, known, settings.first_frame)
         reconstruction = _reconstruction(sweep, repeats, trajectory, settings, reporter, seconds)
         evaluation = _evaluation(sweep, trajectory, settings, reporter, seconds)
@@ -121,6 +122,21 @@ def _corrected(trajectory: Trajectory, known: Sequence[Knowledge], first_frame: 
     for doubt in found.provenance.get("warnings", ())[len(before) :]:
         warnings.warn(doubt, SweepWarning, stacklevel=3)
     return found
+
+
+def _profile(sweep: Sweep, settings: RunSettings, source: Mapping[str, Any]) -> tuple[list[KnownScale], list[str]]:
+    """What a scanner profile says of the path by the model that a provenance names, and what is to be warned of."""
+    if settings.names_profile or (settings.profile == AUTO and settings.poses == ESTIMATE):
+        from DualTrackCore.network.catalogue import profile_paths
+
+        if settings.names_profile or profile_paths():
+            from DualTrackCore.corrections.profile import profile_for
+
+            profile, notes = profile_for(settings.profile, sweep, source)
+            for note in notes:
+                warnings.warn(note, SweepWarning, stacklevel=4)
+            return [] if profile is None else [profile.scale], notes
+    return [], []
 
 
 def known_poses(sweep: Sweep, poses: str, poses_are: str | None = None, direction: Direction = "auto") -> Trajectory:
@@ -195,9 +211,12 @@ def _trajectory(
     models: ModelSource,
     reporter: Reporter,
     seconds: dict[str, float],
-) -> Trajectory:
+) -> tuple[Trajectory, list[KnownScale]]:
+    """The poses, and how the motion of the model that estimated them is scaled for this scanner."""
     if settings.poses != ESTIMATE:
-        return known_poses(sweep, settings.poses, settings.poses_are, settings.direction)
+        given = known_poses(sweep, settings.poses, settings.poses_are, settings.direction)
+        scale, notes = _profile(sweep, settings, given.provenance)
+        return _warned(given, notes), scale
     # Before the model, which takes longest to load: what is wrong with the sweep is said at once.
     sweep.require_images()
     sweep.require_spacing()
@@ -205,6 +224,7 @@ def _trajectory(
     with _timed(seconds, "model"):
         model = models(settings)
     reporter.report(Stage.LOADING_MODEL, 1, 1)
+    scale, notes = _profile(sweep, settings, model.provenance())
     from DualTrackCore.network.fast import prepare_engine
     from DualTrackCore.tracking import estimate_trajectory
     from DualTrackCore.tracking.device import choose_device
@@ -213,9 +233,16 @@ def _trajectory(
         prepare_engine(reporter)
     options = settings.chosen("device", "precision", "chunk_frames", "test_time_augmentation", "direction")
     with _timed(seconds, "trajectory"):
-        return estimate_trajectory(
+        found = estimate_trajectory(
             sweep, model, **options, repeats=repeats, progress=reporter.forward, cancelled=reporter.cancelled
         )
+    return _warned(found, notes), scale
+
+
+def _warned(trajectory: Trajectory, notes: Sequence[str]) -> Trajectory:
+    said = trajectory.provenance
+    more = {"warnings": [*said.get("warnings", ()), *notes]}
+    return replace(trajectory, provenance={**said, **more}) if notes else trajectory
 
 
 def _reconstruction(

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from DualTrackCore.corrections import NO_PROFILE
 from DualTrackCore.errors import InputError
 from DualTrackCore.progress import Reporter
 from DualTrackCore.run import run
@@ -21,7 +22,7 @@ from DualTrackCore.sweep import Sweep
 _DONE = {
     **{"spacing_mm": None, "calibration": None, "probe": None, "series": None, "first_frame": 0, "last_frame": None},
     **{"rotate": 0, "mirror": False, "crop": None, "depth_mm": None, "mask": "none"},
-    **{"poses": TRACKED, "poses_are": None, "direction": "auto"},
+    **{"poses": TRACKED, "poses_are": None, "direction": "auto", "profile": NO_PROFILE},
 }
 
 
@@ -49,7 +50,7 @@ def correct_result(
     clip, fan = cropped_area(former.crop, former.clip, former.fan)
     given = {**former.as_dict(), **_DONE, "clip": clip, "fan": fan, "corrections": {}, **changes}
     settings = RunSettings.from_dict(given)
-    if not settings.corrections:
+    if not settings.corrections and not settings.names_profile:
         raise InputError(
             "Nothing is said that is known of the sweep; give a length (--known-length-mm), marks (--places) or "
             "another of the corrections."

@@ -9,9 +9,9 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from DualTrackCore.corrections import Corrections
-from DualTrackCore.errors import InputError, reason_of
-from DualTrackCore.files import plain_values
+from DualTrackCore.corrections import AUTO, CORRECTIONS_GROUP, NO_PROFILE, Corrections
+from DualTrackCore.errors import InputError
+from DualTrackCore.files import plain_values, read_yaml
 from DualTrackCore.reconstruction import Fan
 from DualTrackCore.settings import build, check_settings, setting
 
@@ -183,6 +183,15 @@ class RunSettings:
         group=PICTURES,
         metavar="auto|none|X,Y,W,H;...",
     )
+    profile: str = setting(
+        AUTO,
+        help="scanner profile by which the elevational motion is scaled: a name of `dualtrack profile list`, or its "
+        "file; auto: the one that was made with the scanner or probe that the file names, at its depth and frequency; "
+        "none",
+        expects="auto, none, a name or a file",
+        group=CORRECTIONS_GROUP,
+        metavar="auto|none|NAME|FILE",
+    )
     corrections: Corrections = setting(
         Corrections(), help="what is known of the sweep, put into its path", expects="a mapping of what is known"
     )
@@ -253,7 +262,7 @@ class RunSettings:
 
     def __post_init__(self) -> None:
         check_settings(self)
-        for name in ("model", "device", "poses"):
+        for name in ("model", "device", "poses", "profile"):
             if not getattr(self, name):
                 raise InputError(f"The setting {name} is empty; give a value or leave it out.")
         if self.last_frame is not None and self.last_frame < self.first_frame:
@@ -292,6 +301,11 @@ class RunSettings:
         return () if isinstance(self.mask, str) else self.mask
 
     @property
+    def names_profile(self) -> bool:
+        """Whether the user wants a certain scanner profile."""
+        return self.profile not in (AUTO, NO_PROFILE)
+
+    @property
     def reading(self) -> dict[str, Any]:
         """What :func:`~DualTrackCore.io.load_sweep` is told."""
         return {name: getattr(self, name) for name in ("calibration", "spacing_mm", "probe", "series")}
@@ -317,6 +331,8 @@ class RunSettings:
             files["poses"] = self.poses
         if os.path.isfile(self.model):
             files["model"] = self.model
+        if self.names_profile and os.path.isfile(self.profile):
+            files["profile"] = self.profile
         return {name: path for name, path in files.items() if path is not None}
 
     def changed(self) -> dict[str, Any]:
@@ -347,16 +363,8 @@ class RunSettings:
 
         Raises InputError: the file cannot be read, is not YAML, or as for :meth:`from_dict`.
         """
-        import yaml
-
         path = Path(path)
-        try:
-            values = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise InputError(f"Cannot read the settings {path}: {error.strerror or error}.") from None
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            reason = reason_of(error)
-            raise InputError(f"{path} is not readable YAML: {reason}.") from None
+        values = read_yaml(path, "the settings")
         values = {} if values is None else values
         if isinstance(values, Mapping):
             values = _with_changes(values, changes or {})

@@ -100,7 +100,7 @@ _OWN_WAY = {
     *("spacing_mm", "calibration", "probe", "series", "model", "card", "device", "chunk_frames"),
     *("first_frame", "last_frame", "crop", "depth_mm", "mask"),
     *("poses", "poses_are", "memory_gb", "evaluate", "pictures", "slicer", "voxel_mm", "clip", "fan", "corrections"),
-    "uncertainty_volume",
+    *("uncertainty_volume", "profile"),
 }
 _FIELDS = {field.name: field for field in fields(RunSettings)}
 _TYPES = get_type_hints(RunSettings)

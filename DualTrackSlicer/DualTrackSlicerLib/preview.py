@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import base64
-import io
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+import vtk
+from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
 
 from DualTrackCore.errors import Cancelled, DualTrackError
 from DualTrackSlicerLib.events import Signal
@@ -97,24 +98,20 @@ class Preview:
 
 
 def previewHtml(made: Preparation) -> str:
-    """The first frame as it will be tracked, with outlines and what is around it, as rich text for a label."""
-    from PIL import Image
-
-    picture, (width, height) = _picture(made)
-    file = io.BytesIO()
-    Image.fromarray(picture).save(file, "PNG", compress_level=1)
-    data = base64.b64encode(file.getvalue()).decode()
+    """:func:`previewPng` as rich text, for a label."""
+    file, (width, height) = previewPng(made)
+    data = base64.b64encode(file).decode()
     return f'<img src="data:image/png;base64,{data}" width="{width}" height="{height}">'
 
 
-def _picture(made: Preparation) -> tuple[np.ndarray, tuple[int, int]]:
+def previewPng(made: Preparation) -> tuple[bytes, tuple[int, int]]:
     """The first frame as it will be tracked, with what is around it and outlines drawn over it.
 
     Args:
         made: the prepared clip.
 
     Returns:
-        [h, w, 3] uint8, and (width, height) at which its pixels are as wide as high.
+        A PNG file, and (width, height) at which its pixels are as wide as high.
     """
     from scipy.ndimage import binary_erosion
 
@@ -140,7 +137,7 @@ def _picture(made: Preparation) -> tuple[np.ndarray, tuple[int, int]]:
         picture[shape & ~binary_erosion(shape)] = colour
     height, width = picture.shape[:2]
     across, down = made.turned.spacing_mm or (1.0, 1.0)
-    return picture, (width, max(1, round(height * down / across)))
+    return _png(picture), (width, max(1, round(height * down / across)))
 
 
 def _filled(box: Box, step: int, picture: np.ndarray) -> np.ndarray:
@@ -149,3 +146,15 @@ def _filled(box: Box, step: int, picture: np.ndarray) -> np.ndarray:
     shape = np.zeros(picture.shape[:2], bool)
     shape[y // step : -(-(y + height) // step), x // step : -(-(x + width) // step)] = True
     return shape
+
+
+def _png(picture: np.ndarray) -> bytes:
+    """A PNG file of [H, W, 3] uint8."""
+    image, writer = vtk.vtkImageData(), vtk.vtkPNGWriter()
+    image.SetDimensions(picture.shape[1], picture.shape[0], 1)
+    image.GetPointData().SetScalars(numpy_to_vtk(np.ascontiguousarray(picture[::-1]).reshape(-1, 3), deep=True))
+    writer.SetInputData(image)
+    writer.SetCompressionLevel(1)
+    writer.WriteToMemoryOn()
+    writer.Write()
+    return vtk_to_numpy(writer.GetResult()).tobytes()

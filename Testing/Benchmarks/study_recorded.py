@@ -1,10 +1,12 @@
 """What a model does on recorded sweeps, on today's simulated sweeps and on acquisitions that training never drew.
 
     python Testing/Benchmarks/study_recorded.py [MODEL] [--sweeps N] [--only recorded|held-out|acquisitions] [-o FILE]
+    python Testing/Benchmarks/study_recorded.py [MODEL] --known
 
 MODEL is a name or a weights file (default: mini). "Direction told": of the path and the path mirrored at the image
-plane the better one counts, as if the user had said which way the probe went. The recorded sweeps lie in ../shared and
-are for measuring only: no weights are trained on them or chosen by them.
+plane the better one counts, as if the user had said which way the probe went. `--known`: the two legs, corrected by
+what may be known of them beside the direction; the profile is that of the other leg. The recorded sweeps lie in
+../shared and are for measuring only: no weights are trained on them or chosen by them.
 """
 
 from __future__ import annotations
@@ -18,11 +20,14 @@ from pathlib import Path
 import numpy as np
 
 from DualTrackCore import load_model, load_sweep
+from DualTrackCore.corrections import KnownLength, KnownPoses, correct
+from DualTrackCore.corrections.profile import Preset, Profile
 from DualTrackCore.evaluation import evaluate
 from DualTrackCore.network import Model
 from DualTrackCore.path_error import SURE, turned_over
 from DualTrackCore.research.comparison.step_errors import check
 from DualTrackCore.research.datasets.entries import simulated_dataset
+from DualTrackCore.run.profiling import measured as scale_of
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.tracking import estimate_trajectory
 from DualTrackCore.trajectory import Trajectory
@@ -72,6 +77,30 @@ def recorded() -> dict[str, Callable[[], Sweep]]:
     return loads
 
 
+def known(model: Model) -> None:
+    """Print the errors of the two legs with nothing, with the direction, and with one thing more that is known."""
+    sweeps = [load_sweep(path) for path in RECORDED.values()]
+    rows, told = zip(*(measured(sweep, model) for sweep in sweeps), strict=True)
+    profiles = [
+        Profile.of("leg", path.provenance, Preset.of(sweep), [scale_of(path, sweep.truth)])
+        for path, sweep in zip(told, sweeps, strict=True)
+    ]
+    for name, sweep, row, path, other in zip(RECORDED, sweeps, rows, told, profiles[::-1], strict=True):
+        truth, ends = sweep.truth, [0, len(sweep) - 1]
+        things = {
+            f"profile of the other leg (x {other.factor:.2f}, known to {other.spread:.0%})": other.scale,
+            "length": KnownLength(truth.path_length_mm),
+            "places of the first and the last frame": KnownPoses("places", ends, truth.poses[ends], 1.0, 1.0),
+        }
+        kinds = {"nothing": "found", "the direction": "told"}
+        found = {thing: (row[f"{kind}_gpe_mm"], row[f"{kind}_fdr_path_percent"]) for thing, kind in kinds.items()}
+        for thing, knowledge in things.items():
+            metrics = evaluate(correct(path, [knowledge]), sweep).metrics
+            found[f"direction, {thing}"] = metrics["gpe_mm"], metrics["fdr_path_percent"]
+        for thing, (gpe, fdr) in found.items():
+            print(f"| {name} | {thing} | {gpe:.1f} | {fdr:.0f} |")
+
+
 def simulated(which: str, count: int) -> dict[str, Callable[[], Sweep]]:
     """Simulated sweeps by name."""
     frames = 200 if which == "held-out" else 128
@@ -83,9 +112,12 @@ def main() -> None:
     parser.add_argument("model", nargs="?", default="mini")
     parser.add_argument("--sweeps", type=int, default=28)
     parser.add_argument("--only", choices=["recorded", "held-out", "acquisitions"])
+    parser.add_argument("--known", action="store_true")
     parser.add_argument("-o", "--output", type=Path)
     options = parser.parse_args()
     model, table = load_model(options.model), {}
+    if options.known:
+        return known(model)
     sets = {"recorded": recorded} | {w: lambda w=w: simulated(w, options.sweeps) for w in ("held-out", "acquisitions")}
     for which in [options.only] if options.only else sets:
         rows, paths, truths = {}, [], []

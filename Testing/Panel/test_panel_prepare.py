@@ -1,8 +1,6 @@
 """Preparing the clip on the panel: what is shown before a run is what a run takes, and it holds nothing up."""
 
-import base64
 import json
-import re
 import sys
 from dataclasses import replace
 
@@ -91,8 +89,9 @@ def test_the_picture_of_the_preview_has_outlines_around_area_crop_and_text(host)
     from DualTrackSlicerLib import preview
 
     made = prepare(named_sweep(), RunSettings(crop=(10, 2, 180, 146)))
-    form = '<img src="data:image/png;base64,(.*)" width="200" height="150">'
-    picture = read_png(base64.b64decode(re.fullmatch(form, preview.previewHtml(made))[1]))
+    data, size = preview.previewPng(made)
+    assert size == (200, 150)
+    picture = read_png(data)
     assert picture.shape == (150, 200, 3)
     places = {
         preview.CROP_COLOUR: {(2, 100), (147, 100), (80, 10), (80, 189)},

@@ -1,0 +1,139 @@
+"""From sweeps of known length to a scanner profile: how many times longer they are than the model finds them."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import date
+
+import numpy as np
+
+from DualTrackCore.corrections import profile as profiles
+from DualTrackCore.corrections.profile import MeasuredSweep, Preset, Profile
+from DualTrackCore.corrections.scale import COMPONENTS, factor_for, scaled
+from DualTrackCore.corrections.solver import Distance
+from DualTrackCore.errors import InputError
+from DualTrackCore.progress import Reporter
+from DualTrackCore.run import ModelSource, run, settings_model
+from DualTrackCore.run.settings import RunSettings
+from DualTrackCore.sweep import Sweep
+from DualTrackCore.trajectory import Trajectory
+
+#: Pieces that a path is measured over, so that trembling of tracker or model from frame to frame is no way.
+_PIECES = 16
+#: Shortest sweep: 1 mm more or less of a ruler is 5 % of it.
+_LEAST_MM = 20.0
+#: Least part of a path that runs across the images.
+_LEAST_ACROSS = 0.7
+
+
+def make_profile(
+    name: str,
+    sources: Sequence[Sweep | str | os.PathLike],
+    settings: RunSettings,
+    *,
+    lengths_mm: Sequence[float] = (),
+    latency_ms: float | None = None,
+    reporter: Reporter | None = None,
+    models: ModelSource = settings_model,
+) -> Profile:
+    """Measure the scale of a probe on sweeps of one preset, by the model's own paths of them.
+
+    Args:
+        name: of the profile.
+        sources: one or more sweeps, as for :func:`~DualTrackCore.run.run`.
+        settings: how they are read and tracked; what corrects or uses a path is left out.
+        lengths_mm: of each sweep, or one of all; none for sweeps whose measured or simulated poses tell it.
+        latency_ms: goes into the profile as it is.
+        reporter, models: as for :func:`~DualTrackCore.run.run`.
+
+    Raises:
+        InputError: a name that is taken or cannot be, a sweep without a length, too short, along its images, or given
+            twice, a factor out of range, sweeps of several presets, or ones that contradict each other.
+        Cancelled: the caller asked to stop.
+    """
+    profiles.require_free(name)
+    lengths = _lengths_of(sources, lengths_mm)
+    settings = replace(settings, profile=profiles.NO_PROFILE, poses="estimate")
+    settings = replace(settings, reconstruct=False, evaluate=False, pictures=False)
+    models = functools.cache(models)
+    found, preset = [], Preset()
+    for number, (source, length) in enumerate(zip(sources, lengths, strict=True), 1):
+        where = f"Sweep {number}" if isinstance(source, Sweep) else os.path.basename(os.path.normpath(source))
+        result = run(source, settings, reporter, models=models)
+        try:
+            found.append(measured(result.trajectory, length or result.sweep.require_truth()))
+        except InputError as error:
+            remedy = "" if length or result.sweep.truth else " Or say how long it is: --length-mm."
+            raise InputError(f"{where}: {error}{remedy}") from None
+        own = Preset.of(result.sweep)
+        preset = _one_preset(preset, own, where)
+    source = result.trajectory.provenance
+    return Profile.of(name, source, preset, found, latency_ms=latency_ms, made=date.today().isoformat())
+
+
+def _lengths_of(sources: Sequence[Sweep | str | os.PathLike], lengths_mm: Sequence[float]) -> list[float | None]:
+    """A length for each sweep, None for one that its poses tell."""
+    named = [os.path.realpath(source) for source in sources if not isinstance(source, Sweep)]
+    if twice := next((path for path in named if named.count(path) > 1), None):
+        raise InputError(f"The sweep {os.path.basename(twice)} is given twice; each one counts once.")
+    if len(lengths_mm) not in (0, 1, len(sources)):
+        raise InputError(
+            f"There are {len(sources)} sweeps and {len(lengths_mm)} lengths; give one for each or for all."
+        )
+    lengths = list(lengths_mm) * (len(sources) if len(lengths_mm) == 1 else 1)
+    if bad := next((length for length in lengths if not 0 < length <= 10000), None):
+        raise InputError(f"The length of a sweep is {bad:g} mm; expected above 0 and at most 10000.")
+    return lengths or [None] * len(sources)
+
+
+def _one_preset(preset: Preset, own: Preset, where: str) -> Preset:
+    """What is known of either, where they do not contradict each other."""
+    if unlike := own.unlike(preset):
+        raise InputError(
+            f"{where} was recorded with another preset than the sweeps before it ({'; '.join(unlike)}); make a profile "
+            "for each preset."
+        )
+    return Preset(**{key: value if value is not None else getattr(own, key) for key, value in vars(preset).items()})
+
+
+def measured(found: Trajectory, length: float | Trajectory) -> MeasuredSweep:
+    """The factor of the elevational motion of an estimated path at which it has its length.
+
+    The way is measured over 16 pieces. Its parts, quarters, are as long as the true ones, or where only the length is
+    known as each other, which they are at an even speed.
+
+    Args:
+        found: the path by the model.
+        length: mm, or the true poses of the same frames.
+
+    Raises:
+        InputError: too few poses, a path that is too short or runs along the images, or a factor out of range.
+    """
+    by_poses = isinstance(length, Trajectory)
+    frames = np.flatnonzero(found.valid & length.valid if by_poses else found.valid)
+    if len(frames) <= _PIECES:
+        raise InputError(f"It has {len(frames)} frames with a pose, and a profile needs more than {_PIECES}.")
+    knots = frames[np.linspace(0, len(frames) - 1, _PIECES + 1).round().astype(int)]
+    motions, fixed = found.chosen(knots).parameters, np.zeros(_PIECES, bool)
+    true = np.full(_PIECES, length / _PIECES) if not by_poses else _ways(length.chosen(knots).parameters)
+    if true.sum() < _LEAST_MM:
+        raise InputError(f"It is {true.sum():.3g} mm long, and a profile needs {_LEAST_MM:g} mm at least; go farther.")
+    factor = factor_for(Distance(float(true.sum()), 1.0), motions, "elevational", fixed)
+    whole = scaled(motions, factor, "elevational", fixed)
+    across = np.abs(whole[:, COMPONENTS["elevational"][0]]).sum() / true.sum()
+    if across < _LEAST_ACROSS:
+        raise InputError(
+            f"By the model only {across:.0%} of its way runs across the picture, and a profile needs "
+            f"{_LEAST_ACROSS:.0%}; move the probe across its picture, straight and without turning it."
+        )
+    parts = [ways.reshape(profiles.PARTS, -1).sum(axis=1) for ways in (true, _ways(whole))]
+    spread = float(np.log(np.maximum(parts[0], 1e-3) / np.maximum(parts[1], 1e-3)).std(ddof=1))
+    how = length.origin.value if by_poses else "told by the user"
+    return MeasuredSweep(how, float(true.sum()), float(_ways(motions).sum()), factor, spread, len(found))
+
+
+def _ways(motions: np.ndarray) -> np.ndarray:
+    return np.linalg.norm(motions[:, :3], axis=1)
