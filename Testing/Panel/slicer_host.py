@@ -205,7 +205,8 @@ class SlicerHost:
         """A screenshot of a panel, with all of it in view."""
         window = next(window for known, window in self._panels if known is panel)
         self.process()
-        window.resize(window.width(), max(window.sizeHint().height(), 400))
+        # As a scroll area gives its contents room: long texts are broken at its width.
+        window.resize(window.width(), max(window.layout().heightForWidth(window.width()), 400))
         self.process()
         assert window.grab().save(str(path))
         return path

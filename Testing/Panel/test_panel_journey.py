@@ -21,7 +21,10 @@ def test_an_empty_scene_says_what_to_do(host, panel, pictures):
     host.picture(panel, pictures / "panel-empty.png")
 
 
-def test_from_the_sample_to_a_result(host, panel, pictures, tiny_model_file):
+def test_from_the_sample_to_a_result(host, panel, pictures, tiny_model_file, monkeypatch):
+    from DualTrackSlicerLib import run as running
+
+    monkeypatch.setattr(running, "LEAST_PACE_S", 0.2)  # so that the picture has the time left
     host.click(panel.ui.sampleButton)
     assert "168 frames, 160 x 128 pixels" in panel.ui.clipInfoLabel.text
     use_a_model(panel, tiny_model_file)
@@ -33,15 +36,16 @@ def test_from_the_sample_to_a_result(host, panel, pictures, tiny_model_file):
     def moved():
         text = panel.ui.progressLabel.text
         if not seen or seen[-1] != text:
+            told = any(" left" in earlier for earlier in seen)
             seen.append(text)
-        return (" of 168" in text and panel.ui.progressBar.value > 0) or not panel.runSection.isRunning()
+            if text.startswith("Looking at the frames: ") and not told:  # with the time left, where there was one
+                host.picture(panel, pictures / "panel-during.png")
+        return not panel.runSection.isRunning()
 
-    host.wait_until(moved, 300)
-    host.picture(panel, pictures / "panel-during.png")
-    finish(host, panel, 400)
+    host.wait_until(moved, 400)
     assert panel.runSection.run.error == ""
     assert seen[0] == "Starting"
-    assert " of 168" in seen[-1]
+    assert any(text.startswith("Looking at the frames: ") and " of 168" in text for text in seen)
     assert panel.ui.applyButton.text == "Apply"
     for part in (
         "Length of the sweep",
@@ -53,7 +57,7 @@ def test_from_the_sample_to_a_result(host, panel, pictures, tiny_model_file):
     assert "(95 %)" in panel.ui.resultLabel.text
     assert "by rule of thumb" not in panel.ui.resultLabel.text  # the model states its errors itself
     tube, box = panel.view().result.error_tube, panel.ui.errorTubeCheckBox
-    for shown in (False, True, False):
+    for shown in (False, True):
         assert (box.checked, bool(tube.GetDisplayNode().GetVisibility())) == (shown, shown)
         host.click(box)
     assert panel.view().result.transform_sequence.GetNumberOfDataNodes() == 168
@@ -61,6 +65,7 @@ def test_from_the_sample_to_a_result(host, panel, pictures, tiny_model_file):
     host.picture(panel, pictures / "panel-after.png")
     panel.ui.tabs.currentIndex = 1
     assert panel.ui.evaluationTable.rowCount >= 5
+    assert panel.ui.evaluationLabel.text.startswith("Compared with the simulation over 168 of 168 frames.")
     assert panel.ui.evaluationTable.item(0, 1).text().endswith("mm")
     host.picture(panel, pictures / "panel-evaluation.png")
     panel.ui.tabs.currentIndex = 2
@@ -69,10 +74,11 @@ def test_from_the_sample_to_a_result(host, panel, pictures, tiny_model_file):
 
 def test_the_sections_that_are_folded_hold_what_they_promise(host, panel, pictures):
     add_clip(host)
-    for name in ("partSection", "advancedSection"):
+    for name in ("partSection", "prepareSection", "advancedSection"):
         getattr(panel.ui, name).collapsed = False
     panel.ui.modelsFolderEdit.currentPath = "/data/ultrasound/models"
     host.process()
+    host.wait_until(lambda: not panel.ui.preparedLabel.text.startswith("Looking"), 60)
     assert panel.ui.areaComboBox.isVisible()
     assert panel.ui.deviceComboBox.isVisible()
     host.picture(panel, pictures / "panel-all-settings.png")

@@ -34,11 +34,16 @@ class EvaluationTab(Section):
         self._view = view
         reason = self._reason()
         if not reason:
-            evaluation = view.report.evaluation
+            evaluation, origin = view.report.evaluation, view.report.sweep["poses_origin"]
+            simulated = origin == PoseOrigin.SIMULATED.value
             text = _(
-                "Compared with the tracker of this clip over {used} of {all} frames. An estimate is worth something "
-                "only where it is well below no motion; mean motion is what a perfectly even hand would give."
-            ).format(used=evaluation["frames_used"], all=evaluation["frames"])
+                "Compared with {truth} over {used} of {all} frames. An estimate is worth something only where it is "
+                "well below no motion; mean motion is what a perfectly even hand would give."
+            ).format(
+                truth=_("the simulation") if simulated else _("the tracker of this clip"),
+                used=evaluation["frames_used"],
+                all=evaluation["frames"],
+            )
         self.ui.evaluationLabel.text = reason or text
         self.ui.evaluationTable.visible = not reason
         enable(reason, self.ui.copyEvaluationButton)
