@@ -53,13 +53,13 @@ def test_the_folded_section_says_in_one_line_what_is_done(host, panel):
     assert panel.ui.prepareSection.collapsed
     assert not panel.ui.preparedLabel.isVisible()
     add_clip(host)
-    assert panel.ui.preparedLabel.text == "Text blacked out."
+    assert panel.ui.preparedLabel.text == "Any text blacked out."
     panel.ui.firstFrameSpinBox.value, panel.ui.lastFrameSpinBox.value = 3, 20
     panel.ui.rotateComboBox.currentIndex = 3
     panel.ui.mirrorCheckBox.checked = True
     panel.ui.cropEdit.text = "2, 3, 20, 30"
     panel.ui.depthSpinBox.value = 44
-    said = "Frames 3 to 20, turned left by 90°, mirrored, cropped to 20 x 30 pixels, 44 mm deep, text blacked out."
+    said = "Frames 3 to 20, turned left by 90°, mirrored, cropped to 20 x 30 pixels, 44 mm deep, any text blacked out."
     assert panel.ui.preparedLabel.text == said
     expected = RunSettings(first_frame=2, last_frame=19, rotate=270, mirror=True, crop=(2, 3, 20, 30), depth_mm=44)
     assert panel.view().preparing() == expected
@@ -218,7 +218,8 @@ def test_few_frames_of_a_long_clip_are_read(host, panel, monkeypatch):
     assert len(read) <= 2 * (24 + 2)
 
 
-def test_the_area_of_the_volume_counts_pixels_of_the_turned_picture(host, panel):
+def test_the_area_of_the_volume_counts_pixels_of_the_turned_picture(host, panel, monkeypatch):
+    outside_of_this_process(monkeypatch)
     fan = Fan((59.5, -12.0), (-32.0, 32.0), (25.0, 100.0))
     noise = np.random.default_rng(0).integers(20, 255, (8, 96, 120), dtype=np.uint8)
     upside_down = (noise * fan.mask((96, 120)))[:, ::-1, ::-1]
@@ -292,7 +293,7 @@ def test_nothing_of_a_clip_is_kept_when_the_scene_closes_while_it_is_looked_at(h
     assert panel.ui.preparedLabel.text.startswith("Looking")
     slicer.mrmlScene.Clear(False)
     host.process()
-    assert panel.ui.preparedLabel.text == "Text blacked out."
+    assert panel.ui.preparedLabel.text == "Any text blacked out."
     assert not panel.ui.previewLabel.isVisible()
     add_clip(host, replace(named_sweep(), spacing_mm=0.3))
     looked_at(host, panel)

@@ -58,7 +58,7 @@ class PrepareSection(DrawingSection):
         enable(reason, ui.drawCropButton, ui.rulerButton)
         whole = "" if parameters.crop else _("Nothing is cropped away.")
         enable(reason or whole, ui.cropOffButton)
-        sized = _("The size of a pixel comes from the depth; set the depth to unknown first.")
+        sized = _("The size of a pixel comes from the depth; set the depth to “not used” first.")
         enable(sized if parameters.depth else "", ui.spacingXSpinBox, ui.spacingYSpinBox)
         ui.rulerFrame.visible = parameters.ruler is not None
         ui.maskCheckBox.checked = parameters.mask != "none"
