@@ -83,12 +83,12 @@ def prior_errors(trajectory: Trajectory, motions: np.ndarray) -> tuple[np.ndarra
     percent = trajectory.provenance.get(DRIFT_BY_RULE)
     known = trajectory.sigma is not None
     rule = drift_percent(trajectory.provenance)
+    moves = np.abs(motions).max(axis=1) >= _STILL  # other pictures were shown again
     steps = np.linalg.norm(motions[:, :3], axis=1)
-    steps = (steps + steps.mean()) / 2  # also a motion that was found too short errs
+    steps = np.where(moves, (steps + steps.sum() / max(moves.sum(), 1)) / 2, 0)  # what was found too short errs as well
     total = max(float(steps.sum()), 1e-9)
     by_rule = np.concatenate([steps[:, None] * _WAYS, np.rad2deg(steps / total * _TURN)[:, None] * np.ones(3)], axis=1)
     by_rule *= rule / 100 / np.sqrt(_SHARE)
-    by_rule[np.abs(motions).max(axis=1) < _STILL] = 0  # a picture that was shown again
     if not known:
         return by_rule, np.full(6, _SHARE), rule
     return np.where(np.isnan(trajectory.sigma), by_rule, trajectory.sigma), trajectory.step_error_correlation, percent

@@ -313,6 +313,9 @@ def test_loops_are_proposed_where_the_probe_came_back_and_only_proposed(tmp_path
     path = made.tracked.chosen(there_and_back)
     assert propose_loops(Sweep(np.asarray(made.frames[:]), 0.3), made.tracked) == []
     found = propose_loops(sweep, path)
+    rng, still = np.random.default_rng(0), np.asarray(made.frames[:1]) * 0.9
+    everywhere = np.clip(still + rng.normal(0, 6, (79, 96, 96)), 0, 255).astype(np.uint8)
+    assert propose_loops(Sweep(everywhere, 0.3), path) == []  # alike pictures in between say nothing
     pairs = ";".join(f"{first},{last}" for first, last in (place.frames for place, _ in found))
     run(replace(sweep, tracked=path), RunSettings(poses="tracked", voxel_mm=2.0, pictures=False)).write(
         tmp_path / "out"

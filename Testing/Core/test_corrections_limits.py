@@ -100,14 +100,17 @@ def test_frames_without_a_pose_stay_as_they_are():
     assert np.linalg.norm((aligned - path.poses)[valid][:, :3, 3], axis=1).mean() < 0.6
 
 
-def test_pictures_that_were_shown_again_stay_at_their_place():
+@pytest.mark.parametrize("by_rule", [False, True])
+def test_pictures_that_were_shown_again_stay_at_their_place(by_rule):
     truth, given = pair(0)
+    given = replace(given, sigma=None) if by_rule else given
     frames = np.sort(np.r_[np.arange(120), [30, 30, 90]])
     repeated = given.chosen(frames)
-    path = correct(repeated, [KnownLength(truth.path_length_mm)])
+    known = [KnownLength(truth.path_length_mm), SamePlace((20, 60))]
+    path = correct(repeated, known)
     np.testing.assert_array_equal(path.poses[30:33], np.tile(path.poses[30], (3, 1, 1)))
-    alone = correct(given, [KnownLength(truth.path_length_mm)])
-    np.testing.assert_allclose(path.poses, alone.poses[frames], atol=1e-9)
+    alone = correct(given, [known[0], SamePlace((20, 58))])
+    np.testing.assert_allclose(path.poses, alone.poses[frames], atol=1e-6)
 
 
 def test_a_second_correction_adds_its_entries_and_all_of_them_are_plain_values():
