@@ -38,8 +38,6 @@ _NAMES = ("device", "transducer")
 _CHOOSING = (*_NAMES, "frequency_mhz", "depth_mm")
 #: Least spread, of one sweep and of several: a ruler is read, and a slide begun and ended, no better.
 LEAST_SPREAD = 0.05
-#: Parts of a sweep whose lengths are compared for its spread.
-PARTS = 4
 #: How many times the smallest factor of the sweeps of a profile the largest may be.
 _MOST_APART = 1.5
 #: More frames a second than any scanner shows.

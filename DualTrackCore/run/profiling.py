@@ -27,6 +27,8 @@ _PIECES = 16
 _LEAST_MM = 20.0
 #: Least part of a path that runs across the images.
 _LEAST_ACROSS = 0.7
+#: Parts of a sweep whose lengths are compared for its spread; of a slide between these parts of the way that was found.
+_PARTS, _MOVING = 4, (0.05, 0.95)
 
 
 def make_profile(
@@ -102,8 +104,8 @@ def _one_preset(preset: Preset, own: Preset, where: str) -> Preset:
 def measured(found: Trajectory, length: float | Trajectory) -> MeasuredSweep:
     """The factor of the elevational motion of an estimated path at which it has its length.
 
-    The way is measured over 16 pieces. Its parts, quarters, are as long as the true ones, or where only the length is
-    known as each other, which they are at an even speed.
+    The way is measured over 16 pieces. How far its quarters are from the true ones, or where only the length is known
+    from those of an even slide, is its spread.
 
     Args:
         found: the path by the model.
@@ -129,10 +131,21 @@ def measured(found: Trajectory, length: float | Trajectory) -> MeasuredSweep:
             f"By the model only {across:.0%} of its way runs across the picture, and a profile needs "
             f"{_LEAST_ACROSS:.0%}; move the probe across its picture, straight and without turning it."
         )
-    parts = [ways.reshape(profiles.PARTS, -1).sum(axis=1) for ways in (true, _ways(whole))]
-    spread = float(np.log(np.maximum(parts[0], 1e-3) / np.maximum(parts[1], 1e-3)).std(ddof=1))
+    spread = _spread(true, _ways(whole), not by_poses)
     how = length.origin.value if by_poses else "told by the user"
     return MeasuredSweep(how, float(true.sum()), float(_ways(motions).sum()), factor, spread, len(found))
+
+
+def _spread(true: np.ndarray, found: np.ndarray, is_slide: bool) -> float:
+    """How far the logarithms of true and found lengths of quarters are apart, from lengths of pieces [n].
+
+    A slide along a ruler counts from where the probe sets off to where it stops.
+    """
+    knots, (way, found_way) = np.arange(len(found) + 1), (np.insert(np.cumsum(ways), 0, 0) for ways in (true, found))
+    ends = np.interp(np.array(_MOVING) * found_way[-1], found_way, knots) if is_slide else (0, len(found))
+    at = np.linspace(*ends, _PARTS + 1)
+    parts = [np.maximum(np.diff(np.interp(at, knots, one)), 1e-3) for one in (way, found_way)]
+    return float(np.log(parts[0] / parts[1]).std(ddof=1))
 
 
 def _ways(motions: np.ndarray) -> np.ndarray:

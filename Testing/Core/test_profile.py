@@ -116,8 +116,12 @@ def test_the_factor_is_the_mean_of_logarithms_and_the_spread_that_of_the_next_sw
 
 def test_a_sweep_of_uneven_parts_spreads_more():
     even, uneven = motions(), motions() * np.linspace(0.5, 1.5, 119)[:, None]
-    small, large = (measured(Trajectory.from_parameters(one, MODEL), 48.0).spread for one in (even, uneven))
+    still = np.concatenate([0 * even[:40], even, 0 * even[:25]])
+    paths = [Trajectory.from_parameters(one, MODEL) for one in (even, still, uneven)]
+    small, with_rests, large = (measured(path, 48.0).spread for path in paths)
     assert small < 0.02
+    assert with_rests < 0.05
+    assert measured(paths[2], replace(paths[2], origin="measured", provenance={})).spread < 1e-9
     assert large > 0.2
 
 
