@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 #: Settings that the sweep lacks, and the options that give them.
 _SPACING_OPTIONS = ("--spacing", "--depth-mm", "--calibration")
 
+#: What stands behind facts of the scanner.
+_UNITS = {"frequency_mhz": " MHz", "depth_mm": " mm deep"}
+
 #: An area of this much of the picture is called the whole: nothing is drawn around it.
 _WHOLE_PERCENT = 95
 
@@ -59,6 +62,8 @@ def info_rows(sweep: Sweep, area: ImageArea | None, repeats: Repeats) -> list[tu
     ]
     if missing := int((~sweep.frame_valid).sum()):
         rows.append(("lost pictures", f"{plural(missing, 'frame')} without a picture, as the recorder marked them"))
+    if scanner := sweep.provenance.get("scanner"):
+        rows.append(("scanner", ", ".join(f"{value}{_UNITS.get(name, '')}" for name, value in scanner.items())))
     rows += _spacing_rows(sweep)
     rows.append(("frame rate", _rate_text(sweep)))
     if repeats:

@@ -24,6 +24,7 @@ from DualTrackCore.files import replacing
 from DualTrackCore.io.calibration import as_text, choose_pixel_size, split_affine
 from DualTrackCore.io.hdf5_frames import Hdf5Frames, member, opened, read_table
 from DualTrackCore.io.pose_marks import FIELDS, marked, origin_marks
+from DualTrackCore.io.sequence_parts import SCANNER_FIELDS, scanner_facts
 from DualTrackCore.io.tracked_poses import trajectory_from_tracker
 from DualTrackCore.io.tus_rec import read_tus_rec
 from DualTrackCore.progress import Reporter, Stage
@@ -85,6 +86,7 @@ def _read_dualtrack(path: Path, calibration: CalibrationSource | None, spacing_m
         images = member(file, "images")  # None in a damaged file that lists it all the same
         simulated = images and images.attrs.get(_SIMULATED)  # true, and not what could stand for it, counts
         facts: dict[str, Any] = {"simulated": True} if isinstance(simulated, bool | np.bool_) and simulated else {}
+        facts |= scanner_facts({name: images.attrs.get(name) for name in SCANNER_FIELDS} if images else {})
         world_from_image = read_table(file, "tracking", (None, 4, 4))
         marks = {} if world_from_image is None else {name: file["tracking"].attrs.get(name) for name in FIELDS}
         errors = read_table(file, _SIGMA, (None, 6)), read_table(file, _COVARIANCE, (None, 7))
@@ -174,6 +176,7 @@ def write(sweep: Sweep, path: Path, trajectory: Trajectory | None, reporter: Rep
         images = file.create_dataset("images", sweep.frames.shape, np.uint8, chunks=(1, height, width), compression=1)
         if sweep.is_simulated:
             images.attrs[_SIMULATED] = True
+        images.attrs.update(scanner_facts(sweep.provenance.get("scanner") or {}).get("scanner", {}))
         for start, window in sweep.windows(_WINDOW_FRAMES):
             reporter.report(Stage.WRITING, start, len(sweep))
             images[start : start + len(window)] = window

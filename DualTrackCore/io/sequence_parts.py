@@ -92,7 +92,8 @@ def scanner_facts(said: Mapping[str, object]) -> dict[str, dict[str, Any]]:
     """
     found: dict[str, Any] = {}
     for name in SCANNER_FIELDS:
-        text = " ".join(str(said.get(name) or "").split())[:100]
+        stated = said.get(name)
+        text = " ".join(str("" if stated is None else stated).split())[:100]
         value = numbers(text, 1) if name.endswith(("mhz", "mm")) else text
         if value and (value == text or 0 < value[0] <= 1000):
             found[name] = text if value == text else value[0]

@@ -259,7 +259,7 @@ def test_a_damaged_file_does_not_stop_a_run_that_did_not_name_it():
 
 
 def test_facts_that_cannot_be_are_not_known_and_a_depth_that_the_user_says_goes_first():
-    wild = clip(rate_hz=1e9, frequency_mhz=-3, depth_mm="deep", device=["A", "B"])
+    wild = clip(rate_hz=1e9, frequency_mhz=-3, depth_mm=np.zeros(2), device=["A", "B"])
     assert Preset.of(wild) == Preset("['A', 'B']", CLINIC.transducer, None, None, None, (0.1, 0.1))
     told = replace(clip(), provenance={**clip().provenance, "prepared": {"depth_mm": 60.0}})
     assert Preset.of(told).depth_mm == 60

@@ -209,7 +209,7 @@ def test_profiles_are_shown_listed_and_removed_for_people_and_machines(clips, co
     assert not (tmp_path / "out").exists()
 
 
-def test_files_tell_the_scanner_where_they_know_it(tmp_path):
+def test_files_tell_the_scanner_where_they_know_it(tmp_path, command):
     item = region(0, 0, 39, 29)
     item.TransducerFrequency = 7500
     facts = {"Manufacturer": "Maker", "ManufacturerModelName": "One", "TransducerData": ["L12-3", "A"]}
@@ -217,9 +217,10 @@ def test_files_tell_the_scanner_where_they_know_it(tmp_path):
     sweep = load_sweep(path)
     said = Preset("Maker One", "L12-3 A", 7.5, 40.0, None, sweep.spacing_mm)
     assert Preset.of(sweep) == said
-    for name in ("b.igs.mha", "b.igs.nrrd", "b.seq.nrrd"):
+    for name in ("b.igs.mha", "b.igs.nrrd", "b.seq.nrrd", "b.h5"):
         save_sweep(sweep, tmp_path / name)
         assert Preset.of(load_sweep(tmp_path / name)) == said
+    assert "scanner       Maker One, L12-3 A, 7.5 MHz, 40.0 mm deep" in command("info", path)[1]
     text = (tmp_path / "b.igs.mha").read_bytes()
     (tmp_path / "c.igs.mha").write_bytes(text.replace(b"FrequencyMhz = 7.5", b"FrequencyMhz = -7."))
     assert Preset.of(load_sweep(tmp_path / "c.igs.mha")).frequency_mhz is None
