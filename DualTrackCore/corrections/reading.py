@@ -109,10 +109,20 @@ def _points(said: Corrections, used: _Used, corner: tuple[int, int]) -> list[Sam
             f"{height} pixels at {corner[0]}, {corner[1]}; mark it again."
         )
     places = np.column_stack([pixels, np.zeros(len(pixels)), np.ones(len(pixels))]) @ sweep.image_from_pixel.T
-    chosen = {name: [at for at, one in enumerate(names) if one == name and within[at]] for name in names}
-    return [
-        SamePoint(name, tuple(frames[rows]), places[rows, :2], said.places_accuracy_mm) for name, rows in chosen.items()
-    ]
+    of_point: dict[str, list[int]] = {}
+    for at, name in enumerate(names):
+        of_point.setdefault(name, []).append(at)
+    points = []
+    for name, rows in of_point.items():
+        used_rows = [at for at in rows if within[at]]
+        # A point that is marked once is a mistake; one that is seen again in frames that are not used says nothing.
+        if len(used_rows) >= 2 or len(rows) < 2:
+            points.append(SamePoint(name, tuple(frames[used_rows]), places[used_rows, :2], said.places_accuracy_mm))
+    if not points:
+        raise InputError(
+            f"{path} marks no point in two of the frames that are used; mark it again, or use more frames."
+        )
+    return points
 
 
 def _orientations(said: Corrections, used: _Used) -> KnownPoses:
@@ -154,7 +164,7 @@ def _tracker(said: Corrections, used: _Used) -> KnownPoses:
         tracked, path = sweep.tracked, "The clip"
         if tracked is None:
             raise InputError("The clip holds no transforms of a tracker; leave tracker (--tracker clip) out.")
-    elif set(_PLACE) <= set(_header(path)):
+    elif set(_PLACE) <= set(_header(_lines(path))):
         return _positions(said, used)
     else:
         tracked = read_trajectory_csv(path)
@@ -178,21 +188,28 @@ def _positions(said: Corrections, used: _Used) -> KnownPoses:
     return KnownPoses("positions of the tracker", frames[within], poses[within], said.tracker_accuracy_mm)
 
 
-def _header(path: str) -> list[str]:
+def _lines(path: str) -> list[tuple[int, list[str]]]:
+    """The lines of a table that are not empty, with their numbers, the words without spaces around them."""
     try:
         with Path(path).open(newline="", encoding="utf-8-sig") as stream:
-            return [name.strip().lower() for name in next(csv.reader(stream), [])]
+            rows = csv.reader(stream)
+            return [(rows.line_num, [word.strip() for word in row]) for row in rows if any(row)]
     except OSError as error:
         raise InputError(f"Cannot read {path}: {error.strerror or error}.") from None
     except (UnicodeDecodeError, csv.Error):
         raise InputError(f"{path} is no table: it is not text.") from None
 
 
+def _header(lines: list[tuple[int, list[str]]]) -> list[str]:
+    return [name.lower() for name in lines[0][1]] if lines else []
+
+
 def _rows(
     path: str, columns: Sequence[str], keys: Sequence[str] = ("frame",)
 ) -> Iterator[tuple[Mapping[str, str], str]]:
     """The lines of a table with these columns, one of the keys among them, and where each stands."""
-    header = _header(path)
+    lines = _lines(path)
+    header = _header(lines)
     missing = [name for name in columns if name not in header]
     if not any(key in header for key in keys):
         missing.insert(0, " or ".join(keys))
@@ -200,15 +217,11 @@ def _rows(
         raise InputError(
             f"{path} has no column {missing[0]}; its first line must name {', '.join([*keys[:1], *columns])}."
         )
-    with Path(path).open(newline="", encoding="utf-8-sig") as stream:
-        rows = csv.reader(stream)
-        next(rows)
-        for row in rows:
-            if any(row):
-                where = f"{path}, line {rows.line_num},"
-                if len(row) != len(header):
-                    raise InputError(f"{where} has {len(row)} columns; expected {len(header)}.")
-                yield dict(zip(header, (word.strip() for word in row), strict=True)), where
+    for number, row in lines[1:]:
+        where = f"{path}, line {number},"
+        if len(row) != len(header):
+            raise InputError(f"{where} has {len(row)} columns; expected {len(header)}.")
+        yield dict(zip(header, row, strict=True)), where
 
 
 def _number(word: str, where: str) -> float:

@@ -238,6 +238,24 @@ def test_marks_of_a_table_take_out_the_drift(tmp_path):
     assert gpe_mm(correct(path, points), truth) < gpe_mm(path, truth)
 
 
+def test_marks_in_frames_that_are_not_used_are_left_out(tmp_path):
+    rows = [("a", 3, 5, 5), ("a", 9, 5, 5), ("a", 90, 5, 5), ("b", 4, 5, 5), ("b", 91, 5, 5)]
+    said = Corrections(places=table(tmp_path / "marks.csv", ("point", "frame", "x", "y"), rows))
+    (point,) = knowledge_of(said, clip())
+    assert (point.name, point.frames) == ("a", (3, 9))
+    with pytest.raises(InputError, match="marks no point in two of the frames that are used"):
+        knowledge_of(said, clip().slice(3, 6), first_frame=3)
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00\x01", b"point,frame,x,y\n\x00\xe9", b"", b"\n\n", b'"' * 200_000])
+@pytest.mark.parametrize("setting", ["places", "orientations", "tracker"])
+def test_a_file_that_is_no_table_is_refused_in_a_sentence(tmp_path, content, setting):
+    (tmp_path / "a.csv").write_bytes(content)
+    with pytest.raises(InputError) as refusal:
+        knowledge_of(Corrections(**{setting: str(tmp_path / "a.csv")}), clip())
+    assert len(str(refusal.value)) < 400 + len(str(tmp_path))
+
+
 @pytest.mark.parametrize("by", ["frame", "time_s"])
 def test_orientations_of_a_table_are_by_frame_or_by_time(tmp_path, known, by):
     truth, sweep = known[0], clip()
