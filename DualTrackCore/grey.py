@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from DualTrackCore.errors import Doubt, InputError
-from DualTrackCore.files import Converted, Spool, WindowSource
+from DualTrackCore.pixels import Converted, Spool, WindowSource
 
 #: Luma weights of ITU-R BT.601 in thousandths; whole numbers make the rounding exact.
 _LUMA_THOUSANDTHS = (299, 587, 114)
@@ -125,7 +125,7 @@ def grey_clip(
 
     Images of 8 bits, or with a declared range, become grey at once, so no clip in colour is held in memory; others are
     scaled together. A short clip stays in memory, a long one in a temporary file
-    (:class:`~DualTrackCore.files.Spool`).
+    (:class:`~DualTrackCore.pixels.Spool`).
 
     Args:
         images: one after the other.

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from DualTrackCore.errors import InputError, reason_of
-from DualTrackCore.files import Converted, FilePixels
 from DualTrackCore.grey import grey_frames
 from DualTrackCore.io.calibration import choose_pixel_size
 from DualTrackCore.io.metafile import SequenceFile, sweep_from_sequence
@@ -23,6 +22,7 @@ from DualTrackCore.io.pose_marks import FIELDS
 from DualTrackCore.io.sequence_parts import GZIP, FrameFields, Payload, require_plausible_clip
 from DualTrackCore.io.stack_axes import stack_axes
 from DualTrackCore.path_error import TRUST
+from DualTrackCore.pixels import Converted, FilePixels
 from DualTrackCore.sweep import Sweep
 
 if TYPE_CHECKING:

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from DualTrackCore.errors import Doubt, DualTrackError, InputError, reason_of
-from DualTrackCore.files import Converted, Spool, WindowSource
 from DualTrackCore.grey import grey_clip
 from DualTrackCore.io.calibration import choose_pixel_size
 from DualTrackCore.io.dicom_codecs import is_video
@@ -28,6 +27,7 @@ from DualTrackCore.io.dicom_series import Series, find_series, frame_count, hold
 from DualTrackCore.io.dicom_times import frame_times, series_times
 from DualTrackCore.io.sequence_parts import require_plausible_clip, scanner_facts
 from DualTrackCore.memory import naming_memory
+from DualTrackCore.pixels import Converted, Spool, WindowSource
 from DualTrackCore.sweep import Sweep
 
 if TYPE_CHECKING:

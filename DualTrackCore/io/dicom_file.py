@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from DualTrackCore.errors import DualTrackError, InputError, reason_of
-from DualTrackCore.files import Spool, WindowSource
 from DualTrackCore.memory import naming_memory
+from DualTrackCore.pixels import Spool, WindowSource
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -97,7 +97,7 @@ class BoundedFile(io.BufferedReader):
 
 
 class SpooledBytes(io.RawIOBase):
-    """What a :class:`~DualTrackCore.files.Spool` of bytes holds, as a file."""
+    """What a :class:`~DualTrackCore.pixels.Spool` of bytes holds, as a file."""
 
     name = ""  # pydicom asks for it
 

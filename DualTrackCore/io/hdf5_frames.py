@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from DualTrackCore.errors import DualTrackError, InputError, reason_of
-from DualTrackCore.files import WindowSource
 from DualTrackCore.io.sequence_parts import require_plausible_clip
 from DualTrackCore.io.stack_axes import stack_axes
 from DualTrackCore.memory import naming_memory, require_memory
+from DualTrackCore.pixels import WindowSource
 
 if TYPE_CHECKING:
     import h5py

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 
 from DualTrackCore.errors import InputError
-from DualTrackCore.files import Converted, WindowSource
 from DualTrackCore.io.calibration import PixelSize, untracked_size
 from DualTrackCore.io.sequence_parts import (
     NO_TRANSFORMS,
@@ -32,6 +31,7 @@ from DualTrackCore.io.sequence_parts import (
     require_plausible_clip,
     scanner_facts,
 )
+from DualTrackCore.pixels import Converted, WindowSource
 from DualTrackCore.settings import short_text
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.trajectory import RAS_FROM_LPS, PoseOrigin, Trajectory

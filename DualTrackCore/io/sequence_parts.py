@@ -21,8 +21,8 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from DualTrackCore.errors import InputError, reason_of
-from DualTrackCore.files import FilePixels, Spool, WindowSource
 from DualTrackCore.memory import require_memory
+from DualTrackCore.pixels import FilePixels, Spool, WindowSource
 
 #: Largest frame that is read, in pixels: 8192 x 8192, far beyond any ultrasound image.
 MAX_FRAME_PIXELS = 1 << 26

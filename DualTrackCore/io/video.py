@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 
 from DualTrackCore.errors import Doubt, DualTrackError, InputError
-from DualTrackCore.files import Converted, WindowSource
 from DualTrackCore.grey import Conversion, grey_clip, to_grey_uint8
 from DualTrackCore.io.calibration import choose_pixel_size
 from DualTrackCore.io.sequence_parts import require_plausible_clip, require_plausible_frame
 from DualTrackCore.io.video_containers import HEAD_BYTES, TIMELESS, declared_bytes, demuxer, goes_on
 from DualTrackCore.io.video_display import Display
 from DualTrackCore.memory import importing, naming_memory
+from DualTrackCore.pixels import Converted, WindowSource
 from DualTrackCore.sweep import Sweep
 
 if TYPE_CHECKING:

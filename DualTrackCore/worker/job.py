@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 
 from DualTrackCore.errors import DualTrackError
-from DualTrackCore.files import FilePixels, plain_values
+from DualTrackCore.files import plain_values
+from DualTrackCore.pixels import FilePixels
 from DualTrackCore.progress import Progress, Stage
 from DualTrackCore.reconstruction import Fan, PlacedFrames
 from DualTrackCore.reconstruction.detect import ImageArea, PictureParts

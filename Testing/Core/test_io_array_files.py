@@ -10,8 +10,8 @@ from sequence_files import asymmetric_clip
 
 from DualTrackCore.cli import main
 from DualTrackCore.errors import InputError
-from DualTrackCore.files import WindowSource
 from DualTrackCore.io import load_sweep
+from DualTrackCore.pixels import WindowSource
 
 CLIP = asymmetric_clip()
 

@@ -28,9 +28,9 @@ from pydicom.uid import (
 from test_io_dicom import load, make, noise
 
 from DualTrackCore.errors import InputError, MissingDependencyError, OutputError
-from DualTrackCore.files import Spool
 from DualTrackCore.io import load_sweep
 from DualTrackCore.memory import held_memory_bytes, memory_limit
+from DualTrackCore.pixels import Spool
 
 pytest.importorskip("jpeg_ls", reason="compressed DICOM needs the extra `dicom`")
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from video_files import make, smooth_frames
 
-from DualTrackCore import files as pixels
+from DualTrackCore import pixels
 from DualTrackCore.errors import InputError, SweepWarning
 from DualTrackCore.io import load_sweep
 

@@ -18,15 +18,15 @@ from stored_clips import noise, stored
 from test_io_dicom import make as make_dicom
 
 from DualTrackCore import Sweep, load_sweep, memory
-from DualTrackCore import files as pixel_windows
+from DualTrackCore import pixels as pixel_windows
 from DualTrackCore.errors import InputError, OutOfMemoryError, OutputError
-from DualTrackCore.files import Spool
 from DualTrackCore.memory import (
     available_memory_bytes,
     held_memory_bytes,
     memory_limit,
     share_of_limit,
 )
+from DualTrackCore.pixels import Spool
 from DualTrackCore.reconstruction import plan_grid
 from DualTrackCore.run.settings import RunSettings
 from DualTrackCore.trajectory import Trajectory

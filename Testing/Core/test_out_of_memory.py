@@ -106,7 +106,7 @@ def test_a_worker_and_the_check_of_this_python_say_that_the_memory_is_too_small_
         ("pydicom.pixels.get_decoder", "dcm"),
         ("h5py.File", "h5"),
         ("av.open", "mkv"),
-        ("DualTrackCore.files.FilePixels.window", "mha"),
+        ("DualTrackCore.pixels.FilePixels.window", "mha"),
         ("zlib.decompressobj", "compressed"),
     ],
 )
