@@ -1,6 +1,7 @@
 """What goes through files from one process to the other: sweeps, results and failures."""
 
 import json
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -67,8 +68,9 @@ def test_a_sweep_comes_back_from_its_files_as_it_was(tmp_path):
     assert read.provenance == {"format": "test", "sizes": [1, 2]}
 
 
-def test_a_part_of_a_sweep_is_written_as_a_slice_of_it(tmp_path):
+def test_a_part_of_a_sweep_is_written_as_a_slice_of_it(tmp_path, monkeypatch):
     sweep = noise_sweep(70, timestamps_s=np.arange(70) / 20, tracked=steady_trajectory(70))
+    monkeypatch.setattr("DualTrackCore.worker.job.WINDOW_PIXELS", 32 * math.prod(sweep.frame_size))
     written = list(write_sweep(tmp_path, sweep.slice(3, 61)))
     read, expected = read_sweep(tmp_path), sweep.slice(3, 61)
     np.testing.assert_array_equal(read.frames, expected.frames)
