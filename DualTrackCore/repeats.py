@@ -26,6 +26,7 @@ import numpy as np
 
 from DualTrackCore.errors import InputError
 from DualTrackCore.progress import Reporter, Stage
+from DualTrackCore.settings import short_list
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.trajectory import Trajectory
 
@@ -143,10 +144,10 @@ class Repeats:
         texts = self.still_texts(sweep, first_frame)
         if not texts:
             return []
-        named = ", ".join(texts[:_MOST_NAMED]) + f" and {len(texts) - _MOST_NAMED} more" * (len(texts) > _MOST_NAMED)
         return [
-            f"The picture stands still in the frames {named}: it was frozen, or the probe did not move. "
-            "If the probe did move, the path after it is shifted; record again, or use the frames on one side."
+            f"The picture stands still in the frames {short_list(texts, _MOST_NAMED)}: it was frozen, or the probe did "
+            "not move. If the probe did move, the path after it is shifted; record again, or use the frames on one "
+            "side."
         ]
 
 
@@ -323,8 +324,7 @@ def turn_warnings(turns: Sequence[int], first_frame: int = 0) -> list[str]:
     """One sentence if there are turns; `first_frame` is the number of the first frame."""
     if not turns:
         return []
-    named = ", ".join(str(turn + first_frame) for turn in turns[:_MOST_TURNS_NAMED])
-    named += f" and {len(turns) - _MOST_TURNS_NAMED} more" * (len(turns) > _MOST_TURNS_NAMED)
+    named = short_list([str(turn + first_frame) for turn in turns], _MOST_TURNS_NAMED)
     return [
         f"The pictures run back at frame {named}: what was seen before comes again in reverse order. The probe turned "
         "back there, or tissue moved to and fro. The path after it may run the wrong way; use the frames on one side."

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from DualTrackCore.cli.console import Console, columns
 from DualTrackCore.errors import CheckpointError
+from DualTrackCore.memory import format_bytes
 from DualTrackCore.network import catalogue, installation
 from DualTrackCore.network.catalogue import DEFAULT_MODEL, InstalledModel, ModelEntry
 
@@ -23,7 +24,7 @@ def list_models(options: Namespace, console: Console) -> None:
     published, used = catalogue.published_models(), installation.removable()
     for name in sorted({*installed, *published, *used}):
         _say_model(name, published.get(name), installed.get(name), used.get(name), console)
-    total = catalogue.size_text(sum(used.values()))
+    total = format_bytes(sum(used.values()))
     console.say(
         f"\nModels are kept in {catalogue.models_folder()}: {total}. `dualtrack models remove NAME` deletes one."
     )
@@ -73,7 +74,7 @@ def _say_model(
             rows.append(("made of", f"a PyTorch file with the SHA-256 {model.original_sha256}"))
     if used is not None:
         unfinished = " of an unfinished download" if model is None else ""
-        rows.append(("disk used", f"{catalogue.size_text(used)}{unfinished}"))
+        rows.append(("disk used", f"{format_bytes(used)}{unfinished}"))
     console.say(columns(rows))
 
 
@@ -113,7 +114,7 @@ def remove(options: Namespace, console: Console) -> None:
     """Delete a downloaded or imported model."""
     freed = installation.remove(options.name)
     folder = catalogue.models_folder()
-    console.say(f"Removed {options.name} from {folder}: {catalogue.size_text(freed)} are free again.")
+    console.say(f"Removed {options.name} from {folder}: {format_bytes(freed)} are free again.")
     console.result({"name": options.name, "folder": str(folder), "freed_bytes": freed})
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from DualTrackCore.corrections.knowledge import KnownLength, KnownPoses, KnownScale, Limits, SamePlace, SamePoint
 from DualTrackCore.corrections.observations import Observations
 from DualTrackCore.corrections.scale import LEAST_PLAIN, MOST_PLAIN
+from DualTrackCore.settings import short_list
 
 #: "kind" of the entry of a scanner profile.
 PROFILE_KIND = "scanner profile"
@@ -43,7 +44,7 @@ def of_scale(known: KnownScale) -> dict[str, Any]:
 def of_limits(limits: Limits, named: Mapping[str, Iterable[int]]) -> dict[str, Any]:
     """Entry of limits: which frames hit them."""
     frames = {name: sorted(found) for name, found in named.items() if found}
-    parts = [f"{name} at {_listed([str(frame) for frame in found])}" for name, found in frames.items()]
+    parts = [f"{name} at {short_list(map(str, found), _MOST_LISTED)}" for name, found in frames.items()]
     text = f"Held the motion within its limits: {'; '.join(parts) or 'no frame passed them'}."
     counts = {name: len(found) for name, found in frames.items()}
     frames = {name: found[:_MOST_LISTED] for name, found in frames.items()}
@@ -88,7 +89,7 @@ def of_observations(
     entry["down_weighted"], entry["down_weighted_count"] = names[:_MOST_LISTED], len(names)
     text = f"Fitted the path to {what}, which it misses by {' and '.join(texts)}."
     if names:
-        text += f" Counted less, as they do not fit: {_listed(names)}."
+        text += f" Counted less, as they do not fit: {short_list(names, _MOST_LISTED)}."
     return {**entry, "text": text}
 
 
@@ -103,10 +104,5 @@ def warnings(said: Iterable[Mapping[str, Any]]) -> list[str]:
                 "unit: so much is rarely right."
             )
         if entry.get("down_weighted_count"):
-            found.append(f"Some of the {entry['kind']} do not fit the others: {_listed(entry['down_weighted'])}.")
+            found.append(f"Some of the {entry['kind']} do not fit the others: {', '.join(entry['down_weighted'])}.")
     return found
-
-
-def _listed(names: list[str]) -> str:
-    more = f" and {len(names) - _MOST_LISTED} more" if len(names) > _MOST_LISTED else ""
-    return f"{', '.join(names[:_MOST_LISTED])}{more}"

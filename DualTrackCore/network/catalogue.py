@@ -15,6 +15,7 @@ from typing import Any
 
 from DualTrackCore.errors import CheckpointError, InputError, reason_of
 from DualTrackCore.files import json_text
+from DualTrackCore.memory import format_bytes
 from DualTrackCore.settings import build, check_settings, setting, short_text
 from DualTrackCore.staging import restore_interrupted
 
@@ -234,8 +235,8 @@ class ModelEntry:
     def size_text(self) -> str:
         """The exact size, else the rough one, else "size unknown"."""
         if self.size_bytes is not None:
-            return size_text(self.size_bytes)
-        return "size unknown" if self.about_bytes is None else f"about {size_text(self.about_bytes)}"
+            return format_bytes(self.size_bytes)
+        return "size unknown" if self.about_bytes is None else f"about {format_bytes(self.about_bytes)}"
 
 
 @dataclass(frozen=True)
@@ -385,14 +386,6 @@ def recorded_sha256(weights: Path) -> str | None:
     except (OSError, UnicodeDecodeError):
         return None
     return words[0] if words and re.fullmatch(r"[0-9a-f]{64}", words[0]) else None
-
-
-def size_text(count: int) -> str:
-    """A number of bytes as a person reads it: 408 MB, 1.2 GB."""
-    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= size:
-            return f"{count / size:.3g} {unit}"
-    return f"{count} bytes"
 
 
 def _shipped_path(name: str) -> Path:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from DualTrackCore.errors import Cancelled, CheckpointError, DualTrackError, InputError, OutputError
 from DualTrackCore.files import file_sha256, json_text, require_apart, staged_folder
+from DualTrackCore.memory import format_bytes
 from DualTrackCore.network import catalogue
 from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter, Stage
 
@@ -333,7 +334,7 @@ class _Download:
         try:
             HTTPDownloader(progressbar=self, chunk_size=_BLOCK_BYTES, **options)(self._source.url, self.file, None)
         except Cancelled:
-            arrived = f"the {catalogue.size_text(self.file.tell())} that have arrived are kept"
+            arrived = f"the {format_bytes(self.file.tell())} that have arrived are kept"
             raise Cancelled(f"Cancelled; {arrived}, and the same command continues from there.") from None
         except RequestException as error:
             raise DownloadError(self._problem(error)) from error
@@ -358,8 +359,8 @@ class _Download:
         needed = (self._source.total or 0) - self.file.tell() + _SPARE_BYTES
         if (free := shutil.disk_usage(self._part.parent).free) < needed:
             raise OutputError(
-                f"The folder {self._part.parent} has {catalogue.size_text(free)} free and the download needs "
-                f"{catalogue.size_text(needed)}; free some space or name another folder in {catalogue.FOLDER_VARIABLE}."
+                f"The folder {self._part.parent} has {format_bytes(free)} free and the download needs "
+                f"{format_bytes(needed)}; free some space or name another folder in {catalogue.FOLDER_VARIABLE}."
             )
         _part_record(self._part).write_text(json_text(self._source), encoding="utf-8")
         self._has_begun = True
@@ -369,7 +370,7 @@ class _Download:
         """What went wrong, in a sentence."""
         url, total = self._source.url, self._source.total
         if self._has_begun:
-            arrived = catalogue.size_text(self.file.tell()) + (f" of {catalogue.size_text(total)}" if total else "")
+            arrived = format_bytes(self.file.tell()) + (f" of {format_bytes(total)}" if total else "")
             return f"The connection ended after {arrived}; run the same command again to continue."
         if error.response is not None:
             if error.response.status_code == 416:  # the part is longer than the file has become

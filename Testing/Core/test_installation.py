@@ -16,6 +16,7 @@ from torch.torch_version import TorchVersion
 
 from DualTrackCore.errors import CheckpointError, InputError, OutputError
 from DualTrackCore.files import file_sha256
+from DualTrackCore.memory import format_bytes
 from DualTrackCore.network import catalogue, installation
 from DualTrackCore.network.catalogue import (
     InstalledModel,
@@ -25,7 +26,6 @@ from DualTrackCore.network.catalogue import (
     original_sha256,
     published_models,
     read_card_beside,
-    size_text,
 )
 from DualTrackCore.network.model import read_weights
 
@@ -271,4 +271,4 @@ def test_a_model_without_a_recorded_checksum_cannot_be_verified(tmp_path):
 
 @pytest.mark.parametrize(("count", "text"), [(12, "12 bytes"), (3_500_000, "3.5 MB"), (1_234_000_000, "1.23 GB")])
 def test_sizes_read_as_a_person_says_them(count, text):
-    assert size_text(count) == text
+    assert format_bytes(count) == text

@@ -14,6 +14,7 @@ from DualTrackCore import __version__
 from DualTrackCore.evaluation import COMPONENTS
 from DualTrackCore.files import json_text
 from DualTrackCore.research.comparison.summaries import SHOWN, Comparison, Pair, Row, Spread, Summary, heading
+from DualTrackCore.settings import short_list
 
 #: Shown with every figure on simulated sweeps.
 SIMULATED_NOTICE = "Accuracy on simulated sweeps says nothing about patients."
@@ -21,8 +22,8 @@ SIMULATED_NOTICE = "Accuracy on simulated sweeps says nothing about patients."
 SCHEMA_VERSION = 2
 #: Shown with every evaluation.
 NOTICE = "Research use only; not for diagnosis."
-#: Characters of a line of text, of the name of a figure, and of a method's column; most sweeps that are named.
-_LINE, _LABEL, _COLUMN, _NAMED = 120, 28, 15, 6
+#: Characters of a line of text, of the name of a figure, and of a method's column.
+_LINE, _LABEL, _COLUMN = 120, 28, 15
 
 
 def write_tables(comparison: Comparison, pairs: Sequence[Pair], folder: Path, about: Mapping[str, Any]) -> list[str]:
@@ -100,9 +101,7 @@ def remarks(comparison: Comparison) -> list[str]:
         texts.append("Failed, and in none of the means:\n" + "\n".join(lines))
         for summary in comparison.summaries:
             if summary.failed:
-                named = ", ".join(summary.failed[:_NAMED])
-                more = f" and {len(summary.failed) - _NAMED} more" if len(summary.failed) > _NAMED else ""
-                sweeps = f"{sweeps_text(summary)} sweeps, without {named}{more}"
+                sweeps = f"{sweeps_text(summary)} sweeps, without {short_list(summary.failed)}"
                 texts.append(f"The means of {summary.method} are over {sweeps}.")
         if comparison.common:
             texts.append(

@@ -12,13 +12,13 @@ import slicer
 from slicer.i18n import tr as _
 
 from DualTrackCore.errors import DualTrackError
+from DualTrackCore.memory import format_bytes
 from DualTrackCore.network.catalogue import ModelCard
 from DualTrackCore.progress import Progress
 from DualTrackSlicerLib.events import Signal
 from DualTrackSlicerLib.logic import Logic
 from DualTrackSlicerLib.models import ModelChoice, ModelTask, fileCard
 from DualTrackSlicerLib.parameters import OWN_FILE
-from DualTrackSlicerLib.widget.texts import sizeText
 from DualTrackSlicerLib.widget.view import Section, View, enable, fill
 
 
@@ -97,10 +97,10 @@ class ModelSection(Section):
         texts, used = [self._card(view, own)], sum(choice.disk_bytes for choice in view.models)
         if view.model is not None and view.model.disk_bytes:
             text = _("On the disk: {size}, {path}.")
-            texts.append(text.format(size=sizeText(view.model.disk_bytes), path=self._path(view.model)))
+            texts.append(text.format(size=format_bytes(view.model.disk_bytes), path=self._path(view.model)))
         if used:
             text = _("All models in {folder}: {size}.")
-            texts.append(text.format(folder=self.logic.modelsFolder(), size=sizeText(used)))
+            texts.append(text.format(folder=self.logic.modelsFolder(), size=format_bytes(used)))
         # Paths may be broken after each folder.
         return "<br>".join([texts[0], *(html.escape(text).replace(os.sep, os.sep + "&#8203;") for text in texts[1:])])
 
@@ -165,7 +165,7 @@ class ModelSection(Section):
 
     def _on_delete(self) -> None:
         choice = self._view.model
-        path, size = self._path(choice), sizeText(choice.disk_bytes)
+        path, size = self._path(choice), format_bytes(choice.disk_bytes)
         again = _("It can be downloaded again.") if choice.entry else _("Keep its file elsewhere if you want it back.")
         agreed = slicer.util.confirmOkCancelDisplay(
             _("Delete {title} from this computer?\n\n{file}, {size}, in {folder}.\n\n{again}").format(
@@ -176,7 +176,7 @@ class ModelSection(Section):
         if agreed:
             try:
                 freed = self.logic.deleteModel(choice)
-                self._message = _("{size} of disk are free again.").format(size=sizeText(freed))
+                self._message = _("{size} of disk are free again.").format(size=format_bytes(freed))
             except DualTrackError as error:
                 self._message = str(error)
             self.changed.emit()
@@ -199,7 +199,9 @@ class ModelSection(Section):
             self.ui.modelProgressBar.setRange(0, 1000)
             self.ui.modelProgressBar.value = round(1000 * progress.fraction)
             text = _("{done} of {total} have arrived.")
-            self.ui.modelMessageLabel.text = text.format(done=sizeText(progress.done), total=sizeText(progress.total))
+            self.ui.modelMessageLabel.text = text.format(
+                done=format_bytes(progress.done), total=format_bytes(progress.total)
+            )
             self.ui.modelMessageLabel.visible = True
 
     def _on_ended(self) -> None:

@@ -86,14 +86,6 @@ def directionText(direction: str) -> str:
     return texts.get(direction, direction)
 
 
-def sizeText(count: float) -> str:
-    """A number of bytes: 34 MB."""
-    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= size:
-            return f"{count / size:.3g} {unit}"
-    return _("{count} bytes").format(count=round(count))
-
-
 def clipText(clip: Clip) -> str:
     """What is known of a clip, in one line, or why it cannot be used."""
     if clip.problem:

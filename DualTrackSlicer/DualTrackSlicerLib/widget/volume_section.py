@@ -10,6 +10,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from DualTrackCore.errors import DualTrackError, InputError
+from DualTrackCore.memory import format_bytes
 from DualTrackCore.reconstruction.grid import BYTES_A_VOXEL
 from DualTrackCore.run.settings import NETWORK, VOLUME
 from DualTrackSlicerLib import region
@@ -27,7 +28,6 @@ from DualTrackSlicerLib.parameters import (
 )
 from DualTrackSlicerLib.region import fanOutline
 from DualTrackSlicerLib.widget.drawing import DrawingSection
-from DualTrackSlicerLib.widget.texts import sizeText
 from DualTrackSlicerLib.widget.view import Section, View, enable
 
 if TYPE_CHECKING:
@@ -224,7 +224,7 @@ class VolumeSection(Section):
             if not parameters.voxelSize
             else _("About {across} x {down} voxels a slice, and {memory} of memory for each centimetre of sweep.")
         )
-        return text.format(across=across, down=down, memory=sizeText(per_centimetre))
+        return text.format(across=across, down=down, memory=format_bytes(per_centimetre))
 
     def _area(self, view: View, width: int, height: int) -> tuple[int, int]:
         """Columns and rows of the picture area in a picture; the whole where it is found only later."""
@@ -247,4 +247,4 @@ class VolumeSection(Section):
         sides = zip(volume["size"], volume["spacing_mm"], strict=True)
         x, y, z = (round((n - 1) * mm / voxel) + 1 for n, mm in sides)
         text = _("About {x} x {y} x {z} voxels of {voxel:.3g} mm, {memory} of memory, as the last sweep went.")
-        return text.format(x=x, y=y, z=z, voxel=voxel, memory=sizeText(x * y * z * BYTES_A_VOXEL))
+        return text.format(x=x, y=y, z=z, voxel=voxel, memory=format_bytes(x * y * z * BYTES_A_VOXEL))
