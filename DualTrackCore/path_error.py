@@ -134,9 +134,8 @@ def path_error(trajectory: Trajectory) -> PathError | None:
         return None
     tracked = trajectory.chosen(frames)
     length, covariance = np.full(len(trajectory), np.nan), np.full((len(trajectory), 3, 3), np.nan)
-    percent = None
+    percent = trajectory.provenance.get(DRIFT_BY_RULE)
     if tracked.path_covariance is not None:
-        percent = trajectory.provenance.get(DRIFT_BY_RULE)
         length[frames] = np.sqrt(tracked.path_covariance[:, 0])
         covariance[frames] = tracked.path_covariance[:, _SYMMETRIC]
     elif tracked.sigma is not None:

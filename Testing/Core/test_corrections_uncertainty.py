@@ -82,6 +82,8 @@ def test_the_rule_of_thumb_stays_one_after_a_correction_and_its_length_is_that_o
     before, knowledge = path_error(path), [Limits(most_step_mm=9)]
     after = path_error(correct(path, knowledge))
     assert after.rule_percent == before.rule_percent == 20
+    alone = replace(correct(path, knowledge), path_covariance=None)
+    assert path_error(alone).rule_percent == 20
     np.testing.assert_allclose(after.length_mm[5:], before.length_mm[5:], rtol=0.25)
     assert after.end_length_mm == pytest.approx(before.end_length_mm, rel=0.05)
     sure = path_error(correct(path, [KnownLength(50)]))
