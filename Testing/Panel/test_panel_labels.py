@@ -23,8 +23,8 @@ def scaled(request, host):
 def clipped(window):
     """What is narrower or lower than its words: buttons and boxes, labels in one line, and labels with line breaks."""
     for widget in window.findChildren(QtWidgets.QWidget):
-        if not widget.isVisible():
-            continue
+        if not widget.isVisible() or not widget.objectName():
+            continue  # what has no name is a part of a stand-in
         if isinstance(widget, QtWidgets.QLabel) and widget.wordWrap():
             if widget.height() < widget.heightForWidth(widget.width()):
                 yield widget.objectName(), widget.text()
@@ -33,9 +33,7 @@ def clipped(window):
                 yield widget.objectName(), widget.text()
         elif isinstance(widget, QtWidgets.QLabel | QtWidgets.QAbstractButton) and widget.text():
             needed = widget.sizeHint()
-            # The title of a section is drawn by a stand-in, which knows one height.
-            low = widget.height() < needed.height() and type(widget.parentWidget()).__name__ != "ctkCollapsibleButton"
-            if widget.width() < needed.width() or low:
+            if widget.width() < needed.width() or widget.height() < needed.height():
                 yield widget.objectName(), widget.text()
 
 

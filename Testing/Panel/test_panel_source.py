@@ -14,7 +14,7 @@ SOURCES = sorted([MODULE / "DualTrackSlicer.py", *LIBRARY.rglob("*.py")])
 UI_CLASSES = {
     "qMRMLWidget", "ctkCollapsibleButton", "ctkPathLineEdit", "QWidget", "QTabWidget", "QLabel", "QComboBox", "QFrame",
     "QPushButton", "QSpinBox", "QDoubleSpinBox", "QCheckBox", "QProgressBar", "QGroupBox", "QTableWidget",
-    "QPlainTextEdit", "QSlider", "QToolButton",
+    "QPlainTextEdit", "QSlider", "QToolButton", "QLineEdit",
 }  # fmt: skip
 
 
@@ -149,6 +149,7 @@ def test_every_parameter_of_the_ui_exists(host):
     connected = {prop.findtext("string") for prop in ui.iter("property") if prop.get("name") == "SlicerParameterName"}
     assert connected <= set(DualTrackSlicerParameterNode.allParameters)
     by_hand = {"browser", "sequence", "region", "fanCorners", "fanOutline", "compared", "model"}
+    by_hand |= {"cropRegion", "ruler", "mask"}
     assert set(DualTrackSlicerParameterNode.allParameters) - connected == by_hand
 
 
