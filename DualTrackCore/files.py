@@ -165,8 +165,7 @@ def read_yaml(path: Path, what: str) -> Any:
         path: the file.
         what: it is, for messages.
 
-    Raises:
-        InputError: it cannot be read, is absurdly large, or is not YAML.
+    Raises InputError: it cannot be read, is absurdly large, or is not YAML.
     """
     import yaml
 

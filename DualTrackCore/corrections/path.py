@@ -53,8 +53,7 @@ def correct(trajectory: Trajectory, knowledge: Sequence[Knowledge], first_frame:
         Poses in the same frame0 (invalid ones as they were), with `sigma` and `path_covariance` after the correction,
         and an entry for each piece of knowledge in the provenance (:data:`~DualTrackCore.path_error.CORRECTIONS`).
 
-    Raises:
-        InputError: the poses are measured or simulated, a frame is not in the path, or knowledge contradicts it.
+    Raises InputError: the poses are measured or simulated, a frame is not in the path, or knowledge contradicts it.
     """
     if not knowledge:
         return trajectory

@@ -147,8 +147,7 @@ class Profile:
             sweeps: one or more.
             more: latency_ms, made.
 
-        Raises:
-            InputError: the sweeps contradict each other.
+        Raises InputError: the sweeps contradict each other.
         """
         logs = np.log([sweep.factor for sweep in sweeps])
         apart = math.exp(np.ptp(logs))
@@ -276,8 +275,7 @@ def profile_for(wanted: str, sweep: Sweep, source: Mapping[str, Any]) -> tuple[P
         sweep: as it is tracked.
         source: provenance of the path, with "model" and "weights_sha256".
 
-    Raises:
-        InputError: there is no such profile, it is of another model, or the path was scaled already.
+    Raises InputError: there is no such profile, it is of another model, or the path was scaled already.
     """
     preset = Preset.of(sweep)
     if wanted == AUTO:

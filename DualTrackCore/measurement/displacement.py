@@ -33,8 +33,7 @@ def displacement_volume(volume: Reconstruction, trajectory: Trajectory) -> np.nd
     Returns:
         [nz, ny, nx] float32 on the grid of the volume; 0 where the volume shows nothing.
 
-    Raises:
-        InputError: how far the path is off is not known for all frames.
+    Raises InputError: how far the path is off is not known for all frames.
     """
     placed, grid = volume.require_placed(), volume.grid
     squares = _squares(trajectory)[placed.numbers]

@@ -110,8 +110,7 @@ class VolumeBuilder:
             frames: [n, H, W] uint8, or one frame [H, W].
             poses: [n, 4, 4] float64, frame0_from_image, or one [4, 4]; all finite.
 
-        Raises:
-            InputError: the shapes or types do not fit, or a pose is not finite.
+        Raises InputError: the shapes or types do not fit, or a pose is not finite.
         """
         frames, poses = np.asarray(frames), np.asarray(poses, dtype=np.float64)
         if frames.ndim == 2 and poses.ndim == 2:

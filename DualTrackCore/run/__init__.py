@@ -178,8 +178,7 @@ def with_said_origin(trajectory: Trajectory, poses_are: str | None, where: str) 
         poses_are: text of a :class:`~DualTrackCore.trajectory.PoseOrigin`, or None where the user says nothing.
         where: what the poses are of, for the message.
 
-    Raises:
-        InputError: the file says something else.
+    Raises InputError: the file says something else.
     """
     if poses_are is None or trajectory.origin == poses_are:
         return trajectory

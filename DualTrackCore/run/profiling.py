@@ -111,8 +111,7 @@ def measured(found: Trajectory, length: float | Trajectory) -> MeasuredSweep:
         found: the path by the model.
         length: mm, or the true poses of the same frames.
 
-    Raises:
-        InputError: too few poses, a path that is too short or runs along the images, or a factor out of range.
+    Raises InputError: too few poses, a path that is too short or runs along the images, or a factor out of range.
     """
     by_poses = isinstance(length, Trajectory)
     frames = np.flatnonzero(found.valid & length.valid if by_poses else found.valid)

@@ -55,8 +55,7 @@ class Preview:
             settings: those that prepare it.
             spacing_mm: of its pixels, or None where it is unknown.
 
-        Raises:
-            DualTrackError: it cannot be prepared so, or the worker process failed; one sentence.
+        Raises DualTrackError: it cannot be prepared so, or the worker process failed; one sentence.
         """
         node = clip.sequence or clip.volume
         state = node.GetID(), node.GetMTime(), spacing_mm

@@ -87,8 +87,7 @@ def fanOfCorners(pixels: np.ndarray, aspect: float) -> Fan:
         pixels: [4, 2] (column, row).
         aspect: height of a pixel over its width.
 
-    Raises:
-        InputError: the sides do not meet, or the corners make no fan.
+    Raises InputError: the sides do not meet, or the corners make no fan.
     """
     square = np.asarray(pixels, dtype=np.float64) * (1.0, aspect)
     sides = np.column_stack([square[1] - square[0], square[3] - square[2]])

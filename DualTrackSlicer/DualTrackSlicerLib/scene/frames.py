@@ -75,8 +75,7 @@ class FrameLayout:
 def layout_of(sequence: slicer.vtkMRMLSequenceNode) -> FrameLayout:
     """The layout that all items of a sequence share; no pixel is read.
 
-    Raises:
-        InputError: fewer than two items, an item without image, volumes of several slices, sizes that change.
+    Raises InputError: fewer than two items, an item without image, volumes of several slices, sizes that change.
     """
     name, count = sequence.GetName(), sequence.GetNumberOfDataNodes()
     if count < 2:

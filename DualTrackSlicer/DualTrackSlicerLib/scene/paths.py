@@ -56,8 +56,7 @@ def add_error_tube(scene: slicer.vtkMRMLScene, surface: vtk.vtkPolyData, name: s
 def colourTrajectory(modelNode: slicer.vtkMRMLModelNode, by: str = "frame") -> None:
     """Colour a trajectory by "frame" or "speed" (mm/s, or mm a frame where times are unknown).
 
-    Raises:
-        InputError: another word.
+    Raises InputError: another word.
     """
     if by not in _COLOURINGS:
         sentence = _("A trajectory cannot be coloured by {by}; choose one of {known}.")

@@ -70,8 +70,7 @@ def showResults(
     Args:
         replaced: an earlier result that goes; the new one takes the name of its folder.
 
-    Raises:
-        InputError: the result is of another clip, has no valid pose, or the clip has left the scene.
+    Raises InputError: the result is of another clip, has no valid pose, or the clip has left the scene.
     """
     return finished(showInPieces(scene, sceneSweep, result, replaced))
 
@@ -135,8 +134,7 @@ def _show(
 def _poses_of_all_frames(trajectory: Trajectory, first_frame: int, count: int) -> Trajectory:
     """The poses of a run for all `count` images of its clip; where not valid, those of the nearest valid frame.
 
-    Raises:
-        InputError: frames beyond the clip, or no valid pose.
+    Raises InputError: frames beyond the clip, or no valid pose.
     """
     stop = first_frame + len(trajectory)
     if first_frame < 0 or stop > count:

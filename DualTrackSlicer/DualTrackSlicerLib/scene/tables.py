@@ -103,8 +103,7 @@ def pose_table(
 def trajectoryFromTable(tableNode: slicer.vtkMRMLTableNode) -> Trajectory:
     """The trajectory in a pose table, to the last digit; frames outside of the run are not valid.
 
-    Raises:
-        InputError: another table, or numbers that cannot be read.
+    Raises InputError: another table, or numbers that cannot be read.
     """
     table = tableNode.GetTable()
     columns = [table.GetColumnByName(name) for name in (*SIGMA_COLUMNS, *MATRIX_COLUMNS, VALID)]

@@ -80,8 +80,7 @@ def transform_sequence(
         motions: [N, 4, 4] local RAS to local RAS, mm, one for each image.
         attributes: of the sequence and of its transforms.
 
-    Raises:
-        InputError: index values that the sequence of images does not tell apart.
+    Raises InputError: index values that the sequence of images does not tell apart.
     """
     sequence = slicer.vtkMRMLSequenceNode()
     sequence.SetIndexType(images.GetIndexType())
