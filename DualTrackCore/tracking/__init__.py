@@ -1,9 +1,9 @@
-"""Sweep to trajectory: preprocessing, the streaming engine and live tracking; here what the network finds in a sweep of
-any length, and the way in which it is taken to run.
+"""Sweep to trajectory: preprocessing, the streaming engine and live tracking. Here: the estimate of the network for a
+sweep of any length, and its direction.
 
-Weights with a direction head give the motions of a sweep that is taken as running towards +z of the image frame, and
-the log-odds that it does. One that runs the other way is mirrored (:mod:`~DualTrackCore.path_error`). Sweeps longer
-than the position table are taken in overlapping windows.
+Weights with a direction head give the motions of a sweep as if it ran towards +z of the image frame, and the log-odds
+that it does. A sweep that runs the other way is mirrored (:mod:`~DualTrackCore.path_error`). A sweep longer than the
+position table is processed in overlapping windows.
 """
 
 from __future__ import annotations
@@ -36,12 +36,13 @@ __getattr__, __dir__, __all__ = lazy_exports(
 
 @dataclass(frozen=True, eq=False)
 class Estimate:
-    """Motions of a sweep of N frames, with what the weights say of them.
+    """Motions of a sweep of N frames, with their variance and direction.
 
     Attributes:
         motions: [N - 1, 6] float64, mm and degrees, frame i + 1 in frame i.
         variance: [N - 1, 6] float64 of each component, mm^2 and degrees^2; None for weights without that head.
-        log_odds: that the sweep runs as the motions say, and not the other way; None for weights without that head.
+        log_odds: natural logarithm of the odds that the sweep runs as the motions do; None for weights without that
+            head.
     """
 
     motions: np.ndarray
@@ -50,7 +51,7 @@ class Estimate:
 
     @classmethod
     def mean(cls, estimates: Sequence[Estimate]) -> Estimate:
-        """The mean of several estimates of one sweep; their errors are taken as one, so variances do not shrink."""
+        """The mean of several estimates of one sweep; their errors are fully correlated, so variances stay."""
         first = estimates[0]
         return cls(
             np.mean([one.motions for one in estimates], axis=0),
@@ -65,50 +66,50 @@ class Estimate:
 
 
 def require_direction(direction: Direction) -> Direction:
-    """The direction, where it is one. Raises InputError: it is none."""
+    """The direction itself. Raises InputError: it is not a valid choice."""
     if direction not in get_args(Direction):
         raise InputError(f"The direction is {direction!r}; choose {', '.join(get_args(Direction))}.")
     return direction
 
 
 def directed(
-    found: Estimate, direction: Direction, sure_log_odds: float | None, provenance: Mapping[str, Any]
+    estimate: Estimate, direction: Direction, sure_log_odds: float | None, provenance: Mapping[str, Any]
 ) -> Trajectory:
-    """The trajectory of an estimate in the direction that was asked for.
+    """The trajectory of an estimate, frame0_from_image in mm, in the direction of the setting.
 
     Args:
-        found: by the network.
-        direction: "auto" turns the estimate over where its log-odds are below zero, "other-way" always. Weights that
-            saw simulated sweeps alone know the side by how simulated limbs taper; on other sweeps they are not asked.
-        sure_log_odds: from which, to either side, the weights are sure; None where that is unknown, so never.
+        estimate: of the network.
+        direction: "auto" mirrors the estimate if its log-odds are below zero, "other-way" always. The direction head is
+            ignored on a recorded sweep if the weights saw simulated sweeps only: it knows how simulated limbs taper.
+        sure_log_odds: size of the log-odds from which the direction is sure; None (unknown) means never.
         provenance: of the trajectory.
 
     Returns:
-        A trajectory whose provenance has, beside the one given, `direction` (:data:`~DualTrackCore.path_error.SURE` or
-        another of these), `direction_mirrored`, whether the estimate was turned over, and `direction_log_odds` that
-        the sweep runs as the trajectory does, None for weights without that head.
+        A trajectory with these additions to the provenance: `direction` (:data:`~DualTrackCore.path_error.SURE` or
+        another of these); `direction_mirrored`, whether the estimate was mirrored; and `direction_log_odds` that the
+        sweep runs as the trajectory does, None for weights without that head.
 
-    Raises InputError: no direction.
+    Raises InputError: not a valid direction.
     """
-    told = require_direction(direction) != "auto"
-    asked = not (provenance.get("model_simulated_only") and provenance.get("guess"))
-    mirrored = direction == "other-way" if told else asked and (found.log_odds or 0) < 0
+    by_user = require_direction(direction) != "auto"
+    uses_head = not (provenance.get("model_simulated_only") and provenance.get("guess"))
+    mirrored = direction == "other-way" if by_user else uses_head and (estimate.log_odds or 0) < 0
     if mirrored:
-        found = found.mirrored()
-    if told or found.log_odds is None:
-        said = TOLD if told else AS_WEIGHTS_SAY
+        estimate = estimate.mirrored()
+    if by_user or estimate.log_odds is None:
+        certainty = TOLD if by_user else AS_WEIGHTS_SAY
     else:
-        said = SURE if asked and sure_log_odds is not None and found.log_odds >= sure_log_odds else UNSURE
-    facts = {"direction": said, "direction_mirrored": mirrored, "direction_log_odds": found.log_odds}
-    sigma = None if found.variance is None else np.sqrt(found.variance)
-    return Trajectory.from_parameters(found.motions, {**provenance, **facts}, sigma=sigma)
+        certainty = SURE if uses_head and sure_log_odds is not None and estimate.log_odds >= sure_log_odds else UNSURE
+    facts = {"direction": certainty, "direction_mirrored": mirrored, "direction_log_odds": estimate.log_odds}
+    sigma = None if estimate.variance is None else np.sqrt(estimate.variance)
+    return Trajectory.from_parameters(estimate.motions, {**provenance, **facts}, sigma=sigma)
 
 
 def window_starts(frames: int, positions: int, every: int) -> list[int]:
     """First frames of windows of at most `positions` frames that cover the sweep.
 
-    Windows start on frames that the global encoder sees (multiples of `every`), so that its features are computed once,
-    and overlap by at least a quarter of their length.
+    Windows start on frames of the global encoder (multiples of `every`), so its features are computed only once.
+    Neighbours overlap by at least a quarter of their length.
     """
     if frames <= positions:
         return [0]
@@ -121,12 +122,12 @@ def window_starts(frames: int, positions: int, every: int) -> list[int]:
 def estimate_in_windows(
     network: DualTrack, local_features: Tensor, global_features: Tensor, reporter: Reporter
 ) -> Estimate:
-    """What the whole network finds in a sweep of any length: the head that it is trained for.
+    """The estimate of the whole network for a sweep of any length.
 
     Motions and variances are averaged where windows overlap (:func:`motions_in_windows`). The log-odds of the direction
-    are the mean of those of the windows, weighted by their motions: as windows share frames and what is seen in them,
-    they are one witness heard several times, and adding them up would make a long sweep sure of anything. Where they
-    disagree, the mean is near zero, which is unsure.
+    are the mean of those of the windows, weighted by their number of motions. They are not added up, because the
+    windows are not independent: they share frames and anatomy. If they disagree, the mean is near zero, which is
+    unsure.
 
     Args:
         network: in evaluation mode.
@@ -137,12 +138,12 @@ def estimate_in_windows(
     every, frames, logit_of = network.global_every, len(local_features), {}
 
     def columns(start: int, stop: int) -> Tensor:
-        found = network.output_from_features(
+        output = network.output_from_features(
             local_features[None, start:stop], global_features[None, start // every : -(-stop // every)]
         )
-        if found.direction_logit is not None:
-            logit_of[start, stop] = float(found.direction_logit)
-        parts = [found.motions] if found.log_variance is None else [found.motions, found.log_variance.exp()]
+        if output.direction_logit is not None:
+            logit_of[start, stop] = float(output.direction_logit)
+        parts = [output.motions] if output.log_variance is None else [output.motions, output.log_variance.exp()]
         return torch.cat(parts, dim=-1)[0]
 
     averaged = motions_in_windows(frames, network.positions, every, columns, reporter).numpy()
@@ -154,11 +155,10 @@ def estimate_in_windows(
 def motions_in_windows(
     frames: int, positions: int, every: int, motions: Callable[[int, int], Tensor], reporter: Reporter
 ) -> Tensor:
-    """Motions of a sweep of any length, and what else there is of each step, from those of windows.
+    """Motions of a sweep of any length (and their variances) from those of windows.
 
-    In an overlap, the relative poses of the two windows are averaged with weights that fall linearly towards each
-    window's end, where it sees context on one side only. Averaging six-parameter motions is exact enough because single
-    steps are far below a degree apart.
+    In an overlap, both windows are averaged with weights that fall linearly towards each window's end, where there is
+    context on one side only. Averaging six parameters is exact enough: steps turn by far less than a degree.
 
     Args:
         frames: of the sweep.
@@ -173,7 +173,7 @@ def motions_in_windows(
     for done, start in enumerate(starts):
         reporter.report(Stage.ATTENTION, done, len(starts))
         stop = min(start + positions, frames)
-        part = motions(start, stop).cpu().double()  # the processor first: Apple's GPUs have no float64
+        part = motions(start, stop).cpu().double()  # to the CPU first: Apple's GPUs have no float64
         index = torch.arange(1, len(part) + 1, dtype=torch.float64)[:, None]
         ramp = torch.minimum(index, len(part) + 1 - index) if len(starts) > 1 else torch.ones_like(index)
         if not done:

@@ -1,7 +1,7 @@
-"""Checks that are made once on a computer: a device against the CPU, and a reduced precision against fp32.
+"""Checks that run once per computer: a device against the CPU, and a reduced precision against fp32.
 
-Verdicts are kept in the user's cache folder, a file each. One that cannot be read is made again; one that cannot be
-written is made at every run.
+Each verdict is a file in the user's cache folder. If it cannot be read, the check runs again; if it cannot be written,
+the check runs every time.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from DualTrackCore.network.fast import StreamingTrunk
 from DualTrackCore.tracking.device import CHECKED_FRAMES, MOST_PRECISION_ERROR, half_precision
 from DualTrackCore.tracking.preprocessing import Preprocessor
 
-#: Largest difference between a device and the CPU, as a part of how much the numbers vary. float32 differs by 1e-5.
+#: Largest difference between a device and the CPU, as a part of the range of the numbers. float32 differs by 1e-5.
 MOST_DEVICE_ERROR = 1e-3
-#: Of the network that devices are checked with: the published widths, so that the same kernels are chosen.
+#: Sizes of the network for the check: the published widths, so that the same kernels are chosen.
 _SIZES = {"crop_size": 64, "global_size": 48, "global_every": 4, "positions": 64, "local_blocks": 1, "global_blocks": 1}
 _LAYERS = {"spatial_layers": 1, "temporal_layers": 1, "global_layers": 1, "fusion_layers": 1}
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a check found: whether it passed, and a sentence for people."""
+    """Result of a check: whether it passed, and a sentence for people."""
 
     passed: bool
     sentence: str
@@ -50,7 +50,7 @@ def verdict_folder() -> Path:
 
 
 def recall(subject: Mapping[str, str]) -> Verdict | None:
-    """The verdict on a subject; None where there is none, or none that can be read."""
+    """The stored verdict on a subject; None if it is missing or cannot be read."""
     with contextlib.suppress(OSError, ValueError, RecursionError, AttributeError):
         values = json.loads(_path(subject).read_text(encoding="utf-8"))
         passed, sentence = values.get("passed"), values.get("sentence")
@@ -60,7 +60,7 @@ def recall(subject: Mapping[str, str]) -> Verdict | None:
 
 
 def remember(subject: Mapping[str, str], verdict: Verdict) -> None:
-    """Keep a verdict, whole or not at all."""
+    """Store a verdict: the whole file or none."""
     with contextlib.suppress(OSError, OutputError), replacing(_path(subject)) as path:
         text = json_text({"subject": subject, "passed": verdict.passed, "sentence": verdict.sentence})
         path.write_text(text, encoding="utf-8")
@@ -71,7 +71,7 @@ def _path(subject: Mapping[str, str]) -> Path:
 
 
 def device_name(device: torch.device) -> str:
-    """What computes: the name of the card, or the system and the instructions that torch finds there."""
+    """Name of the card, or the system and the instruction set that torch uses."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     if device.type == "cpu":
@@ -92,18 +92,18 @@ def precision_verdict(
     Args:
         precision: "bf16" or "fp16".
         device: where it runs.
-        sha256: of the weights; without it nothing is remembered.
-        measure: gives the largest change of a motion on the first `CHECKED_FRAMES` frames, mm or degrees, by that
-            precision; None where there are no frames to measure on.
+        sha256: of the weights; None stores nothing.
+        measure: from a precision to the largest change of a motion on the first `CHECKED_FRAMES` frames, mm or degrees;
+            None if there are too few frames.
     """
     subject = _subject(device, check="precision", precision=precision, weights=sha256 or "")
-    if sha256 is not None and (known := recall(subject)) is not None:
-        return known
+    if sha256 is not None and (stored := recall(subject)) is not None:
+        return stored
     if measure is None:
         frames = f"a sweep of more than {CHECKED_FRAMES} frames checks it"
         return Verdict(False, f"{precision} was not checked for this model on this computer ({frames}): fp32 was used.")
     error = measure(precision)
-    passed = error <= MOST_PRECISION_ERROR  # not where it is no number
+    passed = error <= MOST_PRECISION_ERROR  # False for NaN
     verdict = Verdict(
         passed,
         f"{precision} changed a motion of {CHECKED_FRAMES} frames by up to {error:.2g} mm or degrees when it was "
@@ -115,13 +115,13 @@ def precision_verdict(
 
 
 def device_verdict(device: torch.device) -> Verdict:
-    """Whether a device computes what the CPU computes, by the kernels that tracking uses.
+    """Whether a device gives the results of the CPU with the kernels of tracking.
 
-    A check that ends with an error, as without free memory, is not remembered.
+    A check that ends with an error, such as too little memory, is not stored.
     """
     subject = _subject(device, check="device")
-    if (known := recall(subject)) is not None:
-        return known
+    if (stored := recall(subject)) is not None:
+        return stored
     rest = f"the run goes on the CPU; name the device {device} to use it all the same."
     try:
         differences = parity(device)
@@ -136,19 +136,19 @@ def device_verdict(device: torch.device) -> Verdict:
 
 
 def parity(device: torch.device) -> dict[str, float]:
-    """How far each step of tracking on a device is from the plain network on the CPU, of a small sweep.
+    """Difference between tracking on a device and the plain network on the CPU, for each step and a small sweep.
 
     Returns:
-        Largest difference over how much the numbers on the CPU vary, by the name of the step.
+        By the name of the step: the largest difference as a part of the range of the numbers on the CPU.
     """
     with torch.random.fork_rng(devices=[]), torch.inference_mode():
         torch.manual_seed(0)
         network = DualTrack(**_SIZES, **_LAYERS).eval()
         for name, tensor in network.state_dict().items():
             if name.endswith("running_var"):
-                tensor.uniform_(0.01, 0.03)  # keeps the numbers from fading from layer to layer
+                tensor.uniform_(0.01, 0.03)  # numbers keep their size from layer to layer
             elif any(part in name for part in ("distance_embedding", "query", "key")):
-                tensor.mul_(3)  # as in trained networks, attention tells frames apart
+                tensor.mul_(3)  # attention differs between frames, as in trained networks
         frames = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (9, 96, 128), dtype=np.uint8))
         expected = plain_steps(network, frames)
         own = engine_steps(network, frames, device)
@@ -156,7 +156,7 @@ def parity(device: torch.device) -> dict[str, float]:
 
 
 def plain_steps(network: DualTrack, frames: Tensor) -> dict[str, Tensor]:
-    """Every step of tracking by the layers as they are written, on frames [n, H, W] uint8 of the CPU."""
+    """Output of every step of tracking by the plain layers, for frames [n, H, W] uint8 on the CPU."""
     crops, images = _images(network, frames)
     maps = network.local.trunk(crops[None, None])
     tokens, pooled = network.local.frame_features(maps), network.global_encoder.image_features(images[None])
@@ -164,7 +164,7 @@ def plain_steps(network: DualTrack, frames: Tensor) -> dict[str, Tensor]:
 
 
 def engine_steps(network: DualTrack, frames: Tensor, device: torch.device) -> dict[str, Tensor]:
-    """The same as :func:`plain_steps` on a device, the trunk as a stream, as tracking runs it."""
+    """:func:`plain_steps` on a device, with the trunk as a stream, as in tracking."""
     network, frames = network.to(device), frames.to(device)
     with half_precision("fp32", device):
         crops, images = _images(network, frames)
@@ -175,7 +175,7 @@ def engine_steps(network: DualTrack, frames: Tensor, device: torch.device) -> di
 
 
 def _images(network: DualTrack, frames: Tensor) -> tuple[Tensor, Tensor]:
-    spacing_mm = (0.3, 0.15)  # not the network's, so that frames are resampled
+    spacing_mm = (0.3, 0.15)  # differs from the network's, so that frames are resampled
     sizes = network.crop_size, network.global_size, 0.5, 0.25
     prepare = Preprocessor(tuple(frames.shape[1:]), spacing_mm, PUBLISHED_SPACING_MM, *sizes)
     return prepare.local(frames), prepare.global_image(frames[:: network.global_every])

@@ -1,4 +1,4 @@
-"""Devices: which one, its precision and memory, and frames on their way to it."""
+"""The device of a run: choice, precision, memory, and transfer of frames to it."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ from DualTrackCore.network.model import Model
 from DualTrackCore.sweep import Sweep
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
-#: Largest change of a motion, mm or degrees, with which a reduced precision is chosen unasked.
+#: Largest change of a motion, mm or degrees, up to which "auto" takes a reduced precision.
 MOST_PRECISION_ERROR = 0.03
 #: Frames of a sweep that a reduced precision is checked on.
 CHECKED_FRAMES = 64
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-#: Frames at a time in fp32, twice as many in half precision, whose activations take half the memory: on the CPU and on
-#: Apple's GPU long enough to keep the cores busy, short enough for a laptop.
+#: Frames at a time in fp32 on the CPU and on Apple's GPU: enough to keep the cores busy, few enough for the memory of a
+#: laptop. Half precision takes twice as many, as activations need half the memory.
 _DEFAULT_CHUNK = 16
 #: Activation bytes that one frame needs at the published size (256-pixel crop, 64 channels in stage 1).
 _PUBLISHED_FRAME_BYTES = 48e6
-#: Attribute under which a network carries its placement.
+#: Attribute of a network that holds its placement.
 _PLACEMENT = "_placement"
 
 
 def choose_device(device: str | torch.device = "auto") -> tuple[torch.device, str]:
-    """The device by name; "auto" takes CUDA, then Apple's MPS, if it computes as the CPU does, then the CPU.
+    """The device by name, without a check; "auto" takes CUDA or Apple's MPS if it agrees with the CPU, else the CPU.
 
     Returns:
-        The device, and a sentence where "auto" leaves a device out, else nothing. A device by name is not checked.
+        The device, and a sentence if "auto" rejected a device, else "".
 
-    Raises InputError: a device that this machine or this torch does not have.
+    Raises InputError: this machine or this torch does not have the device.
     """
     if str(device) == "auto":
         fastest = fastest_device()
@@ -73,24 +73,23 @@ def fastest_device() -> torch.device:
 def choose_precision(
     precision: Precision, device: torch.device, model: Model, measure: Callable[[str], float] | None = None
 ) -> tuple[str, str]:
-    """ "fp32", "bf16" or "fp16", and for "auto" a sentence where a check decided.
+    """ "fp32", "bf16" or "fp16", and for "auto" a sentence if a check decided.
 
-    "auto" is the fastest precision of the device, if it is precise enough: where the model card says so, else by a
-    check (:func:`~DualTrackCore.tracking.checks.precision_verdict`); and fp32 otherwise.
+    "auto" takes the fastest precision of the device if it is precise enough by the model card, or else by a check
+    (:func:`~DualTrackCore.tracking.checks.precision_verdict`); otherwise fp32.
 
-    Half precision acts in the convolutional trunks, where nearly all of the time goes; the transformers, whose sums
-    over the whole sweep lose most from rounding, always run in fp32. The fastest is fp16 on CUDA. On the CPU the
-    compiled kernels in fp32 were measured to be about as fast as bfloat16, and they are exact. Without them the
-    published network is twice as fast in bfloat16, if the processor computes with it; where it only imitates it, it is
-    several times slower.
+    Half precision is for the convolutional trunks, which take nearly all of the time. The transformers always run in
+    fp32: their sums over the whole sweep lose most from rounding. On CUDA fp16 is the fastest. On the CPU the compiled
+    kernels in fp32 are about as fast as bfloat16 (measured), and exact. Without them, bfloat16 is twice as fast for the
+    published network if the processor has instructions for it, else several times slower.
 
     Args:
-        precision: by name; obeyed if it is not "auto".
+        precision: a name; "auto" as above.
         device: where the network runs.
         model: its card and checksum.
         measure: as for `precision_verdict`.
 
-    Raises InputError: an unknown name, or fp16 on the CPU, where its range is not safe to rely on.
+    Raises InputError: an unknown name, or fp16 on the CPU, where its range of numbers is not safe.
     """
     if precision == "auto":
         if (fastest := fastest_precision(device)) == "fp32":
@@ -110,20 +109,20 @@ def choose_precision(
 
 
 def fastest_precision(device: torch.device) -> str:
-    """Fp16 on CUDA, bf16 on a CPU that computes with it and lacks the compiled kernels, else fp32."""
+    """Fp16 on CUDA, bf16 on a CPU with instructions for it and without the compiled kernels, else fp32."""
     if device.type == "cpu":
         return "bf16" if computes_in_bf16() and not has_compiled_kernels() else "fp32"
     return "fp16" if device.type == "cuda" else "fp32"
 
 
 def computes_in_bf16() -> bool:
-    """Whether this processor has instructions for bfloat16 (AVX-512 BF16 or AMX) that this torch makes use of."""
+    """Whether this processor has instructions for bfloat16 (AVX-512 BF16 or AMX) that this torch uses."""
     asks = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
     return torch.backends.mkldnn.is_available() and any(ask() for ask in asks if ask is not None)
 
 
 def half_precision(precision: str, device: torch.device) -> contextlib.AbstractContextManager:
-    """The context in which the convolutional trunks run. On CUDA fp32 is without TF32, no more precise than fp16."""
+    """The context for the convolutional trunks. On CUDA, fp32 excludes TF32, which is no more precise than fp16."""
     if precision == "fp32":
         flags = torch.backends.cudnn.flags
         return flags(enabled=True, allow_tf32=False) if device.type == "cuda" else contextlib.nullcontext()
@@ -133,7 +132,8 @@ def half_precision(precision: str, device: torch.device) -> contextlib.AbstractC
 def choose_chunk(chunk_frames: int | str, network: DualTrack, device: torch.device, precision: str = "fp32") -> int:
     """Frames that go through the trunk at a time.
 
-    "auto" is 16, 32 in half precision, but no more than a third of the free memory takes, or on CUDA just that many.
+    "auto" is 16 (32 in half precision), or fewer if a third of the free memory holds fewer; on CUDA as many as that
+    third holds (4 to 128).
 
     Raises InputError: not "auto" and not a whole number of at least 1.
     """
@@ -151,7 +151,7 @@ def choose_chunk(chunk_frames: int | str, network: DualTrack, device: torch.devi
 
 
 def release_memory(device: torch.device) -> None:
-    """Give cached device memory back."""
+    """Free cached memory of the device."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
     elif device.type == "mps":
@@ -159,7 +159,7 @@ def release_memory(device: torch.device) -> None:
 
 
 class _Placement:
-    """Where a network is and how many compute with it there; copies of the network start anew."""
+    """Device of a network and its number of users there; a copy of the network starts with none."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -171,9 +171,9 @@ class _Placement:
 
 @contextlib.contextmanager
 def on_device(network: nn.Module, device: torch.device) -> Iterator[None]:
-    """Keep a network on a device; the last one to leave takes it back to the processor and frees the device's memory.
+    """Context that keeps a network on a device; the last user to leave moves it to the CPU and frees device memory.
 
-    Raises InputError: another thread, or a live tracker, computes with the network on another device.
+    Raises InputError: another thread, or a live tracker, uses the network on another device.
     """
     place: _Placement = network.__dict__.setdefault(_PLACEMENT, _Placement())
     device = torch.empty(0, device=device).device  # "cuda" is the current one of several
@@ -208,9 +208,9 @@ def _take_back(network: nn.Module, device: torch.device) -> None:
 
 
 class FramesAhead:
-    """The frames of a sweep in order, each read once.
+    """Reads the frames of a sweep in order, each once, in a thread that is one chunk ahead.
 
-    Use as a context manager: leaving it ends the thread.
+    Use as a context manager: its end stops the thread.
 
     Args:
         sweep: with images.
@@ -232,12 +232,12 @@ class FramesAhead:
         self._thread.shutdown(wait=True, cancel_futures=True)
 
     def take(self, start: int, count: int) -> Tensor:
-        """Frames [n, H, W] uint8 on the device, from `start`; n is `count` or what is left of what was read at once.
+        """Frames [n, H, W] uint8 on the device, from `start`; n is at most `count`, less at the end of a chunk.
 
-        `start` never goes back behind the frames taken last; taking them again in smaller pieces reads nothing again.
+        `start` may go back to the chunk taken last, for smaller pieces of it without a new read, but not further.
         """
         while start >= self._start + len(self._held):
-            waiting, self._next = self._next, None  # what has failed is read again when it is asked for again
+            waiting, self._next = self._next, None  # a failed read is repeated at the next call
             frames = self._fetch(count) if waiting is None else waiting.result()
             if self._copying is not None:
                 computing = torch.cuda.current_stream(self._device)

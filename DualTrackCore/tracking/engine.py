@@ -1,10 +1,9 @@
-"""Sweep in, trajectory out: the network run in bounded memory.
+"""From a sweep to its trajectory: runs the network in bounded memory.
 
-Frames are looked through for repeats first, in windows, unless those are known, and 16 at most are compared with the
-training images; then they are read once, in chunks. Each chunk goes through the local trunk as a stream (nothing
-recomputed, nothing kept but compact features) and, where it holds frames that the global encoder sees, through the
-global backbone. Attention then runs over the features of the whole sweep; sweeps longer than the position table are
-taken in overlapping windows.
+First the sweep is searched for repeats, in windows, and at most 16 frames are compared with the training images. Then
+frames are read once, in chunks. Each chunk goes through the local trunk as a stream (nothing is computed twice, only
+compact features are kept), and its frames for the global encoder through the global backbone. Then attention runs over
+the features of the whole sweep, in overlapping windows if the sweep is longer than the position table.
 """
 
 from __future__ import annotations
@@ -57,8 +56,8 @@ class TrackingWarning(UserWarning):
 
 @dataclass(frozen=True)
 class EngineRun:
-    """Where and how one trajectory is computed; `local` and `global_frames` say which features are computed, the notes
-    why device and precision are not others."""
+    """Where and how one trajectory is computed: `local` and `global_frames` select the features; the notes give the
+    reasons for device and precision."""
 
     model: Model
     device: torch.device
@@ -75,7 +74,7 @@ class EngineRun:
         return own + scope_warnings(sweep, self.model, self.preprocessor)
 
 
-#: From class tokens [N, C] of all frames, pooled features [K, F] of the chosen ones, and the reporter.
+#: Maps class tokens [N, C] of all frames, pooled features [K, F] of the global frames and a reporter to an estimate.
 Head = Callable[[Tensor, Tensor, Reporter], Estimate]
 
 
@@ -94,34 +93,32 @@ def estimate_trajectory(
 ) -> Trajectory:
     """Estimate where each frame of a sweep lies, from the images alone.
 
-    Frames that show the picture before them again are left out and lie where that picture lies.
+    Repeated frames do not go through the network; each gets the pose of the picture that it repeats.
 
     Args:
-        sweep: at least two frames, spacing known; its tracking is not looked at.
+        sweep: at least two frames, spacing known; its tracking is ignored.
         model: from :func:`~DualTrackCore.network.load_model`.
-        device: "auto" (CUDA, MPS, CPU in this order, the first two where a check finds them right) or a torch device.
-        precision: of the convolutional trunks: "fp32", "bf16", "fp16", or "auto": fp16 on CUDA; bf16 on a CPU that
-            computes with it, where the compiled kernels are missing; each only where the model card, or a check on the
-            first 64 frames of a longer sweep, finds it precise enough; else fp32. The check is made once for a model on
-            a computer.
-        chunk_frames: frames through the trunk at a time; the result does not depend on it beyond rounding. Halved and
-            tried again when the device runs out of memory.
-        test_time_augmentation: how often the network runs: 1, on the sweep as it is; 2, mirrored left to right as well;
-            4, both of them backwards as well. Motions are means of the views that do not contradict each other
+        device: a torch device, or "auto": CUDA, MPS, CPU in this order; the first two only after a check against the
+            CPU.
+        precision: of the convolutional trunks: "fp32", "bf16", "fp16" or "auto". "auto" is fp16 on CUDA, bf16 on a CPU
+            with instructions for it and without the compiled kernels, each if it is precise enough by the model card or
+            a check on the first 64 frames of a longer sweep (once per model and computer); else fp32.
+        chunk_frames: frames through the trunk at a time; changes the result by rounding only. Halved and tried again
+            if the device runs out of memory.
+        test_time_augmentation: number of runs of the network: 1, the sweep as it is; 2, also mirrored left to right; 4,
+            also both backwards. Motions are means of the views that do not contradict each other
             (:func:`~DualTrackCore.tracking.test_time_augmentation.agreement`), which cancels part of the random error.
-        direction: along the sweep: "auto" as the head of the weights for it says, "as-found" as the motions are without
-            asking that head, "other-way" mirrored at the image plane
-            (:func:`~DualTrackCore.tracking.directed`).
-        repeats: of the sweep where they are known, `Repeats.none` to take every frame; None looks for them.
+        direction: along the sweep: "auto" from the direction head, "as-views" as the motions are without that head,
+            "other-way" mirrored at the image plane (:func:`~DualTrackCore.tracking.directed`).
+        repeats: of the sweep, if known; `Repeats.none` takes every frame, None searches for repeats.
         progress: receives `Stage.COMPARING` and `Stage.NETWORK` (frames), and `Stage.ATTENTION` (windows); the detail
             is the name of the augmentation.
         cancelled: asked between chunks.
 
     Returns:
-        Trajectory of all frames, frame0_from_image in mm, accumulated in float64; its provenance holds the model, the
-        device, the settings used, what is known of the direction and a list of warnings; after test-time augmentation
-        also its views, those left out and how far apart they lie (`views_apart_mm`). Its sigma is what the weights say
-        of it.
+        Trajectory of all frames, frame0_from_image in mm, accumulated in float64. Its provenance holds the model, the
+        device, the settings, the direction and a list of warnings; after test-time augmentation also the views, those
+        left out and their mean distance (`views_apart_mm`). Its sigma comes from the variance head, if there is one.
 
     Raises:
         InputError: no images, fewer than two frames, unknown spacing, an option out of range.
@@ -133,17 +130,17 @@ def estimate_trajectory(
     repeats = find_repeats(sweep, reporter) if repeats is None else repeats
     sweep = repeats.pictures(sweep)
     options = {"device": device, "precision": precision, "chunk_frames": chunk_frames}
-    names, found, provenance = estimates_of_views(sweep, model, test_time_augmentation, reporter, **options)
+    names, views, provenance = estimates_of_views(sweep, model, test_time_augmentation, reporter, **options)
     if len(names) > 1:
         from DualTrackCore.tracking.test_time_augmentation import agreement, contradiction
 
-        agrees, apart_mm = agreement(np.array([view.motions for view in found]), sweep)
+        agrees, apart_mm = agreement(np.array([view.motions for view in views]), sweep)
         left_out = [name for name, kept in zip(names, agrees, strict=True) if not kept]
         facts = {"test_time_augmentation": names, "views_left_out": left_out, "views_apart_mm": apart_mm}
         messages = [contradiction(left_out, len(names), apart_mm)] if left_out else []
         provenance = {**provenance, **facts, "warnings": [*messages, *provenance["warnings"]]}
-        found = [view for view, kept in zip(found, agrees, strict=True) if kept]
-    estimate = Estimate.mean(found)
+        views = [view for view, kept in zip(views, agrees, strict=True) if kept]
+    estimate = Estimate.mean(views)
     note_steps(provenance, model.card, estimate.motions)
     trajectory = directed(estimate, direction, model.card.direction_sure_logit, provenance)
     for message in [*trajectory.provenance["warnings"], *direction_warnings(trajectory.provenance)]:
@@ -154,7 +151,7 @@ def estimate_trajectory(
 def estimates_of_views(
     sweep: Sweep, model: Model, count: int, reporter: Reporter, **options: object
 ) -> tuple[list[str], list[Estimate], dict[str, object]]:
-    """What the network finds in each view of a sweep.
+    """The estimate of the network for each view of a sweep.
 
     Args:
         sweep, model: as in :func:`estimate_trajectory`.
@@ -163,8 +160,8 @@ def estimates_of_views(
         options: device, precision and chunk_frames, as there.
 
     Returns:
-        Names of the views, the first of the sweep as it is; for each the estimate of the sweep, whichever view it was
-        found in; and the provenance of the first.
+        Names of the views, the first is the sweep as it is; for each view the estimate, of the sweep itself; and the
+        provenance of the first.
 
     Raises InputError, OutOfMemoryError, Cancelled: as in :func:`estimate_trajectory`.
     """
@@ -177,11 +174,11 @@ def estimates_of_views(
     head = partial(estimate_in_windows, model.network)
     options["global_frames"] = model.network.global_frames(len(sweep))
     own, provenance = run_network(sweep, model, head, reporter=reporter, **options)
-    options |= {key: provenance[key] for key in ("device", "precision")}  # as a check may have found, for all views
+    options |= {key: provenance[key] for key in ("device", "precision")}  # one choice for all views
     estimates = [own]
     for view in others:
-        found, _ = run_network(view.apply(sweep), model, head, reporter=reporter.with_detail(view.name), **options)
-        estimates.append(view.undone(found))
+        estimate, _ = run_network(view.apply(sweep), model, head, reporter=reporter.with_detail(view.name), **options)
+        estimates.append(view.undone(estimate))
     return ["as it is", *(view.name for view in others)], estimates, provenance
 
 
@@ -197,17 +194,17 @@ def run_network(
     chunk_frames: int | str = "auto",
     reporter: Reporter,
 ) -> tuple[Estimate, dict[str, object]]:
-    """Features of a sweep in bounded memory, and what a head makes of them.
+    """Compute the features of a sweep in bounded memory, and the estimate of a head from them.
 
     Args:
         sweep, model, device, precision, chunk_frames: as in :func:`estimate_trajectory`.
         head: from features to an estimate; runs on the device, without gradients.
         global_frames: rising indices of the frames that go through the global backbone.
-        local: whether frames go through the local trunk; where not, there are 0 class tokens.
+        local: whether frames go through the local trunk; if not, there are 0 class tokens.
         reporter: receives `Stage.NETWORK` (frames); passed on to the head.
 
     Returns:
-        What the head found and the provenance of a trajectory, with the warnings in it.
+        The estimate of the head, and the provenance of its trajectory with the warnings.
 
     Raises InputError, OutOfMemoryError, Cancelled: as in :func:`estimate_trajectory`.
     """
@@ -223,12 +220,12 @@ def run_network(
     try:
         with on_device(network, run.device), torch.inference_mode():
             local_features, global_features, chunk = _features(run, sweep, chunk, reporter)
-            found = head(local_features, global_features, reporter)
+            estimate = head(local_features, global_features, reporter)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
         raise out_of_memory(run.device) from None
-    return found, provenance_of(run, chunk, sweep, run.warnings(sweep))
+    return estimate, provenance_of(run, chunk, sweep, run.warnings(sweep))
 
 
 def prepare(
@@ -242,7 +239,7 @@ def prepare(
     """Check the options and choose device and precision.
 
     Args:
-        sweep: tells frame size and spacing.
+        sweep: gives frame size and spacing.
         model, device, precision, global_frames: as for :func:`run_network`.
         measure: as for :func:`~DualTrackCore.tracking.device.choose_precision`.
     """
@@ -267,7 +264,7 @@ def _precision_change(
 
 
 def _features(run: EngineRun, sweep: Sweep, chunk: int, reporter: Reporter) -> tuple[Tensor, Tensor, int]:
-    """Class tokens [N, C] of all frames, pooled features [K, F] of the chosen ones, and the chunk that fitted."""
+    """Class tokens [N, C] of all frames, pooled features [K, F] of the global ones, and the chunk size that fitted."""
     network, frames = run.model.network, len(sweep)
     stream = StreamingTrunk(network.local.trunk, lambda maps: class_tokens(run, maps))
     local_parts, global_parts = [], []
@@ -296,7 +293,7 @@ def _features(run: EngineRun, sweep: Sweep, chunk: int, reporter: Reporter) -> t
 def chunk_features(
     run: EngineRun, stream: StreamingTrunk, images: Tensor, start: int, last: bool
 ) -> tuple[Tensor, list[Tensor]]:
-    """Local features that have become complete, and global features of the frames of this chunk that need them."""
+    """Class tokens that are complete after this chunk, and features of its frames for the global encoder."""
     network = run.model.network
     here = run.global_frames[(run.global_frames >= start) & (run.global_frames < start + len(images))] - start
     global_images = images[torch.from_numpy(here).to(images.device)]
@@ -307,7 +304,7 @@ def chunk_features(
             pooled.append(network.global_encoder.image_features(prepared[None])[0].float())
         if not run.local:
             return torch.empty(0, device=run.device), pooled
-        # The stream comes last: once it has taken the frames, nothing in this chunk can fail any more.
+        # The stream comes last: if anything before it fails, the chunk can be repeated.
         return stream.push(run.preprocessor.local(images), last), pooled
 
 
@@ -321,13 +318,13 @@ def class_tokens(run: EngineRun, maps: Tensor) -> Tensor:
 
 
 def out_of_memory(device: torch.device) -> OutOfMemoryError:
-    """The sentence for a device that cannot hold a single frame's work."""
+    """The error if the memory of a device is too small for a single frame."""
     remedy = "close other programs" if device.type == "cpu" else "close other programs or use device='cpu'"
     return OutOfMemoryError(f"{device} has too little memory for this sweep, even one frame at a time; {remedy}.")
 
 
 def provenance_of(run: EngineRun, chunk: int, sweep: Sweep, messages: list[str]) -> dict[str, object]:
-    """Plain values that tell how a trajectory came about; `chunk` in frames, `messages` are its warnings."""
+    """Plain values on how a trajectory was made; `chunk` in frames, `messages` are its warnings."""
     return {
         **run.model.provenance(),
         "device": str(run.device),

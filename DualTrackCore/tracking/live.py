@@ -1,4 +1,4 @@
-"""A sweep while it is being acquired: frames in, provisional poses out, and in the end the offline trajectory."""
+"""Tracking during acquisition: frames in, provisional poses out, and at the end the offline trajectory."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ from DualTrackCore.tracking.preprocessing import MOST_FRAMES, examined_on, note_
 from DualTrackCore.tracking.provisional import ProvisionalPath
 from DualTrackCore.trajectory import Trajectory
 
-#: Frames through the trunk at a time: enough to keep two cores busy, few enough not to be waited for.
+#: Frames through the trunk at a time: enough to keep two cores busy, few enough for a short delay.
 LIVE_CHUNK = 4
-#: Longest attention window by default: its cost is paid at every update.
+#: Longest attention window by default: every update computes a whole window.
 LIVE_WINDOW = 256
 
 
 @dataclass(frozen=True, eq=False)
 class ProvisionalPose:
-    """Where a frame lies as far as is known yet.
+    """Pose of a frame, which may still change.
 
     Attributes:
         frame: index in the order of pushing.
@@ -57,35 +57,33 @@ class LiveTracker:
                     show(pose.frame, pose.frame0_from_image)
             trajectory = tracker.finish()
 
-    The network runs in a thread of its own: :meth:`push` takes frames in and returns what has become known since the
-    last call. A frame's pose appears once the trunk has seen the frames that it depends on (17 for the published
-    network) and the chunk that holds the last of them is full; it changes until the attention window has moved past it.
-    Memory does not depend on the length of the sweep but for a class token and a pose a frame, below a kilobyte for the
-    networks there are. Where the network is slower than the frames, :attr:`behind_frames` grows up to `max_lag_frames`,
-    and then :meth:`push` waits: a source that cannot wait looks at it and leaves frames out.
+    The network runs in a thread of its own: :meth:`push` takes frames in and returns new poses. A frame's pose appears
+    when the trunk has seen its receptive field (17 frames for the published network) and that chunk is full; it changes
+    until the attention window has moved past it. Memory grows by a class token and a pose per frame, below a kilobyte
+    for the present networks. If the network is slower than the source, :attr:`behind_frames` grows up to
+    `max_lag_frames`, and then :meth:`push` waits. A source that cannot wait should check it and drop frames.
 
-    A frame that shows the picture before it again, as of a source that is faster than the scanner or frozen, is passed
-    over and lies where that picture lies. Offline, the noise of lossy coding is known from the first frame on; here it
-    is learned as the frames come.
+    Repeated frames (the source is faster than the scanner, or frozen) do not go through the network; each gets the pose
+    of the picture that it repeats. The noise of lossy coding is learned while frames arrive, so the first frames may be
+    judged differently than offline.
 
-    Making a tracker sends black frames through the network, so that the first frame finds everything loaded; in a new
-    process that takes some seconds.
-
-    For one thread that pushes. The model is the tracker's until :meth:`finish` or :meth:`close`.
+    The constructor sends black frames through the network, so that everything is loaded for the first frame; in a new
+    process this takes some seconds. Call :meth:`push` from one thread only. Until :meth:`finish` or :meth:`close`,
+    nothing else may use the model.
 
     Args:
         model: from :func:`~DualTrackCore.network.load_model`.
         frame_size: (rows, columns) of all frames.
         spacing_mm: pixel spacing in mm, one number or (across columns, down rows).
-        device, precision: as in :func:`~DualTrackCore.tracking.estimate_trajectory`; a precision that was not checked
-            before is not taken by "auto", as there are no frames yet.
-        chunk_frames: frames through the trunk at a time; fewer are known sooner, more cost less.
-        window_frames: frames that the transformers see for provisional poses; by default as many as the model takes,
-            256 at most.
+        device, precision: as in :func:`~DualTrackCore.tracking.estimate_trajectory`; "auto" takes a reduced precision
+            only if it was checked before, as there are no frames yet.
+        chunk_frames: frames through the trunk at a time; few give a short delay, many a high speed.
+        window_frames: frames that the transformers see for provisional poses; None: as many as the model takes, at most
+            256.
         max_lag_frames: frames that may wait for the network.
-        direction: as in :func:`~DualTrackCore.tracking.estimate_trajectory`; "auto" is known at the end, and until then
-            poses are as found.
-        repeats: "drop" passes repeated frames over, "keep" takes them as frames.
+        direction: as in :func:`~DualTrackCore.tracking.estimate_trajectory`; with "auto", provisional poses are as
+            found, and the direction is decided at the end.
+        repeats: "drop" leaves out repeated frames, "keep" tracks them.
         simulated: whether the frames come from the simulation, as in the provenance of a
             :class:`~DualTrackCore.sweep.Sweep`.
         cancelled: asked before every chunk.
@@ -133,15 +131,15 @@ class LiveTracker:
         self._finder = RepeatFinder() if repeats == "drop" else None
         self._kept: list[int] = []  # frames that show a new picture; only these go to the network
         self._shown: list[int] = []  # of each frame pushed: which of those pictures it shows
-        self._poses: list[np.ndarray] = []  # of the pictures, as last told
-        self._told = 0  # frames pushed before poses were told last
+        self._poses: list[np.ndarray] = []  # of the pictures, as returned last
+        self._returned = 0  # frames pushed before poses were returned last
         self._submitted = self._done = 0
-        self._looked_at: list[np.ndarray] = []  # every so many frames, as offline; 16 at most
-        self._look_every = network.global_every
+        self._examined: list[np.ndarray] = []  # every n-th frame, as offline; at most 16
+        self._examine_every = network.global_every
         self._closed = False
         self._placed = contextlib.ExitStack()  # holds the network on the device
         self._jobs: deque[Future] = deque()
-        self._news: deque[tuple[int, np.ndarray]] = deque()  # (first frame, poses) of updates nobody has asked for yet
+        self._news: deque[tuple[int, np.ndarray]] = deque()  # (first frame, poses) of updates not yet returned
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="dualtrack-live")
         network.eval()
         self._warm_up()
@@ -158,17 +156,17 @@ class LiveTracker:
 
     @property
     def behind_frames(self) -> int:
-        """Frames that the network could take now and has not; stays near `chunk_frames` where it keeps up."""
+        """Frames that wait for the network; stays near `chunk_frames` if the network is fast enough."""
         return self._submitted - self._done
 
     def push(self, frames: np.ndarray) -> list[ProvisionalPose]:
-        """The next frames.
+        """Take the next frames.
 
         Args:
             frames: [n, H, W] uint8, n may be 0; copied.
 
         Returns:
-            Poses that are new or have changed since the last call, in order of frames.
+            Poses that are new or have changed since the last call, in the order of frames.
 
         Raises:
             InputError: frames of another size or kind, or after :meth:`finish` or :meth:`close`.
@@ -183,8 +181,8 @@ class LiveTracker:
         if frames.dtype != np.uint8:
             raise InputError(f"Frames are {frames.dtype}; the tracker takes 8-bit grey frames (uint8).")
         waiting = np.concatenate([self._waiting, frames[self._new_pictures(frames)]])
-        # The last frame is held back: at the end of the sweep the trunk must hear of it together with a frame, and so
-        # chunks are cut exactly as offline.
+        # The last frame is held back: the trunk must get the end of the sweep together with a frame, so that chunks are
+        # the same as offline.
         while len(waiting) > self._chunk:
             self._submit(waiting[: self._chunk], last=False)
             waiting = waiting[self._chunk :]
@@ -192,23 +190,23 @@ class LiveTracker:
         return self._changed_poses(self._max_lag_frames)
 
     def wait(self) -> list[ProvisionalPose]:
-        """Let the network catch up; returns and raises as :meth:`push`."""
+        """Wait until the network has taken all full chunks; returns and raises as :meth:`push`."""
         self._require_open()
         return self._changed_poses(0)
 
     def finish(self, timestamps_s: np.ndarray | None = None) -> Trajectory:
-        """The end of the sweep: what :func:`~DualTrackCore.tracking.estimate_trajectory` gives for the same frames.
+        """End the sweep; the result is that of :func:`~DualTrackCore.tracking.estimate_trajectory` for the same frames.
 
-        With the same `chunk_frames` and precision it is equal bit for bit, with another to rounding.
+        With the same `chunk_frames` and precision it is equal bit for bit, else equal to rounding.
 
         Args:
-            timestamps_s: [N] times of all frames, if known: for the warning about their rate.
+            timestamps_s: [N] times of all frames, s, if known, for the warning about the frame rate.
 
         Returns:
             Trajectory of all frames with the provenance of the offline one.
 
         Raises:
-            InputError: fewer than two frames, times that do not fit them, or called before; otherwise as :meth:`push`.
+            InputError: fewer than two frames, times that do not fit them, or a second call; otherwise as :meth:`push`.
         """
         self._require_open()
         if len(self) < 2:
@@ -220,20 +218,20 @@ class LiveTracker:
         try:
             self._submit(self._waiting, last=True)
             self._settle(0)
-            found = self._thread.submit(self._guarded, self._estimate).result()
+            estimate = self._thread.submit(self._guarded, self._estimate).result()
         finally:
             self.close()
-        model = examined_on(self._run.model, sweep, np.stack(self._looked_at), tracked=True)
+        model = examined_on(self._run.model, sweep, np.stack(self._examined), tracked=True)
         run = replace(self._run, model=model)
         provenance = engine.provenance_of(run, self._chunk, sweep, run.warnings(sweep))
-        note_steps(provenance, model.card, found.motions)
-        trajectory = directed(found, self._direction, model.card.direction_sure_logit, provenance)
+        note_steps(provenance, model.card, estimate.motions)
+        trajectory = directed(estimate, self._direction, model.card.direction_sure_logit, provenance)
         for message in [*trajectory.provenance["warnings"], *direction_warnings(trajectory.provenance)]:
             warnings.warn(message, engine.TrackingWarning, stacklevel=2)
         return repeats.shown_again(trajectory)
 
     def close(self) -> None:
-        """Stop without a result; waits for the chunk that is being computed. Does nothing the second time."""
+        """Stop without a result; waits for the chunk that is computed now. A second call does nothing."""
         if self._closed:
             return
         self._closed = True
@@ -241,12 +239,12 @@ class LiveTracker:
         self._placed.close()
 
     def _warm_up(self) -> None:
-        """Send black frames through everything once, so that kernels and weights are ready when the first frame comes.
+        """Send black frames through the network once, so that kernels and weights are loaded for the first frame.
 
         Loading the compiled kernels takes seconds in a new process: dozens of frames of a live source.
         """
         network, device = self._run.model.network, self._run.device
-        frames = max(self._chunk, 2)  # one frame has no motion, and would not reach the transformers
+        frames = max(self._chunk, 2)  # one frame has no motion and does not run the transformers
         run = replace(self._run, global_frames=np.arange(0, frames, network.global_every))
         path = ProvisionalPath(network, self._path.window_frames)
 
@@ -270,14 +268,14 @@ class LiveTracker:
     def _submit(self, frames: np.ndarray, last: bool) -> None:
         start = self._submitted
         self._submitted += len(frames)
-        self._looked_at += [frame.copy() for frame in frames[-start % self._look_every :: self._look_every]]
-        while len(self._looked_at) > MOST_FRAMES:
-            self._looked_at, self._look_every = self._looked_at[::2], 2 * self._look_every
+        self._examined += [frame.copy() for frame in frames[-start % self._examine_every :: self._examine_every]]
+        while len(self._examined) > MOST_FRAMES:
+            self._examined, self._examine_every = self._examined[::2], 2 * self._examine_every
         self._jobs.append(self._thread.submit(self._guarded, self._take, frames.copy(), start, last))
         self._settle(self._max_lag_frames)
 
     def _settle(self, most: int) -> None:
-        """Wait until at most so many frames are behind; raise what went wrong in the thread."""
+        """Wait until at most `most` frames wait for the network; raises the errors of the thread."""
         while self._jobs and (self._jobs[0].done() or self.behind_frames > most):
             try:
                 self._jobs[0].result()
@@ -287,7 +285,7 @@ class LiveTracker:
             self._jobs.popleft()
 
     def _new_pictures(self, frames: np.ndarray) -> list[int]:
-        """Which of the next frames show a new picture."""
+        """Indices into the next frames [n, H, W] of those with a new picture."""
         first = len(self)
         for number, frame in enumerate(frames, first):
             if self._finder is None or self._finder.push(frame.copy()) == number:
@@ -302,15 +300,15 @@ class LiveTracker:
             first, poses = self._news.popleft()
             self._poses[first:] = poses
             changed = min(changed, first)
-        # Also the frames that came since and show a picture whose pose was told before.
-        start, self._told = self._told, len(self)
+        # Also new frames that repeat a picture whose pose was returned before.
+        start, self._returned = self._returned, len(self)
         if changed < len(self._poses):
             start = min(start, self._kept[changed])
         shown = enumerate(self._shown[start:], start)
         return [ProvisionalPose(frame, self._poses[number]) for frame, number in shown if number < len(self._poses)]
 
     def _guarded(self, work: Callable[..., object], *arguments: object) -> object:
-        """Runs in the thread."""
+        """Run a piece of work in the thread; raises OutOfMemoryError in place of torch's error."""
         self._reporter.check()
         try:
             with torch.inference_mode():
@@ -329,8 +327,7 @@ class LiveTracker:
         self._pooled.extend(pooled)
         self._path.add(tokens, pooled)
         self._done = stop
-        # Where the next chunk waits already, poses can wait for it as well, so that a slow machine catches up; but not
-        # for long, lest the screen stands still.
+        # A slow computer updates poses only at every fourth chunk: it catches up, and the display still moves.
         if not last and (self.behind_frames == 0 or (stop // self._chunk) % 4 == 0):
             first = self._path.update()
             poses = self._path.poses(first)

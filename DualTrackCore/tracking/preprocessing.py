@@ -1,8 +1,8 @@
-"""From 8-bit frames to what the network sees: the local crop and the resized global image; and what is said of sweeps
-unlike the model's training data.
+"""From 8-bit frames to the inputs of the network (local crop and resized global image), and warnings about sweeps that
+differ from the training data.
 
-At the model's own pixel spacing this is exactly the published preprocessing; a sweep of another spacing is resampled to
-the model's first, about the image centre, so that a pixel means the same millimetres as in training.
+At the model's pixel spacing this is exactly the published preprocessing. A sweep of another spacing is first resampled
+to it, about the image centre, so that a pixel has the same size in mm as in training.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from DualTrackCore.network.statistics import PLAIN, Normalisation, check_input, 
 from DualTrackCore.path_error import FIELD_OF_VIEW, FRAME_RATE, LONG_STEPS, OUTSIDE, SHORT_STEPS
 from DualTrackCore.sweep import Sweep
 
-#: Spacings that agree to this fraction count as equal: over 640 columns the difference is below a pixel.
+#: Spacings that differ by less than this part count as equal: below a pixel over 640 columns.
 SPACING_TOLERANCE = 1e-3
 
 
 def crop_margins(size: int, crop: int) -> tuple[int, int, int]:
-    """Where a crop of `crop` pixels lies on an axis of `size` pixels: (zeros before, zeros after, first pixel).
+    """Place of a crop of `crop` pixels on an axis of `size` pixels: (zeros before, zeros after, first pixel).
 
-    A short axis is padded, the odd pixel at its end. A long one is cropped about its centre, the offset rounded half to
-    even, as the published preprocessing does.
+    A short axis is padded, with the odd pixel at its end. A long axis is cropped about its centre; the offset is
+    rounded half to even, as in the published preprocessing.
     """
     before, after = max(crop - size, 0) // 2, (max(crop - size, 0) + 1) // 2
     return before, after, round((size + before + after - crop) / 2)
 
 
 def resampling_matrix(inputs: int, scale: float) -> np.ndarray:
-    """Weights that resample an axis about its centre, by triangle interpolation widened against aliasing.
+    """Weights that resample an axis about its centre: linear interpolation, wider for fewer pixels against aliasing.
 
     Args:
         inputs: pixels of the axis.
@@ -60,7 +60,7 @@ class Preprocessor:
     Args:
         frame_size: (rows, columns) of the sweep.
         spacing_mm: pixel spacing of the sweep, (columns, rows).
-        model_spacing_mm: pixel spacing that the model was trained at.
+        model_spacing_mm: pixel spacing of the training data.
         crop_size: pixels a side of the local crop.
         global_size: pixels a side of the resized whole frame.
         global_mean, global_std: normalisation of the resized frame.
@@ -109,12 +109,12 @@ class Preprocessor:
 
     @property
     def pads(self) -> bool:
-        """Whether the frames are smaller than the crop, so that the network sees black borders."""
+        """Whether the frames are smaller than the crop, so that it has black borders."""
         return min(self.model_frame_size) < self._crop_size
 
     @property
     def shift_limits(self) -> tuple[tuple[int, int], tuple[int, int]]:
-        """Least and greatest shift of the crop from its central place that stays in the image, rows and columns."""
+        """Smallest and largest shift of the crop from the centre that stays in the image: rows, columns; pixels."""
         return tuple(
             (-first, max(size - self._crop_size, 0) - first)
             for (_, _, first), size in zip(self._margins, self.model_frame_size, strict=True)
@@ -127,7 +127,7 @@ class Preprocessor:
     def crops(self, frames: Tensor, shift: tuple[int, int] = (0, 0)) -> Tensor:
         """Crops [n, crop, crop] of frames [n, H, W] uint8, moved by `shift` (rows, columns) from the central place.
 
-        They are uint8 still where nothing is resampled, else float32 in 0 to 1: :func:`as_grey` makes both float32.
+        They are uint8 if nothing is resampled, else float32 in 0 to 1; :func:`as_grey` makes both float32.
         """
         rows, columns = self.crop_place(shift)
         return self.padded(self._resample(frames, rows, columns) if self.resamples else frames[:, rows, columns])
@@ -141,7 +141,7 @@ class Preprocessor:
         return rows, columns
 
     def padded(self, crops: Tensor) -> Tensor:
-        """Crops [n, crop, crop] of what lies inside the frames, with zeros around it."""
+        """Crops [n, crop, crop]: the parts inside the frames, padded with zeros."""
         (top, bottom, _), (left, right, _) = self._margins
         return F.pad(crops, (left, right, top, bottom))
 
@@ -157,7 +157,7 @@ class Preprocessor:
     def _resample(self, frames: Tensor, rows: slice, columns: slice) -> Tensor:
         row_weights = self._rows[rows].to(frames.device)
         column_weights = self._columns[columns].to(frames.device)
-        with torch.autocast(frames.device.type, enabled=False):  # products would be rounded to eight or eleven bits
+        with torch.autocast(frames.device.type, enabled=False):  # else products have 8 or 11 bits only
             return row_weights @ (unit_grey(frames) @ column_weights.T)
 
 
@@ -173,17 +173,17 @@ def as_grey(images: Tensor) -> Tensor:
     return unit_grey(images) if images.dtype == torch.uint8 else images
 
 
-#: Frame rates and fields of view that differ from the training data by more than this factor are worth a sentence.
+#: Frame rates and fields of view that differ from the training data by more than this factor get a warning.
 TOLERATED_RATIO = 1.5
 
 
 def is_guess(sweep: Sweep, model: Model) -> bool:
-    """Whether the weights are untrained, or never saw a sweep of this kind: their motion may be anything."""
+    """Whether the weights are untrained, or trained on simulated sweeps only and the sweep is recorded."""
     return not model.card.trained or (model.card.simulated_only and not sweep.is_simulated)
 
 
 def scope_warnings(sweep: Sweep, model: Model, preprocessor: Preprocessor) -> list[str]:
-    """One sentence for each way in which the sweep lies outside what the model card describes."""
+    """One sentence for each difference between the sweep and the data that the model card describes."""
     card, network = model.card, model.network
     frames, (rows, columns) = len(sweep), preprocessor.model_frame_size
     messages = []
@@ -218,16 +218,16 @@ def scope_warnings(sweep: Sweep, model: Model, preprocessor: Preprocessor) -> li
 
 
 def outside_training(sweep: Sweep, card: ModelCard, preprocessor: Preprocessor) -> list[str]:
-    """What of the sweep lies outside of what the model card describes: words of :mod:`DualTrackCore.path_error`."""
-    found = {
+    """Differences between the sweep and the data of the model card, as words of :mod:`DualTrackCore.path_error`."""
+    warnings = {
         FIELD_OF_VIEW: _field_of_view(card, *preprocessor.model_frame_size),
         FRAME_RATE: _frame_rate(card, sweep.frame_rate_hz),
     }
-    return [word for word, sentences in found.items() if sentences]
+    return [word for word, sentences in warnings.items() if sentences]
 
 
 def _field_of_view(card: ModelCard, rows: int, columns: int) -> list[str]:
-    """What is to be said of frames of so many pixels at the model's spacing."""
+    """Warnings about the size of the frames, in pixels at the model's spacing."""
     if card.trained_ranges is None:
         ratios = rows / card.frame_size[0], columns / card.frame_size[1]
         if max(*ratios, *(1 / r for r in ratios)) <= TOLERATED_RATIO:
@@ -247,7 +247,7 @@ def _field_of_view(card: ModelCard, rows: int, columns: int) -> list[str]:
 
 
 def _frame_rate(card: ModelCard, rate: float | None) -> list[str]:
-    """What is to be said of the frames per second; nothing where the card states the steps between frames instead."""
+    """Warnings about the frame rate, Hz; none if the card states the steps between frames instead."""
     trained = card.frame_rate_hz
     if card.trained_ranges is not None or not rate or not trained:
         return []
@@ -257,7 +257,7 @@ def _frame_rate(card: ModelCard, rate: float | None) -> list[str]:
 
 
 def note_steps(provenance: dict[str, Any], card: ModelCard, motions: np.ndarray) -> None:
-    """Say in a provenance that the steps of motions [n, 6] are unlike those of the training sweeps, where they are."""
+    """Add to a provenance if the mean step of motions [n, 6] is outside the range of the training sweeps."""
     if sentences := step_warnings(card, motions):
         too_long = _mean_step(motions) > card.trained_ranges["motion.step_mm"][1]
         provenance["warnings"] += sentences
@@ -269,14 +269,14 @@ def _mean_step(motions: np.ndarray) -> float:
 
 
 def step_warnings(card: ModelCard, motions: np.ndarray) -> list[str]:
-    """A sentence where the steps of motions [n, 6] are on average unlike those of the training sweeps."""
+    """A sentence if the mean step of motions [n, 6], mm, is outside the range of the training sweeps."""
     low, high = (card.trained_ranges or {}).get("motion.step_mm", (0, math.inf))
-    found = _mean_step(motions)
-    if low <= found <= high:
+    step = _mean_step(motions)
+    if low <= step <= high:
         return []
-    remedy = "move the probe more slowly, or record more frames a second" if found > high else "move the probe faster"
+    remedy = "move the probe more slowly, or record more frames a second" if step > high else "move the probe faster"
     return [
-        f"The probe moved by {found:.2g} mm from frame to frame on average; the model was trained on {low:g} to "
+        f"The probe moved by {step:.2g} mm from frame to frame on average; the model was trained on {low:g} to "
         f"{high:g} mm: {remedy}."
     ]
 
@@ -285,15 +285,14 @@ def _millimetres(size: tuple[int, int], spacing_mm: tuple[float, float]) -> str:
     return " x ".join(f"{pixels * spacing:.0f}" for pixels, spacing in zip(size, spacing_mm, strict=True))
 
 
-#: Most frames that are looked at.
+#: Most frames of a sweep to compare with the training images.
 MOST_FRAMES = 16
 
 
 def examined(model: Model, sweep: Sweep) -> Model:
-    """The model with its :attr:`~DualTrackCore.network.model.Model.check` on a sweep; one that has it as it is.
+    """The model with its :attr:`~DualTrackCore.network.model.Model.check` on a sweep; unchanged if it has one.
 
-    Looks at no more than 16 of the frames that the global encoder sees, evenly over the sweep, and at none where the
-    weights have no statistics to compare them with.
+    Compares at most 16 of the global encoder's frames, evenly over the sweep; none if the weights hold no statistics.
 
     Raises InputError: no images, or unknown spacing.
     """
@@ -313,9 +312,9 @@ def examined_on(model: Model, sweep: Sweep, frames: np.ndarray, tracked: bool = 
 
     Args:
         model: without a check.
-        sweep: tells the spacing.
+        sweep: gives the spacing.
         frames: of that sweep.
-        tracked: whether they have been tracked already, so that they cannot decide any more.
+        tracked: whether tracking is done already, so that the normalisation cannot change any more.
     """
     images = torch.from_numpy(np.ascontiguousarray(frames))
     prepared = Preprocessor.for_model(model, sweep, PLAIN)
@@ -326,7 +325,7 @@ def examined_on(model: Model, sweep: Sweep, frames: np.ndarray, tracked: bool = 
 
 
 def frames_to_look_at(frames: int, every: int) -> range:
-    """Every `every`-th frame of a sweep, or every second, fourth, ... of them, so that 16 at most are left."""
+    """Every `every`-th frame of a sweep, or every second, fourth, ... of these, so that at most 16 remain."""
     while -(-frames // every) > MOST_FRAMES:
         every *= 2
     return range(0, frames, every)

@@ -1,4 +1,4 @@
-"""The trajectory of a sweep that still grows: a window of attention that moves along, and poses that may change."""
+"""The trajectory of a growing sweep: a moving window of attention, and poses that may change."""
 
 from __future__ import annotations
 
@@ -15,16 +15,15 @@ from DualTrackCore.trajectory import matrices_from_parameters
 class ProvisionalPath:
     """Poses of the frames whose features are known so far.
 
-    The transformers see the frames of one window. While it fills, its motions are estimated anew at every update; once
-    it is full it moves on by three quarters, and motions behind it stay as they are. Where windows overlap they are
-    averaged with weights that fall towards each window's ends, as for long sweeps. An update
-    therefore costs no more than one window, however long the sweep.
+    The transformers see the frames of one window. Its motions are estimated again at every update. When it is full, it
+    moves on by three quarters of its length, and motions behind it do not change any more. Overlapping windows are
+    averaged with weights that fall towards their ends, as for long sweeps. An update costs one window at most.
 
     Args:
         network: in evaluation mode, on the device of the features.
         window_frames: at least twice `network.global_every`, at most `network.positions`.
 
-    Raises InputError: a window out of these limits.
+    Raises InputError: the window is outside these limits.
     """
 
     def __init__(self, network: DualTrack, window_frames: int) -> None:
@@ -40,7 +39,7 @@ class ProvisionalPath:
         self._stride = max(window_frames * 3 // 4 // every, 1) * every
         index = torch.arange(1, window_frames, dtype=torch.float64)[:, None]
         self._ramp = torch.minimum(index, window_frames - index)
-        # Sums of weighted motions and of weights that earlier windows left behind, from the window's first frame on.
+        # Sums of weighted motions, and of weights, from earlier windows, starting at the window's first frame.
         self._left = torch.zeros(window_frames - 1, 6, dtype=torch.float64)
         self._left_weight = torch.zeros(window_frames - 1, 1, dtype=torch.float64)
         self._start = 0
@@ -53,27 +52,27 @@ class ProvisionalPath:
         return self._count
 
     def add(self, tokens: Tensor, pooled: list[Tensor]) -> None:
-        """Features of the next frames; no pose changes until :meth:`update`.
+        """Add features of the next frames; no pose changes until :meth:`update`.
 
         Args:
             tokens: [m, C] class tokens, m may be 0.
-            pooled: pieces [k, F] of the global backbone's features; may run ahead of the tokens.
+            pooled: pieces [k, F] of the global backbone's features; may be ahead of the tokens.
         """
         self._tokens.append(tokens)
         self._pooled.extend(pooled)
 
     def update(self) -> int:
-        """Estimate anew what is in the window.
+        """Estimate the motions of the window again.
 
         Returns:
-            The first frame whose pose is new or may have changed; `len(self)` where there is none.
+            The first frame whose pose is new or may have changed; `len(self)` if there is none.
         """
         tokens, pooled = torch.cat(self._tokens), torch.cat(self._pooled)
         changed = self._start + 1 if self._count else 0
         while len(tokens) > self.window_frames:
             self._move_on(tokens, pooled)
             tokens, pooled = tokens[self._stride :], pooled[self._stride // self._every :]
-        self._tokens, self._pooled = [tokens.clone()], [pooled.clone()]  # a slice would keep what it is cut from
+        self._tokens, self._pooled = [tokens.clone()], [pooled.clone()]  # a slice keeps the whole tensor in memory
         if len(tokens) < 2:
             return self._count
         motions = self._motions(tokens, pooled)
@@ -86,7 +85,7 @@ class ProvisionalPath:
         return self._poses[start : self._count].copy()
 
     def _move_on(self, tokens: Tensor, pooled: Tensor) -> None:
-        """Settle the motions of the full window's first part, and leave those of the rest to the next window."""
+        """Fix the motions in the first part of the full window, and start the next window with the others."""
         weighted = self._left + self._ramp * self._motions(tokens[: self.window_frames], pooled)
         weight = self._left_weight + self._ramp
         self._write((weighted / weight)[: self._stride])
@@ -99,7 +98,7 @@ class ProvisionalPath:
         return self._network.poses_from_features(tokens[None], pooled[None, :count])[0].cpu().double()
 
     def _write(self, motions: Tensor) -> None:
-        """Poses of the frames behind the window's first one."""
+        """Compute the poses of the frames after the window's first one from motions [n, 6]."""
         stop = self._start + 1 + len(motions)
         if stop > len(self._poses):
             self._poses = np.concatenate([self._poses, np.empty((max(stop, len(self._poses)), 4, 4))])  # at least twice

@@ -1,4 +1,4 @@
-"""Test-time augmentation: the same sweep backwards, mirrored, or cropped elsewhere, and its poses then."""
+"""Test-time augmentation: the sweep backwards or mirrored, or with another crop, and how its poses change."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from DualTrackCore.sweep import FrameSource, Sweep
 from DualTrackCore.tracking import Estimate
 from DualTrackCore.trajectory import accumulate, invert_rigid, matrices_from_parameters, parameters_from_matrices
 
-#: Conjugating with it mirrors x: what a left-right flip of the images does to poses.
+#: Conjugation with it mirrors x: the effect of a left-right flip of the images on poses.
 MIRROR = np.diag([-1.0, 1.0, 1.0, 1.0])
-#: Numbers of runs: the sweep as it is; mirrored as well; and both of them backwards as well.
+#: Numbers of runs: the sweep as it is; also mirrored; also both of these backwards.
 AUGMENTATION_COUNTS = (1, 2, 4)
 
 
@@ -39,23 +39,23 @@ def backwards(relative: np.ndarray) -> np.ndarray:
 
 
 def reversed_sweep(sweep: Sweep) -> Sweep:
-    """The frames in reverse order, read when they are asked for, without times and tracking."""
+    """The frames in reverse order, read on demand, without times and tracking."""
     frames = _ChangedFrames(sweep.frames, backwards=True)
     return replace(sweep, frames=frames, frame_valid=sweep.frame_valid[::-1], timestamps_s=None, tracked=None)
 
 
 def flipped_sweep(sweep: Sweep) -> Sweep:
-    """The frames mirrored left to right, read when they are asked for, without tracking."""
+    """The frames mirrored left to right, read on demand, without tracking."""
     return replace(sweep, frames=_ChangedFrames(sweep.frames, mirror=True), tracked=None, skew_deg=-sweep.skew_deg)
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """A change of a sweep whose motion gives that of the sweep.
+    """A change of a sweep with a known effect on its motion.
 
     Attributes:
         name: for reports and provenance.
-        apply: from the sweep to the one that the network sees.
+        apply: from the sweep to the changed one.
         undo: from relative poses [N - 1, 4, 4] of the changed sweep to those of the sweep.
         turns: whether the frames are in reverse order.
     """
@@ -65,16 +65,16 @@ class Augmentation:
     undo: Callable[[np.ndarray], np.ndarray]
     turns: bool = False
 
-    def undone(self, found: Estimate) -> Estimate:
+    def undone(self, estimate: Estimate) -> Estimate:
         """The estimate of the sweep from that of the changed one.
 
-        A sweep that runs one way runs the other way backwards: where the motions are those of a sweep taken as running
-        one way, they are mirrored, and what speaks for that way speaks against it.
+        Weights with a direction head give motions as if every sweep ran towards +z. So in reverse order, the motions
+        are mirrored and the log-odds change sign.
         """
-        motions = parameters_from_matrices(self.undo(matrices_from_parameters(found.motions)))
-        variance = found.variance if found.variance is None or not self.turns else found.variance[::-1]
-        undone = Estimate(motions, variance, found.log_odds)
-        return undone.mirrored() if self.turns and found.log_odds is not None else undone
+        motions = parameters_from_matrices(self.undo(matrices_from_parameters(estimate.motions)))
+        variance = estimate.variance if estimate.variance is None or not self.turns else estimate.variance[::-1]
+        undone = Estimate(motions, variance, estimate.log_odds)
+        return undone.mirrored() if self.turns and estimate.log_odds is not None else undone
 
 
 _OTHERS = (
@@ -90,7 +90,7 @@ _OTHERS = (
 
 
 def augmentations(count: int) -> tuple[Augmentation, ...]:
-    """The changed sweeps that are run beside the sweep as it is: the first of mirrored, backwards, both.
+    """The views beside the sweep as it is: the first `count` - 1 of mirrored, backwards, both.
 
     Raises InputError: another number than 1, 2 or 4.
     """
@@ -100,20 +100,20 @@ def augmentations(count: int) -> tuple[Augmentation, ...]:
 
 
 def agreement(motions: np.ndarray, sweep: Sweep) -> tuple[np.ndarray, float]:
-    """Which views of a sweep are believed, by where they place its frames over the whole sweep.
+    """Select the views of a sweep to average, by the positions of its frames.
 
-    Two views contradict each other where they place the frames farther apart than one of them moves them at all: if one
-    is right, no motion would be a better estimate than the other, and in their mean opposite motions cancel. The usual
-    reason is the direction along the sweep, which speckle alone does not show. Believed is the largest group of views
-    without a contradiction if it holds more than half of them; else the view of the sweep as it is decides, with the
-    largest group that it is in. Of equal groups the one with that view counts, then the one that lies closest together.
+    Two views contradict each other if the distance between their frames is larger than the displacement of the frames
+    in one of them. Then, if one is right, no motion is a better estimate than the other, and in their mean opposite
+    motions cancel. The usual reason is the direction along the sweep, which speckle does not show. Selected is the
+    largest group of views without a contradiction if it has more than half of the views; else the largest such group
+    with the sweep as it is. Of equal groups, first the one with the sweep as it is, then the closest one is selected.
 
     Args:
-        motions: [V, N - 1, 6], mm and degrees, the first as found in the sweep as it is.
-        sweep: all motions are its own; the distances are those of the corners of its frames.
+        motions: [V, N - 1, 6], mm and degrees, of the sweep itself; the first from the sweep as it is.
+        sweep: gives the corners of the frames for the distances.
 
     Returns:
-        [V] bool, the views to believe; and how far apart all views lie, mm: the mean over pairs, frames and corners.
+        [V] bool, the selected views; and the mean distance over all pairs of views, frames and corners, mm.
     """
     count, (height, width) = len(motions), sweep.frame_size
     pixels = [(0, width - 1, 0, width - 1), (0, 0, height - 1, height - 1), (0, 0, 0, 0), (1, 1, 1, 1)]
@@ -133,12 +133,12 @@ def agreement(motions: np.ndarray, sweep: Sweep) -> tuple[np.ndarray, float]:
 
 
 def _mean_distance(one: np.ndarray, other: np.ndarray) -> float:
-    """Mean distance of points [N, 4, P] from others."""
+    """Mean distance between points [N, 4, P] and others."""
     return float(np.linalg.norm(one - other, axis=1).mean())
 
 
 def contradiction(left_out: list[str], count: int, apart_mm: float) -> str:
-    """The sentence for views that were left out of `count`, by their names."""
+    """The warning that some of `count` views were left out, by their names."""
     return (
         f"The views of the sweep contradict each other ({apart_mm:.1f} mm apart on average): "
         f"{count - len(left_out)} of {count} were averaged and {', '.join(left_out)} left out. The direction of the "
@@ -147,7 +147,7 @@ def contradiction(left_out: list[str], count: int, apart_mm: float) -> str:
 
 
 class _ChangedFrames:
-    """A source of frames that reads another one backwards or mirrors what it gives."""
+    """A source of frames: those of another source backwards, mirrored, or both."""
 
     def __init__(self, source: FrameSource, *, backwards: bool = False, mirror: bool = False) -> None:
         self.shape, self.dtype = source.shape, source.dtype

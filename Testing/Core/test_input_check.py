@@ -227,7 +227,7 @@ def test_a_live_tracker_looks_at_the_frames_that_are_looked_at_offline():
         for start in range(0, frames, 7):
             tracker.push(numbered[start : start + 7])
         tracker.finish()
-        assert [frame[0, 0] for frame in tracker._looked_at] == list(frames_to_look_at(frames, 4))
+        assert [frame[0, 0] for frame in tracker._examined] == list(frames_to_look_at(frames, 4))
 
 
 def test_frames_without_an_image_are_not_looked_at(trained, clip):

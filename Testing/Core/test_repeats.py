@@ -183,7 +183,7 @@ def test_a_repeat_of_a_live_stream_gets_the_pose_that_was_told_before():
         tracker.push(sweep.window(0, known + 18))
         last = {pose.frame: pose.frame0_from_image for pose in tracker.wait()}
         tracker._shown[-1] = 3  # as if it had shown a picture of which the pose is known
-        tracker._told -= 1
+        tracker._returned -= 1
         (again,) = tracker.push(np.empty((0, *sweep.frame_size), np.uint8))
     assert again.frame == known + 17
     np.testing.assert_array_equal(again.frame0_from_image, last[3])
