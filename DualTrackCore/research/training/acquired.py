@@ -1,4 +1,4 @@
-"""Training items of sweeps of echo levels: what a scanner shows of their frames."""
+"""Training items from sweeps of echo levels: applies a scanner to their frames."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from DualTrackCore.research.simulation.scanner import framed, scanned
 
 @dataclass(frozen=True, eq=False)
 class Scan:
-    """What the scanner does to the frames of one item.
+    """The scanner for the frames of one item.
 
     Attributes:
         acquisition: with its probe and scanner.
-        before: indices of the frames before the item's first one, which persistence still shows.
-        seed: of clutter, noise and marks.
+        before: [b] indices of the frames before the item, for persistence.
+        seed: of clutter, noise and burned-in marks.
     """
 
     acquisition: Acquisition
@@ -32,14 +32,14 @@ class Scan:
 
         Args:
             codes: [b + n, h, w] uint8 codes of echo levels, the b frames of `before` first.
-            spacing_mm: of the picture.
-            first_row, picture_rows: where the part lies in the picture, and how high that is.
+            spacing_mm: (across columns, down rows).
+            first_row, picture_rows: first row of the part, and number of rows of the whole picture.
         """
         place = {"warm_up": len(self.before), "first_row": first_row, "picture_rows": picture_rows}
         return self._scanned(self.acquisition.scanner, codes, spacing_mm, np.random.default_rng(self.seed), **place)
 
     def pictures(self, codes: Tensor, spacing_mm: tuple[float, float]) -> Tensor:
-        """Whole pictures [n, H, W] uint8 of codes of frames that lie far apart: persistence mixes no neighbours in."""
+        """Whole pictures [n, H, W] uint8 of codes of frames that are not neighbours, so without persistence."""
         random = np.random.default_rng(self.seed)
         alone = replace(self.acquisition.scanner, persistence=0.0, averaged_frames=1)
         shown = self._scanned(alone, codes, spacing_mm, random)

@@ -1,4 +1,4 @@
-"""Where training starts: weights of earlier stages, of image backbones, or random ones."""
+"""Initial weights of training: from earlier stages, from image backbones, or random."""
 
 from __future__ import annotations
 
@@ -27,36 +27,35 @@ from DualTrackCore.sweep import Sweep
 WEIGHTS_NAME = "model.safetensors"
 #: Fields of a recipe's `initial` that name weights.
 _WEIGHTS_OF = ("all", "local_encoder", "global_encoder", "local_trunk", "direction")
-#: Heads that weights may get after they were trained.
+#: Heads that may be missing in earlier weights.
 _ADDED_HEADS = ("direction.", "uncertainty.")
-#: Height of the waves of the position table: below that of the image features, so that they do not drown them.
+#: Amplitude of the waves of the position table, below that of the image features.
 _WAVE_HEIGHT = 0.3
 
 
 def recipe_card(recipe: Recipe) -> ModelCard:
-    """The model card that a recipe describes; training without a stated normalisation uses none, and the card says so.
+    """The model card that a recipe describes; without a stated normalisation, training and card use none.
 
     Raises InputError: a field that a card does not have.
     """
-    known = [f.name for f in dataclasses.fields(ModelCard) if f.name != "architecture"]
+    keys = [f.name for f in dataclasses.fields(ModelCard) if f.name != "architecture"]
     for name in recipe.card:
-        if name not in known:
-            raise InputError(f"card.{name[:60]} in the recipe is no known key; {known_keys(name, known)}.")
+        if name not in keys:
+            raise InputError(f"card.{name[:60]} in the recipe is no known key; {known_keys(name, keys)}.")
     card = ModelCard(**recipe.card, architecture=recipe.model)
     mean, std = card.normalisation or PLAIN
     return dataclasses.replace(card, global_mean=mean, global_std=std)
 
 
 def trained_card(recipe: Recipe, runs: Path, sweeps: Sequence[Sweep]) -> ModelCard:
-    """The card of the weights that a recipe has trained: what the recipe describes, without what it cannot know.
+    """The card of the weights that a recipe has trained: that of the recipe, without what must be measured.
 
-    Errors are unknown until somebody measures them. What the recipe shares with the card of a model that ships (name,
-    title, version, licence) is that model's and not this one's. The weights count as simulated only where all sweeps
-    were simulated, now and in the stages that it started from.
+    Errors are left unknown. Name, title, version and licence are replaced if a model that ships has the same. The
+    weights are "simulated only" if all sweeps were simulated, also those of earlier stages.
 
     Args:
         recipe: that was run.
-        runs: folder below which its earlier stages lie.
+        runs: folder of earlier stages.
         sweeps: for training and validation.
 
     Raises CheckpointError: the file of an earlier stage is damaged.
@@ -86,18 +85,18 @@ def trained_card(recipe: Recipe, runs: Path, sweeps: Sequence[Sweep]) -> ModelCa
 
 
 def initial_network(recipe: Recipe, runs: Path, say: Callable[[str], None] | None = None) -> DualTrack | MotionNetwork:
-    """The network of a recipe with the weights it starts from (stage baseline: random); the same at every call.
+    """The network of a recipe with its initial weights (stage baseline: random); the same at every call.
 
-    A backbone that is to learn by LoRA has its adapters already.
+    LoRA adapters of the backbone are included.
 
     Args:
         recipe: model arguments, seed, initial weights, backbone.
-        runs: folder below which earlier stages are looked for.
-        say: told in sentences what of pretrained backbone weights was taken and what was not.
+        runs: folder of earlier stages.
+        say: receives sentences on which pretrained backbone weights were used.
 
     Raises:
-        InputError: the network cannot be built from the recipe's arguments, there are no such weights, or a backbone
-            without attention is to learn by LoRA.
+        InputError: the network cannot be built from the recipe's arguments, the weights are missing, or LoRA was chosen
+            for a backbone without attention.
         CheckpointError: a file that is damaged, holds code, or belongs to another network or backbone.
     """
     torch.manual_seed(recipe.seed)
@@ -145,7 +144,7 @@ def _load_backbone(recipe: Recipe, network: DualTrack, say: Callable[[str], None
 
 
 def _set_waves(table: Tensor) -> None:
-    """Sines and cosines of the position, with wavelengths from 6 to 60,000 frames (Vaswani et al. 2017), in [N, C]."""
+    """Fill a table [N, C] with sines and cosines of the position, wavelengths 6 to 60,000 frames (Vaswani 2017)."""
     position = torch.arange(len(table), dtype=torch.float32)[:, None]
     angle = position * torch.exp(-math.log(10_000) * torch.arange(0, table.shape[1], 2) / table.shape[1])
     with torch.no_grad():
@@ -154,7 +153,7 @@ def _set_waves(table: Tensor) -> None:
 
 
 def input_paths(recipe: Recipe, runs: Path) -> list[Path]:
-    """What a recipe reads: its own files, and what they name: data, and weights as they stand or in `runs`."""
+    """Files and folders that a recipe reads: its own files, data, and weights (as named, and in `runs`)."""
     given, data = recipe.initial, recipe.data
     weights = list(filter(None, (getattr(given, name) for name in _WEIGHTS_OF)))
     named = [data.folder, data.validation_folder, data.csv, recipe.backbone.weights, *weights]
@@ -162,7 +161,7 @@ def input_paths(recipe: Recipe, runs: Path) -> list[Path]:
 
 
 def _weights_path(reference: str, runs: Path) -> Path:
-    """The weights file that a recipe's `initial` means: a file or the folder of a stage, as it stands or in `runs`."""
+    """The weights file for a name in a recipe's `initial`: a file or the folder of a stage, as named or in `runs`."""
     for place in (Path(reference), runs / reference):
         if place.is_file():
             return place
@@ -175,7 +174,7 @@ def _weights_path(reference: str, runs: Path) -> Path:
 
 
 def _direction_part(network: DualTrack, path: Path) -> dict[str, Tensor]:
-    """What the direction head takes of a global encoder, under the head's names."""
+    """Tensors of a file's global encoder that fit the direction head, under the head's names."""
     prefix = "global_encoder."
     encoder = _part(prefix, network, path)
     shapes = {key: value.shape for key, value in network.state_dict().items() if key.startswith("direction.")}
@@ -184,7 +183,7 @@ def _direction_part(network: DualTrack, path: Path) -> dict[str, Tensor]:
 
 
 def _part(prefix: str, network: DualTrack, path: Path) -> dict[str, Tensor]:
-    """The tensors of a file under a prefix, for as many positions as the network has."""
+    """The tensors of a file under a prefix, with the position table resized to the network's."""
     tensors, shapes = read_weights(path)[0], {key: value.shape for key, value in network.state_dict().items()}
     expected = [k for k in shapes if k.startswith(prefix) and not k.startswith((*UNUSED_HEADS, *_ADDED_HEADS))]
     if missing := [k for k in expected if k not in tensors and not k.endswith("num_batches_tracked")]:

@@ -1,4 +1,4 @@
-"""Lightning around tasks and samples: loaders, optimiser, precision, schedule, and what is reported meanwhile."""
+"""Lightning modules for tasks and samples: loaders, loss, optimiser, schedule, validation figures and reports."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from DualTrackCore.research.training.tasks import build_task
 from DualTrackCore.research.training.token_store import store_tokens
 from DualTrackCore.trajectory import accumulate, matrices_from_parameters
 
-#: Share of the newest step in the mean of recent errors, and the least error that a component is divided by.
+#: Weight of the newest step in the running mean of errors, and the smallest divisor of a component's error.
 _RECENT_SHARE, _LEAST_ERROR = 0.01, 1e-3
-#: Part of the path by which a sweep leaves its plane, from which its direction counts.
+#: Least elevational displacement of a sweep whose direction is trained, as a part of the path.
 _LEAST_THROUGH = 0.2
-#: Stages that train what the network says beside the motions.
+#: Stages that train other heads than that for motions.
 _BESIDE_MOTIONS = ("direction", "heads")
 
 
@@ -61,7 +61,7 @@ class LightningItems(lightning.LightningDataModule):
         self.validation_items = SweepItems(recipe, sweeps[1], network, card, validating=True)
 
     def setup(self, stage: str) -> None:
-        """Store class tokens before the first step; each process does its share."""
+        """Store class tokens before the first step; each process computes some of the sweeps."""
         del stage
         if not self.recipe.sampling.stored_crops or self.training_items.token_files is not None:
             return
@@ -73,7 +73,7 @@ class LightningItems(lightning.LightningDataModule):
         trainer.strategy.barrier("tokens")
 
     def train_dataloader(self) -> DataLoader:
-        """Shuffled items; what does not fill a batch waits for another epoch."""
+        """Shuffled items; the last incomplete batch is dropped."""
         return self._loader(self.training_items, self.recipe.batch_size, shuffled=True)
 
     def val_dataloader(self) -> DataLoader:
@@ -102,8 +102,8 @@ class LightningTask(lightning.LightningModule):
     Args:
         recipe: the stage and its settings.
         network: with its initial weights; trained in place.
-        target_mean, target_std: [6] what the head's output is multiplied by and shifted to, mm and degrees. A head that
-            was trained before is re-expressed in these units, so its predictions stay what they were.
+        target_mean, target_std: [6] offset and scale of the head's output, mm and degrees. A head that was trained
+            before is rescaled so that its predictions stay the same.
     """
 
     def __init__(
@@ -113,13 +113,13 @@ class LightningTask(lightning.LightningModule):
         self.recipe = recipe
         self.task = build_task(network, recipe)
         for module in self.task.modules():
-            if isinstance(module, Trunk):  # its 3D convolutions are about twice as fast on CPUs with channels last
+            if isinstance(module, Trunk):  # with channels last, 3D convolutions are about twice as fast on CPUs
                 module.to(memory_format=torch.channels_last_3d)
         self.register_buffer("target_mean", target_mean.float())
         self.register_buffer("target_std", target_std.float())
         if self.task.continues:
             unfold_scale(self.task.head, self.target_mean, self.target_std)
-        #: Squared error of each component in the head's units, averaged over the last hundred steps or so.
+        #: [6] running mean of the squared errors in the head's units, over about a hundred steps.
         self.register_buffer("component_errors", torch.ones(6))
         self._sums = ValidationSums()
 
@@ -131,7 +131,7 @@ class LightningTask(lightning.LightningModule):
         return motions.float() * self.target_std + self.target_mean
 
     def component_losses(self, batch: Item, motions: Tensor | None = None) -> Tensor:
-        """[6] mean squared errors in the head's units over the motions that are known."""
+        """[6] mean squared errors in the head's units over the motions with known targets."""
         targets, mask = self.task.wanted(batch)
         wanted = (targets - self.target_mean) / self.target_std
         motions = self.task(batch).motions if motions is None else motions
@@ -139,10 +139,10 @@ class LightningTask(lightning.LightningModule):
         return squares.sum(dim=(0, 1)) / mask.sum().clamp(min=1)
 
     def head_loss(self, batch: Item, output: NetworkOutput) -> Tensor:
-        """What the head that this stage trains beside the motions is wrong by.
+        """Loss of the variance or direction head.
 
-        Variance by the Gaussian likelihood of the errors that are left. Direction by the cross entropy over the sweeps
-        that leave their plane by at least a fifth of the path.
+        Variance: negative log-likelihood of the errors as Gaussians. Direction: cross entropy over the sweeps whose
+        elevational displacement is at least a fifth of the path.
         """
         targets, mask = self.task.wanted(batch)
         if self.recipe.stage == "heads":
@@ -151,24 +151,24 @@ class LightningTask(lightning.LightningModule):
             likelihood = 0.5 * (variance + errors * torch.exp(-variance)) * mask[..., None]
             return likelihood.sum() / mask.sum().clamp(min=1) / 6
         up, counts = self._directions(batch)
-        told = F.binary_cross_entropy_with_logits(
+        entropy = F.binary_cross_entropy_with_logits(
             output.direction_logit.float(), up.float(), counts.float(), reduction="sum"
         )
-        return told / counts.sum().clamp(min=1)
+        return entropy / counts.sum().clamp(min=1)
 
     def _directions(self, batch: Item) -> tuple[Tensor, Tensor]:
-        """[B] whether each sweep runs towards +z, and whether it leaves its plane by enough to count."""
+        """[B] whether each sweep runs towards +z, and whether its elevational displacement is large enough to count."""
         targets, mask = self.task.wanted(batch)
         through = batch["through_mm"][:, 0]
         path = (targets[..., :3].norm(dim=-1) * mask).sum(dim=1)
         return through > 0, through.abs() > _LEAST_THROUGH * path
 
     def weighted(self, losses: Tensor) -> Tensor:
-        """One number to follow downhill, of [6] :meth:`component_losses`, by the recipe's weighting.
+        """The loss from [6] :meth:`component_losses`, by the recipe's weighting.
 
-        Weighted by likelihood, each error is divided by its recent mean: what six Gaussians of unknown, slowly
-        changing width would make of it. A component whose errors are tiny then is not drowned by one that cannot be
-        found at all. Several processes share one mean.
+        With "likelihood", each error is divided by its running mean, as the likelihood of six Gaussians of slowly
+        changing width does. So a component with small errors counts as much as one with large errors. Several processes
+        share one mean.
         """
         if self.recipe.weighting == "equal":
             return losses.mean()
@@ -176,12 +176,12 @@ class LightningTask(lightning.LightningModule):
             step = losses.detach().clone()  # the sum over processes is made in place
             if self._trainer is not None:
                 step = self.trainer.strategy.reduce(step, reduce_op="mean")
-            if torch.isfinite(step).all():  # half precision may overflow; the optimiser leaves such a step out
+            if torch.isfinite(step).all():  # half precision may overflow; the optimiser skips such a step
                 self.component_errors.lerp_(step, _RECENT_SHARE)
         return (losses / self.component_errors.clamp(min=_LEAST_ERROR)).mean()
 
     def on_train_batch_start(self, batch: Item, batch_index: int) -> None:
-        """Make dropout a function of seed, epoch, batch and process, so that a resumed run repeats it."""
+        """Seed dropout by recipe, epoch, batch and process, so that a resumed run repeats it."""
         del batch
         state = np.random.SeedSequence([self.recipe.seed, self.current_epoch, batch_index, self.global_rank])
         torch.manual_seed(int(state.generate_state(1)[0]))
@@ -236,14 +236,14 @@ class LightningTask(lightning.LightningModule):
 
 
 def rate_factor(step: int, warm_up: int, total: int) -> float:
-    """Learning rate of a step as a part of the highest: a line up over `warm_up` steps, then a cosine to zero."""
+    """Learning rate of a step as a part of the maximum: linear over `warm_up` steps, then a cosine to zero."""
     if step < warm_up:
         return (step + 1) / warm_up
     return 0.5 * (1 + math.cos(math.pi * min((step - warm_up) / max(total - warm_up, 1), 1.0)))
 
 
 def fold_scale(head: nn.Linear, mean: Tensor, std: Tensor) -> None:
-    """Change a head of standardised outputs into one of mm and degrees."""
+    """Change a head with standardised outputs into one with outputs in mm and degrees; `mean`, `std` are [6]."""
     with torch.no_grad():
         head.weight.mul_(std[:, None])
         head.bias.mul_(std).add_(mean)
@@ -256,19 +256,19 @@ def unfold_scale(head: nn.Linear, mean: Tensor, std: Tensor) -> None:
         head.bias.sub_(mean).div_(std)
 
 
-#: Sums of the errors over sweeps with their counts (of poses, motions, the loss), then of each component: count, sums,
-#: squares and product.
+#: Sums and counts of the errors of poses, of motions and of the loss; then for each component the count, sums, squares
+#: and product.
 _ERRORS, _MOMENTS = 6, (6, 6)
 
 
 class ValidationSums:
-    """Sums over sweeps from which the figures follow.
+    """Sums over sweeps for the validation figures.
 
     Args:
-        values: all sums of earlier objects, added up; None starts from zero.
+        values: sums of other objects, added up; None starts from zero.
 
     Attributes:
-        values: [42] float64, so that processes can add theirs up.
+        values: [42] float64, which processes add up.
     """
 
     def __init__(self, values: np.ndarray | None = None) -> None:
@@ -276,12 +276,12 @@ class ValidationSums:
         self._errors, self._moments = self.values[:_ERRORS], self.values[_ERRORS:].reshape(_MOMENTS)
 
     def add(self, predicted: np.ndarray, true: np.ndarray, five_points_mm: np.ndarray, scale: np.ndarray) -> None:
-        """One sweep.
+        """Add one sweep.
 
         Args:
             predicted, true: [n, 6] relative motions, mm and degrees; rows of `true` may be NaN.
-            five_points_mm: [4, 5] homogeneous image points.
-            scale: [6] what the loss divides components by.
+            five_points_mm: [4, 5] homogeneous image points, mm.
+            scale: [6] divisor of the components in the loss, mm and degrees.
         """
         known = np.isfinite(true).all(axis=1)
         if not known.any():
@@ -290,7 +290,7 @@ class ValidationSums:
             matrices_from_parameters(predicted[known]), matrices_from_parameters(true[known]), five_points_mm
         )
         squares = (((predicted - true) / scale)[known] ** 2).mean(axis=1)
-        # Poses follow from motions only up to the first one that is not known.
+        # Poses are known only up to the first unknown motion.
         reach = len(known) if known.all() else int(np.argmin(known))
         paths = [accumulate(matrices_from_parameters(values[:reach]))[1:] for values in (predicted, true)]
         everywhere = mean_point_error(*paths, five_points_mm)
@@ -321,11 +321,11 @@ class ValidationSums:
 
 
 class EpochLines(lightning.Callback):
-    """One line after every epoch: where it stands, loss, learning rate, time, new validation figures.
+    """One line after every epoch: epoch, items, loss, learning rate, new validation figures, time.
 
     Args:
-        recipe: for the number of items that were seen.
-        say: called with the line, in the first process only.
+        recipe: gives the batch size.
+        say: receives the line, in the first process only.
     """
 
     def __init__(self, recipe: Recipe, say: Callable[[str], None]) -> None:
@@ -336,14 +336,14 @@ class EpochLines(lightning.Callback):
         self._earlier_seconds = 0.0
 
     def on_validation_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
-        """Keep the figures for the line and for the summary."""
+        """Store the figures for the line and for the summary."""
         del module
         self._validated = True
         figures = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val_")}
         self.validations.append({"epoch": trainer.current_epoch + 1, **figures})
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
-        """Say the line."""
+        """Write the line."""
         del module
         now = time.monotonic()
         parts = [
@@ -368,7 +368,7 @@ class EpochLines(lightning.Callback):
             self._say("  ".join(parts))
 
     def items_seen(self, trainer: lightning.Trainer) -> int:
-        """Training items that entered the loss so far, over all processes."""
+        """Number of training items so far, over all processes."""
         batches = trainer.fit_loop.epoch_loop.batch_progress.total.completed
         return batches * self._recipe.batch_size * trainer.world_size
 
@@ -378,22 +378,22 @@ class EpochLines(lightning.Callback):
         return self._earlier_seconds + time.monotonic() - self._started
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run goes on counting from."""
+        """Time and figures for a resumed run."""
         return {"seconds": self.seconds, "validations": self.validations}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up the count of an interrupted run."""
+        """Continue with time and figures of an interrupted run."""
         self._earlier_seconds, self.validations = float(state["seconds"]), list(state["validations"])
 
 
 class StopWhenCancelled(lightning.Callback):
-    """Asks after every batch whether to stop. Raises Cancelled: yes."""
+    """Stops training after a batch if the caller asked to. Raises Cancelled."""
 
     def __init__(self, cancelled: CancelledCallback | None) -> None:
         self._reporter = Reporter(None, cancelled)
 
     def on_train_batch_end(self, *_: object) -> None:
-        """Stop where nothing is half done."""
+        """Check after a whole batch."""
         self._reporter.check()
 
     on_validation_batch_end = on_train_batch_end

@@ -1,7 +1,7 @@
-"""Recipes: everything that decides one stage of training, in one short YAML file.
+"""Recipes: all settings of one stage of training, in one short YAML file.
 
-A file may name another one under `base`; its values are taken first and then replaced key by key. Recipes that ship are
-named without folder and suffix (`mini/local1`, `paper/fusion`).
+A file may name another one under `base` and replaces its values key by key. Recipes that ship are named without folder
+and suffix (`mini/local1`, `paper/fusion`).
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from DualTrackCore.settings import build, check_settings, setting, short_text
 Stage = Literal[
     "local1", "local2", "local3", "global", "fusion", "finetune1", "finetune2", "direction", "heads", "baseline"
 ]
-#: Stages that see windows of consecutive frames; `global` sees frames drawn at random, the others whole sweeps.
+#: Stages on windows of consecutive frames; `global` uses randomly drawn frames, the others whole sweeps.
 WINDOW_STAGES = ("local1", "local2", "baseline")
 #: Stages that train the global encoder.
 GLOBAL_STAGES = ("global", "fusion", "finetune1", "finetune2", "direction", "heads")
-#: Stages that can work from stored class tokens, because trunk and ViT are frozen.
+#: Stages that can use stored class tokens, because trunk and ViT are frozen.
 TOKEN_STAGES = ("local3", "fusion", "finetune1")
 PRECISIONS = {"fp32": "32-true", "fp16": "16-mixed", "bf16": "bf16-mixed"}
 #: Folder of the recipes and plans that ship.
@@ -44,11 +44,11 @@ class Initial(_Checked):
 
     Attributes:
         all: the whole network.
-        local_encoder, global_encoder: one encoder each, put over `all`.
-        local_trunk: the local encoder's 3D trunk alone, put over the others; it fits a crop of any size.
-        direction: weights whose global encoder the direction head starts from, but for the image backbone.
-        positions: the global encoder's position table where no weights are given: "random" numbers, as published, or
-            "waves", which tell the order of the frames from the first step on.
+        local_encoder, global_encoder: one encoder each; replaces that of `all`.
+        local_trunk: only the local encoder's 3D trunk; replaces that of the others, and fits a crop of any size.
+        direction: weights whose global encoder, without the image backbone, initialises the direction head.
+        positions: the global encoder's position table without given weights: "random", as published, or "waves", which
+            encode the order of the frames from the first step on.
     """
 
     all: str | None = None
@@ -64,12 +64,12 @@ class Backbone(_Checked):
     """The global encoder's image backbone.
 
     Attributes:
-        name: a timm model; None leaves `model.global_backbone` as it is (the published trunk, where that is not set).
-        weights: a local checkpoint of the project that pretrained the backbone, .safetensors or PyTorch.
-        train: "full"; "frozen"; or "lora": adapters on the attention learn and are merged into the result.
+        name: a timm model; None keeps `model.global_backbone` (by default the published trunk).
+        weights: a local checkpoint of the pretrained backbone, .safetensors or PyTorch.
+        train: "full"; "frozen"; or "lora": only adapters on the attention are trained, and merged into the result.
         rank: of the adapters.
-        pixels: what the pretraining turned RGB images into: "imagenet" (mean and deviation of ImageNet) or "unit"
-            (0 to 1, as MedSAM).
+        pixels: normalisation of RGB images in the pretraining: "imagenet" (mean and deviation of ImageNet) or "unit"
+            (0 to 1, as in MedSAM).
     """
 
     name: str | None = None
@@ -81,26 +81,26 @@ class Backbone(_Checked):
 
 @dataclass(frozen=True)
 class Data(_Checked):
-    """Which sweeps.
+    """The sweeps for training and validation.
 
     Attributes:
         kind: "simulated", "tusrec" or "dualtrack_h5".
-        seeds, validation_seeds: simulated: first and one past the last seed.
+        seeds, validation_seeds: simulated: first seed, and one past the last.
         frames: simulated: frames of a sweep.
-        families: simulated: trajectory families in turn; None draws one by seed.
-        speckles: simulated: number of speckle volumes that training sweeps share (making one takes longer than the rest
-            of a sweep; validation has as many of its own); None makes one for every sweep.
+        families: simulated: families of paths, in turn; None draws one by seed.
+        speckles: simulated: number of speckle volumes that training sweeps share (a volume takes longer than the rest
+            of a sweep); validation has as many of its own. None: one for every sweep.
         acquisitions: simulated: whether probe, scanner, view, motion, tissue and contact are drawn for every sweep, and
-            the scanner anew for every item (:mod:`~DualTrackCore.research.simulation.acquisition`).
-        plain, plain_frames: simulated: so many sweeps of so many frames of a linear probe with every effect off beside
-            the acquisitions, and a tenth of them for validation; their seeds follow on the others.
-        store: simulated: whether sweeps are kept in the cache folder; otherwise they are made at every start.
-        folder, validation_folder: tusrec: folders that are searched for sweeps.
+            the scanner again for every item (:mod:`~DualTrackCore.research.simulation.acquisition`).
+        plain, plain_frames: simulated: number and frames of additional sweeps of a linear probe with every effect off
+            (a tenth as many for validation); their seeds follow the others.
+        store: simulated: whether sweeps are stored in the cache folder; else they are simulated at every start.
+        folder, validation_folder: tusrec: folders to search for sweeps.
         csv: dualtrack_h5: table with `sweep_id`, `processed_sweep_path` (relative to the table) and `split`.
-        limit, validation_limit: use this many sweeps at most.
-        memory_gb: frames kept in memory, in each training process, but no more than half of what is free; the rest is
-            read window by window.
-        poses_are: what poses are whose file does not say where they are from; None for unknown, which is refused.
+        limit, validation_limit: largest number of sweeps.
+        memory_gb: memory for frames in each training process, at most half of what is free; other frames are read in
+            windows.
+        poses_are: origin of poses whose file does not state it; None: unknown, which is refused.
     """
 
     kind: Literal["simulated", "tusrec", "dualtrack_h5"]
@@ -140,18 +140,18 @@ class Data(_Checked):
 
 @dataclass(frozen=True)
 class Sampling(_Checked):
-    """What one training item is.
+    """How training items are drawn.
 
     Attributes:
         window: frames of a window (local1, local2, baseline).
-        windows_per_sweep: items a sweep gives in one epoch.
-        shortest: data.acquisitions, whole sweeps: a part of a sweep is taken, of a length drawn evenly on a logarithmic
-            scale from so many frames to all; None for all.
-        random_frames: frames drawn in order from a sweep (global).
-        stored_crops: crop positions whose class tokens are stored, the centre among them (local3, fusion, finetune1);
-            0 stores nothing and runs the frozen trunk at every step.
+        windows_per_sweep: items per sweep and epoch.
+        shortest: data.acquisitions, whole sweeps: fewest frames of the part of a sweep that is an item; its length is
+            drawn log-uniformly up to the whole sweep. None: the whole sweep.
+        random_frames: frames drawn from a sweep, in order (global).
+        stored_crops: number of crop positions, with the centre, whose class tokens are stored (local3, fusion,
+            finetune1); 0 runs the frozen trunk at every step instead.
         token_type: number type of stored tokens.
-        chunk_frames: frames through a trunk at a time where it runs over a whole sweep.
+        chunk_frames: frames through a trunk at a time when it runs over a whole sweep.
     """
 
     window: int = setting(16, at_least=2)
@@ -165,12 +165,12 @@ class Sampling(_Checked):
 
 @dataclass(frozen=True)
 class Augmentation(_Checked):
-    """Probabilities of the changes to a training item; its poses are re-expressed exactly.
+    """Probabilities of the changes to a training item; its poses change with it exactly.
 
     Attributes:
         hflip: mirror every frame left to right.
         reverse: run the sweep backwards.
-        crop: draw the place of the local crop; the centre otherwise.
+        crop: whether the place of the local crop is drawn; else it is the centre.
         drop: leave out `drop_fraction` of the frames.
     """
 
@@ -192,7 +192,7 @@ class Optimiser(_Checked):
 
 @dataclass(frozen=True)
 class Validation(_Checked):
-    """Every how many epochs, and the metric (smaller is better) that chooses the best checkpoint."""
+    """Epochs between validations, and the metric (smaller is better) that selects the best checkpoint."""
 
     every: int = setting(1, at_least=1)
     metric: Literal["gpe_five_point_mm", "lpe_five_point_mm", "loss"] = "gpe_five_point_mm"
@@ -205,29 +205,29 @@ class Recipe(_Checked):
     Attributes:
         stage: what is trained, see :mod:`~DualTrackCore.research.training.tasks`.
         output: folder of the results, below the runs folder.
-        data, sampling, augmentation, optimiser, validation, initial, backbone: see there.
+        data, sampling, augmentation, optimiser, validation, initial, backbone: see their classes.
         epochs, warmup_epochs: the learning rate rises linearly over the warm-up, then falls as a cosine to zero.
-        end_epoch: where the run ends although the learning rate has not fallen to zero, as another stage goes on.
-        batch_size: items a step in each process.
+        end_epoch: last epoch of the run, if earlier than `epochs`: the learning rate does not reach zero.
+        batch_size: items per step in each process.
         accumulate: steps whose gradients are added up before the weights change.
-        model: arguments of :class:`~DualTrackCore.network.DualTrack`; the stage baseline has no use for them.
+        model: arguments of :class:`~DualTrackCore.network.DualTrack`; the stage baseline ignores them.
         baseline: baseline: `kind` and sizes, the arguments of :func:`~DualTrackCore.research.baselines.build_baseline`.
         card: fields of the :class:`~DualTrackCore.network.ModelCard`.
         precision: "fp32", "fp16" or "bf16" (mixed).
-        standardise: learn targets of mean 0 and deviation 1; mean and scale are folded into the head in the result.
+        standardise: train on targets of mean 0 and deviation 1; mean and scale are folded into the head of the result.
         weighting: of the squared errors of the six components: "equal", as published, or "likelihood", which divides
-            each by what it has been of late, so that motion that is found precisely counts as such.
-        one_way: learn the motion of every item as if it ran towards +z, mirrored at the image plane where it does not:
-            speckle tells how far, not to which side.
-        head_grid: local1: the temporary head sees the feature map averaged to this many rows and columns.
-        average: decay, each step, of the mean of the weights that validation and the result take in place of the last
-            ones; 0 for none.
-        save_every: epochs between the checkpoints that an interrupted run goes on from.
+            each by its running mean, so that components with small errors count as much as others.
+        one_way: train the motion of every item as if it ran towards +z, else mirrored at the image plane: speckle
+            does not show the sign of elevational motion.
+        head_grid: local1: rows and columns of the averaged feature map under the temporary head.
+        average: decay per step of the exponential moving average of the weights, which validation and the result use;
+            0 for none.
+        save_every: epochs between checkpoints for an interrupted run.
         workers: processes that prepare batches; 0 does it in the training process.
         devices, nodes: training processes on each machine, and machines.
         accelerator: Lightning's: auto, cpu, gpu, ...
         seed: of initial weights, sampling and dropout.
-        files: that the recipe was read from; no key of it.
+        files: files that the recipe was read from; not a key.
     """
 
     files: ClassVar[tuple[Path, ...]] = ()
@@ -287,10 +287,10 @@ class Recipe(_Checked):
             raise InputError("The stage baseline starts from random weights; take initial out of the recipe.")
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Recipe:
-        return self  # nothing in it changes; the mean of weights copies a task with its recipe
+        return self  # immutable; the moving average of weights copies a task with its recipe
 
     def _put_backbone_into_model(self) -> None:
-        """Name the backbone in `model`; refuse what the stage would ignore, or what is given twice."""
+        """Put the backbone's name into `model`; raises InputError for keys that have no effect or contradict."""
         name, weights = self.backbone.name, self.backbone.weights
         if name is not None:
             named = self.model.get("global_backbone", name)
@@ -315,7 +315,7 @@ def load_recipe(name_or_path: str | Path, changes: Sequence[str] = ()) -> Recipe
 
     Args:
         name_or_path: a YAML file, or the name of a recipe that ships, such as "mini/local1".
-        changes: "key=value" pairs put over the file, keys dotted, values as in YAML: "optimiser.lr=0.001".
+        changes: "key=value" pairs that replace values of the file; keys dotted, values in YAML: "optimiser.lr=0.001".
 
     Raises:
         InputError: no such recipe, not YAML, an unknown key, a value of the wrong type or out of range; one sentence
@@ -341,7 +341,7 @@ def recipe_names() -> list[str]:
 
 
 def _read(path: Path, above: tuple[Path, ...]) -> tuple[dict[str, Any], tuple[Path, ...]]:
-    """The values of a recipe put over those of its base, and the files that were read."""
+    """The values of a recipe merged with those of its base, and the files that were read."""
     if path in above:
         raise InputError(f"base in {path.name} leads back to the file itself.")
     try:

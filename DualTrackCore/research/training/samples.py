@@ -1,4 +1,4 @@
-"""Training samples: windows and whole sweeps, their images with augmentation, and frames of a file in chunks."""
+"""Training samples: windows and whole sweeps, and their images with augmentation."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ from DualTrackCore.trajectory import invert_rigid, parameters_from_matrices
 def trunk_in_chunks(
     local: LocalEncoder, images: Callable[[int, int], Tensor], frames: int, size: int, head: Callable[[Tensor], Tensor]
 ) -> Tensor:
-    """`head` of the trunk's feature maps, for all frames.
+    """Run the trunk and `head` over all frames, in pieces with margins of the receptive field.
 
     Args:
         local: its trunk must be in evaluation mode.
-        images: crops [B, n, crop, crop] of frames start to stop - 1.
+        images: gives crops [B, n, crop, crop] of frames start to stop - 1.
         frames: number of frames of the sweep.
-        size: frames a piece, without margins.
+        size: frames of a piece, without margins.
         head: feature maps [B, C, n, h, w] to [B, n, ...], frame by frame.
 
     Returns:
@@ -57,7 +57,7 @@ def trunk_in_chunks(
         stop = min(start + size, frames)
         low = max(start - margin, 0)
         crops = images(low, min(stop + margin, frames))
-        if torch.is_grad_enabled() and size < frames:  # a single piece would be computed twice and save nothing
+        if torch.is_grad_enabled() and size < frames:  # with a single piece, checkpoints save no memory
             parts.append(checkpoint(piece, crops, start - low, stop - start, use_reentrant=False))
         else:
             parts.append(piece(crops, start - low, stop - start))
@@ -65,10 +65,10 @@ def trunk_in_chunks(
 
 
 class SweepImages:
-    """Images of one sweep for one network, the same as :class:`Preprocessor` makes, with flips and shifted crops.
+    """Network inputs from one sweep, as of :class:`Preprocessor`, with flips and shifted crops.
 
     Args:
-        sweep: spacing known.
+        sweep: its spacing must be known.
         card: gives the spacing and the normalisation of whole frames.
         crop_size, global_size: the network's.
     """
@@ -80,7 +80,7 @@ class SweepImages:
         )
 
     def drawn_shift(self, random: np.random.Generator) -> tuple[int, int]:
-        """A shift (rows, columns) of the crop from its central place that leaves it inside the frame."""
+        """A random shift (rows, columns) of the crop from the centre that stays inside the frame, pixels."""
         return tuple(int(random.integers(low, high + 1)) for low, high in self._prepared.shift_limits)
 
     def local(self, frames: np.ndarray, flipped: bool, shift: tuple[int, int], scan: Scan | None = None) -> Tensor:
@@ -100,7 +100,7 @@ class SweepImages:
         return self._prepared.global_image(images)
 
     def _images(self, frames: np.ndarray, flipped: bool) -> Tensor:
-        """Frames by index, in runs of neighbours where they lie in a file."""
+        """Frames [n, H, W] uint8 by index; frames of a file that are close together are read at once."""
         if not len(frames):
             return torch.empty((0, *self._frames.shape[1:]), dtype=torch.uint8)
         low, high = int(frames.min()), int(frames.max()) + 1
@@ -118,13 +118,12 @@ class Draw:
     """One item of a sweep.
 
     Attributes:
-        frames: [n] indices into the sweep, in the order in which the network sees them.
-        positions: [n] index of each of them in the sequence it is taken from (the sweep, the reversed sweep).
+        frames: [n] indices into the sweep, in the order of the network's input.
+        positions: [n] their indices in the sequence they are taken from (the sweep or the reversed sweep).
         flipped: whether the images are mirrored left to right.
-        shift: (rows, columns) that the local crop lies off its central place, pixels at the model's spacing, after
-            the flip.
-        variant: which stored class tokens belong to it, or None.
-        scan: what the scanner does to the frames of a sweep of echo levels, or None.
+        shift: (rows, columns) of the local crop from the centre, pixels at the model's spacing, after the flip.
+        variant: index of its stored class tokens, or None.
+        scan: the scanner for the frames of a sweep of echo levels, or None.
     """
 
     frames: np.ndarray
@@ -136,13 +135,13 @@ class Draw:
 
 
 def one_way(values: np.ndarray) -> np.ndarray:
-    """Motions [n, 6], NaN where unknown, mirrored at the image plane where the whole does not run towards +z."""
+    """Motions [n, 6] (NaN where unknown), mirrored at the image plane if their mean tz is negative."""
     known = values[np.isfinite(values).all(axis=1)]
     return values * OTHER_WAY_SIGNS if len(known) and known[:, 2].mean() < 0 else values
 
 
 def targets(poses: np.ndarray, valid: np.ndarray, draw: Draw, spacing_mm: tuple[float, float]) -> np.ndarray:
-    """Relative motions that the network must find in the drawn images.
+    """Training targets: relative motions between the drawn images.
 
     Args:
         poses: [N, 4, 4] of the sweep, frame0_from_image, mm.
@@ -152,7 +151,7 @@ def targets(poses: np.ndarray, valid: np.ndarray, draw: Draw, spacing_mm: tuple[
 
     Returns:
         [n - 1, 6] float64, mm and degrees, of frame i + 1 in frame i of the item, in the coordinates of the flipped
-        and shifted images; NaN where a pose is not valid.
+        and shifted images; NaN where a pose is invalid.
     """
     chosen = np.where(valid[:, None, None], poses, np.nan)[draw.frames]
     relative = invert_rigid(chosen[:-1]) @ chosen[1:]
@@ -162,7 +161,7 @@ def targets(poses: np.ndarray, valid: np.ndarray, draw: Draw, spacing_mm: tuple[
 
 
 def thinned(count: int, fraction: float, random: np.random.Generator) -> np.ndarray:
-    """Indices of `count` frames without a random `fraction` of them; at least two stay."""
+    """Rising indices of `count` frames without a random `fraction` of them; at least two remain."""
     dropped = min(round(count * fraction), max(count - 2, 0))
     return np.sort(random.permutation(count)[dropped:])
 
@@ -171,18 +170,18 @@ Item = dict[str, Tensor]
 
 
 class SweepItems(Dataset):
-    """Items of one stage; an index is (epoch, item), so that an item never depends on what was drawn before.
+    """Items of one stage; an index is (epoch, item), so that an item does not depend on earlier draws.
 
     Args:
-        recipe: decides sampling and augmentation.
-        sweeps: what to draw from.
-        network: read for its sizes only.
+        recipe: gives sampling and augmentation.
+        sweeps: the sweeps to draw from.
+        network: gives sizes only.
         card: spacing and normalisation.
-        validating: whole sweeps (frames evenly spaced for the global stage), nothing changed, item i is sweep i.
+        validating: whole sweeps (frames evenly spaced for the global stage) without augmentation, item i is sweep i.
 
     An item holds `targets` [n - 1, 6] float32 (mm, degrees; zero where unknown), `mask` [n - 1], `points` [4, 5],
-    `through_mm` (how far it really runs towards +z, whatever the targets were turned to), and what the stage sees:
-    `local` [n, crop, crop], `tokens` [n, C], `whole` [k, size, size], `frame_index` [k].
+    `through_mm` (true displacement towards +z, before targets are mirrored), and the inputs of the stage: `local`
+    [n, crop, crop], `tokens` [n, C], `whole` [k, size, size], `frame_index` [k].
     """
 
     def __init__(
@@ -213,7 +212,7 @@ class SweepItems(Dataset):
         return item if self.validating else item // self.recipe.sampling.windows_per_sweep
 
     def draw(self, epoch: int, item: int) -> Draw:
-        """What an item shows; a function of the recipe's seed and the arguments alone."""
+        """Draw an item; depends only on the recipe's seed and the arguments."""
         sweep = self.sweep_of(item)
         count = len(self.sweeps.sweeps[sweep])
         if self.sweeps.acquisitions:
@@ -237,7 +236,7 @@ class SweepItems(Dataset):
         return Draw(count - 1 - kept if reversed_ else kept, positions, flipped, shift, variant)
 
     def _acquired_draw(self, epoch: int, item: int) -> Draw:
-        """An item of a sweep of echo levels: scanner, borders and kept frames are drawn for it alone."""
+        """Draw an item of a sweep of echo levels, with its own scanner, borders and kept frames."""
         sweep, stage = self.sweep_of(item), self.recipe.stage
         own, seed = self.sweeps.acquisitions[sweep], [self.recipe.seed, epoch, item]
         augmentation, random = self.recipe.augmentation, np.random.default_rng(seed)
@@ -268,7 +267,7 @@ class SweepItems(Dataset):
         return Draw(frames, positions, flipped, shift, scan=scan)
 
     def stored_shift(self, sweep: int, crop: int) -> tuple[int, int]:
-        """Place of the crop that stored class tokens number `crop` were computed from; 0 is the centre."""
+        """Shift (rows, columns), pixels, of the crop number `crop` of stored class tokens; 0 is the centre."""
         if crop == 0:
             return (0, 0)
         return self.images[sweep].drawn_shift(np.random.default_rng([self.recipe.seed, sweep, crop, 1]))
@@ -296,22 +295,22 @@ class SweepItems(Dataset):
 
     def _seen(self, sweep: int, draw: Draw) -> Item:
         images, stage = self.images[sweep], self.recipe.stage
-        seen: Item = {}
+        inputs: Item = {}
         if stage == "global":
-            seen["whole"] = images.whole(draw.frames, draw.flipped, draw.scan)
-            seen["frame_index"] = torch.from_numpy(draw.positions)
-            return seen
+            inputs["whole"] = images.whole(draw.frames, draw.flipped, draw.scan)
+            inputs["frame_index"] = torch.from_numpy(draw.positions)
+            return inputs
         if stage == "direction":
-            seen["whole"] = images.whole(draw.frames[:: self._every], draw.flipped, draw.scan)
-            return seen
+            inputs["whole"] = images.whole(draw.frames[:: self._every], draw.flipped, draw.scan)
+            return inputs
         if draw.variant is None:
-            seen["local"] = images.local(draw.frames, draw.flipped, draw.shift, draw.scan)
+            inputs["local"] = images.local(draw.frames, draw.flipped, draw.shift, draw.scan)
         else:
             stored = np.load(self.token_files[sweep], mmap_mode="r")
-            seen["tokens"] = torch.from_numpy(np.array(stored[draw.variant, draw.positions], dtype=np.float32))
+            inputs["tokens"] = torch.from_numpy(np.array(stored[draw.variant, draw.positions], dtype=np.float32))
         if stage in ("fusion", "finetune1", "finetune2", "heads"):
-            seen["whole"] = images.whole(draw.frames[:: self._every], draw.flipped, draw.scan)
-        return seen
+            inputs["whole"] = images.whole(draw.frames[:: self._every], draw.flipped, draw.scan)
+        return inputs
 
     def _motions(self, sweep: int, draw: Draw) -> np.ndarray:
         source = self.sweeps.sweeps[sweep]
@@ -319,7 +318,7 @@ class SweepItems(Dataset):
         return targets(source.tracked.poses, valid, draw, self.card.spacing_mm)
 
     def _positions_and_frames(self, count: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Positions that the network is told, and the frames there of the sweep as it runs (forwards or reversed)."""
+        """Positions for the network, and the frames at these places of the sweep or the reversed sweep."""
         sampling, augmentation = self.recipe.sampling, self.recipe.augmentation
         if self.recipe.stage in WINDOW_STAGES:
             start = int(random.integers(count - sampling.window + 1))
@@ -333,20 +332,22 @@ class SweepItems(Dataset):
         if random.random() < augmentation.drop:
             frames = frames[thinned(len(frames), augmentation.drop_fraction, random)]
             return np.arange(len(frames)), frames
-        # Stored tokens are looked up by position in the whole sweep.
+        # Stored tokens are indexed by the position in the whole sweep.
         return frames, frames
 
 
 def variant_index(flipped: bool, reversed_: bool, crop: int) -> int:
-    """Row of stored class tokens for one way of looking at a sweep."""
+    """Row of stored class tokens for one flip, order and crop."""
     return 4 * crop + 2 * reversed_ + flipped
 
 
 class ItemOrder(Sampler):
-    """Indices (epoch, item) of one process, shuffled anew in every epoch by a function of the seed and the epoch.
+    """Indices (epoch, item) of one process; in training shuffled by seed and epoch.
 
-    Every process gets the same number of items in training, the few left over wait for another epoch's shuffle; in
-    validation each item is seen exactly once.
+    In training every process gets the same number of items, and the few left over are dropped in this epoch; in
+    validation each item is used exactly once.
+
+    Raises InputError: fewer items than training processes.
     """
 
     def __init__(self, items: int, seed: int, rank: int, processes: int, shuffled: bool) -> None:
@@ -373,6 +374,6 @@ class ItemOrder(Sampler):
 
 
 def collate(items: Sequence[Item]) -> Item:
-    """One batch; items of different length are padded with zeros, and `frames` [B] says how long each is."""
+    """One batch; shorter items are padded with zeros, and `frames` [B] holds the number of frames of each."""
     batch = {"frames": torch.tensor([len(item["targets"]) + 1 for item in items])}
     return batch | {name: pad_sequence([item[name] for item in items], batch_first=True) for name in items[0]}

@@ -24,8 +24,8 @@ class SweepSet:
     """Tracked sweeps with names; frames stay in their files unless they were taken into memory.
 
     Attributes:
-        names, sweeps: of each.
-        acquisitions: of each, where frames are codes of echo levels that no scanner has shown yet; else empty.
+        names, sweeps: one each.
+        acquisitions: one each if frames are codes of echo levels before a scanner; else empty.
     """
 
     names: tuple[str, ...]
@@ -36,7 +36,7 @@ class SweepSet:
         return len(self.sweeps)
 
     def in_memory(self, budget_bytes: float) -> SweepSet:
-        """The same with the frames of as many sweeps as fit the budget read into memory, the first ones first."""
+        """The same set with the frames of the first sweeps in memory, as many as fit the budget."""
         kept = []
         for sweep in self.sweeps:
             size = int(np.prod(sweep.frames.shape))
@@ -55,14 +55,14 @@ def training_sweeps(
     Args:
         data: the recipe's.
         card: gives frame size and spacing of simulated sweeps.
-        cache: folder in which simulated sweeps are kept.
+        cache: folder for simulated sweeps.
         workers: processes that simulate.
-        reporter: told of stage "sweeps".
-        processes: that train on this machine, each with frames of its own in memory.
+        reporter: receives `Stage.SWEEPS`.
+        processes: training processes on this machine; each holds its own frames in memory.
 
     Raises:
-        DatasetError: a folder or file is missing, no sweeps in it, or a sweep without images, poses or spacing.
-        InputError: the recipe asks for no sweeps.
+        DatasetError: a folder or file is missing or has no sweeps, or a sweep has no images, poses or spacing.
+        InputError: the recipe gives no sweeps.
     """
     if data.kind == "simulated":
         sets = [_simulated(data, card, is_training, cache, workers, reporter) for is_training in (True, False)]
@@ -105,7 +105,7 @@ def _simulated(
 
 
 def _listed(data: Data, is_training: bool) -> list[Entry]:
-    """The sweeps that a recipe names by a folder or in a table."""
+    """The sweeps of a recipe's folder or table."""
     if data.kind == "tusrec":
         key, split = "folder" if is_training else "validation_folder", None
     else:

@@ -1,9 +1,8 @@
-"""What each stage of training computes, and which modules it changes.
+"""Tasks: what each stage of training computes, and which modules it trains.
 
-A task takes a batch to relative motions [B, n - 1, 6] in the units of its head, and to what the network's heads for
-variance and direction say where it has them. It names the head, the modules that are
-trained, and those of them that stay in evaluation mode (running BatchNorm statistics, no dropout). Row i is the motion
-of frame i + 1 in frame i, read off the output at frame i + 1, as in the finished network.
+A task maps a batch to relative motions [B, n - 1, 6] in the units of its head, and to the outputs of the variance and
+direction heads. It names its head, the trained modules, and those of them that stay in evaluation mode (fixed BatchNorm
+statistics, no dropout). Row i is the motion of frame i + 1 in frame i, from the output at frame i + 1, as in inference.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ class Task(nn.Module, ABC):
 
     #: Name of the linear layer to 6 numbers that this stage trains.
     head_name: ClassVar[str]
-    #: Names of the modules whose parameters change, and of those of them that stay in evaluation mode.
+    #: Names of the modules that are trained, and of those of them that stay in evaluation mode.
     trained_names: tuple[str, ...]
     still_names: ClassVar[tuple[str, ...]] = ()
     #: Whether an earlier stage has trained the head.
@@ -56,7 +55,7 @@ class Task(nn.Module, ABC):
         return [self.get_submodule(name) for name in names]
 
     def train(self, mode: bool = True) -> Task:
-        """Training mode for the trained modules; frozen ones never leave evaluation mode."""
+        """Set training mode for the trained modules; frozen ones stay in evaluation mode."""
         super().train(False)
         self.training = mode
         for module in self.modules_named(self.trained_names):
@@ -72,15 +71,15 @@ class Task(nn.Module, ABC):
         """[B, n - 1, 6] in the head's units, for items of equal length."""
 
     def wanted(self, batch: Item) -> tuple[Tensor, Tensor]:
-        """What the outputs should be, [B, n - 1, 6] in mm and degrees, and where that is known, [B, n - 1]."""
+        """Targets of the outputs [B, n - 1, 6] in mm and degrees, and where they are known [B, n - 1] bool."""
         return batch["targets"], batch["mask"]
 
     def output(self, batch: Item) -> NetworkOutput:
-        """:meth:`outputs` with what other heads say of the batch."""
+        """:meth:`outputs` with the outputs of the other heads."""
         return NetworkOutput(self.outputs(batch))
 
     def forward(self, batch: Item) -> NetworkOutput:
-        """Motions in the head's units; items of different length go through one by one, padding never does."""
+        """The output for a batch; items of different length run one by one, without their padding."""
         if (batch["frames"] == batch["frames"][0]).all():
             return self.output(batch)
         rows = []
@@ -99,7 +98,7 @@ class Task(nn.Module, ABC):
         )
 
     def _tokens(self, batch: Item) -> Tensor:
-        """Class tokens [B, n, C]: the stored ones, or those of the crops, piece by piece."""
+        """Class tokens [B, n, C]: stored ones, or computed from the crops in pieces."""
         if "tokens" in batch:
             return batch["tokens"]
         return self._in_chunks(batch["local"], self.network.local.frame_features)
@@ -112,7 +111,7 @@ class Task(nn.Module, ABC):
 
 
 class TrunkTask(Task):
-    """local1: the 3D trunk under a head of its own that only training knows."""
+    """local1: the 3D trunk, with a temporary head that only training uses."""
 
     head_name = "temporary_head"
     trained_names = ("network.local.trunk", "temporary_head")
@@ -134,7 +133,7 @@ class TrunkTask(Task):
 
 
 class SpatialTask(Task):
-    """local2: the ViT over the feature maps of the frozen trunk."""
+    """local2: the ViT on the feature maps of the frozen trunk."""
 
     head_name = "network.local.backbone.module.fc"
     trained_names = ("network.local.spatial", "network.local.backbone.module.fc")
@@ -149,7 +148,7 @@ class SpatialTask(Task):
 
 
 class TemporalTask(Task):
-    """local3: the transformer over the class tokens of a whole sweep."""
+    """local3: the transformer on the class tokens of a whole sweep."""
 
     head_name = "network.local.temporal_encoder.fc"
     trained_names = ("network.local.temporal_encoder",)
@@ -159,7 +158,7 @@ class TemporalTask(Task):
 
 
 class GlobalTask(Task):
-    """global: backbone and transformer on frames drawn from the sweep, told by their index."""
+    """global: backbone and transformer on frames drawn from the sweep, with their indices."""
 
     head_name = "network.global_encoder.fc"
     trained_names = ("network.global_encoder",)
@@ -193,20 +192,20 @@ class FusionTask(Task):
 
 
 class FineTuneTask(FusionTask):
-    """finetune1: the fusion task, going on from a head that is trained already."""
+    """finetune1: the fusion task, continued from a trained head."""
 
     continues = True
 
 
 class JointTask(FineTuneTask):
-    """finetune2: the local trunk and ViT as well, in evaluation mode."""
+    """finetune2: also the local trunk and ViT, in evaluation mode."""
 
     still_names = ("network.local.trunk", "network.local.spatial")
     trained_names = (*FusionTask.trained_names, *still_names)
 
 
 class DirectionTask(Task):
-    """direction: the head for it alone, on frames of whole sweeps that run both ways; it says nothing of motions."""
+    """direction: only the direction head, on frames of whole sweeps that run both ways; its motions are zeros."""
 
     head_name = "network.head.fc"
     trained_names = ("network.direction",)
@@ -228,7 +227,7 @@ class DirectionTask(Task):
 
 
 class HeadsTask(FineTuneTask):
-    """heads: that for variance alone, once the motions are in place."""
+    """heads: only the variance head, after the motions are trained."""
 
     trained_names = ("network.uncertainty",)
 
@@ -239,7 +238,7 @@ class HeadsTask(FineTuneTask):
 
 
 class BaselineTask(Task):
-    """baseline: a network of an earlier method, all of it; in training its outputs may be means over windows."""
+    """baseline: the whole network of an earlier method; in training its outputs may be means over windows."""
 
     head_name = "network.head"
     trained_names = ("network",)
@@ -286,7 +285,7 @@ def build_task(network: DualTrack | MotionNetwork, recipe: Recipe) -> Task:
     task.requires_grad_(False)
     for module in task.modules_named(task.trained_names):
         module.requires_grad_(True)
-    if recipe.backbone.train != "full":  # but for its adapters, if it has any
+    if recipe.backbone.train != "full":  # only its adapters are trained, if it has any
         backbone = network.global_encoder.backbone
         learns = any(parameter.requires_grad for parameter in backbone.parameters())
         backbone.requires_grad_(False)

@@ -1,9 +1,9 @@
-"""Class tokens of frozen trunk and ViT on disk, so that later stages do not run the trunk again.
+"""Class tokens of the frozen trunk and ViT on disk, so that later stages do not run the trunk again.
 
-One file a sweep holds [variants, N, C]: 4 ways of running and mirroring the sweep for every stored crop. A frame takes
-C numbers a variant: with the published C = 64 and float32, 256 bytes against the 307,200 of its pixels. The 226 GB of
+One file per sweep holds [variants, N, C]: 4 variants of every stored crop (forwards, reversed, each also mirrored). A
+frame takes C numbers per variant: 256 bytes for the published C = 64 in float32, its pixels 307,200. The 226 GB of
 TUS-REC are at most 736,000 frames, so one variant takes 188 MB, one crop with its 4 variants 0.75 GB, and the 8 crops
-of the published recipe 6.0 GB (3.0 GB in float16). Files are mapped, not read: memory is that of one item.
+of the published recipe 6.0 GB (3.0 GB in float16). Files are memory-mapped: only one item is in memory.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from DualTrackCore.tracking.preprocessing import as_grey
 def store_tokens(
     items: SweepItems, network: DualTrack, folder: Path, device: torch.device, rank: int = 0, processes: int = 1
 ) -> list[Path]:
-    """Compute what is not stored yet; returns the file of every sweep.
+    """Compute the tokens that are not stored yet; returns the file of every sweep.
 
     Args:
         items: of a stage with `stored_crops`; only variants that its augmentation can draw are computed.
-        network: its local trunk and ViT are used as they are, on a copy on `device`.
+        network: a copy of its local trunk and ViT runs on `device`.
         folder: cache; files are named by the hash of weights, settings and sweep.
         rank, processes: this process computes every `processes`-th sweep.
     """
@@ -75,7 +75,7 @@ def _tokens(items: SweepItems, sweep: int, local: LocalEncoder, device: torch.de
 
 
 def _streamed(local: LocalEncoder, pieces: Iterable[torch.Tensor], count: int) -> np.ndarray:
-    """[count, C] class tokens of crops [n, crop, crop] that come in pieces, in order."""
+    """[count, C] class tokens of crops, given in order as pieces [n, crop, crop]."""
     stream = StreamingTrunk(local.trunk)
     parts, seen = [], 0
     with torch.inference_mode():

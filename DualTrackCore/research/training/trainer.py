@@ -1,4 +1,4 @@
-"""Running one stage: data, network, trainer, and the weights that come out."""
+"""Runs one stage of training: data, network, trainer, and the resulting weights."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ from DualTrackCore.research.training.recipe import PRECISIONS, Recipe
 from DualTrackCore.research.training.samples import SweepItems
 from DualTrackCore.research.training.sweeps import training_sweeps
 
-#: Items whose targets decide mean and scale, and the least scale of a component (mm or degrees).
+#: Items for mean and scale of the targets, and the least scale of a component (mm or degrees).
 _STATISTICS_ITEMS, _LEAST_SCALE = 1000, 1e-3
 #: Settings that may change when a run is resumed, because the weights do not depend on them.
 _FREE_TO_CHANGE = {"workers", "accelerator", "save_every", "data.memory_gb"}
-#: What a stage leaves when it is done.
+#: Result files of a finished stage.
 _RESULTS = (initial.WEIGHTS_NAME, "summary.json")
 #: Of recipe.json and summary.json.
 SCHEMA_VERSION = 1
@@ -50,12 +50,12 @@ SCHEMA_VERSION = 1
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """What a finished stage left.
+    """Results of a finished stage.
 
     Attributes:
-        weights: the best epoch's, .safetensors with its card.
+        weights: file of the best epoch's weights, .safetensors with its card.
         best: validation figures of that epoch.
-        items: training items that entered the loss.
+        items: number of training items.
         seconds: wall time.
     """
 
@@ -66,20 +66,20 @@ class TrainingResult:
 
     @classmethod
     def read(cls, output: Path) -> TrainingResult:
-        """What a finished stage left in its folder."""
+        """Read the results from the folder of a finished stage."""
         summary = json.loads((output / "summary.json").read_text(encoding="utf-8"))
         return cls(output / initial.WEIGHTS_NAME, summary["best"], summary["items"], summary["seconds"])
 
 
 def has_checkpoint(output: Path) -> bool:
-    """Whether a stage began in a folder and can go on there."""
+    """Whether a folder holds a checkpoint to resume from."""
     return _last_checkpoint(output).is_file()
 
 
 def is_finished(recipe: Recipe, output: Path) -> bool:
     """Whether a folder holds all results of a stage.
 
-    Raises InputError: of another recipe.
+    Raises InputError: the results are of another recipe.
     """
     if not all((output / name).is_file() for name in _RESULTS):
         return False
@@ -102,16 +102,16 @@ def train(
     Args:
         recipe: from :func:`~DualTrackCore.research.training.load_recipe`.
         runs: folder of all runs; results go to `runs / recipe.output`, stored sweeps and tokens to `runs / "cache"`.
-        resume: go on from the last checkpoint of an interrupted run; the weights come out as if it had not been
-            interrupted.
-        say: called with a line after every epoch, in the first process.
+        resume: continue from the last checkpoint of an interrupted run; the resulting weights are the same as without
+            the interruption.
+        say: receives a line after every epoch, in the first process.
         bars: show Lightning's progress bars.
-        progress: told of stage "sweeps" while they are made or opened.
+        progress: receives `Stage.SWEEPS` while sweeps are made or opened.
         cancelled: asked after every batch, and for every sweep that is made.
 
     Raises:
-        InputError: the recipe's data or weights are missing, do not fit or lie where results go; the folder holds
-            another run, or there is nothing to resume.
+        InputError: the recipe's data or weights are missing, do not fit or would be overwritten by results; the folder
+            holds another run, or there is nothing to resume.
         CheckpointError: the checkpoint to resume from is damaged or holds more than tensors, or torch is too old to
             read it safely.
         Cancelled: the caller asked to stop, or Ctrl-C came while it trained; the checkpoints stay.
@@ -131,9 +131,9 @@ def train(
     trainer = build_trainer(recipe, output, [lines, StopWhenCancelled(cancelled)], bars)
     try:
         with _quiet():
-            # A checkpoint is read as tensors and plain values only; _prepare_output has refused unsafe ones.
+            # Checkpoints are read as tensors and plain values only; _prepare_output refuses unsafe ones.
             trainer.fit(task, items, ckpt_path=checkpoint, weights_only=True)
-    except (Cancelled, SystemExit):  # Lightning turns a KeyboardInterrupt into the latter
+    except (Cancelled, SystemExit):  # Lightning turns a KeyboardInterrupt into SystemExit
         if not _last_checkpoint(output).is_file():
             raise Cancelled("Cancelled before there was a checkpoint; start it again.") from None
         kept = f"the checkpoints stay in {output}, and --resume (resume=True) goes on from the last"
@@ -143,7 +143,10 @@ def train(
 
 
 def target_statistics(recipe: Recipe, items: SweepItems) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation [6] of the training targets; 0 and 1 where the recipe wants no standardisation."""
+    """Mean and standard deviation [6] of the training targets, mm and degrees; 0 and 1 without standardisation.
+
+    Raises InputError: no sweep has two neighbouring frames with valid poses.
+    """
     if not recipe.standardise:
         return torch.zeros(6), torch.ones(6)
     chosen = np.linspace(0, len(items) - 1, min(len(items), _STATISTICS_ITEMS)).astype(int)
@@ -158,7 +161,7 @@ def target_statistics(recipe: Recipe, items: SweepItems) -> tuple[Tensor, Tensor
 def build_trainer(
     recipe: Recipe, output: Path, callbacks: Sequence[lightning.Callback], bars: bool
 ) -> lightning.Trainer:
-    """Lightning's trainer as the recipe wants it, which keeps the best and the last checkpoint."""
+    """Lightning's trainer for a recipe; stores the best and the last checkpoint."""
     kept = functools.partial(ModelCheckpoint, output / "checkpoints", enable_version_counter=False)
     monitor = f"val_{recipe.validation.metric}"
     best = kept("best", monitor=monitor, mode="min", save_top_k=1, save_on_train_epoch_end=False)
@@ -186,7 +189,7 @@ def build_trainer(
 
 
 def _prepare_output(recipe: Recipe, output: Path, resume: bool) -> Path | None:
-    """Refuse what would mix two runs; returns the checkpoint to go on from."""
+    """Check that the folder holds no other run, and write the settings; returns the checkpoint to resume from."""
     last, settings = _last_checkpoint(output), output / "recipe.json"
     if resume:
         if not last.is_file():
@@ -195,7 +198,7 @@ def _prepare_output(recipe: Recipe, output: Path, resume: bool) -> Path | None:
         require_safe_torch(last.name)
         try:
             torch.load(last, map_location="cpu", weights_only=True, mmap=True)
-        except Exception as error:  # damaged files raise anything from EOFError to RuntimeError
+        except Exception as error:  # damaged files raise many types, from EOFError to RuntimeError
             raise CheckpointError(
                 f"The checkpoint {last} is damaged, or holds more than tensors and was not opened "
                 f"({type(error).__name__}); start the stage anew."
@@ -204,7 +207,7 @@ def _prepare_output(recipe: Recipe, output: Path, resume: bool) -> Path | None:
     if rank_zero_only.rank == 0:
         if last.is_file():
             raise InputError(f"{output} holds a run already; go on with --resume, or choose another output.")
-        # One that was left here is nobody's best; this run's own is read at the end, whatever torch it is.
+        # Remove the best checkpoint of an earlier run: this run reads its own at the end.
         _best_checkpoint(output).unlink(missing_ok=True)
         _write_json(_flat(recipe), settings)
     return None
@@ -233,7 +236,7 @@ def _require_same(recipe: Recipe, settings: Path) -> None:
     except (OSError, ValueError) as error:
         raise InputError(f"{settings} of the interrupted run cannot be read: {error}.") from None
     now = json.loads(_versioned(_flat(recipe)))  # tuples become lists, as in the file
-    before.setdefault("schema_version", SCHEMA_VERSION)  # older runs wrote none
+    before.setdefault("schema_version", SCHEMA_VERSION)  # missing in older runs
     changed = sorted(k for k in {*before, *now} - _FREE_TO_CHANGE if before.get(k) != now.get(k))
     if changed:
         raise InputError(
@@ -276,7 +279,7 @@ def _export(
 
 
 class _quiet(warnings.catch_warnings):
-    """Keep Lightning's advice on loaders, devices and cloud services off the terminal."""
+    """Context that hides Lightning's advice on loaders, devices and cloud services."""
 
     def __enter__(self) -> None:
         super().__enter__()
