@@ -1,8 +1,8 @@
-"""How a clip was acquired: probe, scanner, view, motion, tissue, contact, tracker; the ranges that training draws from.
+"""Acquisition of a simulated clip: probe, scanner, view, motion, tissue, contact, tracker; and the ranges of training.
 
-One `Acquisition` decides a simulated clip. What the probe and the tissue do is rendered; what the scanner does to
-finished frames (:mod:`~DualTrackCore.research.simulation.scanner`) is applied when frames are loaded, so that one
-rendered sweep serves for many scanners. The default of every effect is "off", which changes no frame by a bit.
+Effects of the probe and the tissue are rendered. Effects of the scanner are applied when frames are loaded
+(:mod:`~DualTrackCore.research.simulation.scanner`), so that one rendered sweep serves many scanners. By default every
+effect is off: frames are the same bit for bit.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ class _Checked:
 
 @dataclass(frozen=True)
 class Scanner(_Checked):
-    """What the scanner makes of echo levels; applied when frames are loaded.
+    """From echo levels to the picture; applied when frames are loaded.
 
     Attributes:
-        persistence: share a of the frame shown before in the next one, y = a y + (1 - a) x.
-        averaged_frames: frames whose mean is shown.
-        clutter_db: level at the probe's face of speckle that stands still in the image, dB over reference tissue; None
-            for none.
-        clutter_depth_mm: over which it falls by a factor e in amplitude.
-        standoff_mm: echo-free layer (water, gel) under the probe's face, through which clutter does not fall.
+        persistence: weight a of the previous picture y in the next one, y = a y + (1 - a) x.
+        averaged_frames: number of frames in a moving average.
+        clutter_db: level of stationary clutter (speckle fixed in the image) at the probe's face, dB over reference
+            tissue; None for none.
+        clutter_depth_mm: depth over which its amplitude falls by a factor e.
+        standoff_mm: thickness of an echo-free layer (water, gel) under the probe's face, without decay of clutter.
         dynamic_range_db, top_db: range shown as 0 to 255, and the level shown as 255; None: the probe's.
         gamma: exponent on grey values of 0 to 1.
-        gain_curve_db: gain at depths that divide the picture evenly, dB.
-        noise_db: further electronic noise before time-gain compensation, dB over reference tissue; None for none.
-        compounding_angles: transmissions at different angles whose echoes are added up.
-        speckle_filter_mm: standard deviation of the smoothing of the finished picture.
+        gain_curve_db: gain at evenly spaced depths of the picture, dB.
+        noise_db: additional electronic noise before time-gain compensation, dB over reference tissue; None for none.
+        compounding_angles: number of transmit angles of spatial compounding.
+        speckle_filter_mm: standard deviation of the smoothing of the final picture.
     """
 
     persistence: float = setting(0.0, at_least=0.0, at_most=0.95)
@@ -59,13 +59,13 @@ class Scanner(_Checked):
 
 @dataclass(frozen=True)
 class View(_Checked):
-    """What of the field of view a clip shows.
+    """The field of view of a clip.
 
     Attributes:
         depth_mm, width_mm: of the picture; rendered.
-        magnification: of the tissue, as if the clip's pixels were so many times as large; rendered.
-        border_mm: black columns at the left and the right; at loading.
-        overlay: whether burned-in marks and letters cover parts of the border of the picture; at loading.
+        magnification: factor on the size of the tissue in the picture; rendered.
+        border_mm: width of black borders at the left and the right; at loading.
+        overlay: whether burned-in marks cover parts of the left and right borders; at loading.
     """
 
     depth_mm: float = setting(32.0, at_least=10.0, at_most=300.0)
@@ -82,8 +82,8 @@ class Motion(_Checked):
     Attributes:
         family: path of the probe, one of :data:`~DualTrackCore.research.simulation.motion.FAMILIES`.
         step_mm: mean step from one rendered frame to the next.
-        skip: one frame of so many is kept; at loading.
-        repeated, lost: parts of the frames that show the one before again, or are missing; at loading.
+        skip: every `skip`-th frame is kept; at loading.
+        repeated, lost: parts of the frames that repeat the one before, or are missing; at loading.
     """
 
     family: str = "Per_L_DtP"
@@ -95,14 +95,14 @@ class Motion(_Checked):
 
 @dataclass(frozen=True)
 class Tissue(_Checked):
-    """What the tissue holds beside fully developed speckle; rendered.
+    """Tissue other than fully developed speckle; rendered.
 
     Attributes:
-        coherent_part: part of the area, 0 to 1, where few scatterers lie in a resolution cell.
-        scatterers_per_cell: their mean number there where the beam is narrowest, and more where it is wider; at 10 the
-            speckle is nearly fully developed.
-        fibre_mm: length of bright fibres along the limb, over which their echo is above half its peak; 0 for none.
-        bone: whether a bone with its shadow is put in, beside those that the anatomy may have.
+        coherent_part: part of the area, 0 to 1, with few scatterers per resolution cell.
+        scatterers_per_cell: mean number of them in a cell of the narrowest beam; at 10 speckle is nearly fully
+            developed.
+        fibre_mm: length (full width at half maximum) of bright fibres along the limb; 0 for none.
+        bone: whether a bone with its shadow is added to the anatomy.
     """
 
     coherent_part: float = setting(0.0, at_least=0.0, at_most=1.0)
@@ -113,11 +113,11 @@ class Tissue(_Checked):
 
 @dataclass(frozen=True)
 class Contact(_Checked):
-    """What the pressing probe does to the tissue; rendered.
+    """Deformation of the tissue by the probe; rendered.
 
     Attributes:
-        compression: strain along the beam, which changes slowly during the sweep between 0 and this.
-        drag_mm: how far the skin is dragged along before it slides back; it falls off with depth.
+        compression: largest strain along the beam; it changes slowly during the sweep, from 0 to this.
+        drag_mm: largest displacement of the skin before it slides back; it decreases with depth.
     """
 
     compression: float = setting(0.0, at_least=0.0, at_most=0.2)
@@ -130,7 +130,7 @@ class Tracker(_Checked):
 
     Attributes:
         noise_mm, noise_deg: standard deviation of each pose's position and rotation.
-        latency_s: how long a pose lags behind its frame.
+        latency_s: delay of a pose relative to its frame.
     """
 
     noise_mm: float = setting(0.0, at_least=0.0, at_most=5.0)
@@ -143,8 +143,8 @@ class Acquisition:
     """One way to acquire a clip; the default is a linear probe with every effect off.
 
     Attributes:
-        probe, scanner, view, motion, tissue, contact, tracker: see there.
-        plain: whether nothing of it is drawn anew at loading.
+        probe, scanner, view, motion, tissue, contact, tracker: see their classes.
+        plain: whether the effects at loading stay as they are, see :meth:`rescanned`.
     """
 
     probe: Probe = field(default_factory=Probe)
@@ -162,7 +162,7 @@ class Acquisition:
 
     @classmethod
     def of_seed(cls, seed: int, held_out: str | None = None) -> Acquisition:
-        """The acquisition that a seed draws."""
+        """The acquisition drawn with a seed; `held_out` as for :meth:`drawn`."""
         return cls.drawn(np.random.default_rng([seed, 0xAC91]), held_out)
 
     @classmethod
@@ -180,7 +180,7 @@ class Acquisition:
 
         Args:
             random: source of the numbers.
-            held_out: a kind of :data:`HELD_OUT`, whose values are then taken from where training never draws.
+            held_out: a kind of :data:`HELD_OUT`, with values that training never draws; None for a training one.
 
         Raises KeyError: no such kind.
         """
@@ -195,7 +195,7 @@ class Acquisition:
         return own if held_out is None else HELD_OUT[held_out](own, random)
 
     def rescanned(self, random: np.random.Generator, held_out: str | None = None) -> Acquisition:
-        """The same with all that belongs to loading drawn anew: scanner, borders, frames kept; a plain one as it is."""
+        """A copy with newly drawn effects at loading (scanner, borders, kept frames); unchanged if it is plain."""
         if self.plain:
             return self
         view = replace(
@@ -216,7 +216,7 @@ class Acquisition:
         return replace(self, view=view, motion=motion, scanner=scanner)
 
 
-#: What training draws from: least and greatest.
+#: Ranges of training: smallest and largest value.
 RANGES: dict[str, tuple[float, float]] = {
     "probe.frequency_mhz": (2.0, 15.0),
     "probe.radius_mm": (10.0, 65.0),
@@ -246,8 +246,8 @@ RANGES: dict[str, tuple[float, float]] = {
     "contact.compression": (0.0, 0.05),
     "contact.drag_mm": (0.0, 1.0),
 }
-#: Never drawn in training, so that sweeps of these kinds are new to a model: persistence; frequency (MHz) and radius
-#: (mm) of a probe; length of fibres (mm).
+#: Held out from training, for tests on new kinds of sweeps: persistence; frequency (MHz) and radius (mm) of a probe;
+#: length of fibres (mm).
 _KEPT_PERSISTENCE, _KEPT_FREQUENCY, _KEPT_RADIUS, _KEPT_FIBRE = (0.45, 0.55), (8.0, 9.0), (30.0, 36.0), (6.0, 9.0)
 
 
@@ -262,7 +262,7 @@ def _kept_tissue(own: Acquisition, random: np.random.Generator) -> Acquisition:
     return replace(own, tissue=replace(own.tissue, coherent_part=part, fibre_mm=random.uniform(*_KEPT_FIBRE)))
 
 
-#: Kinds of acquisitions that training never draws, by name, and what makes one of an acquisition.
+#: Kinds of acquisitions that training never draws: names, and functions that change an acquisition into one.
 HELD_OUT = {"probe": _kept_probe, "persistence": lambda own, random: own, "tissue": _kept_tissue}
 
 
@@ -271,7 +271,7 @@ def _log_uniform(random: np.random.Generator, low: float, high: float) -> float:
 
 
 def _outside(random: np.random.Generator, draw: Any, kept: tuple[float, float]) -> float:
-    """A number that `draw` gives outside the range that is kept for held-out acquisitions."""
+    """A number from `draw` outside the range of held-out acquisitions."""
     while True:
         value = float(draw(random))
         if not kept[0] <= value <= kept[1]:
@@ -279,7 +279,7 @@ def _outside(random: np.random.Generator, draw: Any, kept: tuple[float, float]) 
 
 
 def _drawn_probe(random: np.random.Generator) -> tuple[Probe, View]:
-    """A probe and the view through it: half of them linear, half curvilinear."""
+    """A probe and its view; half of them are linear, half curvilinear."""
     curved = bool(random.random() < 0.5)
     focus = random.uniform(*RANGES["probe.lens_focus_mm"])
     shared = {
@@ -304,7 +304,7 @@ def _drawn_probe(random: np.random.Generator) -> tuple[Probe, View]:
 
 
 def _drawn_scanner(random: np.random.Generator) -> Scanner:
-    """A scanner: in seven of ten frames last, in six of ten clutter stands still."""
+    """A scanner: 70 % have persistence or averaging, 60 % stationary clutter."""
     values: dict[str, Any] = {}
     if random.random() < 0.7:
         if random.random() < 0.7:
@@ -324,7 +324,7 @@ def _drawn_scanner(random: np.random.Generator) -> Scanner:
         values["gain_curve_db"] = tuple(random.uniform(*RANGES["scanner.gain_curve_db"], size=5).tolist())
     if random.random() < 0.4:
         values["compounding_angles"] = int(random.integers(2, 6))
-    if random.random() < 0.7:  # reading a finer picture at the model's spacing smooths it as well
+    if random.random() < 0.7:  # resampling a finer picture to the model's spacing also smooths it
         values["speckle_filter_mm"] = random.uniform(0.05, 0.3)
     return Scanner(
         dynamic_range_db=random.uniform(*RANGES["scanner.dynamic_range_db"]),

@@ -1,4 +1,4 @@
-"""The clip that a scanner and a tracker record of a rendered sweep: kept frames, shown pictures, measured poses."""
+"""The recorded clip of a rendered sweep: kept frames, pictures of the scanner, poses of the tracker."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from DualTrackCore.trajectory import Trajectory, matrices_from_parameters, param
 
 
 def kept_frames(motion: Motion, count: int, random: np.random.Generator, most: int) -> np.ndarray:
-    """Indices of the frames of a rendered sweep that a clip shows, rising; some may show the one before again.
+    """Indices of the rendered frames in a clip, not falling; an index that occurs again is a repeated frame.
 
     Args:
-        motion: tells which are skipped, lost or repeated.
-        count: of rendered frames.
+        motion: gives the skipped, lost and repeated parts.
+        count: number of rendered frames.
         random: source of the numbers.
-        most: frames that a clip has at most.
+        most: largest number of frames in the clip.
     """
     order = np.arange(int(random.integers(motion.skip)), count, motion.skip)
     if motion.lost:
@@ -39,12 +39,12 @@ def kept_frames(motion: Motion, count: int, random: np.random.Generator, most: i
 
 
 def shown_clip(levels: Sweep, acquisition: Acquisition, seed: int) -> Sweep:
-    """The clip that is recorded of a rendered sweep: its scanner, borders, kept frames and tracker, in memory.
+    """The recorded clip of a rendered sweep, in memory, with the effects of scanner, borders, kept frames and tracker.
 
     Args:
-        levels: of :func:`~DualTrackCore.research.simulation.acquired_sweep` with `levels`.
-        acquisition: that it was made with.
-        seed: of what the scanner adds.
+        levels: from :func:`~DualTrackCore.research.simulation.acquired_sweep` with `levels`.
+        acquisition: the one of that sweep.
+        seed: of kept frames, clutter, noise, marks and tracker errors.
     """
     random = np.random.default_rng([seed, 0x5C4E])
     clip = levels.chosen(kept_frames(acquisition.motion, len(levels), random, len(levels)))
@@ -56,11 +56,11 @@ def shown_clip(levels: Sweep, acquisition: Acquisition, seed: int) -> Sweep:
 
 
 def tracked_by(sweep: Sweep, tracker: Tracker, random: np.random.Generator) -> Trajectory:
-    """The poses that a tracker measures of a sweep: late by its latency, and with noise about the image centre.
+    """The measured poses of a sweep: delayed by the latency, with noise about the image centre.
 
     Args:
-        sweep: with exact poses, and times where there is a latency.
-        tracker: the trajectory of the sweep comes back as it is where every effect is off.
+        sweep: with exact poses; with times if there is a latency.
+        tracker: with every effect off, the trajectory itself is returned.
         random: source of the noise.
     """
     exact = sweep.tracked

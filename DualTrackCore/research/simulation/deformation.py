@@ -1,7 +1,7 @@
-"""What a pressing, sliding probe does to the tissue: it is compressed along the beam, and its skin is dragged along.
+"""Deformation of tissue by the probe: compression along the beam, and drag of the skin.
 
-Both change the place in the tissue that a sample of the picture shows, never the pose of the probe. Tissue that is
-compressed does not swell to the sides here.
+Both change the place in the tissue that a sample of the picture shows, never the pose of the probe. Compressed tissue
+does not expand to the sides in this model.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from DualTrackCore.research.simulation.acquisition import Contact
 
 #: Depth over which the drag of the skin falls by a factor e, mm.
 _DRAG_DEPTH_MM = 8.0
-#: Times a second that pressure comes and goes.
+#: Smallest and largest frequency of the changes of pressure.
 _PRESSURE_HZ = (0.05, 0.2)
-#: Least and greatest part of the probe's motion that the sticking skin follows.
+#: Smallest and largest part of the probe's motion that sticking skin follows.
 _STICKING = (0.4, 0.95)
 
 
@@ -24,13 +24,13 @@ class Deformation:
     Args:
         contact: how much the probe presses and drags.
         poses: [N, 4, 4] frame0_from_image, mm.
-        face_mm: [3] place of the middle of the probe's face, image frame.
+        face_mm: [3] centre of the probe's face, image frame.
         frame_rate_hz: frames a second.
         seed: equal seeds give equal deformations.
 
     Attributes:
-        strain: [N] part by which tissue is compressed along the beam.
-        drag_mm: [N, 3] how far the skin is dragged from its place, frame0.
+        strain: [N] compression along the beam, as a part of the length.
+        drag_mm: [N, 3] displacement of the skin, frame0.
     """
 
     def __init__(
@@ -45,21 +45,21 @@ class Deformation:
         self.drag_mm = _drags(path, contact.drag_mm, random)
 
     def compressed(self, frame0_from_image: np.ndarray, index: int) -> np.ndarray:
-        """[4, 4] affine map from the image to the places in uncompressed tissue, frame0 mm."""
+        """[4, 4] affine map from the image of frame `index` to uncompressed tissue, frame0, mm."""
         stretch = 1 / (1 - self.strain[index])
         decompressed = np.eye(4)
         decompressed[1, 1], decompressed[1, 3] = stretch, self._face_mm[1] * (1 - stretch)
         return frame0_from_image @ decompressed
 
     def drag_at(self, depth_mm: np.ndarray, index: int) -> np.ndarray:
-        """[3, samples] how far tissue at these depths is dragged from its place, frame0 mm."""
+        """[3, samples] displacement by drag at depths [samples] in frame `index`, frame0, mm."""
         return np.multiply.outer(self.drag_mm[index], np.exp(-depth_mm / _DRAG_DEPTH_MM))
 
 
 def _drags(path_mm: np.ndarray, limit_mm: float, random: np.random.Generator) -> np.ndarray:
     """[N, 3] drag of the skin under a path [N, 3]: it sticks and follows in part up to a limit, then slides back.
 
-    Everything goes by the length of the path, so that a probe that rests drags nothing.
+    Drag depends on the length of the path, not on time: a probe at rest changes nothing.
     """
     drags = np.zeros_like(path_mm)
     if not limit_mm:

@@ -6,7 +6,7 @@ import numpy as np
 
 from DualTrackCore.compilation import kernel
 
-_INDEX = np.uintp  # signed indices cost a test for negative ones, at every access
+_INDEX = np.uintp  # signed indices need a test for negative values at every access
 
 
 @kernel(inline="always")
@@ -31,13 +31,13 @@ def add_fields(
     Args:
         fields: [widths, side, side, side, 2] float32 over (width, z, y, x, real and imaginary part), periodic; side is
             a power of two.
-        direction: [3, 2] float32 steps on the fields' grid (x, y, z) for a mm along the picture's columns and rows.
+        direction: [3, 2] float32 steps on the fields' grid (x, y, z) per mm along the picture's columns and rows.
         x_mm, y_mm: [samples, beams] float32 places in the picture.
         origin: [samples, 3] float32 place of the picture's origin on the grid.
-        level: [samples] int64 of the first of two widths that are blended.
-        weights: [samples, 2] float32 of both; what has none is not read.
-        chosen: [samples, beams] bool, the samples that are read.
-        out: [samples, beams, 2] float32.
+        level: [samples] int64 index of the first of the two blended widths.
+        weights: [samples, 2] float32 of both; a field of weight 0 is not read.
+        chosen: [samples, beams] bool, the samples to read.
+        out: [samples, beams, 2] float32, to which the fields are added.
     """
     mask = fields.shape[1] - 1
     for i in range(x_mm.shape[0]):

@@ -1,8 +1,9 @@
-"""How a hand moves a probe: the families of the TUS-REC scans, with tremor, changes of speed and pauses.
+"""Freehand motion of a probe: the families of the TUS-REC scans, with tremor, changes of speed and pauses.
 
-The contact point of the probe follows a path along the skin. In the perpendicular families the image plane stands
-across the path (steps are elevational), in the parallel ones along it (steps are lateral); C and S bend the path, and
-the probe follows the bend in part. `rotation` turns the probe about its beam axis, `tilt` rocks it about its face.
+The contact point of the probe follows a path along the skin. In the perpendicular families the image plane is
+perpendicular to the path (elevational steps), in the parallel ones parallel to it (lateral steps). The path of C and S
+is curved, and the probe turns with the curve in part. `rotation` turns the probe about its beam axis, `tilt` about its
+face.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ FAMILIES = (
     "rotation",
     "tilt",
 )
-#: Standard deviation from frame to frame that the hand adds to the path, mm and degrees.
+#: Standard deviation of the steps of the tremor from frame to frame, mm and degrees.
 _TREMOR_STEP = np.array([0.045, 0.042, 0.045, 0.045, 0.029, 0.045])
-#: Band of the tremor, Hz; slower changes are drawn as wander.
+#: Band of the tremor, Hz; slower changes are the wander.
 _TREMOR_BAND_HZ = (0.4, 8.0)
-#: Slow wander of the pose, standard deviation in mm and degrees, below the band of the tremor.
+#: Standard deviation of the slow wander of the pose, mm and degrees.
 _WANDER = np.array([0.8, 0.5, 0.8, 1.2, 0.6, 1.2])
 _WANDER_BAND_HZ = (0.0, 0.15)
 
@@ -38,18 +39,18 @@ def probe_trajectory(
     step_mm: float | None = None,
     frame_rate_hz: float = 20.0,
 ) -> Trajectory:
-    """A freehand path.
+    """A freehand path, frame0_from_image, mm.
 
-    Over all families the steps from frame to frame spread as in the public data: standard deviations near .280, .053,
+    Over all families the steps from frame to frame have the standard deviations of the public data: about .280, .053,
     .254 mm and .058, .043, .059 degrees.
 
     Args:
         family: one of :data:`FAMILIES`.
         frames: number of frames.
         seed: equal seeds give equal paths.
-        face_to_centre_mm: distance of the image centre below the probe's face, about which the hand turns.
+        face_to_centre_mm: depth of the image centre below the probe's face, which is the centre of rotation.
         step_mm: mean step along the path; None draws one, mostly between .1 and .5 mm.
-        frame_rate_hz: frames a second; sets how fast tremor is against the frames.
+        frame_rate_hz: frame rate; tremor, wander and pauses have frequencies in Hz.
 
     Raises InputError: the family is unknown, or a number is out of its range.
     """
@@ -99,13 +100,13 @@ def _steady(random: np.random.Generator, family: str, step_mm: float, speed: np.
     pose[:, 0 if orientation == "Per" else 2] = aside
     follow = random.uniform(0.05, 0.2) * (1 if orientation == "Per" else -1)
     pose[:, 4] = np.rad2deg(follow * heading)
-    # The skin is not flat: the contact point rises and sinks slowly along the way.
+    # The skin is not flat: the contact point rises and sinks slowly along the path.
     pose[:, 1] = random.uniform(0, 2) * np.sin(random.uniform(1, 4) * np.pi * progress + random.uniform(0, 6.3))
     return pose
 
 
 def _speed(random: np.random.Generator, frames: int, frame_rate_hz: float) -> np.ndarray:
-    """Speed of every frame as a multiple of the mean: slow changes, and now and then a pause of up to a second."""
+    """[frames] speed as a multiple of the mean: slow changes, and a few pauses of up to a second."""
     slow = _band_noise(random, frames, frame_rate_hz, (0.0, 0.4), components=1)[:, 0]
     speed = np.exp(0.25 * slow)
     time = np.arange(frames) / frame_rate_hz
@@ -122,9 +123,9 @@ def _band_noise(
     band_hz: tuple[float, float],
     components: int = 6,
 ) -> np.ndarray:
-    """Gaussian noise of standard deviation 1 with its power in a band, [frames, components].
+    """Band-limited Gaussian noise of standard deviation 1, [frames, components].
 
-    It is cut out of a longer stretch, so that its end does not join its beginning.
+    It is cut out of a longer periodic signal, so that its end does not continue its beginning.
     """
     length = 2 * frames + int(8 * frame_rate_hz)
     spectrum = np.fft.rfft(random.normal(size=(length, components)), axis=0)

@@ -13,21 +13,21 @@ from DualTrackCore.research.simulation.speckle import SIDE, speckle_fields
 _Array = np.ndarray
 #: Step and end of the table of layers, mm.
 _TABLE_STEP_MM, _TABLE_END_MM = 0.1, 320.0
-#: Side of the periodic texture volume in samples, and a sample in mm along, across, and in depth.
+#: Side of the periodic texture volume in samples, and size of a sample along, across and in depth, mm.
 _TEXTURE_SIDE = 32
 _TEXTURE_SAMPLE_MM = np.array([4.0, 1.3, 0.8], np.float32)
-#: How fast the limb gets thinner: part of its width a mm; a forearm loses a third over 120 mm.
+#: Taper of the limb: part of its width per mm; a forearm loses a third over 120 mm.
 _TAPER_PER_MM = (0.002, 0.006)
-#: Rise of the echo level below the fat in the distal direction, where muscle gives way to tendon: dB a mm, and in all.
+#: Increase of the echo level below the fat in the distal direction, from muscle to tendon: dB per mm, and its limit.
 _TENDON_DB_PER_MM, _TENDON_LIMIT_DB = (0.06, 0.14), 7.0
-#: Least and greatest width of the limb as a part of that at its middle.
+#: Smallest and largest width of the limb as a part of that at its middle.
 _WIDTH_LIMITS = (0.35, 2.5)
 _TISSUE_ATTENUATION, _FLUID_ATTENUATION, _BONE_ATTENUATION = 0.5, 0.08, 14.0
 
 
 @dataclass(frozen=True)
 class _Tube:
-    """A vessel: a centre line that wanders slowly, from `start` on; before it the tube is closed."""
+    """A vessel: a slowly curving centre line, from `start` on; before it the tube is closed."""
 
     across: float
     depth: float
@@ -38,7 +38,7 @@ class _Tube:
     wall_db: float
 
     def may_touch(self, along: tuple[float, float], across: tuple[float, float], depth: tuple[float, float]) -> bool:
-        """Whether the tube can come within 1 mm of a box given by its ranges, mm; quick and on the safe side."""
+        """Whether the tube may come within 1 mm of a box given by its ranges, mm; fast, and true in case of doubt."""
         if along[1] < self.start - self.radius - 1:
             return False
         ends = np.clip(along, self.start, None) - (self.start if np.isfinite(self.start) else 0.0)
@@ -78,8 +78,8 @@ class Anatomy:
     Args:
         seed: equal seeds give equal limbs.
         scale_mm: depth that the structures should fill, mm.
-        reach_mm: structures are spread over -reach_mm to reach_mm along the limb.
-        further_bone: whether a bone near the middle of the picture is put in, beside those that may be there.
+        reach_mm: structures lie between -reach_mm and reach_mm along the limb.
+        further_bone: whether to add a bone near the middle of the picture.
     """
 
     def __init__(self, seed: int, scale_mm: float = 40.0, reach_mm: float = 200.0, further_bone: bool = False) -> None:
@@ -106,7 +106,7 @@ class Anatomy:
         Returns:
             Echo level in dB over reference tissue and attenuation in dB/cm/MHz, float32 of that shape.
         """
-        # The limb is drawn as a cylinder; a tapering one is the same seen through a scale that changes along it.
+        # The limb is a cylinder in coordinates that are scaled along it; so it tapers.
         width = np.clip(1 - self._taper * along, *_WIDTH_LIMITS)
         across, depth = across / width, depth / width
         bend = np.zeros_like(depth)
@@ -131,7 +131,7 @@ class Anatomy:
             return
         distance = functools.reduce(np.minimum, (tube.distance(along, across, depth) for tube in tubes))
         wall_db = max(0.0, *(tube.wall_db for tube in tubes))
-        # The walls of joined tubes are drawn after the union, so that none crosses the lumen of another.
+        # Walls are computed from the union of the tubes, so that none crosses the lumen of another.
         inside = np.clip(0.5 - distance / 0.35, 0, 1)
         echo += wall_db * np.exp(-(((distance - 0.3) / 0.4) ** 2))
         echo -= (42 + echo) * inside
@@ -175,9 +175,9 @@ def texture(random: np.random.Generator, smoothness: float = 0.8) -> np.ndarray:
 def read_texture(
     texture: np.ndarray, sample_mm: np.ndarray, along: np.ndarray, across: np.ndarray, depth: np.ndarray
 ) -> np.ndarray:
-    """A texture at places along the limb, across it and below the skin, mm; a sample is [3] mm along those."""
+    """Values of a texture at places along the limb, across it and below the skin, mm; `sample_mm` [3] in that order."""
     mask, side = _TEXTURE_SIDE - 1, _TEXTURE_SIDE
-    # Oblique to the limb, so that the texture never repeats along it.
+    # The grid is oblique to the limb, so that the texture does not repeat along it.
     place_u = (along + 0.37 * across) / sample_mm[0]
     place_v = (across + 0.21 * along) / sample_mm[1]
     place_d = (depth + 0.11 * along) / sample_mm[2]
@@ -230,7 +230,7 @@ def _waves(random: np.random.Generator, scale_mm: float) -> list[tuple[float, fl
 
 
 def _vessels(random: np.random.Generator, scale_mm: float, reach_mm: float) -> list[_Tube]:
-    """Trunks through the whole limb, each with branches that leave it one after another."""
+    """Trunks through the whole limb, each with several branches."""
     tubes = []
     for _ in range(random.integers(2, 5)):
         wander = (random.uniform(0.3, 2.0), 2 * np.pi / random.uniform(40, 120), random.uniform(0, 2 * np.pi))
@@ -248,7 +248,7 @@ def _vessels(random: np.random.Generator, scale_mm: float, reach_mm: float) -> l
 
 
 def _balls(random: np.random.Generator, scale_mm: float, reach_mm: float) -> list[_Ball]:
-    """About one cyst or nodule in 12 mm of the limb."""
+    """One cyst or nodule per 12 mm of the limb."""
     balls = []
     for _ in range(int(reach_mm / 6)):
         centre = (
@@ -264,7 +264,7 @@ def _balls(random: np.random.Generator, scale_mm: float, reach_mm: float) -> lis
 
 
 def _bone(random: np.random.Generator, scale_mm: float) -> list[tuple[float, ...]]:
-    """No, one or two shafts: across, depth, their slopes, radius, and a sway along the limb."""
+    """0 to 2 shafts: across, depth, their slopes, radius, and amplitude, wave number and phase of a curve."""
     shafts = []
     for _ in range(random.choice([0, 1, 2], p=[0.25, 0.5, 0.25])):
         radius = random.uniform(0.12, 0.25) * scale_mm
@@ -277,7 +277,7 @@ def _bone(random: np.random.Generator, scale_mm: float) -> list[tuple[float, ...
 
 
 def _bone_in_view(random: np.random.Generator, scale_mm: float) -> tuple[float, ...]:
-    """A shaft under the origin, whichever way the picture lies to the limb; as of :func:`_bone`."""
+    """A shaft under the origin, in the picture for every direction of the limb; values as in :func:`_bone`."""
     radius = random.uniform(0.1, 0.25) * scale_mm
     across, depth = random.uniform(-0.7, 0.7) * radius, random.uniform(0.4, 0.7) * scale_mm + radius
     slopes = random.uniform(-0.02, 0.02, 2).tolist()
@@ -287,17 +287,17 @@ def _bone_in_view(random: np.random.Generator, scale_mm: float) -> tuple[float, 
 
 @dataclass(frozen=True)
 class Phantom:
-    """Tissue under a flat skin; equal numbers give equal phantoms, and a copy in another process is the same.
+    """Tissue under a flat skin; equal numbers give equal phantoms, in every process.
 
     Coordinates are x and z along the skin and y below it, mm.
 
     Attributes:
-        seed: of the anatomy and of where in the speckle it lies.
-        speckle_seed: of the speckle itself, which takes seconds to make and about 100 MB; None: `seed`.
+        seed: of the anatomy and its place in the speckle.
+        speckle_seed: of the speckle, which takes seconds and about 100 MB; None: `seed`.
         scale_mm: depth that the structures should fill.
         heading_deg: direction of the limb along the skin, from proximal to distal: 0 along z, 90 along x.
-        homogeneous: speckle of one echo level and attenuation everywhere, without anatomy: to measure the beam.
-        further_bone: whether the anatomy gets a bone under the origin, beside those that it may have.
+        homogeneous: one echo level and attenuation everywhere, without anatomy, to measure the beam.
+        further_bone: whether to add a bone under the origin.
 
     Raises InputError: a number is out of its range.
     """
@@ -318,7 +318,7 @@ class Phantom:
             raise InputError(f"The phantom's scale_mm is {self.scale_mm}; it must lie between 5 and 300.")
 
     def __getstate__(self) -> dict[str, object]:
-        """The numbers alone: what is made from them is made again where it is needed."""
+        """The fields only; everything else is computed again from them."""
         return {name: getattr(self, name) for name in self.__dataclass_fields__}
 
     @property
@@ -328,7 +328,7 @@ class Phantom:
 
     @functools.cached_property
     def speckle_place(self) -> np.ndarray:
-        """[3] place of the origin on the speckle's grid, samples; it tells phantoms of one speckle seed apart."""
+        """[3] place of the origin on the speckle's grid, samples; it differs between phantoms of one speckle seed."""
         return np.random.default_rng([self.seed, 0x0FF5]).uniform(0, SIDE, 3)
 
     @functools.cached_property

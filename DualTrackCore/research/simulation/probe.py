@@ -1,4 +1,4 @@
-"""The simulated probe: the width of its beam at every depth, and how it turns echoes into grey values."""
+"""The simulated probe: the width of its beam at every depth, and its grey map."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from DualTrackCore.settings import check_settings, setting
 
 
 class ParallelBeams:
-    """A beam at every pixel column under the aperture of a linear probe; columns beside it stay black.
+    """One beam per pixel column under the aperture of a linear probe; other columns stay black.
 
     Attributes:
         x_mm, y_mm: [samples, beams] float32 places of the samples, image frame.
@@ -40,9 +40,9 @@ class ParallelBeams:
 
 
 class FanBeams:
-    """Beams at equal angles from the arc of a curvilinear probe, whose lowest point is at the top of the image.
+    """Beams at equal angles from the arc of a curvilinear probe; its lowest point is at the top of the image.
 
-    Attributes are those of :class:`ParallelBeams`.
+    Attributes as in :class:`ParallelBeams`.
     """
 
     def __init__(self, probe: Probe, frame_size: tuple[int, int], spacing_mm: tuple[float, float]) -> None:
@@ -86,13 +86,13 @@ FULL_WIDTH = 2.3548
 #: Two-way elevational standard deviation at the lens focus, mm x MHz, of a lens 5 mm high focused at 18 mm
 #: (Marion and Vray 2009).
 _FOCAL_WIDTH, _REFERENCE_F_NUMBER = 2.09, 18.0 / 5.0
-#: Growth of that standard deviation per mm away from the focus, as a part of lens height over focal length.
+#: Increase of that standard deviation per mm from the focus, divided by lens height over focal length.
 _WIDENING = 0.204
 
 
 @dataclass(frozen=True)
 class Probe:
-    """A transducer and the receiver behind it.
+    """A transducer and its receiver.
 
     Widths are standard deviations of the two-way amplitude profile, mm: with them the intensity correlation of fully
     developed speckle falls as exp(-d^2 / (2 sigma^2)) over a distance d.
@@ -103,10 +103,10 @@ class Probe:
         elements, pitch_mm: number of elements and distance between two; their product is the width of a linear probe.
         radius_mm, field_angle_deg: of the arc of a curvilinear probe; unused by a linear one.
         lens_focus_mm, lens_height_mm: elevational focal length and aperture.
-        elevational_factor: how many times as wide as such a lens gives the elevational beam is at its focus.
-        f_number, transmit_focus_mm: of the lateral beam; `lateral_widening` is its growth in mm per mm off the focus.
+        elevational_factor: factor on the elevational width at the focus of that lens.
+        f_number, transmit_focus_mm: of the lateral beam; `lateral_widening`: its increase in mm per mm from the focus.
         pulse_cycles: length of the pulse in wavelengths.
-        tgc_db_cm_mhz, tgc_limit_db: attenuation that time-gain compensation makes up for, and the most that it adds.
+        tgc_db_cm_mhz, tgc_limit_db: attenuation that time-gain compensation corrects, and its largest gain.
         dynamic_range_db, top_db: range shown as 0 to 255, and the level shown as 255 in dB over reference tissue.
         noise_db: electronic noise before time-gain compensation, in dB over reference tissue.
         frame_rate_hz: frames a second.
@@ -139,7 +139,7 @@ class Probe:
 
     @classmethod
     def drawn(cls, random: np.random.Generator, geometry: str = "linear", **fixed: float) -> Probe:
-        """A probe with plausible numbers drawn at random; those in `fixed` are kept."""
+        """A probe with random realistic numbers; those in `fixed` replace drawn ones."""
         curved = geometry == "curvilinear"
         frequency = random.uniform(2.5, 5.0) if curved else random.uniform(5.0, 10.0)
         drawn = {

@@ -1,9 +1,9 @@
 """From a phantom, a probe and a pose to a B-mode frame.
 
-A frame is computed beam by beam, as a scanner does: speckle times the echo level of the tissue, weakened by what lies
-above, plus electronic noise, then time-gain compensation and log compression; a curvilinear probe's beams are
-converted to pixels at the end. Speckle is read from fields that stand still in the tissue with the beam's widths along
-fixed axes; so rotations of tens of degrees away from `speckle_axes` would swap lateral and elevational widths.
+A frame is computed beam by beam, as in a scanner: speckle times the echo level of the tissue, less the attenuation on
+the way, plus electronic noise; then time-gain compensation, log compression, and scan conversion (curvilinear probes).
+Speckle is read from fields that are fixed in the tissue, with the beam's widths along fixed axes. So rotations of tens
+of degrees away from `speckle_axes` would exchange lateral and elevational widths.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from DualTrackCore.research.simulation.phantom import Phantom
 from DualTrackCore.research.simulation.probe import FanBeams, ParallelBeams, Probe
 from DualTrackCore.research.simulation.structure import Structures
 
-#: The anatomy is computed on a grid about as coarse as this, mm (across beams, along them), and interpolated.
+#: The anatomy is computed on a grid of about this step, mm (across beams, along them), and interpolated.
 _TISSUE_STEP_MM = (0.8, 0.4)
-#: Length of the table of electronic noise; prime, so that frames rarely begin at the same place.
+#: Length of the table of electronic noise; a prime number, so that frames rarely begin at the same place.
 _NOISE_SAMPLES = 1_000_003
 _SMALLEST = 1e-12
 
@@ -32,7 +32,7 @@ CODED_DB = (-65.0, 35.0)
 
 
 def codes_of_levels(level_db: np.ndarray) -> np.ndarray:
-    """Codes 1 to 255 uint8 of echo levels, dB: 100 dB in steps of .39; what lies outside gets the nearest code."""
+    """Codes 1 to 255 uint8 of echo levels, dB: 100 dB in steps of .39; levels outside get the nearest code."""
     scale = 254 / (CODED_DB[1] - CODED_DB[0])
     return (np.clip(np.rint((level_db - CODED_DB[0]) * scale), 0, 254) + 1).astype(np.uint8)
 
@@ -48,16 +48,18 @@ class Renderer:
     """Renders frames of one phantom through one probe.
 
     Args:
-        phantom, probe: what is seen, and through what.
+        phantom, probe: the tissue and the transducer.
         frame_size: rows and columns.
         spacing_mm: (across columns, down rows).
         speckle_axes: [3, 3] rotation, frame0 from the axes (x, y, z) of the beam's widths: the typical orientation of
             the probe.
-        contact: what the pressing probe does to the tissue.
-        poses: [N, 4, 4] frame0_from_image of all frames that are asked for by their index, which the contact needs.
-        tissue: what it holds beside speckle and anatomy.
-        wide: whether beams may be wider than the stored speckle; else they are clipped, as they were for the first
-            simulated sweeps.
+        contact: deformation of the tissue by the probe.
+        poses: [N, 4, 4] frame0_from_image of all frames, mm, for the contact.
+        tissue: regions of few scatterers, fibres and bone.
+        wide: whether beams may be wider than the stored speckle; else widths are clipped, as for the first simulated
+            sweeps.
+
+    Raises InputError: the frame is less than 1 mm deep.
     """
 
     def __init__(
@@ -94,11 +96,11 @@ class Renderer:
         self._noise = np.float32(10 ** (probe.noise_db / 20)) * noise
 
     def frame(self, frame0_from_image: np.ndarray, index: int) -> np.ndarray:
-        """The frame [H, W] uint8 at a pose; `index` chooses its electronic noise."""
+        """The frame [H, W] uint8 at a pose [4, 4], mm; `index` selects its noise and deformation."""
         return self.beams.pixels(self._probe.grey(self.level_db(frame0_from_image, index)))
 
     def level_codes(self, frame0_from_image: np.ndarray, index: int) -> np.ndarray:
-        """:meth:`frame` before the grey map: [H, W] uint8 codes of :func:`codes_of_levels`, 0 where no beam goes."""
+        """:meth:`frame` before the grey map: [H, W] uint8 codes of :func:`codes_of_levels`, 0 without a beam."""
         return self.beams.pixels(codes_of_levels(self.level_db(frame0_from_image, index)))
 
     def level_db(self, frame0_from_image: np.ndarray, index: int) -> np.ndarray:
@@ -118,8 +120,8 @@ class Renderer:
     def _prepare_speckle(self, depth: np.ndarray, axes: np.ndarray, tissue: Tissue, wide: bool) -> None:
         probe, phantom = self._probe, self._phantom
         elevational, lateral = probe.elevational_sigma_mm(depth), probe.lateral_sigma_mm(depth)
-        # Beams of a fan are turned against the field's axes, so there the field itself is nearly round in the image
-        # plane, and the blur across the beams does the rest.
+        # Beams of a fan are rotated against the field's axes. So its field is nearly isotropic in the image plane, and
+        # the blur across the beams widens it.
         across = lateral.min() if probe.geometry == "linear" else max(probe.axial_sigma_mm, 0.6 * lateral.min())
         samples, sigma = (self.beams.x_mm, self.beams.y_mm), (across, probe.axial_sigma_mm)
         self._reader = speckle.FieldReader(*samples, sigma, elevational, axes, phantom.speckle_place, wide)
@@ -130,7 +132,7 @@ class Renderer:
             self._region_grid = _CoarseGrid(self.beams, self._structures.region_step_mm)
 
     def _speckle(self, pose: np.ndarray, drag: np.ndarray | None = None) -> np.ndarray:
-        """Blurred complex speckle [samples, beams], with what else scatters."""
+        """Blurred complex speckle [samples, beams], with sparse scatterers and fibres."""
         origin = pose[:3, 3] - self._face_mm
         field = self._reader.read(self._phantom.fields, pose, origin, drag)
         if self._structures is not None:
@@ -138,7 +140,7 @@ class Renderer:
         return _blurred(field, self._blur)
 
     def _shares(self, pose: np.ndarray, drag: np.ndarray | None = None) -> list[np.ndarray]:
-        """How much of each region of the structures is at each sample, 0 to 1."""
+        """Weight [samples, beams] of each region of the structures, 0 to 1."""
         grid = self._region_grid
         coarse = self._structures.regions(*grid.places(pose, pose[:3, 3] - self._face_mm, drag))
         return [np.clip(grid.fine(region), 0, 1) for region in coarse]
@@ -151,7 +153,7 @@ class Renderer:
 
 
 class _CoarseGrid:
-    """Some of the samples, about `step_mm` (across beams, along them) apart, and values between them."""
+    """A coarse grid of samples, about `step_mm` (across beams, along them) apart, with interpolation."""
 
     def __init__(self, beams: ParallelBeams | FanBeams, step_mm: tuple[float, float]) -> None:
         samples, count = beams.x_mm.shape
@@ -163,7 +165,7 @@ class _CoarseGrid:
         self._y_mm = beams.y_mm[np.ix_(self.rows, columns)].astype(np.float32)
 
     def places(self, pose: np.ndarray, origin_mm: np.ndarray, drag: np.ndarray | None) -> tuple[np.ndarray, ...]:
-        """Where in the phantom they lie, x, y and z in mm; the arguments are those of a field reader."""
+        """Places of the samples in the phantom, x, y and z in mm; arguments as for a field reader."""
         rotation, shift = pose[:3].astype(np.float32), origin_mm.astype(np.float32)
         x, y, z = (rotation[i, 0] * self._x_mm + rotation[i, 1] * self._y_mm + shift[i] for i in range(3))
         if drag is None:
@@ -172,12 +174,12 @@ class _CoarseGrid:
         return x - moved[0], y - moved[1], z - moved[2]
 
     def fine(self, coarse: np.ndarray) -> np.ndarray:
-        """Values [samples, beams] at all samples from those at the coarse ones."""
+        """Values [samples, beams] interpolated from those on the coarse grid."""
         return _interpolated(_interpolated(coarse, *self._row_share).T, *self._column_share).T
 
 
 def _coarse_axis(count: int, step: int) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
-    """Every `step`-th of `count` places and the last, and for each place the lower one and the weight of the next."""
+    """Every `step`-th of `count` places and the last; for each place the index of the one below, weight of the next."""
     chosen = np.unique(np.append(np.arange(0, count, step), count - 1))
     low = np.clip(np.searchsorted(chosen, np.arange(count), side="right") - 1, 0, max(len(chosen) - 2, 0))
     high = np.minimum(low + 1, len(chosen) - 1)
@@ -193,9 +195,9 @@ def _interpolated(values: np.ndarray, low: np.ndarray, share: np.ndarray) -> np.
 
 
 def _blur_weights(sigma_mm: float, target_mm: np.ndarray, spacing_mm: np.ndarray) -> np.ndarray:
-    """Weights [taps, samples] across beams that widen a field of one width to the width at each depth.
+    """Weights [taps, samples] across beams that widen a field from one width to the width at each depth.
 
-    A Gaussian of variance target^2 - sigma^2 does; the weights keep the mean square of the field.
+    They are Gaussians of variance target^2 - sigma^2, scaled to keep the mean square of the field.
     """
     extra = np.sqrt(np.maximum(target_mm**2 - sigma_mm**2, 0)) / spacing_mm
     reach = int(np.ceil(2.5 * extra.max()))

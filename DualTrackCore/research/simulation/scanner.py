@@ -1,7 +1,7 @@
-"""From echo levels to the picture: what a scanner does to finished lines, applied when frames are loaded.
+"""From echo levels to the picture: the effects of a scanner, applied when frames are loaded.
 
-In their order: clutter that stands still and electronic noise are added to the power of the echoes; compounding adds up
-neighbouring lines; gain, range and gamma make grey values; the picture is smoothed; frames are mixed with those before.
+In this order: stationary clutter and electronic noise are added to the power of the echoes; compounding averages
+neighbouring lines; gain, range and gamma give grey values; the picture is smoothed; frames are averaged over time.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor
 from DualTrackCore.research.simulation.acquisition import Scanner, View
 from DualTrackCore.research.simulation.probe import Probe
 
-#: Frames before the first one wanted that persistence needs: at .7 they count 6 % of it.
+#: Frames before an item that persistence needs; at .7, all earlier ones have a weight of 6 %.
 WARM_UP_FRAMES = 8
 _DECIBEL = float(np.log(10) / 10)
 
@@ -30,18 +30,18 @@ def scanned(
     first_row: int = 0,
     picture_rows: int | None = None,
 ) -> Tensor:
-    """The frames that a scanner shows.
+    """The pictures of a scanner.
 
     Args:
         levels_db: [n, H, W] float32 echo levels after time-gain compensation, dB over reference tissue, minus infinity
-            where no beam goes; in the order of recording.
-        scanner: what it does; with every effect off, the result is that of :meth:`Probe.grey`.
+            without a beam; in the order of recording.
+        scanner: its effects; with every effect off, the result is that of :meth:`Probe.grey`.
         probe: its range and gain.
         spacing_mm: (across columns, down rows).
         random: source of clutter and noise.
-        warm_up: of the n frames, the first ones that only the next ones remember; they are not returned.
-        first_row: row of the whole picture that row 0 is, where the levels are a part of it.
-        picture_rows: of the whole picture; None: H.
+        warm_up: number of first frames that only serve persistence; they are not returned.
+        first_row: row of the whole picture that is row 0 of the levels.
+        picture_rows: rows of the whole picture; None: H.
 
     Returns:
         [n - warm_up, H, W] uint8.
@@ -76,7 +76,7 @@ def scanned(
 
 
 def _column(values: np.ndarray) -> Tensor:
-    """[rows] as [rows, 1], to go with every column."""
+    """[rows] as a tensor [rows, 1], for all columns."""
     column = torch.from_numpy(np.ascontiguousarray(values))[:, None]
     return column if column.dtype == torch.bool else column.float()
 
@@ -89,7 +89,7 @@ def _clutter(
     depth_mm: np.ndarray,
     random: np.random.Generator,
 ) -> Tensor | None:
-    """Power [H, W] of echoes that stand still in the image, with the probe's speckle cell, or None."""
+    """Power [H, W] of stationary clutter with the probe's speckle cell, or None."""
     if scanner.clutter_db is None:
         return None
     cell = probe.axial_sigma_mm / spacing_mm[1], float(probe.lateral_sigma_mm(5.0)) / spacing_mm[0]
@@ -107,7 +107,7 @@ def _noise(size: torch.Size, level_db: np.ndarray, random: np.random.Generator) 
 
 
 def _compounded(power: Tensor, scanner: Scanner, probe: Probe, spacing_mm: tuple[float, float]) -> Tensor:
-    """The mean of as many lines as there are angles, a speckle cell apart, so that their speckle is independent."""
+    """The mean of one line per angle, a speckle cell apart, so that their speckle is independent."""
     angles = scanner.compounding_angles
     if angles == 1:
         return power
@@ -118,7 +118,7 @@ def _compounded(power: Tensor, scanner: Scanner, probe: Probe, spacing_mm: tuple
 
 
 def _lasting(grey: Tensor, scanner: Scanner) -> Tensor:
-    """Frames mixed with those before them."""
+    """Frames averaged over time: moving average, then persistence."""
     if scanner.averaged_frames > 1:
         sums = grey.cumsum(dim=0)
         sums[scanner.averaged_frames :] -= grey.cumsum(dim=0)[: -scanner.averaged_frames]

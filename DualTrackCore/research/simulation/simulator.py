@@ -1,4 +1,4 @@
-"""Simulated sweeps: drawn, rendered frame by frame, and kept in a folder for the next time."""
+"""Simulated sweeps: drawn from a seed, rendered frame by frame, and stored in a folder."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ from DualTrackCore.trajectory import Trajectory
 
 @dataclass(frozen=True, eq=False)
 class SimulatedFrames:
-    """Frames that are rendered when they are asked for; the same whatever the slicing, and in any process.
+    """Frames rendered on demand; equal for every slicing and in every process.
 
     Attributes:
-        phantom, probe: what is seen, and through what.
+        phantom, probe: the tissue and the transducer.
         poses: [N, 4, 4] frame0_from_image, mm.
         frame_size: rows and columns.
         spacing_mm: (across columns, down rows).
         levels: whether frames hold codes of echo levels in place of grey values
             (:func:`~DualTrackCore.research.simulation.render.levels_of_codes`).
-        tissue, contact: what the tissue holds beside speckle, and what the pressing probe does to it.
-        wide: whether beams may be wider than 6.4 times the narrowest; else they are clipped there, as they were for
-            the first simulated sweeps.
+        tissue, contact: structures of the tissue, and its deformation by the probe.
+        wide: whether beams may be wider than 6.4 times the narrowest; else widths are clipped there, as for the first
+            simulated sweeps.
     """
 
     phantom: Phantom
@@ -51,7 +51,7 @@ class SimulatedFrames:
     dtype: np.dtype = field(default_factory=lambda: np.dtype(np.uint8))
 
     def __getstate__(self) -> dict[str, object]:
-        """What the frames are made from, without the tables made for rendering."""
+        """The fields only, without the tables for rendering."""
         return {name: getattr(self, name) for name in self.__dataclass_fields__}
 
     @property
@@ -96,7 +96,10 @@ class SimulatedFrames:
 def rendered(
     sweep: Sweep, progress: ProgressCallback | None = None, cancelled: CancelledCallback | None = None
 ) -> Sweep:
-    """The same sweep with its frames rendered now and kept in memory: quicker where they are read more than once."""
+    """The same sweep with all frames rendered now, in memory: faster if frames are read several times.
+
+    Raises Cancelled: the caller asked to stop.
+    """
     reporter = Reporter(progress, cancelled)
     frames = np.empty(sweep.frames.shape, np.uint8)
     for start, window in sweep.windows(16):
@@ -117,20 +120,20 @@ def simulated_sweep(
     speckle_seed: int | None = None,
     homogeneous: bool = False,
 ) -> Sweep:
-    """A tracked freehand sweep of a phantom; what is None is drawn from the seed.
+    """A tracked freehand sweep of a phantom; arguments that are None are drawn from the seed.
 
     Args:
         seed: equal seeds give equal sweeps.
         frames: number of frames; drawn from 200 to 600.
         family: path of the probe, one of :data:`FAMILIES`.
-        probe: drawn as a linear one of 5 to 10 MHz as wide as the frame.
+        probe: None draws a linear one of 5 to 10 MHz, as wide as the frame.
         frame_size: rows and columns.
         spacing_mm: size of a pixel: one number, or (across columns, down rows).
-        speckle_seed: sweeps that share it share the 100 MB of speckle, each at another place of it.
+        speckle_seed: sweeps with the same one share the 100 MB of speckle, each at another place of it.
         homogeneous: speckle without anatomy.
 
     Returns:
-        A sweep whose frames are rendered when they are read and whose `tracked` trajectory is exact.
+        A sweep whose frames are rendered when they are read, and whose `tracked` trajectory is exact.
 
     Raises InputError: an option is out of its range.
     """
@@ -163,19 +166,19 @@ def acquired_sweep(
     speckle_seed: int | None = None,
     levels: bool = False,
 ) -> Sweep:
-    """A tracked freehand sweep as an acquisition decides it; what belongs to loading is left to be applied then.
+    """A tracked freehand sweep of an acquisition, before its effects at loading.
 
     Args:
         seed: of anatomy and path; equal arguments give equal sweeps.
         acquisition: probe, view, motion, tissue and contact are rendered, the scanner is not.
         frames: number of frames.
-        spacing_mm: size of a pixel: one number, or (across columns, down rows). With it the view's depth and width
-            give rows and columns, at least 8.
-        speckle_seed: sweeps that share it share the 100 MB of speckle, each at another place of it.
+        spacing_mm: size of a pixel: one number, or (across columns, down rows). The view's depth and width divided by
+            it give rows and columns, at least 8.
+        speckle_seed: sweeps with the same one share the 100 MB of speckle, each at another place of it.
         levels: whether frames hold codes of echo levels in place of grey values, see :class:`SimulatedFrames`.
 
     Returns:
-        As of :func:`simulated_sweep`; `provenance` holds the acquisition as plain values.
+        As :func:`simulated_sweep`; `provenance` holds the acquisition as plain values.
 
     Raises InputError: a number is out of its range.
     """
@@ -208,13 +211,13 @@ def _phantom(
     random: np.random.Generator,
     homogeneous: bool = False,
 ) -> Phantom:
-    """A phantom as deep as the picture; a positive step leads from distal to proximal, its heading the other way."""
+    """A phantom as deep as the picture; positive steps run from distal to proximal, against the limb's direction."""
     heading = random.normal(0, 10) + (-90 if family.startswith("Par") else 180)
     return Phantom(seed, speckle_seed, float(np.clip(depth_mm, 10, 200)), heading, homogeneous)
 
 
 def _tracked(source: SimulatedFrames, trajectory: Trajectory, **origin: object) -> Sweep:
-    """The sweep of these frames, whose poses are known; `origin` is kept in its provenance."""
+    """The sweep of these frames with exact poses; `origin` goes into its provenance."""
     provenance = {
         "source": "simulation",
         "format": "simulated sweep",
@@ -230,10 +233,10 @@ def _tracked(source: SimulatedFrames, trajectory: Trajectory, **origin: object) 
 
 @dataclass(frozen=True)
 class Simulation:
-    """What decides a simulated sweep: the arguments of :func:`~DualTrackCore.research.simulation.simulated_sweep`.
+    """Settings of a simulated sweep: the arguments of :func:`~DualTrackCore.research.simulation.simulated_sweep`.
 
-    With an `acquisition` it decides family and frame size as well, and frames are codes of echo levels; or, where it is
-    to be `shown`, what its scanner makes of them.
+    An `acquisition` replaces family and frame size; then frames are codes of echo levels, or with `shown` the pictures
+    of its scanner.
     """
 
     seed: int
@@ -253,7 +256,7 @@ class Simulation:
         return f"{hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:12]}-{self.seed}.h5"
 
     def sweep(self) -> Sweep:
-        """Simulate; frames are made when they are read."""
+        """The sweep; frames are rendered when they are read (with `shown`: now)."""
         if self.acquisition is None:
             named = {k: v for k, v in vars(self).items() if k not in ("acquisition", "shown")}
             return simulated_sweep(**named)
@@ -268,9 +271,9 @@ class Simulation:
 
 
 def simulator_hash(simulation: Simulation) -> str:
-    """Hash of two frames and a path: another version of the simulator must not take up sweeps of this one."""
+    """Hash of two frames and a path, so that stored sweeps are used by the same version of the simulator only."""
     acquisition = simulation.acquisition
-    if acquisition is not None:  # every effect that is rendered, in a small picture
+    if acquisition is not None:  # a small picture with every rendered effect
         acquisition = Acquisition(
             view=View(depth_mm=16, width_mm=16, magnification=1.1),
             tissue=Tissue(coherent_part=0.4, fibre_mm=5.0, bone=True),
@@ -283,27 +286,27 @@ def simulator_hash(simulation: Simulation) -> str:
 def stored_sweeps(
     simulations: Sequence[Simulation], folder: Path, workers: int, reporter: Reporter
 ) -> tuple[Sweep, ...]:
-    """The sweeps from their files, after simulating those that are not there yet.
+    """The sweeps from their files, after simulating the missing ones.
 
     Args:
         simulations: all of one frame size and spacing.
-        folder: of the files; made if need be.
+        folder: of the files; created if missing.
         workers: processes that simulate.
-        reporter: told of stage "sweeps".
+        reporter: receives `Stage.SWEEPS`.
 
     Returns:
         Sweeps that read their frames from the files.
 
     Raises:
         OutputError: the folder cannot be written.
-        Cancelled: the caller asked to stop; whole sweeps that are stored already stay.
+        Cancelled: the caller asked to stop; sweeps that are stored already stay.
     """
     if not simulations:
         return ()
     simulator = simulator_hash(simulations[0])
     paths = [folder / simulation.file_name(simulator) for simulation in simulations]
     missing = [(job, path) for job, path in zip(simulations, paths, strict=True) if not path.is_file()]
-    # Sweeps that share speckle follow each other, because making it takes longer than a sweep.
+    # Sweeps with the same speckle follow each other, because speckle takes longer than a sweep.
     missing.sort(key=lambda pair: (pair[0].speckle_seed or 0, pair[0].seed))
     _in_parallel(_store, missing, workers, reporter)
     return tuple(load_sweep(path) for path in paths)
@@ -315,7 +318,7 @@ def _store(job: tuple[Simulation, Path]) -> None:
 
 
 def _in_parallel(work: Callable, jobs: Sequence, workers: int, reporter: Reporter) -> None:
-    """Do all jobs, in `workers` processes where that is more than one."""
+    """Do all jobs, in `workers` processes if there are several."""
     if min(workers, len(jobs)) <= 1:
         for done, job in enumerate(jobs):
             reporter.report(Stage.SWEEPS, done, len(jobs))
@@ -324,7 +327,7 @@ def _in_parallel(work: Callable, jobs: Sequence, workers: int, reporter: Reporte
     from concurrent.futures import ProcessPoolExecutor
     from multiprocessing import get_context
 
-    # Forked copies of a process that has run torch may hang, so workers start afresh.
+    # Forks of a process that has run torch may hang, so workers are spawned.
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         for done, _ in enumerate(pool.map(work, jobs)):
             reporter.report(Stage.SWEEPS, done, len(jobs))

@@ -1,9 +1,9 @@
-"""Speckle that decorrelates as it does under a real beam: complex Gaussian volumes read at the place of every sample.
+"""Speckle with the decorrelation of a real beam: complex Gaussian volumes, read at the place of every sample.
 
-A field is white complex noise smoothed by the beam's Gaussian amplitude profile; its magnitude is fully developed
-speckle (Rayleigh distributed), and the intensity correlation of two places a distance d apart is
-exp(-d^2 / (2 sigma^2)). One noise is smoothed with several elevational widths, and two neighbouring widths are blended
-for the width at each depth; a blend of complex Gaussian fields is one again, so that the statistics hold exactly.
+A field is white complex noise smoothed by the beam's Gaussian amplitude profile. Its magnitude is fully developed
+speckle (Rayleigh distributed), and the intensity correlation at a distance d is exp(-d^2 / (2 sigma^2)). The same noise
+is smoothed with several elevational widths, and two neighbouring widths are blended for the width at each depth. A
+blend of complex Gaussian fields is complex Gaussian, so the statistics are exact.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 
 from DualTrackCore.compilation import kernel_module
 
-#: Samples of the periodic volume along each axis; a power of two, so that wrapping is a bit mask.
+#: Samples of the periodic volume along each axis; a power of two, so that indices wrap by a bit mask.
 SIDE = 128
 #: Standard deviation of the narrowest beam in samples, along all three axes.
 SIGMA_SAMPLES = 2.0
@@ -22,15 +22,15 @@ SIGMA_SAMPLES = 2.0
 WIDTHS = 1.45 ** np.arange(6)
 #: Scatterers in a cell of the narrowest sparse field.
 SPARSE_PER_CELL = 0.2
-#: Where beams are wider than the stored widths, the fields are read again so many times as wide: two stored widths less
-#: than their whole range, between which one reading fades into the next.
+#: For beams wider than the stored widths, the fields are read again, stretched by this factor per octave; where octaves
+#: overlap, one fades into the next.
 _OCTAVE = WIDTHS[-2]
-#: Apart from each other, so that readings of several octaves are of independent noise; samples.
+#: Distance between the readings of two octaves, samples, so that their noise is independent.
 _OCTAVE_SHIFT = np.array([37.0, 53.0, 64.0])
-#: Maps places (x, y, z) in samples to the periodic grid. The shear keeps a place from meeting its own repetition when
-#: the probe moves along x or z; z itself is not sheared, so that a frame touches few slices and stays in the cache.
+#: Maps places (x, y, z) in samples to the periodic grid. Because of the shear, a place does not repeat when the probe
+#: moves along x or z; z itself is not sheared, so that a frame reads few slices, which stay in the cache.
 GRID_FROM_SAMPLES = np.array([[1.0, 0.0, 0.13], [0.31, 1.0, 0.09], [0.0, 0.0, 1.0]])
-#: Linear interpolation smooths as a kernel of this variance in samples does, on the average over all places.
+#: Variance of the smoothing by linear interpolation, square samples, averaged over all places.
 _INTERPOLATION_VARIANCE = 1 / 6
 
 
@@ -38,8 +38,8 @@ _INTERPOLATION_VARIANCE = 1 / 6
 def speckle_fields(seed: int) -> np.ndarray:
     """Complex fields [widths, SIDE, SIDE, SIDE] complex64 over (width, z, y, x): about 100 MB.
 
-    Their mean square is 1 after trilinear interpolation at places spread evenly.
-    The two fields used last are kept: sweeps that share a seed share the memory.
+    Their mean square is 1 after trilinear interpolation at evenly spread places. The two volumes used last stay in
+    memory, so sweeps with the same seed share it.
     """
     random = np.random.default_rng([seed, 0x5BEC])
     noise = random.standard_normal((2, SIDE, SIDE, SIDE), dtype=np.float32)
@@ -48,7 +48,7 @@ def speckle_fields(seed: int) -> np.ndarray:
 
 @lru_cache(maxsize=1)
 def sparse_fields() -> np.ndarray:
-    """As :func:`speckle_fields`, of so few scatterers that `SPARSE_PER_CELL` of them lie in the narrowest beam's cell.
+    """:func:`speckle_fields` with few scatterers: `SPARSE_PER_CELL` per cell of the narrowest beam.
 
     Their amplitudes are complex Gaussian. A cell extends over sqrt(2 pi) standard deviations along each axis: with N
     scatterers in it the mean square of the intensity is 2 (1 + 1 / N), as that of a K distribution of order N.
@@ -62,7 +62,7 @@ def sparse_fields() -> np.ndarray:
 
 
 def _smoothed(noise: np.ndarray) -> np.ndarray:
-    """Fields of all widths from complex noise [SIDE, SIDE, SIDE] over (z, y, x)."""
+    """Fields [widths, SIDE, SIDE, SIDE] of all widths from complex noise [SIDE, SIDE, SIDE] over (z, y, x)."""
     spectrum = np.fft.fftn(noise).astype(np.complex64)
     cycles = np.fft.fftfreq(SIDE).astype(np.float32)
     kz, ky, kx = cycles[:, None, None], cycles[None, :, None], cycles[None, None, :]
@@ -81,26 +81,26 @@ def _smoothed(noise: np.ndarray) -> np.ndarray:
 
 
 def _interpolated_power(variance: float) -> float:
-    """Mean square left by linear interpolation along an axis, averaged over all places between two samples."""
+    """Mean square after linear interpolation along an axis, averaged over all places between two samples."""
     return (2 + np.exp(-1 / (4 * variance))) / 3
 
 
 def field_correlation(width_a: np.ndarray, width_b: np.ndarray, distance: np.ndarray | float = 0.0) -> np.ndarray:
-    """Correlation of two fields of one noise, smoothed with Gaussians of these widths, over an elevational distance.
+    """Correlation at an elevational distance of two fields from one noise, smoothed by Gaussians of these widths.
 
-    Two unit Gaussians of standard deviations a and b overlap by sqrt(2ab / (a^2 + b^2)) exp(-d^2 / (2 (a^2 + b^2))).
+    For standard deviations a and b it is sqrt(2ab / (a^2 + b^2)) exp(-d^2 / (2 (a^2 + b^2))).
     """
     total = width_a**2 + width_b**2
     return np.sqrt(2 * width_a * width_b / total) * np.exp(-np.square(distance) / (2 * total))
 
 
 def blend_for_width(width: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """How to blend two stored fields into one of any width.
+    """Weights that blend two stored fields into one of any width.
 
     The blend's intensity correlation equals the closed form at a distance of one standard deviation.
 
     Args:
-        width: elevational widths as multiples of the narrowest; those out of the stored range are clipped.
+        width: elevational widths as multiples of the narrowest; clipped to the stored range.
 
     Returns:
         Index of the narrower field, its weight, and the weight of the next one; the blend has mean square 1.
@@ -130,13 +130,13 @@ class FieldReader:
 
     Args:
         x_mm, y_mm: [samples, beams] places of the samples, image frame.
-        sigma_mm: widths along the axes x and y.
-        elevational_mm: [samples] widths along the axis z.
+        sigma_mm: widths along the axes x and y, standard deviations.
+        elevational_mm: [samples] widths along the axis z, standard deviations.
         axes: [3, 3] rotation, frame0 from the axes.
         place: [3] place of the origin on the fields' grid, samples.
-        wide: whether beams may be wider than the stored widths, :data:`WIDTHS` times the narrowest; else they are
+        wide: whether beams may be wider than the stored widths (:data:`WIDTHS` times the narrowest); else widths are
             clipped there.
-        blended: whether two stored widths are blended; else the nearest one is read, in half the time.
+        blended: whether two stored widths are blended; else the nearest one is read, which takes half the time.
     """
 
     def __init__(
@@ -181,10 +181,10 @@ class FieldReader:
 
         Args:
             fields: from :func:`speckle_fields` or :func:`sparse_fields`.
-            pose: [4, 4] affine map from the image, whose rotation and stretch are used.
+            pose: [4, 4] affine map from the image; only its rotation and stretch are used.
             origin_mm: [3] place of the image's origin, frame0.
-            drag_mm: [3, samples] how far tissue is dragged from its place, frame0.
-            chosen: [samples, beams] bool, the samples that are read; the others stay 0.
+            drag_mm: [3, samples] displacement of the tissue, frame0.
+            chosen: [samples, beams] bool, the samples to read; others stay 0. None: all.
         """
         samples = len(self._x_mm)
         result = np.zeros((*self._x_mm.shape, 2), np.float32)
@@ -210,9 +210,9 @@ class FieldReader:
 
 
 def _octave_fade(ratio: np.ndarray, octave: int, count: int) -> np.ndarray:
-    """Weight of a reading at each width; the squares of all add up to 1, so that the blend keeps power and correlation.
+    """Weight of an octave at each width; the squares of all octaves add up to 1.
 
-    Readings of independent noise whose correlation is the same have that correlation after such a blend, too.
+    So a blend of independent octaves of the same power and correlation keeps both.
     """
 
     def risen(at: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What scatters beside fully developed speckle: regions of few scatterers, and bright fibres along the limb."""
+"""Scatterers other than fully developed speckle: regions of few scatterers, and bright fibres along the limb."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from DualTrackCore.research.simulation.acquisition import Tissue
 from DualTrackCore.research.simulation.phantom import Phantom, read_texture, texture
 from DualTrackCore.research.simulation.probe import FULL_WIDTH
 
-#: A sample of the texture of regions along the limb, across it and in depth, as parts of the phantom's scale; a region
-#: is about four samples wide.
+#: Size of a sample of the regions' texture along the limb, across it and in depth, as a part of the phantom's scale; a
+#: region is about four samples wide.
 _REGION_SAMPLE = np.array([0.2, 0.08, 0.05], np.float32)
-#: Smoothness of that texture in samples, and the rise of a region at its edge for a standard deviation of the texture.
+#: Smoothness of that texture in samples, and slope of a region's edge per standard deviation of the texture.
 _SMOOTHNESS, _EDGE = 1.5, 4.0
-#: Part of the area where fibres run, and their mean power there over that of the speckle, dB.
+#: Part of the area with fibres, and their mean power there over that of the speckle, dB.
 _FIBRE_PART, _FIBRE_DB = 0.4, 6.0
 
 
 class Structures:
-    """Regions and fibres of one phantom, seen through one beam; they stand still in the tissue.
+    """Regions and fibres of one phantom under one beam; they are fixed in the tissue.
 
     Args:
-        tissue: how much of them there is.
-        phantom: whose seed places them.
+        tissue: amount and kind of scatterers.
+        phantom: its seed gives their places.
         reader: of the beam's speckle.
-        x_mm, y_mm, sigma_mm, elevational_mm: of that reader.
+        x_mm, y_mm, sigma_mm, elevational_mm: as for that reader.
 
     Attributes:
-        region_step_mm: (across, in depth) between which regions may be interpolated.
+        region_step_mm: (across, in depth) largest step of a grid from which regions may be interpolated.
     """
 
     def __init__(
@@ -45,8 +45,8 @@ class Structures:
         self._phantom, self._sparse, self._fibres = phantom, reader, None
         self._sample_mm = _REGION_SAMPLE * np.float32(phantom.scale_mm)
         self.region_step_mm = (float(self._sample_mm[1] / 2), float(self._sample_mm[2] / 2))
-        # A blend of power p of sparse and 1 - p of dense scatterers has the mean square intensity of N in a cell,
-        # 2 (1 + 1 / N), where p^2 / (sparse ones in a cell) = 1 / N.
+        # A blend with power p of sparse and 1 - p of dense scatterers has the mean square intensity of N scatterers
+        # per cell, 2 (1 + 1 / N), if p^2 / (sparse ones per cell) = 1 / N.
         self._sparse_power = np.float32((speckle.SPARSE_PER_CELL / tissue.scatterers_per_cell) ** 0.5)
         parts = (tissue.coherent_part, _FIBRE_PART) if tissue.fibre_mm else (tissue.coherent_part,)
         self._regions = [_region(random, part) for part in parts]
@@ -69,9 +69,9 @@ class Structures:
         origin_mm: np.ndarray,
         drag_mm: np.ndarray | None,
     ) -> None:
-        """Put them into a field [samples, beams] of speckle, by the shares 0 to 1 of their regions at its samples.
+        """Add them to a field [samples, beams] of speckle, with the weights 0 to 1 of their regions.
 
-        `pose`, `origin_mm` and `drag_mm` are those of :meth:`~speckle.FieldReader.read`.
+        `pose`, `origin_mm` and `drag_mm` as for :meth:`~speckle.FieldReader.read`.
         """
         fields = speckle.sparse_fields()
         power = self._sparse_power * shares[0]
@@ -83,7 +83,7 @@ class Structures:
 
 
 def _region(random: np.random.Generator, part: float) -> np.ndarray:
-    """A texture that lies above .5 in a part of the volume, and below 0 beyond a soft edge."""
+    """A texture above .5 in a part of the volume, and below 0 beyond a soft edge."""
     values = texture(random, _SMOOTHNESS)
     return (0.5 - (part == 0) + _EDGE * (values - np.quantile(values, 1 - part))).astype(np.float32)
 
@@ -91,9 +91,9 @@ def _region(random: np.random.Generator, part: float) -> np.ndarray:
 def _along_the_limb(
     phantom: Phantom, sigma_mm: tuple[float, float], elevational_mm: np.ndarray, fibre_mm: float
 ) -> tuple[np.ndarray, tuple[float, float], np.ndarray]:
-    """Axes and widths for reading fibres, as of a field reader: those of the beam, but long along the limb.
+    """Axes and widths of a field reader for fibres: those of the beam, but long along the limb.
 
-    One axis lies along the limb: the elevational one where pictures stand across it, else the lateral one.
+    One axis lies along the limb: the elevational one if pictures are perpendicular to the limb, else the lateral one.
     """
     sine, cosine = (float(part) for part in phantom.limb_direction)
     if abs(cosine) > abs(sine):
