@@ -1,4 +1,4 @@
-"""Looking for what is missing, cut short or inconsistent in a data set."""
+"""Checks of a data set: missing, truncated and inconsistent files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from DualTrackCore.research.datasets.entries import SimulatedEntry
 from DualTrackCore.research.datasets.opening import declared, find_layout
 from DualTrackCore.sweep import Sweep
 
-#: What reading a file can raise that is the file's fault.
+#: Errors while reading a file that are findings about the file.
 _FAULTS = (InputError, OutOfMemoryError, OSError)
 #: Frames are read in windows of about this many bytes.
 _WINDOW_BYTES = 1 << 24
@@ -33,21 +33,23 @@ def check_dataset(
     progress: ProgressCallback | None = None,
     cancelled: CancelledCallback | None = None,
 ) -> list[Finding]:
-    """Look at every file of a data set.
+    """Check every file of a data set.
 
     Args:
         place, split, calibration, poses_are: as for
             :func:`~DualTrackCore.research.datasets.open_dataset`, without simulated sweeps.
-        deep: read every frame; else the first, the middle and the last of each sweep. All tables, poses and landmarks
-            are read in both cases. Memory holds a window of frames of one sweep at a time.
-        tolerated: largest fraction of frames of a sweep that may be without a pose or an image, 0 to 1.
-        progress: receives the stage "checking", in sweeps.
+        deep: read every frame; else only the first, the middle and the last one of each sweep. All tables, poses and
+            landmarks are always read. Memory holds one window of frames at a time.
+        tolerated: largest fraction of frames of a sweep without a pose or an image, 0 to 1.
+        progress: receives `Stage.CHECKING` (sweeps).
         cancelled: asked before every window of frames.
 
     Returns:
-        What was found, first of the set, then sweep by sweep; empty for a clean one.
+        The findings, first those of the set, then sweep by sweep; empty for a data set without faults.
 
-    Raises DatasetError: there is no data set at the place at all.
+    Raises:
+        DatasetError: there is no data set at the place, or `tolerated` is out of range.
+        Cancelled: the caller asked to stop.
     """
     _require_fraction(tolerated)
     layout, reporter = find_layout(place, calibration=calibration), Reporter(progress, cancelled)
@@ -75,11 +77,11 @@ def usable(
     progress: ProgressCallback | None = None,
     cancelled: CancelledCallback | None = None,
 ) -> tuple[Dataset, list[Finding]]:
-    """The sweeps of a data set that can be used, and what is wrong with the others.
+    """The usable sweeps of a data set, and findings about the others.
 
     Args:
-        dataset: simulated sweeps in it are taken as they are.
-        on_bad: "refuse" to raise if any sweep cannot be used; "skip" to leave such sweeps out and name them.
+        dataset: its simulated sweeps are not checked.
+        on_bad: "refuse" raises if a sweep cannot be used; "skip" leaves such sweeps out and names them.
         deep, tolerated, progress, cancelled: as for :func:`check_dataset`.
 
     Raises DatasetError: a sweep cannot be used and `on_bad` is "refuse", or no sweep can be used.
@@ -102,7 +104,7 @@ def usable(
 
 
 def _each(entries: Collection[Entry], reporter: Reporter) -> Iterator[Entry]:
-    """The entries one by one, the progress reported."""
+    """Yield the entries and report the progress."""
     for done, entry in enumerate(entries):
         reporter.report(Stage.CHECKING, done, len(entries))
         yield entry
@@ -112,7 +114,7 @@ def _each(entries: Collection[Entry], reporter: Reporter) -> Iterator[Entry]:
 def examine(
     entry: Entry, deep: bool, tolerated: float, reporter: Reporter
 ) -> tuple[list[Finding], tuple[int, int] | None]:
-    """What is wrong with one sweep, and its frame size (rows, columns) where it can be opened.
+    """Findings about one sweep, and its frame size (rows, columns), None if it cannot be opened.
 
     Raises Cancelled: the caller asked to stop.
     """
@@ -135,7 +137,7 @@ def examine(
 
 
 def _of_poses(entry: Entry, sweep: Sweep, tolerated: float) -> list[Finding]:
-    """What is wrong with the number of frames, and with those that have no pose or image."""
+    """Findings about the number of frames, and about frames without a pose or an image."""
     tracked, count = sweep.tracked, len(sweep)
     if count < 2:
         return [Finding(entry.path, entry.name, "it has 1 frame, and a trajectory needs 2", "leave the sweep out")]
@@ -155,18 +157,18 @@ def _of_poses(entry: Entry, sweep: Sweep, tolerated: float) -> list[Finding]:
 
 
 def _read_frames(sweep: Sweep, deep: bool, reporter: Reporter) -> None:
-    """Read all frames in windows, or three of them; what cannot be read raises."""
+    """Read all frames in windows, or three frames; raises the error of what cannot be read."""
     height, width = sweep.frame_size
     size = max(1, _WINDOW_BYTES // (height * width))
     starts = range(0, len(sweep), size) if deep else sorted({0, len(sweep) // 2, len(sweep) - 1})
     for start in starts:
         reporter.check()
         window = sweep.window(start, min(start + (size if deep else 1), len(sweep)))
-        window.max()  # pages of a mapped file are read now
+        window.max()  # reads the pages of a mapped file
 
 
 def _fault(entry: Entry, error: Exception, path: Path | None = None) -> Finding:
-    """The finding that an error is."""
+    """The finding for an error."""
     path = entry.path if path is None else path
     if is_out_of_memory(error):
         remedy = "close other programs, or allow more (--memory)"
@@ -177,7 +179,7 @@ def _fault(entry: Entry, error: Exception, path: Path | None = None) -> Finding:
 
 
 def _odd_sizes(sizes: list[tuple[Entry, tuple[int, int]]]) -> list[Finding]:
-    """Sweeps whose frames have another size than most."""
+    """Findings about sweeps whose frame size differs from that of most."""
     if not sizes:
         return []
     height, width = Counter(size for _, size in sizes).most_common(1)[0][0]

@@ -1,4 +1,4 @@
-"""A data set of any layout, written as DualTrack files with their table."""
+"""Conversion of a data set of any layout into DualTrack files with a table."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from DualTrackCore.research.datasets.entries import FileEntry, write_landmarks_c
 from DualTrackCore.sweep import Sweep
 
 _COLUMNS = ("index", opening.NAME_COLUMN, opening.PATH_COLUMN, opening.SPLIT_COLUMN, opening.LANDMARKS_COLUMN)
-#: A finished file holds the same sweep where poses agree to this, in mm and in direction cosines.
+#: A finished file holds the same sweep if poses differ by at most this, in mm and in direction cosines.
 _SAME_POSES = 1e-6
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """What a conversion did.
+    """Result of a conversion.
 
     Attributes:
         table: the metadata CSV.
         written: names of the sweeps that were written now.
-        kept: names of those that an earlier run had finished.
-        skipped: why sweeps were left out.
+        kept: names of those from an earlier run.
+        skipped: findings about the sweeps that were left out.
     """
 
     table: Path
@@ -52,27 +52,27 @@ def convert_dataset(
     progress: ProgressCallback | None = None,
     cancelled: CancelledCallback | None = None,
 ) -> Conversion:
-    """Write a data set as DualTrack files, `metadata.csv`, and a CSV of landmarks beside each sweep that has some.
+    """Write a data set as DualTrack files, `metadata.csv`, and a CSV of landmarks beside each sweep with landmarks.
 
-    A file has its final name only when it is complete, so a conversion that was stopped goes on where it was: what is
-    finished, and is of the same sweep, is kept. The table is written last; rows of other sweeps in it stay.
+    A file gets its final name only when it is complete. So an interrupted conversion continues: finished files of the
+    same sweep are kept. The table is written last; its rows of other sweeps stay.
 
     Args:
-        dataset: what to convert; frames are read in windows.
-        folder: where to; made if need be.
-        on_bad: "refuse" to write nothing if a sweep cannot be used, "skip" to leave such sweeps out. A sweep whose
-            damage shows only while its frames are copied stops the conversion, or is left out then.
+        dataset: the data set to convert; frames are read in windows.
+        folder: for the results; created if missing.
+        on_bad: "refuse" writes nothing if a sweep cannot be used; "skip" leaves such sweeps out. Damage that appears
+            only when frames are copied stops the conversion, or leaves that sweep out.
         tolerated: as for :func:`~DualTrackCore.research.datasets.check_dataset`.
-        default_split: of sweeps whose data set has no splits.
-        progress: receives the stages "checking" and "converting", in sweeps.
+        default_split: split of sweeps without one.
+        progress: receives `Stage.CHECKING` and `Stage.CONVERTING` (sweeps).
         cancelled: asked every few frames.
 
     Raises:
-        InputError: an output is a file of the data set, by whatever name.
-        DatasetError: sweeps cannot be used, two would get one file name, or the folder holds sweeps of the data set
-            itself, or files of other sweeps under the same names.
+        InputError: an output is a file of the data set, also through a link.
+        DatasetError: sweeps cannot be used, two would get the same file name, the folder holds sweeps of the data set
+            itself, or it holds files of other sweeps under the same names.
         OutputError: the folder cannot be written.
-        Cancelled: the caller asked to stop; what is finished stays.
+        Cancelled: the caller asked to stop; finished files stay.
     """
     folder, reporter = Path(folder), Reporter(progress, cancelled)
     targets, others = _targets(dataset, folder), _other_rows(dataset, folder)
@@ -102,7 +102,7 @@ def convert_dataset(
 
 
 def _targets(dataset: Dataset, folder: Path) -> dict[str, Path]:
-    """The file of each sweep: its name below the folder, with what file names cannot hold replaced."""
+    """The file of each sweep: its name in the folder, with characters replaced that file names cannot have."""
     targets: dict[str, Path] = {}
     owner: dict[str, str] = {}
     for entry in dataset:
@@ -123,22 +123,22 @@ def _targets(dataset: Dataset, folder: Path) -> dict[str, Path]:
 def _is_finished(entry: Entry, target: Path) -> bool:
     """Whether an earlier run has written this sweep; a damaged file counts as not written.
 
-    Raises DatasetError: there is another sweep in its file.
+    Raises DatasetError: the file holds another sweep.
     """
     if not target.exists():
         return False
     try:
-        there = load_sweep(target)
-        there.window(len(there) - 1, len(there))
+        written = load_sweep(target)
+        written.window(len(written) - 1, len(written))
     except InputError:
         return False
-    if not _same(entry.load(), there):
+    if not _same(entry.load(), written):
         raise DatasetError(f"{target} holds another sweep than {entry.path}; remove it or choose another folder.")
     return True
 
 
 def _same(one: Sweep, other: Sweep) -> bool:
-    """Whether two sweeps have the same poses, of the same origin, pixel spacing and first frame."""
+    """Whether two sweeps have the same poses and their origin, pixel spacing and first frame."""
     if one.frames.shape != other.frames.shape or other.tracked is None or other.spacing_mm is None:
         return False
     poses, other_poses = one.tracked.relative, other.tracked.relative
@@ -154,13 +154,13 @@ def _same(one: Sweep, other: Sweep) -> bool:
 def _write(entry: Entry, target: Path, cancelled: CancelledCallback | None) -> None:
     sweep = entry.load()
     landmarks = entry.landmarks(sweep)
-    if landmarks is not None:  # first, so that a finished sweep never lacks them
+    if landmarks is not None:  # first, so that every finished sweep has its landmarks
         write_landmarks_csv(landmarks, _landmarks_path(target))
     save_sweep(sweep, target, cancelled=cancelled)
 
 
 def _damage(entry: Entry, tolerated: float, error: InputError, reporter: Reporter) -> Finding:
-    """What a thorough look says about a sweep whose copying failed."""
+    """The first finding of a deep check of a sweep that could not be copied."""
     findings, _ = examine(entry, True, tolerated, reporter)
     findings.append(Finding(entry.path, entry.name, "cannot be converted", "copy the file again", str(error)))
     return findings[0]
@@ -177,7 +177,7 @@ def _row(entry: Entry, path: Path, default_split: str) -> FileEntry:
 
 
 def _other_rows(dataset: Dataset, folder: Path) -> list[Entry]:
-    """Rows of a table that is there already, without those of the sweeps that are converted."""
+    """Rows of an existing table, without those of the converted sweeps."""
     table = folder / opening.TABLE_NAME
     rows = opening.Table(table).entries() if table.is_file() else ()
     return [row for row in rows if row.name not in dataset.names]

@@ -1,4 +1,4 @@
-"""A data set of tracked sweeps: its entries, how it lies in files, and what is wrong with it."""
+"""A data set of tracked sweeps: its entries, its layout in files, and findings about it."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ COPY_AGAIN = "copy the file again, or leave the sweep out"
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong.
+    """One fault of a data set.
 
     Attributes:
         path: the file or folder.
-        sweep: name of the sweep that it is about; None for the data set as a whole.
+        sweep: name of the sweep; None for the whole data set.
         problem: what is wrong, a clause without a full stop.
         remedy: what to do, a clause without a full stop.
-        reason: the sentence of the error that showed it; empty where there was none.
+        reason: the sentence of the underlying error, or empty.
     """
 
     path: Path
@@ -47,12 +47,12 @@ class Finding:
 
 @dataclass(frozen=True)
 class Entry(ABC):
-    """One sweep of a data set: what it is called, and where it lies. Plain values, so it can go to other processes.
+    """One sweep of a data set: its name and its file. It holds plain values only, so processes can exchange it.
 
     Attributes:
         name: unique in the data set, such as "050/RH_Per_L_DtP".
-        path: the file of its frames; for sweeps that are simulated when they are read, a name that no file has.
-        split: such as "train" or "val"; None where the data set has none.
+        path: the file of its frames; no such file exists for a sweep that is simulated when it is read.
+        split: such as "train" or "val"; None if the data set has none.
     """
 
     name: str
@@ -61,16 +61,16 @@ class Entry(ABC):
 
     @abstractmethod
     def load(self) -> Sweep:
-        """The sweep; frames stay in the file until they are asked for.
+        """The sweep; frames are read on demand.
 
         Raises DatasetError: it cannot be read, or has no images, no poses or no pixel spacing.
         """
 
     def landmarks(self, sweep: Sweep | None = None) -> Landmarks | None:
-        """Its landmarks; None where nobody set any.
+        """Its landmarks; None if it has none.
 
         Args:
-            sweep: what :meth:`load` gave, where that has been called already.
+            sweep: result of :meth:`load`, if it was called before.
 
         Raises DatasetError: they cannot be read, or lie outside the sweep.
         """
@@ -78,17 +78,17 @@ class Entry(ABC):
 
 
 class Dataset:
-    """Tracked sweeps with names. Nothing is read before a sweep is loaded, and then frames in windows only.
+    """Tracked sweeps with names. A sweep is read when it is loaded, its frames in windows.
 
-    A data set can be sent to other processes: it holds names and paths, no open files and no frames.
+    Processes can exchange a data set: it holds names and paths, but no open files and no frames.
 
     Attributes:
-        name: what to call the whole.
+        name: of the data set.
         names: of the sweeps, unique, in a fixed order.
     """
 
     def __init__(self, name: str, entries: Sequence[Entry]) -> None:
-        """Raises :class:`DatasetError` where two entries have one name."""
+        """Raises :class:`DatasetError` if two entries have the same name."""
         self.name = name
         self._entries = {entry.name: entry for entry in entries}
         self.names: tuple[str, ...] = tuple(self._entries)
@@ -114,16 +114,16 @@ class Dataset:
     def load(self, name: str) -> Sweep:
         """One sweep, with images, poses and a pixel spacing.
 
-        Poses that are no rigid motions come marked invalid (`sweep.tracked.valid`); `check_dataset` names them.
+        Poses that are not rigid are marked invalid (`sweep.tracked.valid`); `check_dataset` names them.
 
-        Raises DatasetError: no such sweep, or it cannot be used; the message names the file and the remedy.
+        Raises DatasetError: no such sweep, or it cannot be used.
         """
         return self.entry(name).load()
 
     def landmarks(self, name: str) -> Landmarks | None:
-        """Landmarks of one sweep; None where there are none.
+        """Landmarks of one sweep; None if it has none.
 
-        Raises DatasetError: no such sweep, or landmarks that cannot be read or lie outside of it.
+        Raises DatasetError: no such sweep, or landmarks that cannot be read or lie outside the sweep.
         """
         return self.entry(name).landmarks()
 
@@ -135,21 +135,21 @@ class Dataset:
         """The sweeps of one split. Raises DatasetError: the split is empty."""
         chosen = [entry.name for entry in self if entry.split == split]
         if not chosen:
-            there = ", ".join(sorted({entry.split for entry in self if entry.split})) or "none"
-            raise DatasetError(f"{self.name} has no sweep whose split is {split} (splits there: {there}).")
+            splits = ", ".join(sorted({entry.split for entry in self if entry.split})) or "none"
+            raise DatasetError(f"{self.name} has no sweep whose split is {split} (splits there: {splits}).")
         return self.subset(chosen)
 
 
 class Layout(ABC):
-    """How a data set lies in files.
+    """Layout of a data set in files.
 
     Args:
         place: the folder or file.
-        calibration: that the user gives for all sweeps.
+        calibration: the user's calibration for all sweeps, or None.
 
     Attributes:
-        name: what to call the data set.
-        kind: words for people.
+        name: of the data set.
+        kind: name of the layout, for messages.
     """
 
     kind: str
@@ -159,22 +159,22 @@ class Layout(ABC):
 
     @abstractmethod
     def entries(self) -> tuple[Entry, ...]:
-        """The sweeps, in a fixed order, names not yet known to be unique; no sweep is opened.
+        """The sweeps in a fixed order, without opening them; names may occur twice.
 
-        Raises DatasetError: the list itself cannot be read.
+        Raises DatasetError: the list of sweeps cannot be read.
         """
 
     @abstractmethod
     def findings(self) -> Iterator[Finding]:
-        """What is wrong with the set as a whole and comes up in the loading of no sweep; no frame is read."""
+        """Findings about the whole set that loading a sweep does not show; reads no frame."""
 
     def examined(self, entry: Entry) -> Entry:
-        """The entry, or one that loads although its calibration, which `findings` reports once for all, is missing."""
+        """The entry to check; one with a substitute if the calibration is missing, which `findings` reports once."""
         return entry
 
 
 def overlaps(entries: Iterable[Entry]) -> Iterator[Finding]:
-    """Sweeps that are there twice, by name or file: a mean would count them twice, or mix training and validation."""
+    """Sweeps listed twice, by name or file: they would count twice in a mean, or be in training and validation."""
     by_name: dict[str, Entry] = {}
     by_file: dict[str, Entry] = {}
     for entry in entries:
@@ -194,7 +194,7 @@ def overlaps(entries: Iterable[Entry]) -> Iterator[Finding]:
 
 
 def visible_files(folder: Path, *suffixes: str) -> list[Path]:
-    """Files of these endings in a folder and below, sorted; hidden ones (unfinished or of the system) left out."""
+    """Files with these suffixes in a folder and below, sorted, without hidden ones (unfinished or of the system)."""
     paths = []
     for place, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))

@@ -1,4 +1,4 @@
-"""Sweeps of a data set: in a file, with landmarks in another, or simulated when they are read."""
+"""Sweeps of a data set: a file, perhaps with a file of landmarks; or simulated when they are read."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _MAX_CSV_BYTES = 1 << 26
 
 
 def same_scan(name: str) -> str:
-    """A scan's name with the two spellings of TUS-REC 2025 made one: `RH_rotating` and `RH_rotation`."""
+    """A scan's name in one of the two spellings of TUS-REC 2025: `RH_rotating` becomes `RH_rotation`."""
     return f"{name.removesuffix('_rotating')}_rotation" if name.endswith("_rotating") else name
 
 
@@ -37,10 +37,10 @@ def read_landmarks(path: Path, scan: str) -> Landmarks | None:
 
     Args:
         path: HDF5 of TUS-REC (rows of frame from 0, column and row from 1) or CSV of this package.
-        scan: which data set of an HDF5 file; either spelling of the rotations.
+        scan: name of the data set in an HDF5 file, in either spelling of the rotations.
 
     Returns:
-        None where an HDF5 file has none for the scan.
+        The landmarks; None if an HDF5 file has none for the scan.
 
     Raises DatasetError: the file cannot be read, or holds something else.
     """
@@ -87,10 +87,10 @@ class FileEntry(Entry):
     """A sweep in a file of any format that :func:`~DualTrackCore.io.load_sweep` reads.
 
     Attributes:
-        calibration: that the user gives, as :func:`load_sweep` takes it; None for what the file says or has beside it.
-        calibration_nearby: used only where the file has no way from pixels to the tracker's world without one.
+        calibration: the user's, as for :func:`load_sweep`; None: the one in or beside the file.
+        calibration_nearby: used only if the file alone does not map pixels to the tracker's world.
         landmark_file: TUS-REC HDF5 or CSV of this package; None for a sweep without landmarks.
-        poses_are: what the user says of poses whose file does not say where they are from: "measured", ...
+        poses_are: the user's word for the origin of poses if their file does not state it: "measured", ...
     """
 
     calibration: Path | np.ndarray | None = None
@@ -145,35 +145,35 @@ class FileEntry(Entry):
         return landmarks
 
 
-#: Words that stand for a simulated data set where a folder or file is expected. Each has the first seed of phantom and
-#: path, the first seed of speckle, and how many speckle volumes the sweeps share. Training and validation never draw
-#: the seeds of "held-out"; those of "simulated" are of the training range.
+#: Names of simulated data sets, for use in place of a folder or file: first seed of phantom and path, first seed of
+#: speckle, number of speckle volumes. Training and validation never draw the seeds of "held-out"; those of "simulated"
+#: are in the training range.
 SIMULATED_SETS = {"held-out": (2_000_000, 9_000, 4), "simulated": (0, 0, 12), "acquisitions": (3_000_000, 9_000, 4)}
-#: And of those on which the errors that a model states are calibrated, clips like those of "acquisitions".
+#: The same for the calibration of the errors that a model states, on clips like those of "acquisitions".
 _CALIBRATION = (3_500_000, 9_004, 4)
 
 
 @dataclass(frozen=True)
 class SimulatedEntry(Entry):
-    """A sweep that is simulated when it is loaded, and kept in `path` where it is to be stored.
+    """A sweep that is simulated when it is loaded.
 
     Attributes:
-        simulation: what it is made from.
-        stored: whether to keep it; without, every reading of a frame renders it.
+        simulation: its settings.
+        stored: whether it is stored in `path`; else every read of a frame renders it.
     """
 
     simulation: Simulation | None = None
     stored: bool = False
 
     def load(self) -> Sweep:
-        """The sweep with its exact poses; simulated and stored now if it is to be stored and not there yet.
+        """The sweep with its exact poses; simulated and stored now if `stored` is set and the file is missing.
 
         Raises OutputError: it cannot be stored.
         """
         if not self.stored:
             return self.simulation.sweep()
         if not self.path.is_file():
-            # Two processes that make it at once write the same bytes, and each moves its whole file into place.
+            # Two processes may do this at once: both write the same bytes, and each moves a whole file into place.
             save_sweep(self.simulation.sweep(), self.path)
         return load_sweep(self.path)
 
@@ -187,22 +187,22 @@ def simulated_dataset(
     spacing_mm: tuple[float, float] = (0.25, 0.25),
     folder: str | Path | None = None,
 ) -> Dataset:
-    """Sweeps of the simulation, the families of paths in turn. Accuracy on them says nothing about patients.
+    """Simulated sweeps, with the families of paths in turn. Accuracy on them says nothing about patients.
 
-    Frame size and spacing are by default those of the small model's training sweeps.
+    Default frame size and spacing are those of the small model's training sweeps.
 
     Args:
-        which: "held-out" for sweeps with seeds that training and validation never draw; "simulated" for sweeps of the
-            training range, on which methods may be calibrated; "acquisitions" for clips of many probes, scanners and
-            tissues, in turn with a probe, a persistence and a tissue that training never draws.
+        which: "held-out": seeds that training and validation never draw; "simulated": seeds of the training range, for
+            the calibration of methods; "acquisitions": clips of many probes, scanners and tissues, in turn with a
+            probe, a persistence and a tissue that training never draws; "calibration": like these, with other seeds.
         count: number of sweeps.
         frames: of each sweep.
         frame_size: rows and columns; an acquisition has its own.
         spacing_mm: (across columns, down rows).
-        folder: where sweeps are kept once they have been simulated; None for simulating every frame when it is read.
+        folder: where simulated sweeps are stored; None renders every frame when it is read.
 
     Raises:
-        DatasetError: another word.
+        DatasetError: another name.
         InputError: numbers out of range.
     """
     if which not in (*SIMULATED_SETS, "calibration"):

@@ -1,4 +1,4 @@
-"""What a place holds: a table of DualTrack files, tracked recordings, or folders of TUS-REC."""
+"""Opens the data set at a place: a table of DualTrack files, tracked recordings, or folders of TUS-REC."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from DualTrackCore.research.datasets.tus_rec import TusRecFolder
 TABLE_NAME = "metadata.csv"
 PATH_COLUMN, SPLIT_COLUMN, NAME_COLUMN, LANDMARKS_COLUMN = "processed_sweep_path", "split", "sweep_id", "landmarks_path"
 _MAX_HEADER_CHARACTERS = 1 << 16
-#: Endings of the files that may hold tracked frames; .zraw and .raw belong to a .mhd.
+#: Suffixes of files that may hold tracked frames; .zraw and .raw belong to a .mhd.
 SUFFIXES = (".mha", ".mhd", ".nrrd", ".nhdr", ".h5", ".hdf5")
-#: Parts of names that say what kind of file it is, not which sweep.
+#: First parts of double suffixes, which are no part of the sweep's name.
 _KIND_SUFFIXES = (".igs", ".seq")
 
 
@@ -31,19 +31,18 @@ def open_dataset(
     calibration: str | Path | None = None,
     poses_are: str | None = None,
 ) -> Dataset:
-    """The tracked sweeps of a place; none of them is opened yet.
+    """The tracked sweeps of a place; no sweep is opened yet.
 
     Args:
         place: a folder of TUS-REC 2024 or 2025 (training, validation, one subject, or several of these below it), a
-            metadata CSV of DualTrack files or the folder that has one, a folder of tracked recordings, a single tracked
-            file, or one of the words "held-out" and "simulated" (`./held-out` is a folder of that name).
+            metadata CSV of DualTrack files or its folder, a folder of tracked recordings, a single tracked file, or
+            "held-out", "simulated" or "acquisitions" (`./held-out` is a folder of that name).
         split: only the sweeps of this split. In TUS-REC `frames_transfs` is "train" and `frames` with `transfs` "val".
         calibration: as :func:`~DualTrackCore.io.load_sweep` takes it, for all sweeps.
-        poses_are: what poses are whose file does not say where they are from, as in
-            :func:`~DualTrackCore.run.with_said_origin`; None for unknown ones, which are no truth.
+        poses_are: origin of poses whose file does not state it, as in :func:`~DualTrackCore.run.with_said_origin`;
+            None: unknown, which is no ground truth.
 
-    Raises:
-        DatasetError: nothing there, no layout that is known, no sweeps, an empty split, or a sweep that is there twice.
+    Raises DatasetError: nothing there, an unknown layout, no sweeps, an empty split, or a sweep listed twice.
     """
     if str(place) in SIMULATED_SETS and isinstance(place, str):
         if any(given is not None for given in (split, calibration, poses_are)):
@@ -62,12 +61,12 @@ def open_dataset(
 
 
 def declared(entries: Iterable[Entry], poses_are: str | None) -> tuple[Entry, ...]:
-    """Sweeps in files with what the user says of the origin of their poses."""
+    """The entries with the user's word for the origin of their poses."""
     return tuple(replace(entry, poses_are=poses_are) for entry in entries)
 
 
 def find_layout(place: str | Path, *, calibration: str | Path | None = None) -> Layout:
-    """How the data set at a place is laid out.
+    """The layout of the data set at a place.
 
     Raises DatasetError: nothing is there, or a folder has several tables.
     """
@@ -105,8 +104,8 @@ def _is_table(path: Path) -> bool:
 class Table(Layout):
     """The sweeps of a metadata CSV.
 
-    Columns: `sweep_id`, `processed_sweep_path` (relative to the table), `split`; `index` and others are not read.
-    `landmarks_path`, which a conversion adds where there are landmarks, may be missing or empty.
+    Columns: `sweep_id`, `processed_sweep_path` (relative to the table), `split`, and optional `landmarks_path`; others
+    are ignored.
     """
 
     kind = "DualTrack table"
@@ -159,17 +158,17 @@ class Table(Layout):
 
 
 class SequenceFolder(Layout):
-    """All tracked recordings of a folder and below it, one file a sweep, or one file.
+    """All tracked recordings in a folder and below (one file per sweep), or one file.
 
-    A PLUS recording needs the calibration of its probe where it has no ImageToProbe of its own: the one that is given,
-    else the PLUS configuration of the same name beside it, else the only .xml in its folder or in the next one above,
-    up to the given folder, that has any.
+    A PLUS recording without ImageToProbe needs the calibration of its probe: the given one, else the PLUS configuration
+    of the same name beside it, else the only .xml of the nearest folder with .xml files, from its own up to the given
+    one.
     """
 
     kind = "tracked recordings"
 
     def entries(self) -> tuple[Entry, ...]:
-        """See :meth:`Layout.entries`; names are paths below the folder, without endings where that is unique."""
+        """See :meth:`Layout.entries`; names are paths below the folder, without suffixes if that is unique."""
         root = self.place if self.place.is_dir() else self.place.parent
         paths = visible_files(root, *SUFFIXES) if root == self.place else [self.place]
         short = [_short(path.relative_to(root)) for path in paths]
@@ -194,13 +193,13 @@ class SequenceFolder(Layout):
 
 
 def _short(path: Path) -> str:
-    """A path without the endings of its format: "a/b" for "a/b.igs.mha"."""
+    """A path without the suffixes of its format: "a/b" for "a/b.igs.mha"."""
     path = path.with_suffix("")
     return (path.with_suffix("") if path.suffix.lower() in _KIND_SUFFIXES else path).as_posix()
 
 
 def _configuration_near(path: Path, root: Path) -> Path | None:
-    """The PLUS configuration that belongs to a recording below `root`; None where none or several might."""
+    """The PLUS configuration of a recording below `root`; None if there are none or several."""
     own = path.with_name(f"{_short(Path(path.name))}.xml")
     if own.is_file():
         return own

@@ -1,9 +1,8 @@
 """The folders of the TUS-REC challenges of 2024 and 2025.
 
-Training data has `frames_transfs/SUBJECT/SCAN.h5`, frames and poses together; validation data has `frames/` and
-`transfs/` apart. Beside these folders lie `calib_matrix.csv`, `landmark/` or `landmarks/` with one
-`landmark_SUBJECT.h5` a subject, and for validation `dataset_keys.h5`, whose keys name all scans, such as
-`sub050__RH_Per_L_DtP`.
+Training data is in `frames_transfs/SUBJECT/SCAN.h5`, frames and poses together; validation data in separate `frames/`
+and `transfs/`. Beside these folders are `calib_matrix.csv`, `landmark/` or `landmarks/` with one `landmark_SUBJECT.h5`
+per subject, and for validation `dataset_keys.h5` with one key per scan, such as `sub050__RH_Per_L_DtP`.
 """
 
 from __future__ import annotations
@@ -24,21 +23,21 @@ from DualTrackCore.research.datasets.dataset import Entry, Finding, Layout, visi
 from DualTrackCore.research.datasets.entries import FileEntry, same_scan
 
 KEYS_NAME = "dataset_keys.h5"
-#: The folder of the frames, and the split that it stands for.
+#: Names of the folders of frames, and their splits.
 _SPLITS = {"frames_transfs": "train", "frames": "val"}
 _LANDMARK_FOLDERS = ("landmark", "landmarks")
 _KEY = re.compile(r"\Asub(\d+)__(.+)\Z")
-#: How deep below the given folder the folders of frames are looked for.
+#: Levels below the given folder that are searched for folders of frames.
 _DEPTH = 3
 
 
 @dataclass(frozen=True)
 class _Part:
-    """One folder of frames with what lies beside it.
+    """One folder of frames, and the files beside it.
 
     Attributes:
         frames: the folder `frames_transfs` or `frames`.
-        only: the one subject that was asked for, or None for all.
+        only: the one chosen subject, or None for all.
     """
 
     frames: Path
@@ -46,7 +45,7 @@ class _Part:
 
     @property
     def root(self) -> Path:
-        """Where the calibration, the landmarks and the list of keys lie."""
+        """The folder of the calibration, the landmarks and the list of keys."""
         return self.frames.parent
 
     @property
@@ -54,7 +53,7 @@ class _Part:
         return _SPLITS[self.frames.name]
 
     def scans(self, folder: Path) -> dict[str, Path]:
-        """Files of `folder`, which has a folder for each subject, by name: "050/RH_Per_L_DtP"."""
+        """Files of `folder`, which has one folder per subject, by name: "050/RH_Per_L_DtP"."""
         inner = folder if self.only is None else folder / self.only
         return {p.relative_to(folder).with_suffix("").as_posix(): p for p in visible_files(inner, ".h5")}
 
@@ -66,7 +65,7 @@ class _Part:
         return {s: path for s, path in by_subject.items() if self.only in (None, s)}
 
     def calibration(self) -> Path | None:
-        """The calibration that a reader finds on its own."""
+        """The calibration in the folders where a reader searches."""
         folders = [self.frames, self.root, *self.root.parents[:1]]
         return next((f / CALIBRATION_NAME for f in folders if (f / CALIBRATION_NAME).is_file()), None)
 
@@ -75,7 +74,7 @@ class TusRecFolder(Layout):
     """TUS-REC data below a folder: training, validation or both, of one year or both.
 
     Attributes:
-        parts: the folders of frames, at `place` or up to three folders below; none where it holds other data.
+        parts: the folders of frames, at `place` or up to three levels below; empty for other data.
     """
 
     kind = "TUS-REC folder"
@@ -125,7 +124,7 @@ class TusRecFolder(Layout):
 
 
 def _parts_below(place: Path) -> tuple[_Part, ...]:
-    """The folders of frames at, above (for the folder of one subject) or below a place."""
+    """The folders of frames at, below or (for the folder of one subject) above a place."""
     place = Path(os.path.abspath(place))
     if place.parent.name in _SPLITS and _is_part(place.parent):
         return (_Part(place.parent, place.name),)
@@ -142,12 +141,12 @@ def _parts_below(place: Path) -> tuple[_Part, ...]:
 
 
 def _is_part(folder: Path) -> bool:
-    """Whether a folder of this name is one of TUS-REC: `frames` alone could hold the pictures of one clip."""
+    """Whether a folder of this name belongs to TUS-REC: `frames` could also hold the pictures of one clip."""
     return folder.name == "frames_transfs" or (folder.parent / "transfs").is_dir() or any(folder.glob("*/*.h5"))
 
 
 def _of_poses(part: _Part, scans: dict[str, Path]) -> Iterator[Finding]:
-    """Poses without frames, where the two are in different files; loading finds frames without poses."""
+    """Poses without frames, if these are in separate files; loading shows frames without poses."""
     poses = part.scans(part.root / "transfs") if part.frames.name == "frames" else {}
     for name in sorted(poses.keys() - scans.keys()):
         problem = "there is no file of its frames under frames"
@@ -208,7 +207,7 @@ def _of_landmarks(part: _Part, scans: dict[str, Path]) -> Iterator[Finding]:
 
 
 def _of_subjects(part: _Part, scans: dict[str, Path]) -> Iterator[Finding]:
-    """Scans that most subjects have and one has not."""
+    """Missing scans that most subjects have."""
     of_subject: dict[str, set[str]] = {}
     for name in scans:
         subject, _, scan = name.partition("/")

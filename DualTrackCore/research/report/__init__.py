@@ -1,4 +1,4 @@
-"""The report of an evaluation: one HTML file that opens without a network, with its pictures inside."""
+"""The report of an evaluation: one HTML file with embedded pictures, which needs no network."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ def write_report(
     progress: ProgressCallback | None = None,
     cancelled: CancelledCallback | None = None,
 ) -> list[str]:
-    """Write report.html, which embeds its pictures, and the pictures of all methods as separate files.
+    """Write report.html with embedded pictures, and the pictures of all methods as separate files.
 
     Args:
-        comparison: what :func:`~DualTrackCore.research.comparison.run_methods` returned; its item files must exist.
-        pairs: of its methods; empty where they were not tested.
-        dataset: that the methods were run on; the sweeps of the cases are opened again.
-        folder: that exists.
-        about: plain values: what was run on what.
+        comparison: result of :func:`~DualTrackCore.research.comparison.run_methods`; its item files must exist.
+        pairs: tests between its methods; empty without tests.
+        dataset: the one that the methods were run on; the sweeps of the cases are opened again.
+        folder: an existing folder.
+        about: plain values about the run, such as methods and data set.
 
     Returns:
         Names of the files: report.html, errors.png, growth.png.
@@ -111,7 +111,7 @@ def _parameters(count: int | None) -> str:
 
 
 def _tests(comparison: Comparison, pairs: Sequence[Pair], metric: str) -> dict[str, Any]:
-    """The methods against each other in one figure: rows against columns, the best first."""
+    """Tests between all methods in one metric: rows against columns, the best first."""
     names = [s.method for s in plots.ranked(comparison) if s.sweeps]
     by_names = {(pair.one, pair.other): pair for pair in pairs if pair.metric == metric}
     rows = [{"name": one, "cells": [_test_cell(by_names, one, other) for other in names]} for one in names]
@@ -135,7 +135,7 @@ def _test_cell(by_names: Mapping[tuple[str, str], Pair], one: str, other: str) -
 
 
 def _families(comparison: Comparison) -> dict[str, Any] | None:
-    """Mean GPE by family of paths and method; None where names carry no families."""
+    """Mean GPE by family of paths and method; None if the sweeps' names contain no families."""
     grouped = plots.families(comparison.sweeps)
     if not grouped:
         return None
@@ -158,7 +158,7 @@ def _families(comparison: Comparison) -> dict[str, Any] | None:
 
 
 def _cases(comparison: Comparison, dataset: Dataset, reporter: Reporter) -> list[tuple[plots.Case, str]]:
-    """The cases, each with its picture."""
+    """The cases, each with its embedded picture."""
     chosen, shown = plots.choose_cases(comparison), []
     with tempfile.TemporaryDirectory(prefix="dualtrack-") as place:
         for number, case in enumerate(chosen):

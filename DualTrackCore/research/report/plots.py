@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-#: Colours that differ for all kinds of colour vision (Okabe and Ito 2008), and the dashes of further methods.
+#: Colours that differ for all kinds of colour vision (Okabe and Ito 2008), and dashes for more methods.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#20242c")
 _DASHES = ("-", (0, (5, 2)), (0, (1, 1.5)))
 #: Most methods whose cases are shown.
@@ -32,32 +32,32 @@ _SHOWN = 3
 
 
 def ranked(comparison: Comparison) -> list[Summary]:
-    """Return the methods by mean GPE, the smallest first; those without figures come last."""
+    """Methods by mean GPE, the smallest first; those without figures last."""
     return sorted(comparison.summaries, key=lambda s: (math.isnan(s.figures["gpe_mm"].mean), s.figures["gpe_mm"].mean))
 
 
 def styles(comparison: Comparison) -> dict[str, tuple[str, object]]:
-    """Colour and dashes of each method, in every picture the same."""
+    """Colour and dashes of each method, the same in every picture."""
     looks = [(colour, dashes) for dashes in _DASHES for colour in _COLOURS]
     return {summary.method: looks[i % len(looks)] for i, summary in enumerate(ranked(comparison))}
 
 
 def leaders(comparison: Comparison) -> list[Summary]:
-    """Return the best methods that use images alone; where there are none, the best of all."""
+    """The best methods that use images only; without any, the best of all."""
     good = [s for s in ranked(comparison) if s.sweeps]
     looking = [s for s in good if s.uses == "images"]
     return (looking or good)[:_SHOWN]
 
 
 def family_of(sweep: str) -> str | None:
-    """Return the family of paths in the name of a sweep, as in TUS-REC: "050/RH_Par_L_DtP" is of Par_L_DtP."""
+    """The family of paths in the name of a sweep, as in TUS-REC: Par_L_DtP for "050/RH_Par_L_DtP"; None without."""
     words = re.sub(r"[^a-z0-9]+", "_", sweep.lower())
     matches = [family for family in FAMILIES if re.search(rf"(^|_){family.lower()}(_|$)", words)]
     return max(matches, key=len, default=None)
 
 
 def families(sweeps: Sequence[str]) -> dict[str, list[str]]:
-    """Sweeps by family, in the order of the families; empty where the names carry fewer than two."""
+    """Sweeps by family, in the order of the families; empty if the names contain fewer than two families."""
     grouped: dict[str, list[str]] = {}
     for name in sweeps:
         if (family := family_of(name)) is not None:
@@ -65,12 +65,12 @@ def families(sweeps: Sequence[str]) -> dict[str, list[str]]:
     return {family: grouped[family] for family in FAMILIES if family in grouped} if len(grouped) > 1 else {}
 
 
-#: Places along the path at which curves are drawn, and the ratio of errors from which a logarithmic axis is used.
+#: Number of points of a curve along the path, and the ratio of errors from which an axis is logarithmic.
 _PLACES, _LOGARITHMIC = 80, 30.0
 
 
 def write_errors(comparison: Comparison, path: str | os.PathLike) -> Path:
-    """GPE and LPE of every sweep by method, with quartiles, mean and its interval; the best method on top.
+    """Draw GPE and LPE of every sweep by method, with quartiles, mean and its interval; the best method on top.
 
     Raises:
         MissingDependencyError: matplotlib is not installed.
@@ -106,7 +106,7 @@ def _draw_strip(axes: Axes, row: int, errors: np.ndarray, spread: Spread, colour
     quarter, median, three = np.quantile(errors, [0.25, 0.5, 0.75])
     axes.barh(row, three - quarter, 0.5, left=quarter, color=colour, alpha=0.18, lw=0)
     axes.plot([median, median], [row - 0.25, row + 0.25], color=colour, lw=2.5, solid_capstyle="butt")
-    # Neighbours in size lie at different heights, the same at every drawing.
+    # Errors of similar size get different heights, the same in every drawing.
     heights = row + 0.19 * np.tile([-1.0, 0.3, -0.35, 1.0, 0.0], len(errors) // 5 + 1)[: len(errors)]
     axes.plot(np.sort(errors), heights, "o", color=colour, ms=4.5, alpha=0.65, mew=0)
     if np.isfinite(spread.low):
@@ -115,7 +115,7 @@ def _draw_strip(axes: Axes, row: int, errors: np.ndarray, spread: Spread, colour
 
 
 def _scale(axes: Axes, values: Sequence[np.ndarray]) -> None:
-    """A logarithmic axis where the errors span decades, else one from 0."""
+    """Set a logarithmic axis if the errors span decades, else one from 0."""
     positive = np.concatenate([v[v > 0] for v in values]) if values else np.zeros(0)
     if len(positive) and np.quantile(positive, 0.95) > _LOGARITHMIC * np.quantile(positive, 0.05):
         axes.set_xscale("log")
@@ -126,7 +126,7 @@ def _scale(axes: Axes, values: Sequence[np.ndarray]) -> None:
 
 
 def write_growth(comparison: Comparison, path: str | os.PathLike) -> Path:
-    """Median over sweeps of the error against the part of the true path that is done, with quartiles of the best.
+    """Draw the median error over sweeps against the part of the true path, with quartiles of the best method.
 
     Raises:
         MissingDependencyError: matplotlib is not installed.
@@ -153,10 +153,10 @@ def write_growth(comparison: Comparison, path: str | os.PathLike) -> Path:
 
 
 def growth(comparison: Comparison, method: str, parts: np.ndarray) -> np.ndarray:
-    """[sweeps, parts] error in mm where these parts of the true path, 0 to 1, are done; no rows for failures.
+    """[sweeps, parts] error in mm after these parts of the true path, 0 to 1; no rows for failures.
 
-    Between frames the error is interpolated; at the reference it is 0. In a sweep that does not move at all the frames
-    stand for the path.
+    The error is interpolated between frames and 0 at the reference. In a sweep without motion, frame numbers replace
+    the path.
     """
     curves = []
     for row in comparison.of(method).values():
@@ -172,7 +172,7 @@ def growth(comparison: Comparison, method: str, parts: np.ndarray) -> np.ndarray
 
 
 def _label(summary: Summary) -> str:
-    """Name of a method, and below it the worst that its estimates are good for."""
+    """Name of a method, and below it the worst trust level of its estimates."""
     name = summary.method
     short = name if len(name) <= 30 else f"{name[:14]}...{name[-13:]}"
     return f"{short}\n{summary.worst_trust}" if summary.trust else short
@@ -184,13 +184,13 @@ _FRAMES = 6
 
 @dataclass(frozen=True)
 class Case:
-    """A sweep on which one method is looked at.
+    """A sweep that is shown for one method.
 
     Attributes:
         method, sweep: their names.
         kind: "median" or "worst" by GPE.
-        gpe_mm: of the method there.
-        trust: line on what its estimate there is good for, or empty.
+        gpe_mm: of the method on this sweep.
+        trust: line on what its estimate is good for, or empty.
     """
 
     method: str
@@ -201,7 +201,7 @@ class Case:
 
 
 def choose_cases(comparison: Comparison) -> list[Case]:
-    """Median and worst sweep by GPE of each of the best methods; one case where there is one sweep."""
+    """Median and worst sweep by GPE of each of the best methods; one case if there is one sweep."""
     cases = []
     for summary in leaders(comparison):
         rows = [row for row in comparison.of(summary.method).values() if row.error is None]
@@ -212,9 +212,9 @@ def choose_cases(comparison: Comparison) -> list[Case]:
 
 
 def write_case(comparison: Comparison, case: Case, sweep: Sweep, path: str | os.PathLike) -> Path:
-    """The paths of truth and estimate from two sides, the error over the frames, and some frames of the sweep.
+    """Draw true and estimated paths from two sides, the error over the frames, and some frames of the sweep.
 
-    The other methods among the best are drawn finely, for comparison.
+    The other leading methods are drawn with thin lines, for comparison.
 
     Raises:
         MissingDependencyError: matplotlib is not installed.
@@ -241,7 +241,7 @@ def write_case(comparison: Comparison, case: Case, sweep: Sweep, path: str | os.
 def _draw_paths(
     axes: Axes, items: dict[str, Item], truth: Trajectory, down: int, look: dict[str, dict[str, Any]]
 ) -> None:
-    """Elevation across, and the axis `down` of frame0 downwards."""
+    """Draw paths: z of frame0 (elevational) to the right, its axis `down` (0 x, 1 y) downwards."""
     across = 2
     centres = truth.centres_mm[truth.valid]
     axes.plot(centres[:, across], centres[:, down], color=drawing.GREY, lw=5, label="true", solid_capstyle="round")
@@ -268,7 +268,7 @@ def _draw_errors(axes: Axes, items: dict[str, Item], look: dict[str, dict[str, A
 
 
 def _draw_frames(figure: Figure, sweep: Sweep, item: Item) -> None:
-    """Frames evenly over the sweep, in their true proportions, each with its error."""
+    """Draw frames, evenly over the sweep, with their true aspect ratio and error."""
     height, width = sweep.frame_size
     across, down = sweep.require_spacing()
     chosen = np.unique(np.linspace(0, len(sweep) - 1, min(_FRAMES, len(sweep))).round().astype(int))
