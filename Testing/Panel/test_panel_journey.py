@@ -218,6 +218,26 @@ def test_a_loaded_volume_is_taken_as_a_clip(host, panel, tiny_model_file):
     assert panel.view().result.transform_sequence.GetNumberOfDataNodes() == 10
 
 
+def test_a_cancelled_run_of_a_volume_leaves_scene_and_settings_as_they_were(host, panel, tiny_model_file):
+    node = slicer.util.addVolumeFromArray(np.random.default_rng(1).integers(0, 255, (10, 32, 40), np.uint8))
+    node.SetSpacing(0.3, 0.3, 1.0)
+    host.process()
+    choose_file(panel, tiny_model_file)
+    panel.ui.firstFrameSpinBox.value = 3
+    slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)  # the application has it always
+    before = scene_names()
+    host.click(panel.ui.applyButton)
+    assert scene_names() != before
+    host.click(panel.ui.applyButton)
+    finish(host, panel)
+    host.process()
+    assert panel.runSection.run.state == "cancelled"
+    assert scene_names() == before
+    assert (panel.view().clip.volume, panel.ui.firstFrameSpinBox.value) == (node, 3)
+    run(host, panel, 1.0)
+    assert panel.view().report.trajectory["poses"] == 8
+
+
 def test_the_shown_script_does_what_apply_does(host, panel, tiny_model_file):
     add_clip(host)
     choose_file(panel, tiny_model_file)

@@ -9,7 +9,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
         "display": ["FrameFollower", "fadeVolumes", "fitSliceViews", "layFrameOver", "renderVolume"],
-        "input": ["Clip", "SceneSweep", "clips", "sequenceFromVolume", "sweepFromBrowser"],
+        "input": ["Clip", "SceneSweep", "clips", "removeClip", "sequenceFromVolume", "sweepFromBrowser"],
         "paths": ["colourTrajectory", "showErrorTube"],
         "prepared": ["Frame", "frameOf", "framesOf"],
         "records": ["exportResult", "figuresFile", "reportOf", "secondsOf"],

@@ -26,6 +26,7 @@ from DualTrackCore.trajectory import RAS_FROM_LPS, PoseOrigin, Trajectory
 from DualTrackSlicerLib.scene.frames import FrameLayout, layout_of, read_frames
 from DualTrackSlicerLib.scene.nodes import HEADER, add_node, header_text, ijk_to_ras, nodes_of_class, pose_marks, to_vtk
 from DualTrackSlicerLib.scene.nodes import tr as _
+from DualTrackSlicerLib.scene.result_nodes import remove_nodes
 from DualTrackSlicerLib.scene.tracking import find_tracking
 from DualTrackSlicerLib.scene.wiring import ROLE, parent_of_clip, sequences_of
 
@@ -367,6 +368,13 @@ def sequenceFromVolume(volumeNode: slicer.vtkMRMLVolumeNode) -> slicer.vtkMRMLSe
     browser = scene.AddNewNodeByClass("vtkMRMLSequenceBrowserNode", f"{volumeNode.GetName()} clip")
     browser.SetAndObserveMasterSequenceNodeID(sequence.GetID())
     return browser
+
+
+def removeClip(browserNode: slicer.vtkMRMLSequenceBrowserNode) -> None:
+    """Take a clip that :func:`sequenceFromVolume` made out of its scene; the volume stays."""
+    images = browserNode.GetMasterSequenceNode()
+    proxy = browserNode.GetProxyNode(images)
+    remove_nodes(browserNode.GetScene(), [browserNode, images, *([] if proxy is None else [proxy])])
 
 
 def _add_slices(sequence: slicer.vtkMRMLSequenceNode, volume: slicer.vtkMRMLVolumeNode) -> None:

@@ -12,6 +12,7 @@ from DualTrackCore.run.settings import RunSettings
 from DualTrackSlicerLib.events import Signal
 from DualTrackSlicerLib.logic import Logic, withLessMemory
 from DualTrackSlicerLib.run import Run
+from DualTrackSlicerLib.scene import removeClip
 from DualTrackSlicerLib.widget.texts import paceText
 from DualTrackSlicerLib.widget.view import Section, View, enable
 
@@ -32,6 +33,7 @@ class RunSection(Section):
         self.run: Run | None = None
         self._error = self._details = self._kind = ""
         self._cancelling = False
+        self._made: tuple[object, ...] = ()
         ui.applyButton.connect("clicked()", self._on_apply)
         ui.retryButton.connect("clicked()", self._on_retry)
         ui.copyErrorButton.connect("clicked()", self._on_copy)
@@ -43,7 +45,7 @@ class RunSection(Section):
     def forget(self) -> None:
         """The scene closes: so does its run."""
         run, self.run = self.run, None
-        self._cancelling = False
+        self._cancelling, self._made = False, ()
         self._error = self._details = self._kind = ""
         self._view = None
         if run is not None:
@@ -93,6 +95,7 @@ class RunSection(Section):
             browser = view.clip.browser
             if browser is None:
                 browser = self.logic.sequenceFromVolume(view.clip.volume)
+                self._made = parameters, view.clip.volume, browser
                 with slicer.util.NodeModify(parameters):
                     parameters.browser, parameters.sequence = browser, browser.GetMasterSequenceNode()
             self.run = self.logic.run(
@@ -106,7 +109,16 @@ class RunSection(Section):
             self.ui.progressBar.setRange(0, 0)
         except DualTrackError as error:
             self._error = str(error)
+            self._unmake()
         self.changed.emit()
+
+    def _unmake(self) -> None:
+        """Leave the scene as it was where nothing came of a run of a volume: its slices are no clip of their own."""
+        if self._made:
+            (parameters, volume, browser), self._made = self._made, ()
+            with slicer.util.NodeModify(parameters):
+                parameters.browser, parameters.sequence = None, volume
+            removeClip(browser)
 
     def _on_progress(self, report: Progress) -> None:
         if self.run is None or self._view is None:
@@ -124,8 +136,11 @@ class RunSection(Section):
         self._cancelling = False
         if run.state == "failed":
             self._error, self._details, self._kind = run.error, run.details, run.kind
-        elif run.state == "done":
+        if run.state == "done":
+            self._made = ()
             self.done.emit(run)
+        else:
+            self._unmake()
         self.changed.emit()
 
     def _on_copy(self) -> None:
