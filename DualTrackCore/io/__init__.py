@@ -1,6 +1,6 @@
-"""One way in and one way out for all sweeps, and trajectories as tables and calibrations.
+"""Reads and writes sweeps of all formats, trajectories as tables, and calibrations.
 
-Formats are told apart by content on reading and by suffix on writing.
+The content decides the format on reading, the suffix on writing.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
 )
 __all__ += ["load_sweep", "save_sweep"]
 
-#: Modules with `FORMAT`, `recognises` and `read`, in the order in which they are asked.
+#: Modules with `FORMAT`, `recognises` and `read`, in the order of the search.
 _READERS = ("metafile", "nrrd", "hdf5", "dicom", "video", "image_stack", "array_files")
 
 _HEAD_BYTES = 4096
@@ -61,27 +61,27 @@ def load_sweep(
     Args:
         path: sequence metafile (MetaImage, NRRD), HDF5 (DualTrack, TUS-REC, MATLAB 7.3), DICOM, video, image,
             NumPy or NIfTI array, or folder of images or of DICOM.
-        calibration: where pixels lie on the probe: a PLUS configuration (XML), a transform file of Slicer or ITK
+        calibration: from pixels to the tracked probe: a PLUS configuration (XML), a transform file of Slicer or ITK
             (.tfm, .h5, .txt), a text file with a 4x4 matrix, a [4, 4] array (pixel to mm), or for TUS-REC its
             calib_matrix.csv.
-        spacing_mm: pixel size (across columns, down rows) in mm, or one number for square pixels. Goes before what the
-            file says; must agree with a calibration within 1 %.
-        probe: the tracked device that carries the transducer, as the recording calls it; needed where the calibration
-            has several or another name for it.
-        series: which one, where a folder or a DICOMDIR holds several series of DICOM: its number in the list that the
-            error shows, its UID, its description, or the name of its file.
+        spacing_mm: pixel size (across columns, down rows) in mm, or one number for square pixels. Replaces that of the
+            file; must agree with a calibration within 1 %.
+        probe: name of the tracked device with the transducer in the recording; needed if the calibration has several
+            devices, or another name.
+        series: DICOM series in a folder or a DICOMDIR with several: its number in the list of the error, its UID, its
+            description, or the name of its file.
 
     Returns:
-        The sweep; frames are read lazily where the format allows. `provenance` says what was found and converted.
+        The sweep; frames are read lazily if the format allows. `provenance` holds the facts and conversions.
 
     Raises:
-        InputError: nothing there, no known format, damaged content, contradicting sizes.
-        OutOfMemoryError: the memory does not suffice for a frame.
-        OutputError: no room for the temporary file of frames that have to be unpacked.
+        InputError: nothing there, an unknown format, damaged content, contradicting sizes.
+        OutOfMemoryError: too little memory for a frame.
+        OutputError: no room for the temporary file of unpacked frames.
         MissingDependencyError: the format needs an optional package.
 
     Warns:
-        SweepWarning: something about the frames is doubtful, such as a range of grey that nobody declared.
+        SweepWarning: something about the frames is doubtful, such as a range of grey values that is not declared.
     """
     if not str(path):
         raise InputError("The name of the sweep is empty; give a file or a folder.")
@@ -101,7 +101,7 @@ def load_sweep(
             raise InputError(f"The probe {probe} is named without a calibration of it; give the calibration too.")
         calibration = DeviceCalibration(calibration, probe)
     spacing_mm = validated_spacing(spacing_mm)
-    with contextlib.suppress(OSError):  # a place that is closed to writing
+    with contextlib.suppress(OSError):  # a read-only folder
         restore_interrupted(path.parent)
     try:
         with naming_memory(f"Reading {path.name}"):
@@ -127,23 +127,22 @@ def save_sweep(
     progress: ProgressCallback | None = None,
     cancelled: CancelledCallback | None = None,
 ) -> None:
-    """Save a sweep, and where its frames lie.
+    """Save a sweep and its poses.
 
-    The suffix decides the format: `.mha` (also `.igs.mha`, `.seq.mha`) and `.igs.nrrd` sequence metafiles as PLUS
-    writes them, any other `.nrrd` (`.seq.nrrd`) an image sequence that Slicer opens, `.mrb` a scene in which Slicer
-    moves the image (written, not read), `.h5` or `.hdf5` DualTrack HDF5. Docs/frames.md says in which frame of
-    reference they are.
+    The suffix decides the format: `.mha` (also `.igs.mha`, `.seq.mha`) and `.igs.nrrd` are sequence metafiles as of
+    PLUS, any other `.nrrd` (`.seq.nrrd`) is an image sequence for Slicer, `.mrb` a scene in which Slicer moves the
+    image (write only), `.h5` or `.hdf5` DualTrack HDF5. Docs/frames.md defines their frames of reference.
 
     Args:
-        sweep: read in windows, never held whole.
+        sweep: read in windows.
         path: the file; it appears complete or not at all.
-        trajectory: poses to write; `sweep.tracked` where None.
+        trajectory: poses to write; None: `sweep.tracked`.
         progress: called with a :class:`~DualTrackCore.progress.Progress` every few frames.
         cancelled: asked every few frames; true raises :class:`~DualTrackCore.errors.Cancelled`.
 
     Raises:
-        InputError: an unknown suffix, poses without a pixel spacing, another number of poses than frames, or a file
-            that the sweep was read from.
+        InputError: an unknown suffix, poses without a pixel spacing, another number of poses than frames, or `path` is
+            a file of the sweep itself.
         OutputError: the file cannot be written.
     """
     path, reporter = Path(path), Reporter(progress, cancelled)
@@ -164,7 +163,7 @@ def save_sweep(
 
 
 def _reader(path: Path) -> ModuleType:
-    """The module that reads what is at `path`."""
+    """The module that reads the file or folder at `path`."""
     head = b""
     if not _existing(path, "sweep").is_dir():
         with path.open("rb") as stream:

@@ -1,7 +1,7 @@
-"""Arrays that analysis programs save: NumPy (.npy) and NIfTI (.nii, .nii.gz); their relatives are named and refused.
+"""Arrays of analysis programs: NumPy (.npy) and NIfTI (.nii, .nii.gz); similar formats are refused with a remedy.
 
-NIfTI-1 and -2 as in nifti1.h and nifti2.h of the NIfTI working group. Their headers are parsed here: SimpleITK reads
-whole files only, and gives black pixels for a file that was cut short.
+NIfTI-1 and -2 as in nifti1.h and nifti2.h of the NIfTI working group. Their headers are parsed here, as SimpleITK reads
+whole files only, and gives black pixels for a truncated file.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ FORMAT = "NumPy or NIfTI array"
 
 _NPY, _GZIP_HEAD, _ZIP = b"\x93NUMPY", b"\x1f\x8b", b"PK\3\4"
 
-#: Files that are known and not read: their first bytes, what they are, and what to do.
+#: Known files that are not read: their first bytes, what they are, and what to do.
 _REFUSED = {
     b"# vtk DataFile": ("a VTK file", "open it in Slicer and save it as .nrrd"),
     b"<VTKFile": ("a VTK file", "open it in Slicer and save it as .nrrd"),
@@ -44,7 +44,7 @@ _REFUSED = {
     ),
 }
 
-#: Fields of the header by its size in bytes, which is also its first number: place and form (of `struct`).
+#: Fields of the header (offset and `struct` format), by the size of the header in bytes, which is its first number.
 _NIFTI = {
     348: {"magic": (344, "4s"), "dim": (40, "8h"), "type": (70, "h"), "pixdim": (76, "8f"), "offset": (108, "f")}
     | {
@@ -72,14 +72,14 @@ _LENGTH_UNITS, _TIME_UNITS = {1: 1000.0, 3: 0.001}, {8: 1.0, 16: 1e-3, 24: 1e-6}
 
 
 def recognises(path: Path, head: bytes) -> bool:
-    """Whether this is a NumPy or NIfTI file, or one that is refused here with the remedy."""
+    """Whether this is a NumPy or NIfTI file, or one that :func:`read` refuses with a remedy."""
     return head.startswith(_NPY) or _refused(head) is not None or _is_archive(head) or _nifti_start(head) is not None
 
 
 def read(path: Path, *, calibration: CalibrationSource | None, spacing_mm: tuple[float, float] | None) -> Sweep:
-    """The sweep of an array file; frames are read in windows where they lie one after the other.
+    """The sweep of an array file; frames are read in windows if the file stores them one after the other.
 
-    Raises InputError: damaged, no stack of pictures, or pictures that might lie on their side.
+    Raises InputError: damaged, no stack of pictures, or pictures of unknown orientation.
     """
     with path.open("rb") as stream:
         head = stream.read(4096)
@@ -93,14 +93,14 @@ def read(path: Path, *, calibration: CalibrationSource | None, spacing_mm: tuple
     if head.startswith(_NPY):
         return _read_npy(path, calibration, spacing_mm)
     sweep = sweep_from_sequence(_nifti(path, head), calibration, spacing_mm)
-    # The header says how viewers show the pictures, and nothing about the probe.
+    # The header gives the orientation for viewers, not that of the probe.
     return replace(sweep, provenance={**sweep.provenance, "orientation": None})
 
 
 def _refused(head: bytes) -> tuple[str, str] | None:
-    """What a file is that is not read, and what to do; None for others."""
+    """The kind of a refused file, and what to do; None for others."""
     body = head.partition(b"?>")[2].lstrip() if head.startswith(b"<?xml") else head
-    return next((said for start, said in _REFUSED.items() if body.startswith(start)), None)
+    return next((refusal for start, refusal in _REFUSED.items() if body.startswith(start)), None)
 
 
 def _is_archive(head: bytes) -> bool:
@@ -112,12 +112,12 @@ def _read_npy(path: Path, calibration: CalibrationSource | None, spacing_mm: tup
         mapped = np.load(path, mmap_mode="r", allow_pickle=False)
     except MemoryError:
         raise
-    except Exception as error:  # the parser of the header raises what it stumbles over
+    except Exception as error:  # the parser of the header raises many types
         raise InputError(
             f"{path.name} cannot be read as a NumPy array, it is cut short or holds no numbers ({reason_of(error)})."
         ) from None
     shape, dtype, offset, is_plain = mapped.shape, mapped.dtype, mapped.offset, mapped.flags.c_contiguous
-    del mapped  # what is mapped ends the program with a signal if the file is cut while it is in use
+    del mapped  # a memory map ends the program with a signal if the file becomes shorter meanwhile
     if dtype.kind not in "biuf":
         raise InputError(f"{path.name} holds {dtype}; frames must hold whole or real numbers.")
     axes, notes = stack_axes(shape, path.name)
@@ -125,7 +125,7 @@ def _read_npy(path: Path, calibration: CalibrationSource | None, spacing_mm: tup
     require_plausible_clip(path, frames, rows, columns, dtype.itemsize)
     if is_plain and axes.frames == len(shape) - 1:
         pixels = Converted(FilePixels(path, offset, shape, dtype), axes.arranged)
-    else:  # Fortran's order, or frames that do not lie one after the other
+    else:  # Fortran order, or frames that are not stored one after the other
         stored = np.asarray(FilePixels(path, offset, shape if is_plain else shape[::-1], dtype))
         pixels = axes.arranged(stored if is_plain else stored.T)
     grey, grey_notes = grey_frames(pixels, has_colour=axes.colour is not None)
@@ -133,7 +133,7 @@ def _read_npy(path: Path, calibration: CalibrationSource | None, spacing_mm: tup
 
 
 def _nifti_start(head: bytes) -> tuple[bytes, str, int] | None:
-    """The header, unpacked, its byte order and its size; None for other files."""
+    """The decompressed header, its byte order and its size; None for other files."""
     if head.startswith(_GZIP_HEAD):
         try:
             head = zlib.decompressobj(GZIP).decompress(head, 1024)
@@ -148,7 +148,7 @@ def _nifti_start(head: bytes) -> tuple[bytes, str, int] | None:
 
 
 def _nifti(path: Path, head: bytes) -> SequenceFile:
-    """What the header of a NIfTI file says."""
+    """The parsed header of a NIfTI file."""
     start, order, size = _nifti_start(head)
     try:
         fields = {name: struct.unpack_from(order + form, start, at) for name, (at, form) in _NIFTI[size].items()}
@@ -197,7 +197,7 @@ def _nifti_payload(path: Path, head: bytes, offset: int) -> Payload:
 def _nifti_orientation(path: Path, fields: dict[str, tuple]) -> str:
     """The orientation code of pictures as viewers show them: patient left to the right, posterior at the bottom.
 
-    Raises InputError: the header says nothing, as Python writes it for arrays whose first axis may well be the rows.
+    Raises InputError: the affine is that of a plain array of Python, whose first axis may be the rows.
     """
     srow = np.array(fields["srow"]).reshape(2, 4)  # to the patient's right and front, in mm
     if fields["sform"][0] > 0 and np.isfinite(srow).all():

@@ -1,8 +1,8 @@
-"""Pixel size: which one counts when a file, a calibration and the user may each name one, and its part in affine maps.
+"""Pixel size: the choice between file, calibration and user, and its part in affine maps.
 
 A calibration is an affine map `device_from_pixel` [4, 4]: pixel (column, row, 0, 1) to mm, origin at the centre of the
-first pixel. Its first two columns carry the pixel size, and measured ones are not quite orthogonal. Such a map is split
-into a pixel size, a skew and a rigid pose, and loses nothing on the image plane by it.
+first pixel. Its first two columns give the pixel size; measured ones are not quite orthogonal. Such a map is split
+into a pixel size, a skew and a rigid pose, which is exact on the image plane.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class AffineSplit(NamedTuple):
 
     Attributes:
         spacing_mm: [..., 2] length of the pixel axes, (across columns, down rows).
-        skew_deg: [...] departure of the pixel axes from a right angle, as in `Sweep.skew_deg`.
+        skew_deg: [...] deviation of the pixel axes from a right angle, as in `Sweep.skew_deg`.
         x_from_image: [..., 4, 4] rigid, image (centre, mm) to X (mm).
     """
 
@@ -62,10 +62,10 @@ def image_pose(
     skew_deg: np.ndarray | float,
     frame_size: tuple[int, int],
 ) -> np.ndarray:
-    """Poses of the image for affine maps from pixels whose pixel size and skew are settled.
+    """Poses of the image for affine maps from pixels, with a given pixel size and skew.
 
-    On the image plane `pose @ sweep.image_from_pixel` equals `x_from_pixel` exactly, so where the given size
-    and skew are not those of the map, the pose is not rigid by as much.
+    On the image plane `pose @ sweep.image_from_pixel` equals `x_from_pixel` exactly. So if size and skew differ from
+    those of the map, the pose is not rigid.
 
     Args:
         x_from_pixel: [..., 4, 4], pixel to X in mm.
@@ -91,7 +91,7 @@ def image_pose(
 
 
 def several_devices(name: str, devices: list[str]) -> InputError:
-    """The error of a calibration file that leaves open which of its devices is meant."""
+    """The error for a calibration file with several devices."""
     return InputError(
         f"{name} holds calibrations of {' and '.join(devices)}; say which of them carries the transducer: "
         f"--probe {devices[0]} (probe=... in Python)."
@@ -99,7 +99,7 @@ def several_devices(name: str, devices: list[str]) -> InputError:
 
 
 def validated_calibration(matrix: np.ndarray, source: str) -> np.ndarray:
-    """`matrix` itself if it can be a calibration; `source` names it in the message of the :class:`InputError`."""
+    """`matrix` itself, a calibration from `source`. Raises InputError: it is no calibration."""
     if matrix.shape != (4, 4):
         raise InputError(f"{source}: the calibration has shape {matrix.shape}; expected a 4x4 matrix.")
     if not np.isfinite(matrix).all():
@@ -124,10 +124,10 @@ SPACING_TOLERANCE = 0.01
 
 @dataclass(frozen=True)
 class PixelSize:
-    """The size of the pixels and where it is known from.
+    """The size of the pixels and its source.
 
     Attributes:
-        spacing_mm: across columns and down rows, or None where unknown.
+        spacing_mm: across columns and down rows, or None if unknown.
         skew_deg: as in `Sweep.skew_deg`.
         source: "file", "calibration", "user" or "unknown".
         calibration: name of the calibration file, if one was used.
@@ -155,9 +155,9 @@ class PixelSize:
             frames: [N, H, W] uint8.
             path: the file they come from.
             format_name: its format.
-            notes: what was converted.
-            facts: what else the provenance says.
-            fields: what else the sweep has: times, validity, tracking.
+            notes: sentences on conversions.
+            facts: more entries of the provenance.
+            fields: more fields of the sweep: times, validity, tracking.
         """
         tracked = fields.get("tracked")
         provenance = {
@@ -175,9 +175,9 @@ class PixelSize:
 def choose_pixel_size(
     from_file: Spacing | None, calibration: CalibrationSource | None, from_user: Spacing | None
 ) -> PixelSize:
-    """The pixel size of frames that come without tracking: the calibration's, else the user's, else the file's.
+    """The pixel size of frames without tracking: that of the calibration, else the user's, else the file's.
 
-    Raises InputError: the calibration cannot be read, or the user contradicts it by more than 1 %.
+    Raises InputError: the calibration cannot be read, or the user's size differs from it by more than 1 %.
     """
     from_user = validated_spacing(from_user)
     if calibration is None:
@@ -186,7 +186,7 @@ def choose_pixel_size(
         return PixelSize(from_file, source="unknown" if from_file is None else "file")
     from DualTrackCore.io.calibration_files import calibration_name, read_calibration
 
-    # The first columns of the map do not depend on where the image centre lies, so any frame size will do.
+    # Pixel size and skew do not depend on the image centre, so any frame size is right.
     split = split_affine(read_calibration(calibration), (1, 1))
     spacing = validated_spacing(split.spacing_mm)
     require_agreement(spacing, from_user)
@@ -201,9 +201,9 @@ def untracked_size(stated: PixelSize | None, from_user: Spacing | None) -> tuple
 
 
 def require_agreement(from_calibration: Spacing, from_user: Spacing | None) -> None:
-    """Raise :class:`InputError` if the user gives a spacing that a calibration contradicts.
+    """Raises InputError: the user's spacing contradicts the calibration.
 
-    The poses depend on the calibration's scale too, so neither can win alone.
+    The poses depend on the calibration's scale too, so neither can replace the other.
     """
     from_user = validated_spacing(from_user)
     if from_user is not None and contradicts(from_calibration, from_user):

@@ -1,7 +1,7 @@
-"""Calibrations as programs keep them: PLUS configurations, ITK transform files, matrices as text.
+"""Calibration files: PLUS configurations, ITK transform files, matrices as text.
 
 A calibration is `device_from_pixel` [4, 4]: pixel (column, row, 0, 1) to mm on the tracked device that carries the
-transducer. A PLUS configuration may hold several, and names their devices; the other files hold one without a name.
+transducer. A PLUS configuration may hold several, with the names of their devices; other files hold one without a name.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from DualTrackCore.errors import InputError, reason_of
 from DualTrackCore.io.calibration import UNNAMED, several_devices, validated_calibration
 from DualTrackCore.settings import short_list
 
-#: Largest size of a calibration file: PLUS configurations have some kilobytes.
+#: Largest size of a calibration file; PLUS configurations have some kilobytes.
 _MAX_BYTES = 16 * 1024 * 1024
 
 _KINDS = "a PLUS configuration (XML), an ITK transform file (.tfm, .h5, .txt) or a text file with a 4x4 matrix"
@@ -32,7 +32,7 @@ class DeviceCalibration(NamedTuple):
 
     Attributes:
         source: as for :func:`read_calibration`.
-        probe: the device, as the recording and a PLUS configuration call it.
+        probe: name of the device in the recording and in a PLUS configuration.
     """
 
     source: str | PathLike | np.ndarray
@@ -45,13 +45,13 @@ CalibrationSource = str | PathLike | np.ndarray | DeviceCalibration
 def read_calibration(source: CalibrationSource, probe: str | None = None) -> np.ndarray:
     """The one calibration of a file or an array.
 
-    Files: a PLUS configuration (XML with a `Transform From="Image" To="Probe"` at any depth, whatever the device is
-    called), a transform file of ITK or Slicer (.tfm, .h5, .txt), or a text file with the 16 numbers of the matrix row
-    by row, between blanks or commas, with `#` comments; brackets and `;` are ignored.
+    Files: a PLUS configuration (XML with a `Transform From="Image" To="Probe"` at any depth, with any name of the
+    device), a transform file of ITK or Slicer (.tfm, .h5, .txt), or a text file with the 16 numbers of the matrix row
+    by row, separated by blanks or commas, with `#` comments; brackets and `;` are ignored.
 
     Args:
         source: path, [4, 4] array, or either with the name of a device.
-        probe: which one, where a configuration holds calibrations of several devices.
+        probe: name of the device, if a configuration holds calibrations of several.
 
     Returns:
         [4, 4] float64 device_from_pixel, pixel (column, row, 0, 1) to mm.
@@ -68,7 +68,7 @@ def read_calibration(source: CalibrationSource, probe: str | None = None) -> np.
 
 
 def read_devices(source: CalibrationSource) -> dict[str, np.ndarray]:
-    """All calibrations of a file or an array, by the name of their device (:data:`UNNAMED` where there is none).
+    """All calibrations of a file or an array, by the name of their device (:data:`UNNAMED` if it has none).
 
     Raises InputError: as for :func:`read_calibration`.
     """
@@ -98,14 +98,14 @@ def read_devices(source: CalibrationSource) -> dict[str, np.ndarray]:
 
 
 def calibration_name(calibration: CalibrationSource) -> str:
-    """What to call a calibration in the provenance."""
+    """The name of a calibration in the provenance."""
     if isinstance(calibration, DeviceCalibration):
         return f"{calibration_name(calibration.source)} ({calibration.probe})"
     return Path(calibration).name if isinstance(calibration, (str, PathLike)) else "a given matrix"
 
 
 def calibration_text(path: Path) -> str:
-    """The text of a calibration file, or an :class:`InputError` that says why there is none."""
+    """The text of a calibration file. Raises InputError: it cannot be read, or is not text."""
     try:
         _head(path)
         return path.read_bytes().decode("utf-8-sig")
@@ -116,7 +116,7 @@ def calibration_text(path: Path) -> str:
 
 
 def _head(path: Path) -> bytes:
-    """The first bytes of a file that is small enough to be a calibration."""
+    """The first bytes of a file. Raises InputError: it cannot be read, or is too large for a calibration."""
     try:
         if path.stat().st_size > _MAX_BYTES:
             raise InputError(f"{path} has more than {_MAX_BYTES >> 20} MiB and cannot be a calibration.")
@@ -127,7 +127,7 @@ def _head(path: Path) -> bytes:
 
 
 def _require_sound_hdf5(path: Path) -> None:
-    """Read every value once with h5py, which names damage; ITK prints pages about it."""
+    """Read every value once with h5py, which reports damage in one sentence; ITK would print pages."""
     from h5py import Dataset
 
     from DualTrackCore.io.hdf5_frames import opened
@@ -143,11 +143,11 @@ def _require_sound_hdf5(path: Path) -> None:
 
 
 def _matrix_from_itk(path: Path) -> np.ndarray:
-    """The map from pixels of an ITK transform file, in the numbers that Slicer and PLUS show.
+    """The map from pixels of an ITK transform file, in RAS numbers, as in Slicer and PLUS.
 
-    Points in these files are LPS; Slicer writes the inverse of what it shows, since images are resampled with it, and
-    other programs write the map itself. The direction whose pixels are smaller is taken: ultrasound pixels are far
-    below 1 mm, so in the other direction they would be far above.
+    Points in these files are LPS. Slicer writes the inverse of the map, for the resampling of images; other programs
+    write the map itself. The direction with the smaller pixels is taken: ultrasound pixels are far below 1 mm, and far
+    above in the other direction.
     """
     import SimpleITK as sitk
 
@@ -167,7 +167,7 @@ def _matrix_from_itk(path: Path) -> np.ndarray:
 
 
 def _devices_from_xml(text: str, path: Path) -> dict[str, np.ndarray]:
-    """Calibrations by device: transforms from Image, or from another image where there is none."""
+    """Calibrations by device: transforms from Image, or without it from another image."""
     if "<!DOCTYPE" in text or "<!ENTITY" in text:
         raise InputError(f"{path} declares a document type, which no PLUS configuration does; it is not read.")
     try:
@@ -186,7 +186,7 @@ def _devices_from_xml(text: str, path: Path) -> dict[str, np.ndarray]:
         raise InputError(f"{path} holds calibrations of {' and '.join(images[:4])}; call the right one Image.")
     devices: dict[str, np.ndarray] = {}
     for image, device, numbers in named:
-        # PLUS derives TransducerOriginPixel from the probe: places within the picture, no tracked device.
+        # TransducerOriginPixel of PLUS is a place in the picture, no tracked device.
         if image != images[0] or device == "TransducerOriginPixel":
             continue
         matrix = _numbers(numbers, path)

@@ -1,7 +1,7 @@
 """Ultrasound clips in DICOM: a multi-frame object, a series of single frames in a folder, or a DICOMDIR of them.
 
-Pixels stay in the file; frames are unpacked once, one by one, and :func:`~DualTrackCore.grey.grey_clip` keeps their
-grey: decoders go forwards, and each frame is counted and checked before any work begins.
+Frames are unpacked once, one by one, and :func:`~DualTrackCore.grey.grey_clip` stores their grey values: decoders only
+go forwards, and so every frame is checked before the work begins.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 FORMAT = "DICOM"
 
-#: Objects whose frames are slices of a volume, or no ultrasound.
+#: Objects with slices of a volume, or of other modalities.
 _VOLUME_CLASS = "1.2.840.10008.5.1.4.1.1.6.2"
 _OTHER_MODALITIES = {"CT": "a CT image", "MR": "an MR image", "PT": "a PET image", "NM": "a nuclear medicine image"}
 
@@ -60,47 +60,47 @@ def read(
     """The sweep of one object, of a folder or of a DICOMDIR: its 2D picture as 8-bit grey, without tracking.
 
     Args:
-        series: which one, where a folder or DICOMDIR holds several.
+        series: the chosen one, if a folder or DICOMDIR holds several.
 
     Raises:
-        InputError: damaged files, objects that are no sweep of B-mode frames, several series and none chosen, or
-            pixels in an encoding that cannot be unpacked here.
-        MissingDependencyError: a compression that needs the extra `dicom`, or `video`.
+        InputError: damaged files, objects other than a sweep of B-mode frames, several series and none chosen, or an
+            unsupported encoding of pixels.
+        MissingDependencyError: a compression that needs the extra `dicom` or `video`.
     """
     try:
         with naming_memory(f"Reading {path.name}"):
-            found = _series(path, series)
-            with opened(found.paths[0]) as (dataset, file):
-                notes = [*found.notes]
-                count = _require_readable(found.paths[0], dataset, notes)
-                region = choose_region(found.paths[0].name, dataset)
+            objects = _series(path, series)
+            with opened(objects.paths[0]) as (dataset, file):
+                notes = [*objects.notes]
+                count = _require_readable(objects.paths[0], dataset, notes)
+                region = choose_region(objects.paths[0].name, dataset)
                 notes += region.notes
                 scanner = _scanner(dataset)
                 times = None
                 syntax = dataset.file_meta.get("TransferSyntaxUID", "")
                 if is_video(syntax):
-                    frames, region, times = _video(found.paths[0], file, dataset, region, count, notes)
+                    frames, region, times = _video(objects.paths[0], file, dataset, region, count, notes)
                 else:
-                    notes += require_pixels(found.paths[0], file, dataset, count)
-                    frames = _grey(path, dataset, region, found, notes)
-            if len(found.paths) > 1:
-                said, rate_field = series_times(found.heads, notes)
+                    notes += require_pixels(objects.paths[0], file, dataset, count)
+                    frames = _grey(path, dataset, region, objects, notes)
+            if len(objects.paths) > 1:
+                stated, rate_field = series_times(objects.heads, notes)
             else:
-                said, rate_field = frame_times(dataset, len(frames), notes)
+                stated, rate_field = frame_times(dataset, len(frames), notes)
     except DualTrackError:
         raise
-    except Exception as error:  # a damaged element can raise anything when its value is first looked at
+    except Exception as error:  # a damaged element raises many types when its value is first read
         raise InputError(f"{path.name} holds DICOM values that cannot be read ({reason_of(error)}).") from error
     _require_picture(path, frames)
     size = choose_pixel_size(region.spacing_mm, calibration, spacing_mm)
     facts: dict[str, object] = {"is_video": True, **scanner} if is_video(syntax) else scanner
-    times, facts = (times, facts) if said is None else (said, facts | {"rate_field": rate_field})
+    times, facts = (times, facts) if stated is None else (stated, facts | {"rate_field": rate_field})
     sweep = size.sweep(frames, path, FORMAT, list(dict.fromkeys(notes)), facts, timestamps_s=times)
-    return sweep if found.paths == [path] else replace(sweep, files=tuple(map(os.path.abspath, found.paths)))
+    return sweep if objects.paths == [path] else replace(sweep, files=tuple(map(os.path.abspath, objects.paths)))
 
 
 def _series(path: Path, wanted: str | None) -> Series:
-    """The objects of the sweep at a place."""
+    """The objects of the sweep in a file, a folder or a DICOMDIR."""
     if path.is_dir() or is_directory(path):
         return find_series(path, wanted)
     if wanted is not None:
@@ -121,7 +121,7 @@ def _scanner(dataset: Dataset) -> dict[str, object]:
 
 
 def _require_readable(path: Path, dataset: Dataset, notes: list[str]) -> int:
-    """The number of frames; refuses objects that are no sweep of B-mode frames, and absurd sizes."""
+    """The number of frames. Raises InputError: no sweep of B-mode frames, or an implausible size."""
     kind = dataset.get("SOPClassUID") or dataset.file_meta.get("MediaStorageSOPClassUID")
     modality = _OTHER_MODALITIES.get(dataset.get("Modality"))
     if kind == _VOLUME_CLASS or modality:
@@ -138,13 +138,13 @@ def _require_readable(path: Path, dataset: Dataset, notes: list[str]) -> int:
     return count
 
 
-def _grey(path: Path, first: Dataset, region: Region, found: Series, notes: list[str]) -> np.ndarray | WindowSource:
-    """[N, H, W] uint8 of the region; `notes` gets what was done to the pixels."""
+def _grey(path: Path, first: Dataset, region: Region, objects: Series, notes: list[str]) -> np.ndarray | WindowSource:
+    """[N, H, W] uint8 of the region; `notes` receives the conversions of the pixels."""
     inverted = first.PhotometricInterpretation == "MONOCHROME1"
     frames, conversions = grey_clip(
-        _images(found, first, region, notes),
+        _images(objects, first, region, notes),
         source=path.name,
-        expected=max(len(found.paths), frame_count(first, [])),
+        expected=max(len(objects.paths), frame_count(first, [])),
         declared=declared_range(first),
         inverted=inverted,
     )
@@ -157,7 +157,7 @@ def _grey(path: Path, first: Dataset, region: Region, found: Series, notes: list
 def _video(
     path: Path, file: BoundedFile, dataset: Dataset, region: Region, count: int, notes: list[str]
 ) -> tuple[np.ndarray | WindowSource, Region, np.ndarray | None]:
-    """The frames of encapsulated video as the reader of videos shows them, the region in these, and their times."""
+    """The frames of encapsulated video from the reader of videos, their region, and their times."""
     from pydicom.encaps import parse_basic_offsets, parse_fragments
 
     from DualTrackCore.io import video
@@ -186,9 +186,9 @@ def _video(
     return frames, region, sweep.timestamps_s
 
 
-def _images(found: Series, first: Dataset, region: Region, notes: list[str]) -> Iterator[np.ndarray]:
-    """The frames of all objects of a sweep, which must be alike."""
-    for path in found.paths:
+def _images(objects: Series, first: Dataset, region: Region, notes: list[str]) -> Iterator[np.ndarray]:
+    """The frames of all objects of a sweep. Raises InputError: objects of different kinds."""
+    for path in objects.paths:
         with opened(path) as (dataset, file):
             count = _require_readable(path, dataset, notes)
             require_pixels(path, file, dataset, count)
@@ -196,14 +196,14 @@ def _images(found: Series, first: Dataset, region: Region, notes: list[str]) -> 
             alike = (own.bounds, own.spacing_mm) == (region.bounds, region.spacing_mm)
             if not alike or dataset.PhotometricInterpretation != first.PhotometricInterpretation:
                 raise InputError(
-                    f"{path.name} has another region, pixel size or kind of pixels than {found.paths[0].name}; "
+                    f"{path.name} has another region, pixel size or kind of pixels than {objects.paths[0].name}; "
                     "all frames of a sweep must be alike."
                 )
             yield from valued_frames(path, file, dataset, region, count, notes)
 
 
 def _require_picture(path: Path, frames: np.ndarray | WindowSource) -> None:
-    """Refuse a clip of one grey value."""
+    """Raises InputError: all pixels of the clip have the same grey value."""
     grey = frames[:1].flat[0]
     if all((frames[index : index + 1] == grey).all() for index in range(len(frames))):
         raise InputError(

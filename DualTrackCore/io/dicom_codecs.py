@@ -1,9 +1,9 @@
 """Compressed frames of DICOM clips.
 
-Of the decoders that pydicom knows, those are taken that answer damaged data by an error: pydicom's own for RLE, Pillow
-for JPEG and JPEG 2000, OpenJPEG for high-throughput JPEG 2000, CharLS for JPEG-LS. Lossless JPEG is decoded by PyAV: of
-its plugins GDCM and libjpeg end the process, or never return, where a frame is damaged. Pictures must have the size
-that the file announces before they are unpacked, so none takes more memory than was asked for.
+Used are those decoders of pydicom that raise an error for damaged data: pydicom's own for RLE, Pillow for JPEG and JPEG
+2000, OpenJPEG for high-throughput JPEG 2000, CharLS for JPEG-LS. PyAV decodes lossless JPEG, because for damaged frames
+the plugins GDCM and libjpeg end the process or never return. The size in a frame's header is compared with that of the
+file before unpacking, so that a frame cannot take more memory than expected.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ if TYPE_CHECKING:
     from pydicom import Dataset
 
 _JPEG = "1.2.840.10008.1.2.4."
-#: Ends of transfer syntaxes by what unpacks them; those of JPEG with losses include the retired ones.
+#: Ends of transfer syntaxes, by decoder; those of lossy JPEG include the retired ones.
 _LOSSY_JPEG = ("50", "51", "52", "53", "54", "55", "56")
 _LOSSLESS_JPEG, _JPEG_LS, _JPEG_2000, _HIGH_THROUGHPUT = ("57", "70"), ("80", "81"), ("90", "91"), ("201", "202", "203")
 _RLE = "1.2.840.10008.1.2.5"
 
-#: Encapsulated video, each also as a syntax of fragments (.1).
+#: Encapsulated video; each syntax also exists for fragments (.1).
 _VIDEO = tuple(str(number) for number in range(100, 109))
 
-#: What begins the header of a frame: a marker, the length, then bits a sample, rows and columns.
+#: Begin of a frame's header: a marker, the length, then bits per sample, rows and columns; and the end of a frame.
 _SOF_LOSSLESS, _SOF_LS, _END = b"\xff\xc3", b"\xff\xf7", b"\xff\xd9"
 
 _RGB_IDS = ([82, 71, 66], [114, 103, 98])
 
 RGB, YBR = "RGB", "YBR_FULL"
 
-#: From a frame as it is stored to [H, W] or [H, W, channels], and what the frame itself says that three channels are.
+#: From a stored frame to [H, W] or [H, W, channels], and the colour space of three channels if the frame states it.
 Unpack = Callable[[bytes], tuple[np.ndarray, str | None]]
 
 
@@ -47,11 +47,11 @@ def is_video(syntax: str) -> bool:
 
 
 def unpacker(path: Path, dataset: Dataset) -> Unpack:
-    """What unpacks the frames of a file.
+    """The function that unpacks the frames of a file.
 
     Raises:
-        InputError: a compression that is not read.
-        MissingDependencyError: one that needs the extra `dicom`.
+        InputError: an unsupported compression.
+        MissingDependencyError: a compression that needs the extra `dicom`.
     """
     syntax = dataset.file_meta.TransferSyntaxUID
     short = syntax.removeprefix(_JPEG)
@@ -95,7 +95,7 @@ def _require_size(path: Path, dataset: Dataset, width: int, height: int) -> None
 
 
 def _by_pydicom(dataset: Dataset, frame: bytes, plugin: str, **changes: Any) -> np.ndarray:
-    """What a plugin of pydicom makes of one frame; colour stays as it is coded."""
+    """One frame decoded by a plugin of pydicom; its colour space does not change."""
     from pydicom.encaps import encapsulate
     from pydicom.pixels import get_decoder
     from pydicom.pixels.utils import as_pixel_options
@@ -108,7 +108,7 @@ def _by_pydicom(dataset: Dataset, frame: bytes, plugin: str, **changes: Any) -> 
 
 
 def _lossy(path: Path, dataset: Dataset, frame: bytes) -> tuple[np.ndarray, str | None]:
-    """JPEG of 8 bits, which tells its colours by the Adobe mark, JFIF, the names of its components, or subsampling."""
+    """JPEG of 8 bits; its colour space follows from the Adobe mark, JFIF, the names of components, or subsampling."""
     from PIL import Image
 
     if _precision(frame) == 12:
@@ -126,7 +126,7 @@ def _lossy(path: Path, dataset: Dataset, frame: bytes) -> tuple[np.ndarray, str 
 
 
 def _lossless(path: Path, dataset: Dataset, frame: bytes) -> np.ndarray:
-    """Lossless JPEG of up to 16 bits, whatever its predictor (process 14)."""
+    """Lossless JPEG of up to 16 bits with any predictor (process 14)."""
     import av
 
     bits, width, height = _header(frame, _SOF_LOSSLESS)
@@ -137,23 +137,23 @@ def _lossless(path: Path, dataset: Dataset, frame: bytes) -> np.ndarray:
     kind = pictures[0].format.name
     if len(pictures) != 1 or kind not in ("gray", "gray16le", "bgr24"):
         raise ValueError(f"{len(pictures)} pictures of the kind {kind} in a frame")
-    if kind == "gray16le":  # filled up to 16 bits by the library
+    if kind == "gray16le":  # the library scales the values to 16 bits
         values = pictures[0].to_ndarray() >> (16 - bits)
         return values.view(np.int16) if dataset.get("PixelRepresentation") == 1 else values
     return pictures[0].to_ndarray(format="gray" if kind == "gray" else "rgb24")
 
 
 def _near_lossless(path: Path, dataset: Dataset, frame: bytes) -> np.ndarray:
-    """JPEG-LS, with or without losses."""
+    """JPEG-LS, lossless or near-lossless."""
     _, width, height = _header(frame, _SOF_LS)
     _require_size(path, dataset, width, height)
     if not frame.rstrip(b"\0").endswith(_END):
-        raise ValueError("a frame has no end")  # for which the library would look beyond it, for ever
+        raise ValueError("a frame has no end")  # the library would search for it without end
     return _by_pydicom(dataset, frame, "pyjpegls")
 
 
 def _wavelets(path: Path, dataset: Dataset, frame: bytes) -> np.ndarray:
-    """JPEG 2000. Its decoders give colours pixel by pixel, whatever the file says of planes."""
+    """JPEG 2000. Its decoders give colours pixel by pixel, so the planar configuration of the file is ignored."""
     from PIL import Image
 
     _require_size(path, dataset, *Image.open(io.BytesIO(frame), formats=["JPEG2000"]).size)
@@ -173,7 +173,7 @@ def _high_throughput(path: Path, dataset: Dataset, frame: bytes) -> np.ndarray:
 
 
 def _header(frame: bytes, marker: bytes) -> tuple[int, int, int]:
-    """Bits a sample, columns and rows by the header of a frame."""
+    """Bits per sample, columns and rows from the header of a frame."""
     at = frame.find(marker)
     if at < 0 or len(frame) < at + 9:
         raise ValueError("a frame has no header")
@@ -181,5 +181,5 @@ def _header(frame: bytes, marker: bytes) -> tuple[int, int, int]:
 
 
 def _precision(frame: bytes) -> int:
-    """Bits a sample of sequential JPEG; 8 where its header is of another kind."""
+    """Bits per sample of sequential JPEG; 8 for another kind of header."""
     return next((frame[at + 4] for at in (frame.find(b"\xff\xc1"),) if 0 <= at < len(frame) - 4), 8)

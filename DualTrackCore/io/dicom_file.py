@@ -1,4 +1,4 @@
-"""DICOM files opened: with or without preamble, deflated or not, and their numbers as they are really written."""
+"""Opens DICOM files, with or without preamble, deflated or not; and reads numbers, also badly written ones."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ if TYPE_CHECKING:
 _PREAMBLE_BYTES, _PREFIX = 128, b"DICM"
 _DEFLATED = "1.2.840.10008.1.2.1.99"
 
-#: Elements above this size stay in the file until they are asked for.
+#: Elements above this size are read on demand.
 DEFERRED_BYTES = 1 << 20
 
-#: What lies before the pixels of a deflated file is looked for in so many bytes; a deflate stream expands 1032-fold.
+#: Of a deflated file: largest size of everything before the pixels, largest expansion of deflate, bytes at a time.
 _HEAD_BYTES, _MAX_RATIO, _PIECE_BYTES = 1 << 24, 1032, 1 << 20
 
-#: Length of an element that says where it ends by a mark, such as compressed pixels.
+#: Length of an element whose end is marked by a delimiter, such as compressed pixels.
 _UNDEFINED = 0xFFFFFFFF
 
-#: Groups that files without preamble begin with, and bytes of their first element at most.
+#: First groups of files without preamble, and largest size of their first element, bytes.
 _FIRST_GROUPS, _FIRST_BYTES = (2, 8), 1024
 
 
 def is_dicom(head: bytes) -> bool:
-    """Whether a file that begins so is DICOM: by the prefix behind its preamble, or by its first two elements."""
+    """Whether a file with these first bytes is DICOM: by the prefix after its preamble, or its first two elements."""
     if head[_PREAMBLE_BYTES : _PREAMBLE_BYTES + 4] == _PREFIX:
         return True
     first = _element(head, 0)
@@ -45,7 +45,7 @@ def is_dicom(head: bytes) -> bool:
 
 
 def _element(head: bytes, at: int) -> tuple[int, int, int] | None:
-    """Group and number of a short element in little endian, and where it ends; None where there is none."""
+    """Group, number and end of a short little-endian element; None if there is none."""
     tag = head[at : at + 8]
     if len(tag) < 8:
         return None
@@ -58,9 +58,9 @@ def _element(head: bytes, at: int) -> tuple[int, int, int] | None:
 
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[tuple[Dataset, io.BufferedReader]]:
-    """Everything but large elements, such as the pixels, and the file that holds these, for as long as the block.
+    """Context with all elements but large ones, such as the pixels, and the open file for these.
 
-    A deflated file is inflated into a temporary one, not beyond what it says that its pixels need.
+    A deflated file is inflated into a temporary one, up to the end of its pixels.
 
     Raises InputError: a damaged file.
     """
@@ -71,13 +71,13 @@ def opened(path: Path) -> Iterator[tuple[Dataset, io.BufferedReader]]:
                 dataset, file = _parsed(path, file)
         except DualTrackError:
             raise
-        except Exception as error:  # pydicom raises what its parser stumbles over
+        except Exception as error:  # pydicom's parser raises many types
             raise InputError(f"{path.name} cannot be read as DICOM, it is damaged ({reason_of(error)}).") from error
         yield dataset, file
 
 
 class BoundedFile(io.BufferedReader):
-    """A DICOM file of which no element is read that claims more than the file holds: nothing is allocated for it."""
+    """A DICOM file that refuses to read elements longer than the file, before memory is allocated for them."""
 
     def __init__(self, raw: io.RawIOBase, name: str, size: int) -> None:
         super().__init__(raw)
@@ -86,7 +86,7 @@ class BoundedFile(io.BufferedReader):
     def read(self, size: int | None = -1) -> bytes:
         """At most `size` bytes.
 
-        Raises InputError: far fewer are left.
+        Raises InputError: far fewer bytes are left in the file.
         """
         left = max(self.size - self.tell(), 0)
         if size is not None and size > left + DEFERRED_BYTES:
@@ -97,9 +97,9 @@ class BoundedFile(io.BufferedReader):
 
 
 class SpooledBytes(io.RawIOBase):
-    """What a :class:`~DualTrackCore.pixels.Spool` of bytes holds, as a file."""
+    """The bytes of a :class:`~DualTrackCore.pixels.Spool` as a file."""
 
-    name = ""  # pydicom asks for it
+    name = ""  # pydicom reads it
 
     def __init__(self, values: np.ndarray | WindowSource) -> None:
         self._values, self._at = values, 0
@@ -145,7 +145,7 @@ def _parsed(path: Path, file: BoundedFile) -> tuple[Dataset, io.BufferedReader]:
 
 
 def _inflated(path: Path, file: BoundedFile, about_file: Dataset) -> BoundedFile:
-    """The same file up to the end of its pixels, without deflation, in a spool."""
+    """The same file up to the end of its pixels, inflated, in a spool."""
     from pydicom.filereader import read_dataset
     from pydicom.filewriter import write_file_meta_info
     from pydicom.uid import ExplicitVRLittleEndian
@@ -184,14 +184,14 @@ def _inflated(path: Path, file: BoundedFile, about_file: Dataset) -> BoundedFile
 
 
 def numbers(dataset: Dataset, name: str, notes: list[str]) -> list[float]:
-    """The finite values of an element; none where it is missing or empty.
+    """The finite values of an element; none if it is missing or empty.
 
-    Adds to `notes` what was wrong: a decimal comma, which is understood, or anything but numbers, which is left out.
+    Adds faults to `notes`: a decimal comma, which is read as a point, or anything but numbers, which is left out.
     """
     try:
         value = dataset.get(name)
         values = [] if value is None or value == "" else [float(number) for number in np.atleast_1d(value)]
-    except Exception:  # pydicom raises what its conversion raises, at every look
+    except Exception:  # pydicom's conversion raises many types, at every access
         written = dataset.get_item(name).value
         words = [written] if isinstance(written, str | bytes) else written
         text = "\\".join(word.decode("ascii", "replace") if isinstance(word, bytes) else str(word) for word in words)
@@ -209,7 +209,7 @@ def numbers(dataset: Dataset, name: str, notes: list[str]) -> list[float]:
 
 
 def number(dataset: Dataset, name: str, notes: list[str]) -> float | None:
-    """The first of :func:`numbers`; None where there is none."""
+    """The first of :func:`numbers`; None without any."""
     return next(iter(numbers(dataset, name, notes)), None)
 
 

@@ -1,4 +1,4 @@
-"""The pixels of a DICOM clip: unpacked frame by frame, and made grey (PS3.3 C.7.6.3, C.11.2)."""
+"""The pixels of a DICOM clip: unpacked frame by frame and converted to a range of grey (PS3.3 C.7.6.3, C.11.2)."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from DualTrackCore.memory import naming_memory
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-#: Grey and colour, as PhotometricInterpretation names them.
+#: Supported values of PhotometricInterpretation.
 _PIXEL_KINDS = ("MONOCHROME1", "MONOCHROME2", "RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT", "PALETTE COLOR")
 
-#: Three channels are of the other kind than the label says where that makes the first frame so many times as grey.
+#: The label of the colour space is wrong if the other one makes the first frame this many times closer to grey.
 _MUCH_GREYER = 4
 
 _COLOURS = ("Red", "Green", "Blue")
 
 _Stored = Iterator[tuple[np.ndarray, str | None]]
 
-#: What turns stored values into those that a range is declared for.
+#: From stored values to values in the declared range.
 _Values = Callable[[np.ndarray], np.ndarray]
 
 
 def require_pixels(path: Path, file: BoundedFile, dataset: Dataset, count: int) -> list[str]:
-    """What to tell the reader of more pixels than announced; subsampled ones that are not get the label that they need.
+    """Notes about surplus pixels and wrong labels; corrects the label YBR_FULL_422 of pixels without subsampling.
 
-    Raises InputError: pixels of a kind that is no picture, or fewer of them than announced.
+    Raises InputError: an unsupported kind of pixels, or fewer of them than announced.
     """
     from pydicom.uid import UncompressedTransferSyntaxes
 
@@ -62,14 +62,14 @@ def require_pixels(path: Path, file: BoundedFile, dataset: Dataset, count: int) 
 
 
 def channels(dataset: Dataset) -> int:
-    """Values a pixel."""
+    """Values per pixel."""
     return int(dataset.get("SamplesPerPixel") or 1)
 
 
 def valued_frames(
     path: Path, file: BoundedFile, dataset: Dataset, region: Region, count: int, notes: list[str]
 ) -> Iterator[np.ndarray]:
-    """Each frame of the region, [H, W] or [H, W, 3] RGB, as values of the range that :func:`declared_range` says.
+    """Each frame of the region, [H, W] or [H, W, 3] RGB, with values in the range of :func:`declared_range`.
 
     Raises:
         InputError: damaged pixels, fewer frames than announced.
@@ -85,7 +85,7 @@ def valued_frames(
 
 
 def declared_range(dataset: Dataset) -> tuple[float, float] | None:
-    """The values that the file declares to be black and white; None where it declares none."""
+    """The values of black and white that the file declares; None if it declares none."""
     return _declared(dataset, [])[1]
 
 
@@ -94,7 +94,7 @@ def _left_out(count: int, more: int) -> list[str]:
 
 
 def _unpacked(path: Path, file: BoundedFile, dataset: Dataset, count: int, notes: list[str]) -> _Stored:
-    """Each frame as it is stored, [H, W] or [H, W, channels], and what it says itself of its three channels."""
+    """Each stored frame, [H, W] or [H, W, channels], and its colour space if the frame states it."""
     from pydicom.encaps import generate_frames
     from pydicom.pixels import get_decoder
     from pydicom.pixels.utils import as_pixel_options
@@ -109,7 +109,7 @@ def _unpacked(path: Path, file: BoundedFile, dataset: Dataset, count: int, notes
             if syntax in UncompressedTransferSyntaxes:
                 decoder = get_decoder(syntax)
                 options |= {"pixel_keyword": "PixelData", "pixel_vr": element.VR}
-                for index in range(count):  # one by one: all at once the decoder loses its place in YBR_FULL_422
+                for index in range(count):  # one by one: the decoder's iterator has wrong offsets for YBR_FULL_422
                     yield decoder.as_array(file, index=index, raw=True, **options)[0], None
                 return
             unpack = unpacker(path, dataset)
@@ -122,14 +122,14 @@ def _unpacked(path: Path, file: BoundedFile, dataset: Dataset, count: int, notes
             notes += _left_out(count, more)
     except DualTrackError:
         raise
-    except Exception as error:  # decoders raise what their libraries raise
+    except Exception as error:  # decoders raise many types
         raise InputError(
             f"The pixels of {path.name} cannot be unpacked, they are damaged ({reason_of(error)})."
         ) from error
 
 
 def _coloured(images: _Stored, dataset: Dataset, notes: list[str]) -> Iterator[np.ndarray]:
-    """Frames with colour as RGB, as the values of the first one speak where they contradict the label."""
+    """Frames with colour as RGB; if the first frame contradicts the label of the colour space, the label is ignored."""
     from pydicom.pixels.processing import convert_color_space
 
     if dataset.PhotometricInterpretation == "PALETTE COLOR":
@@ -139,10 +139,10 @@ def _coloured(images: _Stored, dataset: Dataset, notes: list[str]) -> Iterator[n
         return
     label = YBR if dataset.PhotometricInterpretation.startswith(YBR) else RGB
     kind = None
-    for image, said in images:
+    for image, stated in images:
         if image.ndim == 3 and image.shape[2] == 3 and image.dtype == np.uint8:
             if kind is None:
-                kind = said or _colour_kind(image, label)
+                kind = stated or _colour_kind(image, label)
                 if kind != label:
                     notes.append(f"The colours are labelled {label} and coded as {kind}; took them as they are coded.")
             image = convert_color_space(image, YBR, RGB) if kind == YBR else image
@@ -150,7 +150,7 @@ def _coloured(images: _Stored, dataset: Dataset, notes: list[str]) -> Iterator[n
 
 
 def _colour_kind(image: np.ndarray, label: str) -> str:
-    """What three channels are. Ultrasound is mostly grey: where the label is wrong, the other kind is far greyer."""
+    """The colour space of three channels. Ultrasound is mostly grey, and far from grey in the wrong space."""
     one, two, three = (image[..., channel].astype(np.int16) for channel in range(3))
     from_grey = {
         RGB: np.abs(two - one).mean() + np.abs(three - one).mean(),
@@ -161,7 +161,7 @@ def _colour_kind(image: np.ndarray, label: str) -> str:
 
 
 def _palette(dataset: Dataset) -> np.ndarray:
-    """[entries, 3] uint8. Tables are read as wide as they are, whatever the descriptor says of the bits of an entry."""
+    """[entries, 3] uint8. The size of the table gives the bits of an entry, as the descriptor is often wrong."""
     from pydicom.pixels import apply_color_lut
 
     entries, first, bits = (int(value) for value in dataset.RedPaletteColorLookupTableDescriptor)
@@ -176,15 +176,15 @@ def _palette(dataset: Dataset) -> np.ndarray:
         table = apply_color_lut(np.arange(first, first + entries), dataset)[:, :3].astype(np.int64)
     if not len(table):
         raise InputError("the palette is empty")
-    # Entries of 8 or 12 bits also stand in tables of 16; those of 16 span the full range, whichever of them occur.
+    # Entries of 8 or 12 bits may be stored in 16; entries of 16 bits use the full range.
     most = int(table.max())
     return (table >> (0 if most < 256 else 4 if most < 4096 else 8)).astype(np.uint8)
 
 
 def _declared(dataset: Dataset, notes: list[str]) -> tuple[_Values, tuple[float, float] | None]:
-    """Values that the file declares a range of grey for, and that range; None where it declares none.
+    """The map from stored values to a declared range of grey, and that range; None if the file declares none.
 
-    A look-up table or window of interest first, then the number of stored bits; pixels of 8 bits stay as they are.
+    First a look-up table or window of interest, then the number of stored bits; pixels of 8 bits do not change.
     """
     from pydicom.pixels import apply_modality_lut, apply_voi
 
@@ -212,7 +212,7 @@ def _as_stored(values: np.ndarray) -> np.ndarray:
 
 
 def _window(dataset: Dataset, notes: list[str]) -> tuple[float, float] | None:
-    """Centre and width of the first window; None where there is none that can be applied."""
+    """Centre and width of the first window; None without a valid one."""
     pair = [numbers(dataset, name, notes) for name in ("WindowCenter", "WindowWidth")]
     if not all(pair):
         return None
@@ -222,7 +222,7 @@ def _window(dataset: Dataset, notes: list[str]) -> tuple[float, float] | None:
 
 
 def _windowed(dataset: Dataset, centre: float, width: float) -> _Values:
-    """Values to 0 (black) and 1 (white) by the functions of PS3.3 C.11.2.1.2 and C.11.2.1.3."""
+    """The window function from values to 0 (black) to 1 (white), PS3.3 C.11.2.1.2 and C.11.2.1.3."""
     from pydicom.pixels import apply_modality_lut
 
     function = dataset.get("VOILUTFunction", "LINEAR")

@@ -1,4 +1,4 @@
-"""Which part of a DICOM ultrasound image is the B-mode picture, and the size of its pixels.
+"""The region of the B-mode picture in a DICOM ultrasound image, and the size of its pixels.
 
 Codes are those of DICOM PS3.3, US Region Calibration (C.8.5.5).
 """
@@ -17,15 +17,15 @@ from DualTrackCore.sweep import validated_spacing
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-#: RegionSpatialFormat; no more than these are traces over time, of which no picture is made.
+#: Values of RegionSpatialFormat: none, 2D, and traces over time, which are not read.
 _NO_FORMAT, _FLAT = 0, 1
 _TRACES = {2: "M-mode", 3: "spectral", 4: "wave form"}
 
-#: RegionDataType in words. Colour flow is drawn over a B-mode picture.
+#: Values of RegionDataType in words; colour flow is an overlay on a B-mode picture.
 _TISSUE = 1
 _DATA = {_TISSUE: "tissue", 2: "colour flow"}
 
-#: PhysicalUnitsXDirection and PhysicalUnitsYDirection.
+#: Value of PhysicalUnitsXDirection and PhysicalUnitsYDirection for cm.
 _CM = 3
 
 _LIMITS = ("RegionLocationMinX0", "RegionLocationMinY0", "RegionLocationMaxX1", "RegionLocationMaxY1")
@@ -33,12 +33,12 @@ _LIMITS = ("RegionLocationMinX0", "RegionLocationMinY0", "RegionLocationMaxX1", 
 
 @dataclass(frozen=True)
 class Region:
-    """The picture in an image.
+    """The region of the picture in an image.
 
     Attributes:
         bounds: first column, first row, last column, last row; None for the whole image.
-        spacing_mm: (across columns, down rows); None where the file does not say it.
-        notes: what to tell the reader.
+        spacing_mm: (across columns, down rows); None if the file does not state it.
+        notes: sentences for the user.
     """
 
     bounds: tuple[int, int, int, int] | None
@@ -46,14 +46,14 @@ class Region:
     notes: list[str]
 
     def crop(self, images: np.ndarray) -> np.ndarray:
-        """The picture in [n, H, W] or [n, H, W, channels]."""
+        """Images [n, H, W] or [n, H, W, channels] cropped to the region."""
         if self.bounds is None:
             return images
         left, top, right, bottom = self.bounds
         return images[:, top : bottom + 1, left : right + 1]
 
     def scaled(self, across: float, down: float) -> Region:
-        """The same picture in an image that is so many times as wide and high."""
+        """The region in an image scaled by these factors in width and height."""
         factors = np.array([across, down])
         bounds = None
         if self.bounds is not None:
@@ -64,12 +64,12 @@ class Region:
 
 
 def choose_region(name: str, dataset: Dataset) -> Region:
-    """The region of a 2D picture: of tissue before others, calibrated before others, then the largest.
+    """The region of a 2D picture: one of tissue before others, a calibrated one before others, then the largest.
 
-    A region is 2D by its spatial format, or where it has none by lengths on both axes, whatever its type of data.
+    A region is 2D by its spatial format, or if it has none, by units of length on both axes.
 
     Args:
-        name: of the file, for the message.
+        name: of the file, for messages.
         dataset: with Rows and Columns.
 
     Raises InputError: all regions are traces over time.
@@ -91,21 +91,21 @@ def choose_region(name: str, dataset: Dataset) -> Region:
         sizes = {_calibrated(region, notes) for region in flat}
         size = sizes.pop() if len(sizes) == 1 else None
         return Region(None, size or _image_spacing(dataset, notes), notes)
-    notes += _told(dataset, chosen, bounds, [item for item in placed if item[0] is not chosen], len(regions))
+    notes += _choice_notes(dataset, chosen, bounds, [item for item in placed if item[0] is not chosen], len(regions))
     size = _calibrated(chosen, notes)
     if size is None:
         notes.append("The region does not say the size of its pixels in cm.")
     return Region(bounds, size or _image_spacing(dataset, notes), notes)
 
 
-def _told(
+def _choice_notes(
     dataset: Dataset,
     chosen: Dataset,
     bounds: tuple[int, ...],
     others: list[tuple[Dataset, tuple[int, ...]]],
     count: int,
 ) -> list[str]:
-    """Which region was taken, and which ones were not."""
+    """Sentences on the chosen region and the others."""
     whole = bounds == (0, 0, int(dataset.Columns) - 1, int(dataset.Rows) - 1)
     kind = f"the 2D {_named(chosen)}region"
     notes = [f"Took {kind}, which is the whole image." if whole else f"Cropped to {kind}: {_place(bounds)}."]
@@ -142,7 +142,7 @@ def _rank(region: Dataset) -> tuple[bool, bool]:
 
 
 def _bounds(dataset: Dataset, region: Dataset, notes: list[str]) -> tuple[int, int, int, int] | None:
-    """First column, first row, last column, last row inside the image; None where nothing is left, or not said."""
+    """First column, first row, last column, last row inside the image; None if empty or not stated."""
     limits = [number(region, name, notes) for name in _LIMITS]
     missing = [name for name, limit in zip(_LIMITS, limits, strict=True) if limit is None]
     if missing:
@@ -164,7 +164,7 @@ def _area(bounds: tuple[int, ...]) -> int:
 
 
 def _calibrated(region: Dataset, notes: list[str]) -> tuple[float, float] | None:
-    """Spacing across columns and down rows in mm by the region's own calibration."""
+    """Spacing (across columns, down rows) in mm from the region's own calibration, or None."""
     if not _is_in_cm(region):
         return None
     deltas = [abs(number(region, name, notes) or 0) * 10 for name in ("PhysicalDeltaX", "PhysicalDeltaY")]
@@ -172,7 +172,7 @@ def _calibrated(region: Dataset, notes: list[str]) -> tuple[float, float] | None
 
 
 def _image_spacing(dataset: Dataset, notes: list[str]) -> tuple[float, float] | None:
-    """The same by what the image says as a whole, or an enhanced object of all of its frames."""
+    """Spacing (across columns, down rows) in mm of the whole image, or of all frames of an enhanced object; or None."""
     shared = (dataset.get("SharedFunctionalGroupsSequence") or [{}])[0]
     measures = (shared.get("PixelMeasuresSequence") or [{}])[0]
     for place, name in ((dataset, "PixelSpacing"), (dataset, "ImagerPixelSpacing"), (measures, "PixelSpacing")):

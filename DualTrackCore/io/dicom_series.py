@@ -1,4 +1,4 @@
-"""Folders and directories (DICOMDIR) of DICOM objects, and the sweep among them that is meant."""
+"""Folders and directories (DICOMDIR) of DICOM objects, and the choice of one sweep among them."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from DualTrackCore.io.image_stack import natural_key
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-#: The kind of object that lists others, as the head of its file says it.
+#: SOP class of a DICOMDIR.
 _DIRECTORY_CLASS = b"1.2.840.10008.1.3.10"
 
 _DIRECTORY = "DICOMDIR"
-#: Bytes that tell a DICOM object, and series that a sentence lists.
+#: First bytes that identify a DICOM object, and number of series that a message lists.
 _HEAD_BYTES, _MOST_LISTED = 4096, 8
 
 
 @dataclass(frozen=True)
 class Series:
-    """Objects that make one sweep.
+    """Objects of one sweep.
 
     Attributes:
-        paths: the files, in the order of the frames: one of many frames, or many of one.
-        heads: all but the pixels of each.
-        notes: what to tell the reader.
+        paths: the files in the order of the frames: one of many frames, or many of one frame.
+        heads: each data set without its pixels.
+        notes: sentences for the user.
     """
 
     paths: list[Path]
@@ -53,24 +53,24 @@ def is_directory(path: Path) -> bool:
 
 
 def find_series(place: Path, wanted: str | None) -> Series:
-    """The series of a folder or of a DICOMDIR, if it is one or if `wanted` says which.
+    """The only series of a folder or of a DICOMDIR, or the one chosen by `wanted`.
 
     Args:
         place: the folder, or the DICOMDIR.
-        wanted: the number of the series in the list of all, its UID, its description, or the name of its file.
+        wanted: the number of the series in the list of all, its UID, its description, or the name of its file; or None.
 
     Raises InputError: nothing to read, several series and none chosen, or none of that name.
     """
     directory = place / _DIRECTORY if place.is_dir() else place
     files = _listed(directory) if directory.is_file() else [file for file in _files(place) if _is_object(file)]
     heads, notes = _heads(files)
-    found = _grouped(heads)
-    if not found:
+    groups = _grouped(heads)
+    if not groups:
         raise InputError(f"{place.name} lists or holds no DICOM pictures that are there; copy all of its files.")
-    chosen = found[0] if len(found) == 1 and wanted is None else _chosen(place, found, wanted)
+    chosen = groups[0] if len(groups) == 1 and wanted is None else _chosen(place, groups, wanted)
     paths, order_notes = _ordered(chosen)
-    if len(found) > 1:
-        notes.append(f"Read series {found.index(chosen) + 1} of {len(found)}: {_described(chosen)}.")
+    if len(groups) > 1:
+        notes.append(f"Read series {groups.index(chosen) + 1} of {len(groups)}: {_described(chosen)}.")
     return Series(paths, [chosen[path] for path in paths], notes + order_notes)
 
 
@@ -99,7 +99,7 @@ def _is_object(file: Path) -> bool:
 
 
 def _listed(directory: Path) -> list[Path]:
-    """The files that a DICOMDIR names and that are there, in its folder or below."""
+    """The existing files that a DICOMDIR names, in its folder or below."""
     with opened(directory) as (dataset, _):
         records = dataset.get("DirectoryRecordSequence") or []
         names = [record.get("ReferencedFileID") for record in records if record.get("ReferencedFileID")]
@@ -115,7 +115,7 @@ def _listed(directory: Path) -> list[Path]:
 
 
 def _heads(files: Iterable[Path]) -> tuple[_Objects, list[str]]:
-    """Objects with pixels, each once, and what to tell of the others."""
+    """Objects with pixels, each once, and notes about the other files."""
     heads: dict[object, tuple[Path, Dataset]] = {}
     left_out, notes = [], []
     for file in files:
@@ -146,18 +146,20 @@ def _place(objects: _Objects) -> tuple[float, float, list[tuple[int, int, str]]]
     return number(head, "SeriesNumber", []) or 0, first, natural_key(path.name)
 
 
-def _chosen(place: Path, found: list[_Objects], wanted: str | None) -> _Objects:
-    matches = [objects for index, objects in enumerate(found) if wanted in _names(index, objects)]
+def _chosen(place: Path, groups: list[_Objects], wanted: str | None) -> _Objects:
+    matches = [objects for index, objects in enumerate(groups) if wanted in _names(index, objects)]
     if len(matches) == 1:
         return matches[0]
-    listed = "; ".join(f"{index + 1}: {_described(objects)}" for index, objects in enumerate(found[:_MOST_LISTED]))
-    more = f"; and {len(found) - _MOST_LISTED} more" if len(found) > _MOST_LISTED else ""
-    said = "" if wanted is None else f", and {wanted!r} names {len(matches)} of them"
-    raise InputError(f"{place.name} holds {len(found)} series ({listed}{more}){said}; choose one by number (--series).")
+    listed = "; ".join(f"{index + 1}: {_described(objects)}" for index, objects in enumerate(groups[:_MOST_LISTED]))
+    more = f"; and {len(groups) - _MOST_LISTED} more" if len(groups) > _MOST_LISTED else ""
+    hint = "" if wanted is None else f", and {wanted!r} names {len(matches)} of them"
+    raise InputError(
+        f"{place.name} holds {len(groups)} series ({listed}{more}){hint}; choose one by number (--series)."
+    )
 
 
 def _names(index: int, objects: _Objects) -> set[str]:
-    """What a series may be called. A file or a UID that is shared by several names none of them alone."""
+    """Names of a series: number, UID, description, and for a single file its name."""
     path, head = next(iter(objects.items()))
     names = {str(index + 1), str(head.get("SeriesInstanceUID")), str(head.get("SeriesDescription"))}
     return names | ({path.name, path.stem} if len(objects) == 1 else set())
@@ -173,14 +175,14 @@ def _described(objects: _Objects) -> str:
 
 
 def _ordered(objects: _Objects) -> tuple[list[Path], list[str]]:
-    """The files in the order of their instance numbers, or of their names where these do not order them."""
+    """The files in the order of their instance numbers, or of their names if instance numbers are not unique."""
     by_name = sorted(objects, key=lambda path: natural_key(os.path.basename(path)))
     if len(by_name) == 1:
         return by_name, []
     numbers = {path: number(head, "InstanceNumber", []) for path, head in objects.items()}
-    known = [value for value in numbers.values() if value is not None]
-    if len(set(known)) < len(by_name):
+    stated = [value for value in numbers.values() if value is not None]
+    if len(set(stated)) < len(by_name):
         return by_name, ["The frames have no instance numbers of their own; took them in the order of their names."]
-    missing = int(max(known) - min(known)) + 1 - len(known)
+    missing = int(max(stated) - min(stated)) + 1 - len(stated)
     notes = [f"Instance numbers that are missing between the first and the last: {missing}."] if missing > 0 else []
     return sorted(by_name, key=lambda path: numbers[path]), notes

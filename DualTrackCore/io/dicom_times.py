@@ -1,4 +1,4 @@
-"""When the frames of a DICOM clip were taken: of the many elements that may say it, the best that holds.
+"""Times of the frames of a DICOM clip, from the best of the elements that may state them.
 
 Elements are those of DICOM PS3.3, Cine (C.7.6.5), Multi-frame (C.7.6.6) and Frame Content (C.7.6.16.2.2) modules.
 """
@@ -17,7 +17,7 @@ from DualTrackCore.io.dicom_file import number, numbers
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-#: Elements of one step between frames, ms, and of a rate, 1/s; the first that is above zero counts.
+#: Elements with one step between frames, ms (True), or a rate, 1/s (False); the first one above zero counts.
 _STEPS = (
     ("FrameTime", True),
     ("CineRate", False),
@@ -25,15 +25,15 @@ _STEPS = (
     ("RecommendedDisplayFrameRate", False),
 )
 
-#: [N] seconds from the first frame, and the element that says so; None where no rate is given.
+#: [N] seconds from the first frame, and the element that states them; None without times.
 _Times = tuple[np.ndarray | None, str | None]
 
 
 def frame_times(dataset: Dataset, count: int, notes: list[str]) -> _Times:
-    """When each frame was taken, and by which element; `notes` gets what to tell the reader.
+    """Time of each frame, s, and the element that states it; `notes` receives sentences for the user.
 
-    Times of each frame of an enhanced object go first, then a vector of steps, then one step or rate for all. Numbers
-    of times that are not the number of frames, and steps that do not advance, are noted and not believed.
+    First the times of each frame of an enhanced object, then a vector of steps, then one step or rate for all. Elements
+    with another number of times than frames, or with times that do not rise, are noted and ignored.
     """
     if count < 2:
         return None, None
@@ -58,7 +58,7 @@ def frame_times(dataset: Dataset, count: int, notes: list[str]) -> _Times:
 
 
 def series_times(datasets: Sequence[Dataset], notes: list[str]) -> _Times:
-    """The same for objects of one frame each, by when they were taken."""
+    """:func:`frame_times` for objects of one frame each, first by their times of acquisition."""
     for name in ("AcquisitionDateTime", "AcquisitionTime", "ContentTime"):
         seconds = _advancing([dataset.get(name) for dataset in datasets])
         if seconds is not None:
@@ -67,7 +67,7 @@ def series_times(datasets: Sequence[Dataset], notes: list[str]) -> _Times:
 
 
 def _of_each_frame(dataset: Dataset, count: int, notes: list[str]) -> _Times:
-    """By the functional groups of an enhanced object."""
+    """Times from the functional groups of an enhanced object."""
     groups = list(dataset.get("PerFrameFunctionalGroupsSequence") or [])
     contents = [(group.get("FrameContentSequence") or [{}])[0] for group in groups]
     ways: tuple[tuple[str, Callable[[list[Any]], np.ndarray | None]], ...] = (
@@ -90,7 +90,7 @@ def _of_each_frame(dataset: Dataset, count: int, notes: list[str]) -> _Times:
 
 
 def _vector(dataset: Dataset, count: int, notes: list[str]) -> np.ndarray | None:
-    """By FrameTimeVector: the first of its steps lies before the first frame and does not count."""
+    """Times from FrameTimeVector; its first step is before the first frame and does not count."""
     steps = np.array(numbers(dataset, "FrameTimeVector", notes))
     if len(steps) == count:
         if (steps[1:] > 0).all():
@@ -105,19 +105,19 @@ def _vector(dataset: Dataset, count: int, notes: list[str]) -> np.ndarray | None
 
 
 def _usual_step(dataset: Dataset, notes: list[str]) -> float | None:
-    """The median step of a FrameTimeVector of which nothing else can be used, s."""
+    """The median step of an otherwise unusable FrameTimeVector, s."""
     steps = [step for step in numbers(dataset, "FrameTimeVector", notes) if step > 0]
     return float(np.median(steps)) / 1000 if steps else None
 
 
 def _summed(durations: list[Any]) -> np.ndarray | None:
-    """Times of frames that follow each other and last so many ms."""
+    """Times of consecutive frames with these durations, ms."""
     steps = np.array([duration if isinstance(duration, int | float) else 0 for duration in durations], float)
     return (np.cumsum(steps) - steps) / 1000 if (steps > 0).all() else None
 
 
 def _moment(value: object) -> datetime.datetime | None:
-    """The moment of a date with time, or of a time of a day, as DICOM writes them; None for anything else."""
+    """A DICOM date with time, or time of day, as a datetime; None for anything else."""
     whole, _, rest = str(value or "").strip().partition(".")
     fraction = rest[: len(rest) - len(rest.lstrip("0123456789"))][:6]
     for form in ("%Y%m%d%H%M%S", "%H%M%S"):
@@ -127,7 +127,7 @@ def _moment(value: object) -> datetime.datetime | None:
 
 
 def _advancing(values: Sequence[object]) -> np.ndarray | None:
-    """Seconds from the first moment; None where one is missing or does not advance."""
+    """Seconds from the first moment; None if one is missing or times do not rise."""
     moments = list(map(_moment, values))
     if len(moments) < 2 or None in moments:
         return None

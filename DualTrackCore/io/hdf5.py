@@ -3,8 +3,8 @@
 The DualTrack layout has `images` [N, H, W] uint8; `tracking` [N, 4, 4], image (mm) to world; `spacing`
 (across, down, 1) in mm; `dimensions` (W, H, 1); `pixel_to_image` [4, 4], whose origin is the image centre.
 Files written here may also have `timestamps` [N] in seconds, `frame_valid` [N], `tracking_sigma` [N - 1, 6], the
-standard deviations of the motions (mm, degrees), and `tracking_covariance` [N, 7] of a path that was corrected;
-attributes of `tracking` say where the poses are from, and those of files without them count as measured.
+standard deviations of the motions (mm, degrees), and `tracking_covariance` [N, 7] of a corrected path. Attributes of
+`tracking` state the origin of the poses; without them, poses count as measured.
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 _SIGMA, _COVARIANCE = "tracking_sigma", "tracking_covariance"
 
-#: HDF5 files may begin with a block of the user's, whose size is one of these.
+#: Possible sizes of the user block at the begin of an HDF5 file.
 _OFFSETS = (0, 512, 1024, 2048)
 
 _WINDOW_FRAMES = 16
 
-#: Attribute of `images` that is true where the frames come from the simulation.
+#: Attribute of `images`: true for frames of the simulation.
 _SIMULATED = "simulated"
 
-#: `pixel_to_image` may differ by this much, in mm, from what the spacing and the image centre say.
+#: Largest difference between `pixel_to_image` and the map from spacing and image centre, mm.
 _ORIGIN_TOLERANCE_MM = 1e-3
 
 
@@ -58,7 +58,7 @@ def recognises(path: Path, head: bytes) -> bool:
 
 
 def read(path: Path, *, calibration: CalibrationSource | None, spacing_mm: tuple[float, float] | None) -> Sweep:
-    """The sweep of a DualTrack or TUS-REC file; frames stay in the file until they are asked for.
+    """The sweep of a DualTrack or TUS-REC file; frames are read on demand.
 
     Raises InputError: a damaged file, another layout, other numbers of poses, or a calibration for a file that has one.
     """
@@ -83,8 +83,8 @@ def read(path: Path, *, calibration: CalibrationSource | None, spacing_mm: tuple
 
 def _read_dualtrack(path: Path, calibration: CalibrationSource | None, spacing_mm: tuple[float, float] | None) -> Sweep:
     with opened(path) as file:
-        images = member(file, "images")  # None in a damaged file that lists it all the same
-        simulated = images and images.attrs.get(_SIMULATED)  # true, and not what could stand for it, counts
+        images = member(file, "images")  # None if a damaged file lists it but does not hold it
+        simulated = images and images.attrs.get(_SIMULATED)  # only a boolean counts
         facts: dict[str, Any] = {"simulated": True} if isinstance(simulated, bool | np.bool_) and simulated else {}
         facts |= scanner_facts({name: images.attrs.get(name) for name in SCANNER_FIELDS} if images else {})
         world_from_image = read_table(file, "tracking", (None, 4, 4))
@@ -131,7 +131,7 @@ def _read_dualtrack(path: Path, calibration: CalibrationSource | None, spacing_m
 def _pixels(
     path: Path, spacing: np.ndarray | None, file_from_pixel: np.ndarray | None, frame_size: tuple[int, int]
 ) -> tuple[tuple[float, float] | None, float, np.ndarray | None, list[str]]:
-    """Spacing, skew, the rigid map from this package's image frame to the file's (None if equal), and notes."""
+    """Spacing, skew, the rigid map from this package's image frame to that of the file (None if equal), and notes."""
     notes: list[str] = []
     in_file = None
     if spacing is not None:
@@ -159,20 +159,20 @@ def _pixels(
 
 
 def write(sweep: Sweep, path: Path, trajectory: Trajectory | None, reporter: Reporter) -> None:
-    """Write the DualTrack layout; what the sweep does not know is left out.
+    """Write the DualTrack layout, without data sets for unknown values.
 
     Args:
-        trajectory: as many poses as frames, written as `tracking`, invalid ones as NaN; None for none.
+        trajectory: one pose per frame, written as `tracking`, invalid ones as NaN; or None.
 
     Raises:
         InputError: no images.
-        OutputError: the file cannot be written; what stood there before is untouched.
+        OutputError: the file cannot be written; an existing file does not change.
         Cancelled: the caller asked to stop.
     """
     sweep.require_images()
     height, width = sweep.frame_size
     with replacing(path) as temporary, _written(temporary) as file:
-        # One frame a piece, so that any frame can be read without its neighbours; gzip at its fastest level.
+        # One frame per chunk, so that any frame can be read without its neighbours; gzip at its fastest level.
         images = file.create_dataset("images", sweep.frames.shape, np.uint8, chunks=(1, height, width), compression=1)
         if sweep.is_simulated:
             images.attrs[_SIMULATED] = True
@@ -202,7 +202,7 @@ def write(sweep: Sweep, path: Path, trajectory: Trajectory | None, reporter: Rep
 def _written(path: Path) -> Iterator[h5py.File]:
     """A new HDF5 file at `path`, closed at the end.
 
-    Raises OSError: what first went wrong with writing.
+    Raises OSError: the first error of writing.
     """
     with _Sink(path) as sink:
         try:
@@ -211,7 +211,7 @@ def _written(path: Path) -> Iterator[h5py.File]:
                 file.flush()
                 sink.require_success()
         except RuntimeError as error:
-            sink.require_success()  # the cause goes before what HDF5 makes of it
+            sink.require_success()  # raises the cause in place of HDF5's error
             raise OSError(str(error)) from error
         except OSError:
             sink.require_success()
@@ -220,9 +220,9 @@ def _written(path: Path) -> Iterator[h5py.File]:
 
 
 class _Sink(io.FileIO):
-    """A binary file that keeps its first failure and accepts everything after it.
+    """A binary file that stores its first error and ignores all later writes.
 
-    HDF5 cannot close a file that it could not flush, and crashes when the program ends.
+    HDF5 cannot close a file after a failed flush, and crashes at the end of the program.
     """
 
     def __init__(self, path: Path) -> None:
@@ -230,12 +230,12 @@ class _Sink(io.FileIO):
         self._failure: OSError | None = None
 
     def require_success(self) -> None:
-        """Raise the first failure, if there was one."""
+        """Raises OSError: the first error, if there was one."""
         if self._failure is not None:
             raise self._failure
 
     def write(self, data: memoryview) -> int:
-        """Write all of `data`, or keep the failure and drop it."""
+        """Write all of `data`; after an error, drop it."""
         view = memoryview(data).cast("B")
         done = 0
         while done < len(view) and self._failure is None:
@@ -246,7 +246,7 @@ class _Sink(io.FileIO):
         return len(view)
 
     def truncate(self, size: int | None = None) -> int:
-        """Set the length, or keep the failure."""
+        """Set the length, or store the error."""
         try:
             return super().truncate(size)
         except OSError as error:

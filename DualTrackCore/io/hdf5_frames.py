@@ -1,8 +1,8 @@
-"""HDF5 files of frames: opened with suspicion, read in windows.
+"""HDF5 files of frames: checked before use, read in windows.
 
-A sweep file must hold its own data. Links to other files, external storage and virtual data sets are
-refused, so that opening a sweep never reads anything but the sweep; data sets that claim more than they
-store are refused, so that a small file cannot ask for a large allocation.
+A sweep file must hold its own data. Links to other files, external storage and virtual data sets are refused, so that
+opening a sweep reads no other file. Data sets that claim more than they store are refused, so that a small file cannot
+cause a large allocation.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from DualTrackCore.pixels import WindowSource
 if TYPE_CHECKING:
     import h5py
 
-#: The most that deflate, the strongest common filter, can shrink data; beyond it the claim cannot be honest.
+#: Largest compression of deflate, the strongest common filter; larger claims are false.
 _MAX_COMPRESSION = 1040
 
-#: Largest chunk that is unpacked to read one frame of it, bytes.
+#: Largest chunk of a data set, bytes: it is unpacked as a whole to read one frame.
 _MAX_CHUNK_BYTES = 1 << 30
 
 #: Largest table of poses, times and the like, in numbers.
@@ -35,7 +35,7 @@ _MAX_TABLE_VALUES = 1 << 26
 
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[h5py.File]:
-    """The file, open for reading; what HDF5 finds wrong becomes an :class:`InputError` naming the file."""
+    """Context with the file, open for reading. Raises InputError: HDF5 cannot read it."""
     import h5py
 
     try:
@@ -49,9 +49,9 @@ def opened(path: Path) -> Iterator[h5py.File]:
 
 
 def member(file: h5py.File, name: str) -> h5py.Dataset | None:
-    """The data set `name` of the file, checked; None where there is none.
+    """The data set `name` of the file, checked; None if there is none.
 
-    Raises InputError: the name leads elsewhere, or the data set claims more than it stores.
+    Raises InputError: it is no data set of this file, or claims more than it stores.
     """
     import h5py
 
@@ -73,7 +73,7 @@ def member(file: h5py.File, name: str) -> h5py.Dataset | None:
 
 
 def _require_stored(dataset: h5py.Dataset, name: str, source: str, file_bytes: int) -> None:
-    """Refuse a data set whose claimed size its stored bytes cannot make."""
+    """Raises InputError: the data set is larger than its stored bytes can be, or has too large chunks."""
     if dataset.shape is None:
         raise InputError(f"{source} holds an empty {name!r}.")
     claimed = dataset.size * dataset.dtype.itemsize
@@ -94,12 +94,12 @@ def _require_stored(dataset: h5py.Dataset, name: str, source: str, file_bytes: i
 
 
 def read_table(file: h5py.File, name: str, shape: tuple[int | None, ...]) -> np.ndarray | None:
-    """A small data set as float64, None where there is none; `shape` has None for axes of any length.
+    """A small data set as float64, None if there is none; `shape` has None for axes of any length.
 
-    Tables of MATLAB are turned: it has vectors as columns or rows, lists matrices along the last axis, and its files
-    list the axes backwards.
+    Tables of MATLAB are rearranged: it stores vectors as columns or rows, matrices along the last axis, and the axes in
+    reverse order.
 
-    Raises InputError: another shape, not numbers, or absurdly many of them.
+    Raises InputError: another shape, not numbers, or too many of them.
     """
     dataset = member(file, name)
     if dataset is None:
@@ -126,25 +126,27 @@ def is_of_matlab(dataset: h5py.Dataset) -> bool:
 
 
 class Hdf5Frames(WindowSource):
-    """Frames [N, H, W], or [N, H, W, channels], in an HDF5 file, read when they are asked for.
+    """Frames [N, H, W], or [N, H, W, channels], in an HDF5 file, read on demand.
 
-    The file is opened for every window and closed again: nothing stays open, nothing stays in memory, and
-    the object can be sent to another process.
+    The file is opened for every window and closed again. So nothing stays open or in memory, and the object can be sent
+    to another process.
 
     Args:
         path: the file.
         name: of the data set.
-        count: number of frames, where something else in the file says it.
-        size: (H, W) of the frames, where something else in the file says it.
+        count: number of frames, if something else in the file states it.
+        size: (H, W) of the frames, if something else in the file states it.
 
     Attributes:
-        shape: as the frames are given.
-        dtype: as they are stored.
-        notes: what to tell the reader.
+        shape: of the frames.
+        dtype: of the stored pixels.
+        notes: sentences for the user.
+
+    Raises InputError: the data set cannot hold frames.
     """
 
     def __init__(self, path: Path, name: str, *, count: int | None = None, size: tuple[int, int] | None = None) -> None:
-        """Check that the data set can be frames; no pixel is read."""
+        """Check the data set; reads no pixels."""
         self.path = Path(path).resolve()
         self.name = name
         with opened(self.path) as file:
@@ -166,7 +168,7 @@ class Hdf5Frames(WindowSource):
         return dataset
 
     def grey(self) -> tuple[WindowSource, list[str]]:
-        """The frames as [N, H, W] uint8, read when they are asked for, and all notes."""
+        """The frames as [N, H, W] uint8, read on demand, and all notes."""
         if self.dtype == np.uint8 and len(self.shape) == 3:
             return self, self.notes
         from DualTrackCore.grey import grey_frames
@@ -177,7 +179,7 @@ class Hdf5Frames(WindowSource):
     def window(self, start: int, stop: int) -> np.ndarray:
         """Frames start to stop - 1, read now.
 
-        Raises InputError: the file has changed, gone, or is damaged there.
+        Raises InputError: the file has changed, is missing, or is damaged there.
         """
         with opened(self.path) as file:
             dataset = self._dataset(file)

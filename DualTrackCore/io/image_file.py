@@ -1,7 +1,7 @@
-"""One image file, PNG, JPEG, BMP or TIFF, as its pages.
+"""The pages of one image file: PNG, JPEG, BMP or TIFF.
 
-Pillow decodes, with the format named to it; tifffile tells what a TIFF file holds, and reads pages without compression,
-which may be deeper than Pillow's. Sizes are checked before anything is decoded.
+Pillow decodes, for the one format of the file. tifffile parses TIFF files, and reads uncompressed pages, which may have
+more bits than Pillow supports. Sizes are checked before decoding.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
     from tifffile import TiffFile, TiffPage
 
-#: First bytes of an image, and the class of Pillow that reads it.
+#: First bytes of an image, and Pillow's class for it.
 _SIGNATURES = {
     b"\x89PNG\r\n\x1a\n": "PngImageFile",
     b"\xff\xd8\xff": "JpegImageFile",
@@ -39,10 +39,10 @@ _SIGNATURES = {
 
 _HEAD_BYTES = 64
 
-#: Modes of Pillow whose pixels are grey, or red, green and blue, perhaps with alpha; others are converted.
+#: Modes of Pillow with grey or RGB pixels, perhaps with alpha; others are converted.
 _PLAIN_MODES = ("L", "LA", "RGB", "RGBA", "I;16", "I;16L", "I;16B", "I", "F")
 
-#: The tag of TIFF and EXIF that says how a picture is turned, 1 to 8, and 1 for not at all.
+#: The orientation tag of TIFF and EXIF, 1 (upright) to 8.
 _ORIENTATION = 274
 
 _SILENT = logging.NullHandler()
@@ -54,11 +54,11 @@ class Pages(NamedTuple):
     """The pages of an image file.
 
     Attributes:
-        count: how many are frames.
-        size: their (H, W) in pixels as stored.
-        images: [H, W], [H, W, 2] (with alpha), [H, W, 3] or [H, W, 4] each, turned as viewers turn them.
-        notes: what to tell the user; complete once all images are taken.
-        stack: what ImageJ or OME wrote about them.
+        count: number of frames.
+        size: their stored (H, W) in pixels.
+        images: [H, W], [H, W, 2] (with alpha), [H, W, 3] or [H, W, 4] each, upright.
+        notes: sentences for the user; complete after the last image.
+        stack: the description by ImageJ or OME.
     """
 
     count: int
@@ -69,17 +69,17 @@ class Pages(NamedTuple):
 
 
 def is_image(head: bytes) -> bool:
-    """Whether a file that begins with `head` is a PNG, JPEG, BMP or TIFF file."""
+    """Whether a file with the first bytes `head` is a PNG, JPEG, BMP or TIFF file."""
     return _reader_name(head) is not None
 
 
 @contextlib.contextmanager
 def open_pages(path: Path) -> Iterator[Pages]:
-    """Open an image file; its pages are decoded as they are taken.
+    """Context with the pages of an image file, which are decoded on demand.
 
     Raises:
-        InputError: it cannot be read, is of no known format, damaged, cut short, or absurdly large.
-        OutOfMemoryError: the memory does not suffice.
+        InputError: it cannot be read, has an unknown format, is damaged, truncated, or implausibly large.
+        OutOfMemoryError: too little memory.
     """
     try:
         stream = path.open("rb")
@@ -101,7 +101,7 @@ def _reader_name(head: bytes) -> str | None:
 
 
 def _opened(stream: BinaryIO, name: str) -> ImageFile:
-    """The image as Pillow opens it, not decoded. The class by name keeps Pillow from trying its other formats."""
+    """Pillow's image, not decoded. Its class is chosen by name, so that Pillow tries no other formats."""
     stream.seek(0)
     return getattr(import_module(f"PIL.{name.removesuffix('File')}Plugin"), name)(stream)
 
@@ -110,7 +110,7 @@ def _single_page(path: Path, stream: BinaryIO, name: str, head: bytes) -> Pages:
     with _as_sentence(path.name):
         image = _opened(stream, name)
     notes = []
-    if name == "PngImageFile" and head[24] == 16 and head[25] != 0:  # bits and kind of colour, of the first chunk
+    if name == "PngImageFile" and head[24] == 16 and head[25] != 0:  # bits and colour type in the first chunk
         notes.append(_UPPER_BITS)
     return Pages(1, image.size[::-1], _decoded(path, image, notes), notes)
 
@@ -122,11 +122,11 @@ def _decoded(path: Path, image: ImageFile, notes: list[str]) -> Iterator[np.ndar
 
 
 def _pixels(image: ImageFile, notes: list[str]) -> np.ndarray:
-    """The pixels of the page that Pillow has open."""
+    """The pixels of the current page, upright."""
     image.load()
     try:
         orientation = image.getexif().get(_ORIENTATION, 1)
-    except Exception:  # damaged EXIF does not make the pixels worse
+    except Exception:  # the pixels can be right if EXIF is damaged
         orientation = 1
     if image.mode not in _PLAIN_MODES:
         image = image.convert("L" if image.mode == "1" else "RGB")
@@ -139,7 +139,7 @@ def _native(pixels: np.ndarray) -> np.ndarray:
 
 
 def _turned(pixels: np.ndarray, orientation: object, notes: list[str]) -> np.ndarray:
-    """Pixels [H, W, ...] as a view, turned by an orientation of EXIF, version 2.32, 4.6.5.1; as they are by others."""
+    """A view of pixels [H, W, ...], turned upright from an EXIF orientation (2.32, 4.6.5.1); others change nothing."""
     if orientation not in (2, 3, 4, 5, 6, 7, 8):
         return pixels
     _add(notes, f"Turned the pictures as their orientation ({orientation}) says.")
@@ -152,7 +152,7 @@ def _turned(pixels: np.ndarray, orientation: object, notes: list[str]) -> np.nda
 def _tiff_pages(path: Path, stream: BinaryIO) -> Pages:
     import tifffile
 
-    logging.getLogger("tifffile").addHandler(_SILENT)  # it would print what the sentences here say
+    logging.getLogger("tifffile").addHandler(_SILENT)  # errors here have their own sentences
     with _as_sentence(path.name):
         tiff = tifffile.TiffFile(stream)
         pages, notes = _frames_of(path, _chain(path, stream, tiff))
@@ -167,7 +167,10 @@ def _tiff_pages(path: Path, stream: BinaryIO) -> Pages:
 
 
 def _chain(path: Path, stream: BinaryIO, tiff: TiffFile) -> list[TiffPage]:
-    """All pages; tifffile itself stops at a page that is not there, and goes round in a long circle."""
+    """All pages. Raises InputError: a page is missing, or pages refer to each other in a circle.
+
+    tifffile itself stops silently at a missing page, and does not notice a long circle.
+    """
     pages, offsets = [], set()
     with contextlib.suppress(IndexError):
         while True:
@@ -185,7 +188,7 @@ def _chain(path: Path, stream: BinaryIO, tiff: TiffFile) -> list[TiffPage]:
 
 
 def _frames_of(path: Path, pages: list[TiffPage]) -> tuple[list[TiffPage], list[str]]:
-    """The pages that are frames, the largest, and a note on others: reduced copies, masks and thumbnails."""
+    """The frames, which are the largest pages, and a note on others: reduced copies, masks and thumbnails."""
     frames = [page for page in pages if not (page.is_reduced or page.is_mask)] or pages
     size = max(((page.imagelength, page.imagewidth) for page in frames), key=lambda size: size[0] * size[1])
     smaller = [page for page in frames if (page.imagelength, page.imagewidth) != size]
@@ -203,7 +206,7 @@ def _frames_of(path: Path, pages: list[TiffPage]) -> tuple[list[TiffPage], list[
 
 
 def _stack_count(tiff: TiffFile) -> int:
-    """How many frames an ImageJ stack has that lie behind each other in the one page of a file; 1 for other files."""
+    """Number of frames of an ImageJ stack that is stored as one page; 1 for other files."""
     images = (tiff.imagej_metadata or {}).get("images", 1) if tiff.is_imagej else 1
     page = tiff.pages[0]
     is_one = isinstance(images, int) and len(tiff.pages) == 1 and _is_plain(page) and page.is_contiguous
@@ -244,13 +247,13 @@ def _tiff_images(path: Path, stream: BinaryIO, pages: list[TiffPage], notes: lis
 
 
 def _is_plain(page: TiffPage) -> bool:
-    """Whether the pixels lie in the file as numpy has them."""
+    """Whether the file stores the pixels like a numpy array."""
     whole_bytes = page.bitspersample in (8, 16, 32, 64) and page.dtype is not None
     return page.compression == 1 and whole_bytes and page.photometric in (0, 1, 2) and page.axes in ("YX", "YXS", "SYX")
 
 
 def _finished(page: TiffPage, pixels: np.ndarray, notes: list[str]) -> np.ndarray:
-    """Pixels with their channels last, white the largest value, turned."""
+    """Pixels with channels last, white as the largest value, upright."""
     if page.axes == "SYX":
         pixels = np.moveaxis(pixels, 0, -1)
     if page.photometric == 0:
@@ -259,7 +262,7 @@ def _finished(page: TiffPage, pixels: np.ndarray, notes: list[str]) -> np.ndarra
 
 
 def _inverted(pixels: np.ndarray, notes: list[str]) -> np.ndarray:
-    """Grey where zero is white as grey where zero is black; Pillow does it for 8 bits."""
+    """Invert grey values if zero is white; Pillow does so only for 8 bits."""
     _add(notes, "Inverted the greys, as zero is white in the file.")
     return ~pixels if pixels.dtype.kind in "ui" else -pixels
 
@@ -273,10 +276,10 @@ def _add(notes: list[str], note: str) -> None:
 def _as_sentence(
     what: str, why: str = "it is damaged, cut short or of a kind that is not read: copy it again"
 ) -> Iterator[None]:
-    """Turn whatever a library raises over the content of a file into one sentence."""
+    """Context that turns any error of a library into an InputError of one sentence."""
     try:
         with naming_memory(f"Reading {what}"), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of details that are damaged
+            warnings.simplefilter("ignore")  # Pillow warns about damaged details
             yield
     except DualTrackError:
         raise

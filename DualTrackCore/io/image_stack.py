@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 FORMAT = "Images"
 
-#: Different values that a mask may have: labels and the colours that draw them.
+#: Largest number of different values in a mask: labels or their colours.
 _MOST_MASK_VALUES = 8
 
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
@@ -32,7 +32,7 @@ _SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 def recognises(path: Path, head: bytes) -> bool:
     """Whether this is a folder, or a PNG, JPEG, TIFF or BMP file.
 
-    Every folder is: :func:`read` says what is missing in one without images.
+    Every folder is accepted; :func:`read` raises the error for one without images.
     """
     return is_image(head) if head else path.is_dir()
 
@@ -40,10 +40,10 @@ def recognises(path: Path, head: bytes) -> bool:
 def read(path: Path, *, calibration: CalibrationSource | None, spacing_mm: tuple[float, float] | None) -> Sweep:
     """The sweep of a folder of images in the order of their numbers, or of the pages of one image file.
 
-    Sizes stated inside image files are those of print or screen, so the pixel spacing comes from the user or from a
-    calibration, and times are unknown; stacks of ImageJ and OME may state both.
+    The resolution in image files is that of print or screen. So the pixel spacing comes from the user or a calibration,
+    and times are unknown; stacks of ImageJ and OME may state both.
 
-    Raises InputError: no images, damaged ones, or images that differ in size or depth.
+    Raises InputError: no images, damaged ones, or images of different size or depth.
     """
     notes: list[str] = []
     try:
@@ -64,7 +64,7 @@ def read(path: Path, *, calibration: CalibrationSource | None, spacing_mm: tuple
 
 
 def natural_key(name: str) -> list[tuple[int, int, str]]:
-    """Sorting key under which frame2 comes before frame10."""
+    """Sorting key with frame2 before frame10."""
     words = re.split(r"([0-9]+)", name.lower())
     return [(1, 0, word) if i % 2 == 0 else (0, int(word), word) for i, word in enumerate(words)]
 
@@ -90,7 +90,7 @@ def _files_of(folder: Path) -> list[Path]:
 
 
 def _frames_among(folder: Path, files: list[Path], notes: list[str]) -> list[Path]:
-    """The files without masks: a series of images of few values, with the numbers of another series beside it."""
+    """The files without masks: series of images of few values whose numbers another series has as well."""
     series = defaultdict(list)
     for file in files:
         series[re.sub("[0-9]+", "#", file.name.lower())].append(file)
@@ -112,7 +112,7 @@ def _frames_among(folder: Path, files: list[Path], notes: list[str]) -> list[Pat
 
 
 def _are_paired(files: list[Path], others: list[Path]) -> bool:
-    """Whether most files of the smaller of two series have a number that the other series has as well."""
+    """Whether most numbers of the smaller of two series occur in the other one."""
     own, their = ([tuple(re.findall("[0-9]+", file.stem)) for file in part] for part in (files, others))
     length = min(len(own[0]), len(their[0]))
     common = {numbers[:length] for numbers in own} & {numbers[:length] for numbers in their}
@@ -120,7 +120,7 @@ def _are_paired(files: list[Path], others: list[Path]) -> bool:
 
 
 def _are_masks(files: list[Path]) -> bool:
-    """Whether the first, the middle and the last image have so few values as only masks have."""
+    """Whether the first, the middle and the last image have as few values as masks."""
     for file in {files[0], files[len(files) // 2], files[-1]}:
         with open_pages(file) as pages:
             require_plausible_clip(file, 1, *pages.size)
@@ -130,7 +130,7 @@ def _are_masks(files: list[Path]) -> bool:
 
 
 def _alike(path: Path, pages: Pages) -> Iterator[np.ndarray]:
-    """The pages of one image file, which are frames of one kind."""
+    """The pages of one image file. Raises InputError: pages of different kinds."""
     first = None
     for index, image in enumerate(pages.images):
         first = image if first is None else first
@@ -139,7 +139,7 @@ def _alike(path: Path, pages: Pages) -> Iterator[np.ndarray]:
 
 
 def _images_of(folder: Path, notes: list[str]) -> Iterator[np.ndarray]:
-    """[H, W] or [H, W, channels] of each image of a folder; those of 8 bits may mix grey and colour."""
+    """Each image of a folder, [H, W] or [H, W, channels]; images of 8 bits may mix grey and colour."""
     files = _frames_among(folder, _files_of(folder), notes)
     first = None
     for file in files:

@@ -1,4 +1,4 @@
-"""Sequence metafiles: what their MetaImage and NRRD forms have in common, and the MetaImage form.
+"""Sequence metafiles: the common part of MetaImage and NRRD, and the MetaImage form.
 
 MetaImage files are .igs.mha, .seq.mha, .mha, and .mhd with its pixels in a second file.
 """
@@ -39,17 +39,17 @@ from DualTrackCore.trajectory import RAS_FROM_LPS, PoseOrigin, Trajectory
 if TYPE_CHECKING:
     from DualTrackCore.io.calibration_files import CalibrationSource
 
-#: Header field with the version of this project's files. Version 1 had no such field, LPS numbers in its transforms
-#: where no tracker gave a reference, and the spacing in the header as well as in the transforms.
+#: Header field with the version of this project's files. Version 1 had no such field, LPS numbers in transforms without
+#: a tracker's reference, and the spacing both in the header and in the transforms.
 VERSION_FIELD, FORMAT_VERSION = "DualTrackFormatVersion", 2
-#: Header fields in which this project keeps what the formats have no place for.
+#: Header fields of this project for values that the formats do not have.
 SPACING_FIELD, SKEW_FIELD = "DualTrackSpacingMm", "DualTrackSkewDeg"
-#: Header field of frames from the simulation, and its one value; anything else counts as recorded.
+#: Header field of frames from the simulation, and its only value; anything else counts as recorded.
 SIMULATED_FIELD, SIMULATED_VALUE = "DualTrackSimulatedFrames", "True"
 
-#: What the fields begin with that say where poses are from (:mod:`~DualTrackCore.io.pose_marks`).
+#: First part of the fields on the origin of poses (:mod:`~DualTrackCore.io.pose_marks`).
 _MARK = "DualTrackPoses"
-#: More frames than any recording has: at 100 a second this is almost three hours.
+#: Largest number of frames; at 100 Hz this is almost three hours.
 MAX_FRAMES = 1_000_000
 
 _MAX_LINE_BYTES = 64 << 20
@@ -58,14 +58,14 @@ _MAX_HEADER_BYTES = 1 << 30
 
 @dataclass(frozen=True)
 class SequenceFile:
-    """The header of a sequence metafile, sorted out.
+    """The parsed header of a sequence metafile.
 
     Attributes:
         sizes: entries of each axis, the fastest first.
-        kinds: what the header says of each axis, or None.
-        axis_spacing: mm from entry to entry of each axis, 1 where the header says nothing.
-        header: all fields that are not about single frames.
-        index_times_s: times listed along the frame axis, or None.
+        kinds: the kind of each axis in the header, or None.
+        axis_spacing: mm between entries of each axis, 1 if not stated.
+        header: all fields that are not per-frame fields.
+        index_times_s: [N] times listed along the frame axis, or None.
     """
 
     path: Path
@@ -83,9 +83,9 @@ class SequenceFile:
 
 
 def header_lines(stream: BinaryIO, source: str) -> Iterator[str]:
-    """The lines of a text header without their ends, as long as the caller asks for more.
+    """The lines of a text header without line ends, read on demand.
 
-    Raises InputError: a line or the whole header is absurdly long.
+    Raises InputError: a line or the whole header is implausibly long.
     """
     total = 0
     while line := stream.readline(_MAX_LINE_BYTES):
@@ -96,7 +96,7 @@ def header_lines(stream: BinaryIO, source: str) -> Iterator[str]:
 
 
 def whole_numbers(text: str, what: str, source: str) -> tuple[int, ...]:
-    """Whole numbers from 0 in a header field, or an :class:`InputError` that names the field."""
+    """The whole numbers, 0 or more, of the header field `what`. Raises InputError: anything else."""
     words = text.split()
     if not words or not all(word.isascii() and word.isdigit() and len(word) < 19 for word in words):
         raise InputError(f"{source} says {what} = {text[:60]!r}; expected whole numbers from 0.")
@@ -106,9 +106,9 @@ def whole_numbers(text: str, what: str, source: str) -> tuple[int, ...]:
 def sweep_from_sequence(
     sequence: SequenceFile, calibration: CalibrationSource | None, spacing_mm: tuple[float, float] | None
 ) -> Sweep:
-    """The sweep that a sequence metafile holds; calibration and spacing (across columns, down rows) come from the user.
+    """The sweep of a sequence metafile; calibration and spacing (across columns, down rows, mm) are the user's.
 
-    Raises InputError: pixels that cannot be read, contradicting pixel sizes, poses that do not fit them.
+    Raises InputError: unreadable pixels, contradicting pixel sizes, poses that do not fit them.
     """
     path, fields = sequence.path, sequence.fields
     if (sequence.image_type or "").strip().upper().startswith("RF"):
@@ -138,8 +138,8 @@ def sweep_from_sequence(
     if tracked is not None or _MARK in " ".join(sequence.header):
         from DualTrackCore.io.pose_marks import marked_by
 
-        tracked, pose_notes, said = marked_by(sequence.header, tracked, fields, count, unmarked)
-        facts |= said
+        tracked, pose_notes, path_facts = marked_by(sequence.header, tracked, fields, count, unmarked)
+        facts |= path_facts
     if tracked is not None and not tracked.origin.is_truth:
         tracking = f"Not tracked: the poses are {tracked.origin_text}."
     times, time_notes = fields.times(count)
@@ -180,9 +180,9 @@ def _placed(
 
 
 def _in_ras(tracked: Trajectory | None, header: dict[str, str], name: str) -> Trajectory | None:
-    """Poses as read, with the reference in RAS numbers; files of version 1 without a tracker's one held frame0 itself.
+    """Poses with the reference in RAS numbers; in files of version 1 without a tracker it was frame0 itself (LPS).
 
-    A file of a later version raises InputError.
+    Raises InputError: a file of a later version.
     """
     version = header.get(VERSION_FIELD, "1")
     if version not in ("1", str(FORMAT_VERSION)):
@@ -199,7 +199,7 @@ def _in_ras(tracked: Trajectory | None, header: dict[str, str], name: str) -> Tr
 def _frames(
     sequence: SequenceFile, axes: Axes, count: int, orientation: Orientation
 ) -> tuple[np.ndarray | WindowSource, list[str]]:
-    """Frames [N, H, W] uint8 in MF orientation, and what was done to them."""
+    """Frames [N, H, W] uint8 in MF orientation, and notes on conversions."""
     width, height = sequence.sizes[axes.across], sequence.sizes[axes.down]
     if width * height <= 1:
         return np.zeros((count, 0, 0), np.uint8), ["The file holds tracking without images."]
@@ -223,7 +223,7 @@ def _converted(
 
 
 def _stated_size(sequence: SequenceFile, axes: Axes, orientation: Orientation, notes: list[str]) -> PixelSize | None:
-    """The pixel size that the header states, in MF orientation; spacings of 1 stand for "not known"."""
+    """The pixel size in the header, in MF orientation; spacings of 1 mean "not known"."""
     spacing = numbers(sequence.header.get(SPACING_FIELD, ""), 2)
     (skew_deg,) = numbers(sequence.header.get(SKEW_FIELD, "0"), 1) or (0.0,)
     if spacing is None:
@@ -254,7 +254,7 @@ _ELEMENT_TYPES = {
     "MET_ULONG_LONG": "u8",
     "MET_FLOAT": "f4",
     "MET_DOUBLE": "f8",
-    # Written by trackers for recordings without images; there are no pixels to interpret.
+    # In recordings of tracking without images, so without pixels.
     "MET_OTHER": "u1",
 }
 
@@ -265,9 +265,9 @@ def recognises(path: Path, head: bytes) -> bool:
 
 
 def read(path: Path, *, calibration: CalibrationSource | None, spacing_mm: tuple[float, float] | None) -> Sweep:
-    """The sweep in a MetaImage file, with its header in any order of fields; of repeated fields the last counts.
+    """The sweep in a MetaImage file; header fields may have any order, and the last of repeated ones counts.
 
-    Raises InputError: the file is damaged, or holds something else than frames.
+    Raises InputError: the file is damaged, or does not hold frames.
     """
     header, fields, offset = _parse(path)
     name = path.name
@@ -342,9 +342,9 @@ def _payload(path: Path, header: dict[str, str], offset: int, sizes: tuple[int, 
 
 
 def beside(path: Path, data_file: str) -> Path:
-    """The pixel file that the header `path` names; it must lie in the same folder or below.
+    """The pixel file of the header `path`; it must be in the same folder or below.
 
-    Raises InputError: it lies elsewhere, also by a link, does not exist or is no file.
+    Raises InputError: it is elsewhere (also through a link), does not exist, or is no file.
     """
     if "%" in data_file or data_file.upper().startswith("LIST"):
         raise InputError(
@@ -355,9 +355,9 @@ def beside(path: Path, data_file: str) -> Path:
     if not data_file or relative.is_absolute() or ".." in relative.parts:
         raise InputError(f"{named}; it must be one file in the same folder.")
     try:
-        found = (path.parent / relative).resolve()
-        exists, is_inside = found.is_file(), path.parent.resolve() in found.parents
-    except (OSError, ValueError, RuntimeError):  # a name that no file can have, or links in a circle
+        target = (path.parent / relative).resolve()
+        exists, is_inside = target.is_file(), path.parent.resolve() in target.parents
+    except (OSError, ValueError, RuntimeError):  # an impossible file name, or links in a circle
         exists, is_inside = False, True
     if not is_inside:
         raise InputError(f"{named}, a link that leads out of its folder; copy the pixels beside the header.")

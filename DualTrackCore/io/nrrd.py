@@ -33,21 +33,21 @@ _TYPES = {
 }
 _DTYPES = {name: code for code, names in _TYPES.items() for name in names}
 
-#: Seconds in the units in which an axis may list its times.
+#: Units of times along an axis, in seconds.
 _TIME_UNITS = {"s": 1.0, "ms": 1e-3}
 
 
 def recognises(path: Path, head: bytes) -> bool:
-    """Whether the first bytes are the magic of NRRD."""
+    """Whether the first bytes are those of NRRD."""
     return re.match(rb"NRRD000[1-9]\s", head) is not None
 
 
 def read(path: Path, *, calibration: CalibrationSource | None, spacing_mm: tuple[float, float] | None) -> Sweep:
     """The sweep in an NRRD file: frames along a list axis, with or without an empty third image axis.
 
-    Of repeated fields in the header the last counts.
+    The last of repeated header fields counts.
 
-    Raises InputError: the file is damaged, or holds something else than frames.
+    Raises InputError: the file is damaged, or does not hold frames.
     """
     header, keys, fields, offset = _parse(path)
     name = path.name
@@ -129,7 +129,7 @@ def _payload(path: Path, header: dict[str, str], offset: int) -> Payload:
 
 
 def _axis_spacing(header: dict[str, str], count: int) -> tuple[float, ...]:
-    """Length of the direction of each axis, or its spacing; 1 where there is none."""
+    """Length of the direction vector of each axis, or its spacing; 1 without both."""
     values = numbers(header.get("spacings", ""), count)
     if "space directions" in header:
         words = re.findall(r"none|\([^)]*\)", header["space directions"])
@@ -139,10 +139,10 @@ def _axis_spacing(header: dict[str, str], count: int) -> tuple[float, ...]:
 
 
 def _index_times(header: dict[str, str], keys: dict[str, str], axis: int) -> np.ndarray | None:
-    """Times that Slicer lists along the frame axis, in s; None where the index is no time."""
+    """[N] times of the frame axis from Slicer, s; None if the index is not a time."""
     units = re.findall(r'"([^"]*)"', header.get("units", ""))
     unit = units[axis] if axis < len(units) else ""
-    # Slicer counts the axes without that of the colours, which stands before them.
+    # Slicer does not count the first axis of colours.
     listed = keys.get(f"axis {axis} index values", keys.get(f"axis {axis - 1} index values", ""))
     values = numbers(listed)
     if not values or unit not in _TIME_UNITS or not np.isfinite(values).all():

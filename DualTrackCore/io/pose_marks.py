@@ -1,4 +1,4 @@
-"""The few texts beside poses by which every format says where they are from, how sure they are, what corrected them."""
+"""Marks: short texts beside poses in every format, on their origin, their errors and their corrections."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from DualTrackCore.io.sequence_parts import FrameFields, numbers
 from DualTrackCore.path_error import CORRECTIONS, DRIFT_BY_RULE, TRUST, Trust, drift_percent, with_trust
 from DualTrackCore.trajectory import STEP_ERROR_CORRELATION, PoseOrigin, Trajectory
 
-#: What is said of poses: origin, model, its checksum, warnings of the run; whether a guess, and what the card expects.
+#: Origin of poses, model, its checksum, warnings of the run; whether they are a guess, the card's expected error.
 ORIGIN, ESTIMATED_BY, WEIGHTS, WARNINGS = "origin", "estimated_by", "weights_sha256", "warnings"
 GUESS, EXPECTED_ERROR = "guess", "expected_error"
-#: How sure an estimate is: what its motions' errors have in common (6 numbers), or the percentage of the rule of thumb.
+#: Errors of an estimate: correlation between the errors of its motions (6 numbers), or percentage of the rule of thumb.
 CORRELATION, BY_RULE = STEP_ERROR_CORRELATION, DRIFT_BY_RULE
-#: Names of the header fields of sequence metafiles, and of the attributes of Slicer's nodes.
+#: Names of the marks in headers of sequence metafiles, and in attributes of Slicer's nodes.
 FIELDS = {
     ORIGIN: "DualTrackPosesOrigin",
     ESTIMATED_BY: "DualTrackPosesEstimatedBy",
@@ -33,16 +33,16 @@ FIELDS = {
     BY_RULE: "DualTrackPosesDriftPercentByRuleOfThumb",
     CORRECTIONS: "DualTrackPosesCorrections",
 }
-#: Field of a frame: standard deviations (6, mm and degrees) of the motion to it from the frame before.
+#: Field of a frame: standard deviations (6, mm and degrees) of the motion from the frame before.
 SIGMA_FIELD = "DualTrackMotionSigma"
 #: Field of a frame: `Trajectory.path_covariance` (7, mm squared).
 COVARIANCE_FIELD = "DualTrackPathCovariance"
-#: Longest text that is written or believed, in characters; of the corrections, which are JSON.
+#: Longest text that is written or read, in characters; and of the corrections, which are JSON.
 _LONGEST, _LONGEST_CORRECTIONS = 2000, 6000
 
 
 def origin_marks(trajectory: Trajectory) -> dict[str, str]:
-    """The texts that go beside poses into a file: each one line; what is not known is left out."""
+    """The marks of poses in a file, one line each, without unknown ones."""
     marks = _marks(with_trust(trajectory).provenance, trajectory.origin.value)
     if trajectory.sigma is not None:
         marks[CORRELATION] = " ".join(f"{value:.17g}" for value in trajectory.step_error_correlation)
@@ -64,27 +64,27 @@ def _marks(source: Mapping[str, Any], origin: str) -> dict[str, str]:
         WARNINGS: " ".join(map(str, [warnings] if isinstance(warnings, str) else warnings)),
         TRUST: source.get(TRUST),
     }
-    found = {name: _one_line(value) for name, value in marks.items() if value}
+    texts = {name: _one_line(value) for name, value in marks.items() if value}
     if entries := plain_values(source.get(CORRECTIONS) or ()):
         text = json.dumps(entries)
         if len(text) > _LONGEST_CORRECTIONS:
             text = json.dumps([{"kind": entry["kind"], "text": entry["text"][:400]} for entry in entries[-8:]])
-        found[CORRECTIONS] = text
-    return found
+        texts[CORRECTIONS] = text
+    return texts
 
 
 def header_marks(trajectory: Trajectory | None) -> dict[str, str]:
-    """The same under the names of :data:`FIELDS`; empty for no poses."""
+    """:func:`origin_marks` with the names of :data:`FIELDS`; empty for None."""
     return {} if trajectory is None else {FIELDS[name]: text for name, text in origin_marks(trajectory).items()}
 
 
 def header_marks_of(source: Mapping[str, Any], origin: str) -> dict[str, str]:
-    """:func:`header_marks` of poses with this provenance and the text of their origin, but for how sure they are."""
+    """:func:`header_marks` from a provenance and the text of an origin, without the errors."""
     return {FIELDS[name]: text for name, text in _marks(source, origin).items()}
 
 
 def errors_in(fields: FrameFields, count: int) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """What the fields of frames say of the errors of poses: sigma [count - 1, 6] and covariance [count, 7]."""
+    """Errors of poses in the fields of frames: sigma [count - 1, 6] and covariance [count, 7], each or None."""
     sigma = fields.table(SIGMA_FIELD, count, 6)
     return None if sigma is None else sigma[1:], fields.table(COVARIANCE_FIELD, count, 7)
 
@@ -92,9 +92,9 @@ def errors_in(fields: FrameFields, count: int) -> tuple[np.ndarray | None, np.nd
 def marked_by(
     header: Mapping[str, str], trajectory: Trajectory | None, fields: FrameFields, count: int, unmarked: PoseOrigin
 ) -> tuple[Trajectory | None, list[str], dict[str, str]]:
-    """:func:`marked` by the header and the fields of frames of a sequence, and facts for the provenance of its frames.
+    """:func:`marked` from the header and the frame fields of a sequence, and facts for the provenance of its frames.
 
-    A volume has no poses and says how far the path of its frames can be trusted.
+    A volume has no poses, but the trust of the path that it was made with.
     """
     marks = {name: header.get(field) for name, field in FIELDS.items()}
     facts = {TRUST: marks[TRUST]} if trajectory is None and Trust.from_text(marks[TRUST]) else {}
@@ -108,24 +108,24 @@ def marked(
     sigma: np.ndarray | None = None,
     covariance: np.ndarray | None = None,
 ) -> tuple[Trajectory | None, list[str]]:
-    """The trajectory with what a file says of where its poses are from, and sentences for poses that are no truth.
+    """The trajectory with the marks of a file, and sentences for poses that are no ground truth.
 
     Args:
         trajectory: as read; None for a file without poses.
-        marks: as :func:`origin_marks` gives them; None or nothing for what the file does not say.
-        unmarked: what poses are by the nature of the format where the file says nothing.
-        sigma: the errors of the motions as the file has them; what are none is left out and said.
-        covariance: `Trajectory.path_covariance`; likewise.
+        marks: as from :func:`origin_marks`; None or missing if the file does not state one.
+        unmarked: origin of poses in this format if the file does not state it.
+        sigma: [N - 1, 6] errors of the motions in the file; invalid ones are left out with a note.
+        covariance: [N, 7] `Trajectory.path_covariance`; likewise.
     """
     if trajectory is None:
         return None, []
     corrections = _corrections(marks.get(CORRECTIONS))
-    said = {name: _one_line(value) for name, value in marks.items() if value is not None}
+    texts = {name: _one_line(value) for name, value in marks.items() if value is not None}
     names = {"model": ESTIMATED_BY, "weights_sha256": WEIGHTS, "model_expected_error": EXPECTED_ERROR}
-    facts = {name: said.get(mark) for name, mark in names.items()} | {"guess": said.get(GUESS) == str(True)}
-    facts[CORRELATION] = _limited(said.get(CORRELATION, ""), 6, 1)
-    facts[BY_RULE] = _limited(said.get(BY_RULE, ""), 1, 1000)
-    facts[TRUST] = said.get(TRUST) if Trust.from_text(said.get(TRUST)) else None
+    facts = {name: texts.get(mark) for name, mark in names.items()} | {"guess": texts.get(GUESS) == str(True)}
+    facts[CORRELATION] = _limited(texts.get(CORRELATION, ""), 6, 1)
+    facts[BY_RULE] = _limited(texts.get(BY_RULE, ""), 1, 1000)
+    facts[TRUST] = texts.get(TRUST) if Trust.from_text(texts.get(TRUST)) else None
     facts[CORRECTIONS] = corrections
     provenance = {**trajectory.provenance, **{name: value for name, value in facts.items() if value}}
     notes = []
@@ -133,17 +133,17 @@ def marked(
         trajectory = replace(trajectory, sigma=sigma, path_covariance=covariance)
     except InputError as error:
         notes.append(f"The errors of the motions in the file are left out. {error}")
-    if said.get(WARNINGS):
-        provenance["warnings"] = list(dict.fromkeys([*provenance.get("warnings", ()), said[WARNINGS]]))
-    origin = PoseOrigin.worst([said[ORIGIN]]) if ORIGIN in said else unmarked
-    found = replace(trajectory, provenance=provenance, origin=origin)
-    if not found.origin.is_truth:
-        notes.append(f"The poses are {found.origin_text}; they are no truth to measure errors against.")
-    return found, notes
+    if texts.get(WARNINGS):
+        provenance["warnings"] = list(dict.fromkeys([*provenance.get("warnings", ()), texts[WARNINGS]]))
+    origin = PoseOrigin.worst([texts[ORIGIN]]) if ORIGIN in texts else unmarked
+    result = replace(trajectory, provenance=provenance, origin=origin)
+    if not result.origin.is_truth:
+        notes.append(f"The poses are {result.origin_text}; they are no truth to measure errors against.")
+    return result, notes
 
 
 def _corrections(text: object) -> list[dict[str, Any]]:
-    """The entries in a text; none where it is no list of them."""
+    """The corrections in a JSON text; none if it is not a list of them."""
     try:
         entries = json.loads(text.decode("utf-8") if isinstance(text, bytes) else str(text))
     except (ValueError, RecursionError):
@@ -153,7 +153,7 @@ def _corrections(text: object) -> list[dict[str, Any]]:
 
 
 def _limited(text: str, count: int, most: float) -> list[float] | float | None:
-    """The `count` numbers from 0 to `most` in a text, a single one by itself; None for anything else."""
+    """The `count` numbers from 0 to `most` in a text, a single one as a float; None for anything else."""
     values = numbers(text, count)
     if values is None or not all(0 <= value <= most for value in values):
         return None

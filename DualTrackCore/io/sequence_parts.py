@@ -1,10 +1,10 @@
 """The parts of a sequence metafile: text fields of each frame, axes and orientation of the pixels, and the pixel block.
 
-Pixels are read in windows, straight from the file where they are plain and from a temporary one where they had to be
-decompressed. Sizes beyond which a file is taken for damaged or hostile are checked before anything is allocated.
+Pixels are read in windows, from the file itself or, if compressed, from a temporary one. Implausible sizes, as of
+damaged or hostile files, are refused before memory is allocated.
 
 The first letter of an orientation code is the direction of +x, the second that of +y: M towards the marked side of the
-probe and U away from it, F far from the probe (deeper) and N near. A third letter is the handedness of a stack alone.
+probe, U away from it, F away from the probe (deeper), N towards it. A third letter is the handedness of a stack.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from DualTrackCore.errors import InputError, reason_of
 from DualTrackCore.memory import require_memory
 from DualTrackCore.pixels import FilePixels, Spool, WindowSource
 
-#: Largest frame that is read, in pixels: 8192 x 8192, far beyond any ultrasound image.
+#: Largest frame, in pixels: 8192 x 8192.
 MAX_FRAME_PIXELS = 1 << 26
-#: Largest clip that is read, in bytes of 8-bit grey: an hour of 1000 x 1000 pixels at 100 frames a second.
+#: Largest clip, in bytes of 8-bit grey: an hour of 1000 x 1000 pixels at 100 Hz.
 MAX_CLIP_BYTES = 360 << 30
-#: Copies of a frame that are held while it is unpacked and becomes grey: as it is stored, in floating point, as grey.
+#: Copies of a frame in memory while it is unpacked and converted to grey (stored, floating point, grey).
 _COPIES_OF_FRAME = 4
 
 
 def require_plausible_frame(path: Path, height: int, width: int) -> None:
-    """Raise :class:`InputError` for frames without pixels or with absurdly many."""
+    """Raises InputError: frames have no pixels, or more than :data:`MAX_FRAME_PIXELS`."""
     if height < 1 or width < 1:
         raise InputError(f"{path.name} has frames of {width} x {height} pixels; there is nothing to read.")
     if height * width > MAX_FRAME_PIXELS:
@@ -44,16 +44,16 @@ def require_plausible_frame(path: Path, height: int, width: int) -> None:
 
 
 def require_plausible_clip(path: Path, count: int, height: int, width: int, pixel_bytes: int = 1) -> None:
-    """Raise for no frames, for absurd ones, and for frames that are too large for the memory.
+    """Check the size of a clip before it is read.
 
     Args:
         path: the file, for the message.
         count, height, width: of the frames.
-        pixel_bytes: what a pixel takes as it is stored, all channels together; 0 asks for no memory.
+        pixel_bytes: bytes of a stored pixel, all channels together; 0 skips the check of memory.
 
     Raises:
-        InputError: nothing that could be a clip.
-        OutOfMemoryError: the memory does not suffice to work on a frame; clips of any length are read in windows.
+        InputError: no frames, or a size beyond the limits.
+        OutOfMemoryError: too little memory for a frame; clips of any length are read in windows.
     """
     if count < 1:
         raise InputError(f"{path.name} has no frames.")
@@ -70,7 +70,7 @@ def require_plausible_clip(path: Path, count: int, height: int, width: int, pixe
 
 
 def numbers(text: str, count: int | None = None) -> tuple[float, ...] | None:
-    """The numbers in a field, `count` of them where it is given; None where the field holds anything else."""
+    """The numbers in a field (exactly `count`, if given); None if it holds anything else."""
     try:
         values = tuple(map(float, text.split()))
     except ValueError:
@@ -122,21 +122,21 @@ class FrameFields:
         self._texts: dict[str, dict[int, str]] = defaultdict(dict)
 
     def add(self, key: str, text: str) -> bool:
-        """Keep `text` if `key` names a per-frame field, and tell whether it does."""
+        """Store `text` if `key` is a per-frame field; returns whether it is."""
         match = _KEY.fullmatch(key)
         if match is not None:
             self._texts[match[2]][int(match[1])] = text.strip()
         return match is not None
 
     def gaps(self, count: int) -> list[str]:
-        """What to tell the reader where some of the first `count` frames have no field at all."""
+        """A sentence if some of the first `count` frames have no fields at all."""
         missing = count - len({i for texts in self._texts.values() for i in texts if i < count})
         if not missing or not self._texts:
             return []
         return [f"{missing} of {count} frames have no fields; they have images and no poses."]
 
     def _numbers(self, name: str, count: int, size: int) -> np.ndarray:
-        """[count, size] float64, NaN where the field is missing or is anything but `size` numbers."""
+        """[count, size] float64, NaN if the field is missing or does not hold `size` numbers."""
         values = np.full((count, size), np.nan)
         for index, text in self._texts.get(name, {}).items():
             if index < count:
@@ -148,7 +148,7 @@ class FrameFields:
         return self._numbers(name, count, width) if name in self._texts else None
 
     def ok(self, name: str, count: int) -> np.ndarray:
-        """[count] bool: false where the status field `name` says anything but OK."""
+        """[count] bool: false if the status field `name` of a frame is anything but OK."""
         valid = np.ones(count, bool)
         for index, text in self._texts.get(name, {}).items():
             if index < count:
@@ -158,7 +158,7 @@ class FrameFields:
     def transforms(self, count: int) -> dict[tuple[str, str], TransformTrack]:
         """All transforms by (from, to); p_to = matrix @ p_from.
 
-        A frame is invalid where its status says anything but OK, and where the 16 numbers are missing or not finite.
+        A frame is invalid if its status is anything but OK, or if the 16 numbers are missing or not finite.
         """
         tracks = {}
         for name in self._texts:
@@ -171,14 +171,14 @@ class FrameFields:
         return tracks
 
     def times(self, count: int) -> tuple[np.ndarray | None, list[str]]:
-        """Times of the frames in s, [count] float64 or None where most are unknown, and what to tell the reader."""
+        """Times of the frames in s, [count] float64, or None if most are unknown; and sentences for the user."""
         for name in ("Timestamp", "UnfilteredTimestamp"):
             times = self._numbers(name, count, 1)[:, 0]
             timed = np.flatnonzero(np.isfinite(times))
             if len(timed) == count:
                 return times, []
             if len(timed) >= 2 and 2 * len(timed) > count:
-                # On the line through their neighbours; beyond the ends at the median step a frame.
+                # Linear interpolation; beyond the ends, steps of the median.
                 frames = np.arange(count)
                 step = float(np.median(np.diff(times[timed]) / np.diff(timed)))
                 beyond = np.minimum(frames - timed[0], 0) + np.maximum(frames - timed[-1], 0)
@@ -196,11 +196,11 @@ class Axes:
     """Positions of the axes in a header, which lists the fastest first.
 
     Attributes:
-        across: from column to column.
-        down: from row to row.
-        frames: from frame to frame; None for a single frame.
+        across: columns.
+        down: rows.
+        frames: frames; None for a single frame.
         colour: channels; None for grey.
-        empty: an axis of one entry that carries nothing, or None.
+        empty: an axis of one entry without a meaning, or None.
     """
 
     across: int
@@ -210,7 +210,7 @@ class Axes:
     empty: int | None = None
 
     def arranged(self, array: np.ndarray) -> np.ndarray:
-        """`array` (slowest axis first, as the header read backwards) as a view [N, H, W] or [N, H, W, channels]."""
+        """A view [N, H, W] or [N, H, W, channels] of `array`, whose axes are in reverse order of the header."""
         order = (self.empty, self.frames, self.down, self.across, self.colour)
         ordered = array.transpose().transpose([axis for axis in order if axis is not None])
         if self.empty is not None:
@@ -219,17 +219,17 @@ class Axes:
 
 
 def find_axes(sizes: tuple[int, ...], kinds: tuple[str, ...] | None, source: str) -> Axes:
-    """Sort out the axes of a header.
+    """Identify the axes of a header.
 
-    Without kinds the slowest axis is the frames. Three image axes and no frame axis are a stack of slices, which is
-    read as frames.
+    Without kinds the slowest axis is that of the frames. Three image axes without a frame axis are a stack of slices,
+    which is read as frames.
 
     Args:
         sizes: entries of each axis, the fastest first.
-        kinds: what the header says of each axis ("domain", "list", "vector"...), or None.
+        kinds: kind of each axis in the header ("domain", "list", "vector"...), or None.
         source: the name of the file, for messages.
 
-    Raises InputError: no arrangement of frames; volumes over time.
+    Raises InputError: not a stack of 2D frames, such as volumes over time.
     """
     if kinds is None or len(kinds) != len(sizes):
         kinds = ("domain",) * (len(sizes) - 1) + ("list" if len(sizes) > 2 else "domain",)
@@ -254,10 +254,10 @@ def find_axes(sizes: tuple[int, ...], kinds: tuple[str, ...] | None, source: str
 
 @dataclass(frozen=True)
 class Orientation:
-    """How stored frames lie, and what turns them into MF: first transpose, then flip.
+    """Orientation of stored frames, and the operations to MF: first transpose, then flip.
 
     Attributes:
-        code: as the file says it, in capitals; "XX" where the file does not say it.
+        code: of the file, in capitals; "XX" if it states none.
     """
 
     code: str
@@ -268,18 +268,18 @@ class Orientation:
 
     @property
     def is_turned(self) -> bool:
-        """Whether frames have to be turned."""
+        """Whether frames must be turned."""
         return self.transposed or self.rows_reversed or self.columns_reversed
 
     @property
     def notes(self) -> list[str]:
-        """What to tell the reader."""
+        """Sentences for the user."""
         if not self.known:
             return [f"The orientation of the pictures is not stated ({self.code}); they are taken as they are."]
         return [f"Turned the pictures from {self.code} to MF, the probe at the top."] if self.is_turned else []
 
     def to_mf(self, frames: np.ndarray) -> np.ndarray:
-        """Frames [N, rows, columns] as a view in MF orientation."""
+        """A view of frames [N, rows, columns] in MF orientation."""
         if self.transposed:
             frames = np.swapaxes(frames, 1, 2)
         return frames[:, :: -1 if self.rows_reversed else 1, :: -1 if self.columns_reversed else 1]
@@ -295,25 +295,25 @@ def parse_orientation(text: str | None) -> Orientation:
     return Orientation(code, axes[0] in "FN", rows_reversed="N" in axes, columns_reversed="U" in axes)
 
 
-#: A deflate stream expands at most 1032-fold; a claim beyond that, and a little for short files, is false.
+#: Largest expansion of deflate, and some bytes more for short files; larger claims are false.
 _MAX_RATIO = 1032
 _RATIO_SLACK_BYTES = 4096
 _COMPRESSED_PIECE_BYTES = 1 << 20
 _PLAIN_PIECE_BYTES = 1 << 24
-#: Window sizes of zlib.decompressobj that select the two containers.
+#: Values of `wbits` of zlib.decompressobj for the two containers.
 ZLIB, GZIP = 15, 31
 
 
 @dataclass(frozen=True)
 class Payload:
-    """Where the pixels lie.
+    """Place of the pixels in a file.
 
     Attributes:
-        path: the file that holds them; not always the one with the header.
-        offset: byte of the first one.
-        length: bytes that belong to them; None for all up to the end of the file.
+        path: the file of the pixels, perhaps not that of the header.
+        offset: their first byte.
+        length: their number of bytes; None: up to the end of the file.
         compression: None, :data:`ZLIB` or :data:`GZIP`.
-        skipped: bytes before the pixels once they are decompressed.
+        skipped: bytes before the pixels in the decompressed data.
     """
 
     path: Path
@@ -325,15 +325,15 @@ class Payload:
     def read(self, shape: tuple[int, ...], dtype: np.dtype, in_windows: bool) -> np.ndarray | WindowSource:
         """The pixels of `shape`, slowest axis first.
 
-        Nothing is allocated before the claimed size is known to be possible for the bytes that are there.
+        The claimed size is compared with the bytes of the file before memory is allocated.
 
         Args:
-            shape, dtype: as they are stored.
-            in_windows: whether windows along the first axis will do; a whole array otherwise.
+            shape, dtype: of the stored pixels.
+            in_windows: whether to return a source of windows along the first axis; else a whole array.
 
         Raises:
             InputError: fewer or more bytes than claimed, a damaged stream, an impossible claim.
-            OutOfMemoryError: the memory does not suffice.
+            OutOfMemoryError: too little memory.
             OutputError: no room for the temporary file of decompressed pixels.
         """
         wanted = math.prod(shape) * dtype.itemsize
@@ -373,14 +373,14 @@ class Payload:
         return spool
 
     def _inflate(self, stream: BinaryIO, length: int, wanted: int, spool: Spool) -> None:
-        """Spool the `wanted` bytes of the stream, which must end exactly there."""
+        """Write exactly `wanted` bytes of the stream to the spool. Raises InputError: the stream has fewer or more."""
         engine, filled = zlib.decompressobj(self.compression), -self.skipped
         while not engine.eof:
             packed = engine.unconsumed_tail
             if not packed:
                 packed = stream.read(min(_COMPRESSED_PIECE_BYTES, length))
                 length -= len(packed)
-            # One byte more than announced is asked for: a stream that has it is refused, and never expanded.
+            # Reads at most one byte more than announced: a longer stream is refused without expanding it.
             piece = engine.decompress(packed, min(wanted - filled + 1, _PLAIN_PIECE_BYTES))
             pixels = piece[max(-filled, 0) :]
             filled += len(piece)

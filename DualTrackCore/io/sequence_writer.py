@@ -1,16 +1,16 @@
-"""Writing sequence metafiles that this project, PLUS, SlicerIGSIO, Slicer and SimpleITK read.
+"""Writes sequence metafiles that this project, PLUS, SlicerIGSIO, Slicer and SimpleITK read.
 
-Pixels are compressed window by window straight into the file, so a sweep is never held whole.
+Pixels are compressed window by window into the file, so a sweep need not fit into memory.
 
-Slicer puts an image node where its header says, in RAS, and multiplies the transforms above it onto that; PLUS takes
-transforms of the image as maps from pixels. So there are two kinds of file (Docs/frames.md):
+Slicer places an image node by its header, in RAS, and then applies the parent transforms; PLUS uses transforms of the
+image as maps from pixels. So there are two kinds of file (Docs/frames.md):
 
-- .mha and .igs.nrrd, as PLUS writes them: the header places pixel (u, v) at (u, v) mm, and ImageToReference maps pixels
-  to mm. Only :data:`~DualTrackCore.io.metafile.SPACING_FIELD` states the pixel size where there are no poses.
+- .mha and .igs.nrrd, as of PLUS: the header places pixel (u, v) at (u, v) mm, and ImageToReference maps pixels to mm.
+  Without poses only :data:`~DualTrackCore.io.metafile.SPACING_FIELD` states the pixel size.
 - any other .nrrd, for Slicer itself: the header places the image in mm, upright, its centre at the origin, and the
   rigid PlacedImageToReference moves it from there.
 
-Transforms are RAS numbers, of the tracker's reference where there is one, and else of frame0.
+Transforms are RAS numbers, in the tracker's reference if there is one, else in frame0.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ from DualTrackCore.trajectory import RAS_FROM_LPS, Trajectory
 #: Frames compressed at a time.
 _WINDOW_FRAMES = 16
 
-#: Slower levels make ultrasound frames smaller by less than 1 % and take twice the time.
+#: Higher levels save less than 1 % on ultrasound frames and take twice the time.
 _COMPRESSION_LEVEL = 3
 
-#: Field of the size that is known only after compression, and the digits that are kept free for it.
+#: Field of the compressed size, and the number of digits reserved for it until it is known.
 _SIZE_FIELD, _SIZE_DIGITS = "CompressedDataSize = ", 20
 
 
@@ -55,8 +55,8 @@ def write_metafile(sweep: Sweep, path: Path, trajectory: Trajectory | None, repo
     Args:
         sweep: N frames; a recording of tracking alone is written with frames of 0 x 0 pixels.
         path: the file; it appears complete or not at all.
-        trajectory: N poses, written as ImageToReference (pixel to mm) with statuses; None for none.
-        reporter: told about every window of frames.
+        trajectory: N poses, written as ImageToReference (pixel to mm) with statuses; or None.
+        reporter: receives `Stage.WRITING` (frames).
 
     Raises:
         InputError: poses of a sweep whose pixel spacing is unknown.
@@ -75,10 +75,10 @@ def write_metafile(sweep: Sweep, path: Path, trajectory: Trajectory | None, repo
 
 
 def write_nrrd(sweep: Sweep, path: Path, trajectory: Trajectory | None, reporter: Reporter) -> None:
-    """Write an NRRD sequence metafile with the four axes (columns, rows, 1, frames) that Slicer asks for.
+    """Write an NRRD sequence metafile with the four axes (columns, rows, 1, frames) that Slicer needs.
 
-    Arguments and errors are those of :func:`write_metafile`; the format has no way to hold tracking without images. The
-    suffix .igs.nrrd writes for PLUS, any other one for Slicer.
+    Arguments and errors as for :func:`write_metafile`; also raises InputError for tracking without images. The suffix
+    .igs.nrrd is for PLUS, any other one for Slicer.
     """
     if not sweep.has_images:
         raise InputError("NRRD cannot hold tracking without images; write an .igs.mha file.")
@@ -89,15 +89,15 @@ def write_nrrd(sweep: Sweep, path: Path, trajectory: Trajectory | None, reporter
     with replacing(path) as temporary, temporary.open("wb") as stream:
         _write_lines(stream, _nrrd_header(sweep, unit, from_pixels) + _own_fields(sweep, trajectory, ":="))
         _write_lines(stream, _frame_fields(sweep, trajectory, transforms, ":=", "Status"))
-        # Readers with a limited line length stop at a long line, so nothing that they need comes after it.
+        # Some readers stop at a long line, so it is the last one.
         _write_lines(stream, ["axis 3 index type:=numeric", f"axis 3 index values:={index}", ""])
         _write_compressed(sweep, stream, GZIP, reporter)
 
 
 def write_transforms(sweep: Sweep, path: Path, trajectory: Trajectory) -> None:
-    """Write the poses alone, as the MetaImage of 0 x 0 pixels that Slicer reads as a sequence of transforms.
+    """Write only the poses, as a MetaImage of 0 x 0 pixels, which Slicer reads as a sequence of transforms.
 
-    Transforms and index are those of :func:`write_nrrd` for Slicer, so that the two files play together.
+    Transforms and index are those of :func:`write_nrrd` for Slicer, so that both files play together.
     """
     bare = replace(sweep, frames=np.zeros((len(sweep), 0, 0), np.uint8), timestamps_s=frame_index(sweep)[1])
     fields = _frame_fields(bare, trajectory, _transforms(sweep, trajectory, from_pixels=False), " = ", "ImageStatus")
@@ -107,9 +107,9 @@ def write_transforms(sweep: Sweep, path: Path, trajectory: Trajectory) -> None:
 
 
 def frame_index(sweep: Sweep) -> tuple[str, np.ndarray]:
-    """Unit and values [N] of the index of the frames in Slicer: their times in s, or their numbers without a unit.
+    """Unit and values [N] of the index of the frames in Slicer: times in s, or frame numbers without a unit.
 
-    Slicer rounds times to 0.001 and takes two that are nearer than that for one.
+    Frame numbers are used if two times are too close: Slicer rounds times to 0.001 and merges equal ones.
     """
     times = sweep.timestamps_s
     if times is not None and (np.diff(np.round(times, 3)) > 0.0015).all():
@@ -164,7 +164,7 @@ def _nrrd_header(sweep: Sweep, unit: str, from_pixels: bool) -> list[str]:
 
 
 def _own_fields(sweep: Sweep, trajectory: Trajectory | None, separator: str) -> list[str]:
-    """What the formats have no field for: version, spacing, skew, simulated frames, origin of poses."""
+    """This project's header fields: version, spacing, skew, simulated frames, origin of poses."""
     fields = {VERSION_FIELD: str(FORMAT_VERSION), **header_marks(trajectory)}
     scanner = scanner_facts(sweep.provenance.get("scanner") or {}).get("scanner", {})
     fields |= {SCANNER_FIELDS[name]: str(value) for name, value in scanner.items()}
@@ -197,7 +197,7 @@ def _frame_fields(
 
 
 def _transforms(sweep: Sweep, trajectory: Trajectory | None, from_pixels: bool) -> tuple[str, np.ndarray]:
-    """Name and matrices [N, 4, 4] of the transforms of a file, mm, RAS; without poses the matrices are not used."""
+    """Name and matrices [N, 4, 4] of the transforms of a file, mm, RAS; no matrices without poses."""
     name = "ImageToReference" if from_pixels else "PlacedImageToReference"
     if trajectory is None:
         return name, np.empty((0, 4, 4))
@@ -210,14 +210,14 @@ def _transforms(sweep: Sweep, trajectory: Trajectory | None, from_pixels: bool) 
 
 
 def placed_transforms(trajectory: Trajectory) -> np.ndarray:
-    """[N, 4, 4] rigid, RAS, mm: PlacedImageToReference, which moves the image from its place in files for Slicer."""
+    """[N, 4, 4] rigid, RAS, mm: PlacedImageToReference, from the place of the image in files for Slicer to its pose."""
     return _ras_from_image(trajectory) @ RAS_FROM_LPS
 
 
 def _ras_from_image(trajectory: Trajectory) -> np.ndarray:
     """[N, 4, 4]: image (centre, mm) to the world of `trajectory.ras_from_frame0`.
 
-    Invalid poses repeat the one before them, the first ones the one after them, as some readers ignore the status.
+    An invalid pose is replaced by the valid one before it, or at the begin after it, as some readers ignore the status.
     """
     good = np.flatnonzero(trajectory.valid)
     if len(good) == 0:

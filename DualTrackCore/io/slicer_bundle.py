@@ -1,8 +1,8 @@
 """Scene bundles (.mrb) that 3D Slicer opens by drag and drop, without an extension: frames, moving transform, volume.
 
-A bundle is a zip of a scene (.mrml, XML) and the data that its nodes name, in the formats of Slicer's own storage
-nodes: the frames as .seq.nrrd, the transforms as .seq.mha, the volume as .nrrd. The image hangs below the transform,
-and a browser plays both.
+A bundle is a zip of a scene (.mrml, XML) and the data of its nodes, in the formats of Slicer's own storage nodes: the
+frames as .seq.nrrd, the transforms as .seq.mha, the volume as .nrrd. The transform is the parent of the image, and a
+sequence browser plays both.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from DualTrackCore.progress import Reporter
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.trajectory import Trajectory
 
-#: Names of the data in the bundle. The image is the first frame: Slicer fills the nodes that it plays when they move.
+#: Names of the data in the bundle. The image is the first frame: Slicer updates played nodes only when they change.
 _FRAMES, _IMAGE, _POSES, _VOLUME = "frames.seq.nrrd", "image.nrrd", "poses.seq.mha", "volume.nrrd"
-#: Frames a second in the player where the times are unknown.
+#: Frame rate of the player if times are unknown.
 _DEFAULT_RATE_HZ = 20.0
-#: A zip needs another header for larger members.
+#: Larger members of a zip need another header (zip64).
 _LARGE_BYTES = 1 << 31
 
 
@@ -40,8 +40,8 @@ def write_bundle(
         sweep: N frames with images.
         path: the file; it appears complete or not at all.
         trajectory: N poses, or None for an image that does not move.
-        reporter: told about every window of frames.
-        volume: an .nrrd file that goes into the scene, in the world of the trajectory.
+        reporter: receives `Stage.WRITING` (frames).
+        volume: an .nrrd file for the scene, in the world of the trajectory; or None.
 
     Raises:
         InputError: tracking without images, or poses of a sweep whose pixel spacing is unknown.
@@ -72,9 +72,9 @@ def write_bundle(
 
 
 def _scene(sweep: Sweep, name: str, pose: np.ndarray | None, marks: Mapping[str, str], has_volume: bool) -> bytes:
-    """The scene with the first frame at `pose` [4, 4]; what its nodes leave out is as Slicer has it by default.
+    """The scene with the first frame at `pose` [4, 4]; other properties of nodes have Slicer's defaults.
 
-    Nodes that the poses placed or moved have `marks` as their attributes.
+    Nodes that depend on the poses have `marks` as attributes.
     """
     scene = _Scene(name, frame_index(sweep)[0], marks)
     played, below = ["ScalarVolume"], ""
@@ -82,8 +82,8 @@ def _scene(sweep: Sweep, name: str, pose: np.ndarray | None, marks: Mapping[str,
     if pose is not None:
         scene.add_sequence(1, "poses", "LinearTransform", _POSES)
         matrix = " ".join(f"{value:.17g}" for value in pose.ravel())
-        said = {"matrixTransformToParent": matrix, **scene.said}
-        scene.add("LinearTransform", "LinearTransform", 1, name=f"{name} pose", **said)
+        pose_attributes = {"matrixTransformToParent": matrix, **scene.marks}
+        scene.add("LinearTransform", "LinearTransform", 1, name=f"{name} pose", **pose_attributes)
         played, below = [*played, "LinearTransform"], f"transform:{_id('LinearTransform', 1)};"
     scene.add_volume(0, "image", _IMAGE, below)
     if has_volume:
@@ -99,17 +99,17 @@ def _scene(sweep: Sweep, name: str, pose: np.ndarray | None, marks: Mapping[str,
 
 
 class _Scene:
-    """Nodes as XML; the names begin with that of the bundle, and `unit` is that of the index of the frames.
+    """Nodes as XML; names begin with that of the bundle, and `unit` is that of the index of the frames.
 
-    `said` holds what is said of the poses, in the form in which Slicer keeps the attributes of a node.
+    `marks` holds the marks of the poses in Slicer's form of node attributes.
     """
 
     def __init__(self, name: str, unit: str, marks: Mapping[str, str]) -> None:
         self.root = ElementTree.Element("MRML", version="Slicer 5.0.0", userTags="")
         self._name, self._unit = name, unit
-        # A semicolon ends an attribute, and Slicer decodes these two alone.
+        # A semicolon ends an attribute; Slicer decodes only these two characters.
         texts = (f"{key}:{text.replace('%', '%25').replace(';', '%3B')}" for key, text in marks.items())
-        self.said = {"attributes": ";".join(texts)} if marks else {}
+        self.marks = {"attributes": ";".join(texts)} if marks else {}
 
     def add(self, tag: str, kind: str, number: int | str, references: str = "", **attributes: str) -> None:
         attributes |= {"references": references} if references else {}
@@ -118,19 +118,19 @@ class _Scene:
     def add_sequence(self, number: int, content: str, stored: str, data_name: str) -> None:
         kind, name = f"{stored}SequenceStorage", f"{self._name} {content}"
         index = {"indexName": "time" if self._unit else "frame", "indexUnit": self._unit, "indexType": "numeric"}
-        self.add("Sequence", "Sequence", number, f"storage:{_id(kind, number)};", name=name, **index, **self.said)
+        self.add("Sequence", "Sequence", number, f"storage:{_id(kind, number)};", name=name, **index, **self.marks)
         self.add(kind, kind, number, fileName=f"Data/{data_name}")
 
     def add_volume(self, number: int, content: str, data_name: str, references: str = "") -> None:
         display, storage = "ScalarVolumeDisplay", "VolumeArchetypeStorage"
         references += f"display:{_id(display, number)};storage:{_id(storage, number)};"
-        self.add("Volume", "ScalarVolume", number, references, name=f"{self._name} {content}", **self.said)
+        self.add("Volume", "ScalarVolume", number, references, name=f"{self._name} {content}", **self.marks)
         self.add(storage, storage, number, fileName=f"Data/{data_name}")
         look = {"window": "255", "level": "127.5", "autoWindowLevel": "0", "colorNodeID": "vtkMRMLColorTableNodeGrey"}
         self.add("VolumeDisplay", display, number, **look)
 
     def add_browser(self, played: list[str], rate_hz: float) -> None:
-        """Play sequence number i in the node number i of the kind `played[i]`."""
+        """Add a browser that plays sequence i in the node i of kind `played[i]`."""
         pairs = [
             f"dataNodeRef{number}:{_id(kind, number)};sequenceNodeRef{number}:{_id('Sequence', number)};"
             for number, kind in enumerate(played)
@@ -144,5 +144,5 @@ class _Scene:
 
 
 def _id(kind: str, number: int | str) -> str:
-    """ID of a node. Slicer gives numbers alone, and a browser added to a scene would take the nodes that have them."""
+    """ID of a node. It has a prefix: with plain numbers, as of Slicer, a browser could use nodes of the open scene."""
     return f"vtkMRML{kind}Node{number}" if isinstance(number, str) else f"vtkMRML{kind}NodeDualTrack{number}"

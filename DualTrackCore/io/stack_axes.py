@@ -1,8 +1,8 @@
-"""Axes of stacks that nobody labelled: arrays of NumPy, HDF5 and MATLAB files.
+"""Axes of unlabelled stacks: arrays of NumPy, HDF5 and MATLAB files.
 
 Python stores frames, rows, columns, and perhaps colour. MATLAB stores rows, columns, perhaps colour, frames, and its
-files list the axes backwards. A known number of frames or size of the pictures decides; else the custom of the program
-counts, and shapes that make no pictures by it are refused: a picture turned on its side looks like tissue, too.
+files list the axes in reverse order. A known number of frames or size of the pictures decides. Else the convention of
+the program counts, and implausible shapes are refused, as pictures on their side also look like tissue.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from itertools import permutations
 from DualTrackCore.errors import Doubt, InputError
 from DualTrackCore.io.sequence_parts import Axes
 
-#: Pictures whose sides differ by more than this factor are no ultrasound pictures.
+#: Largest ratio of the sides of an ultrasound picture.
 _MOST_ASPECT = 5
 
 
@@ -24,16 +24,16 @@ def stack_axes(
     count: int | None = None,
     size: tuple[int, int] | None = None,
 ) -> tuple[Axes, list[str]]:
-    """The axes of an array, and what to tell the reader.
+    """The axes of an array, and sentences for the user.
 
     Args:
-        shape: of the array as it is stored, the slowest axis first.
+        shape: of the stored array, the slowest axis first.
         what: the array, for messages.
         backwards: whether MATLAB wrote it.
-        count: number of frames, where something else in the file says it.
-        size: (H, W) of the pictures, where something else in the file says it.
+        count: number of frames, if something else in the file states it.
+        size: (H, W) of the pictures, if something else in the file states it.
 
-    Raises InputError: no stack of pictures, or one whose axes cannot be told apart.
+    Raises InputError: no stack of pictures, or one with ambiguous axes.
     """
     colour = _colour_axis(shape, backwards)
     stack = [axis for axis in range(len(shape)) if axis != colour]
@@ -61,7 +61,7 @@ def stack_axes(
 
 
 def _colour_axis(shape: tuple[int, ...], backwards: bool) -> int | None:
-    """The axis of 1 to 4 entries that a fourth one is taken for, where programs most often put it."""
+    """The axis of colour of a 4D array: one of 1 to 4 entries at the most usual place."""
     if len(shape) != 4:
         return None
     usual = (1, 0, 2, 3) if backwards else (3, 1, 2, 0)
@@ -69,9 +69,9 @@ def _colour_axis(shape: tuple[int, ...], backwards: bool) -> int | None:
 
 
 def _checked(shape: tuple[int, ...], what: str, order: tuple[int, ...], backwards: bool) -> list[str]:
-    """Doubts about axes that only custom tells; an error where the frames more likely lie along another axis."""
+    """Doubts about axes by convention alone. Raises InputError: another axis is more likely that of the frames."""
     frames, rows, columns = (shape[axis] for axis in order)
-    # The other way that people store stacks: frames last in Python, first in MATLAB.
+    # The other usual order: frames last in Python, first in MATLAB.
     others = (frames, columns) if backwards else (frames, rows)
     place, remedy = "first", "numpy.moveaxis(frames, -1, 0) in Python"
     if backwards:

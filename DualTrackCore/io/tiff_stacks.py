@@ -1,6 +1,6 @@
-"""What ImageJ and OME write into a TIFF file about its stack: channels, slices, times and the size of pixels.
+"""The description of a stack by ImageJ and OME in a TIFF file: channels, slices, times and the size of pixels.
 
-OME as in its schema of 2016-06; the fields of ImageJ are those that its FileInfo writes into the description.
+OME as in its schema of 2016-06; fields of ImageJ as its FileInfo writes them into the description.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ _RESOLUTION_TAGS = ("XResolution", "YResolution")
 
 
 class Stack(NamedTuple):
-    """A stack as its file describes it.
+    """The description of a stack.
 
     Attributes:
-        channels, slices, frames: how many; their product is the number of pictures.
+        channels, slices, frames: numbers; their product is the number of pictures.
         spacing_mm: size of a pixel (across columns, down rows), or None.
         step_s: time from frame to frame, or None.
-        rate_field: where that stands.
+        rate_field: the field with this time.
     """
 
     channels: int = 1
@@ -43,7 +43,7 @@ def described_stack(name: str, tiff: TiffFile, pictures: int) -> Stack:
     Args:
         name: of the file, for messages.
         tiff: the file.
-        pictures: how many are there, without thumbnails.
+        pictures: number of pictures in the file, without thumbnails.
 
     Raises InputError: several pictures a frame, volumes over time, or fewer pictures than are described.
     """
@@ -67,20 +67,20 @@ def described_stack(name: str, tiff: TiffFile, pictures: int) -> Stack:
 
 
 def _of_imagej(tiff: TiffFile) -> Stack:
-    told = tiff.imagej_metadata or {}
-    counts = [_count(told.get(name)) for name in ("channels", "slices", "frames")]
-    counts[2] = max(counts[2], _count(told.get("images")) // math.prod(counts[:2]) if counts[1] == 1 else 1)
-    unit, page = _MM.get(str(told.get("unit"))), tiff.pages[0]
+    fields = tiff.imagej_metadata or {}
+    counts = [_count(fields.get(name)) for name in ("channels", "slices", "frames")]
+    counts[2] = max(counts[2], _count(fields.get("images")) // math.prod(counts[:2]) if counts[1] == 1 else 1)
+    unit, page = _MM.get(str(fields.get("unit"))), tiff.pages[0]
     spacing = None
     if unit is not None and all(tag in page.tags for tag in _RESOLUTION_TAGS):
         spacing = _spacing(*(unit / value if value else 0.0 for value in page.resolution))
-    step = _step(told.get("finterval"), told.get("tunit") or "s")
+    step = _step(fields.get("finterval"), fields.get("tunit") or "s")
     return Stack(*counts, spacing, step, "finterval")
 
 
 def _of_ome(text: str | None) -> Stack:
     try:
-        # A document type could name other files or grow without end; OME has none.
+        # A document type could include other files or grow without limit; OME has none.
         root = None if not text or "<!" in text.replace("<!--", "") else ElementTree.fromstring(text)
     except (ElementTree.ParseError, ValueError):
         root = None

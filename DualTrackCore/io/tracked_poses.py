@@ -1,7 +1,8 @@
 """Poses in files: from the named transforms and the header of a recording to pixel size and trajectory of its frames.
 
-Transforms named `<From>To<To>` and the calibration (Image to Probe) form a graph of coordinate systems; the shortest
-way from pixels to the reference is multiplied out frame by frame. What is no rigid motion becomes invalid.
+Transforms named `<From>To<To>` and the calibration (Image to Probe) form a graph of coordinate systems. For each frame,
+the transforms along the shortest path from pixels to the reference are multiplied. Results that are not rigid become
+invalid.
 """
 
 from __future__ import annotations
@@ -42,10 +43,10 @@ from DualTrackCore.trajectory import (
 def trajectory_from_tracker(
     world_from_image: np.ndarray, provenance: Mapping[str, Any] | None = None
 ) -> tuple[Trajectory, list[str]]:
-    """A measured trajectory in which poses that are no rigid motion are marked invalid, and sentences that say so.
+    """A measured trajectory with poses that are not rigid marked invalid, and sentences on these.
 
     Args:
-        world_from_image: [N, 4, 4], image (centre, mm) to the tracker's world (mm); may hold anything.
+        world_from_image: [N, 4, 4], image (centre, mm) to the tracker's world (mm); any numbers, also NaN.
     """
     world = np.array(world_from_image, dtype=np.float64)
     finite = np.isfinite(world).all(axis=(1, 2))
@@ -59,28 +60,28 @@ def trajectory_from_tracker(
 
 
 def rigid(poses: np.ndarray) -> np.ndarray:
-    """[N] bool: which of the matrices [N, 4, 4] are rigid motions to within :data:`RIGID_TOLERANCE`."""
+    """[N] bool: whether each matrix of [N, 4, 4] is rigid to within :data:`RIGID_TOLERANCE`."""
     plausible = np.isfinite(poses).all(axis=(1, 2)) & (np.abs(poses[:, :3, :3]).max(axis=(1, 2), initial=0.0) < 2)
     return plausible & (rigid_error(np.where(plausible[:, None, None], poses, np.eye(4))) <= RIGID_TOLERANCE)
 
 
-#: Worlds in which a trajectory can be expressed, the preferred first.
+#: Names of world coordinate systems, the preferred first.
 _WORLDS = ("Reference", "Tracker", "World")
 _IMAGE, _PROBE, _CROPPED = "Image", "Probe", "CroppedImage"
-#: The image in mm, upright, its centre at the origin, RAS: where the header of this project's files for Slicer puts it.
+#: The image in mm, upright, its centre at the origin, RAS: its place by the header of this project's files for Slicer.
 _PLACED = "PlacedImage"
 
 Tracks = Mapping[tuple[str, str], TransformTrack]
 
 
 class ImageChain(NamedTuple):
-    """What the transforms of a recording tell about its pixels.
+    """The transforms of the pixels of a recording.
 
     Attributes:
-        world_from_pixel: the transform from stored pixels to the world, or None without a way there.
-        probe_from_pixel: [4, 4] where the way from pixels to the probe is the same in all frames, or None.
-        way: the coordinate systems on the way to the world, or () without one.
-        probe: the device that the calibration is of.
+        world_from_pixel: from stored pixels to the world, or None without a path.
+        probe_from_pixel: [4, 4] from stored pixels to the probe if it is the same in all frames, or None.
+        way: the coordinate systems on the path to the world, or () without one.
+        probe: the device of the calibration.
     """
 
     world_from_pixel: TransformTrack | None
@@ -90,15 +91,15 @@ class ImageChain(NamedTuple):
 
 
 def trace_image(tracks: Tracks, count: int, devices: Mapping[str, np.ndarray]) -> ImageChain:
-    """Find the way from the stored pixels to the world.
+    """Find the path from the stored pixels to the world.
 
-    Cropped recordings carry ImageToCroppedImage, and their stored pixels are those of the cropped image; a calibration
-    is about the whole image. A given calibration goes before transforms of the image in the file.
+    Cropped recordings have ImageToCroppedImage: their stored pixels are those of the cropped image, but a calibration
+    is for the whole image. A given calibration replaces transforms of the image in the file.
 
     Args:
         tracks: transforms by (from, to).
         count: number of frames.
-        devices: the calibrations that are given, [4, 4] from pixels of the whole image, by the name of their device.
+        devices: given calibrations, [4, 4] from pixels of the whole image to mm, by the name of their device.
 
     Raises InputError: more than one calibrated device is tracked.
     """
@@ -118,12 +119,12 @@ def trace_image(tracks: Tracks, count: int, devices: Mapping[str, np.ndarray]) -
 
 
 def _calibrated_device(tracks: Tracks, devices: Mapping[str, np.ndarray]) -> tuple[str, np.ndarray]:
-    """The one device that is tracked, or the only one there is, and its calibration."""
+    """The one candidates device, or the only one, and its calibration."""
     named = {_PROBE if device == UNNAMED else device: matrix for device, matrix in devices.items()}
-    found = [device for device in named if any(_way(tracks, device, world) for world in _WORLDS)] or list(named)
-    if len(found) > 1:
-        raise several_devices("The calibration file", found)
-    return found[0], named[found[0]]
+    candidates = [device for device in named if any(_way(tracks, device, world) for world in _WORLDS)] or list(named)
+    if len(candidates) > 1:
+        raise several_devices("The calibration file", candidates)
+    return candidates[0], named[candidates[0]]
 
 
 def _fixed(matrix: np.ndarray, count: int) -> TransformTrack:
@@ -131,7 +132,7 @@ def _fixed(matrix: np.ndarray, count: int) -> TransformTrack:
 
 
 def _way(tracks: Tracks, start: str, goal: str) -> tuple[str, ...]:
-    """Coordinate systems on the shortest way, both ends included; () where there is none."""
+    """Coordinate systems on the shortest path with both ends; () without a path."""
     neighbours = defaultdict(list)
     for source, target in tracks:
         neighbours[source].append(target)
@@ -148,7 +149,7 @@ def _way(tracks: Tracks, start: str, goal: str) -> tuple[str, ...]:
 
 
 def _along(tracks: Tracks, way: tuple[str, ...], count: int) -> TransformTrack | None:
-    """The product of the transforms along `way`; a frame is valid where all of them are."""
+    """The product of the transforms along `way`; a frame is valid if all of them are."""
     if not way:
         return None
     matrices, valid = np.broadcast_to(np.eye(4), (count, 4, 4)), np.ones(count, bool)
@@ -161,7 +162,7 @@ def _along(tracks: Tracks, way: tuple[str, ...], count: int) -> TransformTrack |
 
 def _inverse(track: TransformTrack) -> TransformTrack:
     determinants = np.linalg.det(np.where(track.valid[:, None, None], track.matrices, np.eye(4)))
-    # Pixels of 1 um would give 1e-9; a matrix far below that maps to a plane and has no inverse.
+    # Pixels of 1 um give 1e-9; a matrix far below maps to a plane and has no inverse.
     valid = track.valid & (np.abs(determinants) > 1e-12)
     inverse = np.linalg.inv(np.where(valid[:, None, None], track.matrices, np.eye(4)))
     inverse[~valid] = np.nan
@@ -169,14 +170,14 @@ def _inverse(track: TransformTrack) -> TransformTrack:
 
 
 def _constant(matrices: np.ndarray) -> np.ndarray | None:
-    """The matrix that all of [n, 4, 4] are, or None."""
+    """The matrix if all of [n, 4, 4] are equal, else None."""
     if not len(matrices):
         return None
     spread = np.abs(matrices - matrices[0]).max()
     return matrices[0] if spread <= 1e-9 * max(1.0, np.abs(matrices[0]).max()) else None
 
 
-#: A size measured from rounded poses is replaced by the one that the header states within these differences.
+#: A size measured from rounded poses is replaced by that of the header if they differ by less than this.
 _STATED_SPACING_TOLERANCE = 1e-3
 _STATED_SKEW_TOLERANCE_DEG = 0.06
 
@@ -191,21 +192,20 @@ def place_frames(
 ) -> tuple[PixelSize, Trajectory | None, str, list[str]]:
     """Pixel size and trajectory of a recording.
 
-    The transforms decide where they say anything about the pixels, then the user, then the header.
+    The pixel size is that of the transforms, else that of the user, else that of the header.
 
     Args:
         fields: the per-frame fields.
         shape: (N, H, W) of the frames.
-        devices: the calibrations that the user gives, as for :func:`trace_image`.
-        stated: what the header states, or None.
-        given_mm: the spacing that the user gives, or None.
+        devices: the user's calibrations, as for :func:`trace_image`.
+        stated: the size in the header, or None.
+        given_mm: the user's spacing, or None.
         source: the name of the file, for messages.
 
     Returns:
-        The pixel size, the trajectory or None, a sentence on how it was found or why there is none, and what was
-        converted or ignored.
+        The pixel size, the trajectory or None, a sentence on its source or why it is missing, and notes.
 
-    Raises InputError: sizes that contradict each other, or no pose that is rigid.
+    Raises InputError: sizes that contradict each other, or no rigid pose.
     """
     count, frame_size = shape[0], (shape[1], shape[2])
     tracks = fields.transforms(count)
@@ -218,7 +218,7 @@ def place_frames(
     tracking = _sentence(chain, names, bool(devices))
     if measured is None:
         size, notes = untracked_size(stated, given_mm)
-        # Transforms that lead to the world and give no size are invalid in all frames.
+        # Transforms to the world without a size are invalid in all frames.
         nowhere = chain.world_from_pixel
         tracked = None if nowhere is None else Trajectory(*nowhere, origin=PoseOrigin.MEASURED)
         return size, tracked, tracking, notes
@@ -237,7 +237,7 @@ def place_frames(
 def _measured(
     chain: ImageChain, frame_size: tuple[int, int], stated: PixelSize | None, source: str
 ) -> PixelSize | None:
-    """The pixel size in the transforms: that of the calibration, or the median over the frames."""
+    """The pixel size in the transforms: that of the calibration, or the median over the frames; or None."""
     if chain.probe_from_pixel is not None:
         matrix = validated_calibration(chain.probe_from_pixel, f"{source}, ImageToProbe")
         split = split_affine(matrix, frame_size)

@@ -1,4 +1,4 @@
-"""Trajectories as plain tables: one line a frame, in full precision, for spreadsheets and other programs."""
+"""Trajectories as plain tables: one line per frame, in full precision, for spreadsheets and other programs."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from DualTrackCore.path_error import CORRECTIONS, TRUST
 from DualTrackCore.trajectory import PoseOrigin, Trajectory
 
 _HEADER = ("frame", "timestamp_s", "valid", *(f"m{row}{column}" for row in range(4) for column in range(4)))
-#: Columns that say where poses are from, the origin first; the last ones and those of the errors of the motions are
-#: written where something is known. A table from elsewhere may lack any of them.
+#: Optional columns: marks of the poses, the origin first. These marks and the errors are written only if known; a table
+#: of another program may lack all of them.
 _WHERE_KNOWN = (TRUST, CORRELATION, BY_RULE, CORRECTIONS)
 _MARKS = tuple(name for name in FIELDS if name not in _WHERE_KNOWN)
 _SIGMA = (*(f"sigma_t{axis}_mm" for axis in "xyz"), *(f"sigma_r{axis}_deg" for axis in "xyz"))
@@ -25,17 +25,17 @@ _KNOWN = frozenset((*FIELDS, *_SIGMA, *_COVARIANCE))
 
 
 def write_trajectory_csv(trajectory: Trajectory, path: str | PathLike, timestamps_s: np.ndarray | None = None) -> None:
-    """Write frame, timestamp_s, valid (1 or 0), the 16 numbers of frame0_from_image row by row, and the origin.
+    """Write frame, timestamp_s, valid (1 or 0), the 16 numbers of frame0_from_image (mm) row by row, and the origin.
 
-    Model, checksum and warnings of estimated poses stand in the line of the first frame. Where it is known how sure the
-    motions are, their standard deviations follow, in the line of the frame that a motion leads to; of a corrected path
-    the variance of its length and the covariance of each position. Numbers have 17 significant digits, so that reading
-    gives the same ones back. What is unknown is left empty.
+    Model, checksum and warnings of estimated poses are in the line of the first frame. If known, the standard
+    deviations of the motions follow, each in the line of the frame that the motion leads to; and for a corrected path,
+    the variance of its length and the covariance of each position. Numbers have 17 significant digits, so reading gives
+    the same values. Unknown values are empty.
 
     Args:
         trajectory: N poses.
         path: the file; it appears complete or not at all.
-        timestamps_s: [N] s, or None where unknown.
+        timestamps_s: [N] s, or None if unknown.
 
     Raises:
         InputError: another number of times than poses.
@@ -54,27 +54,27 @@ def write_trajectory_csv(trajectory: Trajectory, path: str | PathLike, timestamp
         sigma, covariance = trajectory.sigma, trajectory.path_covariance
         columns = *(() if sigma is None else _SIGMA), *(() if covariance is None else _COVARIANCE)
         writer.writerow((*_HEADER, *names, *columns))
-        said = [marks.get(name, "") for name in names]
+        first = [marks.get(name, "") for name in names]
         later = [marks[ORIGIN], *[""] * (len(names) - 1)]
         sigma = np.empty((count, 0)) if sigma is None else np.vstack([np.full(6, np.nan), sigma])
-        known = np.hstack([sigma, np.empty((count, 0)) if covariance is None else covariance])
-        rows = zip(times, trajectory.valid, trajectory.poses.reshape(count, 16), known, strict=True)
+        table = np.hstack([sigma, np.empty((count, 0)) if covariance is None else covariance])
+        rows = zip(times, trajectory.valid, trajectory.poses.reshape(count, 16), table, strict=True)
         for frame, (time, valid, pose, errors) in enumerate(rows):
             errors = ("" if np.isnan(value) else f"{value:.17g}" for value in errors)
             poses = (f"{value:.17g}" for value in pose)
-            writer.writerow([frame, time, int(valid), *poses, *(later if frame else said), *errors])
+            writer.writerow([frame, time, int(valid), *poses, *(later if frame else first), *errors])
 
 
 def read_trajectory_csv(path: str | PathLike) -> Trajectory:
-    """The trajectory of a table that :func:`write_trajectory_csv` wrote.
+    """The trajectory of a table of :func:`write_trajectory_csv`, frame0_from_image, mm.
 
-    Its origin is the worst that a line says, and unknown where a line says nothing.
+    Its origin is the worst of all lines, and unknown if a line states none.
 
-    Raises InputError: the table cannot be read, has other columns, skips a frame, or holds a pose that is no finite
-    rigid motion and is not marked invalid.
+    Raises InputError: the table cannot be read, has other columns, skips a frame, or holds a pose that is marked valid
+    and is not finite and rigid.
     """
     path = Path(path)
-    poses, valid, said, errors = [], [], [], []
+    poses, valid, marks_of, errors = [], [], [], []
     try:
         with path.open(newline="", encoding="utf-8-sig") as stream:
             rows = csv.reader(stream)
@@ -89,23 +89,23 @@ def read_trajectory_csv(path: str | PathLike) -> Trajectory:
                     pose, is_valid = _parsed(row, columns, len(poses), where)
                     poses.append(pose)
                     valid.append(is_valid)
-                    said.append(dict(zip(names, (word.strip() for word in row[len(_HEADER) :]), strict=True)))
-                    errors.append([_number(said[-1].get(name) or "nan", where) for name in (*_SIGMA, *_COVARIANCE)])
+                    marks_of.append(dict(zip(names, (word.strip() for word in row[len(_HEADER) :]), strict=True)))
+                    errors.append([_number(marks_of[-1].get(name) or "nan", where) for name in (*_SIGMA, *_COVARIANCE)])
     except OSError as error:
         raise InputError(f"Cannot read the trajectory {path}: {error.strerror or error}.") from None
     except (UnicodeDecodeError, csv.Error):
         raise InputError(f"{path} is not a trajectory table: it is not text.") from None
     if not poses:
         raise InputError(f"{path} holds no poses; write the trajectory again.")
-    known, source = np.array(errors), {"source": path.name}
-    sigma = known[1:, :6] if _SIGMA[0] in names else None
-    covariance = known[:, 6:] if _COVARIANCE[0] in names else None
+    table, source = np.array(errors), {"source": path.name}
+    sigma = table[1:, :6] if _SIGMA[0] in names else None
+    covariance = table[:, 6:] if _COVARIANCE[0] in names else None
     try:
         trajectory = Trajectory(np.array(poses), np.array(valid), None, source, sigma=sigma, path_covariance=covariance)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
-    marks = {n: " and ".join(dict.fromkeys(filter(None, (row[n] for row in said)))) for n in names if n in FIELDS}
-    marks[ORIGIN] = PoseOrigin.worst(row.get(ORIGIN, "") for row in said).value
+    marks = {n: " and ".join(dict.fromkeys(filter(None, (row[n] for row in marks_of)))) for n in names if n in FIELDS}
+    marks[ORIGIN] = PoseOrigin.worst(row.get(ORIGIN, "") for row in marks_of).value
     return marked(trajectory, marks, PoseOrigin.UNKNOWN, sigma, covariance)[0]
 
 

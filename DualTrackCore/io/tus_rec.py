@@ -1,8 +1,8 @@
 """Sweeps of the TUS-REC challenges: frames and tool poses in HDF5, calibration in a CSV file.
 
-A frame maps to the tracker's camera by `tforms[i] @ tool_from_mm`, where `tool_from_mm` is rigid and takes
-millimetres counted from the centre of the top-left pixel; those come from pixels by two scale factors. The
-CSV file has a header line, the four rows of the scaling, a header line, and the four rows of `tool_from_mm`.
+A frame maps to the tracker's camera by `tforms[i] @ tool_from_mm`, where `tool_from_mm` is rigid, from millimetres with
+the origin at the centre of the top-left pixel; two scale factors map pixels to these. The CSV file has a header line,
+the four rows of the scaling, a header line, and the four rows of `tool_from_mm`.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ from DualTrackCore.sweep import Sweep, validated_spacing
 
 FORMAT = "TUS-REC HDF5"
 CALIBRATION_NAME = "calib_matrix.csv"
-#: How many folders above that of a sweep are searched for the calibration.
+#: Levels above the folder of a sweep that are searched for the calibration.
 _FOLDERS_ABOVE = 3
 
 
 def read_tus_rec(path: Path, *, calibration: CalibrationSource | None, spacing_mm: tuple[float, float] | None) -> Sweep:
     """The sweep of a file with `frames`, its poses in the same file or in the sibling under `transfs`.
 
-    The calibration is `calibration` (the CSV file, or whatever else :func:`read_calibration` reads as the map
-    from pixels to the tool), else `calib_matrix.csv` beside the sweep or up to three folders above. Without one
-    the poses have no meaning for the image, so the sweep is untracked.
+    The calibration is `calibration` (the CSV file, or another file of :func:`read_calibration`, from pixels to the
+    tool), else `calib_matrix.csv` beside the sweep or up to three levels above. Without one, the pose of the image is
+    unknown, so the sweep is untracked.
 
     Raises InputError: damaged files, another number of poses than frames, a spacing that contradicts the calibration.
     """
@@ -61,7 +61,7 @@ def read_tus_rec(path: Path, *, calibration: CalibrationSource | None, spacing_m
         notes.append(f"Found no {CALIBRATION_NAME}: the pixel spacing and the tracking cannot be known.")
         return choose_pixel_size(None, None, spacing_mm).sweep(frames, path, FORMAT, notes)
     if isinstance(calibration, DeviceCalibration) and str(calibration.source).lower().endswith(".csv"):
-        calibration = calibration.source  # of the one tool of the data set, whatever it is called
+        calibration = calibration.source  # the data set has only one tool, so its name is ignored
     is_csv = isinstance(calibration, Path) and calibration.suffix.lower() == ".csv"
     tool_from_pixel = read_calib_matrix(calibration) if is_csv else read_calibration(calibration)
     split = split_affine(tool_from_pixel, frames.shape[1:])
@@ -80,7 +80,7 @@ def read_tus_rec(path: Path, *, calibration: CalibrationSource | None, spacing_m
 def read_calib_matrix(path: Path) -> np.ndarray:
     """[4, 4] float64 tool_from_pixel, pixel (column, row, 0, 1) to mm, of a `calib_matrix.csv`.
 
-    Raises InputError: not two 4x4 matrices, a scaling that is more than two factors, a second part that is not rigid.
+    Raises InputError: not two 4x4 matrices, a scaling of other than two factors, or a second matrix that is not rigid.
     """
     rows = _number_rows(path)
     if len(rows) != 8:
@@ -109,7 +109,7 @@ def _number_rows(path: Path) -> list[list[float]]:
 
 
 def _camera_from_tool(path: Path) -> tuple[np.ndarray | None, str | None]:
-    """[N, 4, 4] tool poses and the name of the file they were found in."""
+    """[N, 4, 4] tool poses and the name of their file; None for both without poses."""
     places = {path.name: path}
     root = next((folder for folder in path.parents if folder.name == "frames"), None)
     if root is not None:  # .../transfs/050/x.h5 belongs to .../frames/050/x.h5

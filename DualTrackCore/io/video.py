@@ -1,9 +1,9 @@
 """Video files, decoded with PyAV (the extra `video`).
 
-A video is decoded once, forwards, and :func:`~DualTrackCore.grey.grey_clip` keeps its grey frames as players show them.
-Seeking would hold less, but containers without an index, open groups of pictures and edit lists make it land on other
-frames than those that a player shows, and a frame that cannot be decoded would be found in the middle of the work. A
-decoder hides damage as well as it can; so it has to stop there first, and only a damaged file is decoded twice.
+A video is decoded once, forwards; :func:`~DualTrackCore.grey.grey_clip` stores its grey frames as players show them.
+Seeking would need less space. But in containers without an index, with open groups of pictures or with edit lists it
+gives other frames than a player, and damaged frames would appear only during the work. Decoders conceal damage; so the
+first run stops at damage, and only a damaged file is decoded a second time.
 """
 
 from __future__ import annotations
@@ -35,31 +35,31 @@ if TYPE_CHECKING:
 
 FORMAT = "Video"
 
-#: Bytes that FFmpeg asks a file for at a time.
+#: Bytes that FFmpeg reads at a time.
 _BUFFER_BYTES = 1 << 18
 
-#: Grey of more than 8 bits that comes as it is stored.
+#: Grey formats of more than 8 bits that need no conversion.
 _NATIVE_GREY = ("gray9le", "gray10le", "gray12le", "gray14le", "gray16le")
 
-#: Of a pixel while it is unpacked: three channels of 16 bits.
+#: Bytes of a pixel while it is unpacked: three channels of 16 bits.
 _STORED_BYTES = 6
 
-#: Decoders may drop this many frames at the ends of an undamaged file (open groups of pictures).
+#: Frames that decoders may drop at the ends of an undamaged file (open groups of pictures).
 _DROPPED_FRAMES = 2
 
-#: Black and white of the limited range of video, how far coding may go beyond them, and in how many pixels.
+#: Black and white of the limited range of video, overshoot by coding, and largest part of pixels beyond that.
 _LIMITED, _OVERSHOOT, _FEW = (16, 235), 4, 1 / 100
 
-#: How FFmpeg marks it.
+#: FFmpeg's value for the limited range.
 _MPEG_RANGE = 1
 
 
 class _UndecodableError(InputError):
-    """FFmpeg gave up on the content of a file."""
+    """FFmpeg cannot decode the content of a file."""
 
 
 def recognises(path: Path, head: bytes) -> bool:
-    """Whether the file begins like one of the known video containers."""
+    """Whether the first bytes are those of a known video container."""
     return demuxer(path, head) is not None
 
 
@@ -73,14 +73,14 @@ def read(
     """The sweep of the largest video stream as players show it, as 8-bit grey, without tracking; sound is ignored.
 
     Args:
-        inner: the video, open, where it is only a part of the file at `path`.
+        inner: the open video, if it is only a part of the file at `path`.
 
     Raises:
         MissingDependencyError: PyAV is not installed.
-        InputError: a damaged file, one without video, frames of changing or absurd size.
+        InputError: a damaged file, one without video, frames of changing or implausible size.
     """
     size = choose_pixel_size(None, calibration, spacing_mm)
-    with inner or path.open("rb") as file:  # a file without its name, which FFmpeg would take for an address
+    with inner or path.open("rb") as file:  # an open file: FFmpeg could read its name as an address
         clip = _Clip(path, file, size.spacing_mm, is_strict=True)
         try:
             frames = clip.decode()
@@ -100,7 +100,7 @@ def read(
 
 @contextlib.contextmanager
 def _as_sentence(path: Path) -> Iterator[None]:
-    """Turn whatever FFmpeg and PyAV raise over the content of a file into one sentence."""
+    """Context that turns any error of FFmpeg and PyAV into an InputError of one sentence."""
     try:
         with naming_memory(f"Decoding {path.name}"):
             yield
@@ -115,17 +115,17 @@ def _as_sentence(path: Path) -> Iterator[None]:
 
 
 class _Clip:
-    """A video file while it is decoded, and what is learned of it on the way.
+    """Decodes a video file, and collects times and notes.
 
     Args:
         path: the file, for messages.
         file: the same, open.
-        spacing_mm: what the user knows of the shown pixels.
-        is_strict: end at damage that a decoder can hide.
+        spacing_mm: the user's size of the shown pixels, or None.
+        is_strict: whether to stop at damage that a decoder can conceal.
 
     Attributes:
-        times: seconds of each frame so far, None where it carries none.
-        notes: sentences about what was found and converted.
+        times: seconds of each frame so far, None without a time.
+        notes: sentences for the user.
     """
 
     def __init__(self, path: Path, file: BinaryIO, spacing_mm: tuple[float, float] | None, *, is_strict: bool) -> None:
@@ -139,15 +139,15 @@ class _Clip:
         self._interlaced = self._limited = self._beyond = 0
 
     def decode(self) -> np.ndarray | WindowSource:
-        """[N, H, W] uint8; once for an object.
+        """[N, H, W] uint8; call it once.
 
         Raises:
             _UndecodableError: damage.
-            InputError: no video, lost frames, frames of changing or absurd size.
+            InputError: no video, lost frames, frames of changing or implausible size.
         """
         what = f"PyAV 17 or later, which is needed to read the video {self._path.name},"
         with importing(what, 'install it: pip install "dualtrack[video]"'):
-            import av.index  # not in earlier ones
+            import av.index  # missing in earlier versions
         self._file.seek(0)
         with _as_sentence(self._path):
             container = av.open(
@@ -171,13 +171,13 @@ class _Clip:
         return self._full_range(frames)
 
     def timestamps_s(self) -> np.ndarray | None:
-        """[N] seconds from the first frame; None, and a note, where they are missing or do not advance."""
+        """[N] seconds from the first frame; None, with a note, if times are missing or do not rise."""
         if len(self.times) < 2:
             return None
         if None in self.times or self._kind in TIMELESS:
             self.notes.append("Some frames carry no time; the times count as unknown.")
             return None
-        # AVI numbers frames as they are stored, and they come as they are shown.
+        # AVI has times in the order of storage; frames come in the order of display.
         seconds = np.array(sorted(self.times) if self._kind == "avi" else self.times)
         if (np.diff(seconds) <= 0).any():
             self.notes.append("The times of the frames do not advance; they count as unknown.")
@@ -185,7 +185,10 @@ class _Clip:
         return seconds - seconds[0]
 
     def _lacks_bytes(self, head: bytes) -> bool:
-        """Whether an AVI file is shorter than its header says, with a note; a Matroska file that is so is refused."""
+        """Whether an AVI file is shorter than its header states, with a note.
+
+        Raises InputError: a Matroska file is shorter than it states.
+        """
         declared, held = declared_bytes(head), self._file.seek(0, io.SEEK_END)
         if self._kind == "avi" and declared != held and not goes_on(self._file, declared):
             self.notes.append(f"The header says that the file has {declared} bytes, and it has {held}.")
@@ -197,7 +200,7 @@ class _Clip:
         return False
 
     def _stream(self, container: InputContainer) -> av.VideoStream:
-        """The largest video stream that is no cover picture; the longest of several, or the first."""
+        """The video stream with the largest pictures, except cover pictures; of several the longest, then the first."""
         from av.stream import Disposition
 
         picture = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
@@ -205,15 +208,15 @@ class _Clip:
         if not streams:
             what = "a cover picture and no video" if container.streams.video else "no video"
             raise InputError(f"{self._path.name} holds {what}.")
-        known = [stream for stream in streams if stream.codec_context is not None]
-        if not known:
+        decodable = [stream for stream in streams if stream.codec_context is not None]
+        if not decodable:
             raise InputError(
                 f"{self._path.name} holds video of a kind that PyAV cannot decode; convert it, for example to H.264 in "
                 "mp4."
             )
-        chosen = max(known, key=lambda stream: (stream.width * stream.height, stream.frames))
+        chosen = max(decodable, key=lambda stream: (stream.width * stream.height, stream.frames))
         if len(streams) > 1:
-            sizes = ", ".join(f"{stream.width} x {stream.height}" for stream in known)
+            sizes = ", ".join(f"{stream.width} x {stream.height}" for stream in decodable)
             self.notes.append(
                 f"The file holds {len(streams)} video streams ({sizes} pixels); read number "
                 f"{streams.index(chosen) + 1}, the largest."
@@ -221,9 +224,9 @@ class _Clip:
         return chosen
 
     def _announced(self, stream: av.VideoStream) -> float:
-        """How many frames a player would show; 0 where the file does not say.
+        """Number of frames that a player shows; 0 if the file does not state it.
 
-        Edit lists leave frames out, and recorders write empty ones into AVI files where nothing new came.
+        Edit lists leave frames out, and recorders write empty frames into AVI files if there is no new picture.
         """
         if self._is_short:
             return stream.frames or math.inf
@@ -232,7 +235,7 @@ class _Clip:
         return stream.frames
 
     def _require_all(self, announced: float, counted: int) -> None:
-        """Where the file is short all frames that it announces must be there, elsewhere all but a few."""
+        """Raises InputError: announced frames are missing (a few may be missing in a file of full length)."""
         count = len(self.times)
         if not count:
             raise InputError(f"{self._path.name} has no frames that can be decoded.")
@@ -253,7 +256,7 @@ class _Clip:
             )
 
     def _pictures(self, container: InputContainer, stream: av.VideoStream) -> Iterator[np.ndarray]:
-        """Each frame as it is shown, grey [H, W] or colour [H, W, 3], uint8."""
+        """Each frame as players show it, grey [H, W] or colour [H, W, 3], uint8."""
         size = first = display = None
         for index, frame in enumerate(self._decoded(container, stream)):
             size = size or (frame.width, frame.height)
@@ -276,7 +279,7 @@ class _Clip:
             self.times.append(
                 None if frame.pts is None or frame.time_base is None else float(frame.pts * frame.time_base)
             )
-            # The memory is asked for once: files of the system are read for it.
+            # Memory is checked once, as this reads files of the system.
             require_plausible_clip(self._path, len(self.times), *display.size, 0 if index else _STORED_BYTES)
             with _as_sentence(self._path):
                 picture = self._picture(frame)
@@ -298,7 +301,7 @@ class _Clip:
             yield packet
 
     def _picture(self, frame: av.VideoFrame) -> np.ndarray:
-        """Grey or colour of 8 bits; deeper pictures are scaled by their bit depth and come as grey, with notes."""
+        """Grey or colour of 8 bits; pictures of more bits become grey, scaled by their bit depth, with notes."""
         is_grey = frame.format.name.startswith("gray")
         bits = max(component.bits for component in frame.format.components)
         if bits <= 8:
@@ -306,7 +309,7 @@ class _Clip:
         else:
             if frame.format.name in _NATIVE_GREY:
                 deep, most = frame.to_ndarray(), 2**bits - 1
-            else:  # made of 16 bits by the library, over the whole range
+            else:  # the library converts to the full range of 16 bits
                 deep, most = frame.to_ndarray(format="gray16le" if is_grey else "rgb48le"), 2**16 - 1
             grey, notes = to_grey_uint8(deep[None], colour_axis=None if is_grey else 3, declared=(0, most))
             picture, notes = grey[0], [*notes[:-1], f"Scaled the {bits} bits of the video to 8."]
@@ -318,9 +321,9 @@ class _Clip:
         return picture
 
     def _full_range(self, frames: np.ndarray | WindowSource) -> np.ndarray | WindowSource:
-        """The frames with black at 0 and white at 255; pictures in colour have that already.
+        """The frames with black at 0 and white at 255; pictures in colour already have this range.
 
-        Encoders mark grey pictures as of limited range also where they are not, so the pixels decide.
+        Encoders mark some grey pictures of full range as limited, so the pixels decide.
         """
         if not self._limited or self._beyond > _FEW * self._limited:
             return frames

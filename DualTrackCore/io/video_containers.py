@@ -1,14 +1,14 @@
-"""Video containers, told apart by their first bytes, and what they say of their length."""
+"""Video containers: identified by their first bytes, and their stated length."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import BinaryIO
 
-#: Bytes of a file that tell its container.
+#: First bytes of a file that identify its container.
 HEAD_BYTES = 4096
 
-#: First bytes of a file and the demuxer of FFmpeg that may read it. None of them opens other files.
+#: First bytes of a file, and FFmpeg's demuxer for it. None of these opens other files.
 _SIGNATURES = (
     (b"\x00\x00\x01\xba", "mpeg"),
     (b"\x00\x00\x01\xb3", "mpegvideo"),
@@ -30,37 +30,37 @@ _SIGNATURES = (
     (bytes.fromhex("12000a"), "obu"),
 )
 
-#: Demuxers of raw streams for which FFmpeg makes times up, at 25 frames a second.
+#: Demuxers of raw streams without times; FFmpeg invents 25 Hz.
 TIMELESS = ("mjpeg", "h264", "hevc", "m4v", "obu")
 
-#: Kinds of the atoms that files of QuickTime and MPEG-4 begin with.
+#: First atoms of QuickTime and MPEG-4 files.
 _ATOMS = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")
 
-#: Brands of single pictures in a file of such atoms (HEIF): photos, not clips.
+#: Brands of photos (HEIF) in files with such atoms.
 _PHOTOS = (b"heic", b"heix", b"heim", b"heis", b"mif1", b"avif")
 
-#: A PNG file with several pictures says so before the first one.
+#: A PNG file with several pictures has the chunk acTL before the first one.
 _PNG, _ANIMATED, _FIRST_PICTURE = b"\x89PNG\r\n\x1a\n", b"acTL", b"IDAT"
 
-#: Identifiers of the elements that every Matroska file begins with.
+#: Identifiers of the first elements of a Matroska file.
 _EBML, _EBML_SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
 
-#: A transport stream repeats this byte: at the start of every packet, or after the four bytes of its time.
+#: Sync byte of a transport stream, and (its offset, size of a packet): with or without four bytes of time.
 _TS_SYNC, _TS_PACKETS = b"\x47", ((0, 188), (4, 192))
 
-#: What raw streams begin with, and the unit after it: parameters or a delimiter.
+#: Start codes of raw streams, and possible first units: parameters or a delimiter.
 _START_CODES = (b"\x00\x00\x00\x01", b"\x00\x00\x01")
 _H264_UNITS, _HEVC_UNITS = (7, 9), (32, 35)
 
-#: The end of a JPEG picture and the start of the next one; and of pictures that belong to one photo.
+#: The end of a JPEG picture with the start of the next one; the start; the mark of several pictures in one photo.
 _NEXT_JPEG, _JPEG, _SEVERAL_IN_ONE = b"\xff\xd9\xff\xd8\xff", b"\xff\xd8\xff", b"MPF\x00"
 _SEARCHED_BYTES = 1 << 26
 
 
 def demuxer(path: Path, head: bytes) -> str | None:
-    """The one demuxer that may read a file, by its first bytes, :data:`HEAD_BYTES` or more; None for no video.
+    """The demuxer for a file, from its first bytes (:data:`HEAD_BYTES` or more); None if it is no video.
 
-    Naming it keeps FFmpeg from trying its playlist formats, which open other files.
+    With a named demuxer, FFmpeg does not try playlist formats, which open other files.
     """
     if head[4:8] in _ATOMS:
         return None if head[4:8] == b"ftyp" and head[8:12] in _PHOTOS else "mov"
@@ -94,7 +94,7 @@ def _is_avi(head: bytes) -> bool:
 
 
 def _holds_several_jpegs(path: Path, head: bytes) -> bool:
-    """Whether pictures follow each other: a stream of them, while one picture is none."""
+    """Whether a JPEG file is a stream of several pictures."""
     if _SEVERAL_IN_ONE in head:
         return False
     with path.open("rb") as file:
@@ -102,7 +102,7 @@ def _holds_several_jpegs(path: Path, head: bytes) -> bool:
 
 
 def declared_bytes(head: bytes) -> int:
-    """How long the file says it is; 0 where it does not say. FFmpeg plays what is left of these formats in silence."""
+    """The stated length of the file, bytes; 0 if not stated. FFmpeg ignores missing bytes of these formats."""
     if _is_avi(head):
         return 8 + int.from_bytes(head[4:8], "little")
     if head[:4] != _EBML:
@@ -116,14 +116,14 @@ def declared_bytes(head: bytes) -> int:
 
 
 def goes_on(file: BinaryIO, declared: int) -> bool:
-    """Whether an AVI file goes on after its first part, as long ones do."""
+    """Whether an AVI file has another part after the first one, as long ones do."""
     file.seek(declared + declared % 2)
     following = file.read(12)
     return following[:4] == b"RIFF" and following[8:] == b"AVIX"
 
 
 def _ebml_size(head: bytes, at: int) -> tuple[int | None, int]:
-    """A size of the variable length of EBML (RFC 8794) and where it ends; None where unknown, as in live streams."""
+    """A size in the variable-length code of EBML (RFC 8794), None if unknown (live streams); and the byte after it."""
     if at >= len(head) or head[at] == 0:
         return None, at
     width = 9 - head[at].bit_length()

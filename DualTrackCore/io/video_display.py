@@ -1,4 +1,4 @@
-"""How players show the pictures that a video stores: with square pixels, turned and mirrored as the file says."""
+"""From stored pictures of a video to those that players show: square pixels, turned and mirrored."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from DualTrackCore.errors import Doubt
 
-#: What a picture becomes whose axes are (swapped, then columns reversed, rows reversed).
+#: Names of the operations (axes swapped, then columns reversed, rows reversed).
 _TURNS = {
     (False, False, False): "",
     (False, True, False): "Mirrored left to right",
@@ -22,25 +22,25 @@ _TURNS = {
     (True, True, True): "Turned by 90 degrees counter-clockwise and mirrored left to right",
 }
 
-#: Part of a display matrix that may be off a quarter turn, and of a pixel's sides that may differ in a square.
+#: Tolerance of quarter turns in a display matrix, and of the sides of a square pixel, as a part.
 _TOLERANCE = 0.01
-#: Widths of a pixel to its height beyond which nobody meant them.
+#: Smallest and largest plausible ratio of the width of a pixel to its height.
 _PLAUSIBLE_ASPECT = (Fraction(1, 4), Fraction(4))
 
 
 class Display:
-    """What a player does to the stored pictures of a stream before it shows them.
+    """The conversion from stored to shown pictures of a stream.
 
     Args:
-        matrix: the display matrix, nine whole numbers of 32 bits as FFmpeg keeps them; None where there is none.
-        aspect: width to height of a stored pixel; None where unknown.
+        matrix: the display matrix, nine 32-bit integers of FFmpeg; None without one.
+        aspect: width of a stored pixel divided by its height; None if unknown.
         size: (H, W) of the stored pictures.
-        spacing_mm: (across columns, down rows) that the user gives for the shown pixels, or None. Where it is about as
-            far from square as `aspect`, it belongs to the stored pixels, and these stay.
+        spacing_mm: the user's (across columns, down rows) of the shown pixels, or None. If its ratio is about that of
+            `aspect`, it belongs to the stored pixels, and these do not change.
 
     Attributes:
-        size: (H, W) of the pictures as they are shown.
-        notes: sentences that say what was done.
+        size: (H, W) of the shown pictures.
+        notes: sentences for the user.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Display:
         self.size = (width, height) if self._turn[0] else (height, width)
 
     def __call__(self, picture: np.ndarray) -> np.ndarray:
-        """The shown picture of a stored one, [H, W] or [H, W, 3] uint8."""
+        """The shown picture from a stored one, [H, W] or [H, W, 3] uint8."""
         if self._stretched is not None:
             from PIL import Image
 
@@ -84,7 +84,7 @@ class Display:
     def _square(
         self, aspect: Fraction, size: tuple[int, int], spacing_mm: tuple[float, float] | None
     ) -> tuple[int, int] | None:
-        """(H, W) of the stored picture with square pixels, no side smaller; None where it stays as it is."""
+        """(H, W) of the stored picture with square pixels, no side smaller; None if it does not change."""
         if abs(aspect - 1) <= _TOLERANCE:
             return None
         text = f"{aspect.numerator}:{aspect.denominator}"
