@@ -195,7 +195,7 @@ def choose_pixel_size(
 
 
 def untracked_size(stated: PixelSize | None, from_user: Spacing | None) -> tuple[PixelSize, list[str]]:
-    """The pixel size of frames without tracking, of which a file may state one with a skew; and what was overruled."""
+    """The pixel size of frames without tracking, with the skew of the file; and notes on replaced sizes."""
     chosen = choose_pixel_size(None if stated is None else stated.spacing_mm, None, from_user)
     return replace(chosen, skew_deg=0.0 if stated is None else stated.skew_deg, notes=[]), chosen.notes
 

@@ -109,14 +109,14 @@ def _series(path: Path, wanted: str | None) -> Series:
 
 
 def _scanner(dataset: Dataset) -> dict[str, object]:
-    """What is said of scanner and probe; nothing where that is damaged."""
-    with contextlib.suppress(Exception):  # pydicom raises what its conversion raises
+    """Facts on scanner and probe for the provenance; empty if they are damaged."""
+    with contextlib.suppress(Exception):  # pydicom's conversion raises many types
         names = ("Manufacturer", "ManufacturerModelName", "TransducerData")
         maker, kind, probe = (" ".join(map(str, np.atleast_1d(dataset.get(name) or ""))) for name in names)
         regions = dataset.get("SequenceOfUltrasoundRegions") or []
         khz = max((number(region, "TransducerFrequency", []) or 0 for region in regions), default=0)
-        said = {"device": f"{maker} {kind}", "transducer": probe, "frequency_mhz": khz / 1000}
-        return scanner_facts({**said, "depth_mm": number(dataset, "DepthOfScanField", [])})
+        facts = {"device": f"{maker} {kind}", "transducer": probe, "frequency_mhz": khz / 1000}
+        return scanner_facts({**facts, "depth_mm": number(dataset, "DepthOfScanField", [])})
     return {}
 
 

@@ -138,7 +138,7 @@ def marked(
     origin = PoseOrigin.worst([texts[ORIGIN]]) if ORIGIN in texts else unmarked
     result = replace(trajectory, provenance=provenance, origin=origin)
     if not result.origin.is_truth:
-        notes.append(f"The poses are {result.origin_text}; they are no truth to measure errors against.")
+        notes.append(f"The poses are {result.origin_text}, so errors cannot be measured against them.")
     return result, notes
 
 

@@ -78,26 +78,26 @@ def numbers(text: str, count: int | None = None) -> tuple[float, ...] | None:
     return values if count in (None, len(values)) else None
 
 
-#: Header fields that say what a sequence was recorded with; PLUS calls the numbers so.
+#: Header fields on the scanner of a sequence; names of the numbers as in PLUS.
 SCANNER_FIELDS = {
     **{"device": "DeviceName", "transducer": "TransducerName"},
     **{"frequency_mhz": "FrequencyMhz", "depth_mm": "DepthMm"},
 }
 
 
-def scanner_facts(said: Mapping[str, object]) -> dict[str, dict[str, Any]]:
-    """What a file says of the scanner under the names of :data:`SCANNER_FIELDS`, for a provenance: "scanner".
+def scanner_facts(values: Mapping[str, object]) -> dict[str, dict[str, Any]]:
+    """Facts on the scanner for a provenance, under "scanner", from values by the names of :data:`SCANNER_FIELDS`.
 
-    Nothing where it says nothing. Texts become one line, and what is no number of a scanner is left out.
+    Empty without facts. Texts become one line, and implausible numbers are left out.
     """
-    found: dict[str, Any] = {}
+    facts: dict[str, Any] = {}
     for name in SCANNER_FIELDS:
-        stated = said.get(name)
+        stated = values.get(name)
         text = " ".join(str("" if stated is None else stated).split())[:100]
         value = numbers(text, 1) if name.endswith(("mhz", "mm")) else text
         if value and (value == text or 0 < value[0] <= 1000):
-            found[name] = text if value == text else value[0]
-    return {"scanner": found} if found else {}
+            facts[name] = text if value == text else value[0]
+    return {"scanner": facts} if facts else {}
 
 
 _KEY = re.compile(r"Seq_Frame([0-9]{1,9})_(\S+)")
@@ -111,7 +111,7 @@ class TransformTrack(NamedTuple):
     valid: np.ndarray
 
 
-#: Why there is no tracking where no field is a transform.
+#: The sentence for a file without transforms.
 NO_TRANSFORMS = "Not tracked: the file holds no transforms."
 
 

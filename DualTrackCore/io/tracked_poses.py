@@ -273,7 +273,7 @@ def _trajectory(
             f"{as_text(size.spacing_mm)}; the calibration belongs to another recording."
         )
     if dropped:
-        notes.append(f"Marked {dropped} poses invalid that the file calls good: they are no rigid motions.")
+        notes.append(f"Marked {dropped} poses invalid that are valid in the file: they are not rigid motions.")
     return Trajectory.from_reference(poses, valid, {"source": source}, PoseOrigin.MEASURED)
 
 

@@ -341,6 +341,6 @@ class LiveTracker:
 def _sweep_without_pixels(
     frames: int, frame_size: tuple[int, int], spacing_mm: float | Sequence[float] | None, simulated: bool
 ) -> Sweep:
-    """A sweep of which everything but the grey values is known; takes no memory."""
+    """A sweep of N black frames that takes no memory, for all but the grey values."""
     pixels = np.broadcast_to(np.uint8(0), (frames, *frame_size))
     return Sweep(pixels, spacing_mm, provenance={"simulated": True} if simulated else {})

@@ -263,7 +263,7 @@ def test_a_row_without_a_split_and_the_same_file_twice_are_found(place):
         file.write("3,again,sweeps/0.h5,val\n4,nowhere,sweeps/2.h5,\n")
     problems = [finding.problem for finding in check_dataset(root)]
     assert problems == [
-        "its row names no split",
+        "its row has no split",
         "the sweep again is in two splits, train and val",
         "the sweep nowhere is listed twice",
     ]

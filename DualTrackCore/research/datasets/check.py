@@ -87,7 +87,7 @@ def usable(
     Raises DatasetError: a sweep cannot be used and `on_bad` is "refuse", or no sweep can be used.
     """
     if on_bad not in ("refuse", "skip"):
-        raise DatasetError(f"{on_bad!r} says nothing about bad sweeps; choose refuse or skip.")
+        raise DatasetError(f"on_bad is {on_bad!r}; choose refuse or skip.")
     _require_fraction(tolerated)
     reporter = Reporter(progress, cancelled)
     problems = {entry.name: examine(entry, deep, tolerated, reporter)[0] for entry in _each(dataset, reporter)}

@@ -131,7 +131,7 @@ class Table(Layout):
         entries = self.entries()
         for entry in entries:
             if entry.split is None:
-                yield Finding(self.place, entry.name, "its row names no split", "write train or val there")
+                yield Finding(self.place, entry.name, "its row has no split", "write train or val there")
         listed = {os.path.abspath(entry.path) for entry in entries}
         for path in visible_files(self.place.parent, ".h5", ".hdf5"):
             if os.path.abspath(path) not in listed:
