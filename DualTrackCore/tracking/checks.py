@@ -122,7 +122,7 @@ def device_verdict(device: torch.device) -> Verdict:
     subject = _subject(device, check="device")
     if (stored := recall(subject)) is not None:
         return stored
-    rest = f"the run goes on the CPU; name the device {device} to use it all the same."
+    rest = f"the run goes on the CPU; name the device {device} to use it anyway."
     try:
         differences = parity(device)
     except Exception as error:  # drivers raise anything
