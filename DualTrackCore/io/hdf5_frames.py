@@ -1,8 +1,7 @@
 """HDF5 files of frames: checked before use, read in windows.
 
 A sweep file must hold its own data. Links to other files, external storage and virtual data sets are refused, so that
-opening a sweep reads no other file. Data sets that claim more than they store are refused, so that a small file cannot
-cause a large allocation.
+opening a sweep reads no other file. So are data sets that claim more than they store: they could exhaust the memory.
 """
 
 from __future__ import annotations
@@ -128,8 +127,7 @@ def is_of_matlab(dataset: h5py.Dataset) -> bool:
 class Hdf5Frames(WindowSource):
     """Frames [N, H, W], or [N, H, W, channels], in an HDF5 file, read on demand.
 
-    The file is opened for every window and closed again. So nothing stays open or in memory, and the object can be sent
-    to another process.
+    The file is opened for every window and closed again. So the object can be sent to another process.
 
     Args:
         path: the file.

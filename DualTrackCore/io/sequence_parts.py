@@ -221,8 +221,7 @@ class Axes:
 def find_axes(sizes: tuple[int, ...], kinds: tuple[str, ...] | None, source: str) -> Axes:
     """Identify the axes of a header.
 
-    Without kinds the slowest axis is that of the frames. Three image axes without a frame axis are a stack of slices,
-    which is read as frames.
+    Without kinds the slowest axis is that of the frames. Three image axes are a stack of slices, read as frames.
 
     Args:
         sizes: entries of each axis, the fastest first.

@@ -1,8 +1,7 @@
 """Poses in files: from the named transforms and the header of a recording to pixel size and trajectory of its frames.
 
 Transforms named `<From>To<To>` and the calibration (Image to Probe) form a graph of coordinate systems. For each frame,
-the transforms along the shortest path from pixels to the reference are multiplied. Results that are not rigid become
-invalid.
+those along the shortest path from pixels to the reference are multiplied; poses that are not rigid become invalid.
 """
 
 from __future__ import annotations

@@ -70,8 +70,7 @@ def read_trajectory_csv(path: str | PathLike) -> Trajectory:
 
     Its origin is the worst of all lines, and unknown if a line states none.
 
-    Raises InputError: the table cannot be read, has other columns, skips a frame, or holds a pose that is marked valid
-    and is not finite and rigid.
+    Raises InputError: the table cannot be read, has other columns, skips a frame, or a valid pose is not rigid.
     """
     path = Path(path)
     poses, valid, marks_of, errors = [], [], [], []

@@ -41,8 +41,7 @@ class Estimate:
     Attributes:
         motions: [N - 1, 6] float64, mm and degrees, frame i + 1 in frame i.
         variance: [N - 1, 6] float64 of each component, mm^2 and degrees^2; None for weights without that head.
-        log_odds: natural logarithm of the odds that the sweep runs as the motions do; None for weights without that
-            head.
+        log_odds: that the sweep runs as the motions do (natural logarithm); None for weights without that head.
     """
 
     motions: np.ndarray
@@ -125,9 +124,8 @@ def estimate_in_windows(
     """The estimate of the whole network for a sweep of any length.
 
     Motions and variances are averaged where windows overlap (:func:`motions_in_windows`). The log-odds of the direction
-    are the mean of those of the windows, weighted by their number of motions. They are not added up, because the
-    windows are not independent: they share frames and anatomy. If they disagree, the mean is near zero, which is
-    unsure.
+    are the mean of those of the windows, weighted by their number of motions. They are not added up, because windows
+    share frames and anatomy. If they disagree, the mean is near zero, which is unsure.
 
     Args:
         network: in evaluation mode.

@@ -1,7 +1,6 @@
 """Checks that run once per computer: a device against the CPU, and a reduced precision against fp32.
 
-Each verdict is a file in the user's cache folder. If it cannot be read, the check runs again; if it cannot be written,
-the check runs every time.
+Each verdict is a file in the user's cache folder. The check runs again if the file cannot be read or written.
 """
 
 from __future__ import annotations

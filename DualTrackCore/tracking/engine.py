@@ -98,8 +98,7 @@ def estimate_trajectory(
     Args:
         sweep: at least two frames, spacing known; its tracking is ignored.
         model: from :func:`~DualTrackCore.network.load_model`.
-        device: a torch device, or "auto": CUDA, MPS, CPU in this order; the first two only after a check against the
-            CPU.
+        device: a torch device, or "auto": CUDA or MPS, after a check against the CPU, else the CPU.
         precision: of the convolutional trunks: "fp32", "bf16", "fp16" or "auto". "auto" is fp16 on CUDA, bf16 on a CPU
             with instructions for it and without the compiled kernels, each if it is precise enough by the model card or
             a check on the first 64 frames of a longer sweep (once per model and computer); else fp32.

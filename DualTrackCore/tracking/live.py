@@ -78,8 +78,7 @@ class LiveTracker:
         device, precision: as in :func:`~DualTrackCore.tracking.estimate_trajectory`; "auto" takes a reduced precision
             only if it was checked before, as there are no frames yet.
         chunk_frames: frames through the trunk at a time; few give a short delay, many a high speed.
-        window_frames: frames that the transformers see for provisional poses; None: as many as the model takes, at most
-            256.
+        window_frames: frames of attention for provisional poses; None: as many as the model takes, at most 256.
         max_lag_frames: frames that may wait for the network.
         direction: as in :func:`~DualTrackCore.tracking.estimate_trajectory`; with "auto", provisional poses are as
             found, and the direction is decided at the end.
@@ -181,8 +180,7 @@ class LiveTracker:
         if frames.dtype != np.uint8:
             raise InputError(f"Frames are {frames.dtype}; the tracker takes 8-bit grey frames (uint8).")
         waiting = np.concatenate([self._waiting, frames[self._new_pictures(frames)]])
-        # The last frame is held back: the trunk must get the end of the sweep together with a frame, so that chunks are
-        # the same as offline.
+        # The last frame waits for `finish`: the end of a sweep must come with a frame, so chunks are as offline.
         while len(waiting) > self._chunk:
             self._submit(waiting[: self._chunk], last=False)
             waiting = waiting[self._chunk :]

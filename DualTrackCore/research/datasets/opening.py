@@ -104,8 +104,7 @@ def _is_table(path: Path) -> bool:
 class Table(Layout):
     """The sweeps of a metadata CSV.
 
-    Columns: `sweep_id`, `processed_sweep_path` (relative to the table), `split`, and optional `landmarks_path`; others
-    are ignored.
+    Columns: `sweep_id`, `processed_sweep_path` (relative to the table), `split`, optional `landmarks_path`, others.
     """
 
     kind = "DualTrack table"
@@ -161,8 +160,7 @@ class SequenceFolder(Layout):
     """All tracked recordings in a folder and below (one file per sweep), or one file.
 
     A PLUS recording without ImageToProbe needs the calibration of its probe: the given one, else the PLUS configuration
-    of the same name beside it, else the only .xml of the nearest folder with .xml files, from its own up to the given
-    one.
+    of the same name beside it, else the only .xml of the nearest folder upwards that has any, up to the given folder.
     """
 
     kind = "tracked recordings"

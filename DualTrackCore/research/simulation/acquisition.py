@@ -99,8 +99,7 @@ class Tissue(_Checked):
 
     Attributes:
         coherent_part: part of the area, 0 to 1, with few scatterers per resolution cell.
-        scatterers_per_cell: mean number of them in a cell of the narrowest beam; at 10 speckle is nearly fully
-            developed.
+        scatterers_per_cell: their mean number in the narrowest beam's cell; at 10 speckle is nearly fully developed.
         fibre_mm: length (full width at half maximum) of bright fibres along the limb; 0 for none.
         bone: whether a bone with its shadow is added to the anatomy.
     """

@@ -1,9 +1,8 @@
 """Freehand motion of a probe: the families of the TUS-REC scans, with tremor, changes of speed and pauses.
 
 The contact point of the probe follows a path along the skin. In the perpendicular families the image plane is
-perpendicular to the path (elevational steps), in the parallel ones parallel to it (lateral steps). The path of C and S
-is curved, and the probe turns with the curve in part. `rotation` turns the probe about its beam axis, `tilt` about its
-face.
+perpendicular to the path (elevational steps), in the parallel ones parallel (lateral steps). C and S are curved, and
+the probe turns with the curve in part. `rotation` turns the probe about its beam axis, `tilt` about its face.
 """
 
 from __future__ import annotations

@@ -56,8 +56,7 @@ class Renderer:
         contact: deformation of the tissue by the probe.
         poses: [N, 4, 4] frame0_from_image of all frames, mm, for the contact.
         tissue: regions of few scatterers, fibres and bone.
-        wide: whether beams may be wider than the stored speckle; else widths are clipped, as for the first simulated
-            sweeps.
+        wide: whether beams may be wider than the stored speckle; else clipped, as for the first simulated sweeps.
 
     Raises InputError: the frame is less than 1 mm deep.
     """

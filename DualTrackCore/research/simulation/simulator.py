@@ -35,8 +35,7 @@ class SimulatedFrames:
         levels: whether frames hold codes of echo levels in place of grey values
             (:func:`~DualTrackCore.research.simulation.render.levels_of_codes`).
         tissue, contact: structures of the tissue, and its deformation by the probe.
-        wide: whether beams may be wider than 6.4 times the narrowest; else widths are clipped there, as for the first
-            simulated sweeps.
+        wide: whether beams may be wider than 6.4 times the narrowest; else clipped, as for the first simulated sweeps.
     """
 
     phantom: Phantom

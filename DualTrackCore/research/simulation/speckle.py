@@ -134,8 +134,7 @@ class FieldReader:
         elevational_mm: [samples] widths along the axis z, standard deviations.
         axes: [3, 3] rotation, frame0 from the axes.
         place: [3] place of the origin on the fields' grid, samples.
-        wide: whether beams may be wider than the stored widths (:data:`WIDTHS` times the narrowest); else widths are
-            clipped there.
+        wide: whether beams may be wider than :data:`WIDTHS` times the narrowest; else widths are clipped there.
         blended: whether two stored widths are blended; else the nearest one is read, which takes half the time.
     """
 

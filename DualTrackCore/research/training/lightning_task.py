@@ -166,9 +166,8 @@ class LightningTask(lightning.LightningModule):
     def weighted(self, losses: Tensor) -> Tensor:
         """The loss from [6] :meth:`component_losses`, by the recipe's weighting.
 
-        With "likelihood", each error is divided by its running mean, as the likelihood of six Gaussians of slowly
-        changing width does. So a component with small errors counts as much as one with large errors. Several processes
-        share one mean.
+        With "likelihood", each error is divided by its running mean, as for six Gaussians of slowly changing width, so
+        that components with small errors count as much as others. Several processes share one mean.
         """
         if self.recipe.weighting == "equal":
             return losses.mean()

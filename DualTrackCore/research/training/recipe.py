@@ -98,8 +98,7 @@ class Data(_Checked):
         folder, validation_folder: tusrec: folders to search for sweeps.
         csv: dualtrack_h5: table with `sweep_id`, `processed_sweep_path` (relative to the table) and `split`.
         limit, validation_limit: largest number of sweeps.
-        memory_gb: memory for frames in each training process, at most half of what is free; other frames are read in
-            windows.
+        memory_gb: memory for frames in each training process, at most half of what is free; others are read on demand.
         poses_are: origin of poses whose file does not state it; None: unknown, which is refused.
     """
 
@@ -220,8 +219,7 @@ class Recipe(_Checked):
         one_way: train the motion of every item as if it ran towards +z, else mirrored at the image plane: speckle
             does not show the sign of elevational motion.
         head_grid: local1: rows and columns of the averaged feature map under the temporary head.
-        average: decay per step of the exponential moving average of the weights, which validation and the result use;
-            0 for none.
+        average: decay per step of the moving average of the weights, for validation and the result; 0 for none.
         save_every: epochs between checkpoints for an interrupted run.
         workers: processes that prepare batches; 0 does it in the training process.
         devices, nodes: training processes on each machine, and machines.

@@ -102,8 +102,7 @@ def train(
     Args:
         recipe: from :func:`~DualTrackCore.research.training.load_recipe`.
         runs: folder of all runs; results go to `runs / recipe.output`, stored sweeps and tokens to `runs / "cache"`.
-        resume: continue from the last checkpoint of an interrupted run; the resulting weights are the same as without
-            the interruption.
+        resume: continue from the last checkpoint of an interrupted run, with the same weights at the end.
         say: receives a line after every epoch, in the first process.
         bars: show Lightning's progress bars.
         progress: receives `Stage.SWEEPS` while sweeps are made or opened.
