@@ -103,8 +103,8 @@ def _parse(path: Path) -> tuple[dict[str, str], dict[str, str], FrameFields, int
 def _dtype(header: dict[str, str], name: str) -> np.dtype:
     kind = " ".join(header.get("type", "").lower().split())
     if kind not in _DTYPES:
-        known = "whole and real numbers of 8 to 64 bits can be read"
-        raise InputError(f"{name} has pixels of type {short_text(kind)}; {known}.")
+        supported = "whole and real numbers of 8 to 64 bits can be read"
+        raise InputError(f"{name} has pixels of type {short_text(kind)}; {supported}.")
     endian = header.get("endian", "little").lower()
     if endian not in ("little", "big"):
         raise InputError(f"{name} says endian: {short_text(endian)}; it must be little or big.")

@@ -77,11 +77,11 @@ def _tokens(items: SweepItems, sweep: int, local: LocalEncoder, device: torch.de
 def _streamed(local: LocalEncoder, pieces: Iterable[torch.Tensor], count: int) -> np.ndarray:
     """[count, C] class tokens of crops, given in order as pieces [n, crop, crop]."""
     stream = StreamingTrunk(local.trunk)
-    parts, seen = [], 0
+    parts, pushed = [], 0
     with torch.inference_mode():
         for piece in pieces:
-            seen += len(piece)
-            maps = stream.push(as_grey(piece), last=seen == count)
+            pushed += len(piece)
+            maps = stream.push(as_grey(piece), last=pushed == count)
             if len(maps):
                 parts.append(local.spatial(maps).float().cpu())
     return torch.cat(parts).numpy()
