@@ -52,7 +52,7 @@ class Evaluation:
     reference_frame: int
     frames: int
     frames_used: int
-    landmarks_used: int = 0
+    landmarks_used: int
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything as plain values for JSON; undefined figures are None."""

@@ -157,6 +157,20 @@ def test_a_tracker_says_that_it_falls_behind_and_then_makes_the_source_wait(mode
     assert max(behind) == 12
 
 
+def test_where_chunks_wait_poses_come_with_every_fourth(model, monkeypatch):
+    updates, original = [], ProvisionalPath.update
+    monkeypatch.setattr(ProvisionalPath, "update", lambda path: (updates.append(len(path)), original(path))[1])
+    sweep = noise_sweep(128)
+    with live(model, sweep) as tracker:
+        updates.clear()
+        monkeypatch.setattr(LiveTracker, "behind_frames", property(lambda self: 1))
+        tracker.push(sweep.frames)
+        tracker.wait()
+    steps = np.diff([length for length in updates if length])
+    assert steps.tolist() == [16] * len(steps)
+    assert len(steps) >= 2
+
+
 @pytest.mark.parametrize(
     ("frames", "message"),
     [
