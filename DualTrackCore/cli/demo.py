@@ -12,8 +12,8 @@ from DualTrackCore.cli.console import Console, columns, plural
 from DualTrackCore.io import write_trajectory_csv
 from DualTrackCore.progress import Reporter
 from DualTrackCore.run import run
-from DualTrackCore.run.results import NOTICE, RunReport, RunResult, result_paths, results_folder, write_report
-from DualTrackCore.run.settings import TRACKED, RunSettings
+from DualTrackCore.run.results import RunReport, RunResult, result_paths, results_folder, write_report
+from DualTrackCore.run.settings import NOTICE, TRACKED, RunSettings
 from DualTrackCore.sample import sample_sweep
 
 HONESTY = "Sweep and training data are simulated: the figures say nothing about patients."

@@ -13,11 +13,11 @@ from typing import Any, Literal, NoReturn
 from DualTrackCore import __version__
 from DualTrackCore.corrections import CORRECTIONS_GROUP, Corrections
 from DualTrackCore.errors import InputError
-from DualTrackCore.run.results import NOTICE
 from DualTrackCore.run.settings import (
     FRAMES,
     INPUT,
     NETWORK,
+    NOTICE,
     PICTURES,
     POSES,
     RESULTS,

@@ -25,11 +25,11 @@ from DualTrackCore.memory import naming_memory
 from DualTrackCore.path_error import CORRECTIONS
 from DualTrackCore.progress import Reporter
 from DualTrackCore.repeats import find_repeats
-from DualTrackCore.run import known_poses, settings_model
 from DualTrackCore.run import run as run_clip
+from DualTrackCore.run.pipeline import known_poses, settings_model
 from DualTrackCore.run.preparation import Preparation, prepare
-from DualTrackCore.run.results import NOTICE, RunReport, RunResult, result_paths, results_folder, sweep_facts
-from DualTrackCore.run.settings import TRACKED, RunSettings
+from DualTrackCore.run.results import RunReport, RunResult, result_paths, results_folder, sweep_facts
+from DualTrackCore.run.settings import NOTICE, TRACKED, RunSettings
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.trajectory import PoseOrigin
 

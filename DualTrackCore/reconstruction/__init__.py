@@ -1,6 +1,7 @@
 """Frames and poses to a volume: planning the grid, compounding, filling holes, coverage.
 
 Here are the pixels of a frame that hold ultrasound: the clip rectangle, the fan of a curvilinear probe, their place.
+numpy is imported where it computes: settings, and with them `--help`, need the names alone.
 """
 
 from __future__ import annotations
@@ -8,13 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
-
 from DualTrackCore import lazy_exports
 from DualTrackCore.errors import InputError
-from DualTrackCore.sweep import Sweep
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from DualTrackCore.reconstruction.builder import (
         Reconstruction as Reconstruction,
     )
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from DualTrackCore.reconstruction.grid import VoxelGrid as VoxelGrid
     from DualTrackCore.reconstruction.grid import plan_grid as plan_grid
     from DualTrackCore.reconstruction.holes import HoleFilling as HoleFilling
+    from DualTrackCore.sweep import Sweep
 
 __getattr__, __dir__, _lazy = lazy_exports(
     __name__,
@@ -54,6 +55,8 @@ class Rectangle:
     @property
     def corners(self) -> np.ndarray:
         """[4, 4] float64: homogeneous pixel coordinates (column, row, 0, 1) of the corner pixels' centres."""
+        import numpy as np
+
         return np.array(
             [[u, v, 0.0, 1.0] for v in (self.top, self.bottom) for u in (self.left, self.right)], dtype=np.float64
         )
@@ -103,6 +106,8 @@ class Fan:
 
     def mask(self, frame_size: tuple[int, int]) -> np.ndarray:
         """Return [H, W] bool: the pixels whose centres lie in the sector, its border included."""
+        import numpy as np
+
         height, width = frame_size
         right = np.arange(width) - self.origin_pixel[0]
         down = (np.arange(height)[:, None] - self.origin_pixel[1]) * self.aspect
@@ -127,11 +132,13 @@ class PixelSelection:
     @property
     def pixels(self) -> int:
         """Number of pixels."""
-        return int(np.diff(self.runs[:, 1:]).sum())
+        return int((self.runs[:, 2] - self.runs[:, 1]).sum())
 
     @property
     def runs(self) -> np.ndarray:
         """[r, 3] int64: (row, first column, column after the last) of the selected pixels, row by row."""
+        import numpy as np
+
         box = self.rectangle
         if self.keep is None:
             rows = np.arange(box.top, box.bottom + 1)
@@ -168,7 +175,7 @@ def clip_rectangle(clip: object, frame_size: tuple[int, int]) -> Rectangle:
         return Rectangle(0, 0, width - 1, height - 1)
     not_whole = f"The clip rectangle {clip!r} is not four whole numbers: x, y, width, height in pixels."
     values = finite_numbers(clip, (4,), not_whole)
-    if (values != np.round(values)).any():
+    if (values != values.round()).any():
         raise InputError(not_whole)
     x, y, columns, rows = (int(value) for value in values)
     if columns < 1 or rows < 1:
@@ -192,7 +199,7 @@ def select_pixels(frame_size: tuple[int, int], clip: object = None, fan: Fan | N
     mask = fan.mask(frame_size)
     mask[: rectangle.top] = mask[rectangle.bottom + 1 :] = False
     mask[:, : rectangle.left] = mask[:, rectangle.right + 1 :] = False
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    rows, columns = mask.any(axis=1).nonzero()[0], mask.any(axis=0).nonzero()[0]
     if len(rows) == 0:
         raise InputError(
             f"No pixel of the {frame_size[1]} x {frame_size[0]} frame lies in both the clip rectangle and {fan}."
@@ -222,6 +229,8 @@ def resolved_area(sweep: Sweep, clip: object, fan: object) -> tuple[tuple[int, i
 
 def finite_numbers(values: object, shape: tuple[int, ...], complaint: str) -> np.ndarray:
     """Return the values as float64 of this shape; InputError with the complaint where they are not finite numbers."""
+    import numpy as np
+
     try:
         array = np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError):

@@ -16,7 +16,8 @@ from DualTrackCore.corrections.scale import COMPONENTS, factor_for, scaled
 from DualTrackCore.corrections.solver import Distance
 from DualTrackCore.errors import InputError
 from DualTrackCore.progress import Reporter
-from DualTrackCore.run import ModelSource, run, settings_model
+from DualTrackCore.run import run
+from DualTrackCore.run.pipeline import ModelSource, settings_model
 from DualTrackCore.run.settings import RunSettings
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.trajectory import Trajectory

@@ -29,7 +29,7 @@ from DualTrackCore.path_error import (
 )
 from DualTrackCore.progress import Reporter
 from DualTrackCore.repeats import Repeats, turn_warnings
-from DualTrackCore.run.settings import RunSettings
+from DualTrackCore.run.settings import NOTICE, RunSettings
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.trajectory import PoseOrigin, Trajectory
 
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from DualTrackCore.measurement import Measurements
     from DualTrackCore.reconstruction import Reconstruction, VoxelGrid
 
-NOTICE = "Research use only; not for diagnosis. Millimetres are estimates."
 #: The files that a run or the demo may leave in its folder.
 FILES = (
     *("trajectory.csv", "sweep.igs.mha", "volume.nrrd", "coverage.nrrd", "settings.yaml", "report.json"),

@@ -15,6 +15,7 @@ from DualTrackCore.files import plain_values, read_yaml
 from DualTrackCore.reconstruction import Fan
 from DualTrackCore.settings import build, check_settings, setting
 
+NOTICE = "Research use only; not for diagnosis. Millimetres are estimates."
 #: Groups of settings; a command of the command line takes the options of some of them.
 INPUT, POSES, NETWORK, FRAMES, VOLUME, RESULTS = "input", "poses", "network", "frames", "volume", "results"
 #: The settings of this one prepare the pictures, in their order (:mod:`DualTrackCore.run.preparation`).

@@ -25,7 +25,7 @@ from DualTrackCore.progress import Progress, Stage
 from DualTrackCore.reconstruction import Fan, PlacedFrames
 from DualTrackCore.reconstruction.detect import ImageArea, PictureParts
 from DualTrackCore.reconstruction.grid import VoxelGrid
-from DualTrackCore.run import with_spacing
+from DualTrackCore.run.pipeline import with_spacing
 from DualTrackCore.run.preparation import looked_at, prepare
 from DualTrackCore.run.results import RunReport, RunResult
 from DualTrackCore.run.settings import RunSettings

@@ -22,7 +22,7 @@ from DualTrackCore.files import plain_values
 from DualTrackCore.memory import is_out_of_memory
 from DualTrackCore.progress import Progress, Reporter, Stage
 from DualTrackCore.reconstruction.detect import picture_parts
-from DualTrackCore.run import run_frames, settings_model
+from DualTrackCore.run.pipeline import run_frames, settings_model
 from DualTrackCore.run.settings import RunSettings
 from DualTrackCore.worker.job import read_sweep, write_parts, write_result
 from DualTrackCore.worker.process import LESS_MEMORY, end_tree

@@ -18,7 +18,7 @@ from DualTrackCore.research.datasets.dataset import COPY_AGAIN, Dataset, Entry
 from DualTrackCore.research.simulation import FAMILIES
 from DualTrackCore.research.simulation.acquisition import HELD_OUT, Acquisition
 from DualTrackCore.research.simulation.simulator import Simulation, simulator_hash
-from DualTrackCore.run import with_said_origin
+from DualTrackCore.run.pipeline import with_said_origin
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.trajectory import PoseOrigin
 

@@ -39,7 +39,7 @@ def open_dataset(
             "held-out", "simulated" or "acquisitions" (`./held-out` is a folder of that name).
         split: only the sweeps of this split. In TUS-REC `frames_transfs` is "train" and `frames` with `transfs` "val".
         calibration: as :func:`~DualTrackCore.io.load_sweep` takes it, for all sweeps.
-        poses_are: origin of poses whose file does not state it, as in :func:`~DualTrackCore.run.with_said_origin`;
+        poses_are: origin of poses whose file does not state it (:func:`~DualTrackCore.run.pipeline.with_said_origin`);
             None: unknown, which is no ground truth.
 
     Raises DatasetError: nothing there, an unknown layout, no sweeps, an empty split, or a sweep listed twice.
