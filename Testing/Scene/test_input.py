@@ -17,7 +17,7 @@ from clip_nodes import (
     volume_image,
     vtk_matrix,
 )
-from DualTrackSlicerLib.scene import clips, sequenceFromVolume, showResults, sweepFromBrowser
+from DualTrackSlicerLib.scene import clips, frames, sequenceFromVolume, showResults, sweepFromBrowser
 
 from DualTrackCore.errors import Cancelled, InputError
 
@@ -169,6 +169,23 @@ def test_frames_that_change_size_are_refused_with_the_frame(scene):
     sequence.GetNthDataNode(3).SetAndObserveImageData(volume_image(FRAMES[:1, :4]))
     with pytest.raises(InputError, match=r"changes at frame 3 from 8 x 6 pixels in grey to 8 x 4"):
         sweepFromBrowser(browser)
+
+
+def test_of_a_long_clip_few_items_are_looked_at_and_the_others_where_they_are_read(scene, monkeypatch):
+    looked_at, original = [], frames._item
+    monkeypatch.setattr(
+        frames, "_item", lambda sequence, number: (looked_at.append(number), original(sequence, number))[1]
+    )
+    browser, sequence = add_clip(scene, RANDOM.integers(0, 256, (2000, 6, 8), dtype=np.uint8), ijk_to_ras((0.3, 0.2)))
+    assert clips(scene)[0].size == (8, 6)
+    sweep = sweepFromBrowser(browser).sweep
+    assert len(looked_at) <= 2 * (frames._LOOKED_AT + 3)
+    assert {0, 1, 1999} <= set(looked_at)
+    other = next(number for number in range(2000) if number not in looked_at)
+    sequence.GetNthDataNode(other).SetAndObserveImageData(volume_image(FRAMES[:1, :4]))
+    assert sweep.window(0, other).shape == (other, 6, 8)
+    with pytest.raises(InputError, match=rf"changes at frame {other} from 8 x 6 pixels in grey to 8 x 4"):
+        sweep.window(0, 2000)
 
 
 def test_a_frame_without_image_is_refused(scene):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import slicer
+import vtk
 from vtk.util.numpy_support import vtk_to_numpy
 
 from DualTrackCore.errors import InputError
@@ -17,6 +17,8 @@ from DualTrackSlicerLib.scene.nodes import header_text
 from DualTrackSlicerLib.scene.nodes import tr as _
 
 _MF = Orientation("MF")
+#: Items of a sequence that are looked at before its frames are read; VTK takes a quarter of a millisecond for each.
+_LOOKED_AT = 64
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,9 @@ class FrameLayout:
 
 
 def layout_of(sequence: slicer.vtkMRMLSequenceNode) -> FrameLayout:
-    """The layout that all items of a sequence share; no pixel is read.
+    """The layout that the items of a sequence share; no pixel is read.
+
+    Of a long sequence some items are looked at; the others are where they are read, which refuses them in the same way.
 
     Raises InputError: fewer than two items, an item without image, volumes of several slices, sizes that change.
     """
@@ -82,7 +86,7 @@ def layout_of(sequence: slicer.vtkMRMLSequenceNode) -> FrameLayout:
         one = _("{name} has 1 frame; a sweep needs at least two.")
         none = _("{name} has 0 frames; a sweep needs at least two.")
         raise InputError((one if count else none).format(name=name))
-    first = _item_layout(sequence, 0)
+    first, _pixels = _item(sequence, 0)
     if 1 not in first.dimensions:
         sentence = _(
             "{name} is a sequence of volumes of {count} slices; a sweep is made of single images, so choose a clip of "
@@ -92,33 +96,39 @@ def layout_of(sequence: slicer.vtkMRMLSequenceNode) -> FrameLayout:
     if first.channels > 4:
         sentence = _("{name} has {count} values a pixel; 1 to 4 can be read as grey or colour.")
         raise InputError(sentence.format(name=name, count=first.channels))
-    for number in range(1, count):
-        item = _item_layout(sequence, number)
-        if item != first:
-            sentence = _(
-                "{name} changes at frame {number} from {before} to {after}; all frames of a sweep must be alike: "
-                "cut the clip there."
-            )
-            before, after = _described(first), _described(item)
-            raise InputError(sentence.format(name=name, number=number, before=before, after=after))
+    for number in np.unique(np.linspace(1, count - 1, _LOOKED_AT).round().astype(int)).tolist():
+        _pixels_like(sequence, number, first)
     return first_layout(sequence)
 
 
 def first_layout(sequence: slicer.vtkMRMLSequenceNode) -> FrameLayout:
     """The layout of the first item, where it is known that all share it. Raises InputError: it has no image."""
-    first = _item_layout(sequence, 0)
+    first, _pixels = _item(sequence, 0)
     said = header_text(sequence, "UltrasoundImageOrientation") or header_text(sequence, "ultrasound image orientation")
     return replace(first, orientation=parse_orientation(said)) if said else first
 
 
-def _item_layout(sequence: slicer.vtkMRMLSequenceNode, number: int) -> FrameLayout:
+def _item(sequence: slicer.vtkMRMLSequenceNode, number: int) -> tuple[FrameLayout, vtk.vtkDataArray]:
     item = sequence.GetNthDataNode(number)
     image = None if item is None or not item.IsA("vtkMRMLVolumeNode") else item.GetImageData()
     scalars = None if image is None else image.GetPointData().GetScalars()
     if scalars is None or 0 in image.GetDimensions():
         sentence = _("Frame {number} of {name} has no image; load the clip again.")
         raise InputError(sentence.format(number=number, name=sequence.GetName()))
-    return FrameLayout(tuple(image.GetDimensions()), scalars.GetNumberOfComponents(), scalars.GetDataType())
+    layout = FrameLayout(tuple(image.GetDimensions()), scalars.GetNumberOfComponents(), scalars.GetDataType())
+    return layout, scalars
+
+
+def _pixels_like(sequence: slicer.vtkMRMLSequenceNode, number: int, first: FrameLayout) -> vtk.vtkDataArray:
+    item, pixels = _item(sequence, number)
+    if item != replace(first, orientation=item.orientation):
+        sentence = _(
+            "{name} changes at frame {number} from {before} to {after}; all frames of a sweep must be alike: "
+            "cut the clip there."
+        )
+        before, after = _described(first), _described(item)
+        raise InputError(sentence.format(name=sequence.GetName(), number=number, before=before, after=after))
+    return pixels
 
 
 def _described(layout: FrameLayout) -> str:
@@ -129,36 +139,7 @@ def _described(layout: FrameLayout) -> str:
 
 
 class SceneFrames:
-    """8-bit frames that stay in the scene's memory and turn grey when they are read.
-
-    Attributes:
-        shape: (N, H, W).
-        dtype: uint8.
-    """
-
-    def __init__(self, images: Sequence[np.ndarray]) -> None:
-        """`images` are [H, W] or [H, W, channels] uint8 views of the scene's images, which they keep alive."""
-        self._images = images
-        self.shape = (len(images), *images[0].shape[:2])
-        self.dtype = np.dtype(np.uint8)
-
-    def __len__(self) -> int:
-        return len(self._images)
-
-    def __getitem__(self, key: slice) -> np.ndarray:
-        """Frames of a slice as [n, H, W] uint8."""
-        chosen = self._images[key]
-        if not chosen:
-            return np.empty((0, *self.shape[1:]), np.uint8)
-        return to_grey_uint8(np.stack(chosen), colour_axis=3 if chosen[0].ndim == 3 else None)[0]
-
-    def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> np.ndarray:
-        """All frames."""
-        return self[:].astype(dtype or np.uint8, copy=False)
-
-
-class StoredFrames:
-    """8-bit frames of a sequence, looked up when they are read: for few of many, or one after the other.
+    """8-bit frames of a sequence, which stay in the scene's memory and turn grey when they are read.
 
     Attributes:
         shape: (N, H, W).
@@ -170,16 +151,28 @@ class StoredFrames:
         self.shape = (sequence.GetNumberOfDataNodes(), *layout.size[::-1])
         self.dtype = np.dtype(np.uint8)
 
+    def __len__(self) -> int:
+        return self.shape[0]
+
     def __getitem__(self, key: slice) -> np.ndarray:
-        """Frames of a slice as [n, H, W] uint8."""
+        """Frames of a slice as [n, H, W] uint8. Raises InputError: one is not like the others, or has no image."""
         numbers = range(*key.indices(self.shape[0]))
         if not numbers:
             return np.empty((0, *self.shape[1:]), np.uint8)
-        return SceneFrames([_image(self._sequence, number, self._layout) for number in numbers])[:]
+        images = np.stack([_image(self._sequence, number, self._layout) for number in numbers])
+        return to_grey_uint8(images, colour_axis=_colour_axis(self._layout))[0]
+
+    def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> np.ndarray:
+        """All frames."""
+        return self[:].astype(dtype or np.uint8, copy=False)
 
 
 def _image(sequence: slicer.vtkMRMLSequenceNode, number: int, layout: FrameLayout) -> np.ndarray:
-    return layout.frame(vtk_to_numpy(sequence.GetNthDataNode(number).GetImageData().GetPointData().GetScalars()))
+    return layout.frame(vtk_to_numpy(_pixels_like(sequence, number, layout)))
+
+
+def _colour_axis(layout: FrameLayout) -> int | None:
+    return None if layout.channels == 1 else 3
 
 
 def read_frames(
@@ -187,19 +180,21 @@ def read_frames(
 ) -> tuple[SceneFrames | np.ndarray, list[str]]:
     """The frames of a sequence, and the sentences that say what was converted.
 
-    8-bit frames are not copied. Other pixel types need one range for all frames and are converted now.
+    8-bit frames are not copied, and looked up when they are read. Other pixel types need one range for all frames and
+    are converted now.
 
     Raises:
-        InputError: pixels that are no real finite numbers.
+        InputError: frames that are not alike, pixels that are no real finite numbers.
         Cancelled: the caller asked to stop.
     """
+    reporter.check()
+    turned = layout.orientation.notes if layout.orientation.is_turned else []
+    if layout.scalar_type == vtk.VTK_UNSIGNED_CHAR:
+        first = _image(sequence, 0, layout)[None]
+        return SceneFrames(sequence, layout), to_grey_uint8(first, colour_axis=_colour_axis(layout))[1] + turned
     images = []
     for number in range(sequence.GetNumberOfDataNodes()):
         reporter.check()
         images.append(_image(sequence, number, layout))
-    colour_axis = None if layout.channels == 1 else 3
-    turned = layout.orientation.notes if layout.orientation.is_turned else []
-    if images[0].dtype != np.uint8:
-        frames, notes = to_grey_uint8(np.stack(images), colour_axis=colour_axis)
-        return frames, notes + turned
-    return SceneFrames(images), to_grey_uint8(images[0][None], colour_axis=colour_axis)[1] + turned
+    frames, notes = to_grey_uint8(np.stack(images), colour_axis=_colour_axis(layout))
+    return frames, notes + turned

@@ -24,7 +24,16 @@ from DualTrackCore.progress import CancelledCallback, Reporter
 from DualTrackCore.sweep import Sweep, validated_spacing
 from DualTrackCore.trajectory import RAS_FROM_LPS, PoseOrigin, Trajectory
 from DualTrackSlicerLib.scene.frames import FrameLayout, layout_of, read_frames
-from DualTrackSlicerLib.scene.nodes import HEADER, add_node, header_text, ijk_to_ras, nodes_of_class, pose_marks, to_vtk
+from DualTrackSlicerLib.scene.nodes import (
+    HEADER,
+    add_node,
+    header_text,
+    ijk_to_ras,
+    ijk_to_ras_of,
+    nodes_of_class,
+    pose_marks,
+    to_vtk,
+)
 from DualTrackSlicerLib.scene.nodes import tr as _
 from DualTrackSlicerLib.scene.result_nodes import remove_nodes
 from DualTrackSlicerLib.scene.tracking import find_tracking
@@ -185,7 +194,7 @@ def sweepFromBrowser(
 def _node_from_pixel(images: slicer.vtkMRMLSequenceNode, layout: FrameLayout) -> np.ndarray:
     """[N, 4, 4]: pixel (column, row, 0, 1) in MF to the local RAS of each image, mm."""
     items = (images.GetNthDataNode(number) for number in range(images.GetNumberOfDataNodes()))
-    return np.array([ijk_to_ras(item) for item in items]) @ layout.ijk_from_pixel
+    return ijk_to_ras_of(items) @ layout.ijk_from_pixel
 
 
 def fields_of(images: slicer.vtkMRMLSequenceNode) -> FrameFields:

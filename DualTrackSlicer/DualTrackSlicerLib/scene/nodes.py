@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -65,10 +65,19 @@ def ijk_to_ras(volume: slicer.vtkMRMLVolumeNode) -> np.ndarray:
 
     SlicerIGSIO leaves the spacing of a file in the image data, where Slicer draws by it although its node says 1 mm.
     """
-    matrix, image = vtk.vtkMatrix4x4(), volume.GetImageData()
-    volume.GetIJKToRASMatrix(matrix)
-    spacing = (1.0, 1.0, 1.0) if image is None else image.GetSpacing()
-    return np.array(matrix.GetData(), dtype=np.float64).reshape(4, 4) * (*spacing, 1.0)
+    return ijk_to_ras_of([volume])[0]
+
+
+def ijk_to_ras_of(volumes: Iterable[slicer.vtkMRMLVolumeNode]) -> np.ndarray:
+    """[N, 4, 4] as :func:`ijk_to_ras`, of volumes whose image data have one spacing."""
+    matrix, found, spacing = vtk.vtkMatrix4x4(), [], None
+    for volume in volumes:
+        if spacing is None:  # of the first alone, for VTK is slow to let go of an image
+            image = volume.GetImageData()
+            spacing = (1.0, 1.0, 1.0) if image is None else image.GetSpacing()
+        volume.GetIJKToRASMatrix(matrix)
+        found.append(matrix.GetData())
+    return np.array(found, dtype=np.float64).reshape(-1, 4, 4) * (*spacing, 1.0)
 
 
 def header_text(node: slicer.vtkMRMLNode, field: str) -> str | None:

@@ -15,7 +15,7 @@ from DualTrackCore.run.results import RunReport
 from DualTrackCore.run.settings import RunSettings
 from DualTrackCore.sweep import Sweep, image_from_pixel
 from DualTrackCore.trajectory import invert_rigid
-from DualTrackSlicerLib.scene.frames import FrameLayout, StoredFrames, first_layout, read_frames
+from DualTrackSlicerLib.scene.frames import FrameLayout, SceneFrames, first_layout, read_frames
 from DualTrackSlicerLib.scene.input import Clip, SceneSweep, fields_of, timestamps_of
 from DualTrackSlicerLib.scene.nodes import ijk_to_ras
 
@@ -55,7 +55,7 @@ def framesOf(clip: Clip, spacing_mm: tuple[float, float] | None = None) -> Sweep
         return Sweep(to_grey_uint8(array, colour_axis=3 if array.ndim == 4 else None)[0], spacing_mm)
     sequence, layout = clip.sequence, first_layout(clip.sequence)
     stored = layout.scalar_type == vtk.VTK_UNSIGNED_CHAR
-    frames = StoredFrames(sequence, layout) if stored else read_frames(sequence, layout, Reporter())[0]
+    frames = SceneFrames(sequence, layout) if stored else read_frames(sequence, layout, Reporter())[0]
     return Sweep(frames, spacing_mm, timestamps_s=timestamps_of(sequence, fields_of(sequence)))
 
 
