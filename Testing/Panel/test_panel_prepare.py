@@ -53,13 +53,16 @@ def test_the_folded_section_says_in_one_line_what_is_done(host, panel):
     assert panel.ui.prepareSection.collapsed
     assert not panel.ui.preparedLabel.isVisible()
     add_clip(host)
-    assert panel.ui.preparedLabel.text == "Any text blacked out."
+    assert panel.ui.preparedLabel.text == "Text beside the ultrasound blacked out."
     panel.ui.firstFrameSpinBox.value, panel.ui.lastFrameSpinBox.value = 3, 20
     panel.ui.rotateComboBox.currentIndex = 3
     panel.ui.mirrorCheckBox.checked = True
     panel.ui.cropEdit.text = "2, 3, 20, 30"
     panel.ui.depthSpinBox.value = 44
-    said = "Frames 3 to 20, turned left by 90°, mirrored, cropped to 20 x 30 pixels, 44 mm deep, any text blacked out."
+    said = (
+        "Frames 3 to 20, turned left by 90°, mirrored, cropped to 20 x 30 pixels, 44 mm deep, "
+        "text beside the ultrasound blacked out."
+    )
     assert panel.ui.preparedLabel.text == said
     expected = RunSettings(first_frame=2, last_frame=19, rotate=270, mirror=True, crop=(2, 3, 20, 30), depth_mm=44)
     assert panel.view().preparing() == expected
@@ -293,7 +296,7 @@ def test_nothing_of_a_clip_is_kept_when_the_scene_closes_while_it_is_looked_at(h
     assert panel.ui.preparedLabel.text.startswith("Looking")
     slicer.mrmlScene.Clear(False)
     host.process()
-    assert panel.ui.preparedLabel.text == "Any text blacked out."
+    assert panel.ui.preparedLabel.text == "Text beside the ultrasound blacked out."
     assert not panel.ui.previewLabel.isVisible()
     add_clip(host, replace(named_sweep(), spacing_mm=0.3))
     looked_at(host, panel)

@@ -140,7 +140,7 @@ def preparingText(settings: RunSettings) -> str:
         parts.append(_("cropped to {width} x {height} pixels").format(width=settings.crop[2], height=settings.crop[3]))
     if settings.depth_mm is not None:
         parts.append(_("{depth:g} mm deep").format(depth=settings.depth_mm))
-    parts.append(_("text stays") if settings.mask == "none" else _("any text blacked out"))
+    parts.append(_("text stays") if settings.mask == "none" else _("text beside the ultrasound blacked out"))
     line = ", ".join(parts) + "."
     return line[0].upper() + line[1:]
 
