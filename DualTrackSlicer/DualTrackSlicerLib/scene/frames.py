@@ -13,7 +13,7 @@ from DualTrackCore.errors import InputError
 from DualTrackCore.grey import to_grey_uint8
 from DualTrackCore.io.sequence_parts import Orientation, parse_orientation
 from DualTrackCore.progress import Reporter
-from DualTrackSlicerLib.scene.nodes import header_text
+from DualTrackSlicerLib.scene.nodes import header_text, ijk_to_ras_of
 from DualTrackSlicerLib.scene.nodes import tr as _
 
 _MF = Orientation("MF")
@@ -106,6 +106,12 @@ def first_layout(sequence: slicer.vtkMRMLSequenceNode) -> FrameLayout:
     first, _pixels = _item(sequence, 0)
     said = header_text(sequence, "UltrasoundImageOrientation") or header_text(sequence, "ultrasound image orientation")
     return replace(first, orientation=parse_orientation(said)) if said else first
+
+
+def placed_pixels(sequence: slicer.vtkMRMLSequenceNode, layout: FrameLayout) -> np.ndarray:
+    """[N, 4, 4]: pixel (column, row, 0, 1) in MF to the local RAS of each image, mm."""
+    items = (sequence.GetNthDataNode(number) for number in range(sequence.GetNumberOfDataNodes()))
+    return ijk_to_ras_of(items) @ layout.ijk_from_pixel
 
 
 def _item(sequence: slicer.vtkMRMLSequenceNode, number: int) -> tuple[FrameLayout, vtk.vtkDataArray]:

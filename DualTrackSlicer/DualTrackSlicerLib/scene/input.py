@@ -23,17 +23,8 @@ from DualTrackCore.io.tracked_poses import trajectory_from_tracker
 from DualTrackCore.progress import CancelledCallback, Reporter
 from DualTrackCore.sweep import Sweep, validated_spacing
 from DualTrackCore.trajectory import RAS_FROM_LPS, PoseOrigin, Trajectory
-from DualTrackSlicerLib.scene.frames import FrameLayout, layout_of, read_frames
-from DualTrackSlicerLib.scene.nodes import (
-    HEADER,
-    add_node,
-    header_text,
-    ijk_to_ras,
-    ijk_to_ras_of,
-    nodes_of_class,
-    pose_marks,
-    to_vtk,
-)
+from DualTrackSlicerLib.scene.frames import FrameLayout, layout_of, placed_pixels, read_frames
+from DualTrackSlicerLib.scene.nodes import HEADER, add_node, header_text, ijk_to_ras, nodes_of_class, pose_marks, to_vtk
 from DualTrackSlicerLib.scene.nodes import tr as _
 from DualTrackSlicerLib.scene.result_nodes import remove_nodes
 from DualTrackSlicerLib.scene.tracking import find_tracking
@@ -160,7 +151,7 @@ def sweepFromBrowser(
         raise InputError(sentence.format(name=images.GetName(), browser=browserNode.GetName()))
     layout = layout_of(images)
     frames, conversions = read_frames(images, layout, reporter)
-    fields, node_from_pixel = fields_of(images), _node_from_pixel(images, layout)
+    fields, node_from_pixel = fields_of(images), placed_pixels(images, layout)
     place = _place(browserNode, images, layout, node_from_pixel, fields, validated_spacing(spacing_mm))
     provenance = {
         "source": images.GetName(),
@@ -189,12 +180,6 @@ def sweepFromBrowser(
         node_from_image = RAS_FROM_LPS.copy()
         node_from_image[:3, 3] = first.x_from_image[:3, 3]
     return SceneSweep(sweep, node_from_image, image_from_node, browserNode, images, place.sequence)
-
-
-def _node_from_pixel(images: slicer.vtkMRMLSequenceNode, layout: FrameLayout) -> np.ndarray:
-    """[N, 4, 4]: pixel (column, row, 0, 1) in MF to the local RAS of each image, mm."""
-    items = (images.GetNthDataNode(number) for number in range(images.GetNumberOfDataNodes()))
-    return ijk_to_ras_of(items) @ layout.ijk_from_pixel
 
 
 def fields_of(images: slicer.vtkMRMLSequenceNode) -> FrameFields:
@@ -337,7 +322,7 @@ def _facts(browser: slicer.vtkMRMLSequenceBrowserNode, sequence: slicer.vtkMRMLS
     frames = sequence.GetNumberOfDataNodes()
     try:
         layout, fields = layout_of(sequence), fields_of(sequence)
-        spacing = _place(browser, sequence, layout, _node_from_pixel(sequence, layout), fields, None).spacing_mm
+        spacing = _place(browser, sequence, layout, placed_pixels(sequence, layout), fields, None).spacing_mm
     except InputError as error:
         return {"frames": frames, "size": (0, 0), "spacing_mm": None, "problem": str(error)}
     times = timestamps_of(sequence, fields)
