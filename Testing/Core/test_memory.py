@@ -143,12 +143,12 @@ def test_the_budget_decides_the_chunk_of_frames(monkeypatch):
 
 
 def test_a_run_obeys_its_memory_setting_to_the_end(monkeypatch):
-    from DualTrackCore import run
+    from DualTrackCore.run import pipeline
 
     seen = []
-    monkeypatch.setattr(run, "_trajectory", lambda *_: seen.append(share_of_limit(1)) or 1 / 0)
+    monkeypatch.setattr(pipeline, "_trajectory", lambda *_: seen.append(share_of_limit(1)) or 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        run.run(Sweep(np.zeros((3, 4, 5), np.uint8), 0.1), RunSettings(memory_gb=1.5))
+        pipeline.run(Sweep(np.zeros((3, 4, 5), np.uint8), 0.1), RunSettings(memory_gb=1.5))
     assert seen == [1.5]
     assert share_of_limit(1) is None
 

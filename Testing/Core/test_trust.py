@@ -200,7 +200,7 @@ def test_console_report_and_python_say_the_same_words(tmp_path, capsys, weights)
 
 
 def test_a_result_turned_over_is_told_its_direction_and_keeps_its_other_reasons(monkeypatch, weights):
-    monkeypatch.setattr("DualTrackCore.run.find_turns", lambda sweep, reporter: [5])
+    monkeypatch.setattr("DualTrackCore.run.pipeline.find_turns", lambda sweep, reporter: [5])
     first = run(noise_sweep(20), RunSettings(model=weights, reconstruct=False))
     once = first.turned_over()
     before, after = (result.report.trajectory["trust"]["reasons"] for result in (first, once))
