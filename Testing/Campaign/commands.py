@@ -51,6 +51,7 @@ _TRACK = "track {inputs}/a.igs.mha --model {inputs}/tiny.safetensors --device cp
 _RECONSTRUCT = "reconstruct {inputs}/a.igs.mha --quiet -o {place}/out"
 _SIMULATE = "simulate --frames 4 --size 48,40 --quiet -o {place}/sweep.igs.mha --seed"
 _EVALUATE = "evaluate {inputs}/a.h5 {inputs}/b.h5 --calibrate {inputs}/a.h5 --quiet -o {place}/out --method identity"
+_CORRECT = "correct {inputs}/result --no-pictures --quiet -o {place}/out"
 _MODELS = ("models/own.*",)
 
 COMMANDS = (
@@ -72,6 +73,7 @@ COMMANDS = (
     Command("simulate", f"{_SIMULATE} 1", f"{_SIMULATE} 2", "sweep.igs.mha"),
     Command("run, pictures before", f"{_RUN} --voxel 3", f"{_RUN} --voxel 2 --no-pictures", "out", True),
     Command("run, pictures now", f"{_RUN} --voxel 3 --no-pictures", f"{_RUN} --voxel 2", "out", True),
+    Command("correct", f"{_CORRECT} --loops 0,9 --voxel 3", f"{_CORRECT} --loops 1,8 --voxel 2", "out", True),
     Command("track to .csv", f"{_TRACK}t.csv", f"{_TRACK}t.csv --last-frame 7", "t.csv"),
     Command("track to .igs.mha", f"{_TRACK}t.igs.mha", f"{_TRACK}t.igs.mha --last-frame 7", "t.igs.mha"),
     Command("evaluate", f"{_EVALUATE}", f"{_EVALUATE} --method own-mean-motion", "out", True,
@@ -197,7 +199,7 @@ def one_thread() -> None:
 
 
 def _make_inputs(folder: Path) -> None:
-    """Two tracked sweeps of a few small frames, and weights of a small random network in three kinds of file."""
+    """Two tracked sweeps of a few small frames, weights of a small random network in three kinds of file, a result."""
     import torch
     from oracle import tiny_model
     from training_data import tracked_sweep
@@ -205,6 +207,7 @@ def _make_inputs(folder: Path) -> None:
     from DualTrackCore.io import save_sweep
     from DualTrackCore.network import save_model
     from DualTrackCore.network.catalogue import card_path
+    from DualTrackCore.run import RunSettings, run
 
     torch.set_num_threads(1)
     for seed, name in enumerate("ab"):
@@ -212,6 +215,8 @@ def _make_inputs(folder: Path) -> None:
             save_sweep(tracked_sweep(seed, 10 + 2 * seed, (40, 48)), folder / (name + suffix))
     model = tiny_model()
     save_model(model.network, model.card, folder / "tiny.safetensors")
+    settings = RunSettings(model=str(folder / "tiny.safetensors"), device="cpu", pictures=False)
+    _silently(lambda: run(folder / "a.igs.mha", settings).write(folder / "result"))
     torch.save(model.network.state_dict(), folder / "carded.pt")
     card_path(folder / "carded.pt").write_text(model.card.to_json() + "\n", encoding="utf-8")
     with torch.no_grad():
