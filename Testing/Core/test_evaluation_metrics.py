@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from DualTrackCore.errors import Cancelled, InputError
 from DualTrackCore.evaluation import COMPONENTS, METRICS, evaluate
 from DualTrackCore.evaluation.all_pixels import NODES, AxisPieces, PixelGrid, gram_rule
+from DualTrackCore.evaluation.definitions import hausdorff_mm
 from DualTrackCore.landmarks import Landmarks
 from DualTrackCore.progress import Reporter
 from DualTrackCore.sweep import Sweep
@@ -289,3 +290,8 @@ def test_the_distance_between_long_paths_does_not_depend_on_how_they_are_cut():
     distances = np.sqrt(((one[:, None] - other) ** 2).sum(axis=2))
     expected = max(distances.min(axis=0).max(), distances.min(axis=1).max())
     assert evaluate(predicted, sweep_with(truth)).metrics["hausdorff_mm"] == pytest.approx(expected)
+
+
+def test_the_hausdorff_distance_looks_from_both_paths():
+    short, long = np.zeros((1, 3)), np.array([[0.0, 0, 0], [0, 0, 10]])
+    assert hausdorff_mm(short, long) == hausdorff_mm(long, short) == 10
