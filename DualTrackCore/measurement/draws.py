@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from DualTrackCore.uncertainty import common_signs, error_twists
+from DualTrackCore.uncertainty import common_signs, cross_matrices, error_twists
 
 #: Steps whose errors are added before they are composed.
 _BLOCK = 16
@@ -117,9 +117,7 @@ def rigid_of_twists(twists: np.ndarray) -> np.ndarray:
     """[..., 4, 4] rigid motions (mm) of small motions [..., 6]: moment (mm), turn (radians); their exponentials."""
     moment, turn = twists[..., :3, None], twists[..., 3:]
     angle = np.maximum(np.linalg.norm(turn, axis=-1), 1e-6)[..., None, None]
-    cross = np.zeros((*turn.shape[:-1], 3, 3))
-    for row, column, axis in ((2, 1, 0), (0, 2, 1), (1, 0, 2)):
-        cross[..., row, column], cross[..., column, row] = turn[..., axis], -turn[..., axis]
+    cross = cross_matrices(turn)
     sine, cosine = np.sin(angle) / angle, (1 - np.cos(angle)) / angle**2
     square = cross @ cross
     rigid = np.zeros((*turn.shape[:-1], 4, 4))
