@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from enum import Enum
+from typing import TypeVar
 
 from DualTrackCore.errors import Cancelled
+
+_Value = TypeVar("_Value")
 
 
 class Stage(str, Enum):
@@ -109,3 +112,12 @@ class Reporter:
     def with_detail(self, detail: str) -> Reporter:
         """A reporter to the same callbacks whose reports carry a detail."""
         return Reporter(self._progress, self._cancelled, detail)
+
+
+def finished(pieces: Generator[object, None, _Value]) -> _Value:
+    """What work in pieces gives, done at once."""
+    while True:
+        try:
+            next(pieces)
+        except StopIteration as end:
+            return end.value

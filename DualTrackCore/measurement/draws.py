@@ -11,14 +11,17 @@ above.
 
 from __future__ import annotations
 
+from collections.abc import Generator
+
 import numpy as np
 
+from DualTrackCore.progress import finished
 from DualTrackCore.uncertainty import common_signs, cross_matrices, error_twists
 
 #: Steps whose errors are added before they are composed.
 _BLOCK = 16
-#: Such sums that are drawn at once.
-_TOGETHER = 64
+#: Such sums that are drawn at once: a few milliseconds.
+_TOGETHER = 8
 
 
 def drawn_motions(
@@ -44,10 +47,24 @@ def drawn_motions(
     Returns:
         [M, draws, 4, 4] rigid maps of frame0, mm; NaN from the first step on of which the error is not known.
     """
+    return finished(drawing_motions(poses, sigma, correlation, frames, draws, seed, length_mm2))
+
+
+def drawing_motions(
+    poses: np.ndarray,
+    sigma: np.ndarray,
+    correlation: np.ndarray,
+    frames: np.ndarray,
+    draws: int,
+    seed: int,
+    length_mm2: np.ndarray | None = None,
+) -> Generator[None, None, np.ndarray]:
+    """Do as :func:`drawn_motions` in small pieces."""
     first, last = int(frames[0]), int(frames[-1])
     stops = np.unique([*frames, *range(first, last, _BLOCK)])
     near, signs, rng = poses[first : last + 1], common_signs(poses)[first:last], np.random.default_rng(seed)
     twists, along = error_twists(near, sigma[first:last]), 0.0
+    yield
     if length_mm2 is not None:
         way = _ways(np.diff(near[:, :3, 3], axis=0))
         parts = np.einsum("ncx,nx->nc", twists[:, :3, :3], way)
@@ -59,7 +76,7 @@ def drawn_motions(
         chord = np.diff(poses[stops, :3, 3], axis=0) / np.where(size > 0, size, 1)[:, None]
         along = longer[:, :, None] * chord[:, None]
     signed = twists * signs[:, :, None]
-    own = _between(np.einsum("c,nci,ncj->nij", 1 - correlation, twists, twists), stops - first)
+    own = _between(np.swapaxes(twists * (1 - correlation)[:, None], 1, 2) @ twists, stops - first)
     common = _between(np.sqrt(correlation)[:, None] * signed, stops - first)
     shared = rng.standard_normal((draws, 6))
     moved, motions = np.tile(np.eye(4), (draws, 1, 1)), np.empty((len(frames), draws, 4, 4))
@@ -69,6 +86,7 @@ def drawn_motions(
     spread = axes * np.sqrt(np.maximum(variances, 0))[:, None, :]
     place = 0
     for start in range(0, len(spread), _TOGETHER):
+        yield
         part = slice(start, start + _TOGETHER)
         errors = rng.standard_normal((len(spread[part]), draws, 6)) @ np.swapaxes(spread[part], 1, 2)
         errors += np.einsum("dc,sci->sdi", shared, common[part])

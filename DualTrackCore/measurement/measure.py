@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from DualTrackCore.errors import InputError
 from DualTrackCore.measurement import quantities
-from DualTrackCore.measurement.draws import drawn_motions
+from DualTrackCore.measurement.draws import drawing_motions
 from DualTrackCore.measurement.quantities import Kind, Quantity
 from DualTrackCore.measurement.ties import FramePlanes, Ties
 from DualTrackCore.path_error import (
@@ -22,13 +23,14 @@ from DualTrackCore.path_error import (
     drift_percent,
     trust_with,
 )
+from DualTrackCore.progress import finished
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.trajectory import PoseOrigin, Trajectory
 
 #: Paths that are drawn around the estimate.
 DRAWS = 200
-#: Corners of triangles and points of lines, of all draws, that are measured at a time.
-_TOGETHER = 2_000_000
+#: Corners of triangles and points of lines, of all draws, that are measured at a time: a few milliseconds.
+_TOGETHER = 50_000
 #: What a band rests on.
 MODEL, RULE, SPACING = AS_MODEL_SAYS, BY_RULE, "pixel spacing alone"
 Level = Literal["measure", "rough", "do not measure"]
@@ -119,10 +121,7 @@ class Measurements:
 
         Raises InputError: fewer than two points, all in one place, not finite, or away from every frame.
         """
-        points = _points(points_mm, 2)
-        if len(points) < 2 or not np.ptp(points, axis=0).any():
-            raise InputError("All points lie in one place, which has no length; give at least two different points.")
-        return self._measured(quantities.length(closed), points, frames)
+        return finished(self.measuring(quantities.length(closed), points_mm, frames))
 
     def area(self, points_mm: object, triangles: object) -> Measured:
         """The area of a surface.
@@ -134,23 +133,36 @@ class Measurements:
         Raises InputError: as for :meth:`length`, or triangles between other points.
         """
         points = _points(points_mm, 2)
-        return self._measured(quantities.area(_triangles(triangles, len(points))), points)
+        return finished(self.measuring(quantities.area(_triangles(triangles, len(points))), points))
 
     def volume(self, points_mm: object, triangles: object) -> Measured:
         """The volume inside a closed surface; arguments and errors as for :meth:`area`, and the surface has holes."""
         points = _points(points_mm, 2)
-        return self._measured(quantities.volume(_triangles(triangles, len(points))), points)
+        return finished(self.measuring(quantities.volume(_triangles(triangles, len(points))), points))
 
-    def _measured(self, quantity: Quantity, points_mm: np.ndarray, frames: object = None) -> Measured:
-        ties = self.planes.tie(points_mm, frames)
+    def measuring(
+        self, quantity: Quantity, points_mm: object, frames: object = None
+    ) -> Generator[None, None, Measured]:
+        """Measure a quantity in pieces of some milliseconds, for programs that must not wait.
+
+        Args:
+            quantity: of :mod:`~DualTrackCore.measurement.quantities`.
+            points_mm, frames: as for :meth:`length`.
+
+        Raises InputError: as there.
+        """
+        points_mm = _points(points_mm, 2)
+        if quantity.kind == "length" and not np.ptp(points_mm, axis=0).any():
+            raise InputError("All points lie in one place, which has no length; give at least two different points.")
+        ties = yield from self.planes.tying(points_mm, frames)
         value = float(quantity.of(points_mm))
         values = np.full(self._draws, value)
         basis, sigma, correlation = SPACING, None, np.ones(6)
         if not ties.in_one_frame:
             basis, sigma, correlation = self._errors()
         if sigma is not None:
-            values = self._drawn(quantity, ties, sigma, correlation)
-        values = np.maximum(values + self._placing(quantity, ties), 0)
+            values = yield from self._drawn(quantity, ties, sigma, correlation)
+        values = np.maximum(values + (yield from self._placing(quantity, ties)), 0)
         bands = [_band(values, share) for share in (0.68, 0.95)]
         level, reason = self._trust(quantity.kind, value, bands[1], basis, ties.in_one_frame)
         return Measured(quantity.kind, value, quantity.unit, *bands, basis, level, reason)
@@ -170,29 +182,39 @@ class Measurements:
         sigma[:, :3] = drift_percent(path.provenance) / 100 * np.linalg.norm(motions[:, :3], axis=1)[:, None]
         return RULE, sigma, np.ones(6)
 
-    def _drawn(self, quantity: Quantity, ties: Ties, sigma: np.ndarray, correlation: np.ndarray) -> np.ndarray:
+    def _drawn(
+        self, quantity: Quantity, ties: Ties, sigma: np.ndarray, correlation: np.ndarray
+    ) -> Generator[None, None, np.ndarray]:
         """[draws] values between the points as they lie on each of the drawn paths."""
         frames, places = np.unique(np.searchsorted(self._kept, ties.frames), return_inverse=True)
         corrected = self._known.path_covariance
         lengths = None if corrected is None else corrected[:, 0]
-        motions = drawn_motions(self._known.poses, sigma, correlation, frames, self._draws, self._seed, lengths)
+        path = self._known.poses, sigma, correlation
+        motions = yield from drawing_motions(*path, frames, self._draws, self._seed, lengths)
         places, share = places.reshape(-1, 2), ties.share[:, None]
         flat = np.concatenate([ties.points_mm, np.ones((len(share), 1))], axis=1)[:, :, None]
         values = np.empty(self._draws)
         size = max(1, _TOGETHER // (3 * len(flat)))
         for start in range(0, self._draws, size):
+            yield
             part = slice(start, start + size)
             near, beyond = ((motions[places[:, side], part, :3] @ flat[:, None])[..., 0] for side in (0, 1))
             points = near + share[:, None] * (beyond - near)
             values[part] = quantity.of(np.swapaxes(points, 0, 1))
         return values
 
-    def _placing(self, quantity: Quantity, ties: Ties) -> np.ndarray:
+    def _placing(self, quantity: Quantity, ties: Ties) -> Generator[None, None, np.ndarray]:
         """[draws] what it does to the value that a point stands for its whole pixel; to first order."""
         axes = self._trajectory.poses[ties.frames[:, 0], :3, :2]
         grown = np.einsum("ki,kij->kj", quantity.slope(ties.points_mm), axes) * self._spacing_mm
-        within = np.random.default_rng(self._seed + 1).uniform(-0.5, 0.5, (self._draws, grown.size))
-        return within @ grown[np.lexsort(ties.points_mm.T)].ravel()  # whichever point is named first
+        grown = grown[np.lexsort(ties.points_mm.T)].ravel()  # whichever point is named first
+        rng, values = np.random.default_rng(self._seed + 1), np.empty(self._draws)
+        size = max(1, 10 * _TOGETHER // len(grown))
+        for start in range(0, self._draws, size):
+            yield
+            part = values[start : start + size]
+            part[:] = rng.uniform(-0.5, 0.5, (len(part), len(grown))) @ grown
+        return values
 
     def _trust(
         self, kind: Kind, value: float, band: tuple[float, float] | None, basis: str, in_one_frame: bool

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from dataclasses import dataclass
 
 import numpy as np
 
 from DualTrackCore.errors import InputError
+from DualTrackCore.progress import finished
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.trajectory import Trajectory
 
 #: A point farther than this from every picture, mm, belongs to none, unless frames lie farther apart.
 FARTHEST_MM = 5.0
-#: Points that are compared with all frames at a time.
-_TOGETHER = 64
+#: Points times frames that are compared at a time: a few milliseconds.
+_TOGETHER = 200_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,12 +90,16 @@ class FramePlanes:
 
         Raises InputError: a point lies away from every frame, or a frame that the sweep does not have.
         """
+        return finished(self.tying(points_mm, frames))
+
+    def tying(self, points_mm: np.ndarray, frames: object = None) -> Generator[None, None, Ties]:
+        """Do as :meth:`tie` in small pieces."""
         if frames is not None:
             nearest = np.asarray(frames)
             self._require(nearest)
             distances = np.zeros(len(points_mm))
         else:
-            nearest, distances = self._nearest(points_mm)
+            nearest, distances = yield from self._nearest(points_mm)
             far = np.flatnonzero(distances > self._reach_mm)
             if len(far):
                 ras = points_mm[far[0]] @ self._ras_from_frame0[:3, :3].T + self._ras_from_frame0[:3, 3]
@@ -117,18 +123,23 @@ class FramePlanes:
         if len(bad):
             raise InputError(f"There is no frame {frames[bad[0]]}; the sweep has the frames 0 to {self._count - 1}.")
 
-    def _nearest(self, points_mm: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _nearest(self, points_mm: np.ndarray) -> Generator[None, None, tuple[np.ndarray, np.ndarray]]:
         """([K] frame whose picture is nearest, [K] its distance in mm)."""
-        turned, centres = self._poses[self.frames, :3, :3], self._poses[self.frames, :3, 3]
-        offset = np.einsum("nij,ni->nj", turned, centres)[:, None]
-        frames, distances = np.empty(len(points_mm), int), np.empty(len(points_mm))
-        for start in range(0, len(points_mm), _TOGETHER):
-            part = slice(start, start + _TOGETHER)
-            image = points_mm[part] @ turned - offset
-            apart = np.hypot(self._outside(image), image[..., 2])
-            best = apart.argmin(axis=0)
-            frames[part], distances[part] = self.frames[best], apart[best, np.arange(len(best))]
-        return frames, distances
+        axes, centres = np.moveaxis(self._poses[self.frames, :3, :3], 2, 0), self._poses[self.frames, :3, 3]
+        offsets = np.einsum("anj,nj->an", axes, centres)
+        best, size = np.empty(len(points_mm), int), max(1, _TOGETHER // len(centres))
+        distances = np.empty(len(points_mm))
+        for start in range(0, len(points_mm), size):
+            yield
+            part = slice(start, start + size)
+            across, down, apart = (
+                points_mm[part] @ axis.T - offset for axis, offset in zip(axes, offsets, strict=True)
+            )
+            for image, low, high in zip((across, down), self._low, self._high, strict=True):
+                beside = np.maximum(np.maximum(low - image, image - high), 0)
+                apart = np.hypot(apart, beside)
+            best[part], distances[part] = apart.argmin(axis=1), apart.min(axis=1)
+        return self.frames[best], distances
 
     def _outside(self, image_mm: np.ndarray) -> np.ndarray:
         """[...] how far points [..., 3], in image coordinates, lie beside the picture, mm."""

@@ -360,3 +360,26 @@ def test_a_repeated_frame_lies_where_the_frame_before_it_lies():
     assert set(ties.frames[0]) == {4, 6}
     assert ties.share[0] == pytest.approx(0.25)
     assert measure.planes.pixels_of(ties)[0] == pytest.approx([49.5, 39.5])
+
+
+def in_pieces(work):
+    """What work gives, and how many pieces it was done in."""
+    count = 1
+    while True:
+        try:
+            next(work)
+        except StopIteration as end:
+            return end.value, count
+        count += 1
+
+
+def test_a_measurement_in_pieces_is_that_at_once_and_no_piece_holds_the_whole():
+    measure = measurements(np.tile([0, 0, 0.05, 0, 0, 0.0], (1600, 1)))
+    points, triangles, _ = ball(centre=(0, 0, 40))
+    for quantity, at, whole in (
+        (quantities.length(), points[:2], measure.distance(*points[:2])),
+        (quantities.volume(triangles), points, measure.volume(points, triangles)),
+    ):
+        measured, count = in_pieces(measure.measuring(quantity, at))
+        assert measured == whole
+        assert count > len(at) * 1600 // 200_000 + 200 * len(at) * 3 // 50_000

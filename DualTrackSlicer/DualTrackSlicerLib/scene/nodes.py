@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Sequence
-from typing import TypeVar
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import slicer
 import vtk
 
 from DualTrackCore.io.pose_marks import FIELDS, ORIGIN, header_marks
+from DualTrackCore.progress import finished as finished
 from DualTrackCore.trajectory import PoseOrigin, Trajectory
 
 try:
@@ -21,19 +21,8 @@ except ImportError:  # the MRML libraries without the application
         return text
 
 
-_Value = TypeVar("_Value")
-
 #: What SlicerIGSIO puts before the names of header fields.
 HEADER = "Sequences."
-
-
-def finished(pieces: Generator[None, None, _Value]) -> _Value:
-    """What work in pieces gives, done at once."""
-    while True:
-        try:
-            next(pieces)
-        except StopIteration as end:
-            return end.value
 
 
 def nodes_of_class(scene: slicer.vtkMRMLScene, name: str) -> list[slicer.vtkMRMLNode]:
