@@ -6,8 +6,9 @@ numpy is imported where it computes: settings, and with them `--help`, need the 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from DualTrackCore import lazy_exports
 from DualTrackCore.errors import InputError
@@ -128,6 +129,13 @@ class PixelSelection:
 
     rectangle: Rectangle
     keep: np.ndarray | None = None
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any], frame_size: tuple[int, int]) -> PixelSelection:
+        """The pixels that :attr:`VolumeBuilder.settings` tell of, in a frame of (H, W)."""
+        box, fan = Rectangle(*settings["pixel_rectangle"]), settings["fan"]
+        keep = fan and Fan(**fan).mask(frame_size)[box.top : box.bottom + 1, box.left : box.right + 1]
+        return cls(box, keep)
 
     @property
     def pixels(self) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from types import MappingProxyType
@@ -79,7 +79,7 @@ class VolumeBuilder:
         self.grid = grid
         self.frames_used = 0
         self._frame_size, self._image_from_pixel = tuple(frame_size), image_from_pixel
-        self._selection = select_pixels(frame_size, clip, fan)
+        self._selection, self._fan = select_pixels(frame_size, clip, fan), fan
         self._runs = self._selection.runs
         self._options = {"interpolation": interpolation, "compounding": compounding, "reject_below": int(reject_below)}
         self._linear = interpolation == "linear"
@@ -101,6 +101,7 @@ class VolumeBuilder:
             **self._options,
             "pixel_rectangle": [box.left, box.top, box.right, box.bottom],
             "pixels_a_frame": self._selection.pixels,
+            "fan": None if self._fan is None else asdict(self._fan),
         }
 
     def add(self, frames: np.ndarray, poses: np.ndarray) -> None:

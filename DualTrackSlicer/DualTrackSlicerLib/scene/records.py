@@ -21,11 +21,13 @@ from DualTrackSlicerLib.scene.nodes import ijk_to_ras
 from DualTrackSlicerLib.scene.nodes import tr as _
 from DualTrackSlicerLib.scene.prepared import prepared_clip
 from DualTrackSlicerLib.scene.result_nodes import ResultNodes
-from DualTrackSlicerLib.scene.tables import trajectoryFromTable
+from DualTrackSlicerLib.scene.tables import frames_used, trajectoryFromTable
 from DualTrackSlicerLib.scene.wiring import BROWSER, IMAGES
 
 if TYPE_CHECKING:
-    from DualTrackCore.reconstruction import Reconstruction
+    from DualTrackCore.reconstruction import PlacedFrames, Reconstruction
+    from DualTrackCore.sweep import Sweep
+    from DualTrackCore.trajectory import Trajectory
 
 #: Attributes of the transform sequence: `RunReport.to_json()` without the errors by frame, which a table holds, and
 #: how long the run took, s.
@@ -122,13 +124,30 @@ def result_of(nodes: ResultNodes, clip: SceneSweep) -> RunResult:
     kept = trajectoryFromTable(table)
     if first + count > min(len(kept), len(clip.sweep)):
         raise InputError(_("{name} is of another clip; run the clip again.").format(name=nodes.name))
-    source, sigma = dict(report.trajectory["source"]), None if kept.sigma is None else kept.sigma[motions]
-    trajectory = replace(kept, poses=kept.poses[frames], valid=kept.valid[frames], provenance=source, sigma=sigma)
+    parts = {"poses": frames, "valid": frames, "sigma": motions, "path_covariance": frames}
+    values = {n: None if getattr(kept, n) is None else getattr(kept, n)[part] for n, part in parts.items()}
+    trajectory = replace(kept, provenance=dict(report.trajectory["source"]), **values)
     seconds = {} if secondsOf(nodes) is None else {"total": secondsOf(nodes)}
     volume = _reconstruction(nodes, clip, report.volume)
+    if volume is not None:
+        volume = replace(volume, placed=_placed(table, frames, trajectory, clip.sweep, report.volume["settings"]))
     if clip.sweep.truth is None:
         report = replace(report, evaluation=None)  # the tracker has left the scene
     return RunResult(clip.sweep.slice(first, first + count), trajectory, volume, report, seconds)
+
+
+def _placed(
+    table: slicer.vtkMRMLTableNode, frames: slice, trajectory: Trajectory, sweep: Sweep, how: Mapping[str, Any]
+) -> PlacedFrames | None:
+    """The frames of a run that its volume was made from; None where an earlier version did not say which."""
+    used = frames_used(table)
+    if used is None or "fan" not in how:
+        return None
+    from DualTrackCore.reconstruction import PixelSelection, PlacedFrames
+
+    numbers = np.flatnonzero(used[frames])
+    runs = PixelSelection.from_settings(how, sweep.frame_size).runs
+    return PlacedFrames(numbers, trajectory.poses[numbers] @ sweep.image_from_pixel, runs)
 
 
 def _reconstruction(nodes: ResultNodes, clip: SceneSweep, facts: Mapping[str, Any] | None) -> Reconstruction | None:

@@ -87,7 +87,9 @@ def showInPieces(
     motions = clip.node_from_image @ placed.poses @ clip.image_from_node
     transforms = yield from transform_sequence(clip.browser, clip.image_sequence, motions, attributes)
     quality = frame_quality(clip, result)
-    table = yield from pose_table(clip, placed, quality)
+    frames = None if result.reconstruction is None else result.reconstruction.placed
+    used = None if frames is None else result.first_frame + frames.numbers
+    table = yield from pose_table(clip, placed, quality, used)
     centres = (clip.node_from_image @ placed.poses)[:, :3, 3]
     values = {paths.FRAME: np.arange(len(centres)), paths.SPEED: np.nan_to_num(quality.speed)}
     path = paths.tube(np.where(placed.valid[:, None], centres, np.nan), values, _tube_radius(clip))
@@ -151,11 +153,12 @@ def _poses_of_all_frames(trajectory: Trajectory, first_frame: int, count: int) -
     after = known[np.minimum(np.searchsorted(known, frames), len(known) - 1)]
     before = known[np.maximum(np.searchsorted(known, frames, side="right") - 1, 0)]
     nearest = np.where(np.abs(frames - before) <= np.abs(after - frames), before, after)
-    poses, sigma = trajectory.poses[nearest - first_frame], None
-    if trajectory.sigma is not None:
-        sigma = np.full((count - 1, 6), np.nan)
-        sigma[first_frame : stop - 1] = trajectory.sigma
-    return Trajectory(poses, valid, provenance=trajectory.provenance, origin=trajectory.origin, sigma=sigma)
+    poses, errors = trajectory.poses[nearest - first_frame], {"sigma": None, "path_covariance": None}
+    for (name, _none), rows in zip(errors.items(), (count - 1, count), strict=True):
+        if (known := getattr(trajectory, name)) is not None:
+            errors[name] = np.full((rows, known.shape[1]), np.nan)
+            errors[name][first_frame : first_frame + len(known)] = known
+    return Trajectory(poses, valid, provenance=trajectory.provenance, origin=trajectory.origin, **errors)
 
 
 def _error_tube(result: RunResult, centres: np.ndarray) -> Generator[None, None, vtk.vtkPolyData | None]:

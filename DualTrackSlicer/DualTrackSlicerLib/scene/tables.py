@@ -20,11 +20,13 @@ from DualTrackSlicerLib.scene.nodes import tr as _
 if TYPE_CHECKING:
     from DualTrackCore.run.results import RunResult
 
-FRAME, INDEX, VALID = "Frame", "Index value", "Valid"
+FRAME, INDEX, VALID, USED = "Frame", "Index value", "Valid", "In the volume"
 #: Columns of the upper three rows of a pose; the last row is 0 0 0 1.
 MATRIX_COLUMNS = tuple(f"m{row}{column}" for row in range(3) for column in range(4))
-#: Columns of how sure a motion is, where that is known.
+_POSES = (*MATRIX_COLUMNS, VALID)
+#: Columns of how sure a motion is, and a corrected path (`Trajectory.path_covariance`), where that is known.
 SIGMA_COLUMNS = tuple(f"Sigma {kind}{axis} ({unit})" for kind, unit in (("t", "mm"), ("r", "deg")) for axis in "xyz")
+COVARIANCE_COLUMNS = tuple(f"Variance {name} (mm2)" for name in ("length", "xx", "xy", "xz", "yy", "yz", "zz"))
 
 #: Errors of a frame by their name in an evaluation.
 ERRORS = {"global_error_mm": "Global error (mm)", "local_error_mm": "Local error (mm)", "drift_mm": "Drift (mm)"}
@@ -72,12 +74,15 @@ class Column(NamedTuple):
 
 
 def pose_table(
-    clip: SceneSweep, placed: Trajectory, quality: FrameQuality
+    clip: SceneSweep, placed: Trajectory, quality: FrameQuality, used: np.ndarray | None = None
 ) -> Generator[None, None, slicer.vtkMRMLTableNode]:
     """A row for each image: its pose in frame0 and what is known of it; made in pieces, not in the scene yet.
 
     The numbers of the poses are texts, for table files round real numbers to six digits; these come back exactly.
     `trajectoryFromTable` reads them.
+
+    Args:
+        used: numbers of the images that the volume was made from; None where it does not know them.
     """
     images = clip.image_sequence
     count = len(placed.poses)
@@ -89,14 +94,22 @@ def pose_table(
         Column("Turn (deg)", quality.turn_deg, "rotation since the frame before"),
         Column(f"Speed ({quality.speed_unit})", quality.speed, "way of the image centre in a unit of time"),
     ]
+    if used is not None:
+        is_used = np.isin(np.arange(count), used).astype(int)
+        columns.append(Column(USED, is_used, "1: the volume was made from this image and others"))
     for place, column in enumerate(MATRIX_COLUMNS):
         row, entry = divmod(place, 4)
         texts = list(map(repr, placed.poses[:, row, entry].tolist()))
         columns.append(Column(column, texts, f"frame0_from_image, row {row}, column {entry}; mm in column 3"))
-    if placed.sigma is not None:
-        what = "standard deviation of the motion since the frame before, mm or degrees"
-        errors = np.vstack([np.full(6, np.nan), placed.sigma]).T.tolist()
-        columns += [Column(n, list(map(repr, v)), what) for n, v in zip(SIGMA_COLUMNS, errors, strict=True)]
+    what = "standard deviation of the motion since the frame before, mm or degrees"
+    sigma = None if placed.sigma is None else np.vstack([np.full(6, np.nan), placed.sigma])
+    spread = "of the length of the path up to here, or of the image centre in frame0"
+    for names, numbers, said in (
+        (SIGMA_COLUMNS, sigma, what),
+        (COVARIANCE_COLUMNS, placed.path_covariance, spread),
+    ):
+        if numbers is not None:
+            columns += [Column(n, list(map(repr, v)), said) for n, v in zip(names, numbers.T.tolist(), strict=True)]
     return (yield from _table(columns))
 
 
@@ -105,22 +118,34 @@ def trajectoryFromTable(tableNode: slicer.vtkMRMLTableNode) -> Trajectory:
 
     Raises InputError: another table, or numbers that cannot be read.
     """
-    table = tableNode.GetTable()
-    columns = [table.GetColumnByName(name) for name in (*SIGMA_COLUMNS, *MATRIX_COLUMNS, VALID)]
-    if None in columns[:6]:
-        del columns[:6]
-    if None in columns:
+    poses, sigma, covariance = (_numbers(tableNode, names) for names in (_POSES, SIGMA_COLUMNS, COVARIANCE_COLUMNS))
+    if poses is None:
         sentence = _("{name} is no table of poses; it lacks the columns m00 to m23 or Valid.")
         raise InputError(sentence.format(name=tableNode.GetName()))
+    matrices = np.tile(np.eye(4), (len(poses), 1, 1))
+    matrices[:, :3] = poses[:, :-1].reshape(-1, 3, 4)
+    errors = None if sigma is None else sigma[1:], covariance
+    return marked(Trajectory(matrices, poses[:, -1] > 0), pose_marks([tableNode]), PoseOrigin.UNKNOWN, *errors)[0]
+
+
+def frames_used(tableNode: slicer.vtkMRMLTableNode) -> np.ndarray | None:
+    """[N] bool, the images that the volume was made from; None for a table of an earlier version, or of no volume."""
+    used = _numbers(tableNode, [USED])
+    return None if used is None else used[:, 0] > 0
+
+
+def _numbers(tableNode: slicer.vtkMRMLTableNode, names: Sequence[str]) -> np.ndarray | None:
+    """[rows, columns] of columns of a table; None where one is missing. Raises InputError: one holds another text."""
+    table = tableNode.GetTable()
+    columns = [table.GetColumnByName(name) for name in names]
+    if None in columns:
+        return None
     try:
-        numbers = [[float(column.GetValue(i)) for i in range(table.GetNumberOfRows())] for column in columns]
+        numbers = [[float(column.GetValue(i)) for column in columns] for i in range(table.GetNumberOfRows())]
     except ValueError as error:
         sentence = _("{name} holds something that is no number ({reason}).")
         raise InputError(sentence.format(name=tableNode.GetName(), reason=error)) from None
-    poses = np.tile(np.eye(4), (table.GetNumberOfRows(), 1, 1))
-    poses[:, :3] = np.array(numbers[-13:-1]).T.reshape(-1, 3, 4)
-    sigma = np.array(numbers[:-13]).T[1:] if len(numbers) > 13 else None
-    return marked(Trajectory(poses, np.array(numbers[-1]) > 0), pose_marks([tableNode]), PoseOrigin.UNKNOWN, sigma)[0]
+    return np.array(numbers).reshape(-1, len(names))
 
 
 def add_error_table(
