@@ -8,13 +8,24 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from functools import cache
 
 import numpy as np
 import pytest
 from sweeps import curved_sweep, numpy_mean
 
-from DualTrackCore.reconstruction import VolumeBuilder, VoxelGrid, plan_grid, reconstruct_volume
+from DualTrackCore.reconstruction import (
+    PlacedFrames,
+    VolumeBuilder,
+    VoxelGrid,
+    plan_grid,
+    reconstruct_volume,
+    select_pixels,
+)
+from DualTrackCore.reconstruction.sources import find_sources
+from DualTrackCore.sweep import image_from_pixel
+from DualTrackCore.trajectory import Trajectory, matrices_from_parameters
 
 FRAMES, VOXEL_MM = 600, 0.3
 #: Most memory that a volume of the benchmarks may take.
@@ -133,6 +144,51 @@ def test_filling_holes(ratio, method):
         rounds=1,
         note=f"{grid.voxels / 1e6:.1f} million voxels; a ratio of 0.5 says that filling takes as long as compounding",
     )
+
+
+def frame_by_frame(grid: VoxelGrid, placed: PlacedFrames, point: np.ndarray) -> dict[int, float]:
+    """{frame: weight} of linear interpolation, in plain numpy: the pixels of each frame around the point's foot."""
+    voxel, found = np.rint((grid.voxel_from_frame0 @ [*point, 1])[:3]), {}
+    for number, matrix in enumerate(grid.voxel_from_frame0 @ placed.frame0_from_pixel):
+        foot = np.linalg.lstsq(matrix[:3, :2], voxel - matrix[:3, 3], rcond=None)[0].round()
+        half = np.ceil(2 / np.linalg.norm(matrix[:3, :2], axis=0).min())
+        columns, rows = np.meshgrid(*(foot[axis] + np.arange(-half, half + 1) for axis in (0, 1)))
+        at = columns[..., None] * matrix[:3, 0] + rows[..., None] * matrix[:3, 1] + matrix[:3, 3]
+        weight = np.maximum(1 - np.abs(at - voxel), 0).prod(axis=-1).sum()
+        if weight > 0:
+            found[number] = float(weight)
+    return found
+
+
+@pytest.mark.parametrize(("pixel_mm", "voxel_mm"), [(0.1, 0.1), (0.1, 0.3), (0.05, 1.0)])
+@pytest.mark.parametrize("probe", ["moving", "standing"])
+def test_the_frames_behind_a_voxel(ratio, probe, pixel_mm, voxel_mm):
+    random, size = np.random.default_rng(0), (480, 640)
+    if probe == "moving":
+        poses = Trajectory.from_parameters(random.normal([0.01, 0, 0.05, 0.01, 0.02, 0.01], 0.01, (4095, 6))).poses
+    else:
+        poses = matrices_from_parameters(random.normal(0, 0.02, (4096, 6)))
+    placed = PlacedFrames(
+        np.arange(4096), poses @ image_from_pixel((pixel_mm, pixel_mm), 0.0, size), select_pixels(size).runs
+    )
+    point = (placed.frame0_from_pixel[2000] @ [200, 300, 0, 1])[:3]
+    grid = VoxelGrid(point - 100 * voxel_mm, voxel_mm, (201, 201, 201))
+    how = {"interpolation": "linear", "compounding": "mean", "reject_below": 0}
+    timing = ratio(
+        lambda: find_sources(grid, placed, how, point, None),
+        {"frame by frame in numpy": lambda: frame_by_frame(grid, placed, point)},
+        what=f"frames behind a voxel of {voxel_mm} mm, pixels of {pixel_mm} mm, 4096 frames, {probe}",
+        once=("frame by frame in numpy",),
+        rounds=5,
+    )
+    wanted, found = timing.reference_results["frame by frame in numpy"], timing.result
+    assert found.left_out or set(found.frames.tolist()) == set(wanted)
+    np.testing.assert_allclose(found.weights, [wanted[int(frame)] for frame in found.frames], rtol=1e-9)
+    start = time.process_time()
+    for _ in range(10):
+        find_sources(grid, placed, how, point, None)
+    spent = 100 * (time.process_time() - start)
+    timing.figures.update({"frames found": len(found.frames), "left out": found.left_out, "ms of processor": spent})
 
 
 FIRST_VOLUME = """
