@@ -85,18 +85,18 @@ def require_apart(outputs: Iterable[str | os.PathLike], inputs: Iterable[str | o
 
     The files in a folder that is an input count as inputs too.
     """
-    written = {_identity(path): path for path in outputs}
+    written = {file_identity(path): path for path in outputs}
     written.pop(None, None)
     for source in map(Path, inputs if written else ()):
         read = [source]
         with contextlib.suppress(OSError, ValueError):  # what cannot be read is said where it is read
             read += source.iterdir() if source.is_dir() else ()
         for path in read:
-            if (output := written.get(_identity(path))) is not None:
+            if (output := written.get(file_identity(path))) is not None:
                 raise InputError(f"The output {output} is the input {path}; give the output another name.")
 
 
-def _identity(path: str | os.PathLike) -> tuple[int, int] | None:
+def file_identity(path: str | os.PathLike) -> tuple[int, int] | None:
     """What tells a file or folder from all others, whatever its name; None where there is none."""
     try:
         facts = os.stat(path)

@@ -302,7 +302,10 @@ def _add_dataset(actions: argparse._SubParsersAction) -> None:
         parser.add_argument(
             "dataset", metavar="DIR", help="TUS-REC folder, metadata CSV or its folder, folder of tracked recordings"
         )
-        parser.add_argument("--split", metavar="NAME", help="only the sweeps of this split (TUS-REC: train, val)")
+        text = "only the sweeps of this split of a table" + (
+            "; by-subject: all, and deal the subjects to training and validation" if parser is convert else ""
+        )
+        parser.add_argument("--split", metavar="NAME", help=text)
         parser.add_argument("--calibration", metavar="FILE", help="of all sweeps, where none lies beside them")
         text = "of a sweep's frames may lack a pose or an image (default: %(default)s)"
         parser.add_argument("--tolerate", metavar="FRACTION", type=float, default=0.0, help=text)
@@ -311,8 +314,13 @@ def _add_dataset(actions: argparse._SubParsersAction) -> None:
     _add_output(convert, "DIR", "folder; finished sweeps in it are kept")
     _add_on_bad(convert, "sweeps that cannot be used: write nothing, or leave them out and name them")
     convert.add_argument(
-        "--default-split", metavar="NAME", default="train", help="where the data set has none (default: %(default)s)"
+        "--default-split", metavar="NAME", default="train", help="where nothing else says one (default: %(default)s)"
     )
+    text = "CSV file of sweep_id or subject, and split: who is for training (train), validation (val) and test"
+    convert.add_argument("--splits", metavar="FILE", help=text)
+    text = "parts of the subjects, each once the validation; a table for each (default: %(default)s)"
+    convert.add_argument("--folds", metavar="N", type=int, default=5, help=text)
+    convert.add_argument("--seed", metavar="N", type=int, default=0, help="of the dealing (default: %(default)s)")
 
 
 def _add_on_bad(parser: argparse.ArgumentParser, text: str) -> None:

@@ -14,8 +14,9 @@ from DualTrackCore.cli.sweeps import sweep_facts
 from DualTrackCore.errors import Cancelled, InputError
 from DualTrackCore.files import require_apart
 from DualTrackCore.io import save_sweep
-from DualTrackCore.research.datasets import check_dataset, convert_dataset, open_dataset
+from DualTrackCore.research.datasets import check_dataset, convert_dataset, open_dataset, with_said_splits
 from DualTrackCore.research.datasets.opening import TABLE_NAME, find_layout
+from DualTrackCore.research.datasets.splits import BY_SUBJECT
 from DualTrackCore.research.simulation import FAMILIES, Probe, simulated_sweep
 
 
@@ -52,10 +53,13 @@ def check(options: Namespace, console: Console) -> bool:
 
 def convert(options: Namespace, console: Console) -> None:
     """Write the sweeps as DualTrack files with their table."""
-    calibration = [] if options.calibration is None else [options.calibration]
-    require_apart([options.output, Path(options.output, TABLE_NAME)], [options.dataset, *calibration])
-    poses_are = getattr(options, "poses_are", None)
-    dataset = open_dataset(options.dataset, split=options.split, calibration=options.calibration, poses_are=poses_are)
+    given = [path for path in (options.calibration, options.splits) if path is not None]
+    require_apart([options.output, Path(options.output, TABLE_NAME)], [options.dataset, *given])
+    poses_are, deal = getattr(options, "poses_are", None), options.split == BY_SUBJECT
+    split = None if deal else options.split
+    dataset = open_dataset(options.dataset, split=split, calibration=options.calibration, poses_are=poses_are)
+    if options.splits is not None:
+        dataset = with_said_splits(dataset, options.splits)
     try:
         done = convert_dataset(
             dataset,
@@ -63,6 +67,8 @@ def convert(options: Namespace, console: Console) -> None:
             on_bad=options.on_bad,
             tolerated=options.tolerate,
             default_split=options.default_split,
+            folds=options.folds if deal else 0,
+            seed=options.seed,
             progress=console.progress,
         )
     except KeyboardInterrupt:

@@ -260,13 +260,17 @@ class InstalledModel:
     original_sha256: str | None = None
 
 
+#: What all of TUS-REC has in common.
+_TUS_REC = "healthy forearms, one curvilinear probe (4DC7-3/40, 6 MHz, 83 dB, depth 9 cm), 20 frames a second"
+
+
 def published_models() -> dict[str, ModelEntry]:
     """The models that can be downloaded by name, the more general first."""
     tusrec2024 = ModelCard(
         name="dualtrack-tusrec2024",
         title="DualTrack, TUS-REC 2024",
         version="2024",
-        training_data="TUS-REC 2024: healthy forearms, one linear probe, 250 to 710 frames a sweep at 20 frames/s.",
+        training_data=f"TUS-REC 2024: {_TUS_REC}, 250 to 710 frames a sweep.",
         expected_error="4.9 mm five-point global error on the TUS-REC 2024 validation sweeps, as published.",
         **_NON_COMMERCIAL,
     )
@@ -274,7 +278,7 @@ def published_models() -> dict[str, ModelEntry]:
         name="dualtrack-tusrec2025",
         title="DualTrack, TUS-REC 2025 challenge",
         version="2025",
-        training_data="TUS-REC 2024, then TUS-REC 2025: healthy forearms, one linear probe, about 1500 frames a sweep.",
+        training_data=f"TUS-REC 2024, then TUS-REC 2025: {_TUS_REC}, about 1500 frames a sweep.",
         expected_error="9.25 mm all-pixel global error on the hidden TUS-REC 2025 test sweeps, as published.",
         **_NON_COMMERCIAL,
     )

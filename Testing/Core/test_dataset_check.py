@@ -224,11 +224,11 @@ def test_frames_without_poses_and_poses_without_frames_are_found(place):
     assert "no file of its frames" in findings["transfs/051/RH_Per_L_DtP.h5"].problem
 
 
-def test_a_scan_in_two_splits_is_found(place, tmp_path):
+def test_a_scan_that_is_there_twice_is_found(place, tmp_path):
     place("train")
     shutil.copytree(place("val") / "frames" / "050", tmp_path / "val" / "frames" / "002")
     shutil.copytree(tmp_path / "val" / "transfs" / "050", tmp_path / "val" / "transfs" / "002")
-    shared = [f for f in check_dataset(tmp_path) if "is in two splits, train and val" in f.problem]
+    shared = [f for f in check_dataset(tmp_path) if "is listed twice, the other file is" in f.problem]
     assert [finding.sweep for finding in shared] == ["002/LH_Par_C_PtD", "002/RH_Per_L_DtP"]
 
 
@@ -238,7 +238,7 @@ def test_an_empty_split_is_found(place):
     for subject in ("000", "001", "002"):
         shutil.rmtree(root / "frames_transfs" / subject, ignore_errors=True)
         (root / "landmarks" / f"landmark_{subject}.h5").unlink()
-    assert "the split train is empty" in only(root).problem
+    assert "the folder holds no .h5 scans" in only(root).problem
     table = place("table")
     assert "the split test is empty" in only(table, split="test").problem
     text = (table / "metadata.csv").read_text()

@@ -25,7 +25,7 @@ from hdf5_files import calibration_csv, random_poses
 
 from DualTrackCore.cli import main
 from DualTrackCore.errors import Cancelled, DatasetError
-from DualTrackCore.research.datasets import check_dataset, convert_dataset, open_dataset
+from DualTrackCore.research.datasets import check_dataset, convert_dataset, open_dataset, with_said_splits
 
 SCAN = "001/RH_Per_L_DtP"
 SUBJECTS = ("000", "001")
@@ -62,8 +62,10 @@ def scan_of(root):
 def test_a_converted_set_holds_the_same_sweeps_landmarks_and_splits(tmp_path):
     tus_rec_train(tmp_path / "in" / "train", SUBJECTS)
     tus_rec_validation(tmp_path / "in" / "val", ("050",))
+    who = "subject,split\n" + "".join(f"{s},{'val' if s == '050' else 'train'}\n" for s in (*SUBJECTS, "050"))
+    (tmp_path / "splits.csv").write_text(who)
     source, out = open_dataset(tmp_path / "in"), tmp_path / "out"
-    done = convert_dataset(source, out)
+    done = convert_dataset(with_said_splits(source, tmp_path / "splits.csv"), out)
     assert done.written == source.names
     assert (done.kept, done.skipped) == ((), ())
     assert check_dataset(out, deep=True) == []
@@ -81,6 +83,7 @@ def test_a_converted_set_holds_the_same_sweeps_landmarks_and_splits(tmp_path):
         "sweep_id": "000/LH_Par_C_PtD",
         "processed_sweep_path": "000/LH_Par_C_PtD.h5",
         "split": "train",
+        "subject": "000",
         "landmarks_path": "000/LH_Par_C_PtD.landmarks.csv",
     }
 
@@ -185,7 +188,7 @@ def test_damage_that_shows_only_in_copying_is_refused_or_left_out_too(tmp_path):
 def test_sets_converted_one_after_the_other_share_a_table(tmp_path):
     out = tmp_path / "out"
     convert_dataset(open_dataset(tus_rec_train(tmp_path / "train", ("000",))), out)
-    convert_dataset(open_dataset(tus_rec_validation(tmp_path / "val", ("050",))), out)
+    convert_dataset(open_dataset(tus_rec_validation(tmp_path / "val", ("050",))), out, default_split="val")
     assert check_dataset(out) == []
     assert [(row["index"], row["split"]) for row in rows(out)] == [
         ("0", "train"),

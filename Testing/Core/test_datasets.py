@@ -44,7 +44,7 @@ def test_tus_rec_training_scans_are_opened_with_poses_and_landmarks(tmp_path):
 def test_tus_rec_validation_scans_are_opened_from_frames_and_transfs(tmp_path):
     dataset = open_dataset(tus_rec_validation(tmp_path))
     assert len(dataset) == 6
-    assert {entry.split for entry in dataset} == {"val"}
+    assert {(entry.split, entry.subject) for entry in dataset} == {(None, s) for s in ("050", "051", "052")}
     assert len(dataset.load("050/LH_Par_C_PtD").tracked) == FRAMES
     assert len(dataset.landmarks("052/LH_Par_C_PtD")) == 20
 
@@ -59,14 +59,12 @@ def test_the_rotations_of_2025_are_found_under_both_spellings(tmp_path):
     assert len(dataset.landmarks("051/LH_rotating")) == 100
 
 
-def test_a_folder_of_several_tus_rec_sets_is_one_data_set_with_splits(tmp_path):
+def test_a_folder_of_several_tus_rec_sets_is_one_data_set(tmp_path):
     tus_rec_train(tmp_path / "2024" / "train")
     tus_rec_train(tmp_path / "2025" / "train", scans=SCANS_2025)
     tus_rec_validation(tmp_path / "2024" / "val")
     assert len(open_dataset(tmp_path)) == 18
-    assert len(open_dataset(tmp_path, split="train")) == 12
-    assert open_dataset(tmp_path, split="val").names[0] == "050/LH_Par_C_PtD"
-    with pytest.raises(DatasetError, match=r"no sweep whose split is test \(splits there: train, val\)"):
+    with pytest.raises(DatasetError, match=r"no sweep whose split is test \(splits there: none, for folders"):
         open_dataset(tmp_path, split="test")
 
 
@@ -106,6 +104,8 @@ def test_a_table_gives_ids_splits_and_files_relative_to_it(tmp_path):
         assert dataset.name == "set"
         assert dataset.names == ("sweep_0", "sweep_1", "sweep_2")
         assert open_dataset(place, split="val").names == ("sweep_2",)
+        with pytest.raises(DatasetError, match=r"no sweep whose split is test \(splits there: train, val\)"):
+            open_dataset(place, split="test")
     np.testing.assert_array_equal(dataset.load("sweep_1").window(0, 1), frames(seed=1)[:1])
     assert dataset.landmarks("sweep_1") is None
     (root / "metadata.csv").rename(root / "other.csv")
@@ -177,10 +177,10 @@ def test_places_that_hold_no_data_set_are_refused(tmp_path):
         open_dataset(tmp_path, calibration=tmp_path / "none.csv")
 
 
-def test_a_scan_in_training_and_validation_is_refused(tmp_path):
+def test_a_scan_that_is_there_twice_is_refused(tmp_path):
     tus_rec_train(tmp_path / "train")
     tus_rec_validation(tmp_path / "val", subjects=("002",))
-    with pytest.raises(DatasetError, match=r"002/LH_Par_C_PtD is in two splits, train and val.*the other file is"):
+    with pytest.raises(DatasetError, match=r"002/LH_Par_C_PtD is listed twice, the other file is"):
         open_dataset(tmp_path)
 
 

@@ -6,6 +6,7 @@ from DualTrackCore.research.datasets.convert import Conversion, convert_dataset
 from DualTrackCore.research.datasets.dataset import Dataset, Entry, Finding
 from DualTrackCore.research.datasets.entries import simulated_dataset
 from DualTrackCore.research.datasets.opening import open_dataset
+from DualTrackCore.research.datasets.splits import dealt, with_said_splits
 
 __all__ = [
     "Conversion",
@@ -15,7 +16,9 @@ __all__ = [
     "Finding",
     "check_dataset",
     "convert_dataset",
+    "dealt",
     "open_dataset",
     "simulated_dataset",
     "usable",
+    "with_said_splits",
 ]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import os
 import re
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +17,15 @@ from DualTrackCore.io import load_sweep, save_sweep
 from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter, Stage
 from DualTrackCore.research.datasets import opening
 from DualTrackCore.research.datasets.check import examine, usable
-from DualTrackCore.research.datasets.dataset import Dataset, Entry, Finding
+from DualTrackCore.research.datasets.dataset import Dataset, Entry, Finding, overlaps
 from DualTrackCore.research.datasets.entries import FileEntry, write_landmarks_csv
+from DualTrackCore.research.datasets.splits import BY_SUBJECT, TRAINING, dealt
 from DualTrackCore.sweep import Sweep
 
-_COLUMNS = ("index", opening.NAME_COLUMN, opening.PATH_COLUMN, opening.SPLIT_COLUMN, opening.LANDMARKS_COLUMN)
+_COLUMNS = (
+    *("index", opening.NAME_COLUMN, opening.PATH_COLUMN, opening.SPLIT_COLUMN),
+    *(opening.SUBJECT_COLUMN, opening.LANDMARKS_COLUMN),
+)
 #: A finished file holds the same sweep if poses differ by at most this, in mm and in direction cosines.
 _SAME_POSES = 1e-6
 
@@ -30,7 +35,7 @@ class Conversion:
     """Result of a conversion.
 
     Attributes:
-        table: the metadata CSV.
+        table: the metadata CSV; where subjects were dealt, the one of the first fold.
         written: names of the sweeps that were written now.
         kept: names of those from an earlier run.
         skipped: findings about the sweeps that were left out.
@@ -48,14 +53,17 @@ def convert_dataset(
     *,
     on_bad: str = "refuse",
     tolerated: float = 0.0,
-    default_split: str = "train",
+    default_split: str = TRAINING,
+    folds: int = 0,
+    seed: int = 0,
     progress: ProgressCallback | None = None,
     cancelled: CancelledCallback | None = None,
 ) -> Conversion:
     """Write a data set as DualTrack files, `metadata.csv`, and a CSV of landmarks beside each sweep with landmarks.
 
     A file gets its final name only when it is complete. So an interrupted conversion continues: finished files of the
-    same sweep are kept. The table is written last; its rows of other sweeps stay.
+    same sweep are kept. The table is written last; its rows of other sweeps stay. With folds there is also a table of
+    each, `fold-0.csv`, `fold-1.csv`, ..., and `metadata.csv` is the first of them.
 
     Args:
         dataset: the data set to convert; frames are read in windows.
@@ -64,18 +72,27 @@ def convert_dataset(
             only when frames are copied stops the conversion, or leaves that sweep out.
         tolerated: as for :func:`~DualTrackCore.research.datasets.check_dataset`.
         default_split: split of sweeps without one.
+        folds: if not 0, deal the subjects of the whole table anew (:func:`~DualTrackCore.research.datasets.dealt`).
+        seed: of the dealing.
         progress: receives `Stage.CHECKING` and `Stage.CONVERTING` (sweeps).
         cancelled: asked every few frames.
 
     Raises:
         InputError: an output is a file of the data set, also through a link.
-        DatasetError: sweeps cannot be used, two would get the same file name, the folder holds sweeps of the data set
-            itself, or it holds files of other sweeps under the same names.
+        DatasetError: sweeps cannot be used, two would get the same file name, a subject would be in two splits, the
+            subjects cannot be dealt, the folder holds sweeps of the data set itself, or it holds files of other sweeps
+            under the same names.
         OutputError: the folder cannot be written.
         Cancelled: the caller asked to stop; finished files stay.
     """
     folder, reporter = Path(folder), Reporter(progress, cancelled)
     targets, others = _targets(dataset, folder), _other_rows(dataset, folder)
+
+    def tables(names: Collection[str]) -> dict[str, list[Entry]]:
+        rows = [_row(entry, targets[entry.name], default_split) for entry in dataset if entry.name in names]
+        return _tables(folder, others + rows, folds, seed)
+
+    tables(dataset.names)  # what cannot be is said before the work
     dataset, skipped = usable(dataset, on_bad, tolerated=tolerated, progress=progress, cancelled=cancelled)
     written, kept = [], []
     for done, entry in enumerate(dataset):
@@ -93,12 +110,13 @@ def convert_dataset(
                 raise DatasetError(
                     f"{skipped[-1]} {done} of {len(dataset)} sweeps are finished and stay; --on-bad skip leaves it out."
                 ) from error
-    rows = others + [
-        _row(entry, targets[entry.name], default_split) for entry in dataset if entry.name in {*written, *kept}
-    ]
-    table = _write_table(folder, rows)
+    made = tables({*written, *kept})
+    for name, rows in made.items():
+        _write_table(folder / name, rows)
+    for path in set(folder.glob("fold-*.csv")) - {folder / name for name in made}:
+        path.unlink()  # of more folds than now
     reporter.report(Stage.CONVERTING, len(dataset), len(dataset))
-    return Conversion(table, tuple(written), tuple(kept), tuple(skipped))
+    return Conversion(folder / opening.TABLE_NAME, tuple(written), tuple(kept), tuple(skipped))
 
 
 def _targets(dataset: Dataset, folder: Path) -> dict[str, Path]:
@@ -173,7 +191,7 @@ def _landmarks_path(target: Path) -> Path:
 def _row(entry: Entry, path: Path, default_split: str) -> FileEntry:
     marks = _landmarks_path(path)
     split = entry.split or default_split
-    return FileEntry(entry.name, path, split, landmark_file=marks if marks.is_file() else None)
+    return FileEntry(entry.name, path, split, entry.subject, landmark_file=marks if marks.is_file() else None)
 
 
 def _other_rows(dataset: Dataset, folder: Path) -> list[Entry]:
@@ -183,8 +201,20 @@ def _other_rows(dataset: Dataset, folder: Path) -> list[Entry]:
     return [row for row in rows if row.name not in dataset.names]
 
 
-def _write_table(folder: Path, rows: list[FileEntry]) -> Path:
-    path = folder / opening.TABLE_NAME
+def _tables(folder: Path, rows: list[Entry], folds: int, seed: int) -> dict[str, list[Entry]]:
+    """The tables by file names. Raises DatasetError: a subject in two splits, or subjects that cannot be dealt."""
+    if not folds and (earlier := sorted(folder.glob("fold-*.csv"))):
+        raise DatasetError(f"{earlier[0]} is of subjects that were dealt; say --split {BY_SUBJECT} again for all.")
+    splits = dealt(rows, folds, seed) if folds else [{}]
+    made = [[replace(row, split=split.get(row.name, row.split)) for row in rows] for split in splits]
+    for finding in overlaps(made[0]):
+        raise DatasetError(str(finding))
+    named = {f"fold-{number}.csv": table for number, table in enumerate(made)} if folds else {}
+    return {opening.TABLE_NAME: made[0], **named}
+
+
+def _write_table(path: Path, rows: list[Entry]) -> None:
+    folder = path.parent
 
     def below(place: Path | None) -> str:
         return "" if place is None else Path(os.path.relpath(place, folder)).as_posix()
@@ -193,5 +223,5 @@ def _write_table(folder: Path, rows: list[FileEntry]) -> Path:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(_COLUMNS)
         for index, row in enumerate(rows):
-            writer.writerow([index, row.name, below(row.path), row.split, below(row.landmark_file)])
-    return path
+            fields = [row.name, below(row.path), row.split, row.subject or "", below(row.landmark_file)]
+            writer.writerow([index, *fields])

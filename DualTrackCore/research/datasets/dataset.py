@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from DualTrackCore.errors import DatasetError
-from DualTrackCore.files import plain_values
+from DualTrackCore.files import file_identity, plain_values
 from DualTrackCore.landmarks import Landmarks
 from DualTrackCore.sweep import Sweep
 
@@ -53,11 +53,13 @@ class Entry(ABC):
         name: unique in the data set, such as "050/RH_Per_L_DtP".
         path: the file of its frames; no such file exists for a sweep that is simulated when it is read.
         split: such as "train" or "val"; None if the data set has none.
+        subject: who was scanned; None if nothing says it.
     """
 
     name: str
     path: Path
     split: str | None = None
+    subject: str | None = None
 
     @abstractmethod
     def load(self) -> Sweep:
@@ -135,7 +137,8 @@ class Dataset:
         """The sweeps of one split. Raises DatasetError: the split is empty."""
         chosen = [entry.name for entry in self if entry.split == split]
         if not chosen:
-            splits = ", ".join(sorted({entry.split for entry in self if entry.split})) or "none"
+            splits = ", ".join(sorted({entry.split for entry in self if entry.split}))
+            splits = splits or "none, for folders say nothing of splits; convert the data set, or leave --split out"
             raise DatasetError(f"{self.name} has no sweep whose split is {split} (splits there: {splits}).")
         return self.subset(chosen)
 
@@ -174,15 +177,26 @@ class Layout(ABC):
 
 
 def overlaps(entries: Iterable[Entry]) -> Iterator[Finding]:
-    """Sweeps listed twice, by name or file: they would count twice in a mean, or be in training and validation."""
+    """Sweeps listed twice, by name or file (also through links), and subjects in two splits.
+
+    The former would count twice in a mean; both would let training see what validation measures.
+    """
     by_name: dict[str, Entry] = {}
-    by_file: dict[str, Entry] = {}
+    by_file: dict[object, Entry] = {}
+    of_subject: dict[str, set[str]] = {}
     for entry in entries:
         file = os.path.abspath(entry.path)
         first = by_name.setdefault(entry.name, entry)
         if first is entry:
-            first = by_file.setdefault(file, entry)
+            first = by_file.setdefault(file_identity(entry.path) or file, entry)
         if first is entry:
+            if entry.subject and entry.split:
+                splits = of_subject.setdefault(entry.subject, set())
+                if splits and entry.split not in splits:
+                    problem = f"the subject {entry.subject} is in two splits, {min(splits)} and {entry.split}"
+                    remedy = "keep all sweeps of a subject in one split, for training must not see whom it is tried on"
+                    yield Finding(entry.path, entry.name, problem, remedy)
+                splits.add(entry.split)
             continue
         splits = sorted({split for split in (first.split, entry.split) if split})
         if len(splits) == 2:
@@ -191,6 +205,11 @@ def overlaps(entries: Iterable[Entry]) -> Iterator[Finding]:
             problem = f"the sweep {entry.name} is listed twice"
         other = "" if os.path.abspath(first.path) == file else f", the other file is {first.path}"
         yield Finding(entry.path, entry.name, problem + other, "keep it in one place")
+
+
+def subject_of(name: str) -> str | None:
+    """Who was scanned, from the name of a sweep: its first folder, None without one."""
+    return name.partition("/")[0] if "/" in name else None
 
 
 def visible_files(folder: Path, *suffixes: str) -> list[Path]:

@@ -225,5 +225,5 @@ def simulated_dataset(
         if folder is not None:
             simulator = simulator or simulator_hash(simulation)
         path = Path(folder or "", simulation.file_name(simulator or "unstored"))
-        entries.append(SimulatedEntry(name, path, None, simulation, folder is not None))
+        entries.append(SimulatedEntry(name, path, simulation=simulation, stored=folder is not None))
     return Dataset(f"{which} sweeps", entries)

@@ -11,12 +11,21 @@ from pathlib import Path
 
 from DualTrackCore.errors import DatasetError, InputError
 from DualTrackCore.io import read_calibration
-from DualTrackCore.research.datasets.dataset import Dataset, Entry, Finding, Layout, overlaps, visible_files
+from DualTrackCore.research.datasets.dataset import (
+    Dataset,
+    Entry,
+    Finding,
+    Layout,
+    overlaps,
+    subject_of,
+    visible_files,
+)
 from DualTrackCore.research.datasets.entries import SIMULATED_SETS, FileEntry, simulated_dataset
 from DualTrackCore.research.datasets.tus_rec import TusRecFolder
 
 TABLE_NAME = "metadata.csv"
 PATH_COLUMN, SPLIT_COLUMN, NAME_COLUMN, LANDMARKS_COLUMN = "processed_sweep_path", "split", "sweep_id", "landmarks_path"
+SUBJECT_COLUMN = "subject"
 _MAX_HEADER_CHARACTERS = 1 << 16
 #: Suffixes of files that may hold tracked frames; .zraw and .raw belong to a .mhd.
 SUFFIXES = (".mha", ".mhd", ".nrrd", ".nhdr", ".h5", ".hdf5")
@@ -34,15 +43,16 @@ def open_dataset(
     """The tracked sweeps of a place; no sweep is opened yet.
 
     Args:
-        place: a folder of TUS-REC 2024 or 2025 (training, validation, one subject, or several of these below it), a
-            metadata CSV of DualTrack files or its folder, a folder of tracked recordings, a single tracked file, or
+        place: a folder of TUS-REC 2024 or 2025 (training, validation, test, one subject, or several of these below it),
+            a metadata CSV of DualTrack files or its folder, a folder of tracked recordings, a single tracked file, or
             "held-out", "simulated" or "acquisitions" (`./held-out` is a folder of that name).
-        split: only the sweeps of this split. In TUS-REC `frames_transfs` is "train" and `frames` with `transfs` "val".
+        split: only the sweeps of this split of a table. Folders, those of TUS-REC as well, say nothing of splits.
         calibration: as :func:`~DualTrackCore.io.load_sweep` takes it, for all sweeps.
         poses_are: origin of poses whose file does not state it (:func:`~DualTrackCore.run.pipeline.with_said_origin`);
             None: unknown, which is no ground truth.
 
-    Raises DatasetError: nothing there, an unknown layout, no sweeps, an empty split, or a sweep listed twice.
+    Raises DatasetError: nothing there, an unknown layout, no sweeps, an empty split, a sweep that is listed twice, or a
+        subject in two splits.
     """
     if str(place) in SIMULATED_SETS and isinstance(place, str):
         if any(given is not None for given in (split, calibration, poses_are)):
@@ -101,10 +111,24 @@ def _is_table(path: Path) -> bool:
     return {PATH_COLUMN, SPLIT_COLUMN} <= set(header)
 
 
+def table_rows(path: Path, *needed: str) -> list[dict[str, str]]:
+    """The rows of a CSV file by column. Raises DatasetError: it cannot be read, or lacks a column that is needed."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file, restval="")
+            rows, columns = list(reader), set(reader.fieldnames or ())
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DatasetError(f"The table {path} cannot be read: {error}.") from None
+    if missing := {*needed} - columns:
+        raise DatasetError(f"{path.name} lacks the columns {', '.join(sorted(missing))}.")
+    return rows
+
+
 class Table(Layout):
     """The sweeps of a metadata CSV.
 
-    Columns: `sweep_id`, `processed_sweep_path` (relative to the table), `split`, optional `landmarks_path`, others.
+    Columns: `sweep_id`, `processed_sweep_path` (relative to the table), `split`, optional `landmarks_path` and
+    `subject` (else the first folder in `sweep_id`), others.
     """
 
     kind = "DualTrack table"
@@ -115,16 +139,19 @@ class Table(Layout):
 
     def entries(self) -> tuple[Entry, ...]:
         """See :meth:`Layout.entries`; names are the column sweep_id."""
-        return tuple(
-            FileEntry(
-                row.get(NAME_COLUMN) or Path(row[PATH_COLUMN]).stem,
+        entries = []
+        for row in self._rows():
+            name = row.get(NAME_COLUMN) or Path(row[PATH_COLUMN]).stem
+            entry = FileEntry(
+                name,
                 self._beside(row[PATH_COLUMN]),
                 row[SPLIT_COLUMN].strip() or None,
+                row.get(SUBJECT_COLUMN) or subject_of(name),
                 calibration=self._calibration,
                 landmark_file=self._beside(row[LANDMARKS_COLUMN]) if row.get(LANDMARKS_COLUMN) else None,
             )
-            for row in self._rows()
-        )
+            entries.append(entry)
+        return tuple(entries)
 
     def findings(self) -> Iterator[Finding]:
         entries = self.entries()
@@ -143,14 +170,7 @@ class Table(Layout):
         return self.place.parent / path.replace("\\", "/")
 
     def _rows(self) -> list[dict[str, str]]:
-        try:
-            with self.place.open(newline="", encoding="utf-8-sig") as file:
-                reader = csv.DictReader(file, restval="")
-                rows, columns = list(reader), set(reader.fieldnames or ())
-        except (OSError, UnicodeDecodeError, csv.Error) as error:
-            raise DatasetError(f"The table {self.place} cannot be read: {error}.") from None
-        if missing := {PATH_COLUMN, SPLIT_COLUMN} - columns:
-            raise DatasetError(f"{self.place.name} lacks the columns {', '.join(sorted(missing))}.")
+        rows = table_rows(self.place, PATH_COLUMN, SPLIT_COLUMN)
         if pathless := [number for number, row in enumerate(rows, 2) if not row[PATH_COLUMN].strip()]:
             raise DatasetError(f"{self.place} has no {PATH_COLUMN} in line {pathless[0]}; complete or remove the line.")
         return rows
@@ -175,7 +195,8 @@ class SequenceFolder(Layout):
         for path, name in zip(paths, short, strict=True):
             name = name if counts[name] == 1 else path.relative_to(root).as_posix()
             nearby = _configuration_near(path, root) if self._calibration is None else None
-            entries.append(FileEntry(name, path, calibration=self._calibration, calibration_nearby=nearby))
+            given = {"calibration": self._calibration, "calibration_nearby": nearby}
+            entries.append(FileEntry(name, path, subject=subject_of(name), **given))
         return tuple(entries)
 
     def findings(self) -> Iterator[Finding]:

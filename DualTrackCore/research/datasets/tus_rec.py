@@ -1,8 +1,10 @@
 """The folders of the TUS-REC challenges of 2024 and 2025.
 
-Training data is in `frames_transfs/SUBJECT/SCAN.h5`, frames and poses together; validation data in separate `frames/`
-and `transfs/`. Beside these folders are `calib_matrix.csv`, `landmark/` or `landmarks/` with one `landmark_SUBJECT.h5`
-per subject, and for validation `dataset_keys.h5` with one key per scan, such as `sub050__RH_Per_L_DtP`.
+Frames and poses are together in `frames_transfs/SUBJECT/SCAN.h5` (training data of 2024 and, in its last version, of
+2025) or apart in `frames/` and `transfs/` (validation, test, and training data of 2025 as first described; the poses of
+a test are not given out). So the folders do not tell the split. Beside them are `calib_matrix.csv`, `landmark/` or
+`landmarks/` with one `landmark_SUBJECT.h5` per subject, and perhaps `dataset_keys.h5` with one key per scan, such as
+`sub050__RH_Per_L_DtP`. A subject has the same number in both years.
 """
 
 from __future__ import annotations
@@ -19,12 +21,12 @@ import numpy as np
 from DualTrackCore.errors import InputError
 from DualTrackCore.io.hdf5_frames import opened
 from DualTrackCore.io.tus_rec import CALIBRATION_NAME, read_calib_matrix
-from DualTrackCore.research.datasets.dataset import Entry, Finding, Layout, visible_files
+from DualTrackCore.research.datasets.dataset import Entry, Finding, Layout, subject_of, visible_files
 from DualTrackCore.research.datasets.entries import FileEntry, same_scan
 
 KEYS_NAME = "dataset_keys.h5"
-#: Names of the folders of frames, and their splits.
-_SPLITS = {"frames_transfs": "train", "frames": "val"}
+#: Names of the folders of frames.
+_FRAME_FOLDERS = ("frames_transfs", "frames")
 _LANDMARK_FOLDERS = ("landmark", "landmarks")
 _KEY = re.compile(r"\Asub(\d+)__(.+)\Z")
 #: Levels below the given folder that are searched for folders of frames.
@@ -48,10 +50,6 @@ class _Part:
         """The folder of the calibration, the landmarks and the list of keys."""
         return self.frames.parent
 
-    @property
-    def split(self) -> str:
-        return _SPLITS[self.frames.name]
-
     def scans(self, folder: Path) -> dict[str, Path]:
         """Files of `folder`, which has one folder per subject, by name: "050/RH_Per_L_DtP"."""
         inner = folder if self.only is None else folder / self.only
@@ -71,7 +69,7 @@ class _Part:
 
 
 class TusRecFolder(Layout):
-    """TUS-REC data below a folder: training, validation or both, of one year or both.
+    """TUS-REC data below a folder: training, validation, test or several of them, of one year or both.
 
     Attributes:
         parts: the folders of frames, at `place` or up to three levels below; empty for other data.
@@ -89,16 +87,16 @@ class TusRecFolder(Layout):
         for part in self.parts:
             landmarks = part.landmark_files()
             for name, path in part.scans(part.frames).items():
-                marks = landmarks.get(name.split("/")[0])
-                entries.append(FileEntry(name, path, part.split, calibration=self._calibration, landmark_file=marks))
+                subject = subject_of(name)
+                given = {"calibration": self._calibration, "landmark_file": landmarks.get(subject)}
+                entries.append(FileEntry(name, path, subject=subject, **given))
         return tuple(entries)
 
     def findings(self) -> Iterator[Finding]:
         for part in self.parts:
             scans = part.scans(part.frames)
             if not scans:
-                problem = f"the split {part.split} is empty: the folder holds no .h5 scans"
-                yield Finding(part.frames, None, problem, "copy them in")
+                yield Finding(part.frames, None, "the folder holds no .h5 scans", "copy them in")
             yield from self._of_calibration(part)
             yield from _of_poses(part, scans)
             yield from _of_keys(part, scans)
@@ -126,13 +124,13 @@ class TusRecFolder(Layout):
 def _parts_below(place: Path) -> tuple[_Part, ...]:
     """The folders of frames at, below or (for the folder of one subject) above a place."""
     place = Path(os.path.abspath(place))
-    if place.parent.name in _SPLITS and _is_part(place.parent):
+    if place.parent.name in _FRAME_FOLDERS and _is_part(place.parent):
         return (_Part(place.parent, place.name),)
     parts = []
     for folder, names, _ in os.walk(place):
         here = Path(folder)
         depth = len(here.relative_to(place).parts)
-        if here.name in _SPLITS and _is_part(here):
+        if here.name in _FRAME_FOLDERS and _is_part(here):
             parts.append(_Part(here))
             names.clear()
         keep = sorted(name for name in names if not name.startswith(".") and name not in _LANDMARK_FOLDERS)

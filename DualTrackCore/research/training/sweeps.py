@@ -13,6 +13,7 @@ from DualTrackCore.memory import available_memory_bytes
 from DualTrackCore.network.catalogue import ModelCard
 from DualTrackCore.progress import Reporter, Stage
 from DualTrackCore.research.datasets import Entry, open_dataset
+from DualTrackCore.research.datasets.dataset import overlaps
 from DualTrackCore.research.simulation.acquisition import Acquisition
 from DualTrackCore.research.simulation.simulator import Simulation, stored_sweeps
 from DualTrackCore.research.training.recipe import Data
@@ -61,13 +62,17 @@ def training_sweeps(
         processes: training processes on this machine; each holds its own frames in memory.
 
     Raises:
-        DatasetError: a folder or file is missing or has no sweeps, or a sweep has no images, poses or spacing.
+        DatasetError: a folder or file is missing or has no sweeps, a sweep has no images, poses or spacing, or a sweep
+            or a subject is on both sides.
         InputError: the recipe gives no sweeps.
     """
     if data.kind == "simulated":
         sets = [_simulated(data, card, is_training, cache, workers, reporter) for is_training in (True, False)]
     else:
         lists = [_listed(data, is_training) for is_training in (True, False)]
+        sides = [replace(e, split=side) for side, part in zip(("train", "val"), lists, strict=True) for e in part]
+        for finding in overlaps(sides):
+            raise DatasetError(str(finding))
         sets = [
             SweepSet(tuple(str(entry.path) for entry in entries), _made([entry.load for entry in entries], reporter))
             for entries in lists
