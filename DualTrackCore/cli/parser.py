@@ -56,6 +56,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_simulate(commands)
     _add_dataset(_group(commands, "dataset", "examine and convert data sets of tracked sweeps"))
     _add_evaluate(commands)
+    _add_submit(commands)
     text = "track and reconstruct the sample sweep, and measure it against its true poses"
     _add_output(_command(commands, "demo", "demo:demo", text), "DIR", "folder for the results")
     return parser
@@ -298,29 +299,30 @@ def _add_simulate(commands: argparse._SubParsersAction) -> None:
 def _add_dataset(actions: argparse._SubParsersAction) -> None:
     check = _command(actions, "check", "research:check", "name files that are missing, cut short or inconsistent")
     convert = _command(actions, "convert", "research:convert", "write all sweeps as DualTrack HDF5 with their table")
-    for parser in (check, convert):
-        parser.add_argument(
-            "dataset", metavar="DIR", help="TUS-REC folder, metadata CSV or its folder, folder of tracked recordings"
-        )
-        text = "only the sweeps of this split of a table" + (
-            "; by-subject: all, and deal the subjects to training and validation" if parser is convert else ""
-        )
-        parser.add_argument("--split", metavar="NAME", help=text)
-        parser.add_argument("--calibration", metavar="FILE", help="of all sweeps, where none lies beside them")
+    dealt = "; by-subject: all, and deal the subjects to training and validation"
+    for parser, more in ((check, ""), (convert, dealt)):
+        _add_place(parser, "DIR", more)
         text = "of a sweep's frames may lack a pose or an image (default: %(default)s)"
         parser.add_argument("--tolerate", metavar="FRACTION", type=float, default=0.0, help=text)
-        _add_named(parser, "memory_gb", "poses_are")
     check.add_argument("--deep", action="store_true", help="read every frame, not three of each sweep")
     _add_output(convert, "DIR", "folder; finished sweeps in it are kept")
     _add_on_bad(convert, "sweeps that cannot be used: write nothing, or leave them out and name them")
-    convert.add_argument(
-        "--default-split", metavar="NAME", default="train", help="where nothing else says one (default: %(default)s)"
-    )
+    text = "where nothing else says one (default: %(default)s)"
+    convert.add_argument("--default-split", metavar="NAME", default="train", help=text)
     text = "CSV file of sweep_id or subject, and split: who is for training (train), validation (val) and test"
     convert.add_argument("--splits", metavar="FILE", help=text)
     text = "parts of the subjects, each once the validation; a table for each (default: %(default)s)"
     convert.add_argument("--folds", metavar="N", type=int, default=5, help=text)
     convert.add_argument("--seed", metavar="N", type=int, default=0, help="of the dealing (default: %(default)s)")
+
+
+def _add_place(parser: argparse.ArgumentParser, metavar: str, more: str = "") -> None:
+    """A data set and what is to be known of it."""
+    text = "TUS-REC folder, metadata CSV or its folder, folder of tracked recordings"
+    parser.add_argument("dataset", metavar=metavar, help=text)
+    parser.add_argument("--split", metavar="NAME", help=f"only the sweeps of this split of a table{more}")
+    parser.add_argument("--calibration", metavar="FILE", help="of all sweeps, where none lies beside them")
+    _add_named(parser, "memory_gb", "poses_are")
 
 
 def _add_on_bad(parser: argparse.ArgumentParser, text: str) -> None:
@@ -343,11 +345,8 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
         "weights file, B a trained baseline's; repeat for several (default: those without weights and model:mini)",
     )
     parser.add_argument("--split", metavar="NAME", help="only the sweeps of this split: train, val, ...")
-    parser.add_argument(
-        "--calibration",
-        metavar="FILE",
-        help="image-to-probe calibration: PLUS XML, .tfm, .h5, 4x4 text, or calib_matrix.csv",
-    )
+    text = "image-to-probe calibration: PLUS XML, .tfm, .h5, 4x4 text, or calib_matrix.csv"
+    parser.add_argument("--calibration", metavar="FILE", help=text)
     text = "tracked sweeps from which calibrated-mean-motion and decorrelation are calibrated (default: simulated)"
     parser.add_argument("--calibrate", metavar="DATASET", nargs="+", default=["simulated"], help=text)
     parser.add_argument("--calibrate-split", metavar="NAME", help="only the sweeps of this split")
@@ -357,11 +356,8 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
     many = parser.add_argument_group("many sweeps")
     many.add_argument("--workers", metavar="N", type=int, default=1, help="processes here (default: %(default)s)")
     many.add_argument("--threads", metavar="N", type=int, help="of each process (default: cores / workers)")
-    many.add_argument(
-        "--cluster",
-        metavar="ADDRESS",
-        help="of a Dask scheduler that you trust: tls://host:8786, or tcp:// in a closed network",
-    )
+    text = "of a Dask scheduler that you trust: tls://host:8786, or tcp:// in a closed network"
+    many.add_argument("--cluster", metavar="ADDRESS", help=text)
     many.add_argument("--cluster-ca", metavar="FILE", help="TLS: certificate authority of the cluster (PEM)")
     many.add_argument("--cluster-cert", metavar="FILE", help="TLS: own certificate (PEM)")
     many.add_argument("--cluster-key", metavar="FILE", help="TLS: its private key (PEM)")
@@ -373,6 +369,17 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
     made.add_argument("--frames", metavar="N", type=int, default=200, help="of each (default: %(default)s)")
     made.add_argument("--size", metavar="W,H", type=_numbers(2, 2, int), default=(160, 128), help="(default: 160,128)")
     made.add_argument("--spacing", metavar="MM", type=_numbers(1, 2), default=(0.25,), help="(default: 0.25)")
+
+
+def _add_submit(commands: argparse._SubParsersAction) -> None:
+    text = "write the displacement fields of all pixels and landmarks that TUS-REC asks for, read back and measured"
+    parser = _command(commands, "submit", "research:submit", text)
+    _add_place(parser, "DATASET")
+    _add_output(parser, "OUT", "folder; a file of 24 bytes a pixel for each sweep, whose poses may be unknown")
+    _add_named(parser, "model", "test_time_augmentation", "device")
+    text = "count pixels from 1 where the calibration is applied, as the official code does"
+    parser.add_argument("--tus-rec-pixels", action=argparse.BooleanOptionalAction, default=True, help=text)
+    parser.add_argument("--check", action="store_true", help="write nothing; read and measure what lies in OUT")
 
 
 def _numbers(least: int, most: int, kind: type = float) -> Callable[[str], tuple]:

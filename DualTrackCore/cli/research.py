@@ -90,6 +90,40 @@ def convert(options: Namespace, console: Console) -> None:
     )
 
 
+def submit(options: Namespace, console: Console) -> None:
+    """Write the fields of the challenge and say what they measure."""
+    from DualTrackCore.network import load_model
+    from DualTrackCore.network.catalogue import DEFAULT_MODEL
+    from DualTrackCore.research.submission import FIELDS, submit_dataset
+    from DualTrackCore.tracking import estimate_trajectory
+
+    dataset = open_dataset(
+        options.dataset,
+        split=options.split,
+        calibration=options.calibration,
+        poses_are=getattr(options, "poses_are", None),
+    )
+    outputs = [Path(options.output, f"{name}.h5") for name in dataset.names]
+    require_apart([] if options.check else outputs, [entry.path for entry in dataset])
+    model = None if options.check else load_model(getattr(options, "model", DEFAULT_MODEL))
+    given = {name: getattr(options, name) for name in ("device", "test_time_augmentation") if hasattr(options, name)}
+    done = submit_dataset(
+        dataset,
+        options.output,
+        lambda sweep: estimate_trajectory(sweep, model, progress=console.progress, **given),
+        tus_rec_pixels=options.tus_rec_pixels,
+        check_only=options.check,
+        progress=console.progress,
+        cancelled=console.cancelled,
+    )
+    names = [*FIELDS.values(), "tus_rec_score"]
+    means = {name: float(np.mean([figures[name] for figures in done.values()])) for name in names}
+    rows = [("sweep", *names), *((name, *(f"{figures[key]:.4g}" for key in names)) for name, figures in done.items())]
+    console.say(columns([*rows, ("mean", *(f"{means[key]:.4g}" for key in names))], right=range(1, len(names) + 1)))
+    console.say(f"Fields of {plural(len(done), 'sweep')} lie in {options.output}, whole and finite.")
+    console.result({"output": str(options.output), "sweeps": done, "means": means})
+
+
 def simulate(options: Namespace, console: Console) -> None:
     """Write simulated frames with the true poses."""
     if options.seed < 0:

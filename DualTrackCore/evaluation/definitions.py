@@ -16,6 +16,7 @@ from typing import Literal
 import numpy as np
 
 from DualTrackCore.landmarks import Landmarks
+from DualTrackCore.sweep import Sweep
 from DualTrackCore.trajectory import accumulate, invert_rigid, matrices_from_parameters, parameters_from_matrices
 
 #: Components of a relative pose: translations in mm, rotations about fixed axes in degrees.
@@ -139,6 +140,17 @@ def baseline_poses(true: ReferencedPoses) -> dict[str, ReferencedPoses]:
         mean_step = matrices_from_parameters(parameters_from_matrices(steps).mean(axis=0))
         baselines["mean_motion"] = accumulate(np.tile(mean_step, (count - 1, 1, 1)))
     return {name: ReferencedPoses.of(poses, true.used) for name, poses in baselines.items()}
+
+
+def image_from_pixel(sweep: Sweep, tus_rec_pixels: bool) -> np.ndarray:
+    """[4, 4] pixel (column, row, 0, 1), counted from 0, to the place in image mm at which it is measured.
+
+    That is its centre; or, as the code of the TUS-REC challenges counts pixels from 1 where it applies the calibration,
+    the centre of the next one to the right and down.
+    """
+    place = np.eye(4)
+    place[:2, 3] = float(tus_rec_pixels)
+    return sweep.image_from_pixel @ place
 
 
 def five_points_mm(image_from_pixel: np.ndarray, frame_size: tuple[int, int]) -> np.ndarray:

@@ -67,6 +67,7 @@ def evaluate(
     sweep: Sweep,
     *,
     landmarks: Landmarks | None = None,
+    tus_rec_pixels: bool = False,
     progress: ProgressCallback | None = None,
     cancelled: CancelledCallback | None = None,
 ) -> Evaluation:
@@ -80,6 +81,7 @@ def evaluate(
         predicted: as many poses as the sweep has frames.
         sweep: with tracking, images and a known pixel spacing.
         landmarks: of this sweep, for GLE, LLE and the TUS-REC score.
+        tus_rec_pixels: count the pixels from 1 for GPE, LPE, GLE, LLE and scores, as the challenge's code does.
         progress: receives `Stage.MEASURING` (frames); the detail is the name of a baseline.
         cancelled: asked between blocks of frames.
 
@@ -91,7 +93,8 @@ def evaluate(
     """
     used = _require_comparable(predicted, sweep, landmarks)
     true = ReferencedPoses.of(sweep.require_truth().poses, used)
-    comparer = _Comparer(sweep, true, landmarks, Reporter(progress, cancelled))
+    places = definitions.image_from_pixel(sweep, tus_rec_pixels)
+    comparer = _Comparer(sweep, places, true, landmarks, Reporter(progress, cancelled))
     estimates = {"": ReferencedPoses.of(predicted.poses, used), **definitions.baseline_poses(true)}
     compared = {name: comparer.compare(poses, name) for name, poses in estimates.items()}
     no_motion, _ = compared["identity"]
@@ -131,10 +134,17 @@ def _require_comparable(predicted: Trajectory, sweep: Sweep, landmarks: Landmark
 class _Comparer:
     """Measures estimates of one sweep against its truth."""
 
-    def __init__(self, sweep: Sweep, true: ReferencedPoses, landmarks: Landmarks | None, reporter: Reporter) -> None:
-        self._image_from_pixel, self._true, self._landmarks = sweep.image_from_pixel, true, landmarks
+    def __init__(
+        self,
+        sweep: Sweep,
+        places: np.ndarray,
+        true: ReferencedPoses,
+        landmarks: Landmarks | None,
+        reporter: Reporter,
+    ) -> None:
+        self._image_from_pixel, self._true, self._landmarks = places, true, landmarks
         self._reporter = reporter
-        self._pixels = PixelGrid(sweep.image_from_pixel, sweep.frame_size)
+        self._pixels = PixelGrid(places, sweep.frame_size)
         self._five_points_mm = definitions.five_points_mm(sweep.image_from_pixel, sweep.frame_size)
 
     def compare(self, predicted: ReferencedPoses, detail: str) -> tuple[dict[str, float], dict[str, Any]]:

@@ -68,6 +68,10 @@ class Entry(ABC):
         Raises DatasetError: it cannot be read, or has no images, no poses or no pixel spacing.
         """
 
+    def pictures(self) -> Sweep:
+        """The sweep for an estimate: as :meth:`load`, but poses may be missing, unknown or estimated."""
+        return self.load()
+
     def landmarks(self, sweep: Sweep | None = None) -> Landmarks | None:
         """Its landmarks; None if it has none.
 

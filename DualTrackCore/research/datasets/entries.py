@@ -98,7 +98,7 @@ class FileEntry(Entry):
     landmark_file: Path | None = None
     poses_are: str | None = None
 
-    def load(self) -> Sweep:
+    def pictures(self) -> Sweep:
         if not self.path.exists():
             raise SweepError(self.path, "is missing", f"copy it in, or leave the sweep {self.name} out")
         try:
@@ -111,6 +111,10 @@ class FileEntry(Entry):
             raise SweepError(self.path, "cannot be read", COPY_AGAIN, str(error)) from error
         if not sweep.has_images:
             raise SweepError(self.path, "has tracking and no images", f"leave the sweep {self.name} out")
+        return sweep
+
+    def load(self) -> Sweep:
+        sweep = self.pictures()
         lacking = "poses" if sweep.tracked is None else "pixel spacing" if sweep.spacing_mm is None else None
         if lacking is not None:
             problem = f"has no {lacking}, and a data set needs images and poses in mm"
@@ -136,7 +140,7 @@ class FileEntry(Entry):
             return None
         landmarks = read_landmarks(self.landmark_file, self.path.stem)
         if landmarks is not None:
-            sweep = self.load() if sweep is None else sweep
+            sweep = self.pictures() if sweep is None else sweep
             try:
                 landmarks.require_inside(len(sweep), sweep.frame_size)
             except InputError as error:
