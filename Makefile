@@ -8,7 +8,7 @@ WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --cov=DualTrackCore
 
 .DEFAULT_GOAL := test
-.PHONY: demo sample test test-all test-isa campaign resolve bench lint clean
+.PHONY: demo sample test test-all test-isa campaign resolve bench package lint clean
 
 demo: $(STAMP)
 	$(BIN)/dualtrack demo -o demo
@@ -61,6 +61,10 @@ bench: $(STAMP)
 # Whether the requirements of the Slicer module fit the numpy that Slicer brings, on every system; asks the package index.
 resolve: $(STAMP)
 	$(BIN)/python Testing/resolve_requirements.py
+
+# What a release hands out, in dist/: built, checked, and tried in a bare environment; needs the package index.
+package:
+	$(PYTHON) Testing/release.py dist $(if $(TAG),--tag $(TAG)) --constraint constraints.txt
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
