@@ -176,8 +176,11 @@ def _machine_bytes() -> int:
         return UNKNOWN_MEMORY_BYTES
 
 
-def _cgroup_bytes() -> Iterator[int]:
-    """What the limit of each control group around this process leaves."""
+def control_groups(controller: str) -> Iterator[tuple[Path, int]]:
+    """(folder, version 1 or 2) of each control group around this process that `controller` ("memory", "cpu") may limit.
+
+    None where the system has no such groups. A folder may be missing, and comes without an order.
+    """
     try:
         lines = (_PROC / "self/cgroup").read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError):
@@ -185,15 +188,21 @@ def _cgroup_bytes() -> Iterator[int]:
     for line in lines:
         _, controllers, inner = [*line.split(":", 2), "", ""][:3]
         if controllers == "":
-            mount, files = _CGROUPS, _CGROUP_2
-        elif "memory" in controllers.split(","):
-            mount, files = _CGROUPS / "memory", _CGROUP_1
+            mount, version = _CGROUPS, 2
+        elif controller in controllers.split(","):
+            mount, version = _CGROUPS / controller, 1
         else:
             continue
         group = mount / inner.lstrip("/")
         # In a container the names inside and outside may differ; the mount itself is the group of the container then.
         for folder in {mount, group, *(parent for parent in group.parents if mount in parent.parents)}:
-            yield from _left_in_group(folder, *files)
+            yield folder, version
+
+
+def _cgroup_bytes() -> Iterator[int]:
+    """What the limit of each control group around this process leaves."""
+    for folder, version in control_groups("memory"):
+        yield from _left_in_group(folder, *(_CGROUP_2 if version == 2 else _CGROUP_1))
 
 
 def _left_in_group(folder: Path, limits: tuple[str, ...], usage: str, cached: str) -> Iterator[int]:

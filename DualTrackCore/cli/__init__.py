@@ -7,6 +7,7 @@ command that has said all there is to say about bad input itself returns false f
 from __future__ import annotations
 
 import errno
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from DualTrackCore.cli.parser import build_parser
 from DualTrackCore.errors import Cancelled, DualTrackError
 from DualTrackCore.memory import memory_limit, naming_memory
 from DualTrackCore.settings import short_text
+from DualTrackCore.threads import thread_variables
 
 DONE, FAILED, REFUSED = 0, 1, 2
 
@@ -31,6 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     is_program = arguments is None
     arguments = sys.argv[1:] if is_program else list(arguments)
+    if is_program:
+        os.environ |= thread_variables(os.environ)  # before torch is loaded, which some of the commands do
     console = Console(json_output="--json" in arguments, quiet="--quiet" in arguments)
     try:
         with console.warnings_as_sentences(), console.signals_as_interrupt(is_program):

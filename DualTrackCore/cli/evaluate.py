@@ -31,8 +31,6 @@ FILES = (
 
 def evaluate(options: Namespace, console: Console) -> None:
     """Run the methods, write tables and report, print the table."""
-    # Waiting threads must not keep a core busy; read when torch is loaded, below.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     from DualTrackCore.research.comparison import make_methods, run_methods
     from DualTrackCore.research.comparison.methods import SIMPLE, require_method_names
     from DualTrackCore.research.comparison.result_files import item_files

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from argparse import Namespace
 from pathlib import Path
@@ -153,9 +152,6 @@ def simulate(options: Namespace, console: Console) -> None:
 
 def train(options: Namespace, console: Console) -> None:
     """Train the stage that a recipe describes, or all stages of a plan."""
-    # Threads that wait for each other by spinning slow a step down fourfold when another program has one of the cores.
-    # The setting is read when torch is loaded, which happens below.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     from DualTrackCore.research.plan import load_plan, plan_names, train_plan
     from DualTrackCore.research.training import load_recipe
     from DualTrackCore.research.training import train as train_stage

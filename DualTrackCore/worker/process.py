@@ -14,6 +14,7 @@ import DualTrackCore
 from DualTrackCore.errors import OutputError
 from DualTrackCore.memory import says_out_of_memory
 from DualTrackCore.staging import staging_folder
+from DualTrackCore.threads import thread_variables
 
 #: Lines of the log that go into a report.
 LOG_LINES = 60
@@ -91,12 +92,11 @@ def described_ending(returncode: int, log_tail: str) -> tuple[str, str]:
 
 
 def core_environment(variables: Mapping[str, str]) -> dict[str, str]:
-    """Variables with which a process imports the same DualTrackCore as this one and nothing from its current folder."""
+    """Variables of a process: the same DualTrackCore as here, nothing from its current folder, threads that sleep."""
     root = str(Path(DualTrackCore.__file__).resolve().parents[1])
     path = os.pathsep.join(part for part in (root, variables.get("PYTHONPATH", "")) if part)
     return {
-        # Threads that spin while they wait take the cores from the window that shows the progress.
-        "OMP_WAIT_POLICY": "passive",
+        **thread_variables(variables),
         **variables,
         "PYTHONPATH": path,
         "PYTHONSAFEPATH": "1",

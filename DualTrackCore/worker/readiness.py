@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from DualTrackCore import __version__
 from DualTrackCore.errors import InputError
 from DualTrackCore.memory import available_memory_bytes, format_bytes, is_out_of_memory
+from DualTrackCore.threads import free_cores
 from DualTrackCore.worker.protocol import PROTOCOL
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def _machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "executable": sys.executable,
         "platform": platform.platform(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        "cores": free_cores(),
         "memory_free_bytes": available_memory_bytes(),
         "temporary_folder": temporary,
         "disk_free_bytes": shutil.disk_usage(temporary).free,

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from evaluation_sets import Dying, Failing, Given, Shortened, Wobbling, straight_sweep, wobbling_sweep
 from oracle import tiny_model
+from worker_processes import noted, watched
 
 from DualTrackCore.errors import Cancelled, InputError, OutOfMemoryError
 from DualTrackCore.evaluation import evaluate
@@ -56,7 +57,7 @@ def lines(log):
 def test_a_run_that_is_killed_in_two_processes_goes_on_with_nothing_lost_or_done_twice(tmp_path):
     items, log, script = tmp_path / "items", tmp_path / "log", tmp_path / "run.py"
     script.write_text(_RUN)
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    environment = watched(tmp_path, stops=False)
     process = subprocess.Popen([sys.executable, str(script), str(items), str(log)], env=environment)
     while len(list(items.glob("*.json"))) < 4:  # however slow the machine is; the suite ends what never ends
         assert process.poll() is None, "the run ended before it could be killed"
@@ -66,6 +67,10 @@ def test_a_run_that_is_killed_in_two_processes_goes_on_with_nothing_lost_or_done
     workers = {int(line.split()[-1]) for line in lines(log)}
     while any(Path(f"/proc/{worker}/status").exists() for worker in workers):
         time.sleep(0.05)
+    settings = {process: variables for process, variables in noted(tmp_path) if process in workers}
+    assert settings
+    for variables in settings.values():  # before torch was loaded: later they come too late
+        assert (variables["OMP_NUM_THREADS"], variables["OMP_WAIT_POLICY"]) == ("1", "passive")
     kept = {path: path.stat().st_mtime_ns for path in items.glob("*-*.json")}
     assert 4 <= len(kept) < 16
     started = len(lines(log))

@@ -1,5 +1,6 @@
 """A client, sweeps and stand-ins for tests of the worker process; loads no torch, which takes seconds."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -37,6 +38,40 @@ def asked():
     return json.loads(sys.stdin.readline())
 
 """
+
+#: Beginnings of the names of variables that say how threads work.
+THREAD_VARIABLES = ("OMP_", "KMP_", "GOMP_", "MKL_", "NUMBA_NUM_")
+#: Notes the variables of every process that looks for torch to load it, in a file named by the id of the process.
+WATCH = """\
+import json, os, sys
+
+class Watch:
+    def find_spec(self, name, path=None, target=None):
+        if name == "torch":
+            with open(os.path.join({folder!r}, str(os.getpid())), "w") as file:
+                json.dump(dict(os.environ), file)
+            if {stops}:
+                os._exit(0)
+
+sys.meta_path.insert(0, Watch())
+"""
+
+
+def plain(**more: str) -> dict[str, str]:
+    """The variables of this process without those that say how threads work."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(THREAD_VARIABLES)} | more
+
+
+def watched(folder: Path, stops: bool) -> dict[str, str]:
+    """Such variables for a process that notes in a folder what it has when it loads torch, and `stops` there."""
+    (folder / "noted").mkdir()
+    (folder / "sitecustomize.py").write_text(WATCH.format(folder=str(folder / "noted"), stops=stops))
+    return plain(PYTHONPATH=os.pathsep.join([str(folder), *sys.path]))
+
+
+def noted(folder: Path) -> list[tuple[int, dict[str, str]]]:
+    """(id, variables) of each process that noted them."""
+    return [(int(path.name), json.loads(path.read_text())) for path in (folder / "noted").iterdir()]
 
 
 def tracked_sweep(frames: int, height: int = 96, width: int = 128, **changes) -> Sweep:

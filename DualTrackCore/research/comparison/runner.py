@@ -7,7 +7,6 @@ import multiprocessing
 import os
 import pickle
 import signal
-import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
@@ -26,6 +25,7 @@ from DualTrackCore.research.comparison.measure import Outcome, Work, measure_swe
 from DualTrackCore.research.comparison.methods import Method
 from DualTrackCore.research.comparison.result_files import fingerprint, item_files, read_item, save_item
 from DualTrackCore.research.comparison.summaries import Comparison, comparison_of
+from DualTrackCore.threads import free_cores, threads_of_new_processes
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -45,14 +45,15 @@ def _outcomes_in_processes(
     Methods and data set travel in a file that each process reads once. Removing it stops the processes; they
     also stop when this process has ended.
     """
-    threads = threads or max(1, (os.cpu_count() or 1) // workers)
+    threads = threads or max(1, free_cores() // workers)
     with tempfile.TemporaryDirectory(prefix="dualtrack-") as folder:
         path = Path(folder) / "work.pickle"
         path.write_bytes(_pickled(work))
         context = multiprocessing.get_context("spawn")
-        pool = ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(threads,))
+        pool = ProcessPoolExecutor(workers, context, initializer=_begin)
         try:
-            waiting = {pool.submit(_measure_in_process, name, path, items) for name in work.dataset.names}
+            with threads_of_new_processes(threads):
+                waiting = {pool.submit(_measure_in_process, name, path, items) for name in work.dataset.names}
             while waiting:
                 reporter.check()
                 done, waiting = wait(waiting, timeout=_POLL_S, return_when=FIRST_COMPLETED)
@@ -77,14 +78,10 @@ def _pickled(work: Work) -> bytes:
         ) from error
 
 
-def _begin(threads: int) -> None:
-    """Initialise a worker: limit its threads, and end it when the process that started it ends."""
+def _begin() -> None:
+    """Initialise a worker: end it when the process that started it ends."""
     # Ctrl-C reaches all processes of the group; the first one stops the others.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.environ["OMP_NUM_THREADS"] = str(threads)  # read when torch is loaded
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    if (torch := sys.modules.get("torch")) is not None:
-        torch.set_num_threads(threads)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
@@ -184,7 +181,7 @@ def run_methods(
         dataset: tracked sweeps.
         folder: where the items are kept; several runs may share one.
         workers: processes on this machine; 1 computes in this one.
-        threads: of torch in each process; by default the cores of the machine over `workers`.
+        threads: of torch in each process; by default the cores that are free to this process over `workers`.
         cluster: a Dask client or the address of its scheduler, instead of processes here; the files of the data set
             must be there under the same names, results come back through the scheduler. Dask sends Python objects:
             whoever reaches the scheduler can run programs here and on its workers, so the network must be trusted, or

@@ -20,6 +20,7 @@ from DualTrackCore.research.simulation.phantom import Phantom
 from DualTrackCore.research.simulation.probe import Probe
 from DualTrackCore.research.simulation.render import Renderer
 from DualTrackCore.sweep import Sweep, validated_spacing
+from DualTrackCore.threads import free_cores, threads_of_new_processes
 from DualTrackCore.trajectory import Trajectory
 
 
@@ -328,5 +329,7 @@ def _in_parallel(work: Callable, jobs: Sequence, workers: int, reporter: Reporte
 
     # Forks of a process that has run torch may hang, so workers are spawned.
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        for done, _ in enumerate(pool.map(work, jobs)):
+        with threads_of_new_processes(max(1, free_cores() // workers)):
+            all_done = pool.map(work, jobs)
+        for done, _ in enumerate(all_done):
             reporter.report(Stage.SWEEPS, done, len(jobs))
