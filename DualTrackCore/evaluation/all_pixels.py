@@ -5,6 +5,9 @@ pixels. Where the length stays away from zero it is an analytic function, and Ga
 over the points of a grid converges geometrically. A tile of the image whose length comes near zero is quartered, until
 it has so few pixels that all of them are taken: near the places where the length is zero nothing is approximated.
 
+A compiled loop over all pixels gives the same to 4e-15 of the mean, and takes 60 to 130 times as long for frames of
+480 x 640.
+
 The rule with n nodes for the points 0, 1, ..., N - 1 sums polynomials of degree up to 2 n - 1 exactly. Its nodes and
 weights follow from the recurrence of the discrete Chebyshev (Gram) polynomials by the method of Golub and Welsch (Math.
 Comp. 23, 1969); the weights are positive, so that sums of positive values lose nothing to cancellation.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal
 
@@ -229,26 +229,65 @@ def _percent(part: np.ndarray, whole: np.ndarray, least: float) -> float:
     return float((100 * part[kept] / whole[kept]).mean()) if kept.any() else math.nan
 
 
-def correlations(predicted: np.ndarray, true: np.ndarray) -> dict[str, float]:
-    """Return Pearson's r of the six components of relative poses [n, 4, 4], `correlation_tx` to `correlation_rz`.
+@dataclass(eq=False)
+class PooledCorrelation:
+    """Pearson's r of each component of the motion over the steps of many sweeps together.
 
-    Steps that are not finite in `true` do not count. NaN where either side does not vary, as for a network that only
-    learned the mean.
+    Attributes:
+        count: number of steps.
+        mean: [2, 6] of the estimated and the true steps.
+        products: [3, 6] sums of products of the deviations from these: estimated squares, true squares, mixed.
     """
+
+    count: int = 0
+    mean: np.ndarray = field(default_factory=lambda: np.zeros((2, 6)))
+    products: np.ndarray = field(default_factory=lambda: np.zeros((3, 6)))
+
+    def __post_init__(self) -> None:
+        self.mean = np.array(self.mean, dtype=np.float64).reshape(2, 6)
+        self.products = np.array(self.products, dtype=np.float64).reshape(3, 6)
+
+    @classmethod
+    def of(cls, predicted: np.ndarray, true: np.ndarray) -> PooledCorrelation:
+        """Of the steps [n, 6] of one sweep; those not finite in either are left out."""
+        finite = np.isfinite(predicted).all(axis=1) & np.isfinite(true).all(axis=1)
+        if not finite.any():
+            return cls()
+        values = np.stack([predicted[finite], true[finite]])
+        mean = values.mean(axis=1)
+        deviation = values - mean[:, None]
+        return cls(values.shape[1], mean, (deviation[[0, 1, 0]] * deviation[[0, 1, 1]]).sum(axis=1))
+
+    def add(self, more: PooledCorrelation) -> None:
+        """Add the steps of another sweep."""
+        total = self.count + more.count
+        if not total:
+            return
+        shift = more.mean - self.mean
+        share = self.count * more.count / total
+        self.products = self.products + more.products + share * (shift[[0, 1, 0]] * shift[[0, 1, 1]])
+        self.mean = self.mean + shift * more.count / total
+        self.count = total
+
+    def values(self) -> dict[str, float]:
+        """r by component; NaN where one side does not vary."""
+        return dict(zip(COMPONENTS, pearson(self.count, *self.products).tolist(), strict=True))
+
+
+def pearson(count: np.ndarray | float, own: np.ndarray, other: np.ndarray, mixed: np.ndarray) -> np.ndarray:
+    """Pearson's r of two quantities from their number and the sums of squares and products of their deviations.
+
+    NaN where one of them is constant up to rounding, as for a network that only learned the mean.
+    """
+    varies = np.minimum(own, other) > 1e-18 * np.maximum(count, 1)
+    return np.where(varies, np.clip(mixed / np.sqrt(np.where(varies, own * other, 1)), -1, 1), np.nan)
+
+
+def correlations(predicted: np.ndarray, true: np.ndarray) -> dict[str, float]:
+    """Return Pearson's r of the six components of relative poses [n, 4, 4], `correlation_tx` to `correlation_rz`."""
     counted = np.isfinite(true).all(axis=(1, 2))
-    columns = [parameters_from_matrices(relative[counted]).T for relative in (predicted, true)]
-    return {f"correlation_{name}": _pearson(*pair) for name, *pair in zip(COMPONENTS, *columns, strict=True)}
-
-
-def _pearson(one: np.ndarray, other: np.ndarray) -> float:
-    if len(one) < 2:
-        return math.nan
-    deviations = [values - values.mean() for values in (one, other)]
-    norms = [np.linalg.norm(deviation) for deviation in deviations]
-    # A component that is constant up to rounding has no correlation.
-    if any(norm <= 1e-9 * math.sqrt(len(one)) for norm in norms):
-        return math.nan
-    return float(np.clip(deviations[0] @ deviations[1] / (norms[0] * norms[1]), -1, 1))
+    steps = PooledCorrelation.of(*(parameters_from_matrices(relative[counted]) for relative in (predicted, true)))
+    return {f"correlation_{name}": value for name, value in steps.values().items()}
 
 
 def scores(metrics: Mapping[str, float], identity: Mapping[str, float]) -> dict[str, float]:

@@ -4,7 +4,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from DualTrackCore.evaluation import COMPONENTS
+from DualTrackCore.evaluation.definitions import PooledCorrelation, correlations, pearson
 from DualTrackCore.research.comparison.summaries import bootstrap_intervals, compare_pairs, holm, signed_rank
+from DualTrackCore.research.training.lightning_task import ValidationSums
+from DualTrackCore.trajectory import matrices_from_parameters
 
 
 def test_intervals_agree_with_those_of_scipy():
@@ -70,3 +74,23 @@ def test_pairs_are_tested_on_the_sweeps_that_both_have():
     assert first.p == pytest.approx(2 / 2**12)
     assert first.p_holm == pytest.approx(3 * first.p)
     assert pairs["one", "gaps"].p > 0.05
+
+
+def test_one_correlation_serves_evaluation_comparison_and_training_and_is_that_of_scipy():
+    """Of one sweep, of sweeps that are added up, and of sums over processes; steps far from zero lose no digits."""
+    random = np.random.default_rng(2)
+    true = random.normal(size=(40, 6)) * 0.1 + 50
+    predicted = true + random.normal(size=(40, 6)) * 0.05
+    wanted = [stats.pearsonr(*columns).statistic for columns in zip(predicted.T, true.T, strict=True)]
+    joined = PooledCorrelation()
+    for part in (slice(0, 15), slice(15, 40)):
+        joined.add(PooledCorrelation.of(predicted[part], true[part]))
+    assert list(joined.values().values()) == pytest.approx(wanted, abs=1e-10)
+    of_poses = correlations(matrices_from_parameters(predicted), matrices_from_parameters(true))
+    assert list(of_poses.values()) == pytest.approx(wanted, abs=1e-6)
+    sums = ValidationSums()
+    for part in (slice(0, 15), slice(15, 40)):
+        sums.add(predicted[part], true[part], np.ones((4, 5)), np.ones(6))
+    figures = sums.figures()
+    assert [figures[f"correlation_{name}"] for name in COMPONENTS] == pytest.approx(wanted, abs=1e-6)
+    assert np.isnan(pearson(40, np.ones(1), np.full(1, 1e-17), np.ones(1))).all()

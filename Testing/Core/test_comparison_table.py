@@ -11,6 +11,7 @@ from training_data import tracked_sweep
 
 from DualTrackCore.errors import Cancelled, InputError
 from DualTrackCore.evaluation import evaluate
+from DualTrackCore.evaluation.definitions import PooledCorrelation
 from DualTrackCore.files import json_text
 from DualTrackCore.progress import Stage
 from DualTrackCore.research.comparison import (
@@ -23,7 +24,6 @@ from DualTrackCore.research.comparison import (
     run_methods,
 )
 from DualTrackCore.research.comparison.methods import parameter_count
-from DualTrackCore.research.comparison.result_files import PooledCorrelation
 from DualTrackCore.research.comparison.summaries import SHOWN
 from DualTrackCore.research.comparison.table_files import text_table, write_tables
 from DualTrackCore.trajectory import Trajectory

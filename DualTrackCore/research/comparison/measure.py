@@ -14,13 +14,14 @@ import numpy as np
 
 from DualTrackCore.errors import Cancelled, DualTrackError, InputError
 from DualTrackCore.evaluation import evaluate
+from DualTrackCore.evaluation.definitions import PooledCorrelation
 from DualTrackCore.files import plain_values
 from DualTrackCore.memory import memory_limit, naming_memory
 from DualTrackCore.path_error import trust_in
 from DualTrackCore.progress import Reporter
 from DualTrackCore.repeats import find_repeats, find_turns
 from DualTrackCore.research.comparison.methods import Method, parameter_count
-from DualTrackCore.research.comparison.result_files import Item, PooledCorrelation, item_key, sweep_fingerprint
+from DualTrackCore.research.comparison.result_files import Item, item_key, sweep_fingerprint
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.trajectory import parameters_from_matrices
 

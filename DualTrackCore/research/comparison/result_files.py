@@ -11,7 +11,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ import numpy as np
 
 from DualTrackCore import __version__
 from DualTrackCore.errors import InputError
-from DualTrackCore.evaluation import COMPONENTS
+from DualTrackCore.evaluation.definitions import PooledCorrelation
 from DualTrackCore.files import plain_values, replacing
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.trajectory import Trajectory, matrices_from_parameters
@@ -118,55 +118,6 @@ def _add_bytes(digest: Any, kind: bytes, content: bytes) -> None:
 
 def _class_name(value: Any) -> str:
     return f"{type(value).__module__}.{type(value).__qualname__}"
-
-
-@dataclass(eq=False)
-class PooledCorrelation:
-    """Pearson's r of each component of the motion over the steps of many sweeps together.
-
-    Attributes:
-        count: number of steps.
-        mean: [2, 6] of the estimated and the true steps.
-        products: [3, 6] sums of products of the deviations from these: estimated squares, true squares, mixed.
-    """
-
-    count: int = 0
-    mean: np.ndarray = field(default_factory=lambda: np.zeros((2, 6)))
-    products: np.ndarray = field(default_factory=lambda: np.zeros((3, 6)))
-
-    def __post_init__(self) -> None:
-        self.mean = np.array(self.mean, dtype=np.float64).reshape(2, 6)
-        self.products = np.array(self.products, dtype=np.float64).reshape(3, 6)
-
-    @classmethod
-    def of(cls, predicted: np.ndarray, true: np.ndarray) -> PooledCorrelation:
-        """Of the steps [n, 6] of one sweep; those not finite in either are left out."""
-        finite = np.isfinite(predicted).all(axis=1) & np.isfinite(true).all(axis=1)
-        if not finite.any():
-            return cls()
-        values = np.stack([predicted[finite], true[finite]])
-        mean = values.mean(axis=1)
-        deviation = values - mean[:, None]
-        return cls(values.shape[1], mean, (deviation[[0, 1, 0]] * deviation[[0, 1, 1]]).sum(axis=1))
-
-    def add(self, more: PooledCorrelation) -> None:
-        """Add the steps of another sweep."""
-        total = self.count + more.count
-        if not total:
-            return
-        shift = more.mean - self.mean
-        share = self.count * more.count / total
-        self.products = self.products + more.products + share * (shift[[0, 1, 0]] * shift[[0, 1, 1]])
-        self.mean = self.mean + shift * more.count / total
-        self.count = total
-
-    def values(self) -> dict[str, float]:
-        """r by component; NaN where one side does not vary."""
-        own, true, mixed = self.products
-        # The correlation of a component that is constant up to rounding is undefined.
-        varies = np.minimum(own, true) > 1e-18 * max(self.count, 1)
-        r = np.where(varies, mixed / np.sqrt(np.where(varies, own * true, 1)), np.nan)
-        return {name: float(np.clip(value, -1, 1)) for name, value in zip(COMPONENTS, r, strict=True)}
 
 
 #: Increase when the content or meaning of an item changes: items of another format are computed again.

@@ -16,10 +16,11 @@ from scipy.stats import wilcoxon
 
 from DualTrackCore.errors import OutputError
 from DualTrackCore.evaluation import METRICS
+from DualTrackCore.evaluation.definitions import PooledCorrelation
 from DualTrackCore.path_error import ROUGH, UNUSABLE, USABLE, Trust
 from DualTrackCore.research.comparison.measure import Outcome
 from DualTrackCore.research.comparison.methods import Method, parameter_count
-from DualTrackCore.research.comparison.result_files import Item, PooledCorrelation, read_item
+from DualTrackCore.research.comparison.result_files import Item, read_item
 
 #: Figures of a method, in the order of tables; facts about the true path are none.
 SHOWN = tuple(name for name, metric in METRICS.items() if metric.better != "neither")
@@ -68,7 +69,8 @@ class Pair:
 def bootstrap_intervals(values: np.ndarray, resamples: int = RESAMPLES, level: float = LEVEL) -> np.ndarray:
     """Percentile intervals of the mean, by drawing sweeps with replacement (Efron and Tibshirani 1993, chapter 13).
 
-    The same draws serve all columns, and the same seed every call: equal sweeps give equal intervals.
+    The same draws serve all columns, and the same seed every call: equal sweeps give equal intervals. scipy's bootstrap
+    draws for every column anew and knows no gaps; with 768 sweeps of 28 figures it takes 2.8 times as long.
 
     Args:
         values: [sweeps, columns]; where a figure is NaN the sweep does not count for that column.

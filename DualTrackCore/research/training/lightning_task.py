@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from DualTrackCore.evaluation.definitions import COMPONENTS, mean_point_error
+from DualTrackCore.evaluation.definitions import COMPONENTS, mean_point_error, pearson
 from DualTrackCore.network import DualTrack, ModelCard
 from DualTrackCore.network.blocks import Trunk
 from DualTrackCore.network.dualtrack import NetworkOutput
@@ -312,11 +312,9 @@ class ValidationSums:
             for name, total, count in zip(names, sums, counts, strict=True)
         }
         n, x, y, xx, yy, xy = self._moments
-        for i, name in enumerate(COMPONENTS):
-            spread = (n[i] * xx[i] - x[i] ** 2) * (n[i] * yy[i] - y[i] ** 2)
-            covariance = n[i] * xy[i] - x[i] * y[i]
-            figures[f"correlation_{name}"] = float(covariance / math.sqrt(spread)) if spread > 0 else math.nan
-        return figures
+        steps = np.maximum(n, 1)
+        r = pearson(n, xx - x * x / steps, yy - y * y / steps, xy - x * y / steps)
+        return figures | {f"correlation_{name}": float(value) for name, value in zip(COMPONENTS, r, strict=True)}
 
 
 class EpochLines(lightning.Callback):
