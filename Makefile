@@ -8,7 +8,7 @@ WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --cov=DualTrackCore
 
 .DEFAULT_GOAL := test
-.PHONY: demo sample test test-all test-isa campaign resolve bench package lint clean
+.PHONY: demo sample test test-all test-isa campaign resolve bench package docs lint clean
 
 demo: $(STAMP)
 	$(BIN)/dualtrack demo -o demo
@@ -62,6 +62,10 @@ bench: $(STAMP)
 resolve: $(STAMP)
 	$(BIN)/python Testing/resolve_requirements.py
 
+# The documentation as a site, in site/.
+docs: $(STAMP)
+	$(BIN)/sphinx-build -b html -W --keep-going -q Docs site
+
 # What a release hands out, in dist/: built, checked, and tried in a bare environment; needs the package index.
 package:
 	$(PYTHON) Testing/release.py dist $(if $(TAG),--tag $(TAG)) --constraint constraints.txt
@@ -73,7 +77,7 @@ lint: $(STAMP)
 	$(BIN)/python Testing/extension_index.py
 
 clean:
-	rm -rf .venv build dist demo out *.egg-info htmlcov .coverage bench.json
+	rm -rf .venv build dist site demo out *.egg-info htmlcov .coverage bench.json
 	rm -rf fuzz_readers.* kill_runs.json write_faults.json
 	rm -rf .pytest_cache .ruff_cache .import_linter_cache .hypothesis .benchmarks .numba_cache
 	find DualTrackCore DualTrackSlicer Testing -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -81,5 +85,5 @@ clean:
 # The byte code of torch alone takes half a minute to compile; Python compiles what is imported anyway.
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt -e ".[test,lint]"
+	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt -e ".[test,lint,docs]"
 	touch $@

@@ -49,7 +49,7 @@ class ProvisionalPose:
 
 
 class LiveTracker:
-    """Track a sweep while its frames arrive.
+    """Track a sweep while its frames arrive::
 
         with LiveTracker(model, (480, 640), 0.2) as tracker:
             for frame in source:
