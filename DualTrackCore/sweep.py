@@ -10,6 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from DualTrackCore.errors import InputError
+from DualTrackCore.summaries import Summarised
 from DualTrackCore.trajectory import PoseOrigin, Trajectory
 
 #: Largest time of a frame, s, also if it counts nanoseconds since 1970: beyond it differences mean nothing.
@@ -27,8 +28,8 @@ class FrameSource(Protocol):
         """Frames of the slice as [n, H, W] uint8."""
 
 
-@dataclass(frozen=True, eq=False)
-class Sweep:
+@dataclass(frozen=True, eq=False, repr=False)
+class Sweep(Summarised):
     """Frames of one sweep, their physical size, times and tracking; immutable.
 
     Attributes:
@@ -119,6 +120,28 @@ class Sweep:
 
     def __len__(self) -> int:
         return self.frames.shape[0]
+
+    def summary(self) -> dict[str, str]:
+        """What a console shows of it."""
+        rows, columns = self.frame_size
+        shown = {
+            "frames": f"{len(self)} frames of {columns} x {rows}" if self.has_images else f"{len(self)} poses alone"
+        }
+        if self.spacing_mm is not None:
+            shown["pixel size"] = " x ".join(f"{value:.4g}" for value in dict.fromkeys(self.spacing_mm)) + " mm"
+        elif self.has_images:
+            shown["pixel size"] = "pixel size unknown"
+        if self.timestamps_s is not None and (lasts := float(np.ptp(self.timestamps_s))) > 0:
+            shown["time"] = f"{lasts:.3g} s, {(len(self) - 1) / lasts:.3g} frames a second"
+        shown["poses"] = "no poses" if self.tracked is None else f"poses {self.tracked.origin.value}"
+        if self.is_simulated:
+            shown["origin"] = "simulated"
+        return shown
+
+    def thumbnail(self) -> np.ndarray | None:
+        """The frame in the middle."""
+        middle = len(self) // 2
+        return self.frames[middle : middle + 1][0] if self.has_images else None
 
     @property
     def frame_size(self) -> tuple[int, int]:

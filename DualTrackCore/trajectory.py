@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from DualTrackCore.errors import InputError
+from DualTrackCore.summaries import Summarised, drawn_path
 
 #: Largest departure from orthonormality accepted of a pose: old tracked files carry six digits and worse.
 RIGID_TOLERANCE = 1e-2
@@ -128,8 +129,8 @@ def accumulate(relative: np.ndarray) -> np.ndarray:
     return np.array([*itertools.accumulate(steps, np.matmul, initial=np.eye(4))])
 
 
-@dataclass(frozen=True, eq=False)
-class Trajectory:
+@dataclass(frozen=True, eq=False, repr=False)
+class Trajectory(Summarised):
     """Where each frame of a sweep lies.
 
     Attributes:
@@ -190,6 +191,20 @@ class Trajectory:
 
     def __len__(self) -> int:
         return len(self.poses)
+
+    def summary(self) -> dict[str, str]:
+        """What a console shows of it."""
+        shown = {"poses": f"{len(self)} poses", "path": f"path of {self.path_length_mm:.4g} mm"}
+        if missing := int(np.count_nonzero(~self.valid)):
+            shown["invalid"] = f"{missing} invalid"
+        return {
+            **shown,
+            "origin": f"{self.origin.value} origin" if self.origin is PoseOrigin.UNKNOWN else self.origin.value,
+        }
+
+    def thumbnail(self) -> np.ndarray | None:
+        """The way of the image centre, seen so that most of it shows; the first frame is marked."""
+        return drawn_path(self.poses[self.valid, :3, 3])
 
     @classmethod
     def from_parameters(

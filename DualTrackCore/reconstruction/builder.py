@@ -19,6 +19,7 @@ from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter
 from DualTrackCore.reconstruction import Fan, PlacedFrames, resolved_area, select_pixels
 from DualTrackCore.reconstruction.grid import VoxelGrid, cut_grid, plan_grid, usable_frames
 from DualTrackCore.reconstruction.holes import HoleFilling, compiled_kernels, fill_holes, validated_hole_filling
+from DualTrackCore.summaries import Summarised
 from DualTrackCore.sweep import FrameSource, Sweep
 from DualTrackCore.trajectory import Trajectory
 
@@ -188,8 +189,8 @@ def _in_parts(work: Callable[[tuple], None], cut: Callable[[int], Iterable[tuple
         list(pool.map(work, cut(_SLABS_A_THREAD * threads)))
 
 
-@dataclass(frozen=True, eq=False)
-class Reconstruction:
+@dataclass(frozen=True, eq=False, repr=False)
+class Reconstruction(Summarised):
     """A volume compounded from a sweep.
 
     Attributes:
@@ -221,6 +222,20 @@ class Reconstruction:
                     f"The {name} is {array.dtype} {array.shape}; expected {np.dtype(dtype)} {self.grid.shape}."
                 )
         object.__setattr__(self, "provenance", MappingProxyType(dict(self.provenance)))
+
+    def summary(self) -> dict[str, str]:
+        """What a console shows of it."""
+        seen = f"{self.frames_used} frames, {100 * self.covered_fraction:.0f} % of it seen"
+        darkest, brightest = int(self.volume.min()), int(self.volume.max())
+        return {
+            "voxels": self.grid.describe(memory=False),
+            "grey values": f"grey {darkest} to {brightest}",
+            "frames": seen,
+        }
+
+    def thumbnail(self) -> np.ndarray:
+        """The slice in the middle of the depth, from above."""
+        return self.volume[:, self.volume.shape[1] // 2]
 
     @property
     def covered_fraction(self) -> float:

@@ -134,16 +134,17 @@ class VoxelGrid:
         last = self.origin_mm + self.axes[:, 2] * (self.size[2] - 1) * self.spacing_mm[2]
         return replace(self, origin_mm=mirror[:3, :3] @ last + mirror[:3, 3], axes=mirror[:3, :3] @ axes)
 
-    def describe(self) -> str:
-        """Return one sentence with size, spacing, extent, memory, and what planning changed."""
+    def __repr__(self) -> str:
+        return f"VoxelGrid({self.describe(memory=False)})"
+
+    def describe(self, memory: bool = True) -> str:
+        """Return one sentence with size, spacing, extent, memory if asked, and what planning changed."""
         size = " x ".join(map(str, self.size))
         spacing = " x ".join(f"{value:.3g}" for value in self.spacing_mm)
         extent = " x ".join(f"{n * value:.3g}" for n, value in zip(self.size, self.spacing_mm, strict=True))
         note = f"; {self.note}" if self.note else ""
-        return (
-            f"{size} voxels of {spacing} mm ({extent} mm) in {self.frame}, "
-            f"about {format_bytes(self.bytes_needed)} of memory{note}."
-        )
+        needed = f", about {format_bytes(self.bytes_needed)} of memory" if memory else ""
+        return f"{size} voxels of {spacing} mm ({extent} mm) in {self.frame}{needed}{note}" + ("." if memory else "")
 
 
 def validated_voxel_spacing(spacing_mm: object) -> tuple[float, float, float]:
