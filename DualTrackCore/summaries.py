@@ -17,23 +17,23 @@ class Summarised(ABC):
     """Something large that a console shows as one line, and a notebook as a small table with a picture."""
 
     @abstractmethod
-    def summary(self) -> dict[str, str]:
+    def _summary(self) -> dict[str, str]:
         """What it is, by name: sizes, spacing, range, origin; facts that are not known are left out."""
 
     @abstractmethod
-    def thumbnail(self) -> np.ndarray | None:
+    def _thumbnail(self) -> np.ndarray | None:
         """[rows, columns] uint8, or None where there is nothing to see."""
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(self.summary().values())})"
+        return f"{type(self).__name__}({', '.join(self._summary().values())})"
 
     def _repr_html_(self) -> str:
         rows = "".join(
             f"<tr><th style='text-align:left'>{html.escape(name)}</th>"
             f"<td style='text-align:left'>{html.escape(text)}</td></tr>"
-            for name, text in self.summary().items()
+            for name, text in self._summary().items()
         )
-        picture = self.thumbnail()
+        picture = self._thumbnail()
         shown = "" if picture is None else f"<img alt='' src='data:image/png;base64,{_png(picture)}'>"
         name = f"<b>{type(self).__name__}</b>"
         return (

@@ -121,8 +121,7 @@ class Sweep(Summarised):
     def __len__(self) -> int:
         return self.frames.shape[0]
 
-    def summary(self) -> dict[str, str]:
-        """What a console shows of it."""
+    def _summary(self) -> dict[str, str]:
         rows, columns = self.frame_size
         shown = {
             "frames": f"{len(self)} frames of {columns} x {rows}" if self.has_images else f"{len(self)} poses alone"
@@ -138,8 +137,7 @@ class Sweep(Summarised):
             shown["origin"] = "simulated"
         return shown
 
-    def thumbnail(self) -> np.ndarray | None:
-        """The frame in the middle."""
+    def _thumbnail(self) -> np.ndarray | None:
         middle = len(self) // 2
         return self.frames[middle : middle + 1][0] if self.has_images else None
 

@@ -174,8 +174,7 @@ class Trajectory(Summarised):
             (reference,), _, more = _validated_poses(reference[None], None, "reference_from_frame0")
             notes += more
         arrays = {"poses": poses, "valid": valid, "reference_from_frame0": reference, "sigma": sigma}
-        arrays["path_covariance"] = covariance
-        for name, array in arrays.items():
+        for name, array in {**arrays, "path_covariance": covariance}.items():
             if array is not None:
                 array.flags.writeable = False
             object.__setattr__(self, name, array)
@@ -192,8 +191,7 @@ class Trajectory(Summarised):
     def __len__(self) -> int:
         return len(self.poses)
 
-    def summary(self) -> dict[str, str]:
-        """What a console shows of it."""
+    def _summary(self) -> dict[str, str]:
         shown = {"poses": f"{len(self)} poses", "path": f"path of {self.path_length_mm:.4g} mm"}
         if missing := int(np.count_nonzero(~self.valid)):
             shown["invalid"] = f"{missing} invalid"
@@ -202,8 +200,7 @@ class Trajectory(Summarised):
             "origin": f"{self.origin.value} origin" if self.origin is PoseOrigin.UNKNOWN else self.origin.value,
         }
 
-    def thumbnail(self) -> np.ndarray | None:
-        """The way of the image centre, seen so that most of it shows; the first frame is marked."""
+    def _thumbnail(self) -> np.ndarray | None:
         return drawn_path(self.poses[self.valid, :3, 3])
 
     @classmethod

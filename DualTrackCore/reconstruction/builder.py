@@ -223,19 +223,13 @@ class Reconstruction(Summarised):
                 )
         object.__setattr__(self, "provenance", MappingProxyType(dict(self.provenance)))
 
-    def summary(self) -> dict[str, str]:
-        """What a console shows of it."""
+    def _summary(self) -> dict[str, str]:
+        voxels, grey = self.grid.describe(memory=False), f"grey {self.volume.min()} to {self.volume.max()}"
         seen = f"{self.frames_used} frames, {100 * self.covered_fraction:.0f} % of it seen"
-        darkest, brightest = int(self.volume.min()), int(self.volume.max())
-        return {
-            "voxels": self.grid.describe(memory=False),
-            "grey values": f"grey {darkest} to {brightest}",
-            "frames": seen,
-        }
+        return {"voxels": voxels, "grey values": grey, "frames": seen}
 
-    def thumbnail(self) -> np.ndarray:
-        """The slice in the middle of the depth, from above."""
-        return self.volume[:, self.volume.shape[1] // 2]
+    def _thumbnail(self) -> np.ndarray:
+        return self.volume[:, self.volume.shape[1] // 2]  # in the middle of the depth, from above
 
     @property
     def covered_fraction(self) -> float:
