@@ -49,6 +49,14 @@ class OutOfMemoryError(DualTrackError, MemoryError):
     """The device has too little memory even for the smallest piece of work; the message names a way out."""
 
 
+class ServerError(DualTrackError):
+    """Another computer that was to compute cannot be reached, was lost or failed; the message says what to do."""
+
+
+class TrackingWarning(UserWarning):
+    """The trajectory is less reliable than usual; the message says why."""
+
+
 class SweepWarning(UserWarning):
     """Something about the frames of a sweep is doubtful; the message says what and how to avoid it."""
 

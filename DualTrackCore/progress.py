@@ -17,6 +17,8 @@ class Stage(str, Enum):
 
     STARTING = "starting"
     SENDING = "sending frames"
+    QUEUED = "waiting for the server"
+    RECEIVING = "receiving the result"
     COMPARING = "looking for repeated frames"
     LOADING_MODEL = "loading model"
     PREPARING = "preparing the engine (once per computer)"

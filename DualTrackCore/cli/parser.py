@@ -11,6 +11,7 @@ from pkgutil import resolve_name
 from typing import Any, Literal, NoReturn
 
 from DualTrackCore import __version__
+from DualTrackCore.cli.server_options import add_server, add_serving
 from DualTrackCore.corrections import CORRECTIONS_GROUP, Corrections
 from DualTrackCore.errors import InputError
 from DualTrackCore.run.settings import (
@@ -50,6 +51,8 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_clip_commands(commands)
     _add_measure(commands)
+    text = "run the network for other computers: a server for --server and for the panel"
+    add_serving(_command(commands, "serve", "serve:serve", text))
     _add_models(_group(commands, "models", "list, fetch, verify, import and remove models"))
     _add_profiles(_group(commands, "profile", "make, show, list and remove scanner profiles"))
     _add_train(commands)
@@ -102,10 +105,12 @@ def _add_clip_commands(commands: argparse._SubParsersAction) -> None:
     run.add_argument("sweeps", metavar="SWEEP", nargs="+", help="files or folders of frames; several share settings")
     _add_output(run, "DIR", "folder for the results, or for those of each sweep")
     _add_settings(run, INPUT, FRAMES, PICTURES, POSES, NETWORK, VOLUME, RESULTS)
+    add_server(run)
     _add_corrections(run)
     track = _command(commands, "track", "sweeps:track", "estimate the trajectory of a sweep")
     _add_output(track, "FILE", "trajectory .csv, or the sweep with its poses: .igs.mha, ...")
     _add_sweep(track, INPUT, FRAMES, PICTURES, NETWORK)
+    add_server(track)
     _add_named(track, "direction")
     _add_corrections(track)
     text = "reconstruct a volume from poses that are known"

@@ -18,6 +18,7 @@ from typing import Any
 from DualTrackCore.cli.console import Console, columns, plural
 from DualTrackCore.cli.overview import info_rows, overview_facts
 from DualTrackCore.cli.parser import given_settings
+from DualTrackCore.cli.serve import models_of
 from DualTrackCore.errors import Cancelled, DualTrackError, InputError, SweepWarning
 from DualTrackCore.files import replacing, require_apart
 from DualTrackCore.io import load_sweep, save_sweep, write_trajectory_csv
@@ -26,7 +27,7 @@ from DualTrackCore.path_error import CORRECTIONS
 from DualTrackCore.progress import Reporter
 from DualTrackCore.repeats import find_repeats
 from DualTrackCore.run import run as run_clip
-from DualTrackCore.run.pipeline import known_poses, settings_model
+from DualTrackCore.run.pipeline import ModelSource, known_poses, settings_model
 from DualTrackCore.run.preparation import Preparation, prepare
 from DualTrackCore.run.results import RunReport, RunResult, result_paths, results_folder, sweep_facts
 from DualTrackCore.run.settings import NOTICE, TRACKED, RunSettings
@@ -79,11 +80,12 @@ def run(options: Namespace, console: Console) -> bool:
             *itertools.chain(*map(result_paths, folders)),
         ]
     settings = settings_of(options, outputs)
+    models = models_of(options, settings, console)
     if len(sweeps) > 1:
         sources = itertools.chain.from_iterable(_sources(sweep, settings) for sweep in sweeps)
         require_apart(outputs, itertools.chain(settings.files, sources))
-        return _run_several(sweeps, settings, Path(options.output), console)
-    _run_into(options.output, sweeps[0], settings, console)
+        return _run_several(sweeps, settings, Path(options.output), console, models)
+    _run_into(options.output, sweeps[0], settings, console, models)
     return True
 
 
@@ -127,7 +129,8 @@ def track(options: Namespace, console: Console) -> None:
     if output.suffix.lower() not in (".csv", ".mha", ".nrrd", ".mrb", ".h5", ".hdf5"):
         raise InputError(f"{output.name} is no trajectory file; choose .csv, .igs.mha, .seq.nrrd, .mrb or .h5.")
     settings = settings_of(options, [output], reconstruct=False, evaluate=False)
-    result = run_clip(options.sweep, settings, Reporter(console.progress), outputs=[output])
+    models = models_of(options, settings, console)
+    result = run_clip(options.sweep, settings, Reporter(console.progress), models=models, outputs=[output])
     sweep, trajectory = result.sweep, result.trajectory
     if output.suffix.lower() == ".csv":
         write_trajectory_csv(trajectory, output, sweep.timestamps_s)
@@ -170,9 +173,12 @@ def _expanded(sweeps: Sequence[str]) -> list[str]:
     return paths
 
 
-def _run_into(output: str, sweep: str, settings: RunSettings, console: Console) -> None:
+def _run_into(
+    output: str, sweep: str, settings: RunSettings, console: Console, models: ModelSource = settings_model
+) -> None:
     with results_folder(output) as folder:
-        result = run_clip(sweep, settings, Reporter(console.progress), outputs=result_paths(output))
+        written = result_paths(output)
+        result = run_clip(sweep, settings, Reporter(console.progress), models=models, outputs=written)
         report = result.write_files(folder, Reporter(console.progress))
     _say_written(report, result, output, console)
 
@@ -232,9 +238,11 @@ def _error_rows(evaluation: dict[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def _run_several(sweeps: Sequence[str], settings: RunSettings, output: Path, console: Console) -> bool:
+def _run_several(
+    sweeps: Sequence[str], settings: RunSettings, output: Path, console: Console, models: ModelSource
+) -> bool:
     """Run every sweep into a folder of its own below `output`; returns whether all could be used."""
-    models = functools.cache(settings_model)
+    models = functools.cache(models)
     rows = []
     for number, (sweep, name) in enumerate(zip(sweeps, _folder_names(sweeps), strict=True), 1):
         console.say(f"[{number}/{len(sweeps)}] {sweep}")

@@ -8,6 +8,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from DualTrackCore.corrections import AUTO, CLIP
@@ -29,13 +30,25 @@ if TYPE_CHECKING:
     from DualTrackCore.evaluation import Evaluation
     from DualTrackCore.network import Model
     from DualTrackCore.reconstruction import Reconstruction
+    from DualTrackCore.remote import RemoteModel, Server
 
 #: Gives the model that settings name.
-ModelSource = Callable[[RunSettings], "Model"]
+ModelSource = Callable[[RunSettings], "Model | RemoteModel"]
 
 
-def settings_model(settings: RunSettings) -> Model:
-    """The model that settings name, loaded now."""
+def settings_model(settings: RunSettings, server: Server | None = None) -> Model | RemoteModel:
+    """The model that settings name, loaded now; where their device is a server, its model of that name.
+
+    Args:
+        settings: of the run.
+        server: the one at that address, with its key; None for the key in the environment.
+    """
+    if settings.server:
+        from DualTrackCore.remote import RemoteModel, Server
+
+        if settings.card is not None:
+            raise InputError("A server has its own model cards; leave out the setting card (--card).")
+        return RemoteModel.at(server or Server.at(settings.server), settings.model)
     from DualTrackCore.network import load_model
 
     return load_model(settings.model, card=settings.card)
@@ -223,18 +236,23 @@ def _trajectory(
         model = models(settings)
     reporter.report(Stage.LOADING_MODEL, 1, 1)
     scale, notes = _profile(sweep, settings, model.provenance())
+    options = settings.chosen("precision", "chunk_frames", "test_time_augmentation", "direction")
+    options |= {"repeats": repeats, "progress": reporter.forward, "cancelled": reporter.cancelled}
+    estimate = model.estimate_trajectory if settings.server else _here(settings, model, reporter)
+    with _timed(seconds, "trajectory"):
+        found = estimate(sweep, **options)
+    return _warned(found, notes), scale
+
+
+def _here(settings: RunSettings, model: Model, reporter: Reporter) -> Callable[..., Trajectory]:
+    """The estimate by this computer, once its engine is prepared."""
     from DualTrackCore.network.fast import prepare_engine
     from DualTrackCore.tracking import estimate_trajectory
     from DualTrackCore.tracking.device import choose_device
 
     if choose_device(settings.device)[0].type == "cpu":
         prepare_engine(reporter)
-    options = settings.chosen("device", "precision", "chunk_frames", "test_time_augmentation", "direction")
-    with _timed(seconds, "trajectory"):
-        found = estimate_trajectory(
-            sweep, model, **options, repeats=repeats, progress=reporter.forward, cancelled=reporter.cancelled
-        )
-    return _warned(found, notes), scale
+    return partial(estimate_trajectory, model=model, device=settings.device)
 
 
 def _warned(trajectory: Trajectory, notes: Sequence[str]) -> Trajectory:

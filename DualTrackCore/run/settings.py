@@ -114,7 +114,11 @@ class RunSettings:
         None, help="model card (JSON) of a weights file that has none", group=NETWORK, metavar="FILE"
     )
     device: str = setting(
-        "auto", help="auto, cpu, cuda, cuda:0, ..., mps", expects="a device's name", group=NETWORK, metavar="DEVICE"
+        "auto",
+        help="auto, cpu, cuda, cuda:0, ..., mps, or the address of a server (https://host:port)",
+        expects="a device's name",
+        group=NETWORK,
+        metavar="DEVICE",
     )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = setting(
         "auto", help="number format of the convolutional networks", group=NETWORK
@@ -290,6 +294,11 @@ class RunSettings:
                 f"which has the frames 0 to {frames - 1}; choose a smaller range."
             )
         return self.first_frame, last + 1
+
+    @property
+    def server(self) -> str:
+        """Address of the server that the network runs on; empty where it runs on this computer."""
+        return self.device if "://" in self.device else ""
 
     @property
     def changes_pictures(self) -> bool:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from DualTrackCore import __version__
-from DualTrackCore.errors import InputError, OutOfMemoryError
+from DualTrackCore.errors import InputError, OutOfMemoryError, TrackingWarning
 from DualTrackCore.memory import is_out_of_memory
 from DualTrackCore.network.fast import StreamingTrunk
 from DualTrackCore.network.model import Model
@@ -48,10 +48,6 @@ from DualTrackCore.tracking.preprocessing import (
     scope_warnings,
 )
 from DualTrackCore.trajectory import Trajectory
-
-
-class TrackingWarning(UserWarning):
-    """The trajectory is less reliable than usual; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +94,9 @@ def estimate_trajectory(
     Args:
         sweep: at least two frames, spacing known; its tracking is ignored.
         model: from :func:`~DualTrackCore.network.load_model`.
-        device: a torch device, or "auto": CUDA or MPS, after a check against the CPU, else the CPU.
+        device: a torch device, or "auto": CUDA or MPS, after a check against the CPU, else the CPU; or the address of a
+            server (`https://host:port`), which computes with its model of that name, the weights being the same
+            (:class:`~DualTrackCore.remote.Server`); frames are sent there.
         precision: of the convolutional trunks: "fp32", "bf16", "fp16" or "auto". "auto" is fp16 on CUDA, bf16 on a CPU
             with instructions for it and without the compiled kernels, each if it is precise enough by the model card or
             a check on the first 64 frames of a longer sweep (once per model and computer); else fp32.
@@ -122,8 +120,16 @@ def estimate_trajectory(
     Raises:
         InputError: no images, fewer than two frames, unknown spacing, an option out of range.
         OutOfMemoryError: one frame at a time is still too much for the device.
+        ServerError: the server cannot be reached, was lost or failed.
         Cancelled: the caller asked to stop.
     """
+    choices = {"precision": precision, "chunk_frames": chunk_frames, "direction": direction}
+    if "://" in str(device):
+        from DualTrackCore.remote import RemoteModel, Server
+
+        remote = RemoteModel.at(Server.at(str(device)), model.card.name, model.sha256)
+        choices |= {"test_time_augmentation": test_time_augmentation, "repeats": repeats}
+        return remote.estimate_trajectory(sweep, **choices, progress=progress, cancelled=cancelled)
     reporter = Reporter(progress, cancelled)
     sweep.require_images()
     repeats = find_repeats(sweep, reporter) if repeats is None else repeats

@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -34,6 +34,8 @@ from DualTrackCore.trajectory import Trajectory
 
 #: Pixels written at once, so that a cancelled job stops soon, and whoever writes between other things is not held up.
 WINDOW_PIXELS = 4_000_000
+#: The frames of a job, in its folder.
+FRAMES = "frames.npy"
 _TRAJECTORY_ARRAYS = ("poses", "valid", "reference_from_frame0", "sigma", "path_covariance")
 _VOLUME_ARRAYS = ("volume", "coverage", "filled")
 
@@ -151,7 +153,12 @@ def write_sweep(folder: Path, sweep: Sweep) -> Iterator[tuple[int, int]]:
 
     Raises OSError: no room.
     """
-    yield from _write_frames(folder / "frames.npy", sweep)
+    yield from _write_frames(folder / FRAMES, sweep)
+    write_facts(folder, sweep)
+
+
+def write_facts(folder: Path, sweep: Sweep) -> None:
+    """Write what :func:`write_sweep` does besides the frames, for frames that are there."""
     arrays = {"frame_valid": sweep.frame_valid, **_trajectory_arrays(sweep.tracked)}
     if sweep.timestamps_s is not None:
         arrays["timestamps_s"] = sweep.timestamps_s
@@ -171,7 +178,7 @@ def read_sweep(folder: Path) -> Sweep:
     with np.load(folder / "sweep.npz") as file:
         arrays = dict(file)
     return Sweep(
-        _read_frames(folder / "frames.npy"),
+        read_frames(folder / FRAMES),
         spacing_mm=facts["spacing_mm"],
         timestamps_s=arrays.get("timestamps_s"),
         frame_valid=arrays["frame_valid"],
@@ -234,17 +241,22 @@ def read_result(folder: Path, sweep: Sweep) -> RunResult:
 
 def _write_frames(path: Path, sweep: Sweep) -> Iterator[tuple[int, int]]:
     shape = (len(sweep), *sweep.frame_size)
-    header = {"descr": np.lib.format.dtype_to_descr(np.dtype(np.uint8)), "fortran_order": False, "shape": shape}
     # Written, not mapped: where there is no room, a write fails with an error and a mapping ends the whole process.
     with path.open("wb") as file:
-        np.lib.format.write_array_header_1_0(file, header)
+        begin_frames(file, shape)
         for first, frames in sweep.windows(max(1, WINDOW_PIXELS // math.prod(sweep.frame_size))):
             yield first, len(sweep)
             file.write(np.ascontiguousarray(frames, dtype=np.uint8).data)
     yield len(sweep), len(sweep)
 
 
-def _read_frames(path: Path) -> FilePixels:
+def begin_frames(file: BinaryIO, shape: tuple[int, ...]) -> None:
+    """Write what goes before the pixels [N, H, W] in the file of the frames."""
+    header = {"descr": np.lib.format.dtype_to_descr(np.dtype(np.uint8)), "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)
+
+
+def read_frames(path: Path) -> FilePixels:
     """The frames of an .npy file, in windows: a mapping of a file that is gone or cut would end the process."""
     with path.open("rb") as file:
         np.lib.format.read_magic(file)

@@ -13,7 +13,7 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from DualTrackCore import __version__
-from DualTrackCore.errors import InputError
+from DualTrackCore.errors import DualTrackError, InputError
 from DualTrackCore.memory import available_memory_bytes, format_bytes, is_out_of_memory
 from DualTrackCore.threads import free_cores
 from DualTrackCore.worker.protocol import PROTOCOL
@@ -32,12 +32,14 @@ def preflight(device: str = "auto") -> dict[str, Any]:
     """Look at what a run needs; torch is imported only if it is there.
 
     Args:
-        device: as in :class:`~DualTrackCore.run.RunSettings`.
+        device: as in :class:`~DualTrackCore.run.RunSettings`; a server is asked what it offers, and "offer" has that.
 
     Returns:
         "ready": bool; "sentence": what is ready, or what is missing and the remedy; "notes": further sentences, such as
         little memory; "missing": names of packages; "diagnostics": plain values to be copied into a report.
     """
+    if "://" in device:
+        return _server(device)
     missing = [name for name in ("torch", *PACKAGES) if importlib.util.find_spec(name) is None]
     diagnostics = _machine()
     torch, broken = (None, None) if "torch" in missing else _import("torch")
@@ -57,6 +59,18 @@ def preflight(device: str = "auto") -> dict[str, Any]:
         "missing": missing,
         "diagnostics": diagnostics,
     }
+
+
+def _server(address: str) -> dict[str, Any]:
+    """Whether a server is ready, in the same words."""
+    from DualTrackCore.remote import Server
+
+    facts = {"missing": [], "notes": [], "diagnostics": {**_machine(), "device": address}}
+    try:
+        offer = Server.at(address).offer()
+    except DualTrackError as error:
+        return {"ready": False, "sentence": str(error), "offer": None, **facts}
+    return {"ready": True, "sentence": offer.sentence, "offer": vars(offer), **facts}
 
 
 def _machine() -> dict[str, Any]:

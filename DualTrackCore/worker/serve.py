@@ -31,6 +31,7 @@ from DualTrackCore.worker.readiness import preflight
 
 if TYPE_CHECKING:
     from DualTrackCore.network import Model
+    from DualTrackCore.remote import RemoteModel
 
 #: Least time between two reports of progress within a stage, s.
 PROGRESS_INTERVAL_S = 0.05
@@ -87,8 +88,10 @@ class WarmModel:
         self._key: object = None
         self._model: Model | None = None
 
-    def load(self, settings: RunSettings) -> Model:
-        """The model that settings name."""
+    def load(self, settings: RunSettings) -> Model | RemoteModel:
+        """The model that settings name; that of a server is asked for anew."""
+        if settings.server:
+            return settings_model(settings)
         key = _model_key(settings)
         if self._model is None or key != self._key:
             self.forget()  # first: memory may not suffice for two
