@@ -11,7 +11,7 @@ from pkgutil import resolve_name
 from typing import Any, Literal, NoReturn
 
 from DualTrackCore import __version__
-from DualTrackCore.cli.server_options import add_server, add_serving
+from DualTrackCore.cli.server_options import SERVING, add_server, add_serving
 from DualTrackCore.corrections import CORRECTIONS_GROUP, Corrections
 from DualTrackCore.errors import InputError
 from DualTrackCore.run.settings import (
@@ -51,8 +51,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_clip_commands(commands)
     _add_measure(commands)
-    text = "run the network for other computers: a server for --server and for the panel"
-    add_serving(_command(commands, "serve", "serve:serve", text))
+    add_serving(_command(commands, "serve", "serve:serve", SERVING))
     _add_models(_group(commands, "models", "list, fetch, verify, import and remove models"))
     _add_profiles(_group(commands, "profile", "make, show, list and remove scanner profiles"))
     _add_train(commands)

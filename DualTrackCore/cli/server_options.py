@@ -6,6 +6,9 @@ import argparse
 
 from DualTrackCore.errors import InputError
 
+#: What the command `serve` does.
+SERVING = "run the network for other computers: a server for --server and for the panel"
+
 
 def add_server(parser: argparse.ArgumentParser) -> None:
     """Options of a run whose network is to run on another computer."""
