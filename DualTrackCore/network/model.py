@@ -11,7 +11,7 @@ import os
 import pickle
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from DualTrackCore.errors import CheckpointError, reason_of
 from DualTrackCore.files import file_sha256, replacing
 from DualTrackCore.network import catalogue
 from DualTrackCore.network.dualtrack import UNUSED_HEADS, DualTrack
+from DualTrackCore.network.session import InferenceSession, Sessions
 from DualTrackCore.network.statistics import PLAIN, InputCheck, Normalisation, told_by_weights
 from DualTrackCore.settings import short_text
 from DualTrackCore.trajectory import STEP_ERROR_CORRELATION
@@ -45,7 +46,7 @@ class Model:
     """A network with its weights loaded, in evaluation mode, and its card.
 
     Attributes:
-        network: on the CPU until tracking moves it.
+        network: on the CPU; nothing moves it. :meth:`session` gives it on another device.
         card: what the weights expect.
         sha256: of the weights file; None for a network made in memory.
         check: what the weights tell on a sweep; None before they were asked.
@@ -55,9 +56,23 @@ class Model:
     card: catalogue.ModelCard
     sha256: str | None = None
     check: InputCheck | None = None
+    _sessions: Sessions = field(default_factory=Sessions, repr=False)
 
     def __post_init__(self) -> None:
         self.network.eval()
+
+    def session(self, device: torch.device, precision: str = "fp32") -> InferenceSession:
+        """The network ready to compute on a device: made once, kept until :meth:`release` or as long as the model.
+
+        Args:
+            device: a torch device that is there.
+            precision: of the convolutional trunks: "fp32", "tf32", "bf16" or "fp16".
+        """
+        return self._sessions.get(self.network, device, precision)
+
+    def release(self) -> None:
+        """Free what sessions hold, on graphics cards too; the weights stay, and a new session works as before."""
+        self._sessions.release()
 
     @property
     def normalisation(self) -> Normalisation:

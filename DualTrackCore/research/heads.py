@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from DualTrackCore.errors import InputError
 from DualTrackCore.network.model import Model
+from DualTrackCore.network.session import InferenceSession
 from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter, Stage
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.tracking import Estimate, motions_in_windows
@@ -73,18 +74,17 @@ def estimate_with_head(
 
 
 def _local(sweep: Sweep, model: Model, reporter: Reporter, options: dict) -> tuple[np.ndarray, dict]:
-    network, local = model.network, model.network.local
-    linear = _trained(local.temporal_encoder.fc, "local", model)
+    _require_trained(model.network.local.temporal_encoder.fc, "local", model)
 
-    def head(tokens: Tensor, _: Tensor, reporter: Reporter) -> Estimate:
-        motions = motions_in_windows(
-            len(tokens),
-            network.positions,
-            network.global_every,
-            lambda start, stop: linear(local.temporal(tokens[None, start:stop]))[0, 1:],
-            reporter,
-        )
-        return Estimate(motions.numpy())
+    def head(session: InferenceSession, tokens: Tensor, _: Tensor, reporter: Reporter) -> Estimate:
+        network, local = session.network, session.network.local
+
+        def motions(start: int, stop: int) -> Tensor:
+            with session.exact():
+                return local.temporal_encoder.fc(local.temporal(tokens[None, start:stop]))[0, 1:]
+
+        every = network.global_every
+        return Estimate(motions_in_windows(len(tokens), network.positions, every, motions, reporter).numpy())
 
     found, provenance = run_network(sweep, model, head, global_frames=(), reporter=reporter, **options)
     return accumulate(matrices_from_parameters(found.motions)), provenance
@@ -93,31 +93,30 @@ def _local(sweep: Sweep, model: Model, reporter: Reporter, options: dict) -> tup
 def _global(sweep: Sweep, model: Model, samples: int, reporter: Reporter, options: dict) -> tuple[np.ndarray, dict]:
     if samples < 2:
         raise InputError(f"The global head was given {samples} frames of a sweep; it needs at least 2.")
-    encoder = model.network.global_encoder
-    linear = _trained(encoder.fc, "global", model)
+    _require_trained(model.network.global_encoder.fc, "global", model)
     pieces = _pieces(len(sweep), model.network.positions, samples)
     chosen = np.unique(np.concatenate(pieces))
 
-    def head(_: Tensor, pooled: Tensor, reporter: Reporter) -> Estimate:
-        parts = []
+    def head(session: InferenceSession, _: Tensor, pooled: Tensor, reporter: Reporter) -> Estimate:
+        encoder, parts = session.network.global_encoder, []
         for done, piece in enumerate(pieces):
             reporter.report(Stage.ATTENTION, done, len(pieces))
             features = pooled[torch.from_numpy(np.searchsorted(chosen, piece)).to(pooled.device)]
             index = torch.from_numpy(piece - piece[0]).to(pooled.device)
-            parts.append(linear(encoder(features[None], index))[0, 1:])
+            with session.exact():
+                parts.append(encoder.fc(encoder(features[None], index))[0, 1:])
         return Estimate(torch.cat(parts).cpu().numpy())
 
     found, provenance = run_network(sweep, model, head, global_frames=chosen, local=False, reporter=reporter, **options)
     return interpolated_poses(chosen, accumulate(matrices_from_parameters(found.motions))), provenance
 
 
-def _trained(linear: nn.Linear, name: str, model: Model) -> nn.Linear:
-    """The head, unless the weights came without it."""
+def _require_trained(linear: nn.Linear, name: str, model: Model) -> None:
+    """Refuse weights that came without the head."""
     if not linear.weight.any():
         raise InputError(
             f"The weights {model.card.name!r} hold no {name} head; take those of the stage that trains it."
         )
-    return linear
 
 
 def _pieces(frames: int, positions: int, samples: int) -> list[np.ndarray]:

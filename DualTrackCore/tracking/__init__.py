@@ -18,12 +18,12 @@ from torch import Tensor
 
 from DualTrackCore import lazy_exports
 from DualTrackCore.errors import InputError
-from DualTrackCore.network.dualtrack import DualTrack
 from DualTrackCore.path_error import AS_WEIGHTS_SAY, OTHER_WAY_SIGNS, SURE, TOLD, UNSURE, Direction
 from DualTrackCore.progress import Reporter, Stage
 from DualTrackCore.trajectory import Trajectory
 
 if TYPE_CHECKING:
+    from DualTrackCore.network.session import InferenceSession
     from DualTrackCore.tracking.engine import TrackingWarning as TrackingWarning
     from DualTrackCore.tracking.engine import estimate_trajectory as estimate_trajectory
     from DualTrackCore.tracking.live import LiveTracker as LiveTracker
@@ -119,7 +119,7 @@ def window_starts(frames: int, positions: int, every: int) -> list[int]:
 
 
 def estimate_in_windows(
-    network: DualTrack, local_features: Tensor, global_features: Tensor, reporter: Reporter
+    session: InferenceSession, local_features: Tensor, global_features: Tensor, reporter: Reporter
 ) -> Estimate:
     """The estimate of the whole network for a sweep of any length.
 
@@ -128,17 +128,16 @@ def estimate_in_windows(
     share frames and anatomy. If they disagree, the mean is near zero, which is unsure.
 
     Args:
-        network: in evaluation mode.
+        session: of the network.
         local_features: class tokens [N, C] of all frames.
-        global_features: pooled features [K, F] of every `network.global_every`-th frame.
+        global_features: pooled features [K, F] of every `global_every`-th frame of the network.
         reporter: as for :func:`motions_in_windows`.
     """
-    every, frames, logit_of = network.global_every, len(local_features), {}
+    network, frames, logit_of = session.network, len(local_features), {}
+    every = network.global_every
 
     def columns(start: int, stop: int) -> Tensor:
-        output = network.output_from_features(
-            local_features[None, start:stop], global_features[None, start // every : -(-stop // every)]
-        )
+        output = session.poses(local_features[start:stop], global_features[start // every : -(-stop // every)])
         if output.direction_logit is not None:
             logit_of[start, stop] = float(output.direction_logit)
         parts = [output.motions] if output.log_variance is None else [output.motions, output.log_variance.exp()]

@@ -22,8 +22,8 @@ from DualTrackCore.errors import OutputError
 from DualTrackCore.files import json_text, replacing
 from DualTrackCore.network.catalogue import PUBLISHED_SPACING_MM
 from DualTrackCore.network.dualtrack import DualTrack
-from DualTrackCore.network.fast import StreamingTrunk
-from DualTrackCore.tracking.device import CHECKED_FRAMES, MOST_PRECISION_ERROR, half_precision
+from DualTrackCore.network.session import InferenceSession
+from DualTrackCore.tracking.device import CHECKED_FRAMES, MOST_PRECISION_ERROR
 from DualTrackCore.tracking.preprocessing import Preprocessor
 
 #: Largest difference between a device and the CPU, as a part of the range of the numbers. float32 differs by 1e-5.
@@ -159,18 +159,19 @@ def plain_steps(network: DualTrack, frames: Tensor) -> dict[str, Tensor]:
     crops, images = _images(network, frames)
     maps = network.local.trunk(crops[None, None])
     tokens, pooled = network.local.frame_features(maps), network.global_encoder.image_features(images[None])
-    return _steps(crops, images, maps[0].transpose(0, 1), tokens[0], pooled[0], network)
+    motions = network.output_from_features(tokens, pooled).motions
+    return _steps(crops, images, maps[0].transpose(0, 1), tokens[0], pooled[0], motions)
 
 
 def engine_steps(network: DualTrack, frames: Tensor, device: torch.device) -> dict[str, Tensor]:
-    """:func:`plain_steps` on a device, with the trunk as a stream, as in tracking."""
-    network, frames = network.to(device), frames.to(device)
-    with half_precision("fp32", device):
-        crops, images = _images(network, frames)
-        stream = StreamingTrunk(network.local.trunk)
+    """:func:`plain_steps` on a device, by a session, as in tracking."""
+    session = InferenceSession(network, device)
+    with session.exact():
+        crops, images = _images(network, frames.to(device))
+        stream = session.maps()
         maps = torch.cat([stream.push(crops[:4]).clone(), stream.push(crops[4:], last=True)])
-        pooled = network.global_encoder.image_features(images[None])[0]
-        return _steps(crops, images, maps, network.local.spatial(maps), pooled, network)
+    tokens, pooled = session.class_tokens(maps), session.pooled(images)
+    return _steps(crops, images, maps, tokens, pooled, session.poses(tokens, pooled).motions)
 
 
 def _images(network: DualTrack, frames: Tensor) -> tuple[Tensor, Tensor]:
@@ -181,16 +182,15 @@ def _images(network: DualTrack, frames: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _steps(
-    crops: Tensor, images: Tensor, maps: Tensor, tokens: Tensor, pooled: Tensor, network: DualTrack
+    crops: Tensor, images: Tensor, maps: Tensor, tokens: Tensor, pooled: Tensor, motions: Tensor
 ) -> dict[str, Tensor]:
-    motions = network.poses_from_features(tokens[None], pooled[None])[0]
     return {
         "resampling": crops,
         "resizing": images,
         "3D convolution": maps,
         "2D convolution": pooled,
         "attention within frames": tokens,
-        "attention over the sweep": motions,
+        "attention over the sweep": motions[0],
     }
 
 

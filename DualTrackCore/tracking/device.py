@@ -2,37 +2,39 @@
 
 from __future__ import annotations
 
-import contextlib
-import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from DualTrackCore.errors import InputError
 from DualTrackCore.memory import available_memory_bytes
-from DualTrackCore.network.blocks import Trunk
 from DualTrackCore.network.dualtrack import DualTrack
-from DualTrackCore.network.fast import forget_prepared, has_compiled_kernels
+from DualTrackCore.network.fast import has_compiled_kernels
 from DualTrackCore.network.model import Model
+from DualTrackCore.network.session import DTYPES, runs_in_chunks
 from DualTrackCore.sweep import Sweep
 
-Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Precision = Literal["auto", "fp32", "tf32", "bf16", "fp16"]
 #: Largest change of a motion, mm or degrees, up to which "auto" takes a reduced precision.
 MOST_PRECISION_ERROR = 0.03
 #: Frames of a sweep that a reduced precision is checked on.
 CHECKED_FRAMES = 64
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 #: Frames at a time in fp32 on the CPU and on Apple's GPU: enough to keep the cores busy, few enough for the memory of a
 #: laptop. Half precision takes twice as many, as activations need half the memory.
 _DEFAULT_CHUNK = 16
 #: Activation bytes that one frame needs at the published size (256-pixel crop, 64 channels in stage 1).
 _PUBLISHED_FRAME_BYTES = 48e6
-#: Attribute of a network that holds its placement.
-_PLACEMENT = "_placement"
+#: On a graphics card: the part of the free memory that a sweep may take, and the most, bytes.
+_SHARE, _MOST_BYTES = 0.25, 3e9
+#: Fewest and most frames of a chunk there, and the maps of the first stage that are alive at a time, with what is
+#: smaller than they are.
+_CHUNKS, _MAPS = (4, 512), 3.5
+#: Frames that are copied to a graphics card at a time.
+_FRAMES_SENT = 32
 
 
 def choose_device(device: str | torch.device = "auto") -> tuple[torch.device, str]:
@@ -73,7 +75,7 @@ def fastest_device() -> torch.device:
 def choose_precision(
     precision: Precision, device: torch.device, model: Model, measure: Callable[[str], float] | None = None
 ) -> tuple[str, str]:
-    """ "fp32", "bf16" or "fp16", and for "auto" a sentence if a check decided.
+    """ "fp32", "tf32", "bf16" or "fp16", and for "auto" a sentence if a check decided.
 
     "auto" takes the fastest precision of the device if it is precise enough by the model card, or else by a check
     (:func:`~DualTrackCore.tracking.checks.precision_verdict`); otherwise fp32.
@@ -89,7 +91,8 @@ def choose_precision(
         model: its card and checksum.
         measure: as for `precision_verdict`.
 
-    Raises InputError: an unknown name, or fp16 on the CPU, where its range of numbers is not safe.
+    Raises InputError: an unknown name, fp16 on the CPU, where its range of numbers is not safe, or tf32 elsewhere than
+    on CUDA.
     """
     if precision == "auto":
         if (fastest := fastest_precision(device)) == "fp32":
@@ -101,8 +104,10 @@ def choose_precision(
 
         verdict = precision_verdict(fastest, device, model.sha256, measure)
         return fastest if verdict.passed else "fp32", verdict.sentence
-    if precision not in _DTYPES:
-        raise InputError(f"There is no precision {precision!r}; use auto, fp32, bf16 or fp16.")
+    if precision not in DTYPES:
+        raise InputError(f"There is no precision {precision!r}; use auto, fp32, tf32, bf16 or fp16.")
+    if precision == "tf32" and device.type != "cuda":
+        raise InputError(f"tf32 is a number format of NVIDIA's cards and not of {device.type}; use fp32.")
     if precision == "fp16" and device.type == "cpu":
         raise InputError("fp16 is not supported on the CPU; use fp32 or bf16.")
     return precision, ""
@@ -121,30 +126,32 @@ def computes_in_bf16() -> bool:
     return torch.backends.mkldnn.is_available() and any(ask() for ask in asks if ask is not None)
 
 
-def half_precision(precision: str, device: torch.device) -> contextlib.AbstractContextManager:
-    """The context for the convolutional trunks. On CUDA, fp32 excludes TF32, which is no more precise than fp16."""
-    if precision == "fp32":
-        flags = torch.backends.cudnn.flags
-        return flags(enabled=True, allow_tf32=False) if device.type == "cuda" else contextlib.nullcontext()
-    return torch.autocast(device.type, dtype=_DTYPES[precision])
-
-
-def choose_chunk(chunk_frames: int | str, network: DualTrack, device: torch.device, precision: str = "fp32") -> int:
+def choose_chunk(
+    chunk_frames: int | str,
+    network: DualTrack,
+    device: torch.device,
+    precision: str = "fp32",
+    frames: int | None = None,
+) -> int:
     """Frames that go through the trunk at a time.
 
-    "auto" is 16 (32 in half precision), or fewer if a third of the free memory holds fewer; on CUDA as many as that
-    third holds (4 to 128).
+    "auto" is 16 (32 in half precision), or fewer if a third of the free memory holds fewer. On CUDA it is as many as a
+    quarter of the free memory holds, at most 3 GB, with the network (4 to 512); a sweep of so many `frames` is then
+    taken in equal parts.
 
     Raises InputError: not "auto" and not a whole number of at least 1.
     """
     if chunk_frames == "auto":
-        width = network.local.trunk.stem[3].out_channels
-        frame_bytes = _PUBLISHED_FRAME_BYTES * (network.crop_size / 256) ** 2 * width / 64
-        if device.type != "cuda":
+        width, side = network.local.trunk.stem[3].out_channels, network.crop_size
+        if not runs_in_chunks(device):
+            frame_bytes = _PUBLISHED_FRAME_BYTES * (side / 256) ** 2 * width / 64
             usual = _DEFAULT_CHUNK if precision == "fp32" else 2 * _DEFAULT_CHUNK
             return int(min(usual, max(available_memory_bytes() / 3 / frame_bytes, 1)))
-        free, _ = torch.cuda.mem_get_info(device)
-        return int(min(max(free / 3 / frame_bytes, 4), 128))
+        held = sum(tensor.nbytes for tensor in network.parameters())
+        room = min(_SHARE * torch.cuda.mem_get_info(device)[0], _MOST_BYTES) - held
+        fitting = room / (_MAPS * width * (side // 2) ** 2 * DTYPES[precision].itemsize)
+        chunk = int(min(max(fitting - 2 * network.local.trunk.reach_frames, _CHUNKS[0]), _CHUNKS[1]))
+        return chunk if frames is None else -(-frames // -(-frames // chunk))
     if isinstance(chunk_frames, bool) or not isinstance(chunk_frames, int) or chunk_frames < 1:
         raise InputError(f"chunk_frames is {chunk_frames!r}; it must be 'auto' or a whole number of at least 1.")
     return chunk_frames
@@ -158,103 +165,39 @@ def release_memory(device: torch.device) -> None:
         torch.mps.empty_cache()
 
 
-class _Placement:
-    """Device of a network and its number of users there; a copy of the network starts with none."""
+def frames_ahead(sweep: Sweep, device: torch.device, count: int) -> Iterator[Tensor]:
+    """Frames [n, H, W] uint8 of a sweep on a device, `count` at a time, in order.
 
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.device, self.users = torch.device("cpu"), 0
-
-    def __reduce__(self) -> tuple[type, tuple]:
-        return _Placement, ()
-
-
-@contextlib.contextmanager
-def on_device(network: nn.Module, device: torch.device) -> Iterator[None]:
-    """Context that keeps a network on a device; the last user to leave moves it to the CPU and frees device memory.
-
-    Raises InputError: another thread, or a live tracker, uses the network on another device.
+    A thread reads and sends those that come next while those before are at work.
     """
-    place: _Placement = network.__dict__.setdefault(_PLACEMENT, _Placement())
-    device = torch.empty(0, device=device).device  # "cuda" is the current one of several
-    with place.lock:
-        if place.users and place.device != device:
-            raise InputError(
-                f"The model is in use on {place.device} and cannot run on {device} meanwhile; wait for that run, or "
-                "load the model a second time."
-            )
-        try:
-            network.to(device)
-        except BaseException:
-            if not place.users:
-                _take_back(network, device)
-            raise
-        place.device, place.users = device, place.users + 1
-    try:
-        yield
-    finally:
-        with place.lock:
-            place.users -= 1
-            if not place.users:
-                _take_back(network, device)
+    copying = torch.cuda.Stream(device) if device.type == "cuda" else None
 
+    def fetch(start: int) -> Tensor:
+        frames = sweep.window(start, min(start + count, len(sweep)))
+        if copying is None:
+            return torch.from_numpy(np.require(frames, requirements="CW")).to(device)
+        with torch.cuda.stream(copying):
+            return _sent(frames, device)
 
-def _take_back(network: nn.Module, device: torch.device) -> None:
-    if device.type != "cpu":
-        for trunk in (module for module in network.modules() if isinstance(module, Trunk)):
-            forget_prepared(trunk)
-    network.to("cpu")
-    release_memory(device)
-
-
-class FramesAhead:
-    """Reads the frames of a sweep in order, each once, in a thread that is one chunk ahead.
-
-    Use as a context manager: its end stops the thread.
-
-    Args:
-        sweep: with images.
-        device: where the frames are wanted.
-    """
-
-    def __init__(self, sweep: Sweep, device: torch.device) -> None:
-        self._sweep, self._device = sweep, device
-        self._copying = torch.cuda.Stream(device) if device.type == "cuda" else None
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="dualtrack-frames")
-        self._next: Future[Tensor] | None = None
-        self._held = torch.empty(0)
-        self._start = self._read = 0
-
-    def __enter__(self) -> FramesAhead:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._thread.shutdown(wait=True, cancel_futures=True)
-
-    def take(self, start: int, count: int) -> Tensor:
-        """Frames [n, H, W] uint8 on the device, from `start`; n is at most `count`, less at the end of a chunk.
-
-        `start` may go back to the chunk taken last, for smaller pieces of it without a new read, but not further.
-        """
-        while start >= self._start + len(self._held):
-            waiting, self._next = self._next, None  # a failed read is repeated at the next call
-            frames = self._fetch(count) if waiting is None else waiting.result()
-            if self._copying is not None:
-                computing = torch.cuda.current_stream(self._device)
-                computing.wait_stream(self._copying)
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="dualtrack-frames") as thread:
+        coming = thread.submit(fetch, 0)
+        for start in range(0, len(sweep), count):
+            frames = coming.result()
+            if copying is not None:
+                computing = torch.cuda.current_stream(device)
+                computing.wait_stream(copying)
                 frames.record_stream(computing)
-            self._start, self._held = self._start + len(self._held), frames
-            self._next = self._thread.submit(self._fetch, count) if self._read < len(self._sweep) else None
-        first = start - self._start
-        return self._held[first : first + count]
+            if start + count < len(sweep):
+                coming = thread.submit(fetch, start + count)
+            yield frames
 
-    def _fetch(self, count: int) -> Tensor:
-        stop = min(self._read + count, len(self._sweep))
-        frames = torch.from_numpy(np.require(self._sweep.window(self._read, stop), requirements="CW"))
-        if self._copying is None:
-            frames = frames.to(self._device)
-        else:
-            with torch.cuda.stream(self._copying):
-                frames = frames.pin_memory().to(self._device, non_blocking=True)
-        self._read = stop
-        return frames
+
+def _sent(frames: np.ndarray, device: torch.device) -> Tensor:
+    """Frames on a graphics card, through pinned memory in pieces: one is copied while the one before is under way."""
+    there = torch.empty(frames.shape, dtype=torch.uint8, device=device)
+    for start in range(0, len(frames), _FRAMES_SENT):
+        piece = frames[start : start + _FRAMES_SENT]
+        pinned = torch.empty(piece.shape, dtype=torch.uint8, pin_memory=device.type == "cuda")
+        np.copyto(pinned.numpy(), piece)
+        there[start : start + _FRAMES_SENT].copy_(pinned, non_blocking=True)
+    return there

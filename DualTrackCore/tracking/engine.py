@@ -8,8 +8,9 @@ the features of the whole sweep, in overlapping windows if the sweep is longer t
 
 from __future__ import annotations
 
+import contextlib
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from functools import partial
@@ -21,8 +22,8 @@ from torch import Tensor
 from DualTrackCore import __version__
 from DualTrackCore.errors import InputError, OutOfMemoryError, TrackingWarning
 from DualTrackCore.memory import is_out_of_memory
-from DualTrackCore.network.fast import StreamingTrunk
 from DualTrackCore.network.model import Model
+from DualTrackCore.network.session import InferenceSession, TokenStream, release_others
 from DualTrackCore.path_error import OUTSIDE, Direction, direction_warnings
 from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter, Stage
 from DualTrackCore.repeats import Repeats, find_repeats
@@ -30,13 +31,11 @@ from DualTrackCore.sweep import Sweep
 from DualTrackCore.tracking import Estimate, directed, estimate_in_windows
 from DualTrackCore.tracking.device import (
     CHECKED_FRAMES,
-    FramesAhead,
     Precision,
     choose_chunk,
     choose_device,
     choose_precision,
-    half_precision,
-    on_device,
+    frames_ahead,
     release_memory,
 )
 from DualTrackCore.tracking.preprocessing import (
@@ -56,6 +55,7 @@ class EngineRun:
     reasons for device and precision."""
 
     model: Model
+    session: InferenceSession
     device: torch.device
     precision: str
     preprocessor: Preprocessor
@@ -70,8 +70,9 @@ class EngineRun:
         return own + scope_warnings(sweep, self.model, self.preprocessor)
 
 
-#: Maps class tokens [N, C] of all frames, pooled features [K, F] of the global frames and a reporter to an estimate.
-Head = Callable[[Tensor, Tensor, Reporter], Estimate]
+#: Maps the session, class tokens [N, C] of all frames, pooled features [K, F] of the global frames and a reporter to an
+#: estimate.
+Head = Callable[[InferenceSession, Tensor, Tensor, Reporter], Estimate]
 
 
 def estimate_trajectory(
@@ -97,11 +98,12 @@ def estimate_trajectory(
         device: a torch device, or "auto": CUDA or MPS, after a check against the CPU, else the CPU; or the address of a
             server (`https://host:port`), which computes with its model of that name, the weights being the same
             (:class:`~DualTrackCore.remote.Server`); frames are sent there.
-        precision: of the convolutional trunks: "fp32", "bf16", "fp16" or "auto". "auto" is fp16 on CUDA, bf16 on a CPU
-            with instructions for it and without the compiled kernels, each if it is precise enough by the model card or
-            a check on the first 64 frames of a longer sweep (once per model and computer); else fp32.
-        chunk_frames: frames through the trunk at a time; changes the result by rounding only. Halved and tried again
-            if the device runs out of memory.
+        precision: of the convolutional trunks: "fp32", "tf32" (CUDA alone), "bf16", "fp16" or "auto". "auto" is fp16
+            on CUDA, bf16 on a CPU with instructions for it and without the compiled kernels, each if it is precise
+            enough by the model card or a check on the first 64 frames of a longer sweep (once per model and computer);
+            else fp32.
+        chunk_frames: frames through the trunk at a time; changes the result by rounding only. If the device runs out
+            of memory, the sweep starts again with half as many.
         test_time_augmentation: number of runs of the network: 1, the sweep as it is; 2, also mirrored left to right; 4,
             also both backwards. Motions are means of the views that do not contradict each other
             (:func:`~DualTrackCore.tracking.test_time_augmentation.agreement`), which cancels part of the random error.
@@ -175,8 +177,7 @@ def estimates_of_views(
         from DualTrackCore.tracking.test_time_augmentation import augmentations
 
         others = augmentations(count)
-    model = examined(model, sweep)  # once, for all views
-    head = partial(estimate_in_windows, model.network)
+    model, head = examined(model, sweep), estimate_in_windows  # once, for all views
     options["global_frames"] = model.network.global_frames(len(sweep))
     own, provenance = run_network(sweep, model, head, reporter=reporter, **options)
     options |= {key: provenance[key] for key in ("device", "precision")}  # one choice for all views
@@ -220,16 +221,13 @@ def run_network(
     measure = partial(_precision_change, sweep, model, device, chunk_frames, reporter)
     run = prepare(sweep, model, device, precision, global_frames, measure if len(sweep) > CHECKED_FRAMES else None)
     run = replace(run, local=local)
-    chunk = choose_chunk(chunk_frames, model.network, run.device, run.precision)
-    network = model.network.eval()
-    try:
-        with on_device(network, run.device), torch.inference_mode():
-            local_features, global_features, chunk = _features(run, sweep, chunk, reporter)
-            estimate = head(local_features, global_features, reporter)
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        raise out_of_memory(run.device) from None
+    chunk = choose_chunk(chunk_frames, model.network, run.device, run.precision, len(sweep))
+    with torch.inference_mode(), naming_out_of_memory(run.device):
+        while (features := _features(run, sweep, chunk, reporter)) is None:
+            chunk //= 2
+            release_others(run.session)
+            release_memory(run.device)
+        estimate = head(run.session, *features, reporter)
     return estimate, provenance_of(run, chunk, sweep, run.warnings(sweep))
 
 
@@ -253,7 +251,7 @@ def prepare(
     precision, precision_note = choose_precision(precision, chosen, model, measure)
     frames = np.asarray(global_frames, dtype=np.int64)
     notes = {"device_note": device_note, "precision_note": precision_note}
-    return EngineRun(model, chosen, precision, preprocessor, frames, **notes)
+    return EngineRun(model, model.session(chosen, precision), chosen, precision, preprocessor, frames, **notes)
 
 
 def _precision_change(
@@ -263,63 +261,61 @@ def _precision_change(
     first, reporter = sweep.slice(0, CHECKED_FRAMES), reporter.with_detail(f"check of {precision}")
     options = {"device": device, "chunk_frames": chunk_frames, "reporter": reporter}
     options |= {"global_frames": model.network.global_frames(CHECKED_FRAMES)}
-    head = partial(estimate_in_windows, model.network)
+    head = estimate_in_windows
     motions = [run_network(first, model, head, precision=name, **options)[0].motions for name in ("fp32", precision)]
+    model.release()  # two precisions; one of them goes on
     return float(np.abs(motions[0] - motions[1]).max())
 
 
-def _features(run: EngineRun, sweep: Sweep, chunk: int, reporter: Reporter) -> tuple[Tensor, Tensor, int]:
-    """Class tokens [N, C] of all frames, pooled features [K, F] of the global ones, and the chunk size that fitted."""
-    network, frames = run.model.network, len(sweep)
-    stream = StreamingTrunk(network.local.trunk, lambda maps: class_tokens(run, maps))
-    local_parts, global_parts = [], []
-    start = 0
-    reporter.report(Stage.NETWORK, 0, frames)
-    with FramesAhead(sweep, run.device) as ahead:
-        while start < frames:
-            try:
-                images = ahead.take(start, chunk)
+def _features(run: EngineRun, sweep: Sweep, chunk: int, reporter: Reporter) -> tuple[Tensor, Tensor] | None:
+    """Class tokens [N, C] of all frames, pooled features [K, F] of the global ones; None if fewer frames may fit."""
+    local_parts, global_parts, start = [], [], 0
+    reporter.report(Stage.NETWORK, 0, len(sweep))
+    try:
+        stream = run.session.stream() if run.local else None
+        with contextlib.closing(frames_ahead(sweep, run.device, chunk)) as pieces:
+            for images in pieces:
                 stop = start + len(images)
-                tokens, pooled = chunk_features(run, stream, images, start, stop == frames)
-            except (RuntimeError, MemoryError) as error:
-                if chunk == 1 or not is_out_of_memory(error):
-                    raise
-                chunk = chunk // 2
-                release_memory(run.device)
-                continue
-            local_parts.append(tokens)
-            global_parts.extend(pooled)
-            start = stop
-            reporter.report(Stage.NETWORK, start, frames)
+                tokens, pooled = chunk_features(run, stream, images, start, stop == len(sweep))
+                local_parts.append(tokens)
+                global_parts.extend(pooled)
+                start = stop
+                reporter.report(Stage.NETWORK, start, len(sweep))
+    except (RuntimeError, MemoryError) as error:
+        if chunk == 1 or not is_out_of_memory(error):
+            raise
+        return None
     nothing = torch.empty(0, device=run.device)
-    return torch.cat(local_parts), torch.cat(global_parts) if global_parts else nothing, chunk
+    return torch.cat(local_parts), torch.cat(global_parts) if global_parts else nothing
 
 
 def chunk_features(
-    run: EngineRun, stream: StreamingTrunk, images: Tensor, start: int, last: bool
+    run: EngineRun, stream: TokenStream | None, images: Tensor, start: int, last: bool
 ) -> tuple[Tensor, list[Tensor]]:
     """Class tokens that are complete after this chunk, and features of its frames for the global encoder."""
-    network = run.model.network
     here = run.global_frames[(run.global_frames >= start) & (run.global_frames < start + len(images))] - start
     global_images = images[torch.from_numpy(here).to(images.device)]
     pooled = []
-    with half_precision(run.precision, run.device):
-        if len(global_images):
+    if len(global_images):
+        with run.session.exact():
             prepared = run.preprocessor.global_image(global_images)
-            pooled.append(network.global_encoder.image_features(prepared[None])[0].float())
-        if not run.local:
-            return torch.empty(0, device=run.device), pooled
-        # The stream comes last: if anything before it fails, the chunk can be repeated.
-        return stream.push(run.preprocessor.local(images), last), pooled
+        pooled.append(run.session.pooled(prepared))
+    if stream is None:
+        return torch.empty(0, device=run.device), pooled
+    with run.session.exact():
+        crops = run.preprocessor.local(images)
+    return stream.push(crops, last), pooled
 
 
-def class_tokens(run: EngineRun, maps: Tensor) -> Tensor:
-    """Class tokens [m, C] of feature maps [m, width, h, w], in full precision; m may be 0."""
-    spatial = run.model.network.local.spatial
-    if not len(maps):
-        return maps.new_empty((0, *spatial.layernorm.normalized_shape), dtype=torch.float32)
-    with torch.autocast(run.device.type, enabled=False):
-        return spatial(maps.float())
+@contextlib.contextmanager
+def naming_out_of_memory(device: torch.device) -> Iterator[None]:
+    """Raise :class:`OutOfMemoryError` in place of torch's own errors."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise out_of_memory(device) from None
 
 
 def out_of_memory(device: torch.device) -> OutOfMemoryError:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import bisect
-import contextlib
 import warnings
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -16,15 +15,13 @@ import torch
 from torch import Tensor
 
 from DualTrackCore.errors import InputError
-from DualTrackCore.memory import is_out_of_memory
-from DualTrackCore.network.fast import StreamingTrunk
 from DualTrackCore.network.model import Model
 from DualTrackCore.path_error import Direction, direction_warnings, mirrored_poses
 from DualTrackCore.progress import CancelledCallback, Reporter
 from DualTrackCore.repeats import RepeatFinder, Repeats
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.tracking import Estimate, directed, engine, estimate_in_windows, require_direction
-from DualTrackCore.tracking.device import Precision, choose_chunk, on_device
+from DualTrackCore.tracking.device import Precision, choose_chunk
 from DualTrackCore.tracking.preprocessing import MOST_FRAMES, examined_on, note_steps
 from DualTrackCore.tracking.provisional import ProvisionalPath
 from DualTrackCore.trajectory import Trajectory
@@ -68,8 +65,7 @@ class LiveTracker:
     judged differently than offline.
 
     The constructor sends black frames through the network, so that everything is loaded for the first frame; in a new
-    process this takes some seconds. Call :meth:`push` from one thread only. Until :meth:`finish` or :meth:`close`,
-    nothing else may use the model.
+    process this takes some seconds. Call :meth:`push` from one thread only. Others may use the model meanwhile.
 
     Args:
         model: from :func:`~DualTrackCore.network.load_model`.
@@ -121,8 +117,7 @@ class LiveTracker:
         self._max_lag_frames, self._direction = max_lag_frames, require_direction(direction)
         network = model.network
         window = min(network.positions, LIVE_WINDOW) if window_frames is None else window_frames
-        self._path = ProvisionalPath(network, window)
-        self._stream = StreamingTrunk(network.local.trunk, lambda maps: engine.class_tokens(self._run, maps))
+        self._path = ProvisionalPath(self._run.session, window)
         self._reporter = Reporter(None, cancelled)
         self._local: list[Tensor] = []
         self._pooled: list[Tensor] = []
@@ -136,12 +131,11 @@ class LiveTracker:
         self._examined: list[np.ndarray] = []  # every n-th frame, as offline; at most 16
         self._examine_every = network.global_every
         self._closed = False
-        self._placed = contextlib.ExitStack()  # holds the network on the device
         self._jobs: deque[Future] = deque()
         self._news: deque[tuple[int, np.ndarray]] = deque()  # (first frame, poses) of updates not yet returned
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="dualtrack-live")
-        network.eval()
         self._warm_up()
+        self._stream = self._run.session.stream()
 
     def __enter__(self) -> LiveTracker:
         return self
@@ -234,23 +228,20 @@ class LiveTracker:
             return
         self._closed = True
         self._thread.shutdown(wait=True, cancel_futures=True)
-        self._placed.close()
 
     def _warm_up(self) -> None:
         """Send black frames through the network once, so that kernels and weights are loaded for the first frame.
 
         Loading the compiled kernels takes seconds in a new process: dozens of frames of a live source.
         """
-        network, device = self._run.model.network, self._run.device
+        session, every = self._run.session, self._run.model.network.global_every
         frames = max(self._chunk, 2)  # one frame has no motion and does not run the transformers
-        run = replace(self._run, global_frames=np.arange(0, frames, network.global_every))
-        path = ProvisionalPath(network, self._path.window_frames)
+        run = replace(self._run, global_frames=np.arange(0, frames, every))
+        path = ProvisionalPath(session, self._path.window_frames)
 
         def work() -> None:
-            self._placed.enter_context(on_device(network, device))
-            black = torch.zeros((frames, *self._template.frame_size), dtype=torch.uint8, device=device)
-            stream = StreamingTrunk(network.local.trunk, lambda maps: engine.class_tokens(run, maps))
-            path.add(*engine.chunk_features(run, stream, black, 0, last=True))
+            black = torch.zeros((frames, *self._template.frame_size), dtype=torch.uint8, device=run.device)
+            path.add(*engine.chunk_features(run, session.stream(), black, 0, last=True))
             path.update()
 
         try:
@@ -308,13 +299,8 @@ class LiveTracker:
     def _guarded(self, work: Callable[..., object], *arguments: object) -> object:
         """Run a piece of work in the thread; raises OutOfMemoryError in place of torch's error."""
         self._reporter.check()
-        try:
-            with torch.inference_mode():
-                return work(*arguments)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            raise engine.out_of_memory(self._run.device) from None
+        with torch.inference_mode(), engine.naming_out_of_memory(self._run.device):
+            return work(*arguments)
 
     def _take(self, frames: np.ndarray, start: int, last: bool) -> None:
         stop, every = start + len(frames), self._run.model.network.global_every
@@ -333,7 +319,7 @@ class LiveTracker:
 
     def _estimate(self) -> Estimate:
         features = torch.cat(self._local), torch.cat(self._pooled)
-        return estimate_in_windows(self._run.model.network, *features, self._reporter)
+        return estimate_in_windows(self._run.session, *features, self._reporter)
 
 
 def _sweep_without_pixels(

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from DualTrackCore.errors import InputError
-from DualTrackCore.network.dualtrack import DualTrack
+from DualTrackCore.network.session import InferenceSession
 from DualTrackCore.trajectory import matrices_from_parameters
 
 
@@ -20,13 +20,14 @@ class ProvisionalPath:
     averaged with weights that fall towards their ends, as for long sweeps. An update costs one window at most.
 
     Args:
-        network: in evaluation mode, on the device of the features.
-        window_frames: at least twice `network.global_every`, at most `network.positions`.
+        session: of the network, on the device of the features.
+        window_frames: at least twice the network's `global_every`, at most its `positions`.
 
     Raises InputError: the window is outside these limits.
     """
 
-    def __init__(self, network: DualTrack, window_frames: int) -> None:
+    def __init__(self, session: InferenceSession, window_frames: int) -> None:
+        network = session.network
         every = network.global_every
         if not 2 * every <= window_frames <= network.positions:
             raise InputError(
@@ -35,7 +36,7 @@ class ProvisionalPath:
             )
         #: Frames that the transformers see at a time, at most.
         self.window_frames = window_frames
-        self._network, self._every = network, every
+        self._session, self._every = session, every
         self._stride = max(window_frames * 3 // 4 // every, 1) * every
         index = torch.arange(1, window_frames, dtype=torch.float64)[:, None]
         self._ramp = torch.minimum(index, window_frames - index)
@@ -95,7 +96,7 @@ class ProvisionalPath:
 
     def _motions(self, tokens: Tensor, pooled: Tensor) -> Tensor:
         count = -(-len(tokens) // self._every)
-        return self._network.poses_from_features(tokens[None], pooled[None, :count])[0].cpu().double()
+        return self._session.poses(tokens, pooled[:count]).motions[0].cpu().double()
 
     def _write(self, motions: Tensor) -> None:
         """Compute the poses of the frames after the window's first one from motions [n, 6]."""

@@ -20,7 +20,7 @@ sys.path.insert(0, str(CORE_TESTS))
 from oracle import golden, oracle_sweep, published_model
 
 from DualTrackCore import estimate_trajectory, load_model
-from DualTrackCore.network.fast import PreparedTrunk, StreamingTrunk, forget_prepared, prepared
+from DualTrackCore.network.fast import PreparedTrunk, choose_backend
 from DualTrackCore.network.fast.layers import TorchBackend
 from DualTrackCore.tracking.device import computes_in_bf16
 from DualTrackCore.tracking.preprocessing import Preprocessor
@@ -113,8 +113,7 @@ def test_rounding_against_double_precision(ratio, published):
 @pytest.mark.parametrize("chunk", [1, 4, 16, 32])
 def test_the_trunk_by_chunk(ratio, published, chunk):
     trunk = published.network.local.trunk
-    fast = prepared(trunk, CPU, torch.float32)
-    stream, images = StreamingTrunk(fast), torch.rand(chunk, 256, 256)
+    stream, images = prepared(trunk).stream(), torch.rand(chunk, 256, 256)
     few = torch.rand(1, 1, 4, 256, 256)
 
     def push():
@@ -136,8 +135,8 @@ def test_the_trunk_without_compiled_kernels(ratio, published, name, precision):
     trunk, dtype = network.local.trunk, {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
     images = torch.rand(16, network.crop_size, network.crop_size)
 
-    plain = StreamingTrunk(PreparedTrunk(trunk, TorchBackend(CPU, dtype)))
-    compiled = StreamingTrunk(prepared(trunk, CPU, torch.float32))
+    plain = PreparedTrunk(trunk, TorchBackend(CPU, dtype)).stream()
+    compiled = prepared(trunk).stream()
 
     def eager():
         with torch.inference_mode():
@@ -155,15 +154,16 @@ def test_the_trunk_without_compiled_kernels(ratio, published, name, precision):
 
 
 def test_preparing_the_weights(ratio, published):
-    trunk = published.network.local.trunk
-
     def again():
-        forget_prepared(trunk)
-        prepared(trunk, CPU, torch.float32)
+        published.release()
+        published.session(CPU).maps()
 
-    ratio(
-        again, {"already prepared": lambda: prepared(trunk, CPU, torch.float32)}, what="preparing the published trunk"
-    )
+    others = {"already prepared": lambda: published.session(CPU).maps()}
+    ratio(again, others, what="preparing the published trunk")
+
+
+def prepared(trunk):
+    return PreparedTrunk(trunk, choose_backend(trunk, CPU, torch.float32))
 
 
 @pytest.fixture(scope="module")

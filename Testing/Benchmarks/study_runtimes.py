@@ -28,7 +28,7 @@ from oracle import published_model
 
 from DualTrackCore.files import replacing
 from DualTrackCore.network.blocks import Trunk
-from DualTrackCore.network.fast import StreamingTrunk, prepared
+from DualTrackCore.network.fast import PreparedTrunk, choose_backend
 
 FRAMES, CROP, CPU = 32, 256, torch.device("cpu")
 #: Name, call from images [1, 1, N, H, W] to maps [1, C, N, h, w], seconds that making it ready took.
@@ -46,11 +46,11 @@ def of_this_project(trunk: Trunk) -> Iterator[Runtime]:
     yield "eager, fp32", trunk, 0.0
     for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
         start = time.perf_counter()
-        fast = prepared(trunk, CPU, dtype)
+        fast = PreparedTrunk(trunk, choose_backend(trunk, CPU, dtype))
         took = time.perf_counter() - start
 
         def run(seen: Tensor, fast=fast) -> Tensor:
-            return StreamingTrunk(fast).push(seen[0, 0], True).transpose(0, 1)[None]
+            return fast.stream().push(seen[0, 0], True).transpose(0, 1)[None]
 
         yield f"engine, {name}", run, took
 

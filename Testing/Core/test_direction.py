@@ -16,6 +16,7 @@ from DualTrackCore.network import DualTrack, Model, ModelCard, load_model
 from DualTrackCore.network.catalogue import installed_path, read_card_inside
 from DualTrackCore.network.dualtrack import NetworkOutput
 from DualTrackCore.network.model import save_model
+from DualTrackCore.network.session import InferenceSession
 from DualTrackCore.progress import Reporter
 from DualTrackCore.repeats import Repeats
 from DualTrackCore.tracking import (
@@ -29,6 +30,7 @@ from DualTrackCore.tracking import (
 )
 from DualTrackCore.trajectory import Trajectory, accumulate, matrices_from_parameters
 
+CPU = torch.device("cpu")
 pytestmark = pytest.mark.filterwarnings("ignore::DualTrackCore.tracking.TrackingWarning")
 
 HEADS = {"direction": True, "uncertainty": True}
@@ -117,7 +119,7 @@ def test_a_model_with_heads_is_written_and_read_whole(tmp_path):
 def test_windows_of_a_long_sweep_are_averaged_in_variance_and_in_direction(frames):
     network, (tokens, pooled) = model_with_heads().network, features(frames)
     with torch.inference_mode():
-        found = estimate_in_windows(network, tokens, pooled, Reporter())
+        found = estimate_in_windows(InferenceSession(network, CPU), tokens, pooled, Reporter())
         total, weight, logits, lengths = np.zeros((frames - 1, 6)), np.zeros((frames - 1, 1)), [], []
         for start in window_starts(frames, 64, 16):
             stop = min(start + 64, frames)
@@ -143,7 +145,7 @@ def test_windows_that_contradict_each_other_are_not_sure_together(monkeypatch, l
 
     monkeypatch.setattr(network, "output_from_features", output)
     frames = {2: 112, 3: 160}[len(logits)]
-    found = estimate_in_windows(network, *features(frames), Reporter())
+    found = estimate_in_windows(InferenceSession(network, CPU), *features(frames), Reporter())
     assert found.log_odds == pytest.approx(np.mean(logits), abs=1e-6)
     assert directed(found, "auto", 2.0, {"warnings": []}).provenance["direction"] == "unsure"
 

@@ -1,7 +1,5 @@
 """The prepared weights give what the trunk itself gives, through torch and through compiled kernels."""
 
-import copy
-import pickle
 import sys
 
 import numpy as np
@@ -16,11 +14,9 @@ from DualTrackCore.network.fast import (
     PreparedTrunk,
     StreamingTrunk,
     choose_backend,
-    forget_prepared,
     has_compiled_kernels,
     layers,
     prepare_engine,
-    prepared,
 )
 from DualTrackCore.network.fast.compiled_layers import TEMPORAL_KERNEL, CompiledBackend, spatial_kernel
 from DualTrackCore.network.fast.convolution_kernels import POINTS, SIGNATURES
@@ -52,6 +48,10 @@ def compiled() -> CompiledBackend:
     if not has_compiled_kernels():
         pytest.skip("this processor has no fused multiply-add")
     return CompiledBackend()
+
+
+def prepared(trunk: Trunk) -> PreparedTrunk:
+    return PreparedTrunk(trunk, choose_backend(trunk, CPU, torch.float32))
 
 
 def streamed(trunk: PreparedTrunk, frames: torch.Tensor, pieces: list[int]) -> torch.Tensor:
@@ -152,63 +152,19 @@ def test_more_threads_give_the_same_numbers(compiled):
     torch.testing.assert_close(*results, atol=1e-6, rtol=1e-6)
 
 
-def test_weights_are_prepared_once(compiled):
-    trunk = lively_trunk()
-    assert prepared(trunk, CPU, torch.float32) is prepared(trunk, CPU, torch.float32)
-    assert prepared(trunk, CPU, torch.bfloat16) is not prepared(trunk, CPU, torch.float32)
-
-
-@pytest.mark.parametrize(
-    "how", ["an optimizer's step", "past the counters of torch", "another order", "statistics", "a loaded state"]
-)
-def test_changed_weights_are_never_used_stale(how):
-    trunk, frames = lively_trunk((4, 4, 4, 4), 3), torch.rand(6, 32, 32)
-    streamed(prepared(trunk, CPU, torch.float32), frames, [6])
-    weight = trunk.layer3[0].conv2[0].weight
-    if how == "an optimizer's step":
-        weight.grad = torch.randn_like(weight)
-        torch.optim.SGD([weight], lr=0.1).step()
-    elif how == "past the counters of torch":
-        weight.data.mul_(1.5)
-    elif how == "another order":  # the same numbers, past the counters of torch
-        weight.data.copy_(weight.data.flip(0))
-    elif how == "statistics":
-        trunk.stem[1].running_mean.add_(0.1)
-    else:
-        trunk.load_state_dict(lively_trunk((4, 4, 4, 4), 3, seed=1).state_dict())
-    result = streamed(prepared(trunk, CPU, torch.float32), frames, [6])
-    torch.testing.assert_close(result, whole(trunk, frames), atol=1e-5, rtol=1e-5)
-
-
 def test_weights_that_lie_in_memory_with_channels_last_are_prepared():
     trunk, frames = lively_trunk((4, 4, 4, 4), 3), torch.rand(6, 32, 32)
-    expected = streamed(prepared(trunk, CPU, torch.float32), frames, [6])
+    expected = streamed(prepared(trunk), frames, [6])
     turned = trunk.to(memory_format=torch.channels_last_3d)
-    torch.testing.assert_close(streamed(prepared(turned, CPU, torch.float32), frames, [6]), expected)
-
-
-def test_prepared_weights_stay_out_of_states_copies_and_files():
-    trunk = lively_trunk((4, 4, 4, 4), 3)
-    names, size = list(trunk.state_dict()), len(pickle.dumps(trunk))
-    prepared(trunk, CPU, torch.float32)
-    assert list(trunk.state_dict()) == names
-    assert len(pickle.dumps(trunk)) < size + 200
-    frames = torch.rand(3, 32, 32)
-    for other in (copy.deepcopy(trunk), pickle.loads(pickle.dumps(trunk))):
-        torch.testing.assert_close(
-            streamed(prepared(other, CPU, torch.float32), frames, [3]), whole(trunk, frames), atol=1e-5, rtol=1e-5
-        )
-    forget_prepared(trunk)
-    assert trunk.__dict__.keys() == Trunk((4, 4, 4, 4), 3, 1, True).__dict__.keys()
+    torch.testing.assert_close(streamed(prepared(turned), frames, [6]), expected)
 
 
 def test_plain_torch_is_taken_where_the_environment_says_so(monkeypatch):
     trunk, frames = lively_trunk(), torch.rand(9, 32, 32)
-    prepared(trunk, CPU, torch.float32)
     monkeypatch.setenv(ENGINE_VARIABLE, "torch")
     assert prepare_engine() == 0
     assert isinstance(choose_backend(trunk, CPU, torch.float32), TorchBackend)
-    result = streamed(prepared(trunk, CPU, torch.float32), frames, [4, 5])
+    result = streamed(prepared(trunk), frames, [4, 5])
     torch.testing.assert_close(result, whole(trunk, frames), atol=1e-5, rtol=1e-5)
 
 
@@ -238,7 +194,8 @@ def test_kernels_are_compiled_for_wide_layers_in_single_precision_only(compiled)
 
 def test_an_abandoned_sweep_in_inference_mode_leaves_nothing_that_others_cannot_use():
     trunk, frames = lively_trunk((4, 4, 4, 4), 3), torch.rand(8, 32, 32)
+    fast = prepared(trunk)
     with torch.inference_mode():
-        StreamingTrunk(prepared(trunk, CPU, torch.float32)).push(frames)
-    result = streamed(prepared(trunk, CPU, torch.float32), frames, [8])
+        StreamingTrunk(fast).push(frames)
+    result = streamed(fast, frames, [8])
     torch.testing.assert_close(result, whole(trunk, frames), atol=1e-5, rtol=1e-5)

@@ -16,6 +16,8 @@ from DualTrackCore.tracking import LiveTracker, TrackingWarning, estimate_trajec
 from DualTrackCore.tracking.provisional import ProvisionalPath
 from DualTrackCore.trajectory import Trajectory
 
+CPU = torch.device("cpu")
+
 pytestmark = pytest.mark.filterwarnings("ignore::DualTrackCore.tracking.TrackingWarning")
 
 
@@ -89,7 +91,7 @@ def features(network, frames: int) -> tuple[torch.Tensor, torch.Tensor]:
 @torch.inference_mode()
 def test_before_the_window_is_full_provisional_poses_are_those_of_the_network(model):
     tokens, pooled = features(model.network, 50)
-    path = ProvisionalPath(model.network, 64)
+    path = ProvisionalPath(model.session(CPU), 64)
     path.add(tokens[:20], [pooled[:2]])
     assert path.update() == 0
     path.add(tokens[20:], [pooled[2:]])
@@ -108,7 +110,7 @@ def test_full_windows_are_stitched_as_those_of_long_sweeps(model, step):
         return network.poses_from_features(tokens[None, start:stop], pooled[None, start // 16 : -(-stop // 16)])[0]
 
     expected = motions_in_windows(112, 64, 16, motions, Reporter())
-    path = ProvisionalPath(network, 64)
+    path = ProvisionalPath(model.session(CPU), 64)
     for start in range(0, 112, step):
         path.add(tokens[start : start + step], [pooled[-(-start // 16) : -(-(start + step) // 16)]])
         path.update()
@@ -117,9 +119,9 @@ def test_full_windows_are_stitched_as_those_of_long_sweeps(model, step):
 
 @torch.inference_mode()
 def test_an_update_works_on_one_window_however_long_the_sweep(model, monkeypatch):
-    network, path, seen = model.network, ProvisionalPath(model.network, 32), []
-    original = network.poses_from_features
-    monkeypatch.setattr(network, "poses_from_features", lambda x, c: (seen.append(x.shape[1]), original(x, c))[1])
+    network, path, seen = model.network, ProvisionalPath(model.session(CPU), 32), []
+    original = network.output_from_features
+    monkeypatch.setattr(network, "output_from_features", lambda x, c: (seen.append(x.shape[1]), original(x, c))[1])
     tokens, pooled = features(network, 400)
     for start in range(0, 400, 4):
         path.add(tokens[start : start + 4], [pooled[-(-start // 16) : -(-(start + 4) // 16)]])

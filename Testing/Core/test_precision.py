@@ -20,7 +20,6 @@ from DualTrackCore.tracking.device import (
     MOST_PRECISION_ERROR,
     choose_device,
     choose_precision,
-    half_precision,
 )
 from DualTrackCore.tracking.preprocessing import Preprocessor
 from DualTrackCore.worker.readiness import preflight
@@ -232,14 +231,6 @@ def test_no_published_weights_state_an_error_that_nobody_measured():
     assert [(card.bf16_error, card.fp16_error) for card in cards] == [(None, None)] * len(cards)
 
 
-def test_single_precision_on_cuda_is_without_tf32():
-    before = torch.backends.cudnn.allow_tf32
-    with half_precision("fp32", torch.device("cuda")):
-        assert torch.backends.cudnn.enabled
-        assert not torch.backends.cudnn.allow_tf32
-    assert torch.backends.cudnn.allow_tf32 == before
-
-
 @pytest.fixture
 def device(folder, monkeypatch):
     """A computer with a GPU that is played by the CPU; to be spoilt by the function in `device.fault`."""
@@ -282,7 +273,10 @@ def last_swapped(x):
         (wrong(StreamingTrunk, "push", last_swapped), "3D convolution"),
         (wrong(GlobalEncoder, "image_features", lambda x: x * 1.01), "2D convolution"),
         (wrong(SpatialTransformer, "forward", lambda x: x * torch.nan), "attention within frames"),
-        (wrong(DualTrack, "poses_from_features", lambda x: -x), "attention over the sweep"),
+        (
+            wrong(DualTrack, "output_from_features", lambda x: x._replace(motions=-x.motions)),
+            "attention over the sweep",
+        ),
     ],
 )
 def test_auto_leaves_out_a_device_that_computes_something_else_than_the_cpu(device, fault, step):

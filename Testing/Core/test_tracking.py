@@ -12,6 +12,7 @@ from oracle import anatomical_model, noise_sweep
 
 from DualTrackCore.errors import Cancelled, InputError, OutOfMemoryError
 from DualTrackCore.memory import is_out_of_memory, memory_limit
+from DualTrackCore.network import session as session_module
 from DualTrackCore.network.fast import StreamingTrunk
 from DualTrackCore.repeats import Repeats
 from DualTrackCore.sweep import Sweep
@@ -149,14 +150,14 @@ def test_running_out_of_memory_behind_the_trunk_counts_no_frame_twice(model, mon
     np.testing.assert_allclose(trajectory.parameters, reference.parameters, atol=1e-4)
 
 
-def test_a_device_without_room_for_the_weights_is_a_sentence(model, monkeypatch):
-    def no_memory(device):
-        if device != "cpu":
-            raise torch.OutOfMemoryError("fake")
+def test_a_device_without_room_for_the_weights_is_a_sentence(monkeypatch):
+    def no_memory(*_):
+        raise torch.OutOfMemoryError("fake")
 
-    monkeypatch.setattr(model.network, "to", no_memory)
+    monkeypatch.setattr(session_module, "runs_in_chunks", lambda device: True)
+    monkeypatch.setattr(session_module, "network_on", no_memory)
     with pytest.raises(OutOfMemoryError, match="too little memory"):
-        estimate_trajectory(noise_sweep(4), model)
+        estimate_trajectory(noise_sweep(4), anatomical_model(), device="cpu", chunk_frames=4)
 
 
 def test_a_device_too_small_for_one_frame_is_a_sentence(model, monkeypatch):
@@ -190,7 +191,8 @@ def test_bf16_stays_close_to_fp32(model):
 
 
 def test_provenance_is_plain_and_names_model_and_settings(model):
-    provenance = json.loads(json.dumps(dict(estimate_trajectory(noise_sweep(4), model).provenance)))
+    trajectory = estimate_trajectory(noise_sweep(4), model, device="cpu")
+    provenance = json.loads(json.dumps(dict(trajectory.provenance)))
     assert provenance["model"] == "tiny"
     assert provenance["device"] == "cpu"
     assert provenance["precision"] == "fp32"
@@ -230,6 +232,7 @@ def test_a_sweep_like_the_training_data_gets_no_warning():
         (noise_sweep(4), {"device": "cuda:99"}, "not available on this machine"),
         (noise_sweep(4), {"precision": "fp12"}, "no precision 'fp12'"),
         (noise_sweep(4), {"precision": "fp16", "device": "cpu"}, "fp16 is not supported on the CPU"),
+        (noise_sweep(4), {"precision": "tf32", "device": "cpu"}, "tf32 is a number format of NVIDIA's cards"),
         (noise_sweep(4), {"chunk_frames": 0}, "whole number of at least 1"),
         (noise_sweep(4), {"chunk_frames": 2.5}, "whole number of at least 1"),
     ],
@@ -247,7 +250,9 @@ def test_on_cuda_the_chunk_follows_the_free_memory(model, monkeypatch):
         with memory_limit(0.001):  # of main memory, which is another
             chunks.append(choose_chunk("auto", network, torch.device("cuda")))
             assert choose_chunk("auto", network, torch.device("cpu")) == 1
-    assert chunks == [4, 27, 128]
+    assert chunks == [4, 34, 170]
+    # Half precision takes half the memory, and a sweep is taken in equal parts.
+    assert [choose_chunk("auto", network, torch.device("cuda"), "fp16", n) for n in (2, 300, 600)] == [2, 300, 300]
 
 
 @pytest.mark.parametrize(

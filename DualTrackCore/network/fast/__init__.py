@@ -4,35 +4,34 @@ Every temporal convolution keeps its last two input frames, and every shortcut w
 bypasses, so nothing is computed twice and memory does not grow with the length of the sweep. An output frame appears
 once all frames of its receptive field have been pushed: 17 frames behind the newest one for the published trunk.
 
-On the CPU in single precision numba compiles the kernels; on GPUs, in half precision and on processors without fused
-multiply-add torch's own convolutions run. README.md in this folder explains the kernels. Import from here only.
+On the CPU in single precision numba compiles the kernels; in half precision, on Apple's GPUs and on processors without
+fused multiply-add torch's own convolutions run. On CUDA whole chunks go through a trunk of its own (`chunked.py`).
+README.md in this folder explains both. Import from here only.
 """
 
 from __future__ import annotations
 
 import os
 import threading
-import zlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from DualTrackCore import lazy_exports
 from DualTrackCore.compilation import Signatures, compile_kernels, kernel_module
 from DualTrackCore.errors import InputError
 from DualTrackCore.network.blocks import BasicBlock, Trunk
 from DualTrackCore.network.fast import layers
 from DualTrackCore.progress import Reporter
 
+__getattr__ = lazy_exports(__name__, {"chunked": ["ChunkedTrunk", "uploaded"]})[0]
+
 #: Environment variable that switches the compiled kernels off where it is "torch".
 ENGINE_VARIABLE = "DUALTRACK_ENGINE"
 #: A ring of three buffers: input and output of a convolution, and input of its block. A fourth is for projections.
 _RING, _PROJECTED = 3, 3
-#: Attribute under which a trunk carries what was prepared of it.
-_PREPARED = "_prepared_for_inference"
 
 
 class PreparedBlock:
@@ -49,16 +48,15 @@ class PreparedBlock:
 class PreparedTrunk:
     """The layers of a trunk, and the memory that a push through them needs; one push at a time.
 
-    Copies of the trunk that carries it, and trunks read from a file, start without.
+    Preparing takes about as long as ten frames. Winograd's weights take five times the memory of the convolutions they
+    belong to.
 
     Args:
         trunk: in evaluation mode.
         backend: makes the layers.
-        made_of: equal as long as the layers are those of the trunk.
     """
 
-    def __init__(self, trunk: Trunk, backend: layers.Backend, made_of: tuple = ()) -> None:
-        self.made_of = made_of
+    def __init__(self, trunk: Trunk, backend: layers.Backend) -> None:
         stem, self.width = trunk.stem, trunk.width
         first = layers.padded_channels(layers.fold(stem[0], stem[1], activate=True), backend.lanes)
         self.first = layers.FirstLayer(first, backend.device, backend.dtype)
@@ -67,11 +65,9 @@ class PreparedTrunk:
         self.workspace = layers.Workspace(backend.device, backend.dtype)
         self.lock = threading.Lock()
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> None:
-        return None
-
-    def __reduce__(self) -> tuple:
-        return (type(None), ())
+    def stream(self) -> StreamingTrunk:
+        """A sweep from its first frame on."""
+        return StreamingTrunk(self)
 
 
 @dataclass(frozen=True)
@@ -163,17 +159,11 @@ class Step:
 class StreamingTrunk:
     """Push frames in pieces of any length, get feature maps in order.
 
-    A push either happens as a whole or, if it raises (out of memory), not at all: it can be repeated with fewer frames.
-    The stream keeps the weights that the trunk had at the first push. Under autocast it runs in that precision. There
-    are no gradients.
-
-    Args:
-        trunk: in evaluation mode, on the device of the frames; or prepared already.
-        consume: what is done with the feature maps [m, width, h, w] of a push; if it raises, the push is undone too.
+    A push that raises (out of memory) ends the stream. There are no gradients, and autocast changes nothing.
     """
 
-    def __init__(self, trunk: Trunk | PreparedTrunk, consume: Callable[[Tensor], Tensor] | None = None) -> None:
-        self._trunk, self._consume = trunk, consume
+    def __init__(self, trunk: PreparedTrunk) -> None:
+        self._trunk = trunk
         self._kept: dict[int, Kept] = {}
 
     @property
@@ -189,16 +179,11 @@ class StreamingTrunk:
             last: whether the sweep ends with these frames; the remaining maps are then returned as well.
 
         Returns:
-            Feature maps [m, width, h, w] of the frames that have become complete, in order (m may be 0), or what
-            `consume` makes of them.
+            Feature maps [m, width, h, w] of the frames that have become complete, in order; m may be 0.
         """
-        device = images.device.type
-        if isinstance(self._trunk, Trunk):
-            dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else torch.float32
-            self._trunk = prepared(self._trunk, images.device, dtype)
         step = Step(self._trunk, self._kept, last)
         # Memory that stays between calls must not become inference tensors, which only inference mode may write.
-        plain = torch.inference_mode(False), torch.no_grad(), torch.autocast(device, enabled=False)
+        plain = torch.inference_mode(False), torch.no_grad(), torch.autocast(images.device.type, enabled=False)
         with self._trunk.lock, plain[0], plain[1], plain[2]:
             try:
                 maps = step.run(images)
@@ -207,37 +192,8 @@ class StreamingTrunk:
                 raise
             if last:
                 self._trunk.workspace.clear()
-        result = maps if self._consume is None else self._consume(maps)
         self._kept = step.kept
-        return result
-
-
-def prepared(trunk: Trunk, device: torch.device, dtype: torch.dtype) -> PreparedTrunk:
-    """Return the trunk prepared for inference; the same object while weights, device, precision and engine stay.
-
-    Preparing takes about as long as ten frames. Winograd's weights take five times the memory of the convolutions they
-    belong to. The trunk carries them with it; its state dict, copies and saved files do not.
-
-    Args:
-        trunk: in evaluation mode.
-        device: where the frames will be.
-        dtype: of the convolutions; images come and maps leave in it.
-
-    Raises InputError, MissingDependencyError: as :func:`has_compiled_kernels`.
-    """
-    made_of = (str(device), dtype, os.environ.get(ENGINE_VARIABLE), _fingerprint(trunk))
-    found = trunk.__dict__.get(_PREPARED)  # once: another thread may forget it meanwhile
-    if found is None or found.made_of != made_of:
-        found = None
-        forget_prepared(trunk)  # before the new one is made: it is large
-        found = PreparedTrunk(trunk, choose_backend(trunk, device, dtype), made_of)
-        trunk.__dict__[_PREPARED] = found
-    return found
-
-
-def forget_prepared(trunk: Trunk) -> None:
-    """Release the memory of the prepared trunk, on any device."""
-    trunk.__dict__.pop(_PREPARED, None)
+        return maps
 
 
 def choose_backend(trunk: Trunk, device: torch.device, dtype: torch.dtype) -> layers.Backend:
@@ -248,17 +204,6 @@ def choose_backend(trunk: Trunk, device: torch.device, dtype: torch.dtype) -> la
         if min(block.conv1[0].out_channels for block in trunk.blocks) >= CompiledBackend.lanes:
             return CompiledBackend()
     return layers.TorchBackend(device, dtype)
-
-
-def _fingerprint(trunk: Trunk) -> tuple:
-    """Changes with the weights: with the counters of torch, and with the numbers where `.data` went around them.
-
-    The checksums depend on the order of the numbers. They take 0.2 s for the published trunk.
-    """
-    tensors = [*trunk.parameters(), *(b for b in trunk.buffers() if b.is_floating_point())]
-    counters = [-1 if tensor.is_inference() else tensor._version for tensor in tensors]
-    sums = [zlib.crc32(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()) for tensor in tensors]
-    return ([tensor.data_ptr() for tensor in tensors], counters, sums)
 
 
 def has_compiled_kernels() -> bool:

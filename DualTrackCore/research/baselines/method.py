@@ -23,7 +23,7 @@ from DualTrackCore.research.baselines.motion_network import KIND_KEY, MotionNetw
 from DualTrackCore.research.baselines.networks import ARCHITECTURES, build_baseline
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.tracking import TrackingWarning
-from DualTrackCore.tracking.device import choose_device, on_device
+from DualTrackCore.tracking.device import choose_device
 from DualTrackCore.tracking.preprocessing import Preprocessor, is_guess, scope_warnings
 from DualTrackCore.trajectory import Trajectory
 
@@ -60,7 +60,7 @@ class Baseline:
 
     @property
     def network(self) -> MotionNetwork:
-        """The network; on the CPU, except while it runs."""
+        """The network, on the CPU."""
         return self.model.network
 
     @property
@@ -119,9 +119,10 @@ class Baseline:
             return prepared.local(frames)[None]
 
         try:
-            with on_device(self.network, device), torch.inference_mode():
+            session = self.model.session(device)
+            with torch.inference_mode(), session.exact():
                 motions = motions_in_pieces(
-                    self.network,
+                    session.network,
                     images,
                     len(sweep),
                     chunk_frames,

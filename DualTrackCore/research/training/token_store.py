@@ -8,7 +8,6 @@ of the published recipe 6.0 GB (3.0 GB in float16). Files are memory-mapped: onl
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import itertools
 import json
@@ -20,8 +19,7 @@ import torch
 
 from DualTrackCore.files import replacing
 from DualTrackCore.network import DualTrack
-from DualTrackCore.network.dualtrack import LocalEncoder
-from DualTrackCore.network.fast import StreamingTrunk
+from DualTrackCore.network.session import InferenceSession
 from DualTrackCore.research.training.samples import SweepItems, variant_index
 from DualTrackCore.tracking.preprocessing import as_grey
 
@@ -33,13 +31,12 @@ def store_tokens(
 
     Args:
         items: of a stage with `stored_crops`; only variants that its augmentation can draw are computed.
-        network: a copy of its local trunk and ViT runs on `device`.
+        network: its local trunk and ViT run on `device`, in a session.
         folder: cache; files are named by the hash of weights, settings and sweep.
         rank, processes: this process computes every `processes`-th sweep.
     """
-    local = copy.deepcopy(network.local).to(device).eval()
-    digest = hashlib.sha256()
-    for part in (local.trunk, local.spatial):
+    session, digest = InferenceSession(network, device), hashlib.sha256()
+    for part in (network.local.trunk, network.local.spatial):
         for key, value in part.state_dict().items():
             digest.update(key.encode() + value.cpu().contiguous().numpy().tobytes())
     files = []
@@ -47,43 +44,41 @@ def store_tokens(
         path = folder / digest.hexdigest()[:16] / f"{_sweep_hash(items, sweep, name)[:24]}.npy"
         files.append(path)
         if sweep % processes == rank and not path.is_file():
-            tokens = _tokens(items, sweep, local, device)
+            tokens = _tokens(items, sweep, session)
             with replacing(path) as temporary, temporary.open("wb") as file:
                 np.save(file, tokens)
     return files
 
 
-def _tokens(items: SweepItems, sweep: int, local: LocalEncoder, device: torch.device) -> np.ndarray:
+def _tokens(items: SweepItems, sweep: int, session: InferenceSession) -> np.ndarray:
     """[variants, N, C]; variants that are never drawn stay zero."""
     sampling, augmentation = items.recipe.sampling, items.recipe.augmentation
     crops = sampling.stored_crops if augmentation.crop and not items.validating else 1
     flips = (False, True) if augmentation.hflip and not items.validating else (False,)
     turns = (False, True) if augmentation.reverse and not items.validating else (False,)
     count = len(items.sweeps.sweeps[sweep])
-    width = local.spatial.layernorm.normalized_shape[0]
+    width = session.network.local.spatial.layernorm.normalized_shape[0]
     tokens = np.zeros((4 * crops, count, width), sampling.token_type)
     images = items.images[sweep]
     for crop, flipped, reversed_ in itertools.product(range(crops), flips, turns):
         shift = items.stored_shift(sweep, crop)
         order = np.arange(count)[::-1] if reversed_ else np.arange(count)
         pieces = (
-            images.local(order[a : a + sampling.chunk_frames], flipped, shift).to(device)
+            images.local(order[a : a + sampling.chunk_frames], flipped, shift).to(session.device)
             for a in range(0, count, sampling.chunk_frames)
         )
-        tokens[variant_index(flipped, reversed_, crop)] = _streamed(local, pieces, count)
+        tokens[variant_index(flipped, reversed_, crop)] = _streamed(session, pieces, count)
     return tokens
 
 
-def _streamed(local: LocalEncoder, pieces: Iterable[torch.Tensor], count: int) -> np.ndarray:
+def _streamed(session: InferenceSession, pieces: Iterable[torch.Tensor], count: int) -> np.ndarray:
     """[count, C] class tokens of crops, given in order as pieces [n, crop, crop]."""
-    stream = StreamingTrunk(local.trunk)
+    stream = session.stream()
     parts, pushed = [], 0
     with torch.inference_mode():
         for piece in pieces:
             pushed += len(piece)
-            maps = stream.push(as_grey(piece), last=pushed == count)
-            if len(maps):
-                parts.append(local.spatial(maps).float().cpu())
+            parts.append(stream.push(as_grey(piece), last=pushed == count).cpu())
     return torch.cat(parts).numpy()
 
 

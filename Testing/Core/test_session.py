@@ -1,0 +1,381 @@
+"""A network ready on a device: made once, as exact as its precision says, freed when asked, never moved."""
+
+import copy
+import pickle
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+from oracle import anatomical_model, golden, noise_sweep, oracle_sweep, tiny_model
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from DualTrackCore.network import session as session_module
+from DualTrackCore.network.fast import ChunkedTrunk, uploaded
+from DualTrackCore.network.session import network_on, single_precision
+from DualTrackCore.progress import Stage
+from DualTrackCore.tracking import LiveTracker, estimate_trajectory
+
+pytestmark = pytest.mark.filterwarnings("ignore::DualTrackCore.tracking.TrackingWarning")
+
+CPU, META = torch.device("cpu"), torch.device("meta")
+
+
+@pytest.fixture
+def card(monkeypatch):
+    """The CPU plays a graphics card: trunks run in chunks, the network is copied."""
+    monkeypatch.setattr(session_module, "runs_in_chunks", lambda device: True)
+
+
+@cache
+def noise(frames, size=64):
+    return torch.rand(frames, size, size, generator=torch.Generator().manual_seed(frames))
+
+
+@torch.inference_mode()
+def whole(network, frames):
+    return network.local.trunk(frames[None, None])[0].transpose(0, 1)
+
+
+def pushed(stream, frames, size):
+    starts = range(0, len(frames), size)
+    return torch.cat([stream.push(frames[i : i + size], last=i + size >= len(frames)) for i in starts])
+
+
+@pytest.mark.parametrize("size", [4, 17, 25, 50])
+@torch.inference_mode()
+def test_chunks_of_any_size_give_the_maps_of_the_whole_sweep(size):
+    network, frames = tiny_model().network, noise(50, 32)
+    trunk = ChunkedTrunk(network.local.trunk, CPU, torch.float32)
+    torch.testing.assert_close(pushed(trunk.stream(), frames, size), whole(network, frames), atol=1e-5, rtol=1e-5)
+
+
+@torch.inference_mode()
+def test_chunks_that_grow_and_shrink_give_the_maps_of_the_whole_sweep():
+    network, frames = tiny_model().network, noise(60, 32)
+    stream, maps, start = ChunkedTrunk(network.local.trunk, CPU, torch.float32).stream(), [], 0
+    for size in (3, 20, 1, 30, 6):
+        maps.append(stream.push(frames[start : start + size], last=start + size == 60))
+        start += size
+    torch.testing.assert_close(torch.cat(maps), whole(network, frames), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@torch.inference_mode()
+def test_half_precision_comes_near(dtype):
+    network, frames = tiny_model().network, noise(20, 32)
+    half = pushed(ChunkedTrunk(network.local.trunk, CPU, dtype).stream(), frames, 16)
+    exact = whole(network, frames)
+    assert half.dtype == dtype
+    assert 0 < (half.float() - exact).abs().max() < 0.03 * exact.abs().max()
+
+
+@torch.inference_mode()
+def test_what_cudnn_does_in_one_is_what_torch_does_in_three(monkeypatch):
+    network, frames, calls = tiny_model().network, noise(20, 32), []
+
+    def convolution(x, weight, *rest):
+        *before, bias, stride, padding, dilation, groups = rest
+        calls.append(bool(before))
+        y = torch.nn.functional.conv3d(x, weight, bias, stride, padding, dilation, groups)
+        return torch.relu(y + before[1] * before[0] if before else y)
+
+    trunk = ChunkedTrunk(network.local.trunk, CPU, torch.float32)
+    expected = trunk(frames)
+    for layer in (*trunk._stem, *(layer for block in trunk._blocks for layer in block if layer is not None)):
+        layer._fused = True
+    monkeypatch.setattr(torch, "cudnn_convolution_relu", convolution)
+    monkeypatch.setattr(torch, "cudnn_convolution_add_relu", convolution)
+    torch.testing.assert_close(trunk(frames), expected, atol=1e-6, rtol=1e-6)
+    assert (calls.count(True), calls.count(False)) == (8, 10)
+
+    def refuses(*_):
+        calls.append("refused")
+        raise RuntimeError("cuDNN error: CUDNN_STATUS_NOT_SUPPORTED")
+
+    calls.clear()
+    monkeypatch.setattr(torch, "cudnn_convolution_add_relu", refuses)
+    for _ in range(2):
+        torch.testing.assert_close(trunk(frames), expected, atol=1e-6, rtol=1e-6)
+    assert calls.count("refused") == 8  # once a layer, not once a call
+
+    def full(*_):
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(torch, "cudnn_convolution_relu", full)
+    with pytest.raises(torch.OutOfMemoryError):
+        trunk(frames)
+
+
+class Counted(TorchDispatchMode):
+    """Counts what goes from one device to another."""
+
+    def __init__(self):
+        super().__init__()
+        self.transfers = []
+
+    def __torch_dispatch__(self, function, types, arguments=(), options=None):
+        result = function(*arguments, **(options or {}))
+        if function in (torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default):
+            source = arguments[1] if function is torch.ops.aten.copy_.default else arguments[0]
+            if source.device != result.device:
+                self.transfers.append(source.nbytes)
+        return result
+
+
+def test_weights_go_to_a_device_in_one_piece_and_calls_send_none():
+    network = tiny_model().network
+    with Counted() as counted, torch.no_grad():
+        trunk = ChunkedTrunk(network.local.trunk, META, torch.float16)
+        network_on(network, META, [network.local.trunk])
+        assert len(counted.transfers) == 2
+        counted.transfers.clear()
+        stream = trunk.stream()
+        maps = [stream.push(torch.empty(20, 64, 64, device="meta"), last=last) for last in (False, True)]
+    assert counted.transfers == []
+    assert [tuple(m.shape) for m in maps] == [(3, 8, 4, 4), (37, 8, 4, 4)]
+
+
+def test_what_is_sent_in_one_piece_arrives_as_it_was():
+    tensors = [torch.arange(3.0), torch.zeros(0, 4), torch.tensor(7), torch.rand(4, 6).T, torch.rand(5).half()]
+    for sent, there in zip(tensors, uploaded(tensors, CPU), strict=True):
+        assert (there.dtype, there.shape, there.is_contiguous()) == (sent.dtype, sent.shape, True)
+        assert torch.equal(sent, there)
+        assert there.data_ptr() % 64 == 0 or not sent.numel()
+
+
+def test_the_network_of_a_model_is_copied_without_what_runs_in_chunks_and_never_changed(card):
+    model = anatomical_model()
+    places = {name: tensor.data_ptr() for name, tensor in model.network.state_dict().items()}
+    network = model.session(CPU).network
+    left = set(model.network.state_dict()) - set(network.state_dict())
+    assert left
+    assert all("backbone.module.backbone" in name or name.startswith("global_encoder.backbone") for name in left)
+    assert all(name in left for name in model.network.state_dict() if name.endswith("running_mean"))
+    for name, tensor in network.state_dict().items():
+        assert torch.equal(tensor, model.network.state_dict()[name])
+        assert tensor.data_ptr() != places[name]
+    assert {name: tensor.data_ptr() for name, tensor in model.network.state_dict().items()} == places
+    assert not network.training
+
+
+@pytest.mark.parametrize("chunk", [12, 30])
+def test_a_sweep_in_chunks_has_the_poses_of_the_stream(card, monkeypatch, chunk):
+    model, sweep = anatomical_model(), noise_sweep(40)
+    chunked = estimate_trajectory(sweep, model, device="cpu", chunk_frames=chunk)
+    monkeypatch.undo()
+    stream = estimate_trajectory(sweep, anatomical_model(), device="cpu")
+    np.testing.assert_allclose(chunked.parameters, stream.parameters, atol=6e-5)
+    assert not np.array_equal(chunked.parameters, stream.parameters)  # it was another way
+
+
+@pytest.mark.slow
+def test_the_published_network_in_chunks_has_the_poses_of_the_reference(card, oracle_model):
+    model = replace(oracle_model)
+    found = estimate_trajectory(oracle_sweep(11, 24).slice(0, 24), model, device="cpu", chunk_frames=24)
+    model.release()
+    assert np.abs(found.parameters - golden("n24")["pose"]).max() <= 6e-5
+
+
+def test_a_live_sweep_in_chunks_ends_as_the_finished_one(card):
+    model, sweep = anatomical_model(), noise_sweep(45)
+    offline = estimate_trajectory(sweep, model, device="cpu", chunk_frames=15)
+    with LiveTracker(model, sweep.frame_size, sweep.spacing_mm, device="cpu", chunk_frames=15) as tracker:
+        tracker.push(sweep.window(0, 45))
+        np.testing.assert_array_equal(tracker.finish().poses, offline.poses)
+
+
+def test_a_session_is_made_once_for_a_device_and_precision_and_for_what_a_sweep_tells_of_the_model():
+    model = tiny_model()
+    own = model.session(CPU)
+    assert model.session(torch.device("cpu"), "fp32") is own
+    assert replace(model, sha256="b").session(CPU) is own
+    assert model.session(CPU, "bf16") is not own
+    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model)), tiny_model()):
+        assert other.session(CPU) is not own
+
+
+@pytest.mark.parametrize("how", ["an optimizer's step", "statistics", "a loaded state", "a release"])
+def test_changed_weights_are_never_used_stale(how):
+    model, frames = tiny_model(), noise(6)
+    with torch.inference_mode():
+        model.session(CPU).tokens(frames)
+    trunk = model.network.local.trunk
+    weight = trunk.layer3[0].conv2[0].weight
+    if how == "an optimizer's step":
+        weight.grad = torch.randn_like(weight)
+        torch.optim.SGD([weight], lr=0.1).step()
+    elif how == "statistics":
+        trunk.stem[1].running_mean.add_(0.1)
+    elif how == "a loaded state":
+        trunk.load_state_dict({name: value * 1.1 for name, value in trunk.state_dict().items()})
+    else:  # past the counters of torch, which then has to be said
+        weight.data.mul_(1.5)
+        model.release()
+    with torch.inference_mode():
+        tokens = model.session(CPU).tokens(frames)
+        torch.testing.assert_close(tokens, model.network.local(frames[None])[0], atol=1e-5, rtol=1e-5)
+
+
+def test_what_a_session_holds_goes_when_it_is_released_and_a_running_stream_goes_on(card):
+    model, frames = tiny_model(), noise(40)
+    with torch.inference_mode():
+        session = model.session(CPU)
+        expected, stream = session.tokens(frames), session.stream()
+        first = stream.push(frames[:20])
+        assert session._parts
+        model.release()
+        assert not session._parts
+        assert model.session(CPU) is not session
+        torch.testing.assert_close(torch.cat([first, stream.push(frames[20:], last=True)]), expected)
+
+
+def test_where_memory_runs_out_the_sweep_starts_again_with_half_and_other_models_give_theirs_back(card, monkeypatch):
+    other, model, sweep, sizes = tiny_model(), anatomical_model(), noise_sweep(60), []
+    expected = estimate_trajectory(sweep, model, device="cpu", chunk_frames=60)
+    idle = other.session(CPU)
+    assert idle.network
+    original = ChunkedTrunk.__call__
+
+    def small(self, images):
+        if images.shape[1] == 64:  # not the images of the global trunk
+            sizes.append(len(images))
+            if len(images) > 45:
+                raise torch.OutOfMemoryError("fake")
+        return original(self, images)
+
+    monkeypatch.setattr(ChunkedTrunk, "__call__", small)
+    found = estimate_trajectory(sweep, model, device="cpu", chunk_frames=60)
+    assert [sizes[0], sizes[-1], found.provenance["chunk_frames"]] == [60, 38, 7]
+    assert sizes.count(60) == 2  # with 60 and with 30 frames at a time; 15 meet 49
+    np.testing.assert_allclose(found.parameters, expected.parameters, atol=6e-5)
+    assert not idle._parts
+
+
+def settings():
+    backends = torch.backends
+    new = [backends.cudnn.conv, backends.cudnn.rnn, backends.cuda.matmul, backends.mkldnn.matmul]
+    values = [place.fp32_precision for place in new] if hasattr(backends.cudnn, "conv") else []
+    return values or [backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()]
+
+
+@pytest.fixture
+def kept():
+    """torch's settings as they were before the test."""
+    backends = torch.backends
+    yield
+    backends.cudnn.allow_tf32 = True
+    torch.set_float32_matmul_precision("highest")
+    if hasattr(backends.cudnn, "conv"):
+        backends.cuda.matmul.fp32_precision = backends.mkldnn.matmul.fp32_precision = "none"
+
+
+def exact_inside():
+    values = [torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32]
+    # Without a setting of its own a convolution takes TF32 from the one for all operations.
+    return values == [False, False] and "none" not in settings()[:2]
+
+
+@pytest.mark.parametrize("caller", ["as torch comes", "tf32 off", "products in tf32", "new names", "both names"])
+def test_fp32_is_without_tf32_and_the_callers_settings_come_back(kept, caller):
+    backends = torch.backends
+    if caller == "tf32 off":
+        backends.cudnn.allow_tf32 = False
+    elif caller == "products in tf32":
+        torch.set_float32_matmul_precision("medium")
+    elif caller != "as torch comes":
+        if not hasattr(backends.cudnn, "conv"):
+            pytest.skip("this torch has the old names alone")
+        backends.cudnn.conv.fp32_precision = "ieee"
+        if caller == "new names":
+            backends.cudnn.rnn.fp32_precision = backends.cuda.matmul.fp32_precision = "ieee"
+    before = settings()
+    with single_precision(False):
+        assert exact_inside()
+        with single_precision(True):
+            assert (backends.cudnn.allow_tf32, backends.cuda.matmul.allow_tf32) == (True, True)
+        assert exact_inside()
+    assert settings() == before
+    with pytest.raises(ZeroDivisionError), single_precision(True):
+        raise ZeroDivisionError
+    assert settings() == before
+
+
+def test_threads_of_different_precision_wait_for_each_other(kept):
+    before, seen, inside = settings(), [], threading.Event()
+
+    def compute(tf32, wait):
+        with single_precision(tf32):
+            inside.set()
+            threading.Event().wait(wait)
+            seen.append(torch.backends.cudnn.allow_tf32 == tf32)
+
+    with ThreadPoolExecutor(2) as threads:
+        first = threads.submit(compute, False, 0.05)
+        assert inside.wait(30)
+        second = threads.submit(compute, True, 0)
+        first.result(), second.result()
+    assert seen == [True, True]
+    assert settings() == before
+
+
+@pytest.mark.parametrize(("precision", "convolutions"), [("fp32", False), ("tf32", True), ("bf16", False)])
+def test_every_part_of_a_session_computes_as_its_precision_says(card, kept, monkeypatch, precision, convolutions):
+    seen, original = {}, ChunkedTrunk.__call__
+
+    def trunk(self, images):
+        seen["trunk" if images.shape[1] == 64 else "global trunk"] = torch.backends.cudnn.allow_tf32
+        return original(self, images)
+
+    monkeypatch.setattr(ChunkedTrunk, "__call__", trunk)
+    session = anatomical_model().session(CPU, precision)
+    for name, module in (("frames", session.network.local.spatial), ("sweep", session.network.fusion_module.module)):
+        module.register_forward_pre_hook(
+            lambda module, inputs, name=name: seen.__setitem__(name, torch.backends.cudnn.allow_tf32)
+        )
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        tokens, pooled = session.tokens(noise(20)), session.pooled(torch.rand(2, 48, 48))
+        motions = session.poses(tokens, pooled).motions
+    assert seen == {"trunk": convolutions, "global trunk": convolutions, "frames": False, "sweep": False}
+    assert {tokens.dtype, pooled.dtype, motions.dtype} == {torch.float32}
+
+
+def test_autocast_around_a_run_changes_nothing():
+    model, sweep = anatomical_model(), noise_sweep(20)
+    plain = estimate_trajectory(sweep, model, device="cpu")
+    with torch.autocast("cpu", torch.bfloat16):
+        np.testing.assert_array_equal(estimate_trajectory(sweep, model, device="cpu").poses, plain.poses)
+
+
+def test_threads_that_share_a_model_give_what_one_gives(card):
+    model, sweep = tiny_model(), noise_sweep(20)
+    alone = estimate_trajectory(sweep, model, device="cpu").poses
+    first_is_in, second_is_done = threading.Event(), threading.Event()
+
+    def wait(progress):
+        if progress.stage is Stage.NETWORK:  # earlier reports come before the network is used
+            first_is_in.set()
+            assert second_is_done.wait(60)
+
+    with ThreadPoolExecutor(1) as threads:
+        first = threads.submit(estimate_trajectory, sweep, model, device="cpu", progress=wait)
+        assert first_is_in.wait(60)
+        try:
+            second = estimate_trajectory(sweep, model, device="cpu", precision="bf16").poses
+        finally:
+            second_is_done.set()
+        np.testing.assert_array_equal(first.result().poses, alone)
+    assert not np.array_equal(second, alone)
+
+
+def test_a_live_tracker_keeps_its_model_while_a_finished_sweep_is_tracked():
+    model, sweep = tiny_model(), noise_sweep(20)
+    with LiveTracker(model, sweep.frame_size, sweep.spacing_mm, device="cpu") as tracker:
+        tracker.push(sweep.window(0, 8))
+        whole = estimate_trajectory(sweep, model, device="cpu")
+        model.release()
+        tracker.push(sweep.window(8, 20))
+        np.testing.assert_allclose(tracker.finish().poses, whole.poses, atol=1e-4)
