@@ -58,6 +58,9 @@ class RemoteModel:
         """Name and checksum, for what is matched by them."""
         return {"model": self.name, "weights_sha256": self.offer.models[self.name].get("sha256")}
 
+    def release(self) -> None:
+        """As :meth:`DualTrackCore.network.Model.release`: nothing is held on this computer."""
+
     def estimate_trajectory(
         self,
         sweep: Sweep,

@@ -120,7 +120,7 @@ class RunSettings:
         group=NETWORK,
         metavar="DEVICE",
     )
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = setting(
+    precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = setting(
         "auto", help="number format of the convolutional networks", group=NETWORK
     )
     chunk_frames: int | Literal["auto"] = setting(

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 PROGRESS_INTERVAL_S = 0.05
 #: Longest wait for a result that is being written when the client ends, s.
 WRITING_TIMEOUT_S = 5.0
+#: Time without a request after which the model gives back what it holds to compute, on a graphics card too, s.
+IDLE_S = 300.0
 
 
 def serve(requests: BinaryIO, answers: BinaryIO, folder: Path | None) -> None:
@@ -55,8 +57,17 @@ def serve(requests: BinaryIO, answers: BinaryIO, folder: Path | None) -> None:
     with contextlib.suppress(OSError):
         worker.speaker.say(hello())
         while True:
-            worker.answer(inbox.get())
+            worker.answer(next_request(inbox, worker))
     listener.join()
+
+
+def next_request(inbox: queue.SimpleQueue[bytes], worker: Worker) -> bytes:
+    """The next line that comes; while none does for long, the worker rests."""
+    try:
+        return inbox.get(timeout=IDLE_S)
+    except queue.Empty:
+        worker.rest()
+        return inbox.get()
 
 
 class Speaker:
@@ -98,6 +109,11 @@ class WarmModel:
             self._model, self._key = settings_model(settings), key
         return self._model
 
+    def release(self) -> None:
+        """Give back what the model holds to compute; it stays loaded."""
+        if self._model is not None:
+            self._model.release()
+
     def forget(self) -> None:
         """Release the model and its memory."""
         self._model = self._key = None
@@ -116,6 +132,10 @@ class Worker:
         self._writing = writing
         self._models = WarmModel()
         self._tasks = {"run": self._run, "parts": _parts, "preflight": lambda r: preflight(str(r.get("device")))}
+
+    def rest(self) -> None:
+        """Give back what the next run makes again in moments."""
+        self._models.release()
 
     def answer(self, line: bytes) -> None:
         """Carry out the request of one line and write its result, or its failure as a sentence."""

@@ -66,7 +66,7 @@ def test_missing_settings_have_their_defaults():
         ("calibration", 3, "text or none"),
         ("model", 3, "a name or a file"),
         ("device", None, "a device's name"),
-        ("precision", "fp8", "one of auto, fp32, bf16, fp16"),
+        ("precision", "fp8", "one of auto, fp32, tf32, bf16, fp16"),
         ("precision", ["fp32"], "one of auto, fp32"),
         ("chunk_frames", 0, "at least 1"),
         ("chunk_frames", True, "at least 1"),

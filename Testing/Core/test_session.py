@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import queue
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -17,7 +18,9 @@ from DualTrackCore.network import session as session_module
 from DualTrackCore.network.fast import ChunkedTrunk, uploaded
 from DualTrackCore.network.session import network_on, single_precision
 from DualTrackCore.progress import Stage
+from DualTrackCore.run import RunSettings
 from DualTrackCore.tracking import LiveTracker, estimate_trajectory
+from DualTrackCore.worker import serve
 
 pytestmark = pytest.mark.filterwarnings("ignore::DualTrackCore.tracking.TrackingWarning")
 
@@ -379,3 +382,22 @@ def test_a_live_tracker_keeps_its_model_while_a_finished_sweep_is_tracked():
         model.release()
         tracker.push(sweep.window(8, 20))
         np.testing.assert_allclose(tracker.finish().poses, whole.poses, atol=1e-4)
+
+
+def test_a_worker_that_nobody_asks_gives_back_what_the_model_holds_and_keeps_the_model(model_file, monkeypatch):
+    monkeypatch.setattr(serve, "IDLE_S", 0.01)
+    worker, inbox = serve.Worker(None, threading.Lock()), queue.SimpleQueue()
+    settings = RunSettings(model=str(model_file))
+    model = worker._models.load(settings)
+    session = model.session(CPU)
+    session.maps()
+    with ThreadPoolExecutor(1) as threads:
+        coming = threads.submit(serve.next_request, inbox, worker)
+        for _ in range(500):
+            if not session._parts:
+                break
+            threading.Event().wait(0.01)
+        inbox.put(b"a request")
+        assert coming.result(30) == b"a request"
+    assert not session._parts
+    assert worker._models.load(settings) is model
