@@ -22,7 +22,7 @@ from DualTrackCore.network.fast import ENGINE_VARIABLE, PreparedTrunk, choose_ba
 
 if TYPE_CHECKING:
     from DualTrackCore.network.dualtrack import DualTrack, NetworkOutput
-    from DualTrackCore.network.fast.chunked import ChunkedTrunk
+    from DualTrackCore.network.fast import ChunkedTrunk
 
 #: Number format of the convolutional trunks by the name of a precision; all else is in fp32.
 DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

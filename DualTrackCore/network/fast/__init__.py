@@ -15,6 +15,7 @@ import os
 import threading
 from dataclasses import dataclass
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -25,6 +26,10 @@ from DualTrackCore.errors import InputError
 from DualTrackCore.network.blocks import BasicBlock, Trunk
 from DualTrackCore.network.fast import layers
 from DualTrackCore.progress import Reporter
+
+if TYPE_CHECKING:
+    from DualTrackCore.network.fast.chunked import ChunkedTrunk as ChunkedTrunk
+    from DualTrackCore.network.fast.chunked import uploaded as uploaded
 
 __getattr__ = lazy_exports(__name__, {"chunked": ["ChunkedTrunk", "uploaded"]})[0]
 
