@@ -8,6 +8,7 @@ from DualTrackCore import lazy_exports
 __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
+        "behind": ["Behind", "FramesBehind", "framesBehind", "pixelAt"],
         "display": ["FrameFollower", "fadeVolumes", "fitSliceViews", "layFrameOver", "renderVolume"],
         "input": ["Clip", "SceneSweep", "clips", "removeClip", "sequenceFromVolume", "sweepFromBrowser"],
         "paths": ["colourTrajectory", "showErrorTube"],

@@ -126,6 +126,7 @@ def sweepFromBrowser(
     imageSequenceNode: slicer.vtkMRMLSequenceNode | None = None,
     spacing_mm: float | Spacing | None = None,
     cancelled: CancelledCallback | None = None,
+    pictures: bool = True,
 ) -> SceneSweep:
     """The sweep of a clip.
 
@@ -135,6 +136,7 @@ def sweepFromBrowser(
         spacing_mm: (across columns, down rows) or one number; overrules what the scene says, except that it must agree
             with tracking within 1 %.
         cancelled: asked for every frame.
+        pictures: whether the pixels are read; else all are 0.
 
     Raises:
         InputError: no image sequence, frames that cannot be used, a spacing that contradicts the tracking.
@@ -150,7 +152,9 @@ def sweepFromBrowser(
         sentence = _("{name} is not shown by the browser {browser}; add it there first.")
         raise InputError(sentence.format(name=images.GetName(), browser=browserNode.GetName()))
     layout = layout_of(images)
-    frames, conversions = read_frames(images, layout, reporter)
+    frames, conversions = np.broadcast_to(np.uint8(0), (images.GetNumberOfDataNodes(), *layout.size[::-1])), []
+    if pictures:
+        frames, conversions = read_frames(images, layout, reporter)
     fields, node_from_pixel = fields_of(images), placed_pixels(images, layout)
     place = _place(browserNode, images, layout, node_from_pixel, fields, validated_spacing(spacing_mm))
     provenance = {

@@ -76,9 +76,14 @@ def header_text(node: slicer.vtkMRMLNode, field: str) -> str | None:
 
 def ijk_to_world(volume: slicer.vtkMRMLVolumeNode) -> np.ndarray:
     """[4, 4] float64: voxel index to the world of the scene, mm; transforms above the node are linear."""
+    return world_from_node(volume) @ ijk_to_ras(volume)
+
+
+def world_from_node(node: slicer.vtkMRMLTransformableNode) -> np.ndarray:
+    """[4, 4] float64: the local RAS of a node to the world of the scene, mm; transforms above the node are linear."""
     matrix = vtk.vtkMatrix4x4()
-    slicer.vtkMRMLTransformNode.GetMatrixTransformBetweenNodes(volume.GetParentTransformNode(), None, matrix)
-    return np.array(matrix.GetData(), dtype=np.float64).reshape(4, 4) @ ijk_to_ras(volume)
+    slicer.vtkMRMLTransformNode.GetMatrixTransformBetweenNodes(node.GetParentTransformNode(), None, matrix)
+    return np.array(matrix.GetData(), dtype=np.float64).reshape(4, 4)
 
 
 def matrix_to_parent(transform: slicer.vtkMRMLTransformNode) -> np.ndarray | None:

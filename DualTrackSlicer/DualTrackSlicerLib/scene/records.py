@@ -25,9 +25,8 @@ from DualTrackSlicerLib.scene.tables import frames_used, trajectoryFromTable
 from DualTrackSlicerLib.scene.wiring import BROWSER, IMAGES
 
 if TYPE_CHECKING:
-    from DualTrackCore.reconstruction import PlacedFrames, Reconstruction
+    from DualTrackCore.reconstruction import PlacedFrames, Reconstruction, VoxelGrid
     from DualTrackCore.sweep import Sweep
-    from DualTrackCore.trajectory import Trajectory
 
 #: Attributes of the transform sequence: `RunReport.to_json()` without the errors by frame, which a table holds, and
 #: how long the run took, s.
@@ -100,14 +99,14 @@ def secondsOf(nodes: ResultNodes) -> float | None:
     return float(text) if text else None
 
 
-def clip_of(nodes: ResultNodes) -> SceneSweep:
-    """The clip of a result as it is loaded. Raises InputError: it has left the scene."""
+def clip_of(nodes: ResultNodes, pictures: bool = True) -> SceneSweep:
+    """The clip of a result as it is loaded; without its `pictures` they are black. Raises InputError: it is gone."""
     transforms = nodes.transform_sequence
     browser, images = (transforms.GetNodeReference(name) for name in (BROWSER, IMAGES))
     if browser is None or images is None:
         sentence = _("The clip of {name} is no longer in the scene; load it again and run it.")
         raise InputError(sentence.format(name=nodes.name))
-    return sweepFromBrowser(browser, images)
+    return sweepFromBrowser(browser, images, pictures=pictures)
 
 
 def result_of(nodes: ResultNodes, clip: SceneSweep) -> RunResult:
@@ -130,14 +129,16 @@ def result_of(nodes: ResultNodes, clip: SceneSweep) -> RunResult:
     seconds = {} if secondsOf(nodes) is None else {"total": secondsOf(nodes)}
     volume = _reconstruction(nodes, clip, report.volume)
     if volume is not None:
-        volume = replace(volume, placed=_placed(table, frames, trajectory, clip.sweep, report.volume["settings"]))
+        volume = replace(
+            volume, placed=placed_frames(table, frames, trajectory.poses, clip.sweep, report.volume["settings"])
+        )
     if clip.sweep.truth is None:
         report = replace(report, evaluation=None)  # the tracker has left the scene
     return RunResult(clip.sweep.slice(first, first + count), trajectory, volume, report, seconds)
 
 
-def _placed(
-    table: slicer.vtkMRMLTableNode, frames: slice, trajectory: Trajectory, sweep: Sweep, how: Mapping[str, Any]
+def placed_frames(
+    table: slicer.vtkMRMLTableNode, frames: slice, poses: np.ndarray, sweep: Sweep, how: Mapping[str, Any]
 ) -> PlacedFrames | None:
     """The frames of a run that its volume was made from; None where an earlier version did not say which."""
     used = frames_used(table)
@@ -147,20 +148,27 @@ def _placed(
 
     numbers = np.flatnonzero(used[frames])
     runs = PixelSelection.from_settings(how, sweep.frame_size).runs
-    return PlacedFrames(numbers, trajectory.poses[numbers] @ sweep.image_from_pixel, runs)
+    return PlacedFrames(numbers, poses[numbers] @ sweep.image_from_pixel, runs)
 
 
 def _reconstruction(nodes: ResultNodes, clip: SceneSweep, facts: Mapping[str, Any] | None) -> Reconstruction | None:
     """Volume and coverage of the nodes on a grid in frame0; None where there are none."""
     if facts is None or nodes.volume is None or nodes.coverage is None:
         return None
-    from DualTrackCore.reconstruction import Reconstruction, VoxelGrid
+    from DualTrackCore.reconstruction import Reconstruction
 
     volume, coverage = (slicer.util.arrayFromVolume(node) for node in (nodes.volume, nodes.coverage))
-    frame0_from_voxel = np.linalg.inv(clip.node_from_image) @ ijk_to_ras(nodes.volume)
-    spacing = np.linalg.norm(frame0_from_voxel[:3, :3], axis=0)
-    axes, note = frame0_from_voxel[:3, :3] / spacing, facts["description"].partition("; ")[2].rstrip(".")
-    grid = VoxelGrid(frame0_from_voxel[:3, 3], tuple(spacing.round(9)), volume.shape[::-1], axes, note=note)
     filled = (volume > 0) & (coverage == 0)
     used, skipped = facts["frames_used"], facts["frames_skipped"]
+    grid = grid_of(nodes.volume, clip.node_from_image, facts)
     return Reconstruction(volume, coverage, filled, grid, used, skipped, facts["settings"])
+
+
+def grid_of(volume: slicer.vtkMRMLScalarVolumeNode, node_from_image: np.ndarray, facts: Mapping[str, Any]) -> VoxelGrid:
+    """Where the voxels of a volume node lie in frame0; `facts` are what the report says of the volume."""
+    from DualTrackCore.reconstruction import VoxelGrid
+
+    frame0_from_voxel = np.linalg.inv(node_from_image) @ ijk_to_ras(volume)
+    spacing, size = np.linalg.norm(frame0_from_voxel[:3, :3], axis=0), volume.GetImageData().GetDimensions()
+    axes, note = frame0_from_voxel[:3, :3] / spacing, facts["description"].partition("; ")[2].rstrip(".")
+    return VoxelGrid(frame0_from_voxel[:3, 3], tuple(spacing.round(9)), size, axes, note=note)

@@ -1,0 +1,134 @@
+"""The frames behind a point of a result's volume, and the point of a frame that lies in the plane of another view."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import slicer
+
+from DualTrackCore.errors import InputError
+from DualTrackCore.run.preparation import source_from_pixel
+from DualTrackCore.run.settings import RunSettings
+from DualTrackSlicerLib.scene.frames import first_layout
+from DualTrackSlicerLib.scene.input import SceneSweep
+from DualTrackSlicerLib.scene.nodes import ijk_to_world, world_from_node
+from DualTrackSlicerLib.scene.nodes import tr as _
+from DualTrackSlicerLib.scene.prepared import prepared_clip
+from DualTrackSlicerLib.scene.records import clip_of, grid_of, placed_frames, reportOf
+from DualTrackSlicerLib.scene.result_nodes import ResultNodes
+from DualTrackSlicerLib.scene.tables import trajectoryFromTable
+
+if TYPE_CHECKING:
+    from DualTrackCore.reconstruction import PlacedFrames, VoxelGrid
+
+#: How far from the plane of a picture a click into it may lie, by rounding, mm.
+_IN_PLANE_MM = 1e-3
+
+
+@dataclass(frozen=True, eq=False)
+class Behind:
+    """The frames that made a voxel, the one of the largest weight first.
+
+    Attributes:
+        frames: [m] numbers of the images in the clip, from 0.
+        pixels: [m, 2] (column, row) in the image as it is loaded.
+        places: [m, 3] where these pixels lie in the scene, RAS, mm.
+        weights: [m] of each frame in the voxel.
+        times_s: [m] when the frames were recorded; None where that is not known.
+        note: a sentence where frames were left out, else empty.
+    """
+
+    frames: np.ndarray
+    pixels: np.ndarray
+    places: np.ndarray
+    weights: np.ndarray
+    times_s: np.ndarray | None
+    note: str
+
+
+@dataclass(frozen=True, eq=False)
+class FramesBehind:
+    """Finds the frames behind points of a result; see :func:`framesBehind`."""
+
+    nodes: ResultNodes
+    _clip: SceneSweep
+    _grid: VoxelGrid
+    _placed: PlacedFrames
+    _how: Mapping[str, Any]
+    _source_from_pixel: np.ndarray
+
+    def at(self, place: np.ndarray) -> Behind:
+        """The frames that made the voxel at a place [3] in the scene, RAS, mm.
+
+        Raises InputError: the place lies outside of the volume, or no frame made its voxel.
+        """
+        from DualTrackCore.reconstruction.sources import find_sources
+
+        world_from_frame0 = world_from_node(self.nodes.volume) @ self._clip.node_from_image
+        point = np.linalg.inv(world_from_frame0) @ [*place, 1]
+        voxel = self._grid.voxel_from_frame0 @ point
+        if (np.abs(voxel[:3] + 0.5 - np.array(self._grid.size) / 2) >= np.array(self._grid.size) / 2).any():
+            sentence = _("This point lies outside of the volume of {name}; click into the volume.")
+            raise InputError(sentence.format(name=self.nodes.name))
+        found = find_sources(self._grid, self._placed, self._how, point[:3], self._clip.sweep.frames)
+        if not len(found.frames):
+            raise InputError(self._nothing(found.voxel))
+        numbers, times = np.searchsorted(self._placed.numbers, found.frames), self._clip.sweep.timestamps_s
+        pixels = np.column_stack([found.pixels, np.zeros(len(numbers)), np.ones(len(numbers))])
+        places = np.einsum("nij,nj->ni", world_from_frame0 @ self._placed.frame0_from_pixel[numbers], pixels)
+        loaded = pixels[:, [0, 1, 3]] @ self._source_from_pixel.T
+        times = None if times is None else times[found.frames]
+        return Behind(found.frames, loaded[:, :2], places[:, :3], found.weights, times, found.note)
+
+    def _nothing(self, voxel: tuple[int, int, int]) -> str:
+        """Why no frame made a voxel."""
+        if self.nodes.volume.GetImageData().GetScalarComponentAsDouble(*voxel, 0) > 0:
+            return _("No frame saw this place: the gap between frames was filled from what lies around it.")
+        return _("No frame saw this place; click where the volume shows something.")
+
+
+def framesBehind(nodes: ResultNodes) -> Generator[None, None, FramesBehind]:
+    """What finds the frames behind points of a result, made in pieces.
+
+    Raises InputError: volume, poses or clip have left the scene, or the result is of an earlier version.
+    """
+    if nodes.volume is None or nodes.pose_table is None:
+        sentence = _("The volume or the table of poses of {name} was deleted; run the clip again.")
+        raise InputError(sentence.format(name=nodes.name))
+    report = reportOf(nodes)
+    facts, how = report.volume, report.volume["settings"]
+    by_grey = how["compounding"] == "maximum" or how["reject_below"] > 0
+    loaded = clip_of(nodes, pictures=by_grey)
+    yield
+    clip = prepared_clip(loaded, report)
+    yield
+    poses = trajectoryFromTable(nodes.pose_table).poses
+    yield
+    first, count = report.sweep["first_frame"], report.sweep["frames"]
+    if first + count > min(len(poses), len(clip.sweep)):
+        raise InputError(_("{name} is of another clip; run the clip again.").format(name=nodes.name))
+    frames = slice(first, first + count)
+    placed = placed_frames(nodes.pose_table, frames, poses[frames], clip.sweep, how)
+    if placed is None:
+        sentence = _("{name} was made by an earlier version, which did not note its frames; run the clip again.")
+        raise InputError(sentence.format(name=nodes.name))
+    placed = placed._replace(numbers=first + placed.numbers)
+    settings = RunSettings.from_dict(report.settings)
+    source = source_from_pixel(settings, settings.crop, loaded.sweep.frame_size)
+    grid = grid_of(nodes.volume, clip.node_from_image, facts)
+    return FramesBehind(nodes, clip, grid, placed, how, source)
+
+
+def pixelAt(
+    browser: slicer.vtkMRMLSequenceBrowserNode, images: slicer.vtkMRMLSequenceNode, place: np.ndarray
+) -> np.ndarray | None:
+    """[2] (column, row) in the picture that a clip shows at the moment of a place in the scene; None beside it."""
+    layout = first_layout(images)
+    world_from_pixel = ijk_to_world(browser.GetProxyNode(images)) @ layout.ijk_from_pixel
+    column, row, across, _one = np.linalg.inv(world_from_pixel) @ [*place, 1]
+    inside = -0.5 <= column < layout.size[0] - 0.5 and -0.5 <= row < layout.size[1] - 0.5
+    in_plane = abs(across) * np.linalg.norm(world_from_pixel[:3, 2]) < _IN_PLANE_MM
+    return np.array([column, row]) if inside and in_plane else None
