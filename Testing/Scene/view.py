@@ -75,14 +75,7 @@ class ThreeDView:
 
     def picture(self) -> np.ndarray:
         """[H, W, 3] uint8."""
-        self._window.Render()
-        grab = vtk.vtkWindowToImageFilter()
-        grab.SetInput(self._window)
-        grab.ReadFrontBufferOff()
-        grab.Update()
-        image = grab.GetOutput()
-        width, height, _ = image.GetDimensions()
-        return vtk_to_numpy(image.GetPointData().GetScalars()).reshape(height, width, -1)[::-1]
+        return _grabbed(self._window)
 
     def pixel(self, ras: np.ndarray) -> tuple[int, int]:
         """(row, column) at which a point in RAS is drawn."""
@@ -120,6 +113,10 @@ class SliceViews:
         """The slice node of a view."""
         return self._logics[name].GetSliceNode()
 
+    def logic(self, name: str) -> slicer.vtkMRMLSliceLogic:
+        """The logic of a view."""
+        return self._logics[name]
+
     def picture(self, name: str) -> np.ndarray:
         """[H, W] uint8: what a view draws, the top row first."""
         port = self._logics[name].GetImageDataConnection()
@@ -142,6 +139,91 @@ class SliceViews:
         """Let the scene go."""
         for logic in self._logics.values():
             logic.SetMRMLScene(None)
+
+
+_SLICE_MANAGERS = (
+    "vtkMRMLMarkupsDisplayableManager",
+    "vtkMRMLCrosshairDisplayableManager",
+    "vtkMRMLColorLegendDisplayableManager",
+)
+
+
+class SliceWindow:
+    """A slice view of :class:`SliceViews` in a window of its own: with markups, crosshair and legends, and a mouse."""
+
+    def __init__(self, views: SliceViews, name: str, application_logic, markups_logic) -> None:
+        _load_triton_first()
+        application_logic.SetModuleLogic("Markups", markups_logic)
+        factory = slicer.vtkMRMLSliceViewDisplayableManagerFactory.GetInstance()
+        factory.SetMRMLApplicationLogic(application_logic)
+        for manager in _SLICE_MANAGERS:
+            if not factory.IsDisplayableManagerRegistered(manager):
+                factory.RegisterDisplayableManager(manager)
+        self.node, self._logic = views.node(name), views.logic(name)
+        self._window = vtk.vtkRenderWindow()
+        self._window.SetOffScreenRendering(True)
+        self._window.SetSize(*views.SIZE)
+        self._window.SetNumberOfLayers(2)
+        pictures, drawn = vtk.vtkRenderer(), vtk.vtkRenderer()
+        drawn.SetLayer(1)
+        self._mapper = vtk.vtkImageMapper()
+        self._mapper.SetColorWindow(255)
+        self._mapper.SetColorLevel(127.5)
+        actor = vtk.vtkActor2D()
+        actor.SetMapper(self._mapper)
+        pictures.AddViewProp(actor)
+        for renderer in (pictures, drawn):
+            self._window.AddRenderer(renderer)
+        self._interactor = vtk.vtkRenderWindowInteractor()
+        self._interactor.SetRenderWindow(self._window)
+        self._group = slicer.vtkMRMLDisplayableManagerGroup()
+        self._group.Initialize(factory, drawn)
+        self._group.SetMRMLDisplayableNode(self.node)
+        self._style = slicer.vtkMRMLSliceViewInteractorStyle()
+        self._style.SetDisplayableManagers(self._group)
+        self._style.SetSliceLogic(self._logic)
+        self._style.SetInteractor(self._interactor)
+
+    def pixel(self, ras: np.ndarray) -> tuple[int, int]:
+        """(row, column) at which a point in RAS is drawn."""
+        inverse = vtk.vtkMatrix4x4()
+        vtk.vtkMatrix4x4.Invert(self.node.GetXYToRAS(), inverse)
+        x, y = inverse.MultiplyPoint([*map(float, ras[:3]), 1.0])[:2]
+        return self._window.GetSize()[1] - 1 - round(y), round(x)
+
+    def place(self, pixel: tuple[int, int]) -> np.ndarray:
+        """[3] RAS of what is drawn at (row, column)."""
+        row, column = pixel
+        return np.array(self.node.GetXYToRAS().MultiplyPoint([column, self._window.GetSize()[1] - 1 - row, 0, 1])[:3])
+
+    def click(self, pixel: tuple[int, int], button: str = "Left") -> None:
+        """Move the mouse to (row, column) and click."""
+        row, column = pixel
+        self._interactor.SetEventInformation(column, self._window.GetSize()[1] - 1 - row, 0, 0, "\0", 0, None)
+        for event in ("MouseMoveEvent", f"{button}ButtonPressEvent", f"{button}ButtonReleaseEvent"):
+            self._style.DelegateInteractionEventToDisplayableManagers(getattr(vtk.vtkCommand, event))
+
+    def picture(self) -> np.ndarray:
+        """[H, W, 3] uint8."""
+        self._mapper.SetInputConnection(self._logic.GetImageDataConnection())
+        return _grabbed(self._window)
+
+    def close(self) -> None:
+        """Let the window and the managers go."""
+        self._group.SetMRMLDisplayableNode(None)
+        self._window.Finalize()
+
+
+def _grabbed(window: vtk.vtkRenderWindow) -> np.ndarray:
+    """[H, W, 3] uint8: what a window shows."""
+    window.Render()
+    grab = vtk.vtkWindowToImageFilter()
+    grab.SetInput(window)
+    grab.ReadFrontBufferOff()
+    grab.Update()
+    image = grab.GetOutput()
+    width, height, _ = image.GetDimensions()
+    return vtk_to_numpy(image.GetPointData().GetScalars()).reshape(height, width, -1)[::-1]
 
 
 def _load_triton_first() -> None:

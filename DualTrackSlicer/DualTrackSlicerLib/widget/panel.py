@@ -17,6 +17,7 @@ from DualTrackSlicerLib.models import ModelChoice
 from DualTrackSlicerLib.parameters import DualTrackSlicerParameterNode
 from DualTrackSlicerLib.run import Run
 from DualTrackSlicerLib.scene import Clip
+from DualTrackSlicerLib.widget.behind_section import BehindSection
 from DualTrackSlicerLib.widget.clip_section import ClipSection
 from DualTrackSlicerLib.widget.computer_section import ComputerSection
 from DualTrackSlicerLib.widget.model_section import ModelSection
@@ -66,6 +67,7 @@ class Panel(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.prepareSection = PrepareSection(ui, logic)
         self.modelSection, self.computerSection = ModelSection(ui, logic), ComputerSection(ui, logic)
         self.runSection, self.resultSection, self.picture = RunSection(ui, logic), ResultSection(ui), Picture(ui)
+        self.behindSection = BehindSection(ui)
         self.sections = (
             *(
                 self.clipSection,
@@ -76,6 +78,7 @@ class Panel(ScriptedLoadableModuleWidget, VTKObservationMixin):
                 self.computerSection,
             ),
             *(self.runSection, self.resultSection, self.picture, EvaluationTab(ui), ScriptTab(ui)),
+            self.behindSection,
         )
         self._connect()
         self.enter()
@@ -90,6 +93,7 @@ class Panel(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.runSection.moved.then(self._on_progress)
         self.runSection.done.then(self.picture.showRun)
         self.resultSection.shown.then(self.picture.showResult)
+        self.behindSection.framed.then(self.picture.showFrames)
         self.resultSection.failed.then(self.runSection.complain)
         for section in (self.clipSection, self.prepareSection, self.areaSection):
             section.said.then(self.say)

@@ -61,6 +61,11 @@ class Picture(Section):
             browser = self._view.clip.browser
             browser.SetSelectedItemNumber(min(max(number, 0), browser.GetNumberOfItems() - 1))
 
+    def showFrames(self) -> None:
+        """The frames of the clip in the red view, over the volume."""
+        self._view.parameters.followFrame = self.ui.frameOverCheckBox.checked = True
+        self._on_frame_over()
+
     def showRun(self, run: Run) -> None:
         """The results of a run."""
         if run.nodes is not None:
