@@ -18,13 +18,17 @@ import DualTrackCore  # noqa: E402
 project = "DualTrack for 3D Slicer"
 copyright = "the DualTrack for 3D Slicer contributors"
 release = version = DualTrackCore.__version__
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 html_theme = "furo"
 html_title = f"{project} {release}"
 html_logo = "../DualTrack.png"
 html_theme_options = {"sidebar_hide_name": True}
 html_copy_source = False
-exclude_patterns = ["schemas"]
+exclude_patterns = ["schemas", "jupyter_execute"]
+# The notebook is run while the site is built, and an error in it is one of the build.
+nb_execution_mode = "force"
+nb_execution_raise_on_error = True
+nb_execution_timeout = 300
 myst_heading_anchors = 4
 myst_enable_extensions = ["colon_fence"]
 autodoc_member_order = "bysource"
@@ -49,7 +53,9 @@ def read_page(app: Sphinx, page: str, source: list[str]) -> None:
     """Put README and changelog in the place of their pages; links lead to pages, or to where the code is kept."""
     if page in PAGES:
         source[0] = (ROOT / PAGES[page]).read_text(encoding="utf-8")
-    path = ROOT / PAGES.get(page, f"Docs/{page}.md")
+    path = Path(app.env.doc2path(page)) if page not in PAGES else ROOT / PAGES[page]
+    if path.suffix != ".md":
+        return
     source[0] = LINK.sub(lambda link: f"]({address(link[1], path)}{link[2] or ''})", source[0])
 
 
