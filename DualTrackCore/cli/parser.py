@@ -279,6 +279,8 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("recipe", metavar="RECIPE", help="YAML file, or one that ships: mini/local1, paper/fusion, ...")
     text = "change a setting of the recipe: optimiser.lr=0.001"
     parser.add_argument("--set", metavar="KEY=VALUE", action="append", help=text)
+    text = "in place of the recipe's; 1 shows whether everything works"
+    parser.add_argument("--epochs", metavar="N", type=int, help=text)
     parser.add_argument("--runs", metavar="DIR", default="runs", help="folder of all runs (default: %(default)s)")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint of an interrupted run")
     _add_named(parser, "memory_gb")

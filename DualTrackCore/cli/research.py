@@ -167,10 +167,11 @@ def train(options: Namespace, console: Console) -> None:
         "progress": console.progress,
         "cancelled": console.cancelled,
     }
+    changes = [*(options.set or ()), *([] if options.epochs is None else [f"epochs={options.epochs}"])]
     if options.recipe in plan_names():  # goes on by itself
-        result = train_plan(load_plan(options.recipe, options.set or ()), **shared)
+        result = train_plan(load_plan(options.recipe, changes), **shared)
     else:
-        recipe = load_recipe(options.recipe, options.set or ())
+        recipe = load_recipe(options.recipe, changes)
         if recipe.devices * recipe.nodes == 1:
             console.say(f"Training stage {recipe.stage}; results go to {options.runs}/{recipe.output}.")
         result = train_stage(recipe, resume=options.resume, **shared)

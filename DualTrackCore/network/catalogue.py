@@ -351,10 +351,12 @@ def installed_models(folder: Path | None = None) -> list[InstalledModel]:
 
 
 def installed_path(name: str, folder: Path | None = None) -> Path:
-    """The weights file of a model that ships or is installed.
+    """The weights file of a model that ships or is installed, or that the folder of a training run holds.
 
     Raises CheckpointError: not installed; says how to get it.
     """
+    if os.path.isfile(trained := os.path.join(name, "model.safetensors")):
+        return Path(trained)
     models = {model.name: model for model in installed_models(folder)}
     if name in models:
         return models[name].path

@@ -109,8 +109,8 @@ def load_model(
     """Load a model by the name of one that ships or is installed, or from a weights file.
 
     Args:
-        name_or_path: a name of `dualtrack models list`, or a .safetensors or PyTorch file; without it the small model
-            that ships with the package, which was trained on simulated sweeps only.
+        name_or_path: a name of `dualtrack models list`, a .safetensors or PyTorch file, or the folder of a finished
+            training; without it the small model that ships, which was trained on simulated sweeps only.
         card: the card or its JSON file; by default the one inside the file, else the one beside it.
         fallback: the card where there is none of these; by default that of the published model of that name, else that
             of unknown weights of the published network.

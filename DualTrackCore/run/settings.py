@@ -105,7 +105,7 @@ class RunSettings:
     )
     model: str = setting(
         "mini",
-        help="name of a model that ships or is installed, or a weights file",
+        help="name of a model that ships or is installed, a weights file, or the folder of a training run",
         expects="a name or a file",
         group=NETWORK,
         metavar="M",

@@ -88,7 +88,8 @@ def test_a_changed_recipe_is_not_mixed_with_what_an_earlier_one_left(whole, fold
 
 def test_the_plan_that_ships_names_recipes_that_lead_from_one_to_the_next(monkeypatch):
     monkeypatch.setattr(plans, "RECIPES", RECIPES)
-    assert plan_names() == ["mini"]
+    assert plan_names() == ["mini", "own"]
+    assert [recipe.initial.all for recipe in load_plan("own").recipes] == ["mini", "own/finetune"]
     made = load_plan("mini")
     done = set()
     for recipe in made.recipes:

@@ -19,6 +19,7 @@ from DualTrackCore.reconstruction import reconstruct_volume
 from DualTrackCore.research.comparison import Identity, run_methods
 from DualTrackCore.research.comparison.table_files import write_tables
 from DualTrackCore.research.training.initial import recipe_card, trained_card
+from DualTrackCore.research.training.sweeps import SweepSet
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.tracking import estimate_trajectory
 from DualTrackCore.trajectory import Trajectory
@@ -161,6 +162,19 @@ def shipped_claims():
     return {field.name: getattr(card, field.name) for field in fields(card) if field.name != "architecture"}
 
 
+def sides(*sweeps):
+    """The last sweep for validation, the others for training."""
+    named = SweepSet(tuple(map(str, range(len(sweeps)))), sweeps)
+    return (
+        (named, named)
+        if len(sweeps) == 1
+        else (
+            SweepSet(named.names[:-1], sweeps[:-1]),
+            SweepSet(named.names[-1:], sweeps[-1:]),
+        )
+    )
+
+
 @pytest.fixture
 def simulated():
     return replace(tracked_sweep(0), provenance={"simulated": True})
@@ -168,15 +182,17 @@ def simulated():
 
 def test_a_new_training_claims_nothing_that_it_did_not_measure(tmp_path, simulated):
     recipe = tiny_recipe("local1", card=shipped_claims())
-    card = trained_card(recipe, tmp_path, [tracked_sweep(0), tracked_sweep(1)])
+    card = trained_card(recipe, tmp_path, *sides(tracked_sweep(0), tracked_sweep(1)))
     assert (card.name, card.expected_error, card.bf16_error, card.licence) == ("local1", "unknown", None, "unknown")
     assert card.version == "unknown"
     assert "simulated" not in card.title
     assert not card.simulated_only
-    assert card.training_data.startswith("2 sweeps (recorded)")
+    assert card.training_data.startswith(
+        "1 sweep (24 frames) for training, 1 sweep (24 frames) for validation (recorded"
+    )
     assert card.spacing_mm == recipe_card(recipe).spacing_mm
-    assert trained_card(recipe, tmp_path, [simulated]).simulated_only
-    assert not trained_card(recipe, tmp_path, [simulated, tracked_sweep(1)]).simulated_only
+    assert trained_card(recipe, tmp_path, *sides(simulated)).simulated_only
+    assert not trained_card(recipe, tmp_path, *sides(simulated, tracked_sweep(1))).simulated_only
 
 
 def test_a_recipe_of_ones_own_keeps_its_name_but_no_error(tmp_path, simulated):
@@ -188,7 +204,7 @@ def test_a_recipe_of_ones_own_keeps_its_name_but_no_error(tmp_path, simulated):
         "bf16_error": 1e-9,
         "fp16_error": 1e-9,
     }
-    card = trained_card(tiny_recipe("local1", card=own), tmp_path, [simulated])
+    card = trained_card(tiny_recipe("local1", card=own), tmp_path, *sides(simulated))
     assert (card.name, card.title, card.licence) == ("ours", "Our network", "ours")
     assert (card.expected_error, card.bf16_error, card.fp16_error) == ("unknown", None, None)
 
@@ -198,4 +214,4 @@ def test_weights_that_began_with_recorded_sweeps_do_not_count_as_simulated(tmp_p
     tiny = tiny_model()
     save_model(tiny.network, replace(tiny.card, simulated_only=earlier), tmp_path / "start.safetensors")
     recipe = tiny_recipe("fusion", initial={"all": "start.safetensors"})
-    assert trained_card(recipe, tmp_path, [simulated]).simulated_only == earlier
+    assert trained_card(recipe, tmp_path, *sides(simulated)).simulated_only == earlier

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
+import statistics
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,13 +17,14 @@ from torch import Tensor
 from DualTrackCore.errors import CheckpointError, InputError
 from DualTrackCore.network import DualTrack, ModelCard
 from DualTrackCore.network.backbones import IMAGENET_PIXELS, UNIT_PIXELS, add_lora, load_backbone_weights
-from DualTrackCore.network.catalogue import read_card_inside, shipped_folder
+from DualTrackCore.network.catalogue import installed_path, read_card_inside, shipped_folder
 from DualTrackCore.network.dualtrack import UNUSED_HEADS
 from DualTrackCore.network.model import load_weights, positions_of, read_weights, resize_positions
 from DualTrackCore.network.statistics import PLAIN
 from DualTrackCore.research.baselines import MotionNetwork, build_baseline
 from DualTrackCore.research.simulation.acquisition import RANGES
 from DualTrackCore.research.training.recipe import Initial, Recipe
+from DualTrackCore.research.training.sweeps import SweepSet
 from DualTrackCore.settings import known_keys
 from DualTrackCore.sweep import Sweep
 
@@ -47,16 +52,17 @@ def recipe_card(recipe: Recipe) -> ModelCard:
     return dataclasses.replace(card, global_mean=mean, global_std=std)
 
 
-def trained_card(recipe: Recipe, runs: Path, sweeps: Sequence[Sweep]) -> ModelCard:
+def trained_card(recipe: Recipe, runs: Path, training: SweepSet, validation: SweepSet) -> ModelCard:
     """The card of the weights that a recipe has trained: that of the recipe, without what must be measured.
 
-    Errors are left unknown. Name, title, version and licence are replaced if a model that ships has the same. The
-    weights are "simulated only" if all sweeps were simulated, also those of earlier stages.
+    It says what the weights have seen, and takes the size and rate of the frames from recorded sweeps: warnings about
+    other sweeps go by them. Errors are left unknown. Name, title, version and licence are replaced if a model that
+    ships has the same. The weights are "simulated only" if all sweeps were simulated, also those of earlier stages.
 
     Args:
         recipe: that was run.
         runs: folder of earlier stages.
-        sweeps: for training and validation.
+        training, validation: the sweeps of both sides.
 
     Raises CheckpointError: the file of an earlier stage is damaged.
     """
@@ -71,17 +77,40 @@ def trained_card(recipe: Recipe, runs: Path, sweeps: Sequence[Sweep]) -> ModelCa
     given = recipe.initial
     earlier = filter(None, (getattr(given, name) for name in _WEIGHTS_OF))
     cards = [read_card_inside(_weights_path(reference, runs)) for reference in earlier]
+    sweeps = (*training.sweeps, *validation.sweeps)
     kinds = sorted({"simulated" if sweep.is_simulated else "recorded" for sweep in sweeps})
+    place = Path(recipe.data.csv or recipe.data.folder or "").resolve()
+    origin = f", of {place.parent.name if recipe.data.csv else place.name}" if recipe.data.kind != "simulated" else ""
+    started = ", ".join(dict.fromkeys(other.name for other in cards if other is not None))
+    if kinds == ["recorded"]:
+        card = dataclasses.replace(card, **_seen(sweeps, card))
     return dataclasses.replace(
         card,
         simulated_only=kinds == ["simulated"] and all(other is None or other.simulated_only for other in cards),
         trained_ranges={name: list(ends) for name, ends in RANGES.items()} if recipe.data.acquisitions else None,
-        training_data=f"{len(sweeps)} sweeps ({' and '.join(kinds)}), those for validation among them.",
+        training_data=f"{training.text} for training, {validation.text} for validation ({' and '.join(kinds)}{origin})"
+        + (f", starting from {started}." if started else "."),
         expected_error=unknown.expected_error,
         bf16_error=unknown.bf16_error,
         fp16_error=unknown.fp16_error,
         **reset,
     )
+
+
+def _seen(sweeps: Sequence[Sweep], card: ModelCard) -> dict[str, Any]:
+    """Fields of a card from sweeps: the most frequent size of a frame, at the card's spacing, and the middle rate."""
+    sizes = Counter(
+        tuple(
+            round(pixels * own / model)
+            for pixels, own, model in zip(
+                sweep.frame_size, sweep.require_spacing()[::-1], card.spacing_mm[::-1], strict=True
+            )
+        )
+        for sweep in sweeps
+    )
+    rates = [rate for sweep in sweeps if (rate := sweep.frame_rate_hz) is not None]
+    rate = {"frame_rate_hz": round(statistics.median(rates), 3)} if rates else {}
+    return {"frame_size": sizes.most_common(1)[0][0], **rate}
 
 
 def initial_network(recipe: Recipe, runs: Path, say: Callable[[str], None] | None = None) -> DualTrack | MotionNetwork:
@@ -161,15 +190,17 @@ def input_paths(recipe: Recipe, runs: Path) -> list[Path]:
 
 
 def _weights_path(reference: str, runs: Path) -> Path:
-    """The weights file for a name in a recipe's `initial`: a file or the folder of a stage, as named or in `runs`."""
+    """The weights for a name in a recipe's `initial`: a file or a stage's folder, as named or in `runs`, or a model."""
     for place in (Path(reference), runs / reference):
         if place.is_file():
             return place
         if (place / WEIGHTS_NAME).is_file():
             return place / WEIGHTS_NAME
+    with contextlib.suppress(CheckpointError):
+        return installed_path(reference)
     raise InputError(
         f"initial in the recipe names {reference}, and neither that nor {runs / reference} is a weights file or a "
-        f"finished stage with {WEIGHTS_NAME}; train that stage first."
+        f"finished stage with {WEIGHTS_NAME}, nor is it a model that ships or is installed; train that stage first."
     )
 
 

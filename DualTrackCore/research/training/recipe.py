@@ -40,7 +40,7 @@ class _Checked:
 
 @dataclass(frozen=True)
 class Initial(_Checked):
-    """Weights to start from: a .safetensors file, the folder of an earlier stage, or its `output` name.
+    """Weights to start from: a .safetensors file, the folder of an earlier stage, its `output` name, or a model.
 
     Attributes:
         all: the whole network.
@@ -314,6 +314,7 @@ def load_recipe(name_or_path: str | Path, changes: Sequence[str] = ()) -> Recipe
     Args:
         name_or_path: a YAML file, or the name of a recipe that ships, such as "mini/local1".
         changes: "key=value" pairs that replace values of the file; keys dotted, values in YAML: "optimiser.lr=0.001".
+            Fewer `epochs` also shorten end_epoch, warmup_epochs and validation.every, unless a change names them.
 
     Raises:
         InputError: no such recipe, not YAML, an unknown key, a value of the wrong type or out of range; one sentence
@@ -327,6 +328,7 @@ def load_recipe(name_or_path: str | Path, changes: Sequence[str] = ()) -> Recipe
     values, files = _read(path, ())
     for change in changes:
         _apply(values, change)
+    _fit_to_epochs(values, {change.partition("=")[0].strip() for change in changes})
     recipe = build(Recipe, values, path.name)
     object.__setattr__(recipe, "files", files)
     return recipe
@@ -366,6 +368,19 @@ def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any
         old = result.get(key)
         result[key] = _merged(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
     return result
+
+
+def _fit_to_epochs(values: dict[str, Any], changed: set[str]) -> None:
+    """Where a change asks for fewer epochs, shorten what the file counts in them and no change names."""
+    epochs = values.get("epochs")
+    if "epochs" not in changed or not isinstance(epochs, int):
+        return
+    for key, most in {"end_epoch": epochs, "warmup_epochs": epochs - 1, "validation.every": epochs}.items():
+        outer, _, last = key.rpartition(".")
+        place = values.get(outer) if outer else values
+        stated = place.get(last) if isinstance(place, Mapping) else None
+        if key not in changed and isinstance(stated, int) and stated > most:
+            _apply(values, f"{key}={most}")
 
 
 def _apply(values: dict[str, Any], change: str) -> None:

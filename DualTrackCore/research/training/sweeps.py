@@ -27,14 +27,23 @@ class SweepSet:
     Attributes:
         names, sweeps: one each.
         acquisitions: one each if frames are codes of echo levels before a scanner; else empty.
+        subjects: how many people or phantoms; 0 where nothing says it.
     """
 
     names: tuple[str, ...]
     sweeps: tuple[Sweep, ...]
     acquisitions: tuple[Acquisition, ...] = ()
+    subjects: int = 0
 
     def __len__(self) -> int:
         return len(self.sweeps)
+
+    @property
+    def text(self) -> str:
+        """What there is: "8 sweeps of 2 subjects (480 frames)"."""
+        of = f" of {self.subjects} subject{'s' * (self.subjects != 1)}" if self.subjects else ""
+        frames = sum(map(len, self.sweeps))
+        return f"{len(self)} sweep{'s' * (len(self) != 1)}{of} ({frames} frames)"
 
     def in_memory(self, budget_bytes: float) -> SweepSet:
         """The same set with the frames of the first sweeps in memory, as many as fit the budget."""
@@ -74,7 +83,11 @@ def training_sweeps(
         for finding in overlaps(sides):
             raise DatasetError(str(finding))
         sets = [
-            SweepSet(tuple(str(entry.path) for entry in entries), _made([entry.load for entry in entries], reporter))
+            SweepSet(
+                tuple(str(entry.path) for entry in entries),
+                _made([entry.load for entry in entries], reporter),
+                subjects=len({entry.subject for entry in entries} - {None}),
+            )
             for entries in lists
         ]
     for part, what in zip(sets, ("training", "validation"), strict=True):

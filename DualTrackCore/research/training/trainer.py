@@ -137,7 +137,7 @@ def train(
             raise Cancelled("Cancelled before there was a checkpoint; start it again.") from None
         kept = f"the checkpoints stay in {output}, and --resume (resume=True) goes on from the last"
         raise Cancelled(f"Cancelled; {kept}.") from None
-    card = initial.trained_card(recipe, runs, [sweep for part in sweeps for sweep in part.sweeps])
+    card = initial.trained_card(recipe, runs, *sweeps)
     return _export(recipe, card, task, trainer, output, lines)
 
 
