@@ -294,12 +294,9 @@ def _add_simulate(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--family", metavar="NAME", help="path: Per_L_DtP, Par_S_PtD, rotation, ... (default: drawn)")
     parser.add_argument("--geometry", choices=["linear", "curvilinear"], default="linear", help="of the probe")
     parser.add_argument("--frequency", metavar="MHZ", type=float, help="of the probe (default: drawn)")
-    parser.add_argument(
-        "--size", metavar="W,H", type=_numbers(2, 2, int), default=(320, 240), help="of a frame (default: 320,240)"
-    )
-    parser.add_argument(
-        "--spacing", metavar="MM", type=_numbers(1, 2), default=(0.2,), help="of the pixels (default: 0.2)"
-    )
+    size, spacing = "of a frame (default: 320,240)", "of the pixels (default: 0.2)"
+    parser.add_argument("--size", metavar="W,H", type=_numbers(2, 2, int), default=(320, 240), help=size)
+    parser.add_argument("--spacing", metavar="MM", type=_numbers(1, 2), default=(0.2,), help=spacing)
 
 
 def _add_dataset(actions: argparse._SubParsersAction) -> None:
@@ -342,14 +339,12 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
     text = "folders or files of tracked sweeps (TUS-REC, DualTrack, PLUS), or held-out, acquisitions or simulated"
     parser.add_argument("dataset", metavar="DATASET", nargs="+", help=text)
     _add_output(parser, "DIR", "folder for tables and report")
-    parser.add_argument(
-        "--method",
-        metavar="NAME",
-        action="append",
-        help="identity, calibrated-mean-motion, own-mean-motion, decorrelation, decorrelation-oracle-direction, "
+    text = (
+        "identity, calibrated-mean-motion, own-mean-motion, decorrelation, decorrelation-oracle-direction, "
         "model:M, tta4:M (run with --tta 4), local:M (encoder alone), global:M, baseline:B; M is a model's name or a "
-        "weights file, B a trained baseline's; repeat for several (default: those without weights and model:mini)",
+        "weights file, B a trained baseline's; repeat for several (default: those without weights and model:mini)"
     )
+    parser.add_argument("--method", metavar="NAME", action="append", help=text)
     parser.add_argument("--split", metavar="NAME", help="only the sweeps of this split: train, val, ...")
     text = "image-to-probe calibration: PLUS XML, .tfm, .h5, 4x4 text, or calib_matrix.csv"
     parser.add_argument("--calibration", metavar="FILE", help=text)
