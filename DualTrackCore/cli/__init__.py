@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 from DualTrackCore.cli.console import Console
 from DualTrackCore.cli.parser import build_parser
+from DualTrackCore.cli.shell import FIRST_HELP
 from DualTrackCore.errors import Cancelled, DualTrackError
 from DualTrackCore.memory import memory_limit, naming_memory
 from DualTrackCore.settings import short_text
@@ -38,6 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console(json_output="--json" in arguments, quiet="--quiet" in arguments)
     try:
         with console.warnings_as_sentences(), console.signals_as_interrupt(is_program):
+            if not arguments:
+                console.say(FIRST_HELP)
+                return DONE
             options = build_parser().parse_args(arguments)
             console.command = options.command_name
             with memory_limit(getattr(options, "memory_gb", None)), naming_memory(f"The command {console.command}"):

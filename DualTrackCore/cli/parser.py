@@ -12,6 +12,7 @@ from typing import Any, Literal, NoReturn
 
 from DualTrackCore import __version__
 from DualTrackCore.cli.server_options import SERVING, add_server, add_serving
+from DualTrackCore.cli.shell import COMPLETION, add_completion
 from DualTrackCore.corrections import CORRECTIONS_GROUP, Corrections
 from DualTrackCore.errors import InputError
 from DualTrackCore.run.settings import (
@@ -59,6 +60,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_dataset(_group(commands, "dataset", "examine and convert data sets of tracked sweeps"))
     _add_evaluate(commands)
     _add_submit(commands)
+    add_completion(_command(commands, "completion", "shell:completion", COMPLETION))
     text = "track and reconstruct the sample sweep, and measure it against its true poses"
     _add_output(_command(commands, "demo", "demo:demo", text), "DIR", "folder for the results")
     return parser
@@ -222,9 +224,7 @@ def _add_corrections(parser: argparse.ArgumentParser) -> None:
 def _add_setting(section: argparse._ActionsContainer, field: dataclasses.Field, hint: Any, prefix: str = "") -> None:
     facts = setting_of(field)
     unit = f", {facts.unit}" if facts.unit else ""
-    default = (
-        "" if field.default in (None, ()) or hint is bool else f" (default: {field.default})"
-    )  # argparse adds a bool's
+    default = "" if field.default in (None, ()) or hint is bool else f" (default: {field.default})"
     text = f"{facts.help}{unit}{default}".replace("%", "%%")  # argparse wants percent signs doubled
     name = "--" + (facts.option or field.name.replace("_", "-"))
     common = {"dest": prefix + field.name, "default": argparse.SUPPRESS, "help": text}

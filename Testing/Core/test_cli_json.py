@@ -58,6 +58,7 @@ def sweep_file(tmp_path):
     [
         ("info {a}", "dualtrack info/1"),
         ("convert {a} {out}.h5", "dualtrack convert/1"),
+        ("completion bash", "dualtrack completion/1"),
         ("reconstruct {a} -o {out} --no-pictures --no-evaluate", "dualtrack reconstruct/1"),
         ("run nothing {folder}/nothing -o {out}", "dualtrack run/1"),
         ("models list", "dualtrack models list/1"),

@@ -1,0 +1,73 @@
+"""What a shell shows: help for the name of the program alone, and completion of commands, options and files."""
+
+import shlex
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from DualTrackCore.cli import main
+from DualTrackCore.cli.parser import build_parser
+from DualTrackCore.cli.shell import FIRST_HELP
+
+
+def test_the_name_alone_says_the_commonest_commands(capsys):
+    assert main([]) == 0
+    assert capsys.readouterr().out == FIRST_HELP + "\n"
+
+
+def test_the_commands_that_the_first_help_names_are_there():
+    values = {"DIR": "out", "CLIP": "clip.mp4", "R,A,S": "1,2,3"}
+    lines = [line for line in FIRST_HELP.splitlines() if line.startswith("  dualtrack")]
+    assert len(lines) == 4
+    for line in lines:
+        words = line.strip().split("    ")[0].split()[1:]
+        options = build_parser().parse_args([values.get(word, word) for word in words])
+        assert options.command_name == f"dualtrack {words[0]}"
+
+
+@pytest.fixture(scope="module")
+def complete(tmp_path_factory):
+    """What bash offers for the last of some words, in a folder with a file and a folder."""
+    if shutil.which("bash") is None:
+        pytest.skip("There is no bash on this computer.")
+    folder = tmp_path_factory.mktemp("completion")
+    (folder / "clip.mha").touch()
+    (folder / "results").mkdir()
+    command = [sys.executable, "-m", "DualTrackCore.cli", "completion", "bash"]
+    (folder / "dualtrack.bash").write_bytes(subprocess.run(command, capture_output=True, check=True).stdout)
+
+    def offered(*words):
+        typed = " ".join(map(shlex.quote, words))
+        script = (
+            f"source dualtrack.bash; COMP_WORDS=({typed}); COMP_CWORD={len(words) - 1}; COMP_LINE='{typed}'; "
+            "COMP_POINT=${#COMP_LINE}; $(complete -p dualtrack | sed 's/.*-F \\([^ ]*\\).*/\\1/') "
+            f"dualtrack {shlex.quote(words[-1])} {shlex.quote(words[-2])}; printf '%s\\n' \"${{COMPREPLY[@]}}\""
+        )
+        done = subprocess.run(["bash", "-c", script], cwd=folder, capture_output=True, text=True, check=True)
+        return set(done.stdout.split())
+
+    return offered
+
+
+def test_a_shell_completes_commands_and_their_actions(complete):
+    assert {"reconstruct"} == complete("dualtrack", "rec")
+    assert {"run"} == complete("dualtrack", "ru")
+    assert {"fetch"} == complete("dualtrack", "models", "fe")
+
+
+def test_a_shell_completes_options_and_their_choices(complete):
+    assert "--hole-filling" in complete("dualtrack", "run", "--ho")
+    assert {"--tta"} == complete("dualtrack", "run", "--tt")
+
+
+def test_a_shell_completes_files_and_folders(complete):
+    assert "clip.mha" in complete("dualtrack", "info", "cl")
+    assert "results" in complete("dualtrack", "correct", "res")
+
+
+def test_a_missing_package_is_one_sentence(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "shtab", None)
+    assert main(["completion", "zsh"]) == 2
+    assert capsys.readouterr().err.strip().endswith("pip install 'dualtrack[completion]'.")
