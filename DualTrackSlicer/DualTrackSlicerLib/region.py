@@ -140,9 +140,17 @@ def measureOn(
     scene: slicer.vtkMRMLScene, applicationLogic: slicer.vtkMRMLApplicationLogic
 ) -> slicer.vtkMRMLMarkupsLineNode:
     """A line whose two ends are where the next two clicks into a slice view are; they can be dragged later."""
-    node = scene.AddNewNodeByClass("vtkMRMLMarkupsLineNode", "DualTrack ruler")
-    node.CreateDefaultDisplayNodes()
+    node = drawNext(scene, applicationLogic, "vtkMRMLMarkupsLineNode", "DualTrack ruler")
     node.GetDisplayNode().SetPropertiesLabelVisibility(False)
+    return node
+
+
+def drawNext(
+    scene: slicer.vtkMRMLScene, applicationLogic: slicer.vtkMRMLApplicationLogic, kind: str, name: str
+) -> slicer.vtkMRMLMarkupsNode:
+    """A line or curve of a class whose points are where the next clicks into a view are."""
+    node = scene.AddNewNodeByClass(kind, scene.GenerateUniqueName(name))
+    node.CreateDefaultDisplayNodes()
     selection, interaction = applicationLogic.GetSelectionNode(), applicationLogic.GetInteractionNode()
     selection.SetReferenceActivePlaceNodeClassName(node.GetClassName())
     selection.SetReferenceActivePlaceNodeID(node.GetID())

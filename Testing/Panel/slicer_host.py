@@ -205,11 +205,15 @@ class SlicerHost:
         """A screenshot of a panel, with all of it in view."""
         window = next(window for known, window in self._panels if known is panel)
         self.process()
-        # As a scroll area gives its contents room: long texts are broken at its width.
-        window.resize(window.width(), max(window.layout().heightForWidth(window.width()), 400))
-        self.process()
+        self.give_room(window)
         assert window.grab().save(str(path))
         return path
+
+    def give_room(self, window: QtWidgets.QWidget) -> None:
+        """Make a window as high as a scroll area makes its contents: long texts are broken at its width."""
+        for _ in range(4):  # what was just made visible asks for its room a turn later
+            window.resize(window.width(), max(window.layout().heightForWidth(window.width()), 400))
+            self.process()
 
     def load_ui(self, path: str) -> Wrapped:
         """`slicer.util.loadUI`, which also refuses properties that do not exist and wires the scene."""

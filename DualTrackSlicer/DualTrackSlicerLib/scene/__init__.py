@@ -10,10 +10,20 @@ __getattr__, __dir__, __all__ = lazy_exports(
     {
         "behind": ["Behind", "FramesBehind", "framesBehind", "pixelAt"],
         "display": ["FrameFollower", "fadeVolumes", "fitSliceViews", "layFrameOver", "renderVolume"],
+        "exports": ["exportFiles", "exportResult", "measureRows"],
         "input": ["Clip", "SceneSweep", "clips", "removeClip", "sequenceFromVolume", "sweepFromBrowser"],
+        "measures": [
+            "ResultMeasures",
+            "Target",
+            "forget",
+            "kept",
+            "measure",
+            "measuresIn",
+            "targetsIn",
+        ],
         "paths": ["colourTrajectory", "showErrorTube"],
         "prepared": ["Frame", "frameOf", "framesOf"],
-        "records": ["exportResult", "figuresFile", "reportOf", "secondsOf"],
+        "records": ["reportOf", "secondsOf"],
         "result_nodes": ["ResultNodes"],
         "results": [
             "compareResults",

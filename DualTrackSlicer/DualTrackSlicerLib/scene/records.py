@@ -5,15 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import slicer
 
 from DualTrackCore.errors import InputError
-from DualTrackCore.files import replacing
-from DualTrackCore.io import write_trajectory_csv
 from DualTrackCore.io.pose_marks import header_marks
 from DualTrackCore.run.results import RunReport, RunResult
 from DualTrackSlicerLib.scene.input import SceneSweep, sweepFromBrowser
@@ -73,24 +70,6 @@ def reportOf(nodes: ResultNodes) -> RunReport:
     except (ValueError, AttributeError, InputError):
         sentence = _("{name} was made by another version of DualTrack; its figures are not shown; run the clip again.")
         raise InputError(sentence.format(name=nodes.name)) from None
-
-
-def exportResult(nodes: ResultNodes, path: Path) -> None:
-    """Write the path of a result as a table, and beside it that of its figures: see :func:`figuresFile`.
-
-    Raises:
-        InputError: nodes of the run or its clip have left the scene.
-        OutputError: a file cannot be written; neither is changed then.
-    """
-    result = result_of(nodes, clip_of(nodes))
-    with replacing(path) as poses, replacing(figuresFile(path)) as figures:
-        write_trajectory_csv(result.trajectory, poses, result.sweep.timestamps_s)
-        result.report.write_csv(figures)
-
-
-def figuresFile(path: Path) -> Path:
-    """Where the figures go that belong to a table of poses: clip-figures.csv beside clip.csv."""
-    return path.with_name(f"{path.stem}-figures{path.suffix}")
 
 
 def secondsOf(nodes: ResultNodes) -> float | None:

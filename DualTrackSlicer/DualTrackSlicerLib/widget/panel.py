@@ -20,6 +20,7 @@ from DualTrackSlicerLib.scene import Clip
 from DualTrackSlicerLib.widget.behind_section import BehindSection
 from DualTrackSlicerLib.widget.clip_section import ClipSection
 from DualTrackSlicerLib.widget.computer_section import ComputerSection
+from DualTrackSlicerLib.widget.measure_section import MeasureSection
 from DualTrackSlicerLib.widget.model_section import ModelSection
 from DualTrackSlicerLib.widget.picture import Picture
 from DualTrackSlicerLib.widget.prepare_section import PrepareSection
@@ -68,6 +69,7 @@ class Panel(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.modelSection, self.computerSection = ModelSection(ui, logic), ComputerSection(ui, logic)
         self.runSection, self.resultSection, self.picture = RunSection(ui, logic), ResultSection(ui), Picture(ui)
         self.behindSection = BehindSection(ui)
+        self.measureSection = MeasureSection(ui)
         self.sections = (
             *(
                 self.clipSection,
@@ -79,6 +81,7 @@ class Panel(ScriptedLoadableModuleWidget, VTKObservationMixin):
             ),
             *(self.runSection, self.resultSection, self.picture, EvaluationTab(ui), ScriptTab(ui)),
             self.behindSection,
+            self.measureSection,
         )
         self._connect()
         self.enter()
@@ -94,6 +97,7 @@ class Panel(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.runSection.done.then(self.picture.showRun)
         self.resultSection.shown.then(self.picture.showResult)
         self.behindSection.framed.then(self.picture.showFrames)
+        self.resultSection.exporting.then(self.measureSection.measuring.finish)
         self.resultSection.failed.then(self.runSection.complain)
         for section in (self.clipSection, self.prepareSection, self.areaSection):
             section.said.then(self.say)
@@ -108,6 +112,7 @@ class Panel(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """The module is unloaded or the application ends: nothing stays behind."""
         self.exit()
         self.removeObservers()
+        self.measureSection.measuring.stop()
         self.modelSection.cancel()
         self.logic.close()
 
@@ -215,6 +220,7 @@ class Panel(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def _on_scene_closes(self, caller: object, event: str) -> None:
         self.runSection.forget()
+        self.measureSection.measuring.stop()
         self._leave_settings()
 
     def _on_scene_replaced(self, caller: object, event: str) -> None:

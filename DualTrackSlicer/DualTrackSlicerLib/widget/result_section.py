@@ -17,9 +17,9 @@ from DualTrackSlicerLib.parameters import takeSettings
 from DualTrackSlicerLib.scene import (
     ResultNodes,
     compareResults,
+    exportFiles,
     exportResult,
     fadeVolumes,
-    figuresFile,
     removeResults,
     reportOf,
     secondsOf,
@@ -38,12 +38,13 @@ class ResultSection(Section):
     Attributes:
         shown: emits the result that the views should show.
         changed: emits when a result was changed or removed.
+        exporting: emits nothing, before tables are written.
         failed: emits a sentence where something could not be done, an empty one where it could.
     """
 
     def __init__(self, ui: object) -> None:
         self.ui = ui
-        self.shown, self.changed, self.failed = Signal(), Signal(), Signal()
+        self.shown, self.changed, self.failed, self.exporting = Signal(), Signal(), Signal(), Signal()
         ui.resultComboBox.connect("currentIndexChanged(int)", self._on_chosen)
         ui.compareComboBox.connect("currentIndexChanged(int)", self._on_compared)
         ui.fadeSlider.connect("valueChanged(int)", self._on_fade)
@@ -150,8 +151,9 @@ class ResultSection(Section):
         if not given:
             return
         path = Path(given if given.lower().endswith(".csv") else f"{given}.csv")
+        self.exporting.emit()
         # The dialog has asked about the file that it gives, not about others.
-        there = [str(file) for file in (path, figuresFile(path)) if str(file) != given and file.exists()]
+        there = [str(file) for file in exportFiles(nodes, path) if str(file) != given and file.exists()]
         question = _("Replace {files}?").format(files=", ".join(there))
         if there and not slicer.util.confirmOkCancelDisplay(question, windowTitle=title):
             return

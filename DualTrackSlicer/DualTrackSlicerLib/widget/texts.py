@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from slicer.i18n import tr as _
 
+from DualTrackCore.measurement.measure import MODEL, RULE, SPACING, Measured
 from DualTrackCore.path_error import AS_WEIGHTS_SAY, ROUGH, SURE, TOLD, UNSURE, UNUSABLE, USABLE
 from DualTrackCore.progress import Stage
 from DualTrackCore.repeats import Repeats
@@ -73,6 +74,38 @@ def trustText(trust: Mapping[str, Any]) -> str:
     """What a path is good for, of the report, and why no more."""
     levels = {USABLE: _("usable"), ROUGH: _("rough guide"), UNUSABLE: _("do not measure")}
     return ": ".join(filter(None, (levels[trust["level"]], " ".join(trust["reasons"]))))
+
+
+def measuredText(found: Iterable[Measured]) -> str:
+    """What was measured, how far it may be off and what it is good for, as rich text."""
+    rows: list[tuple[str, str]] = []
+    kinds = {"length": _("Length"), "area": _("Area"), "volume": _("Volume")}
+    bases = {
+        MODEL: _("the errors that the model states"),
+        RULE: _("a rule of thumb"),
+        SPACING: _("the size of a pixel alone"),
+    }
+    for one in found:
+        rows.append((kinds[one.kind], quantityText(one.value, one.unit)))
+        for share, band in ((95, one.band_95), (68, one.band_68)):
+            text = _("not known")
+            if band is not None:
+                text = _("{low} to {high}").format(low=_figure(band[0]), high=quantityText(band[1], one.unit))
+            rows.append((_("In {share} of 100 cases").format(share=share), text))
+        rows.append((_("This rests on"), bases[one.basis]))
+        levels = {"measure": _("measure"), "rough": _("rough"), "do not measure": _("do not measure")}
+        rows.append((_("Trust"), f"{levels[one.level]}: {one.reason}"))
+    return rowsText(rows)
+
+
+def quantityText(value: float, unit: str) -> str:
+    """A length, an area or a volume: 24.1 mm, 103 mm², 2310 mm³ (2.31 ml)."""
+    text = f"{_figure(value)} {unit.replace('mm2', 'mm²').replace('mm3', 'mm³')}"
+    return text if unit != "mm3" else _("{text} ({ml:.3g} ml)").format(text=text, ml=value / 1000)
+
+
+def _figure(value: float) -> str:
+    return f"{value:.1f}" if value < 1000 else f"{value:.0f}"
 
 
 def directionText(direction: str) -> str:
