@@ -23,7 +23,7 @@ from DualTrackCore.measurement.quantities import Quantity
 from DualTrackSlicerLib.scene.nodes import nodes_of_class, world_from_node
 from DualTrackSlicerLib.scene.nodes import tr as _
 from DualTrackSlicerLib.scene.prepared import prepared_clip
-from DualTrackSlicerLib.scene.records import clip_of, reportOf, result_of
+from DualTrackSlicerLib.scene.records import clip_of, path_of, reportOf
 from DualTrackSlicerLib.scene.result_nodes import RUN, ResultNodes
 
 _LINE, _CURVE, _CLOSED = "vtkMRMLMarkupsLineNode", "vtkMRMLMarkupsCurveNode", "vtkMRMLMarkupsClosedCurveNode"
@@ -76,16 +76,16 @@ def measuresIn(nodes: ResultNodes) -> Generator[None, None, ResultMeasures]:
 
     Raises InputError: nodes of the run or its clip have left the scene, or nothing in it can be placed.
     """
-    clip = clip_of(nodes)
+    report, clip = reportOf(nodes), clip_of(nodes, pictures=False)
     yield
-    result = result_of(nodes, clip)
+    clip = prepared_clip(clip, report)
     yield
-    placed = prepared_clip(clip, reportOf(nodes)).node_from_image
+    sweep, path = path_of(nodes, clip, report)
+    yield
     world = np.eye(4) if nodes.transform_proxy is None else world_from_node(nodes.transform_proxy)
-    world_from_frame0 = world @ placed
-    path = replace(result.trajectory, reference_from_frame0=world_from_frame0)
-    yield
-    run, measurements = nodes.transform_sequence.GetAttribute(RUN), Measurements(path, result.sweep)
+    world_from_frame0 = world @ clip.node_from_image
+    path = replace(path, reference_from_frame0=world_from_frame0)
+    run, measurements = nodes.transform_sequence.GetAttribute(RUN), Measurements(path, sweep)
     return ResultMeasures(run, nodes.name, measurements, np.linalg.inv(world_from_frame0))
 
 

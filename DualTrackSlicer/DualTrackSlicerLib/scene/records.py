@@ -24,6 +24,7 @@ from DualTrackSlicerLib.scene.wiring import BROWSER, IMAGES
 if TYPE_CHECKING:
     from DualTrackCore.reconstruction import PlacedFrames, Reconstruction, VoxelGrid
     from DualTrackCore.sweep import Sweep
+    from DualTrackCore.trajectory import Trajectory
 
 #: Attributes of the transform sequence: `RunReport.to_json()` without the errors by frame, which a table holds, and
 #: how long the run took, s.
@@ -93,9 +94,23 @@ def result_of(nodes: ResultNodes, clip: SceneSweep) -> RunResult:
 
     Raises InputError: nodes of the run were deleted, or it is not of this clip.
     """
-    report, table = reportOf(nodes), nodes.pose_table
+    report = reportOf(nodes)
     clip = prepared_clip(clip, report)
-    first, count = report.sweep["first_frame"], report.sweep["frames"]
+    sweep, trajectory = path_of(nodes, clip, report)
+    seconds = {} if secondsOf(nodes) is None else {"total": secondsOf(nodes)}
+    volume = _reconstruction(nodes, clip, report.volume)
+    if volume is not None:
+        first, how = report.sweep["first_frame"], report.volume["settings"]
+        frames = slice(first, first + len(sweep))
+        volume = replace(volume, placed=placed_frames(nodes.pose_table, frames, trajectory.poses, clip.sweep, how))
+    if clip.sweep.truth is None:
+        report = replace(report, evaluation=None)  # the tracker has left the scene
+    return RunResult(sweep, trajectory, volume, report, seconds)
+
+
+def path_of(nodes: ResultNodes, clip: SceneSweep, report: RunReport) -> tuple[Sweep, Trajectory]:
+    """The frames of a run and their poses; `clip` as :func:`prepared_clip` gives it. Raises InputError: as above."""
+    table, first, count = nodes.pose_table, report.sweep["first_frame"], report.sweep["frames"]
     frames, motions = slice(first, first + count), slice(first, first + count - 1)
     if table is None:
         raise InputError(_("The table of poses of {name} was deleted; run the clip again.").format(name=nodes.name))
@@ -105,15 +120,7 @@ def result_of(nodes: ResultNodes, clip: SceneSweep) -> RunResult:
     parts = {"poses": frames, "valid": frames, "sigma": motions, "path_covariance": frames}
     values = {n: None if getattr(kept, n) is None else getattr(kept, n)[part] for n, part in parts.items()}
     trajectory = replace(kept, provenance=dict(report.trajectory["source"]), **values)
-    seconds = {} if secondsOf(nodes) is None else {"total": secondsOf(nodes)}
-    volume = _reconstruction(nodes, clip, report.volume)
-    if volume is not None:
-        volume = replace(
-            volume, placed=placed_frames(table, frames, trajectory.poses, clip.sweep, report.volume["settings"])
-        )
-    if clip.sweep.truth is None:
-        report = replace(report, evaluation=None)  # the tracker has left the scene
-    return RunResult(clip.sweep.slice(first, first + count), trajectory, volume, report, seconds)
+    return clip.sweep.slice(first, first + count), trajectory
 
 
 def placed_frames(
