@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from types import MappingProxyType
@@ -17,7 +18,7 @@ from DualTrackCore.errors import InputError
 from DualTrackCore.path_error import IMAGE_MIRROR, with_trust
 from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter, Stage
 from DualTrackCore.reconstruction import Fan, PlacedFrames, resolved_area, select_pixels
-from DualTrackCore.reconstruction.grid import VoxelGrid, cut_grid, plan_grid, usable_frames
+from DualTrackCore.reconstruction.grid import VoxelGrid, cut_grid, plan_grid, slab_box, usable_frames
 from DualTrackCore.reconstruction.holes import HoleFilling, compiled_kernels, fill_holes, validated_hole_filling
 from DualTrackCore.summaries import Summarised
 from DualTrackCore.sweep import FrameSource, Sweep
@@ -25,13 +26,12 @@ from DualTrackCore.trajectory import Trajectory
 
 if TYPE_CHECKING:
     import SimpleITK
+    import torch
 
     from DualTrackCore.reconstruction.sources import Sources
 
 INTERPOLATIONS = ("nearest", "linear")
 COMPOUNDINGS = ("mean", "maximum", "latest")
-#: How far outside the outermost voxel centres rounding may place a pixel that lies on them, voxels.
-_EDGE_TOLERANCE = 1e-6
 #: Slabs a thread: where other work holds one thread up, the others take the rest of its slabs.
 _SLABS_A_THREAD = 2
 #: Frames read at once.
@@ -135,7 +135,7 @@ class VolumeBuilder:
         brightest = () if self._finish else (self._options["compounding"] == "maximum",)
 
         def fill(slab: tuple[int, int, int]) -> None:
-            where = (_slab_box(slab, size, self._linear), np.array(slab), np.array(size))
+            where = (slab_box(slab, size, self._linear), np.array(slab), np.array(size))
             self._insert(frames, matrices, self._runs, *where, threshold, *brightest, *self._sums)
 
         _in_parts(fill, lambda count: cut_grid(matrices, self._selection.rectangle, size, count))
@@ -156,24 +156,6 @@ class VolumeBuilder:
             )
         volume, coverage = results
         return volume.reshape(self.grid.shape), coverage.reshape(self.grid.shape)
-
-
-def _slab_box(slab: tuple[int, int, int], size: tuple[int, int, int], linear: bool) -> np.ndarray:
-    """[3, 2] float64: where the pixels of a slab lie along x, y, z; the first is included, the second is not.
-
-    For the nearest voxel positions count with the shift that makes its index their floor. With `linear`, pixels that
-    extend into the slab from the cell before it are included.
-    """
-    axis, first, stop = slab
-    if linear:
-        box = np.array([[-_EDGE_TOLERANCE, np.nextafter(n - 1 + _EDGE_TOLERANCE, np.inf)] for n in size])
-    else:
-        box = np.array([[0.0, n] for n in size])
-    if first > 0:
-        box[axis, 0] = first - 1 if linear else first
-    if stop < size[axis]:
-        box[axis, 1] = stop
-    return box
 
 
 def _in_parts(work: Callable[[tuple], None], cut: Callable[[int], Iterable[tuple]]) -> None:
@@ -320,6 +302,7 @@ def reconstruct_volume(
     fan: Fan | Literal["auto"] | None = None,
     reject_below: int = 0,
     hole_filling: str | HoleFilling | Sequence[HoleFilling] = "none",
+    device: str | torch.device = "cpu",
     progress: ProgressCallback | None = None,
     cancelled: CancelledCallback | None = None,
 ) -> Reconstruction:
@@ -339,6 +322,8 @@ def reconstruct_volume(
         reject_below: pixels darker than this grey value are left out.
         hole_filling: of voxels that nothing reached: "none", a method, a :class:`HoleFilling`, or several to try in
             turn.
+        device: of torch where frames are compounded by the mean: "cpu", or a CUDA card, whose sums differ from those of
+            the CPU by rounding. Where its memory is too small, and for all else, the CPU computes.
         progress: receives `Stage.PREPARING` (kernels) where the inner loops have to be compiled, then
             `Stage.RECONSTRUCTING` (frames) and `Stage.FILLING_HOLES` (slices).
         cancelled: called before each frame.
@@ -354,7 +339,12 @@ def reconstruct_volume(
     grid = plan_grid(sweep, trajectory, **area) if grid is None else grid
     reporter = Reporter(progress, cancelled)
     how = {"interpolation": interpolation, "compounding": compounding, "reject_below": reject_below}
-    builder = VolumeBuilder(grid, sweep.frame_size, sweep.image_from_pixel, **how, **area, reporter=reporter)
+    make = VolumeBuilder
+    if compounding == "mean" and str(device).startswith("cuda"):
+        from DualTrackCore.reconstruction.card import CardBuilder
+
+        make = partial(CardBuilder, device)
+    builder = make(grid, sweep.frame_size, sweep.image_from_pixel, **how, **area, reporter=reporter)
     _insert_all(builder, sweep, trajectory.poses, usable, reporter)
     volume, coverage = builder.finish()
     if not coverage.any():

@@ -28,6 +28,8 @@ AUTOMATIC_VOXELS = 512**3
 _FLAT = 1e-6
 #: Columns and rows of the raster of pixels that stands for a frame when the grid is cut into slabs.
 _RASTER = 24
+#: How far outside the outermost voxel centres rounding may place a pixel that lies on them, voxels.
+EDGE_TOLERANCE = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
@@ -379,3 +381,18 @@ def cut_grid(
     # Two voxels at the end at least: the kernels give the last cell to one slab.
     edges = [0, *sorted({int(cut) for cut in cuts if 0 < cut < size[axis] - 1}), size[axis]]
     return [(axis, first, stop) for first, stop in pairwise(edges)]
+
+
+def slab_box(slab: tuple[int, int, int], size: tuple[int, int, int], linear: bool) -> np.ndarray:
+    """[3, 2] float64: where the pixels of a slab lie along x, y, z; the first is included, the second is not.
+
+    With the shift of the nearest voxel; `linear` takes pixels that reach in from the cell before, too.
+    """
+    axis, first, stop = slab
+    edges = [[-EDGE_TOLERANCE, np.nextafter(n - 1 + EDGE_TOLERANCE, np.inf)] if linear else [0.0, n] for n in size]
+    box = np.array(edges, np.float64)
+    if first > 0:
+        box[axis, 0] = first - 1 if linear else first
+    if stop < size[axis]:
+        box[axis, 1] = stop
+    return box

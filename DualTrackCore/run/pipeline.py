@@ -278,6 +278,7 @@ def _reconstruction(
     clip, fan = cropped_area(settings.crop, settings.clip, settings.fan)
     area = {"clip": clip, "fan": None if fan == "none" else fan}
     options = settings.chosen("interpolation", "compounding", "reject_below", "hole_filling") | area
+    options["device"] = _card(settings)
     spacing = "auto" if settings.voxel_mm is None else settings.voxel_mm
     with _timed(seconds, "volume"):
         grid = plan_grid(sweep, trajectory, spacing_mm=spacing, axes=settings.axes, frame=settings.frame, **area)
@@ -285,6 +286,17 @@ def _reconstruction(
             sweep, trajectory, grid, **options, progress=reporter.forward, cancelled=reporter.cancelled
         )
     return replace(volume, placed=volume.placed._replace(numbers=repeats.kept[volume.placed.numbers]))
+
+
+def _card(settings: RunSettings) -> str:
+    """The graphics card of the settings, where this computer has one that volumes are computed on; else "cpu"."""
+    import torch
+
+    if settings.server or not settings.device.startswith(("auto", "cuda")) or not torch.cuda.is_available():
+        return "cpu"
+    from DualTrackCore.tracking.device import choose_device
+
+    return str(choose_device(settings.device)[0])
 
 
 def _evaluation(
