@@ -339,11 +339,7 @@ def reconstruct_volume(
     grid = plan_grid(sweep, trajectory, **area) if grid is None else grid
     reporter = Reporter(progress, cancelled)
     how = {"interpolation": interpolation, "compounding": compounding, "reject_below": reject_below}
-    make = VolumeBuilder
-    if compounding == "mean" and str(device).startswith("cuda"):
-        from DualTrackCore.reconstruction.card import CardBuilder
-
-        make = partial(CardBuilder, device)
+    make = _builder_on(device if compounding == "mean" else "cpu")
     builder = make(grid, sweep.frame_size, sweep.image_from_pixel, **how, **area, reporter=reporter)
     _insert_all(builder, sweep, trajectory.poses, usable, reporter)
     volume, coverage = builder.finish()
@@ -368,6 +364,14 @@ def reconstruct_volume(
     runs = select_pixels(sweep.frame_size, clip, fan).runs
     placed = PlacedFrames(usable, trajectory.poses[usable] @ sweep.image_from_pixel, runs)
     return Reconstruction(volume, coverage, filled, grid, len(usable), len(sweep) - len(usable), settings, placed)
+
+
+def _builder_on(device: str | torch.device) -> Callable[..., VolumeBuilder]:
+    if not str(device).startswith("cuda"):
+        return VolumeBuilder
+    from DualTrackCore.reconstruction.card import CardBuilder
+
+    return partial(CardBuilder, device)
 
 
 def _insert_all(
