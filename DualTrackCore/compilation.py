@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 #: Kernels, each with the types of its arguments; those that others call come first.
 Signatures = Mapping["Dispatcher", tuple]
+
+#: Parts of a work: where other work holds one thread up, the others take the rest of its parts.
+_PARTS_A_THREAD = 2
 
 
 class CompilationWarning(UserWarning):
@@ -51,6 +55,30 @@ def kernel(**options: Any) -> Callable[[Callable], Dispatcher]:
             return njit(nogil=True, **options)(function)
 
     return decorate
+
+
+def compiled_kernels(module: str, names: Sequence[str], reporter: Reporter | None = None) -> list[Callable]:
+    """Return kernels that a module has SIGNATURES for, compiled or loaded now, not at their first call.
+
+    Raises MissingDependencyError, OutOfMemoryError: as :func:`kernel_module`.
+    """
+    kernels = kernel_module(module)
+    chosen = [getattr(kernels, name) for name in names]
+    compile_kernels({one: kernels.SIGNATURES[one] for one in chosen}, reporter)
+    return chosen
+
+
+def in_parts(work: Callable[[tuple], None], cut: Callable[[int], Iterable[tuple]]) -> None:
+    """Do the work, by kernels, for each of the parts that it is cut into, on the threads that torch would use."""
+    import torch
+
+    threads = torch.get_num_threads()
+    if threads == 1:
+        for part in cut(1):
+            work(part)
+        return
+    with ThreadPoolExecutor(threads, thread_name_prefix="parts") as pool:
+        list(pool.map(work, cut(_PARTS_A_THREAD * threads)))
 
 
 def compile_kernels(signatures: Signatures, reporter: Reporter | None = None) -> float:

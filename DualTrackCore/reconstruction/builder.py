@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from DualTrackCore.compilation import compiled_kernels, in_parts
 from DualTrackCore.errors import InputError
 from DualTrackCore.path_error import IMAGE_MIRROR, with_trust
 from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter, Stage
 from DualTrackCore.reconstruction import Fan, PlacedFrames, resolved_area, select_pixels
 from DualTrackCore.reconstruction.grid import VoxelGrid, cut_grid, plan_grid, slab_box, usable_frames
-from DualTrackCore.reconstruction.holes import HoleFilling, compiled_kernels, fill_holes, validated_hole_filling
+from DualTrackCore.reconstruction.holes import HoleFilling, fill_holes, validated_hole_filling
 from DualTrackCore.summaries import Summarised
 from DualTrackCore.sweep import FrameSource, Sweep
 from DualTrackCore.trajectory import Trajectory
@@ -32,8 +33,8 @@ if TYPE_CHECKING:
 
 INTERPOLATIONS = ("nearest", "linear")
 COMPOUNDINGS = ("mean", "maximum", "latest")
-#: Slabs a thread: where other work holds one thread up, the others take the rest of its slabs.
-_SLABS_A_THREAD = 2
+#: The module of the inner loops.
+_KERNELS = "DualTrackCore.reconstruction.kernels"
 #: Frames read at once.
 WINDOW_FRAMES = 8
 
@@ -88,10 +89,10 @@ class VolumeBuilder:
         # Allocated by numpy, which asks for huge pages: first touching a gigabyte in small ones takes seconds.
         if compounding == "mean":
             names = [f"{interpolation}_mean", f"finish_{interpolation}_mean"]
-            self._insert, self._finish = compiled_kernels(names, reporter)
+            self._insert, self._finish = compiled_kernels(_KERNELS, names, reporter)
             self._sums = (np.zeros(2 * grid.voxels, np.float32) if self._linear else np.zeros(grid.voxels, np.int64),)
         else:
-            (self._insert,) = compiled_kernels([f"{interpolation}_one"], reporter)
+            (self._insert,) = compiled_kernels(_KERNELS, [f"{interpolation}_one"], reporter)
             self._sums = (np.zeros(grid.voxels, np.uint8), np.zeros(grid.voxels, np.float32))
 
     @property
@@ -138,7 +139,7 @@ class VolumeBuilder:
             where = (slab_box(slab, size, self._linear), np.array(slab), np.array(size))
             self._insert(frames, matrices, self._runs, *where, threshold, *brightest, *self._sums)
 
-        _in_parts(fill, lambda count: cut_grid(matrices, self._selection.rectangle, size, count))
+        in_parts(fill, lambda count: cut_grid(matrices, self._selection.rectangle, size, count))
 
     def snapshot(self) -> tuple[np.ndarray, np.ndarray]:
         """Return (grey values uint8, coverage float32), both [nz, ny, nx], of the frames so far; new arrays."""
@@ -150,25 +151,12 @@ class VolumeBuilder:
         results = self._sums
         if self._finish is not None:
             results = (np.zeros(self.grid.voxels, np.uint8), np.zeros(self.grid.voxels, np.float32))
-            _in_parts(
+            in_parts(
                 lambda part: self._finish(*self._sums, *results, *part),
                 lambda count: pairwise(np.linspace(0, self.grid.voxels, count + 1).astype(int).tolist()),
             )
         volume, coverage = results
         return volume.reshape(self.grid.shape), coverage.reshape(self.grid.shape)
-
-
-def _in_parts(work: Callable[[tuple], None], cut: Callable[[int], Iterable[tuple]]) -> None:
-    """Do the work for each of the parts that it is cut into, on the threads that torch would use."""
-    import torch
-
-    threads = torch.get_num_threads()
-    if threads == 1:
-        for part in cut(1):
-            work(part)
-        return
-    with ThreadPoolExecutor(threads, thread_name_prefix="compound") as pool:
-        list(pool.map(work, cut(_SLABS_A_THREAD * threads)))
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -8,19 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
-from scipy import ndimage
 
-from DualTrackCore.compilation import compile_kernels, kernel_module
+from DualTrackCore.compilation import compiled_kernels, in_parts
 from DualTrackCore.errors import InputError
 from DualTrackCore.progress import Reporter, Stage
 
 METHODS = ("gaussian", "distance", "nearest", "stick")
-#: Added before a value is cut to a whole number, so that rounding in float32 cannot cost a grey level.
-CUT_TOLERANCE = 1e-3
-#: Voxels of a slab, so that the working arrays stay below some hundred megabytes.
+#: Voxels between two reports.
 SLAB_VOXELS = 4_000_000
 #: One of each pair of opposite directions (x, y, z): 3 along axes, 6 across faces, 4 along space diagonals.
 DIRECTIONS = (
@@ -68,11 +66,6 @@ class HoleFilling:
         if self.sticks not in range(1, 14):
             raise InputError(f"The number of sticks {self.sticks!r} must be a whole number from 1 to 13.")
 
-    @property
-    def reach(self) -> int:
-        """Largest distance of a voxel that is read from the hole, in voxels along an axis."""
-        return self.stick_length - 1 if self.method == "stick" else self.size // 2
-
 
 def validated_hole_filling(hole_filling: object) -> tuple[HoleFilling, ...]:
     """Return the ways of filling to try in turn, from a name, "none", a :class:`HoleFilling`, or several of them.
@@ -103,111 +96,43 @@ def fill_holes(
         (volume with the holes filled, [nz, ny, nx] bool true where a voxel was filled); new arrays.
     """
     reporter = reporter or Reporter()
-    result, filled = volume.copy(), np.zeros(volume.shape, bool)
-    depth = max(1, SLAB_VOXELS // (volume.shape[1] * volume.shape[2]))
-    for start in range(0, volume.shape[0], depth):
-        reporter.report(Stage.FILLING_HOLES, start, volume.shape[0])
-        stop = min(start + depth, volume.shape[0])
-        for filling in fillings:
-            low, high = max(0, start - filling.reach), min(volume.shape[0], stop + filling.reach)
-            values, has_value = _candidates(filling, volume[low:high], seen[low:high], slice(start - low, stop - low))
-            new = has_value & ~seen[start:stop] & ~filled[start:stop]
-            result[start:stop][new] = values[new]
-            filled[start:stop] |= new
-    reporter.report(Stage.FILLING_HOLES, volume.shape[0], volume.shape[0])
+    result, filled = np.array(volume, order="C"), np.zeros(volume.shape, bool)
+    slices, rows = volume.shape[:2]
+    read = tuple(np.ascontiguousarray(array).view(np.uint8) for array in (volume, seen))
+    for array in read:
+        array.flags.writeable = False  # the kernels are compiled for arrays that they cannot write
+    works = [_work(filling, seen, reporter) for filling in fillings]
+    depth = max(1, SLAB_VOXELS // (rows * volume.shape[2]))
+    for start in range(0, slices, depth):
+        reporter.report(Stage.FILLING_HOLES, start, slices)
+        for kernel, arguments in works:
+            ends = np.array([start, min(start + depth, slices)]) * rows
+
+            def fill(part: tuple[int, int], kernel: Callable = kernel, arguments: tuple = arguments) -> None:
+                kernel(*read, result, filled.view(np.uint8), *part, *arguments)
+
+            in_parts(fill, lambda count, ends=ends: pairwise(np.linspace(*ends, count + 1).astype(int).tolist()))
+    reporter.report(Stage.FILLING_HOLES, slices, slices)
     return result, filled
 
 
-def _candidates(
-    filling: HoleFilling, volume: np.ndarray, seen: np.ndarray, part: slice
-) -> tuple[np.ndarray, np.ndarray]:
-    """(grey values uint8, whether there is one) for the `part` of a slab, by one way of filling."""
-    if not seen.any():
-        shape = volume[part].shape
-        return np.zeros(shape, np.uint8), np.zeros(shape, bool)
-    if filling.method == "stick":
-        return _stick_values(volume, seen, part, filling.stick_length, filling.sticks)
-    weighted_mean = _nearest_mean if filling.method == "nearest" else _kernel_mean
-    values, has_value = weighted_mean(filling, volume, seen.astype(np.float32))
-    return np.floor(values[part] + CUT_TOLERANCE).clip(0, 255).astype(np.uint8), has_value[part]
-
-
-def _kernel_mean(filling: HoleFilling, volume: np.ndarray, seen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(mean of the seen voxels around each voxel, weighted by a kernel; whether enough are seen)."""
+def _work(filling: HoleFilling, seen: np.ndarray, reporter: Reporter) -> tuple[Callable, tuple]:
+    """The kernel of one way of filling, and its arguments after the rows."""
     offsets = np.arange(filling.size) - filling.size // 2
-    if filling.method == "gaussian":
-        kernel = np.exp(-(offsets**2) / (2 * filling.stdev_voxels**2))
-    else:
+    least = float(np.float32(filling.min_known_ratio * filling.size**3 + 1e-3))  # the margin: rounding of the ratio
+    cube = (filling.size, least)
+    if filling.method == "nearest":
+        name, arguments = "fill_nearest", cube
+    elif filling.method == "gaussian":
+        profile = np.exp(-(offsets**2) / (2 * filling.stdev_voxels**2))
+        name, arguments = "fill_by_profile", (*cube, profile[filling.size // 2 :].copy())
+    elif filling.method == "distance":
         distance = np.sqrt(offsets[:, None, None] ** 2 + offsets[:, None] ** 2 + offsets**2)
-        kernel = np.divide(1.0, distance, out=np.zeros_like(distance), where=distance > 0)
-    weight, total = _convolved(seen, kernel), _convolved(seen * volume, kernel)
-    has_value = _enough(_convolved(seen, np.ones(filling.size)), filling) & (weight > 0)
-    return np.divide(total, weight, out=np.zeros_like(total), where=has_value), has_value
-
-
-def _nearest_mean(filling: HoleFilling, volume: np.ndarray, seen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(mean of the seen voxels in the smallest cube that holds one; whether enough are seen)."""
-    values, has_value = np.zeros(volume.shape, np.float32), np.zeros(volume.shape, bool)
-    open_holes = np.ones(volume.shape, bool)
-    for width in range(3, filling.size + 1, 2):
-        count, total = _convolved(seen, np.ones(width)), _convolved(seen * volume, np.ones(width))
-        reached = open_holes & (count > 0.5)
-        np.divide(total, count, out=values, where=reached)
-        has_value |= reached & _enough(count, filling)
-        open_holes &= ~reached
-    return values, has_value
-
-
-def _enough(count: np.ndarray, filling: HoleFilling) -> np.ndarray:
-    """Whether more voxels than the least ratio are seen; the margin keeps rounding out of the comparison."""
-    return count > filling.min_known_ratio * filling.size**3 + 1e-3
-
-
-def _convolved(array: np.ndarray, kernel: np.ndarray) -> np.ndarray:
-    """Convolution [float32] with a symmetric kernel, a cube or one profile for all axes; zeros beyond the border."""
-    if kernel.ndim == 1:
-        for axis in range(3):
-            array = ndimage.correlate1d(array, kernel, axis=axis, mode="constant")
-        return array
-    import torch  # with a cube several times as fast as SciPy
-
-    tensors = (torch.from_numpy(np.asarray(part, np.float32))[None, None] for part in (array, kernel))
-    return torch.nn.functional.conv3d(*tensors, padding=len(kernel) // 2)[0, 0].numpy()
-
-
-def _stick_values(
-    volume: np.ndarray, seen: np.ndarray, part: slice, length: int, sticks: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """(grey values uint8, whether there is one) for the `part` of a slab, along sticks: lines between two seen voxels.
-
-    A stick goes from the hole along a direction to the first seen voxel, at most length - 1 steps away, and against it
-    to the first one within the steps left. With f and b steps and the grey values F and B, its value is
-    ((b + 1) F + f B) / (f + b + 1), cut to a whole number, and its score is 1 / ((f + b + 1) |direction|). The best
-    scores are averaged, weighted by themselves; all sticks of one score count together.
-    """
-    margin = length - 1
-    # One array for both questions: 0 is unseen, seen is grey value + 1. The margin spares the search any border check.
-    coded = np.pad(np.where(seen, volume.astype(np.int16) + 1, np.int16(0)), margin)
-    strides = np.array(coded.strides, np.int64) // coded.itemsize
-    near = ndimage.maximum_filter(seen, 2 * margin + 1, mode="constant")  # elsewhere no stick reaches a seen voxel
-    holes = np.argwhere(near[part] & ~seen[part])
-    homes = (holes + np.array([part.start + margin, margin, margin])) @ strides
-    directions = np.array(DIRECTIONS, np.int64)
-    steps, lengths = directions @ strides[::-1], np.linalg.norm(directions, axis=1)
-    (best_sticks,) = compiled_kernels(["best_sticks"])
-    grey = best_sticks(coded.ravel(), homes, steps, lengths, length, sticks)
-    values, has_value = np.zeros(volume[part].shape, np.uint8), np.zeros(volume[part].shape, bool)
-    at = tuple(holes.T)
-    values[at], has_value[at] = np.maximum(grey, 0), grey >= 0
-    return values, has_value
-
-
-def compiled_kernels(names: Sequence[str], reporter: Reporter | None = None) -> list[Callable]:
-    """Return kernels of :mod:`DualTrackCore.reconstruction.kernels`, compiled or loaded now, not at their first call.
-
-    Raises MissingDependencyError: numba cannot be imported.
-    """
-    module = kernel_module("DualTrackCore.reconstruction.kernels")
-    chosen = [getattr(module, name) for name in names]
-    compile_kernels({one: module.SIGNATURES[one] for one in chosen}, reporter)
-    return chosen
+        weights = np.divide(1.0, distance, out=np.zeros_like(distance), where=distance > 0)
+        name, arguments = "fill_by_cube", (*cube, weights)
+    else:
+        directions = np.array(DIRECTIONS, np.int64)
+        lines = (seen.any(axis=2), directions, (directions**2).sum(axis=1))
+        name, arguments = "fill_by_sticks", (*lines, filling.stick_length - 1, filling.sticks)
+    (kernel,) = compiled_kernels("DualTrackCore.reconstruction.hole_kernels", [name], reporter)
+    return kernel, arguments

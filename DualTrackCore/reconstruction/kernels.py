@@ -1,4 +1,4 @@
-"""The inner loops of compounding and of filling holes along sticks, compiled by numba.
+"""The inner loops of compounding, compiled by numba.
 
 Every kernel of compounding puts frames into one slab of the grid: the voxels whose index along one axis lies in a given
 range. Slabs share no voxel, so each thread can fill one without locks. A kernel goes through frames, rows and columns
@@ -24,7 +24,7 @@ Arguments that these kernels share:
 from __future__ import annotations
 
 import numpy as np
-from numba import float32, float64, int16, int64, types, uint8
+from numba import float32, float64, int64, types, uint8
 
 from DualTrackCore.compilation import kernel
 
@@ -42,8 +42,6 @@ _LEAST_MEAN = np.float32(1.0 / 512.0)
 _INDEX = np.uintp  # signed indices cost a test for negative ones, at every access
 #: Which of the two voxels along the axis of the slab a pixel may change: both, or one where the other is a neighbour's.
 _BOTH, _LOWER, _UPPER = -1, 0, 1
-#: Scores of two sticks closer than this are equal.
-_EQUAL_SCORES = 1e-9
 _kernel = kernel(error_model="numpy")
 
 
@@ -329,44 +327,6 @@ def finish_linear_mean(sums, volume, coverage, start, stop):
         coverage[at] = weight if seen else np.float32(0)
 
 
-@_kernel
-def best_sticks(coded, homes, steps, lengths, length, sticks):
-    """[n] int64: score-weighted mean of the best sticks of each hole, cut to a whole number; -1 where there is none.
-
-    `coded` holds 0, or grey value + 1 of a seen voxel, with a margin that no stick leaves; `homes` [n] are the indices
-    of the holes. A step along a direction adds `steps` [d] to the index and has `lengths` [d].
-    """
-    result = np.full(len(homes), -1, np.int64)
-    scores, values = np.zeros(len(steps)), np.zeros(len(steps), np.int64)
-    for number in range(len(homes)):
-        home = homes[number]
-        for d in range(len(steps)):
-            scores[d] = 0.0
-            f = _steps_to_seen(coded, home, steps[d], length - 1)
-            b = _steps_to_seen(coded, home, -steps[d], length - 1 - f) if f > 0 else 0
-            if b > 0:
-                ahead, behind = coded[home + f * steps[d]] - 1, coded[home - b * steps[d]] - 1
-                values[d] = ((b + 1) * ahead + f * behind) // (f + b + 1)
-                scores[d] = 1.0 / ((f + b + 1) * lengths[d])
-        total, weighted = 0.0, 0.0
-        for d in range(len(steps)):
-            if scores[d] > 0 and np.count_nonzero(scores > scores[d] + _EQUAL_SCORES) < sticks:
-                total += scores[d]
-                weighted += scores[d] * values[d]
-        if total > 0:
-            result[number] = np.int64(np.floor(weighted / total + 1e-6))
-    return result
-
-
-@_kernel
-def _steps_to_seen(coded, home, step, limit):
-    """Number of steps from `home` to the first seen voxel; 0 where there is none within the limit."""
-    for count in range(1, limit + 1):
-        if coded[home + count * step] > 0:
-            return count
-    return 0
-
-
 _PLACING = (
     types.Array(uint8, 3, "C", readonly=True),
     float64[:, :, ::1],
@@ -386,5 +346,4 @@ SIGNATURES = {
     linear_one: (*_PLACING, *_ONE),
     finish_nearest_mean: (int64[::1], *_FINISHED),
     finish_linear_mean: (float32[::1], *_FINISHED),
-    best_sticks: (int16[::1], int64[::1], int64[::1], float64[::1], int64, int64),
 }

@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+import torch
+from scipy import ndimage
 
 from DualTrackCore.errors import Cancelled, InputError
 from DualTrackCore.progress import Reporter
@@ -121,6 +123,73 @@ def test_slabs_give_what_the_whole_volume_gives(method, monkeypatch):
     pieces = fill_holes(volume, seen, [HoleFilling(method, min_known_ratio=0.05)])
     np.testing.assert_array_equal(pieces[0], whole[0])
     np.testing.assert_array_equal(pieces[1], whole[1])
+
+
+def by_scipy(filling, volume, seen):
+    """Gaussian and nearest as passes over the whole volume, in the precision that the kernels promise: to the bit."""
+
+    def convolved(array, profile):
+        for axis in range(3):
+            array = ndimage.correlate1d(array, profile, axis=axis, mode="constant")
+        return array
+
+    known = seen.astype(np.float32)
+    least = filling.min_known_ratio * filling.size**3 + 1e-3
+    values, has_value, waits = np.zeros(volume.shape, np.float32), np.zeros(volume.shape, bool), ~seen
+    widths = range(3, filling.size + 1, 2) if filling.method == "nearest" else [filling.size]
+    for width in widths:
+        around = np.arange(width) - width // 2
+        profile = np.ones(width)
+        count = convolved(known, profile)
+        if filling.method == "gaussian":
+            profile = np.exp(-(around**2) / (2 * filling.stdev_voxels**2))
+        weight, total = convolved(known, profile), convolved(known * volume, profile)
+        reached = waits & (count > 0.5) if filling.method == "nearest" else ~seen
+        fills = reached & (count > least) & (weight > 0)
+        np.divide(total, weight, out=values, where=fills)
+        has_value |= fills
+        waits &= ~reached
+    return np.where(has_value, np.floor(values + np.float32(1e-3)), volume).astype(np.uint8), has_value
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize(
+    "filling",
+    [
+        HoleFilling("gaussian"),
+        HoleFilling("gaussian", size=9, stdev_voxels=3, min_known_ratio=0.02),
+        HoleFilling("gaussian", size=3, stdev_voxels=0.02, min_known_ratio=0.0),  # weights that are nothing beside it
+        HoleFilling("nearest"),
+        HoleFilling("nearest", size=9, min_known_ratio=0.01),
+    ],
+    ids=str,
+)
+def test_rows_near_holes_give_what_passes_over_the_whole_volume_give_to_the_byte(filling, threads, monkeypatch):
+    random = np.random.default_rng(5)
+    smooth = ndimage.gaussian_filter(random.random((13, 30, 71)), 2)
+    seen = (smooth > np.median(smooth)) & (random.random(smooth.shape) > 0.1)
+    seen[:, 5], seen[:, :, 60:] = False, False  # rows and columns without anything
+    seen[3] = True
+    volume = random.integers(0, 256, seen.shape).astype(np.uint8)
+    volume[~seen] = 0
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    result, filled = fill_holes(volume, seen, [filling])
+    expected, has_value = by_scipy(filling, volume, seen)
+    np.testing.assert_array_equal(filled, has_value)
+    np.testing.assert_array_equal(result, expected)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_any_arrays_are_filled_and_what_stands_in_holes_does_not_count(method):
+    volume, seen = block(missing=0.6)
+    expected = fill_holes(volume, seen, [HoleFilling(method, min_known_ratio=0.05)])
+    volume, seen = np.where(seen, volume, np.uint8(99)).T, seen.T
+    for array in (volume, seen):
+        array.flags.writeable = False
+    result, filled = fill_holes(volume.T[:, ::-1][:, ::-1], seen.T, [HoleFilling(method, min_known_ratio=0.05)])
+    np.testing.assert_array_equal(filled, expected[1])
+    np.testing.assert_array_equal(result[filled], expected[0][filled])
+    assert (result[~seen.T & ~filled] == 99).all()
 
 
 def test_a_second_method_fills_only_what_the_first_could_not():

@@ -7,6 +7,7 @@ import pytest
 import torch
 from plain_volume import plain_volume
 
+from DualTrackCore import compilation
 from DualTrackCore.errors import InputError, MissingDependencyError
 from DualTrackCore.progress import Stage
 from DualTrackCore.reconstruction import (
@@ -14,7 +15,6 @@ from DualTrackCore.reconstruction import (
     Rectangle,
     VolumeBuilder,
     VoxelGrid,
-    holes,
     plan_grid,
     reconstruct_volume,
     select_pixels,
@@ -155,7 +155,9 @@ def test_numba_that_cannot_be_imported_is_named_with_its_remedy(monkeypatch):
 
 
 def test_loops_that_have_to_be_compiled_are_reported_first(monkeypatch):
-    monkeypatch.setattr(holes, "compile_kernels", lambda kernels, reporter: reporter.report(Stage.PREPARING, 1, 1))
+    monkeypatch.setattr(
+        compilation, "compile_kernels", lambda kernels, reporter: reporter.report(Stage.PREPARING, 1, 1)
+    )
     reports = []
     reconstruct_volume(*turned_sweep((0, 0, 0)), progress=reports.append)
     assert [report.stage for report in reports][:2] == [Stage.PREPARING, Stage.RECONSTRUCTING]
