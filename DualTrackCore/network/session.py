@@ -176,6 +176,9 @@ class TokenStream:
 class Sessions:
     """The sessions of a model, each made once; a copy of the model starts with none."""
 
+    #: What a model finds does not depend on what was made before: stored results are known by it.
+    fingerprint = ""
+
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._made: dict[tuple, InferenceSession] = {}

@@ -17,6 +17,7 @@ from DualTrackCore.network import session as session_module
 from DualTrackCore.network.fast import ChunkedTrunk
 from DualTrackCore.network.session import single_precision
 from DualTrackCore.progress import Stage
+from DualTrackCore.research.comparison.result_files import fingerprint
 from DualTrackCore.run import RunSettings
 from DualTrackCore.tracking import LiveTracker, estimate_trajectory
 from DualTrackCore.worker import serve
@@ -86,6 +87,12 @@ def test_a_session_is_made_once_for_a_device_and_precision_and_for_what_a_sweep_
     assert model.session(CPU, "bf16") is not own
     for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model)), tiny_model()):
         assert other.session(CPU) is not own
+
+
+def test_results_that_are_stored_by_a_models_content_are_found_again_whatever_was_made_of_it():
+    model, used = tiny_model(), tiny_model()
+    used.session(CPU).maps()
+    assert fingerprint(model) == fingerprint(used)
 
 
 @pytest.mark.parametrize("how", ["an optimizer's step", "statistics", "a loaded state", "a release"])
