@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from DualTrackCore.reconstruction import Reconstruction, VoxelGrid
 
+#: Width of the title of a panel of slices, and the tallest panel, inches.
+_TITLE_INCHES, _TALLEST_INCHES = 3.3, 6.2
 _GRID_AXES = ("grid x", "grid y", "grid z")
 #: Most frames that are drawn as outlines.
 _OUTLINES = 28
@@ -34,8 +36,8 @@ _MOTIONS = tuple(
 def write_slices(reconstruction: Reconstruction, path: str | os.PathLike) -> Path:
     """Draw three orthogonal slices through the middle of the seen voxels, and the maximum projection along the sweep.
 
-    Voxels without a value, neither seen nor filled in, have a tint. The scale bars are exact; thin lines show where the
-    other slices lie.
+    Voxels without a value, neither seen nor filled in, have a tint. All four have one scale, and its bar is
+    exact; thin lines show where the other slices lie.
 
     Args:
         reconstruction: volume, coverage and filled voxels [nz, ny, nx] and their grid.
@@ -48,16 +50,11 @@ def write_slices(reconstruction: Reconstruction, path: str | os.PathLike) -> Pat
     at_mm = (np.asarray(centre) + 0.5) * grid.spacing_mm
     # Panels as (across, down) axes: the frame; along the sweep; seen from the probe; all frames on one another. A
     # projection along depth would show nothing but the bright skin line.
-    from_probe = (2, 0) if extent[2] > extent[0] else (0, 2)
-    panels = ((0, 1), (2, 1), from_probe, (0, 1))
-    # Inches, so that the larger panel of a row fills its width or 6.2 inches.
-    ratios = [extent[down] / extent[across] for across, down in panels]
-    rows = [min(max(ratios[i], ratios[i + 1], 0.2) * (drawing.WIDTH_INCHES * 0.46), 6.2) for i in (0, 2)]
-    figure = drawing.new_figure(sum(rows) + 2.9, drawing.DARK)
-    layout = figure.add_gridspec(2, 2, height_ratios=rows)
+    panels = ((0, 1), (2, 1), (2, 0), (0, 1))
+    figure, places = _one_scale(extent)
     for number, (across, down) in enumerate(panels):
         through = 3 - across - down
-        axes = figure.add_subplot(layout[number // 2, number % 2])
+        axes = figure.add_axes(places[number])
         if number < 3:
             planes = [np.take(array, centre[through], axis=2 - through) for array in (volume, seen)]
             position = grid.axes[:, through] @ grid.origin_mm + centre[through] * grid.spacing_mm[through]
@@ -69,6 +66,8 @@ def write_slices(reconstruction: Reconstruction, path: str | os.PathLike) -> Pat
         if across > down:  # planes of a [nz, ny, nx] array have the higher axis first
             planes = [plane.T for plane in planes]
         _draw_plane(axes, *planes, extent[[across, down]], lines)
+        if number == 0:
+            _draw_scale_bar(axes, *extent[[across, down]])
         axes.set_title(title, color=drawing.LIGHT, fontsize=14, loc="left", pad=8)
         axes.set_xlabel(f"{names[across]} →", color=drawing.FAINT, fontsize=12)
         axes.set_ylabel(f"← {names[down]}", color=drawing.FAINT, fontsize=12)
@@ -76,7 +75,9 @@ def write_slices(reconstruction: Reconstruction, path: str | os.PathLike) -> Pat
     made = reconstruction.provenance
     path_said = made.get("trajectory", {})
     is_guess, text = path_said.get("guess") is True, f"Poses: {made.get('poses_text', 'of unknown origin')}"
-    drawing.say_origin(figure, 0.035, 0.92, text, is_guess, path_said.get(TRUST, ""))
+    source = str(made.get("sweep", {}).get("source") or "Slices")
+    shown = f"{source if len(source) <= 40 else '…' + source[-39:]}, all at one scale."
+    drawing.say_origin(figure, 0.035, 0.92, f"{shown} {text}", is_guess, path_said.get(TRUST, ""))
     return drawing.save(figure, path)
 
 
@@ -95,27 +96,54 @@ def seen_centre(seen: np.ndarray) -> tuple[int, int, int]:
     return tuple(centre)
 
 
+def _one_scale(extent_mm: np.ndarray) -> tuple[Figure, list[list[float]]]:
+    """A figure for four panels at one scale, and the place of each: left, bottom, width, height as parts of the figure.
+
+    The frame is above the projection, the view along the sweep above the one from the probe: rows and columns of panels
+    show the same millimetres.
+
+    Args:
+        extent_mm: [3] of the volume: x, y, z.
+    """
+    across, down = (extent_mm[0], extent_mm[2]), (extent_mm[1], max(extent_mm[0], extent_mm[1]))
+    left, gap, usable = 0.56, 0.7, drawing.WIDTH_INCHES - 1.9
+    # Inches a mm; a panel never gets narrower than its title.
+    scale = min(usable / sum(across), (usable - _TITLE_INCHES) / max(across), _TALLEST_INCHES / max(down))
+    widths, heights = [scale * value for value in across], [max(scale * value, 0.1) for value in down]
+    figure = drawing.new_figure(sum(heights) + 3.4, drawing.DARK)
+    size = np.array([figure.get_figwidth(), figure.get_figheight()] * 2)
+    second = left + max(widths[0], _TITLE_INCHES) + gap
+    places = []
+    for column, row, tall in ((0, 0, extent_mm[1]), (1, 0, extent_mm[1]), (1, 1, extent_mm[0]), (0, 1, extent_mm[1])):
+        top = size[1] - 1.5 - row * (heights[0] + 1.1)
+        place = [(left, second)[column], top - scale * tall, widths[column], scale * tall]
+        places.append(list(np.array(place) / size))
+    return figure, places
+
+
 def _draw_plane(
     axes: Axes, grey: np.ndarray, known: np.ndarray, extent_mm: np.ndarray, lines: tuple[float, float] | None
 ) -> None:
-    from matplotlib.patheffects import withStroke
-
     width, height = float(extent_mm[0]), float(extent_mm[1])
     axes.imshow(drawing.tinted(grey, known), extent=(0, width, height, 0), interpolation="antialiased")
     if lines is not None:
         axes.axvline(lines[0], color=drawing.LIGHT, lw=0.7, alpha=0.35)
         axes.axhline(lines[1], color=drawing.LIGHT, lw=0.7, alpha=0.35)
-    bar = drawing.scale_bar_mm(width)
-    margin = 0.03 * max(width, height)
+    axes.set(xticks=[], yticks=[], facecolor=drawing.DARK, anchor="NW")
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+
+
+def _draw_scale_bar(axes: Axes, width: float, height: float) -> None:
+    from matplotlib.patheffects import withStroke
+
+    bar, margin = drawing.scale_bar_mm(width), 0.03 * max(width, height)
     across, down = (margin, margin + bar), (height - margin, height - margin)
     axes.plot(across, down, color="black", lw=6.5, solid_capstyle="butt", alpha=0.6)
     axes.plot(across, down, color="white", lw=3.5, solid_capstyle="butt", gid="scale bar")
     text = axes.text(margin + bar / 2, height - 1.4 * margin, f"{bar:g} mm", color="white", fontsize=12)
     text.set(ha="center", va="bottom")
     text.set_path_effects([withStroke(linewidth=2.5, foreground=(0, 0, 0, 0.7))])  # a rim: readable on any grey
-    axes.set(xticks=[], yticks=[], facecolor=drawing.DARK, anchor="NW")
-    for spine in axes.spines.values():
-        spine.set_visible(False)
 
 
 def _title_slices(figure: Figure, grid: VoxelGrid, seen_part: float, filled_part: float) -> None:
@@ -130,9 +158,6 @@ def _title_slices(figure: Figure, grid: VoxelGrid, seen_part: float, filled_part
         legend = f"■  nothing seen ({1 - seen_part:.0%} of the grid)"
         text = figure.text(0.965, top, legend, color=[min(1, v * 2.3 / 255) for v in drawing.UNSEEN_RGB], fontsize=14)
         text.set(va="center", ha="right")
-    # hspace is in units of the mean row: always 0.9 inch.
-    space = {"wspace": 0.08, "hspace": 0.9 / ((height - 2.9) / 2)}
-    figure.subplots_adjust(left=0.035, right=0.975, top=1 - 1.5 / height, bottom=0.5 / height, **space)
 
 
 def write_trajectory(

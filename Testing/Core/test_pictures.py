@@ -11,7 +11,7 @@ from DualTrackCore import pictures
 from DualTrackCore.errors import MissingDependencyError, OutputError
 from DualTrackCore.evaluation import evaluate
 from DualTrackCore.path_error import path_error
-from DualTrackCore.pictures import drawing
+from DualTrackCore.pictures import drawing, previews
 from DualTrackCore.pictures.previews import _outlines, _plotted, seen_centre
 from DualTrackCore.reconstruction import reconstruct_volume
 from DualTrackCore.sweep import Sweep
@@ -100,14 +100,28 @@ def drawn(monkeypatch, write, *arguments, **options):
     return figures[0]
 
 
-def test_the_scale_bar_has_its_stated_length_in_the_picture(reconstruction, monkeypatch):
+@pytest.mark.parametrize("spacing_z", [0.004, 0.4, 9.0])
+def test_all_slices_have_one_scale_and_the_one_bar_has_its_stated_length(reconstruction, monkeypatch, spacing_z):
+    reconstruction.grid.spacing_mm = (0.3, 0.5, spacing_z)
     figure = drawn(monkeypatch, pictures.write_slices, reconstruction)
-    expected_widths = [18.0, 40.0, 40.0, 18.0]
-    for axes, width in zip(figure.axes, expected_widths, strict=True):
-        (bar,) = [line for line in axes.lines if line.get_gid() == "scale bar"]
-        stated = float(next(text.get_text() for text in axes.texts if "mm" in text.get_text()).removesuffix(" mm"))
-        pixels = np.ptp(axes.transData.transform(np.column_stack(bar.get_data()))[:, 0])
-        assert pixels / axes.get_window_extent().width == pytest.approx(stated / width, rel=1e-6)
+    scales = [axes.transData.transform([(0, 0), (1, 0)]) for axes in figure.axes]
+    pixels_a_mm = [right[0] - zero[0] for zero, right in scales]
+    np.testing.assert_allclose(pixels_a_mm, pixels_a_mm[0], rtol=1e-6)
+    ((axes, bar),) = [(axes, line) for axes in figure.axes for line in axes.lines if line.get_gid() == "scale bar"]
+    stated = float(axes.texts[0].get_text().split()[0])
+    assert np.ptp(axes.transData.transform(np.column_stack(bar.get_data()))[:, 0]) == pytest.approx(
+        stated * pixels_a_mm[0], rel=1e-6
+    )
+
+
+@pytest.mark.parametrize("extent", [(18, 20, 40), (200, 150, 4), (40, 45, 900), (0.3, 30, 40), (300, 0.3, 0.3)])
+def test_slices_of_any_shape_lie_in_the_picture_and_not_on_one_another(extent):
+    _, places = previews._one_scale(np.array(extent, float))
+    boxes = np.array([[left, bottom, left + width, bottom + height] for left, bottom, width, height in places])
+    assert boxes.min() >= 0
+    assert boxes.max() <= 1
+    for one, other in itertools.combinations(boxes, 2):
+        assert (one[2:] <= other[:2]).any() or (other[2:] <= one[:2]).any()
 
 
 def test_pixels_of_the_slices_are_as_long_across_as_down(reconstruction, monkeypatch):
@@ -125,8 +139,7 @@ def test_each_panel_shows_its_own_plane_the_right_way_up(spacing_z, monkeypatch)
     full = made(volume, np.ones(volume.shape), grid)
     i, j, k = seen_centre(full.coverage > 0)
     figure = drawn(monkeypatch, pictures.write_slices, full)
-    from_probe = volume[:, j, :].T if spacing_z > 0.3 else volume[:, j, :]
-    planes = (volume[k], volume[:, :, i].T, from_probe, volume.max(axis=0))
+    planes = (volume[k], volume[:, :, i].T, volume[:, j, :].T, volume.max(axis=0))
     for axes, plane in zip(figure.axes, planes, strict=True):
         np.testing.assert_array_equal(axes.images[0].get_array()[..., 0], plane)
 
