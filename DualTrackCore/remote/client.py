@@ -21,9 +21,6 @@ from DualTrackCore.remote import consent, wire
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.trajectory import Trajectory
 
-#: Variables that hold the key of servers, a file of it, and a file of certificates to trust.
-KEY_VARIABLE, KEY_FILE_VARIABLE = "DUALTRACK_SERVER_KEY", "DUALTRACK_SERVER_KEY_FILE"
-CERTIFICATE_VARIABLE = "DUALTRACK_SERVER_CERTIFICATE"
 #: Longest wait for a connection, s.
 CONNECT_S = 10.0
 _FRAMES_AT_ONCE_BYTES = 1 << 22
@@ -114,10 +111,10 @@ class Server:
 
         Raises InputError: not an address, or a file that cannot be read.
         """
-        key, key_file = os.environ.get(KEY_VARIABLE, ""), key_file or os.environ.get(KEY_FILE_VARIABLE)
+        key, key_file = os.environ.get(consent.KEY_VARIABLE, ""), key_file or os.environ.get(consent.KEY_FILE_VARIABLE)
         if key_file:
             key = read_key(key_file)
-        return cls(address, key, certificate or os.environ.get(CERTIFICATE_VARIABLE, ""), agreed)
+        return cls(address, key, certificate or os.environ.get(consent.CERTIFICATE_VARIABLE, ""), agreed)
 
     def offer(self) -> Offer:
         """What the server offers.

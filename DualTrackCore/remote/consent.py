@@ -16,6 +16,9 @@ from DualTrackCore.files import json_text, replacing
 from DualTrackCore.network.catalogue import models_folder
 
 DEFAULT_PORT = 8765
+#: Variables that hold the key of servers, a file of it, and a file of certificates to trust.
+KEY_VARIABLE, KEY_FILE_VARIABLE = "DUALTRACK_SERVER_KEY", "DUALTRACK_SERVER_KEY_FILE"
+CERTIFICATE_VARIABLE = "DUALTRACK_SERVER_CERTIFICATE"
 
 
 def checked_address(address: str) -> str:
@@ -57,22 +60,28 @@ def notice(address: str) -> str:
     )
 
 
-def is_agreed(address: str) -> bool:
-    """Whether frames may go to an address: the user has agreed, or it is this computer."""
-    return not leaves_computer(address) or checked_address(address) in _agreed()
+def is_agreed(address: str, folder: Path | None = None) -> bool:
+    """Whether frames may go to an address: the user has agreed, or it is this computer.
+
+    Args:
+        address: of the server.
+        folder: where models are kept, and this; None for the usual one.
+    """
+    return not leaves_computer(address) or checked_address(address) in _agreed(folder)
 
 
-def remember(address: str) -> None:
+def remember(address: str, folder: Path | None = None) -> None:
     """Note that the user knows :func:`notice` of an address and agrees. Raises OutputError: it cannot be written."""
-    with replacing(_path()) as temporary:
-        temporary.write_text(json_text({"agreed": sorted({*_agreed(), checked_address(address)})}), encoding="utf-8")
+    agreed = sorted({*_agreed(folder), checked_address(address)})
+    with replacing(_path(folder)) as temporary:
+        temporary.write_text(json_text({"agreed": agreed}), encoding="utf-8")
 
 
-def _agreed() -> list[str]:
+def _agreed(folder: Path | None) -> list[str]:
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        return [str(address) for address in json.loads(_path().read_text(encoding="utf-8"))["agreed"]]
+        return [str(address) for address in json.loads(_path(folder).read_text(encoding="utf-8"))["agreed"]]
     return []
 
 
-def _path() -> Path:
-    return models_folder() / "servers.json"
+def _path(folder: Path | None) -> Path:
+    return (folder or models_folder()) / "servers.json"

@@ -270,6 +270,10 @@ class RunSettings:
         for name in ("model", "device", "poses", "profile"):
             if not getattr(self, name):
                 raise InputError(f"The setting {name} is empty; give a value or leave it out.")
+        if self.server:
+            from DualTrackCore.remote.consent import checked_address
+
+            checked_address(self.server)
         if self.last_frame is not None and self.last_frame < self.first_frame:
             raise InputError(
                 f"The setting last_frame is {self.last_frame}; expected at least {self.first_frame}, the first frame."

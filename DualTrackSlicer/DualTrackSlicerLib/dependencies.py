@@ -26,6 +26,8 @@ from DualTrackCore.errors import Cancelled, MissingDependencyError
 OLDEST_SLICER = (5, 12)
 #: The builds of both fit one another, so the extension PyTorch installs them; lower bounds, never an exact version.
 TORCH = ("torch>=2.5", "torchvision")
+#: What the network alone needs, which a run at a server does without.
+NETWORK_ONLY = ("timm", "safetensors")
 _RESOURCES = Path(__file__).resolve().parents[1] / "Resources"
 #: What is installed, and what Slicer brings: a requirement a line.
 REQUIREMENTS_FILE, BUNDLED_FILE = _RESOURCES / "requirements.txt", _RESOURCES / "bundled.txt"
@@ -100,16 +102,23 @@ class Dependencies:
         ask: shows the names of what is missing, true if it may be installed.
         install_torch: installs torch with torchvision; raises if it cannot.
         install_packages: installs requirements under a file of constraints; raises if it cannot.
+        network_is_here: whether the network runs on this computer, not on a server.
     """
 
     is_satisfied: Callable[[str], bool] = isSatisfied
     ask: Callable[[Sequence[str]], bool] = askBeforeInstalling
     install_torch: Callable[[], Any] = installTorch
     install_packages: Callable[[Sequence[str], Path], Any] = installPackages
+    network_is_here: Callable[[], bool] = lambda: True
 
     def missing(self) -> list[str]:
         """Names of the packages to be installed that are not there, or too old."""
-        return [packageOf(line) for line in (*TORCH, *requirementsIn(REQUIREMENTS_FILE)) if not self.is_satisfied(line)]
+        torch = TORCH if self.network_is_here() else ()
+        return [packageOf(line) for line in (*torch, *self._requirements()) if not self.is_satisfied(line)]
+
+    def _requirements(self) -> list[str]:
+        lines = requirementsIn(REQUIREMENTS_FILE)
+        return [line for line in lines if self.network_is_here() or packageOf(line) not in NETWORK_ONLY]
 
     def unfit(self) -> str:
         """Why this Slicer cannot be used at all, in a sentence; empty where it can."""
@@ -174,4 +183,4 @@ class Dependencies:
         with tempfile.TemporaryDirectory() as folder:
             constraints = Path(folder) / "constraints.txt"
             constraints.write_text("".join(lines), encoding="utf-8")
-            self.install_packages(requirementsIn(REQUIREMENTS_FILE), constraints)
+            self.install_packages(self._requirements(), constraints)

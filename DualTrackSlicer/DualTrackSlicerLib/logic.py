@@ -13,10 +13,11 @@ from slicer.i18n import tr as _
 from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
 
 from DualTrackCore import __version__
-from DualTrackCore.errors import DualTrackError, InputError
+from DualTrackCore.errors import Cancelled, DualTrackError, InputError
 from DualTrackCore.network import installation
 from DualTrackCore.network.catalogue import models_folder
 from DualTrackCore.progress import Progress
+from DualTrackCore.remote import consent
 from DualTrackCore.run.settings import RunSettings
 from DualTrackSlicerLib import models
 from DualTrackSlicerLib import scene as scenes
@@ -29,6 +30,10 @@ from DualTrackSlicerLib.worker import Job, Worker
 
 #: Keys of the application's settings; these belong to the computer, not to the scene.
 MODELS_FOLDER_KEY, DEVICE_KEY = "DualTrack/ModelsFolder", "DualTrack/Device"
+SERVER_KEY, SERVER_SECRET_KEY = "DualTrack/ServerAddress", "DualTrack/ServerKey"
+SERVER_CERTIFICATE_KEY = "DualTrack/ServerCertificate"
+#: The device that stands for the server.
+SERVER = "server"
 
 
 class Logic(ScriptedLoadableModuleLogic):
@@ -43,11 +48,11 @@ class Logic(ScriptedLoadableModuleLogic):
     def __init__(self) -> None:
         super().__init__()
         self.moduleName = "DualTrackSlicer"
-        self.dependencies = Dependencies()
+        self.dependencies = Dependencies(network_is_here=lambda: not self.server())
         self.readiness: dict[str, Any] = {}
         self._known_clips: dict[object, Any] = {}
         self._worker: Worker | None = None
-        self._folder: Path | None = None
+        self._made_for: tuple[Path, dict[str, str]] | None = None
         self.preview = Preview(self.worker)
 
     def getParameterNode(self) -> DualTrackSlicerParameterNode:
@@ -90,13 +95,15 @@ class Logic(ScriptedLoadableModuleLogic):
         Raises:
             InputError: the clip or a setting cannot be used.
             JobFailed, DualTrackError: the run failed (without `onDone`).
-            Cancelled: it was cancelled (without `onDone`), or packages are missing and were not to be installed.
+            Cancelled: it was cancelled (without `onDone`), packages are missing and were not to be installed, or frames
+                were not to leave this computer.
         """
-        settings = settings or RunSettings(model=model)
+        settings = settings or RunSettings(model=model, device=self.device())
         sceneSweep = scenes.sweepFromBrowser(browserNode, sequenceNode, spacing_mm)
         if settings.depth_mm is None:
             sceneSweep.sweep.require_spacing()
-        self.dependencies.ensure()
+        self._ensure(network=not settings.server)
+        self._agree(settings.server)
         job = self.worker().submit(sceneSweep.sweep, settings)
         run = Run(job, slicer.mrmlScene, sceneSweep, onProgress, onDone)
         if onDone is not None:
@@ -105,17 +112,34 @@ class Logic(ScriptedLoadableModuleLogic):
             raise run.failure
         return run.nodes
 
+    def _ensure(self, network: bool) -> None:
+        """Have what is needed here; torch and the like only where the network runs here."""
+        replace(self.dependencies, network_is_here=lambda: network).ensure()
+
+    def _agree(self, server: str) -> None:
+        """Ask once for each server whether frames may leave this computer. Raises Cancelled: they may not."""
+        if not server or consent.is_agreed(server, self.modelsFolder()):
+            return
+        question = _("{notice}\n\nDo you agree? You will not be asked for this server again.")
+        if not slicer.util.confirmOkCancelDisplay(
+            question.format(notice=consent.notice(server)), windowTitle=_("DualTrack: frames leave this computer")
+        ):
+            raise Cancelled(_("Nothing was sent; choose under Run on what this computer has."))
+        consent.remember(server, self.modelsFolder())
+
     def preflight(self, onDone: Callable[[Job], None]) -> Job:
-        """Ask the worker process whether this computer is ready; the result of the job is a dict."""
+        """Ask the worker process whether this computer, or the server, is ready; the result of the job is a dict."""
+
+        device = self.device()
 
         def checked(job: Job) -> None:
             try:
-                self.readiness = dict(job.result)
+                self.readiness = {**job.result, "device": device}
             except DualTrackError as error:
                 self.readiness = {"error": str(error)}
             onDone(job)
 
-        job = self.worker().preflight(self.device())
+        job = self.worker().preflight(device)
         job.onEnd = checked
         return job
 
@@ -133,7 +157,10 @@ class Logic(ScriptedLoadableModuleLogic):
         return json.dumps(facts, indent=2)
 
     def models(self) -> list[models.ModelChoice]:
-        """Models that can be chosen or downloaded."""
+        """Models that can be chosen or downloaded; those of the server, as far as it has been asked."""
+        if self.server():
+            offer = self.readiness.get("offer") if self.readiness.get("device") == self.device() else None
+            return models.serverChoices(self.modelsFolder(), offer and offer["models"])
         return models.modelChoices(self.modelsFolder())
 
     def downloadModel(self, choice: models.ModelChoice) -> models.ModelTask:
@@ -143,14 +170,14 @@ class Logic(ScriptedLoadableModuleLogic):
         """
         if choice.entry is None:
             raise InputError(_("{name} cannot be downloaded.").format(name=choice.title))
-        self.dependencies.ensure()
+        self._ensure(network=True)
         return models.ModelTask(
             ["fetch", choice.name, "--yes"], choice.name, self.modelsFolder(), choice.entry.about_bytes
         )
 
     def importModel(self, name: str, path: Path) -> models.ModelTask:
         """Install a model from a file; it is loaded strictly before it is installed."""
-        self.dependencies.ensure()
+        self._ensure(network=True)
         return models.ModelTask(["import", name, str(path)], name, self.modelsFolder())
 
     def deleteModel(self, choice: models.ModelChoice) -> int:
@@ -166,8 +193,17 @@ class Logic(ScriptedLoadableModuleLogic):
         return Path(slicer.util.settingsValue(MODELS_FOLDER_KEY, "") or models_folder())
 
     def device(self) -> str:
-        """The device that the user has chosen on this computer."""
-        return slicer.util.settingsValue(DEVICE_KEY, "auto") or "auto"
+        """The device that the user has chosen on this computer, or the address of the server."""
+        device = slicer.util.settingsValue(DEVICE_KEY, "auto") or "auto"
+        if device != SERVER:
+            return device
+        address = slicer.util.settingsValue(SERVER_KEY, "").strip()
+        return address if "://" in address else f"https://{address}"
+
+    def server(self) -> str:
+        """The address of the server that the network runs on; empty where that is this computer."""
+        device = self.device()
+        return device if "://" in device else ""
 
     def close(self) -> None:
         """End the worker process and remove its files; a later run starts another."""
@@ -178,14 +214,17 @@ class Logic(ScriptedLoadableModuleLogic):
     def worker(self) -> Worker:
         """The worker process of this logic; it starts with its first job."""
         folder = self.modelsFolder()
-        if self._worker is not None and folder != self._folder:
+        names = {consent.KEY_VARIABLE: SERVER_SECRET_KEY, consent.CERTIFICATE_VARIABLE: SERVER_CERTIFICATE_KEY}
+        own = {variable: slicer.util.settingsValue(key, "").strip() for variable, key in names.items() if self.server()}
+        if self._worker is not None and (folder, own) != self._made_for:
             self.close()
         if self._worker is None:
             command = (slicerPython(), "-m", "DualTrackCore.worker")
-            self._worker, self._folder = Worker(command, models.modelVariables(folder)), folder
+            self._worker = Worker(command, {**models.modelVariables(folder), **own})
+            self._made_for = folder, own
         return self._worker
 
 
 def withLessMemory(settings: RunSettings) -> RunSettings:
-    """The same run on the processor with few frames at a time: for when the memory did not suffice."""
-    return replace(settings, device="cpu", precision="auto", chunk_frames=4)
+    """The same run with few frames at a time, on the processor or the server: for when the memory did not suffice."""
+    return replace(settings, device=settings.server or "cpu", precision="auto", chunk_frames=4)

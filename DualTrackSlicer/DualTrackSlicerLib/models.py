@@ -6,9 +6,10 @@ import contextlib
 import json
 import os
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from DualTrackCore.errors import DualTrackError
 from DualTrackCore.network import catalogue, installation
@@ -33,6 +34,7 @@ class ModelChoice:
         installed: its file, or None where it has to be downloaded first.
         entry: of the catalogue, or None for models that ship and for own ones.
         disk_bytes: of what can be deleted, an unfinished download too; 0 where nothing can.
+        elsewhere: whether a server has it, or may have it.
     """
 
     name: str
@@ -41,6 +43,7 @@ class ModelChoice:
     installed: InstalledModel | None
     entry: ModelEntry | None = None
     disk_bytes: int = 0
+    elsewhere: bool = False
 
 
 def modelChoices(folder: Path) -> list[ModelChoice]:
@@ -63,6 +66,16 @@ def modelChoices(folder: Path) -> list[ModelChoice]:
         title = name if card is None or not card.title else card.title
         choices.append(ModelChoice(name, title, card, model, entry, used.get(name, 0)))
     return choices
+
+
+def serverChoices(folder: Path, offered: Mapping[str, Mapping[str, Any]] | None) -> list[ModelChoice]:
+    """The models of a server, with what is known of them here; all known ones while nobody has asked it."""
+    known = {choice.name: choice for choice in modelChoices(folder)}
+    offered = {name: {} for name in known} if offered is None else offered
+    return [
+        replace(known.get(name) or ModelChoice(name, str(facts.get("title") or name), None, None), elsewhere=True)
+        for name, facts in offered.items()
+    ]
 
 
 def fileCard(path: Path) -> ModelCard | None:

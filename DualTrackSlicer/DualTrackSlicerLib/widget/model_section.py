@@ -52,7 +52,7 @@ class ModelSection(Section):
         own = parameters.model == OWN_FILE
         names = [*(choice.name for choice in view.models), OWN_FILE]
         absent = _("{title} (not downloaded)")
-        titles = [c.title if c.installed else absent.format(title=c.title) for c in view.models]
+        titles = [c.title if c.installed or c.elsewhere else absent.format(title=c.title) for c in view.models]
         chosen = names.index(parameters.model) if parameters.model in names else -1
         fill(ui.modelComboBox, [*titles, _("Own file…")], chosen)
         ui.modelFileLabel.visible = ui.modelFileEdit.visible = own

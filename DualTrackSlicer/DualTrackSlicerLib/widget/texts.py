@@ -29,6 +29,8 @@ def stageText(stage: Stage, detail: str = "") -> str:
     stages = {
         Stage.STARTING: _("Starting"),
         Stage.SENDING: _("Sending the frames"),
+        Stage.QUEUED: _("Waiting for the server"),
+        Stage.RECEIVING: _("Receiving the result"),
         Stage.COMPARING: _("Looking for repeated frames"),
         Stage.LOADING_MODEL: _("Loading the model"),
         Stage.PREPARING: _("Preparing the engine (once per computer)"),

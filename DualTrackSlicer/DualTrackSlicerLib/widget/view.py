@@ -139,12 +139,17 @@ class View:
         """Why the chosen model cannot be used; empty where it can."""
         if self.is_arriving:
             return _("Wait until the model has arrived.")
-        if self.parameters.model == OWN_FILE or self.parameters.poses is Poses.TRACKED:
+        own, elsewhere = self.parameters.model == OWN_FILE, "://" in self.device
+        if self.parameters.poses is Poses.TRACKED or (own and not elsewhere):
             return ""
+        if own:
+            return _("A server has its own models; choose one of the list.")
         if self.model is None:
             name = self.parameters.model
+            if elsewhere:
+                return _("The server does not offer the model {name}; choose another one.").format(name=name)
             return _("The model {name} is not on this computer; choose another one.").format(name=name)
-        if self.model.installed is None:
+        if self.model.installed is None and not self.model.elsewhere:
             return _("Download the model {name} first, or choose another one.").format(name=self.model.title)
         return ""
 
