@@ -6,6 +6,7 @@ disk for the next process: in NUMBA_CACHE_DIR if set, else beside the source fil
 
 from __future__ import annotations
 
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from DualTrackCore.memory import importing
 from DualTrackCore.progress import Reporter, Stage
+from DualTrackCore.threads import free_cores
 
 if TYPE_CHECKING:
     from numba.core.dispatcher import Dispatcher
@@ -69,10 +71,9 @@ def compiled_kernels(module: str, names: Sequence[str], reporter: Reporter | Non
 
 
 def in_parts(work: Callable[[tuple], None], cut: Callable[[int], Iterable[tuple]]) -> None:
-    """Do the work, by kernels, for each of the parts that it is cut into, on the threads that torch would use."""
-    import torch
-
-    threads = torch.get_num_threads()
+    """Do the work, by kernels, for each of the parts that it is cut into, on as many threads as torch has."""
+    torch = sys.modules.get("torch")  # where a server runs the network there is none
+    threads = free_cores() if torch is None else torch.get_num_threads()
     if threads == 1:
         for part in cut(1):
             work(part)

@@ -290,9 +290,11 @@ def _reconstruction(
 
 def _card(settings: RunSettings) -> str:
     """The graphics card of the settings, where this computer has one that volumes are computed on; else "cpu"."""
+    if settings.server or not settings.device.startswith(("auto", "cuda")):
+        return "cpu"
     import torch
 
-    if settings.server or not settings.device.startswith(("auto", "cuda")) or not torch.cuda.is_available():
+    if not torch.cuda.is_available():
         return "cpu"
     from DualTrackCore.tracking.device import choose_device
 

@@ -109,7 +109,10 @@ def test_the_module_file_is_short():
 
 def test_every_requirement_of_the_core_is_installed_or_brought_by_slicer_and_none_both():
     text = (ROOT / "pyproject.toml").read_text()
-    lists = [re.search(rf"^{name} = \[(.*?)\]$", text, re.M | re.S)[1] for name in ("dependencies", "video", "dicom")]
+    lists = [
+        re.search(rf"^{name} = \[(.*?)\]$", text, re.M | re.S)[1]
+        for name in ("dependencies", "video", "dicom", "client")
+    ]
     required = {line for part in lists for line in re.findall(r'"([^"]+)"', part)} - {"dualtrack[video]"}
     folder = ROOT / "DualTrackSlicer" / "Resources"
     installed, brought = (
