@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import hashlib
 import json
 import math
@@ -151,6 +152,24 @@ def plain_values(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value if value is None or isinstance(value, str | int | float | bool) else str(value)
+
+
+def _flat(values: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """(name with dots, value) of everything in nested plain values; entries of a list count from 0."""
+    if not isinstance(values, dict | list):
+        yield name, values
+        return
+    for key, value in values.items() if isinstance(values, dict) else enumerate(values):
+        yield from _flat(value, f"{name}.{key}" if name else str(key))
+
+
+def write_flat_csv(values: Any, path: str | os.PathLike) -> None:
+    """Write a table of two columns: names with dots and values. Raises OutputError: the file cannot be written."""
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(("name", "value"))
+        for name, value in _flat(values):
+            writer.writerow((name, "" if value is None else value if isinstance(value, str) else json.dumps(value)))
 
 
 def json_text(values: Any) -> str:

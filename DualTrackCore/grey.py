@@ -11,13 +11,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
 from DualTrackCore.errors import Doubt, InputError
 from DualTrackCore.pixels import Converted, Spool, WindowSource
+from DualTrackCore.progress import finished
 
 #: Luma weights of ITU-R BT.601 in thousandths; whole numbers make the rounding exact.
 _LUMA_THOUSANDTHS = (299, 587, 114)
@@ -93,9 +94,8 @@ def to_grey_uint8(
     _require_pixels(frames.shape, frames.dtype, 3 if colour_axis is None else 4)
     if colour_axis is not None:
         frames = np.moveaxis(frames, colour_axis, -1)
-    conversion, notes = _conversion(
-        lambda: (frames[piece] for piece in _pieces(frames)), frames, colour_axis is not None, declared, inverted
-    )
+    pieces = (frames[piece] for piece in _pieces(frames))
+    conversion, notes = finished(_conversion(pieces, frames, colour_axis is not None, declared, inverted))
     return conversion(frames), notes
 
 
@@ -108,9 +108,16 @@ def grey_frames(
     """
     if isinstance(pixels, np.ndarray):
         return to_grey_uint8(pixels, colour_axis=pixels.ndim - 1 if has_colour else None, inverted=inverted)
-    _require_pixels(pixels.shape, pixels.dtype, 4 if has_colour else 3)
-    conversion, notes = _conversion(pixels.windows, pixels, has_colour, None, inverted)
+    conversion, notes = finished(conversion_in_pieces(pixels, has_colour=has_colour, inverted=inverted))
     return Converted(pixels, conversion), notes
+
+
+def conversion_in_pieces(
+    pixels: WindowSource, *, has_colour: bool, inverted: bool = False
+) -> Generator[int, None, tuple[Conversion, list[str]]]:
+    """How :func:`grey_frames` converts pixels, and the notes; yields the frames read so far, a window at each step."""
+    _require_pixels(pixels.shape, pixels.dtype, 4 if has_colour else 3)
+    return (yield from _conversion(pixels.windows(), pixels, has_colour, None, inverted))
 
 
 def grey_clip(
@@ -175,23 +182,25 @@ def _require_pixels(shape: tuple[int, ...], dtype: np.dtype, axes: int) -> None:
 
 
 def _conversion(
-    pieces: Callable[[], Iterable[np.ndarray]],
+    pieces: Iterable[np.ndarray],
     pixels: np.ndarray | WindowSource,
     has_colour: bool,
     declared: tuple[float, float] | None,
     inverted: bool,
-) -> tuple[Conversion, list[str]]:
-    """The conversion of pixels with the channels last, and the notes; `pieces` yields all pixels."""
+) -> Generator[int, None, tuple[Conversion, list[str]]]:
+    """The conversion of pixels with the channels last, and the notes; `pieces` are all pixels, looked at one a step."""
     notes = _colour_notes(pixels.shape[-1]) if has_colour else []
     dtype = pixels.dtype
     if dtype == np.uint8:
         return Conversion(has_colour, None, inverted), notes
     if dtype.kind == "b":
         return Conversion(has_colour, (0, 1), inverted), [*notes, _scaled_note((0, 1), "false and true")]
-    survey = _Survey(dtype)
+    survey, done = _Survey(dtype), 0
     if declared is None or dtype.kind == "f":  # real numbers may not be finite
-        for piece in pieces():
+        for piece in pieces:
             survey.add(_luma(piece) if has_colour else piece)
+            done += len(piece)
+            yield done
     if declared is not None:
         note = _scaled_note(declared, "the range that is declared")
         return Conversion(has_colour, declared, inverted), [*notes, note]

@@ -102,6 +102,14 @@ class Reporter:
         detail = ", ".join(part for part in (self._detail, report.detail) if part)
         self.report(report.stage, report.done, report.total, detail)
 
+    def finished(self, pieces: Generator[Progress, None, _Value]) -> _Value:
+        """What work in pieces gives that yields its reports, which are passed on."""
+        while True:
+            try:
+                self.forward(next(pieces))
+            except StopIteration as end:
+                return end.value
+
     def cancelled(self) -> bool:
         """Whether the caller wants to stop; fits as a :data:`CancelledCallback`."""
         return self._cancelled is not None and self._cancelled()

@@ -25,7 +25,7 @@ from itertools import pairwise
 import numpy as np
 
 from DualTrackCore.errors import InputError
-from DualTrackCore.progress import Reporter, Stage
+from DualTrackCore.progress import Progress, Reporter, Stage
 from DualTrackCore.settings import short_list
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.trajectory import Trajectory
@@ -160,16 +160,11 @@ def find_repeats(sweep: Sweep, reporter: Reporter | None = None) -> Repeats:
 
     Raises Cancelled: the caller asked to stop.
     """
-    reporter, search = reporter or Reporter(), search_repeats(sweep)
-    while True:
-        try:
-            reporter.report(Stage.COMPARING, next(search), len(sweep))
-        except StopIteration as end:
-            return end.value
+    return (reporter or Reporter()).finished(search_repeats(sweep))
 
 
-def search_repeats(sweep: Sweep) -> Generator[int, None, Repeats]:
-    """:func:`find_repeats` window by window: yields the number of frames compared, returns the repeats."""
+def search_repeats(sweep: Sweep) -> Generator[Progress, None, Repeats]:
+    """:func:`find_repeats` a window at each step; yields the progress."""
     if not sweep.has_images or len(sweep) < 2:
         return Repeats.none(len(sweep))
     finder, sources = RepeatFinder(), []
@@ -181,7 +176,7 @@ def search_repeats(sweep: Sweep) -> Generator[int, None, Repeats]:
         for start, frames in sweep.slice(0, stop).windows(window):
             valid = sweep.frame_valid[start : start + len(frames)]
             sources += [finder.push(frame if shown else None) for frame, shown in zip(frames, valid, strict=True)]
-            yield start + len(frames)
+            yield Progress(Stage.COMPARING, start + len(frames), len(sweep))
     return Repeats(np.array(sources))
 
 

@@ -308,6 +308,7 @@ def _add_dataset(actions: argparse._SubParsersAction) -> None:
         text = "of a sweep's frames may lack a pose or an image (default: %(default)s)"
         parser.add_argument("--tolerate", metavar="FRACTION", type=float, default=0.0, help=text)
     check.add_argument("--deep", action="store_true", help="read every frame, not three of each sweep")
+    _add_named(convert, "mask")
     _add_output(convert, "DIR", "folder; finished sweeps in it are kept")
     _add_on_bad(convert, "sweeps that cannot be used: write nothing, or leave them out and name them")
     text = "where nothing else says one (default: %(default)s)"

@@ -68,6 +68,7 @@ def convert(options: Namespace, console: Console) -> None:
             default_split=options.default_split,
             folds=options.folds if deal else 0,
             seed=options.seed,
+            mask=getattr(options, "mask", "auto"),
             progress=console.progress,
         )
     except KeyboardInterrupt:

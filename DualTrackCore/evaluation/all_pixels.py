@@ -15,9 +15,11 @@ Comp. 23, 1969); the weights are positive, so that sums of positive values lose 
 
 from __future__ import annotations
 
+from collections.abc import Generator
+
 import numpy as np
 
-from DualTrackCore.progress import Reporter, Stage
+from DualTrackCore.progress import Progress, Stage
 
 #: Nodes of a rule; pieces of an axis that have no more points than this are summed point by point.
 NODES = 12
@@ -43,12 +45,12 @@ class PixelGrid:
         while not self._levels or not all(axis.exact for axis in self._levels[-1]):
             self._levels.append(tuple(AxisPieces(size, len(self._levels)) for size in frame_size))
 
-    def mean_length(self, difference: np.ndarray, reporter: Reporter, detail: str) -> np.ndarray:
+    def mean_length(self, difference: np.ndarray, detail: str) -> Generator[Progress, None, np.ndarray]:
         """Return the mean length over all pixels of what a difference of poses maps them to, mm.
 
         Args:
             difference: [n, 4, 4] of poses, mm.
-            reporter: receives `Stage.MEASURING` (frames) with `detail`, between blocks of frames.
+            detail: of the reports of `Stage.MEASURING` (frames), which are yielded between blocks of frames.
 
         Returns:
             [n] mm; NaN where the difference is not finite.
@@ -57,12 +59,12 @@ class PixelGrid:
         means = np.full(len(maps), np.nan)
         counted = np.flatnonzero(np.isfinite(maps).all(axis=(1, 2)))
         for start in range(0, len(counted), _FRAMES_A_BLOCK):
-            reporter.report(Stage.MEASURING, start, len(counted), detail)
+            yield Progress(Stage.MEASURING, start, len(counted), detail)
             block = counted[start : start + _FRAMES_A_BLOCK]
             # Turned so that a lies along the first axis and b in the plane of the first two, lengths are the same and
             # the third coordinate is one number a frame.
             means[block] = self._sums(np.linalg.qr(maps[block], mode="r")) / self._pixels
-        reporter.report(Stage.MEASURING, len(counted), len(counted), detail)
+        yield Progress(Stage.MEASURING, len(counted), len(counted), detail)
         return means
 
     def _sums(self, turned: np.ndarray) -> np.ndarray:

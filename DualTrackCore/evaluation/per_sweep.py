@@ -7,7 +7,7 @@ of the top-left one, which is pixel (0, 0). Definitions: :mod:`DualTrackCore.eva
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -20,7 +20,7 @@ from DualTrackCore.evaluation.all_pixels import PixelGrid
 from DualTrackCore.evaluation.definitions import ReferencedPoses
 from DualTrackCore.files import plain_values
 from DualTrackCore.landmarks import Landmarks
-from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter
+from DualTrackCore.progress import CancelledCallback, Progress, ProgressCallback, Reporter
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.trajectory import Trajectory
 
@@ -91,12 +91,20 @@ def evaluate(
             both.
         Cancelled: `cancelled` returned true.
     """
+    return Reporter(progress, cancelled).finished(evaluate_in_pieces(predicted, sweep, landmarks, tus_rec_pixels))
+
+
+def evaluate_in_pieces(
+    predicted: Trajectory, sweep: Sweep, landmarks: Landmarks | None = None, tus_rec_pixels: bool = False
+) -> Generator[Progress, None, Evaluation]:
+    """:func:`evaluate`, a block of frames at each step; yields the progress."""
     used = _require_comparable(predicted, sweep, landmarks)
     true = ReferencedPoses.of(sweep.require_truth().poses, used)
     places = definitions.image_from_pixel(sweep, tus_rec_pixels)
-    comparer = _Comparer(sweep, places, true, landmarks, Reporter(progress, cancelled))
-    estimates = {"": ReferencedPoses.of(predicted.poses, used), **definitions.baseline_poses(true)}
-    compared = {name: comparer.compare(poses, name) for name, poses in estimates.items()}
+    comparer = _Comparer(sweep, places, true, landmarks)
+    estimates, compared = {"": ReferencedPoses.of(predicted.poses, used), **definitions.baseline_poses(true)}, {}
+    for name, poses in estimates.items():
+        compared[name] = yield from comparer.compare(poses, name)
     no_motion, _ = compared["identity"]
     metrics = {}
     for name, (figures, _) in compared.items():
@@ -134,29 +142,22 @@ def _require_comparable(predicted: Trajectory, sweep: Sweep, landmarks: Landmark
 class _Comparer:
     """Measures estimates of one sweep against its truth."""
 
-    def __init__(
-        self,
-        sweep: Sweep,
-        places: np.ndarray,
-        true: ReferencedPoses,
-        landmarks: Landmarks | None,
-        reporter: Reporter,
-    ) -> None:
+    def __init__(self, sweep: Sweep, places: np.ndarray, true: ReferencedPoses, landmarks: Landmarks | None) -> None:
         self._image_from_pixel, self._true, self._landmarks = places, true, landmarks
-        self._reporter = reporter
         self._pixels = PixelGrid(places, sweep.frame_size)
         self._five_points_mm = definitions.five_points_mm(sweep.image_from_pixel, sweep.frame_size)
 
-    def compare(self, predicted: ReferencedPoses, detail: str) -> tuple[dict[str, float], dict[str, Any]]:
+    def compare(
+        self, predicted: ReferencedPoses, detail: str
+    ) -> Generator[Progress, None, tuple[dict[str, float], dict[str, Any]]]:
         """All figures but the scores, and the errors of each frame as fields of the :class:`Evaluation`."""
         true = self._true
         # The reference frame has no error by definition, so it does not count.
         true_poses = true.poses.copy()
         true_poses[true.reference] = np.nan
         differences = np.concatenate([predicted.poses - true_poses, predicted.relative - true.relative])
-        global_error, local_error = np.split(
-            self._pixels.mean_length(differences, self._reporter, detail), [len(true_poses)]
-        )
+        errors = yield from self._pixels.mean_length(differences, detail)
+        global_error, local_error = np.split(errors, [len(true_poses)])
         drift = np.linalg.norm(predicted.centres_mm - true.centres_mm, axis=1)
         gle, lle, landmarks_used = self._landmark_errors(predicted, true_poses)
         metrics = {

@@ -108,6 +108,15 @@ def _series(path: Path, wanted: str | None) -> Series:
     return Series([path], [], [])
 
 
+def scanner_in(path: str | os.PathLike) -> dict[str, object]:
+    """Facts on scanner and probe in a DICOM file for a provenance; empty if it cannot be read. Pixels stay unread."""
+    with contextlib.suppress(Exception):  # pydicom raises many types
+        from pydicom import dcmread
+
+        return _scanner(dcmread(path, stop_before_pixels=True))
+    return {}
+
+
 def _scanner(dataset: Dataset) -> dict[str, object]:
     """Facts on scanner and probe for the provenance; empty if they are damaged."""
     with contextlib.suppress(Exception):  # pydicom's conversion raises many types

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -17,7 +17,7 @@ import numpy as np
 from DualTrackCore.compilation import compiled_kernels, in_parts
 from DualTrackCore.errors import InputError
 from DualTrackCore.path_error import IMAGE_MIRROR, with_trust
-from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter, Stage
+from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter, Stage, finished
 from DualTrackCore.reconstruction import Fan, PlacedFrames, resolved_area, select_pixels
 from DualTrackCore.reconstruction.grid import VoxelGrid, cut_grid, plan_grid, slab_box, usable_frames
 from DualTrackCore.reconstruction.holes import HoleFilling, fill_holes, validated_hole_filling
@@ -37,6 +37,8 @@ COMPOUNDINGS = ("mean", "maximum", "latest")
 _KERNELS = "DualTrackCore.reconstruction.kernels"
 #: Frames read at once.
 WINDOW_FRAMES = 8
+#: Bytes of a volume that are worked on before somebody else gets a turn.
+_SLAB_BYTES = 1 << 21
 
 
 class VolumeBuilder:
@@ -159,6 +161,12 @@ class VolumeBuilder:
         return volume.reshape(self.grid.shape), coverage.reshape(self.grid.shape)
 
 
+def slabs(array: np.ndarray) -> list[slice]:
+    """Parts of the first axis of a volume, each small enough to be worked on in a few milliseconds."""
+    step = max(1, _SLAB_BYTES // array[:1].nbytes)
+    return [slice(start, start + step) for start in range(0, len(array), step)]
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Reconstruction(Summarised):
     """A volume compounded from a sweep.
@@ -213,7 +221,16 @@ class Reconstruction(Summarised):
 
     def turned_over(self, trajectory: Trajectory) -> Reconstruction:
         """The volume of the same sweep running the other way, of that trajectory: mirrored at frame0's image plane."""
-        arrays = {name: getattr(self, name)[::-1].copy() for name in ("volume", "coverage", "filled")}
+        return finished(self.turn_over_in_pieces(trajectory))
+
+    def turn_over_in_pieces(self, trajectory: Trajectory) -> Generator[None, None, Reconstruction]:
+        """:meth:`turned_over`, some slices at each step."""
+        arrays = {name: np.empty_like(getattr(self, name)) for name in ("volume", "coverage", "filled")}
+        for name, array in arrays.items():
+            backwards = getattr(self, name)[::-1]
+            for part in slabs(array):
+                array[part] = backwards[part]
+                yield
         provenance = {**self.provenance, "trajectory": dict(trajectory.provenance)}
         placed = self.placed
         if placed is not None:

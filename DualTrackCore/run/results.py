@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import csv
-import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -16,7 +14,7 @@ import numpy as np
 
 from DualTrackCore import __version__
 from DualTrackCore.errors import InputError, MissingDependencyError
-from DualTrackCore.files import json_text, plain_values, recorded_files, replacing, require_apart, staged_folder
+from DualTrackCore.files import json_text, plain_values, recorded_files, require_apart, staged_folder, write_flat_csv
 from DualTrackCore.path_error import (
     CORRECTIONS,
     TRUST,
@@ -27,7 +25,7 @@ from DualTrackCore.path_error import (
     turned_over,
     with_trust,
 )
-from DualTrackCore.progress import Reporter
+from DualTrackCore.progress import Reporter, finished
 from DualTrackCore.repeats import Repeats, turn_warnings
 from DualTrackCore.run.settings import NOTICE, RunSettings
 from DualTrackCore.sweep import Sweep
@@ -101,11 +99,7 @@ class RunReport:
 
         Raises OutputError: the file cannot be written.
         """
-        with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
-            writer = csv.writer(stream, lineterminator="\n")
-            writer.writerow(("name", "value"))
-            for name, value in _flat(self.as_dict()):
-                writer.writerow((name, "" if value is None else value if isinstance(value, str) else json.dumps(value)))
+        write_flat_csv(self.as_dict(), path)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> RunReport:
@@ -117,15 +111,6 @@ class RunReport:
         return cls(**values)
 
 
-def _flat(values: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """(name with dots, value) of everything in nested plain values; entries of a list count from 0."""
-    if not isinstance(values, dict | list):
-        yield name, values
-        return
-    for key, value in values.items() if isinstance(values, dict) else enumerate(values):
-        yield from _flat(value, f"{name}.{key}" if name else str(key))
-
-
 def run_report(
     settings: RunSettings,
     sweep: Sweep,
@@ -134,17 +119,21 @@ def run_report(
     evaluation: Evaluation | None,
     repeats: Repeats | None = None,
     turns: Sequence[int] = (),
+    error: Mapping[str, Any] | None = None,
 ) -> RunReport:
     """The report of a run; `sweep` holds the frames used, `repeats` those found in it, whether or not left out, `turns`
-    the frames at which its pictures run back."""
-    error, facts = path_error(trajectory), None if evaluation is None else plain_values(evaluation.as_dict())
+    the frames at which its pictures run back, `error` that of the path in the report, where it is known already."""
+    if error is None:
+        found = path_error(trajectory)
+        error = None if found is None else found.as_dict()
+    facts = None if evaluation is None else plain_values(evaluation.as_dict())
     trust = trust_in(trajectory, turns, facts)
     path = {
         "poses": len(trajectory),
         "valid_poses": int(trajectory.valid.sum()),
         "path_length_mm": trajectory.path_length_mm,
         "origin": trajectory.origin,
-        "error": None if error is None else error.as_dict(),
+        "error": error,
         "trust": None if trust is None else trust.as_dict(),
         "turns": turns,
         "direction": trajectory.provenance.get("direction"),
@@ -295,6 +284,10 @@ class RunResult:
 
         Raises InputError: the poses are no estimate, or were fitted to what would not be mirrored with them.
         """
+        return finished(self.turn_over_in_pieces())
+
+    def turn_over_in_pieces(self) -> Generator[object, None, RunResult]:
+        """:meth:`turned_over`, a part of the volume or of the errors at each step."""
         if any("residuals" in name for entry in self.trajectory.provenance.get(CORRECTIONS, ()) for name in entry):
             raise InputError(
                 "The path was fitted to marks, places or poses, which say which way it runs; run the clip the other "
@@ -302,22 +295,22 @@ class RunResult:
             )
         before, trajectory, volume = self.trajectory, turned_over(self.trajectory), self.reconstruction
         if volume is not None:
-            volume = volume.turned_over(trajectory)
+            volume = yield from volume.turn_over_in_pieces(trajectory)
         evaluation = None
         if self.evaluation is not None:
-            from DualTrackCore.evaluation import evaluate
+            from DualTrackCore.evaluation.per_sweep import evaluate_in_pieces
 
-            evaluation = evaluate(trajectory, self.sweep)
+            evaluation = yield from evaluate_in_pieces(trajectory, self.sweep)
+        yield
         given = RunSettings.from_dict(self.report.settings)
         settings = replace(given, direction=direction_of(trajectory.provenance))
-        turns = self.report.trajectory["turns"]
-        report = run_report(settings, self.sweep, trajectory, volume, evaluation, turns=turns)
+        same = {name: self.report.trajectory[name] for name in ("turns", "error")}
+        report = run_report(settings, self.sweep, trajectory, None, evaluation, **same)
         others = [sentence for sentence in self.warnings if sentence not in direction_warnings(before.provenance)]
         warnings = [*direction_warnings(trajectory.provenance), *others]
         report = replace(report, sweep=self.report.sweep, warnings=warnings, about=self.report.about)
-        if report.volume is not None:
-            shares = {name: self.report.volume[name] for name in ("covered_fraction", "filled_fraction")}
-            report = replace(report, volume={**report.volume, **shares})
+        if volume is not None:
+            report = replace(report, volume={**self.report.volume, "origin_mm": volume.grid.origin_mm.tolist()})
         return replace(self, trajectory=trajectory, reconstruction=volume, report=report)
 
     def write(self, folder: str | os.PathLike, reporter: Reporter | None = None) -> RunReport:

@@ -66,7 +66,7 @@ class Pieces:
 
     def _go_on(self) -> None:
         end = time.monotonic() + PIECE_S
-        while self._work is not None and time.monotonic() < end:
+        while self._work is not None:
             try:
                 next(self._work)
             except StopIteration:
@@ -74,6 +74,8 @@ class Pieces:
             except BaseException:
                 self.stop()
                 raise
+            if time.monotonic() >= end:
+                return
 
 
 def soon(function: Callable[[], None]) -> None:

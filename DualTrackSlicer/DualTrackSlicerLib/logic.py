@@ -99,13 +99,16 @@ class Logic(ScriptedLoadableModuleLogic):
                 were not to leave this computer.
         """
         settings = settings or RunSettings(model=model, device=self.device())
-        sceneSweep = scenes.sweepFromBrowser(browserNode, sequenceNode, spacing_mm)
-        if settings.depth_mm is None:
-            sceneSweep.sweep.require_spacing()
-        self._ensure(network=not settings.server)
-        self._agree(settings.server)
-        job = self.worker().submit(sceneSweep.sweep, settings)
-        run = Run(job, slicer.mrmlScene, sceneSweep, onProgress, onDone)
+
+        def begin(clip: scenes.SceneSweep) -> Job:
+            if settings.depth_mm is None:
+                clip.sweep.require_spacing()
+            self._ensure(network=not settings.server)
+            self._agree(settings.server)
+            return self.worker().submit(clip.sweep, settings)
+
+        reading = scenes.sweepInPieces(browserNode, sequenceNode, spacing_mm)
+        run = Run(slicer.mrmlScene, reading, begin, onProgress, onDone)
         if onDone is not None:
             return run
         if run.wait().failure is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -12,8 +12,8 @@ import vtk
 from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
 
 from DualTrackCore.errors import Cancelled, DualTrackError
-from DualTrackSlicerLib.events import Signal
-from DualTrackSlicerLib.scene import Clip, framesOf
+from DualTrackSlicerLib.events import Pieces, Signal
+from DualTrackSlicerLib.scene import Clip, framesInPieces
 
 if TYPE_CHECKING:
     from DualTrackCore.reconstruction.detect import PictureParts
@@ -43,6 +43,7 @@ class Preview:
         self._worker = worker
         self._clip: tuple[object, Sweep] | None = None
         self._asked: object = None
+        self._looking: Pieces | None = None
         self._job: Job | None = None
         self._known: tuple[object, PictureParts | DualTrackError] | None = None
         self._made: tuple[object, Preparation] | None = None
@@ -59,13 +60,10 @@ class Preview:
         """
         node = clip.sequence or clip.volume
         state = node.GetID(), node.GetMTime(), spacing_mm
-        if self._clip is None or self._clip[0] != state:
-            self._clip = state, framesOf(clip, spacing_mm)
         key = state, tuple(settings.chosen("first_frame", "last_frame", "rotate", "mirror", "crop").values())
         if self._known is None or self._known[0] != key:
-            if self._job is None:
-                self._asked, self._job = key, self._worker().find_parts(self._clip[1], settings)
-                self._job.onEnd = self._end
+            if self._job is None and self._looking is None:
+                self._looking = Pieces(self._look(clip, key, spacing_mm, settings))
             return None
         parts = self._known[1]
         if isinstance(parts, DualTrackError):
@@ -77,9 +75,28 @@ class Preview:
             self._made = key, prepare(self._clip[1], settings, parts)
         return self._made[1]
 
+    def _look(
+        self, clip: Clip, key: tuple, spacing_mm: tuple[float, float] | None, settings: RunSettings
+    ) -> Iterator[object]:
+        """Look at the frames of a clip as far as that is needed, and ask the worker process."""
+        self._asked = key
+        try:
+            if self._clip is None or self._clip[0] != key[0]:
+                self._clip = key[0], (yield from framesInPieces(clip, spacing_mm))
+            job = self._worker().find_parts(self._clip[1], settings)
+        except DualTrackError as error:
+            self._looking, self._known = None, (key, error.with_traceback(None))
+            self.changed.emit()
+        else:
+            self._looking, self._job = None, job
+            job.onEnd = self._end
+
     def forget(self) -> None:
         """Keep nothing of the clip, and look no further."""
         job, self._job = self._job, None
+        if self._looking is not None:
+            self._looking.stop()
+            self._looking = None
         self._clip = self._known = self._made = None
         if job is not None:
             job.onEnd = lambda job: None

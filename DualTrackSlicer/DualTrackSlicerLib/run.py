@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 
 import slicer
@@ -53,6 +53,12 @@ class Run:
 
     What a callback raises is logged and changes nothing about the run.
 
+    Args:
+        scene: gets the results.
+        reading: gives the clip, in pieces that come from Qt's event loop; within this call where it is one step.
+        begin: asks the worker process for the run of that clip.
+        onProgress, onDone: called with each report, and with the run when it has ended.
+
     Attributes:
         state: "running", "done", "failed" or "cancelled".
         pace: where it stands.
@@ -64,9 +70,9 @@ class Run:
 
     def __init__(
         self,
-        job: Job,
         scene: slicer.vtkMRMLScene,
-        sceneSweep: SceneSweep,
+        reading: Generator[object, None, SceneSweep],
+        begin: Callable[[SceneSweep], Job],
         onProgress: Callable[[Progress], None] | None = None,
         onDone: Callable[[Run], None] | None = None,
     ) -> None:
@@ -74,10 +80,17 @@ class Run:
         self.pace = Pace()
         self.nodes: ResultNodes | None = None
         self.failure: DualTrackError | None = None
-        self._job, self._scene, self._clip = job, scene, sceneSweep
+        self._scene: slicer.vtkMRMLScene | None = scene
+        self._clip: SceneSweep | None = None
+        self._job: Job | None = None
         self._on_progress, self._on_done = onProgress, onDone
         self._pieces: Pieces | None = None
-        job.onProgress, job.onEnd = self._note, self._end
+        try:
+            next(reading)
+        except StopIteration as end:
+            self._begin(end.value, begin)
+        else:
+            self._pieces = Pieces(self._guarded(self._read(reading, begin), _("The clip could not be read: {error}")))
 
     def cancel(self) -> None:
         """Stop it; the scene stays as it was. The state changes once the process has gone."""
@@ -94,23 +107,39 @@ class Run:
             time.sleep(_LOOK_S)
         return self
 
+    def _read(
+        self, reading: Generator[object, None, SceneSweep], begin: Callable[[SceneSweep], Job]
+    ) -> Iterator[object]:
+        clip = yield from reading
+        self._begin(clip, begin)
+
+    def _begin(self, clip: SceneSweep, begin: Callable[[SceneSweep], Job]) -> None:
+        self._clip, self._pieces, self._job = clip, None, begin(clip)
+        self._job.onProgress, self._job.onEnd = self._note, self._end
+
     def _note(self, report: Progress) -> None:
         self.pace.note(report)
         _tell(self._on_progress, report)
 
     def _end(self, job: Job) -> None:
-        self._job, self._pieces = None, Pieces(self._show(self._scene, self._clip, job))
+        work = self._show(self._scene, self._clip, job)
+        sentence = _("The results could not be put into the scene: {error}")
+        self._job, self._pieces = None, Pieces(self._guarded(work, sentence))
 
     def _show(self, scene: slicer.vtkMRMLScene, clip: SceneSweep, job: Job) -> Iterator[None]:
         """Put the results into the scene, piece by piece, while the application stays alive."""
+        self.nodes = yield from showInPieces(scene, clip, job.result)
+        self._ended()
+
+    def _guarded(self, work: Iterator[object], sentence: str) -> Iterator[object]:
+        """Work in pieces; what it raises ends the run."""
         try:
-            self.nodes = yield from showInPieces(scene, clip, job.result)
-            self._ended()
+            yield from work
         except DualTrackError as error:
             self._ended(error)
         except Exception as error:
-            logging.exception("The results of DualTrack could not be put into the scene.")
-            self._ended(DualTrackError(_("The results could not be put into the scene: {error}").format(error=error)))
+            logging.exception("A run of DualTrack failed in Slicer.")
+            self._ended(DualTrackError(sentence.format(error=error)))
 
     def _ended(self, error: DualTrackError | None = None) -> None:
         on_done = self._on_done

@@ -15,6 +15,7 @@ from DualTrackCore import Sweep
 from DualTrackCore.errors import DualTrackError
 from DualTrackCore.files import file_sha256
 from DualTrackCore.io.metafile import SIMULATED_FIELD, SIMULATED_VALUE
+from DualTrackCore.io.sequence_parts import SCANNER_FIELDS, scanner_facts
 from DualTrackCore.trajectory import RAS_FROM_LPS
 from DualTrackSlicerLib.scene.display import fitSliceViews
 from DualTrackSlicerLib.scene.nodes import set_pose_origin, to_vtk
@@ -40,6 +41,8 @@ def addSweep(scene: slicer.vtkMRMLScene, sweep: Sweep, name: str) -> slicer.vtkM
     images = _sequence(scene, name, sweep)
     if sweep.is_simulated:
         images.SetAttribute(SIMULATED_FIELD, SIMULATED_VALUE)
+    for name, value in scanner_facts(sweep.provenance.get("scanner") or {}).get("scanner", {}).items():
+        images.SetAttribute(SCANNER_FIELDS[name], str(value))
     sized = sweep if sweep.spacing_mm is not None else replace(sweep, spacing_mm=1.0, skew_deg=0.0)
     empty = slicer.vtkMRMLScalarVolumeNode()
     empty.SetName(name)

@@ -22,9 +22,11 @@ from dataset_folders import (
     tus_rec_validation,
 )
 from hdf5_files import calibration_csv, random_poses
+from named_clips import named_frames, named_sweep
 
 from DualTrackCore.cli import main
 from DualTrackCore.errors import Cancelled, DatasetError
+from DualTrackCore.io import save_sweep
 from DualTrackCore.research.datasets import check_dataset, convert_dataset, open_dataset, with_said_splits
 
 SCAN = "001/RH_Per_L_DtP"
@@ -210,6 +212,27 @@ def test_recordings_of_plus_are_converted_with_their_calibration_and_lost_poses(
     assert copy.load("b").tracked.valid.tolist() == [True, False, True]
     assert copy.load("other/a").spacing_mm == pytest.approx((0.3, 0.2))
     assert convert_dataset(open_dataset(root), out, tolerated=0.5).kept == copy.names
+
+
+def test_a_name_beside_the_ultrasound_is_blacked_out_unless_that_is_switched_off(tmp_path, capsys):
+    (tmp_path / "in").mkdir()
+    save_sweep(named_sweep(), tmp_path / "in" / "scan.igs.mha")
+    clean, named = named_frames(None), named_frames()
+
+    def converted(folder, *options):
+        assert main(["dataset", "convert", str(tmp_path / "in"), "-o", str(tmp_path / folder), *options]) == 0
+        (entry,) = open_dataset(tmp_path / folder)
+        return entry.load().window(0, len(named))
+
+    np.testing.assert_array_equal(converted("out"), clean)
+    assert "kept 1" in (converted("out"), capsys.readouterr().out)[1]
+    np.testing.assert_array_equal(converted("named", "--mask", "none"), named)
+    boxed = named.copy()
+    boxed[:, 4:24, :100] = 0
+    np.testing.assert_array_equal(converted("boxed", "--mask", "0,4,100,20"), boxed)
+    # What was written with the name is not kept as if it had none.
+    assert main(["dataset", "convert", str(tmp_path / "in"), "-o", str(tmp_path / "named")]) == 2
+    assert "written with another --mask" in capsys.readouterr().err
 
 
 def test_a_set_is_not_converted_into_itself(tmp_path):

@@ -68,7 +68,7 @@ HARD = {
 @pytest.mark.parametrize("case", HARD)
 def test_the_mean_over_all_pixels_is_the_sum_over_each_of_them(case, size):
     sweep = sweep_with(straight([1]), size)
-    found = PixelGrid(sweep.image_from_pixel, size).mean_length(HARD[case][None], Reporter(), STAGE)
+    found = Reporter().finished(PixelGrid(sweep.image_from_pixel, size).mean_length(HARD[case][None], STAGE))
     expected = every_pixel(HARD[case], sweep.image_from_pixel, size)
     np.testing.assert_allclose(found, [expected], rtol=1e-12, atol=0)
 
@@ -81,7 +81,7 @@ def test_the_mean_over_all_pixels_is_the_sum_over_each_of_them(case, size):
 def test_the_mean_over_all_pixels_holds_for_any_motion_and_size(motions, size):
     sweep = sweep_with(straight([1]), size)
     difference = difference_of(pose=motions[0], other=motions[1])
-    found = PixelGrid(sweep.image_from_pixel, size).mean_length(difference[None], Reporter(), STAGE)
+    found = Reporter().finished(PixelGrid(sweep.image_from_pixel, size).mean_length(difference[None], STAGE))
     expected = every_pixel(difference, sweep.image_from_pixel, size)
     np.testing.assert_allclose(found, [expected], rtol=1e-11, atol=1e-13)
 
@@ -119,7 +119,7 @@ def test_a_long_sweep_of_large_frames_takes_little_memory():
     grid = PixelGrid(sweep_with(straight([1])).image_from_pixel, (480, 640))
     tracemalloc.start()
     try:
-        assert (grid.mean_length(differences, Reporter(), STAGE) > 0).all()
+        assert (Reporter().finished(grid.mean_length(differences, STAGE)) > 0).all()
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -130,7 +130,7 @@ def test_measuring_can_be_stopped_between_blocks_of_frames():
     asked = iter([False, True])
     grid = PixelGrid(np.eye(4), (20, 20))
     with pytest.raises(Cancelled):
-        grid.mean_length(np.ones((600, 4, 4)), Reporter(cancelled=lambda: next(asked)), STAGE)
+        Reporter(cancelled=lambda: next(asked)).finished(grid.mean_length(np.ones((600, 4, 4)), STAGE))
 
 
 def reference_metrics(predicted, truth, landmarks, size):

@@ -35,6 +35,12 @@ def finish(host, panel, seconds=120):
     host.wait_until(lambda: not panel.runSection.isRunning(), seconds)
 
 
+def turn_over(host, panel):
+    """Press the button that turns the shown result over, and wait."""
+    host.click(panel.ui.turnOverButton)
+    host.wait_until(lambda: panel.ui.turnOverButton.text == "Runs the other way", 60)
+
+
 def run(host, panel, voxel_mm=0.8):
     """One more result of the chosen clip."""
     panel.ui.voxelSpinBox.value = voxel_mm

@@ -3,11 +3,9 @@
 import html
 
 import numpy as np
+import pytest
 import slicer
-from journey import add_clip, choose_file, finish
-from PySide6 import QtCore, QtWidgets
-
-from DualTrackCore.errors import InputError
+from journey import add_clip, choose_file, finish, turn_over
 
 
 def trajectoryFromTable(table):
@@ -32,7 +30,7 @@ def test_a_result_runs_the_other_way_at_the_press_of_a_button_and_back(host, pan
     assert "as the model says" in panel.ui.resultLabel.text
     first, place = slicer.util.arrayFromVolume(panel.view().result.volume).copy(), moved(panel)
     path = trajectoryFromTable(panel.view().result.pose_table)
-    host.click(panel.ui.turnOverButton)
+    turn_over(host, panel)
     assert not panel.runSection.isRunning()
     assert "told by you" in panel.ui.resultLabel.text
     np.testing.assert_array_equal(slicer.util.arrayFromVolume(panel.view().result.volume), first[::-1])
@@ -41,29 +39,47 @@ def test_a_result_runs_the_other_way_at_the_press_of_a_button_and_back(host, pan
     np.testing.assert_array_equal(
         trajectoryFromTable(panel.view().result.pose_table).poses, mirror @ path.poses @ mirror
     )
-    host.click(panel.ui.turnOverButton)
+    turn_over(host, panel)
     assert "as the model says" in panel.ui.resultLabel.text
     np.testing.assert_array_equal(slicer.util.arrayFromVolume(panel.view().result.volume), first)
     np.testing.assert_array_equal(moved(panel), place)
 
 
-def test_the_cursor_says_that_a_volume_is_being_turned_over(host, panel, tiny_model_file, monkeypatch):
-    from DualTrackSlicerLib.widget import result_section
+@pytest.mark.parametrize("ended_by", ["the button", "the scene"])
+def test_turning_over_is_stopped_by_the_button_and_with_the_scene(host, panel, tiny_model_file, monkeypatch, ended_by):
+    from DualTrackSlicerLib import events
 
-    def turning(nodes):
-        cursors.append(QtWidgets.QApplication.overrideCursor().shape())
-        raise InputError("It cannot be.")
+    from DualTrackCore.reconstruction import builder
 
-    cursors = []
-    monkeypatch.setattr(result_section, "turnOver", turning)
     add_clip(host)
     choose_file(panel, tiny_model_file)
     host.click(panel.ui.applyButton)
     finish(host, panel)
-    host.click(panel.ui.turnOverButton)
-    assert cursors == [QtCore.Qt.WaitCursor]
-    assert QtWidgets.QApplication.overrideCursor() is None
-    assert panel.ui.errorLabel.text == "It cannot be."
+    nodes, card, place = panel.view().result, panel.ui.resultLabel.text, moved(panel)
+    monkeypatch.setattr(events, "PIECE_S", 0.0)
+    monkeypatch.setattr(builder, "_SLAB_BYTES", 1)
+    done, slabs = [], builder.slabs
+    monkeypatch.setattr(builder, "slabs", lambda array: (done.append(1) or part for part in slabs(array)))
+    panel.ui.turnOverButton.click()
+    host.wait_until(lambda: len(done) > 3, 10)
+    assert panel.ui.turnOverButton.text == "Stop turning over"
+    assert not panel.ui.deleteResultButton.enabled
+    assert not panel.ui.resultComboBox.enabled
+    if ended_by == "the scene":
+        slicer.mrmlScene.Clear(False)
+    else:
+        panel.ui.turnOverButton.click()
+        assert panel.ui.turnOverButton.text == "Runs the other way"
+        assert panel.ui.deleteResultButton.enabled
+    before = len(done)
+    for _turn in range(20):
+        host.process()
+    assert len(done) == before
+    assert panel.ui.errorLabel.text == ""
+    if ended_by == "the button":
+        assert list(panel.view().result) == list(nodes)
+        assert panel.ui.resultLabel.text == card
+        np.testing.assert_array_equal(moved(panel), place)
 
 
 def test_measured_poses_have_no_button_to_turn_them_over(host, panel, tiny_model_file):
@@ -101,7 +117,7 @@ def test_a_result_whose_poses_were_deleted_cannot_be_turned_over_and_says_so(hos
     nodes, card = panel.view().result, panel.ui.resultLabel.text
     slicer.mrmlScene.RemoveNode(nodes.pose_table)
     host.process()
-    host.click(panel.ui.turnOverButton)
+    turn_over(host, panel)
     assert "table of poses of DualTrack clip was deleted" in panel.ui.errorLabel.text
     assert panel.ui.resultLabel.text == card
 

@@ -2,6 +2,7 @@
 
 import re
 import socket
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -92,6 +93,7 @@ def test_h5_files_are_looked_into(reader, tmp_path):
 def test_a_file_that_is_dropped_becomes_a_clip_with_its_frames(reader, tmp_path, name):
     poses = Trajectory.from_parameters(np.tile([0, 0, 0.5, 0, 0, 0], (5, 1)), origin="measured")
     sweep, path = noise_sweep(6, 20, 30, tracked=poses), tmp_path / name
+    sweep = replace(sweep, provenance={"scanner": {"device": "Maker One", "depth_mm": 40.0}})
     frames = sweep.window(0, 6)
     if name.endswith("npy"):
         np.save(path, frames)
@@ -109,6 +111,7 @@ def test_a_file_that_is_dropped_becomes_a_clip_with_its_frames(reader, tmp_path,
     assert is_tracked == (not name.endswith(("npy", "tif")))
     if is_tracked:
         np.testing.assert_allclose(sequence.GetNthDataNode(3).GetSpacing()[:2], sweep.spacing_mm)
+        assert (sequence.GetAttribute("DeviceName"), sequence.GetAttribute("DepthMm")) == ("Maker One", "40.0")
 
 
 def test_sample_data_opens_the_sample_by_name_without_a_network(host, monkeypatch):

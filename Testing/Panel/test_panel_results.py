@@ -1,7 +1,7 @@
 """The results of a clip in the panel: all of it is in the scene, and comes back with it."""
 
 import slicer
-from journey import add_clip, card, choose_file, run, titles
+from journey import add_clip, card, choose_file, run, titles, turn_over
 
 
 def test_a_panel_that_never_saw_the_run_shows_the_same_card_from_a_saved_scene(host, panel, tiny_model_file, tmp_path):
@@ -26,7 +26,7 @@ def test_a_panel_that_never_saw_the_run_shows_the_same_card_from_a_saved_scene(h
     assert card(again) == before
     assert again.ui.resultGroup.isVisible()
     assert again.ui.evaluationTable.item(0, 1).text() == evaluated
-    host.click(again.ui.turnOverButton)
+    turn_over(host, again)
     assert "told by you" in again.ui.resultLabel.text
 
 

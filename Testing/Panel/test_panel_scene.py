@@ -111,7 +111,7 @@ def test_a_closed_scene_leaves_no_reference_behind(host, panel, tiny_model_file,
 
 def held():
     """What belongs to clips and results and lives."""
-    names = {"Sweep", "SceneSweep", "RunResult", "Clip", "ResultNodes", "SceneFrames", "Job"}
+    names = {"Sweep", "SceneSweep", "RunResult", "Clip", "ResultNodes", "_StoredPixels", "Job"}
     return [thing for thing in gc.get_objects() if type(thing).__name__ in names]
 
 

@@ -72,7 +72,7 @@ def test_keys_start_and_cancel_a_run_and_go_through_results_while_the_module_is_
     assert panel.runSection.run.state == "done"
     before = panel.ui.resultLabel.text
     press(host, panel, "Ctrl+Shift+D")
-    assert before != panel.ui.resultLabel.text
+    host.wait_until(lambda: before != panel.ui.resultLabel.text, 20)
     assert "told by you" in panel.ui.resultLabel.text
     press(host, panel, "Ctrl+Shift+F")
     assert not panel.ui.frameOverCheckBox.checked

@@ -140,8 +140,8 @@ def test_no_picture_is_read_but_where_grey_values_decide(scene, browser, tmp_pat
         for compounding in ("mean", "maximum")
     ]
     read = []
-    frames = reading.read_frames
-    monkeypatch.setattr(reading, "read_frames", lambda *given: read.append(1) or frames(*given))
+    frames = reading.frames_in_pieces
+    monkeypatch.setattr(reading, "frames_in_pieces", lambda *given: read.append(1) or frames(*given))
     for (_, nodes), expected in zip(results, (0, 1), strict=True):
         pieces = framesBehind(nodes)
         assert sum(1 for _ in pieces) >= 3

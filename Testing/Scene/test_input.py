@@ -19,7 +19,7 @@ from clip_nodes import (
 )
 from DualTrackSlicerLib.scene import clips, frames, sequenceFromVolume, showResults, sweepFromBrowser
 
-from DualTrackCore.errors import Cancelled, InputError
+from DualTrackCore.errors import InputError
 
 RANDOM = np.random.default_rng(5)
 FRAMES = RANDOM.integers(0, 256, (5, 6, 8), dtype=np.uint8)
@@ -193,12 +193,6 @@ def test_a_frame_without_image_is_refused(scene):
     sequence.GetNthDataNode(1).SetAndObserveImageData(None)
     with pytest.raises(InputError, match="Frame 1 of clip has no image"):
         sweepFromBrowser(browser)
-
-
-def test_reading_can_be_cancelled(scene):
-    browser, _ = add_clip(scene, FRAMES, ijk_to_ras((0.3, 0.2)))
-    with pytest.raises(Cancelled):
-        sweepFromBrowser(browser, cancelled=lambda: True)
 
 
 def loose_volume(scene, name="scan"):

@@ -2,17 +2,30 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import slicer
 import vtk
-from clip_nodes import add_transforms, alike, array_of, below_frame, drifting, job_result, sequence_node, simulated
+from clip_nodes import (
+    add_simulated_clip,
+    add_transforms,
+    alike,
+    array_of,
+    below_frame,
+    drifting,
+    job_result,
+    sequence_node,
+    simulated,
+)
 from DualTrackSlicerLib.scene import FrameFollower, clips, fitSliceViews, showResults, sweepFromBrowser
 from shared_files import shared_path
+from test_io_dicom import make, region
 from view import SliceViews
 
 from DualTrackCore import load_sweep, save_sweep
+from DualTrackCore.corrections.profile import Preset
 from DualTrackCore.io.sequence_parts import FrameFields
 from DualTrackCore.trajectory import PoseOrigin
 
@@ -238,3 +251,39 @@ def test_a_recording_of_plus_with_its_calibration_is_the_sweep_of_its_file(scene
         browser = browse(scene, images)
     add_transforms(scene, browser, images, np.tile(calibration, (20, 1, 1)), name="ImageToProbe")
     require_same(sweepFromBrowser(browser), path, calibration=calibration)
+
+
+SCANNER = {"device": "Maker One", "transducer": "L12-3", "frequency_mhz": 7.5, "depth_mm": 40.0}
+
+
+@pytest.mark.parametrize("way", ["igsio", "slicer"])
+def test_what_a_file_says_of_the_scanner_is_known_however_it_is_loaded(scene, tmp_path, way):
+    sweep = replace(SWEEP, provenance={**SWEEP.provenance, "scanner": SCANNER})
+    path = tmp_path / ("clip.seq.nrrd" if way == "slicer" else "clip.igs.mha")
+    save_sweep(sweep, path)
+    browser = read_by_igsio(scene, path)[0] if way == "igsio" else browse(scene, read_by_slicer(scene, path))
+    assert sweepFromBrowser(browser).sweep.provenance["scanner"] == SCANNER
+
+
+def test_the_scanner_of_a_clip_that_slicer_loaded_from_dicom_is_read_where_its_database_has_the_file(
+    scene, tmp_path, monkeypatch
+):
+    item = region(0, 0, 63, 47)
+    item.TransducerFrequency = 7500
+    facts = {"Manufacturer": "Maker", "ManufacturerModelName": "One", "TransducerData": "L12-3"}
+    path = make(tmp_path / "a.dcm", SWEEP.frames[:], regions=[item], DepthOfScanField="40", **facts)
+    browser, images = add_simulated_clip(scene, SWEEP)
+    assert "scanner" not in sweepFromBrowser(browser).sweep.provenance
+    # As the plugin for image sequences leaves it on every image.
+    images.GetNthDataNode(0).SetAttribute("DICOM.instanceUIDs", "1.2.3")
+    assert "scanner" not in sweepFromBrowser(browser).sweep.provenance  # no database: no application
+    files = {"1.2.3": str(path)}
+    database = SimpleNamespace(fileForInstance=lambda uid: files.get(uid, ""))
+    monkeypatch.setattr(slicer, "dicomDatabase", database, raising=False)
+    sweep = sweepFromBrowser(browser).sweep
+    assert sweep.provenance["scanner"] == SCANNER
+    assert Preset.of(sweep).unlike(Preset.of(load_sweep(path)), ("device", "transducer", "depth_mm")) == []
+    files["1.2.3"] = str(tmp_path / "moved.dcm")
+    assert "scanner" not in sweepFromBrowser(browser).sweep.provenance
+    files.clear()
+    assert "scanner" not in sweepFromBrowser(browser).sweep.provenance

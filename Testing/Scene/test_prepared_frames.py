@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 import slicer
 from clip_nodes import add_clip, ijk_to_ras
-from DualTrackSlicerLib.scene import clips, frameOf, framesOf, sweepFromBrowser
+from DualTrackSlicerLib.scene import clips, frameOf, framesInPieces, sweepFromBrowser
 from DualTrackSlicerLib.scene.prepared import prepared_clip
 
+from DualTrackCore import grey
+from DualTrackCore.errors import InputError
+from DualTrackCore.progress import finished
 from DualTrackCore.run import RunSettings
 
 FRAMES = np.random.default_rng(5).integers(0, 255, (7, 20, 30, 3), dtype=np.uint8)
@@ -26,7 +29,7 @@ def chosen(scene):
 def test_frames_that_are_looked_up_are_those_of_a_run(scene, kind, stored):
     browser, images = add_clip(scene, KINDS[kind], ijk_to_ras((0.3, 0.2)), rate_hz=20.0)
     images.SetAttribute("UltrasoundImageOrientation", stored)
-    looked_up, read = framesOf(chosen(scene), (0.3, 0.2)), sweepFromBrowser(browser).sweep
+    looked_up, read = finished(framesInPieces(chosen(scene), (0.3, 0.2))), sweepFromBrowser(browser).sweep
     assert looked_up.spacing_mm == (0.3, 0.2)
     np.testing.assert_array_equal(looked_up.timestamps_s, read.timestamps_s)
     for start, stop in ((0, 7), (2, 3), (4, 4), (5, 7)):
@@ -39,7 +42,7 @@ def test_slices_of_a_volume_are_frames_too(scene):
     slicer.util.updateVolumeFromArray(node, array)
     clip = chosen(scene)
     assert clip.volume is node
-    np.testing.assert_array_equal(framesOf(clip).window(0, 7), array)
+    np.testing.assert_array_equal(finished(framesInPieces(clip)).window(0, 7), array)
     assert frameOf(clip, RunSettings()).frame_size == (20, 30)
     assert scene.GetFirstNodeByClass("vtkMRMLSequenceBrowserNode") is None
 
@@ -65,9 +68,47 @@ def test_few_of_many_frames_are_touched(scene, monkeypatch):
     from DualTrackSlicerLib.scene import frames
 
     add_clip(scene, np.tile(KINDS["grey"], (30, 1, 1)), ijk_to_ras((0.3, 0.2)))
-    clip, touched, image = chosen(scene), [], frames._image
-    monkeypatch.setattr(frames, "_image", lambda *given: touched.append(given[1]) or image(*given))
-    sweep = framesOf(clip)
-    assert touched == []
+    clip, touched, pixels = chosen(scene), [], frames._pixels_like
+    monkeypatch.setattr(frames, "_pixels_like", lambda *given: touched.append(given[1]) or pixels(*given))
+    sweep = finished(framesInPieces(clip))
+    assert set(touched) == {0}
+    touched.clear()
     sweep.window(100, 102)
     assert touched == [100, 101]
+
+
+@pytest.mark.parametrize("kind", ["sequence", "volume"])
+def test_deep_pixels_are_looked_at_a_frame_a_piece_and_again_only_where_they_have_changed(scene, monkeypatch, kind):
+    deep = KINDS["16 bit"]
+    if kind == "sequence":
+        add_clip(scene, deep, ijk_to_ras((0.3, 0.2)))
+    else:
+        slicer.util.updateVolumeFromArray(scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "volume"), deep)
+    clip, looked, add = chosen(scene), [], grey._Survey.add
+    monkeypatch.setattr(grey._Survey, "add", lambda survey, values: looked.append(len(values)) or add(survey, values))
+
+    def in_pieces():
+        """(the frames, how many were looked at in each piece)."""
+        counts, pieces = [], framesInPieces(clip)
+        while True:
+            looked.clear()
+            try:
+                next(pieces)
+            except StopIteration as end:
+                return end.value, [*counts, sum(looked)]
+            counts.append(sum(looked))
+
+    sweep, counts = in_pieces()
+    assert counts == [1] * 7 + [0]
+    np.testing.assert_array_equal(sweep.window(0, 7), grey.to_grey_uint8(deep, colour_axis=None)[0])
+    assert in_pieces()[1] == [0]
+    node = clip.volume or clip.sequence.GetNthDataNode(3)
+    slicer.util.arrayFromVolume(node)[-1, 2, 1] = -30000
+    slicer.util.arrayFromVolumeModified(node)
+    sweep, counts = in_pieces()
+    assert counts == [1] * 7 + [0]
+    slicer.util.arrayFromVolumeModified(node)
+    next(pieces := framesInPieces(clip))
+    slicer.util.arrayFromVolumeModified(node)
+    with pytest.raises(InputError, match="changed while it was looked at"):
+        list(pieces)

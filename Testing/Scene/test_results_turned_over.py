@@ -4,9 +4,22 @@ import numpy as np
 import pytest
 import slicer
 import vtk
-from clip_nodes import add_simulated_clip, array_of, drifting, job_result, simulated
-from DualTrackSlicerLib.scene import reportOf, showResults, sweepFromBrowser, trajectoryFromTable, turnOver
+from clip_nodes import add_simulated_clip, add_transforms, array_of, drifting, job_result, simulated
+from DualTrackSlicerLib.scene import (
+    removeResults,
+    reportOf,
+    shownResult,
+    showResults,
+    sweepFromBrowser,
+    trajectoryFromTable,
+    turnOver,
+    turnOverInPieces,
+)
 from DualTrackSlicerLib.scene.records import clip_of, result_of
+
+from DualTrackCore.errors import InputError
+from DualTrackCore.evaluation import all_pixels
+from DualTrackCore.reconstruction import builder
 
 TRUTH = simulated()
 ESTIMATE = drifting(TRUTH.tracked)
@@ -57,3 +70,55 @@ def test_a_result_turned_over_is_shown_in_place_of_the_first_with_frames_in_the_
     for name in ("trajectory", "settings", "warnings"):
         assert shown[name] == figures[name], name
     assert shown["volume"]["origin_mm"] == pytest.approx(figures["volume"]["origin_mm"])
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_a_result_is_turned_over_a_slab_or_a_block_of_errors_a_piece_and_wholly_or_not_at_all(
+    scene, monkeypatch, stopped
+):
+    browser, images = add_simulated_clip(scene, TRUTH)
+    add_transforms(scene, browser, images, TRUTH.tracked.poses @ TRUTH.image_from_pixel, name="ImageToReference")
+    clip = sweepFromBrowser(browser)
+    first = showResults(scene, clip, job_result(clip.sweep, ESTIMATE))
+    grey, shown, count = slicer.util.arrayFromVolume(first.volume).copy(), list(first), scene.GetNumberOfNodes()
+    assert len(grey) > 8
+    work, slabs, sums = [], builder.slabs, all_pixels.PixelGrid._sums
+    monkeypatch.setattr(builder, "_SLAB_BYTES", 3 * grey[0].nbytes)
+    monkeypatch.setattr(builder, "slabs", lambda array: (work.append("slab") or part for part in slabs(array)))
+    monkeypatch.setattr(all_pixels.PixelGrid, "_sums", lambda grid, turned: work.append("errors") or sums(grid, turned))
+    pieces, done = turnOverInPieces(first), []
+    nodes = None
+    while nodes is None and not (stopped and len(done) > 30):
+        assert scene.GetNumberOfNodes() == count
+        assert list(shownResult(browser)) == shown
+        np.testing.assert_array_equal(slicer.util.arrayFromVolume(first.volume), grey)
+        work.clear()
+        try:
+            next(pieces)
+        except StopIteration as end:
+            nodes = end.value
+        assert len(work) <= 1
+        done += work
+    if stopped:
+        pieces.close()
+        assert list(shownResult(browser)) == shown
+        return
+    several = -(-len(grey) // 3)
+    assert done.count("slab") >= 3 * several
+    assert done.count("errors") == 3  # the estimate, no motion, mean motion
+    assert list(shownResult(browser)) == list(nodes)
+    assert first.volume.GetScene() is None
+    np.testing.assert_array_equal(slicer.util.arrayFromVolume(nodes.volume), grey[::-1])
+
+
+def test_a_result_that_is_deleted_while_it_is_turned_over_stays_deleted(scene):
+    browser, _ = add_simulated_clip(scene, TRUTH)
+    clip = sweepFromBrowser(browser)
+    pieces = turnOverInPieces(showResults(scene, clip, job_result(clip.sweep, ESTIMATE)))
+    for _piece in range(4):
+        next(pieces)
+    removeResults(shownResult(browser))
+    count = scene.GetNumberOfNodes()
+    with pytest.raises(InputError, match="deleted meanwhile"):
+        list(pieces)
+    assert (scene.GetNumberOfNodes(), shownResult(browser)) == (count, None)

@@ -130,6 +130,23 @@ def test_the_first_outline_stays_that_of_the_first_frame_where_the_numbers_of_no
     assert ["first" in node.GetName() for node in outlines] == [True, False]
 
 
+def test_a_step_keeps_no_copies_of_transforms_volumes_and_tables_of_other_results(scene):
+    clip = read_clip(scene)
+    scene.SetUndoOn()
+    nodes = showResults(scene, clip, job_result(clip.sweep, ESTIMATE))
+    display = nodes.trajectory_model.GetDisplayNode()
+    display.SetOpacity(0.5)
+    showResults(scene, clip, job_result(clip.sweep, ESTIMATE, volume=False))
+    display.SetOpacity(0.7)
+    kept = [node for node in nodes if node is not nodes.transform_proxy]
+    for node in kept:
+        node.SetAttribute("Mine", "1")  # a copy would put it back as it was before the second result
+    scene.Undo()
+    assert [node.GetName() for node in kept if node.GetAttribute("Mine") != "1"] == []
+    assert nodes.trajectory_model.GetDisplayNode().GetOpacity() == 0.5
+    require_working(clip, ESTIMATE)
+
+
 def test_where_undo_is_off_nothing_is_kept_for_it(scene):
     clip = read_clip(scene)
     showResults(scene, clip, job_result(clip.sweep, ESTIMATE))

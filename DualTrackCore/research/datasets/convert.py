@@ -8,6 +8,7 @@ import re
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -20,6 +21,8 @@ from DualTrackCore.research.datasets.check import examine, usable
 from DualTrackCore.research.datasets.dataset import Dataset, Entry, Finding, overlaps
 from DualTrackCore.research.datasets.entries import FileEntry, write_landmarks_csv
 from DualTrackCore.research.datasets.splits import BY_SUBJECT, TRAINING, dealt
+from DualTrackCore.run.preparation import Box, prepare
+from DualTrackCore.run.settings import RunSettings
 from DualTrackCore.sweep import Sweep
 
 _COLUMNS = (
@@ -56,6 +59,7 @@ def convert_dataset(
     default_split: str = TRAINING,
     folds: int = 0,
     seed: int = 0,
+    mask: tuple[Box, ...] | Literal["auto", "none"] = "auto",
     progress: ProgressCallback | None = None,
     cancelled: CancelledCallback | None = None,
 ) -> Conversion:
@@ -74,6 +78,7 @@ def convert_dataset(
         default_split: split of sweeps without one.
         folds: if not 0, deal the subjects of the whole table anew (:func:`~DualTrackCore.research.datasets.dealt`).
         seed: of the dealing.
+        mask: what is blacked out in every sweep, as of a run: text beside the ultrasound, nothing, or rectangles.
         progress: receives `Stage.CHECKING` and `Stage.CONVERTING` (sweeps).
         cancelled: asked every few frames.
 
@@ -87,6 +92,7 @@ def convert_dataset(
     """
     folder, reporter = Path(folder), Reporter(progress, cancelled)
     targets, others = _targets(dataset, folder), _other_rows(dataset, folder)
+    settings = RunSettings(mask=mask)
 
     def tables(names: Collection[str]) -> dict[str, list[Entry]]:
         rows = [_row(entry, targets[entry.name], default_split) for entry in dataset if entry.name in names]
@@ -98,11 +104,11 @@ def convert_dataset(
     for done, entry in enumerate(dataset):
         reporter.report(Stage.CONVERTING, done, len(dataset))
         target = targets[entry.name]
-        if _is_finished(entry, target):
+        if _is_finished(entry, target, settings):
             kept.append(entry.name)
             continue
         try:
-            _write(entry, target, cancelled)
+            _write(entry, target, settings, cancelled)
             written.append(entry.name)
         except InputError as error:
             skipped.append(_damage(entry, tolerated, error, reporter))
@@ -138,7 +144,7 @@ def _targets(dataset: Dataset, folder: Path) -> dict[str, Path]:
     return targets
 
 
-def _is_finished(entry: Entry, target: Path) -> bool:
+def _is_finished(entry: Entry, target: Path, settings: RunSettings) -> bool:
     """Whether an earlier run has written this sweep; a damaged file counts as not written.
 
     Raises DatasetError: the file holds another sweep.
@@ -150,8 +156,11 @@ def _is_finished(entry: Entry, target: Path) -> bool:
         written.window(len(written) - 1, len(written))
     except InputError:
         return False
-    if not _same(entry.load(), written):
-        raise DatasetError(f"{target} holds another sweep than {entry.path}; remove it or choose another folder.")
+    if not _same(prepare(entry.load(), settings).sweep, written):
+        raise DatasetError(
+            f"{target} holds another sweep than {entry.path}, or was written with another --mask; remove it or choose "
+            "another folder."
+        )
     return True
 
 
@@ -169,8 +178,8 @@ def _same(one: Sweep, other: Sweep) -> bool:
     )
 
 
-def _write(entry: Entry, target: Path, cancelled: CancelledCallback | None) -> None:
-    sweep = entry.load()
+def _write(entry: Entry, target: Path, settings: RunSettings, cancelled: CancelledCallback | None) -> None:
+    sweep = prepare(entry.load(), settings).sweep
     landmarks = entry.landmarks(sweep)
     if landmarks is not None:  # first, so that every finished sweep has its landmarks
         write_landmarks_csv(landmarks, _landmarks_path(target))

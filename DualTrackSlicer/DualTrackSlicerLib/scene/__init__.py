@@ -11,7 +11,9 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "behind": ["Behind", "FramesBehind", "framesBehind", "pixelAt"],
         "display": ["FrameFollower", "fadeVolumes", "fitSliceViews", "layFrameOver", "renderVolume"],
         "exports": ["exportFiles", "exportResult", "measureRows"],
-        "input": ["Clip", "SceneSweep", "clips", "removeClip", "sequenceFromVolume", "sweepFromBrowser"],
+        "input": [
+            *("Clip", "SceneSweep", "clips", "removeClip", "sequenceFromVolume", "sweepFromBrowser", "sweepInPieces")
+        ],
         "measures": [
             "ResultMeasures",
             "Target",
@@ -22,7 +24,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
             "targetsIn",
         ],
         "paths": ["colourTrajectory", "showErrorTube"],
-        "prepared": ["Frame", "frameOf", "framesOf"],
+        "prepared": ["Frame", "frameOf", "framesInPieces"],
         "records": ["reportOf", "secondsOf"],
         "result_nodes": ["ResultNodes"],
         "results": [
@@ -34,6 +36,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
             "showResult",
             "showResults",
             "turnOver",
+            "turnOverInPieces",
         ],
         "tables": ["trajectoryFromTable"],
     },

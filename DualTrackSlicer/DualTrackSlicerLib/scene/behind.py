@@ -17,7 +17,7 @@ from DualTrackSlicerLib.scene.input import SceneSweep
 from DualTrackSlicerLib.scene.nodes import ijk_to_world, world_from_node
 from DualTrackSlicerLib.scene.nodes import tr as _
 from DualTrackSlicerLib.scene.prepared import prepared_clip
-from DualTrackSlicerLib.scene.records import clip_of, grid_of, placed_frames, reportOf
+from DualTrackSlicerLib.scene.records import clip_in_pieces, grid_of, placed_frames, reportOf
 from DualTrackSlicerLib.scene.result_nodes import ResultNodes
 from DualTrackSlicerLib.scene.tables import trajectoryFromTable
 
@@ -90,7 +90,7 @@ class FramesBehind:
         return _("No frame saw this place; click where the volume shows something.")
 
 
-def framesBehind(nodes: ResultNodes) -> Generator[None, None, FramesBehind]:
+def framesBehind(nodes: ResultNodes) -> Generator[object, None, FramesBehind]:
     """What finds the frames behind points of a result, made in pieces.
 
     Raises InputError: volume, poses or clip have left the scene, or the result is of an earlier version.
@@ -101,7 +101,7 @@ def framesBehind(nodes: ResultNodes) -> Generator[None, None, FramesBehind]:
     report = reportOf(nodes)
     facts, how = report.volume, report.volume["settings"]
     by_grey = how["compounding"] == "maximum" or how["reject_below"] > 0
-    loaded = clip_of(nodes, pictures=by_grey)
+    loaded = yield from clip_in_pieces(nodes, pictures=by_grey)
     yield
     clip = prepared_clip(loaded, report)
     yield

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterable
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 from DualTrackCore.files import replacing
@@ -23,7 +24,7 @@ def exportResult(nodes: ResultNodes, path: Path) -> None:
         InputError: nodes of the run or its clip have left the scene.
         OutputError: a file cannot be written; none is changed then.
     """
-    result, rows = result_of(nodes, clip_of(nodes)), _rows_in_scene(nodes)
+    result, rows = result_of(replace(nodes, volume=None), clip_of(nodes, pictures=False)), _rows_in_scene(nodes)
     with ExitStack() as files:
         poses, figures, *measures = (files.enter_context(replacing(file)) for file in exportFiles(nodes, path))
         write_trajectory_csv(result.trajectory, poses, result.sweep.timestamps_s)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,15 +11,19 @@ import vtk
 from vtk.util.numpy_support import vtk_to_numpy
 
 from DualTrackCore.errors import InputError
-from DualTrackCore.grey import to_grey_uint8
-from DualTrackCore.io.sequence_parts import Orientation, parse_orientation
-from DualTrackCore.progress import Reporter
-from DualTrackSlicerLib.scene.nodes import header_text, ijk_to_ras_of
+from DualTrackCore.grey import conversion_in_pieces
+from DualTrackCore.io.sequence_parts import FrameFields, Orientation, parse_orientation
+from DualTrackCore.pixels import Converted, WindowSource
+from DualTrackSlicerLib.scene.nodes import HEADER, header_text, ijk_to_ras_of
 from DualTrackSlicerLib.scene.nodes import tr as _
 
 _MF = Orientation("MF")
+#: Seconds in a unit of the index of a sequence.
+_SECONDS = {"s": 1.0, "sec": 1.0, "second": 1.0, "seconds": 1.0, "ms": 1e-3, "msec": 1e-3}
 #: Items of a sequence that are looked at before its frames are read; VTK takes a quarter of a millisecond for each.
 _LOOKED_AT = 64
+#: Python attribute of a node: its state, and how its pixels become grey.
+_KNOWN = "dualTrackConversion"
 
 
 @dataclass(frozen=True)
@@ -96,9 +101,13 @@ def layout_of(sequence: slicer.vtkMRMLSequenceNode) -> FrameLayout:
     if first.channels > 4:
         sentence = _("{name} has {count} values a pixel; 1 to 4 can be read as grey or colour.")
         raise InputError(sentence.format(name=name, count=first.channels))
-    for number in np.unique(np.linspace(1, count - 1, _LOOKED_AT).round().astype(int)).tolist():
+    for number in _looked_at(count):
         _pixels_like(sequence, number, first)
     return first_layout(sequence)
+
+
+def _looked_at(count: int) -> list[int]:
+    return np.unique(np.linspace(1, count - 1, _LOOKED_AT).round().astype(int)).tolist()
 
 
 def first_layout(sequence: slicer.vtkMRMLSequenceNode) -> FrameLayout:
@@ -144,63 +153,85 @@ def _described(layout: FrameLayout) -> str:
     return _("{width} x {height} pixels in {kind}").format(width=width, height=height, kind=kind)
 
 
-class SceneFrames:
-    """8-bit frames of a sequence, which stay in the scene's memory and turn grey when they are read.
+def fields_of(images: slicer.vtkMRMLSequenceNode) -> FrameFields:
+    """What the file of the images says of each frame; Slicer keeps the header of a .seq.nrrd as attributes."""
+    fields = FrameFields()
+    for name in images.GetAttributeNames() or ():
+        fields.add(name.removeprefix(HEADER), images.GetAttribute(name))
+    return fields
 
-    Attributes:
-        shape: (N, H, W).
-        dtype: uint8.
+
+def timestamps_of(sequence: slicer.vtkMRMLSequenceNode, fields: FrameFields) -> np.ndarray | None:
+    """[N] seconds of the file, else of the index; None where that is no time or does not advance."""
+    known, _gaps = fields.times(sequence.GetNumberOfDataNodes())
+    if known is not None:
+        return known
+    scale = _SECONDS.get((sequence.GetIndexUnit() or "").lower())
+    if scale is None or sequence.GetIndexType() != slicer.vtkMRMLSequenceNode.NumericIndex:
+        return None
+    values = [sequence.GetNthIndexValue(number) for number in range(sequence.GetNumberOfDataNodes())]
+    times = np.array([float(value) for value in values]) * scale
+    return times if len(times) and np.isfinite(times).all() and (np.diff(times) >= 0).all() else None
+
+
+class _StoredPixels(WindowSource):
+    """The pixels of the items of a sequence as the scene has them, looked up when they are read; channels come last.
+
+    Reading raises InputError: an item is not like the others, or has no image.
     """
 
     def __init__(self, sequence: slicer.vtkMRMLSequenceNode, layout: FrameLayout) -> None:
         self._sequence, self._layout = sequence, layout
-        self.shape = (sequence.GetNumberOfDataNodes(), *layout.size[::-1])
-        self.dtype = np.dtype(np.uint8)
+        first = self.window(0, 1)
+        self.shape, self.dtype = (sequence.GetNumberOfDataNodes(), *first.shape[1:]), first.dtype
 
-    def __len__(self) -> int:
-        return self.shape[0]
+    def window(self, start: int, stop: int) -> np.ndarray:
+        items = (_pixels_like(self._sequence, number, self._layout) for number in range(start, stop))
+        images = [self._layout.frame(vtk_to_numpy(pixels)) for pixels in items]
+        return np.stack(images) if images else np.empty((0, *self.shape[1:]), self.dtype)
 
-    def __getitem__(self, key: slice) -> np.ndarray:
-        """Frames of a slice as [n, H, W] uint8. Raises InputError: one is not like the others, or has no image."""
-        numbers = range(*key.indices(self.shape[0]))
-        if not numbers:
-            return np.empty((0, *self.shape[1:]), np.uint8)
-        images = np.stack([_image(self._sequence, number, self._layout) for number in numbers])
-        return to_grey_uint8(images, colour_axis=_colour_axis(self._layout))[0]
-
-    def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> np.ndarray:
-        """All frames."""
-        return self[:].astype(dtype or np.uint8, copy=False)
+    def windows(self) -> Iterator[np.ndarray]:
+        return (self.window(number, number + 1) for number in range(len(self)))
 
 
-def _image(sequence: slicer.vtkMRMLSequenceNode, number: int, layout: FrameLayout) -> np.ndarray:
-    return layout.frame(vtk_to_numpy(_pixels_like(sequence, number, layout)))
+class _SlicePixels(_StoredPixels):
+    """As the items of a sequence, the slices of a volume."""
+
+    def __init__(self, volume: slicer.vtkMRMLVolumeNode) -> None:
+        self._slices = slicer.util.arrayFromVolume(volume)
+        self.shape, self.dtype = self._slices.shape, self._slices.dtype
+
+    def window(self, start: int, stop: int) -> np.ndarray:
+        return self._slices[start:stop]
 
 
-def _colour_axis(layout: FrameLayout) -> int | None:
-    return None if layout.channels == 1 else 3
+def frames_in_pieces(
+    node: slicer.vtkMRMLSequenceNode | slicer.vtkMRMLVolumeNode, layout: FrameLayout | None
+) -> Generator[object, None, tuple[WindowSource, list[str]]]:
+    """The frames of a sequence, or of a volume (without layout), and the sentences that say what was converted.
 
+    They stay in the scene's memory, and turn grey, 8 bits, when they are read. Pixel types of more bits need one range
+    for all frames, so all are looked at first, one at each step; what is found is kept with the node while it is the
+    same.
 
-def read_frames(
-    sequence: slicer.vtkMRMLSequenceNode, layout: FrameLayout, reporter: Reporter
-) -> tuple[SceneFrames | np.ndarray, list[str]]:
-    """The frames of a sequence, and the sentences that say what was converted.
-
-    8-bit frames are not copied, and looked up when they are read. Other pixel types need one range for all frames and
-    are converted now.
-
-    Raises:
-        InputError: frames that are not alike, pixels that are no real finite numbers.
-        Cancelled: the caller asked to stop.
+    Raises InputError: frames that are not alike, pixels that are no real finite numbers.
     """
-    reporter.check()
-    turned = layout.orientation.notes if layout.orientation.is_turned else []
-    if layout.scalar_type == vtk.VTK_UNSIGNED_CHAR:
-        first = _image(sequence, 0, layout)[None]
-        return SceneFrames(sequence, layout), to_grey_uint8(first, colour_axis=_colour_axis(layout))[1] + turned
-    images = []
-    for number in range(sequence.GetNumberOfDataNodes()):
-        reporter.check()
-        images.append(_image(sequence, number, layout))
-    frames, notes = to_grey_uint8(np.stack(images), colour_axis=_colour_axis(layout))
-    return frames, notes + turned
+    pixels = _SlicePixels(node) if layout is None else _StoredPixels(node, layout)
+    turned = layout.orientation.notes if layout is not None and layout.orientation.is_turned else []
+    state = () if pixels.dtype == np.uint8 else _state(node, pixels)
+    known = getattr(node, _KNOWN, None) if state else None
+    if known is None or known[0] != state:
+        known = state, (yield from conversion_in_pieces(pixels, has_colour=len(pixels.shape) == 4))
+        if state and _state(node, pixels) != state:
+            raise InputError(_("{name} changed while it was looked at; try again.").format(name=node.GetName()))
+        setattr(node, _KNOWN, known)
+    conversion, notes = known[1]
+    return Converted(pixels, conversion), notes + turned
+
+
+def _state(node: slicer.vtkMRMLSequenceNode | slicer.vtkMRMLVolumeNode, pixels: WindowSource) -> tuple[object, ...]:
+    """What a conversion depends on; of a long clip some images are looked at."""
+    if node.IsA("vtkMRMLVolumeNode"):
+        return node.GetMTime(), node.GetImageData().GetMTime(), pixels.shape
+    images = (_item(node, number)[1] for number in _looked_at(len(pixels)))
+    return node.GetMTime(), pixels.shape, *(image.GetMTime() for image in images)

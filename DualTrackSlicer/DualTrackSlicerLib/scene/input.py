@@ -6,6 +6,7 @@ IJKToRAS, before any transform above it.
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -20,11 +21,27 @@ from DualTrackCore.io.metafile import SIMULATED_FIELD, SIMULATED_VALUE, SKEW_FIE
 from DualTrackCore.io.pose_marks import errors_in, marked
 from DualTrackCore.io.sequence_parts import FrameFields, numbers
 from DualTrackCore.io.tracked_poses import trajectory_from_tracker
-from DualTrackCore.progress import CancelledCallback, Reporter
+from DualTrackCore.progress import finished
 from DualTrackCore.sweep import Sweep, validated_spacing
 from DualTrackCore.trajectory import RAS_FROM_LPS, PoseOrigin, Trajectory
-from DualTrackSlicerLib.scene.frames import FrameLayout, layout_of, placed_pixels, read_frames
-from DualTrackSlicerLib.scene.nodes import HEADER, add_node, header_text, ijk_to_ras, nodes_of_class, pose_marks, to_vtk
+from DualTrackSlicerLib.scene.frames import (
+    FrameLayout,
+    fields_of,
+    frames_in_pieces,
+    layout_of,
+    placed_pixels,
+    timestamps_of,
+)
+from DualTrackSlicerLib.scene.nodes import (
+    HEADER,
+    add_node,
+    header_text,
+    ijk_to_ras,
+    nodes_of_class,
+    pose_marks,
+    scanner_of,
+    to_vtk,
+)
 from DualTrackSlicerLib.scene.nodes import tr as _
 from DualTrackSlicerLib.scene.result_nodes import remove_nodes
 from DualTrackSlicerLib.scene.tracking import find_tracking
@@ -34,9 +51,6 @@ Spacing = tuple[float, float]
 
 #: On a sequence: the volume that its frames were copied from.
 _SOURCE = "DualTrack.sourceVolume"
-
-#: Seconds in a unit of the index of a sequence.
-_SECONDS = {"s": 1.0, "sec": 1.0, "second": 1.0, "seconds": 1.0, "ms": 1e-3, "msec": 1e-3}
 
 
 @dataclass(frozen=True)
@@ -125,7 +139,6 @@ def sweepFromBrowser(
     browserNode: slicer.vtkMRMLSequenceBrowserNode,
     imageSequenceNode: slicer.vtkMRMLSequenceNode | None = None,
     spacing_mm: float | Spacing | None = None,
-    cancelled: CancelledCallback | None = None,
     pictures: bool = True,
 ) -> SceneSweep:
     """The sweep of a clip.
@@ -135,28 +148,34 @@ def sweepFromBrowser(
         imageSequenceNode: which of its sequences; None is the only one with images (or the master).
         spacing_mm: (across columns, down rows) or one number; overrules what the scene says, except that it must agree
             with tracking within 1 %.
-        cancelled: asked for every frame.
-        pictures: whether the pixels are read; else all are 0.
+        pictures: whether the pixels can be read; else all are 0, and nothing is looked at for them.
 
-    Raises:
-        InputError: no image sequence, frames that cannot be used, a spacing that contradicts the tracking.
-        Cancelled: the caller asked to stop.
+    Raises InputError: no image sequence, frames that cannot be used, a spacing that contradicts the tracking.
     """
+    return finished(sweepInPieces(browserNode, imageSequenceNode, spacing_mm, pictures))
+
+
+def sweepInPieces(
+    browserNode: slicer.vtkMRMLSequenceBrowserNode,
+    imageSequenceNode: slicer.vtkMRMLSequenceNode | None = None,
+    spacing_mm: float | Spacing | None = None,
+    pictures: bool = True,
+) -> Generator[object, None, SceneSweep]:
+    """:func:`sweepFromBrowser`, in one step for frames of 8 bits; others are looked at first, one at each step."""
     if browserNode is None or not browserNode.IsA("vtkMRMLSequenceBrowserNode"):
         given = "nothing" if browserNode is None else f"{browserNode.GetName()}, a {browserNode.GetClassName()}"
         sentence = _("The clip is {given}; give the sequence browser (vtkMRMLSequenceBrowserNode) that shows it.")
         raise InputError(sentence.format(given=given))
-    reporter = Reporter(cancelled=cancelled)
     images = _image_sequence(browserNode) if imageSequenceNode is None else imageSequenceNode
     if browserNode.GetProxyNode(images) is None:
         sentence = _("{name} is not shown by the browser {browser}; add it there first.")
         raise InputError(sentence.format(name=images.GetName(), browser=browserNode.GetName()))
     layout = layout_of(images)
     frames, conversions = np.broadcast_to(np.uint8(0), (images.GetNumberOfDataNodes(), *layout.size[::-1])), []
-    if pictures:
-        frames, conversions = read_frames(images, layout, reporter)
     fields, node_from_pixel = fields_of(images), placed_pixels(images, layout)
     place = _place(browserNode, images, layout, node_from_pixel, fields, validated_spacing(spacing_mm))
+    if pictures:
+        frames, conversions = yield from frames_in_pieces(images, layout)
     provenance = {
         "source": images.GetName(),
         "format": "MRML sequence",
@@ -165,6 +184,7 @@ def sweepFromBrowser(
         "spacing_source": place.spacing_source,
         "tracking": place.tracking,
         **({"simulated": True} if _is_simulated(images) else {}),
+        **scanner_of(images),
     }
     sweep = Sweep(
         frames,
@@ -184,14 +204,6 @@ def sweepFromBrowser(
         node_from_image = RAS_FROM_LPS.copy()
         node_from_image[:3, 3] = first.x_from_image[:3, 3]
     return SceneSweep(sweep, node_from_image, image_from_node, browserNode, images, place.sequence)
-
-
-def fields_of(images: slicer.vtkMRMLSequenceNode) -> FrameFields:
-    """What the file of the images says of each frame; Slicer keeps the header of a .seq.nrrd as attributes."""
-    fields = FrameFields()
-    for name in images.GetAttributeNames() or ():
-        fields.add(name.removeprefix(HEADER), images.GetAttribute(name))
-    return fields
 
 
 def _is_simulated(images: slicer.vtkMRMLSequenceNode) -> bool:
@@ -265,19 +277,6 @@ def _known_spacing(node_from_pixel: np.ndarray, layout: FrameLayout) -> Spacing 
 def _is_placeholder(spacing_mm: Spacing) -> bool:
     """Whether a spacing is the 1 x 1 mm that stands in Slicer for an unknown one; no ultrasound image is as coarse."""
     return bool(np.allclose(spacing_mm, 1.0, rtol=0, atol=1e-4))
-
-
-def timestamps_of(sequence: slicer.vtkMRMLSequenceNode, fields: FrameFields) -> np.ndarray | None:
-    """[N] seconds of the file, else of the index; None where that is no time or does not advance."""
-    known, _gaps = fields.times(sequence.GetNumberOfDataNodes())
-    if known is not None:
-        return known
-    scale = _SECONDS.get((sequence.GetIndexUnit() or "").lower())
-    if scale is None or sequence.GetIndexType() != slicer.vtkMRMLSequenceNode.NumericIndex:
-        return None
-    values = [sequence.GetNthIndexValue(number) for number in range(sequence.GetNumberOfDataNodes())]
-    times = np.array([float(value) for value in values]) * scale
-    return times if len(times) and np.isfinite(times).all() and (np.diff(times) >= 0).all() else None
 
 
 def _image_sequence(browser: slicer.vtkMRMLSequenceBrowserNode) -> slicer.vtkMRMLSequenceNode:

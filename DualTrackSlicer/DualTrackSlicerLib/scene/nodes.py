@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import slicer
 import vtk
 
 from DualTrackCore.io.pose_marks import FIELDS, ORIGIN, header_marks
+from DualTrackCore.io.sequence_parts import SCANNER_FIELDS, scanner_facts
 from DualTrackCore.progress import finished as finished
 from DualTrackCore.trajectory import PoseOrigin, Trajectory
 
@@ -21,6 +23,8 @@ except ImportError:  # the MRML libraries without the application
         return text
 
 
+#: Attribute of an image that Slicer loaded from DICOM.
+_INSTANCES = "DICOM.instanceUIDs"
 #: What SlicerIGSIO puts before the names of header fields.
 HEADER = "Sequences."
 
@@ -72,6 +76,20 @@ def ijk_to_ras_of(volumes: Iterable[slicer.vtkMRMLVolumeNode]) -> np.ndarray:
 def header_text(node: slicer.vtkMRMLNode, field: str) -> str | None:
     """A field of the header of the file that a sequence was read from; SlicerIGSIO puts a word before its name."""
     return node.GetAttribute(field) or node.GetAttribute(f"{HEADER}{field}")
+
+
+def scanner_of(images: slicer.vtkMRMLSequenceNode) -> dict[str, Any]:
+    """Facts on scanner and probe of a clip for a provenance: of the header of its file, or of its DICOM object.
+
+    Slicer keeps the UID of the object, and in its database where the file lies.
+    """
+    facts = scanner_facts({name: header_text(images, field) for name, field in SCANNER_FIELDS.items()})
+    uids, database = images.GetNthDataNode(0).GetAttribute(_INSTANCES), getattr(slicer, "dicomDatabase", None)
+    if not facts and uids and database is not None and (path := database.fileForInstance(uids.split()[0])):
+        from DualTrackCore.io.dicom import scanner_in
+
+        return scanner_in(path)
+    return facts
 
 
 def ijk_to_world(volume: slicer.vtkMRMLVolumeNode) -> np.ndarray:

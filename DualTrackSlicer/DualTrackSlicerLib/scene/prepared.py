@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from dataclasses import dataclass, replace
 
 import numpy as np
-import slicer
 import vtk
 
-from DualTrackCore.grey import to_grey_uint8
-from DualTrackCore.progress import Reporter
 from DualTrackCore.run.preparation import image_from_prepared, seen, source_from_pixel
 from DualTrackCore.run.results import RunReport
 from DualTrackCore.run.settings import RunSettings
 from DualTrackCore.sweep import Sweep, image_from_pixel
 from DualTrackCore.trajectory import invert_rigid
-from DualTrackSlicerLib.scene.frames import FrameLayout, SceneFrames, first_layout, read_frames
-from DualTrackSlicerLib.scene.input import Clip, SceneSweep, fields_of, timestamps_of
+from DualTrackSlicerLib.scene.frames import FrameLayout, fields_of, first_layout, frames_in_pieces, timestamps_of
+from DualTrackSlicerLib.scene.input import Clip, SceneSweep
 from DualTrackSlicerLib.scene.nodes import ijk_to_ras
 
 
@@ -45,18 +43,17 @@ def frameOf(clip: Clip, settings: RunSettings) -> Frame:
     return Frame(size, ijk_to_ras(node) @ layout.ijk_from_pixel @ pixel)
 
 
-def framesOf(clip: Clip, spacing_mm: tuple[float, float] | None = None) -> Sweep:
-    """The frames and times alone of a clip; 8-bit frames of a sequence are looked up when they are read.
+def framesInPieces(clip: Clip, spacing_mm: tuple[float, float] | None = None) -> Generator[object, None, Sweep]:
+    """The frames and times alone of a clip, which are looked up when they are read; pieces as `frames_in_pieces`.
 
     Raises InputError: frames that cannot be used.
     """
-    if clip.sequence is None:
-        array = slicer.util.arrayFromVolume(clip.volume)
-        return Sweep(to_grey_uint8(array, colour_axis=3 if array.ndim == 4 else None)[0], spacing_mm)
-    sequence, layout = clip.sequence, first_layout(clip.sequence)
-    stored = layout.scalar_type == vtk.VTK_UNSIGNED_CHAR
-    frames = SceneFrames(sequence, layout) if stored else read_frames(sequence, layout, Reporter())[0]
-    return Sweep(frames, spacing_mm, timestamps_s=timestamps_of(sequence, fields_of(sequence)))
+    sequence, times = clip.sequence, None
+    layout = None if sequence is None else first_layout(sequence)
+    frames, _notes = yield from frames_in_pieces(sequence or clip.volume, layout)
+    if sequence is not None:
+        times = timestamps_of(sequence, fields_of(sequence))
+    return Sweep(frames, spacing_mm, timestamps_s=times)
 
 
 def prepared_clip(clip: SceneSweep, report: RunReport) -> SceneSweep:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +12,9 @@ import slicer
 
 from DualTrackCore.errors import InputError
 from DualTrackCore.io.pose_marks import header_marks
+from DualTrackCore.progress import finished
 from DualTrackCore.run.results import RunReport, RunResult
-from DualTrackSlicerLib.scene.input import SceneSweep, sweepFromBrowser
+from DualTrackSlicerLib.scene.input import SceneSweep, sweepInPieces
 from DualTrackSlicerLib.scene.nodes import ijk_to_ras
 from DualTrackSlicerLib.scene.nodes import tr as _
 from DualTrackSlicerLib.scene.prepared import prepared_clip
@@ -81,12 +82,17 @@ def secondsOf(nodes: ResultNodes) -> float | None:
 
 def clip_of(nodes: ResultNodes, pictures: bool = True) -> SceneSweep:
     """The clip of a result as it is loaded; without its `pictures` they are black. Raises InputError: it is gone."""
+    return finished(clip_in_pieces(nodes, pictures))
+
+
+def clip_in_pieces(nodes: ResultNodes, pictures: bool = True) -> Generator[object, None, SceneSweep]:
+    """:func:`clip_of`, in pieces as :func:`~DualTrackSlicerLib.scene.input.sweepInPieces`."""
     transforms = nodes.transform_sequence
     browser, images = (transforms.GetNodeReference(name) for name in (BROWSER, IMAGES))
     if browser is None or images is None:
         sentence = _("The clip of {name} is no longer in the scene; load it again and run it.")
         raise InputError(sentence.format(name=nodes.name))
-    return sweepFromBrowser(browser, images, pictures=pictures)
+    return (yield from sweepInPieces(browser, images, pictures=pictures))
 
 
 def result_of(nodes: ResultNodes, clip: SceneSweep) -> RunResult:
@@ -94,11 +100,17 @@ def result_of(nodes: ResultNodes, clip: SceneSweep) -> RunResult:
 
     Raises InputError: nodes of the run were deleted, or it is not of this clip.
     """
+    return finished(result_in_pieces(nodes, clip))
+
+
+def result_in_pieces(nodes: ResultNodes, clip: SceneSweep) -> Generator[None, None, RunResult]:
+    """:func:`result_of`, some slices of its volume at each step."""
     report = reportOf(nodes)
     clip = prepared_clip(clip, report)
     sweep, trajectory = path_of(nodes, clip, report)
     seconds = {} if secondsOf(nodes) is None else {"total": secondsOf(nodes)}
-    volume = _reconstruction(nodes, clip, report.volume)
+    yield
+    volume = yield from _reconstruction(nodes, clip, report.volume)
     if volume is not None:
         first, how = report.sweep["first_frame"], report.volume["settings"]
         frames = slice(first, first + len(sweep))
@@ -137,14 +149,20 @@ def placed_frames(
     return PlacedFrames(numbers, poses[numbers] @ sweep.image_from_pixel, runs)
 
 
-def _reconstruction(nodes: ResultNodes, clip: SceneSweep, facts: Mapping[str, Any] | None) -> Reconstruction | None:
+def _reconstruction(
+    nodes: ResultNodes, clip: SceneSweep, facts: Mapping[str, Any] | None
+) -> Generator[None, None, Reconstruction | None]:
     """Volume and coverage of the nodes on a grid in frame0; None where there are none."""
     if facts is None or nodes.volume is None or nodes.coverage is None:
         return None
     from DualTrackCore.reconstruction import Reconstruction
+    from DualTrackCore.reconstruction.builder import slabs
 
     volume, coverage = (slicer.util.arrayFromVolume(node) for node in (nodes.volume, nodes.coverage))
-    filled = (volume > 0) & (coverage == 0)
+    filled = np.empty(volume.shape, bool)
+    for part in slabs(coverage):
+        filled[part] = (volume[part] > 0) & (coverage[part] == 0)
+        yield
     used, skipped = facts["frames_used"], facts["frames_skipped"]
     grid = grid_of(nodes.volume, clip.node_from_image, facts)
     return Reconstruction(volume, coverage, filled, grid, used, skipped, facts["settings"])

@@ -20,7 +20,7 @@ from DualTrackSlicerLib.scene.input import SceneSweep
 from DualTrackSlicerLib.scene.nodes import add_node, finished
 from DualTrackSlicerLib.scene.nodes import tr as _
 from DualTrackSlicerLib.scene.prepared import prepared_clip
-from DualTrackSlicerLib.scene.records import clip_of, keep_report, result_of, said_of
+from DualTrackSlicerLib.scene.records import clip_of, keep_report, result_in_pieces, said_of
 from DualTrackSlicerLib.scene.result_nodes import (
     RUN,
     ResultNodes,
@@ -96,6 +96,8 @@ def showInPieces(
     made = _Made(transforms, table, path, (yield from _error_tube(result, centres)))
     yield
     _require_unchanged(scene, sceneSweep)  # others had their turns
+    if replaced is not None and replaced.transform_sequence.GetScene() is not scene:
+        raise InputError(_("The result was deleted meanwhile; nothing was changed."))
     return _show(scene, clip, result, placed, made, attributes, replaced)
 
 
@@ -298,8 +300,20 @@ def turnOver(nodes: ResultNodes) -> ResultNodes:
 
     Raises InputError: the poses are measured, or the clip has left the scene or changed; the result stays as it is.
     """
-    clip = clip_of(nodes)
-    return showResults(nodes.transform_sequence.GetScene(), clip, result_of(nodes, clip).turned_over(), nodes)
+    return finished(turnOverInPieces(nodes))
+
+
+def turnOverInPieces(nodes: ResultNodes) -> Generator[object, None, ResultNodes]:
+    """Do as :func:`turnOver` in small pieces; the scene changes in the last one alone."""
+    scene = nodes.transform_sequence.GetScene()
+    clip = clip_of(nodes, pictures=False)
+    yield
+    result = yield from result_in_pieces(nodes, clip)
+    turned = yield from result.turn_over_in_pieces()
+    yield
+    del result  # takes a while, as everything about a large volume
+    yield
+    return (yield from showInPieces(scene, clip, turned, nodes))
 
 
 def removeResults(nodes: ResultNodes) -> None:

@@ -10,7 +10,7 @@ from slicer.i18n import tr as _
 from DualTrackCore.errors import DualTrackError
 from DualTrackSlicerLib.events import Pieces, Signal
 from DualTrackSlicerLib.logic import Logic
-from DualTrackSlicerLib.scene import Clip, framesOf
+from DualTrackSlicerLib.scene import Clip, framesInPieces
 from DualTrackSlicerLib.widget.texts import clipText, repeatsText
 from DualTrackSlicerLib.widget.view import Section, View, enable, fill
 
@@ -73,7 +73,7 @@ class ClipSection(Section):
         from DualTrackCore.repeats import search_repeats
 
         try:
-            sweep = framesOf(clip)
+            sweep = yield from framesInPieces(clip)
             repeats = yield from search_repeats(sweep)
         except DualTrackError:
             return  # said when the clip is used

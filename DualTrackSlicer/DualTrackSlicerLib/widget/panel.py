@@ -112,6 +112,7 @@ class Panel(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """The module is unloaded or the application ends: nothing stays behind."""
         self.exit()
         self.removeObservers()
+        self.resultSection.forget()
         self.measureSection.measuring.stop()
         self.modelSection.cancel()
         self.logic.close()
@@ -220,6 +221,7 @@ class Panel(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def _on_scene_closes(self, caller: object, event: str) -> None:
         self.runSection.forget()
+        self.resultSection.forget()
         self.measureSection.measuring.stop()
         self._leave_settings()
 

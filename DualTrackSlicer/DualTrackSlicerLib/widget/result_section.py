@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import qt
@@ -12,7 +12,7 @@ from slicer.i18n import tr as _
 from DualTrackCore.errors import DualTrackError
 from DualTrackCore.run.settings import RunSettings
 from DualTrackCore.trajectory import PoseOrigin
-from DualTrackSlicerLib.events import Signal
+from DualTrackSlicerLib.events import Pieces, Signal
 from DualTrackSlicerLib.parameters import takeSettings
 from DualTrackSlicerLib.scene import (
     ResultNodes,
@@ -25,7 +25,7 @@ from DualTrackSlicerLib.scene import (
     secondsOf,
     showErrorTube,
     showResult,
-    turnOver,
+    turnOverInPieces,
 )
 from DualTrackSlicerLib.widget.cards import cardRows, comparedText, pageTexts, titleText, warningsOf
 from DualTrackSlicerLib.widget.texts import listText, rowsText
@@ -45,6 +45,7 @@ class ResultSection(Section):
     def __init__(self, ui: object) -> None:
         self.ui = ui
         self.shown, self.changed, self.failed, self.exporting = Signal(), Signal(), Signal(), Signal()
+        self._turning: Pieces | None = None
         ui.resultComboBox.connect("currentIndexChanged(int)", self._on_chosen)
         ui.compareComboBox.connect("currentIndexChanged(int)", self._on_compared)
         ui.fadeSlider.connect("valueChanged(int)", self._on_fade)
@@ -57,10 +58,16 @@ class ResultSection(Section):
         ui.previousResultButton.connect("clicked()", self._on_previous)
         ui.nextResultButton.connect("clicked()", self._on_next)
 
+    def forget(self) -> None:
+        """The scene closes, or the turning over is to be stopped: the result stays as it was."""
+        turning, self._turning = self._turning, None
+        if turning is not None:
+            turning.stop()
+
     def update(self, view: View) -> None:
         """Show what the scene holds."""
         self._view = view
-        ui, nodes = self.ui, view.result
+        ui, nodes, turning = self.ui, view.result, self._turning is not None
         ui.resultGroup.visible = nodes is not None
         if nodes is None:
             return
@@ -69,9 +76,14 @@ class ResultSection(Section):
         others, compared = _others(view), self._compared(view)
         chosen = 0 if compared is None else 1 + _place(others, compared)
         fill(ui.compareComboBox, [_("nothing"), *(titleText(result) for result in others)], chosen)
-        enable(view.waiting, ui.settingsButton, ui.deleteResultButton, ui.turnOverButton)
+        waiting = _("The result is being turned over; wait a moment, or stop it.") if turning else ""
+        enable(waiting or view.waiting, ui.settingsButton, ui.deleteResultButton)
+        enable("" if turning else view.waiting, ui.turnOverButton)
+        ui.turnOverButton.text = _("Stop turning over") if turning else _("Runs the other way")
+        ui.turnOverButton.setShortcut(qt.QKeySequence("Ctrl+Shift+D"))  # a new text takes it away
+        enable(waiting, ui.resultComboBox)
         alone = "" if others else _("This is the only result of the clip; run it again to compare.")
-        enable(alone, ui.compareComboBox, ui.previousResultButton, ui.nextResultButton)
+        enable(waiting or alone, ui.compareComboBox, ui.previousResultButton, ui.nextResultButton)
         ui.comparisonFrame.visible = compared is not None
         if compared is not None:
             ui.comparisonLabel.text = comparedText(nodes, compared)
@@ -190,12 +202,24 @@ class ResultSection(Section):
             showErrorTube(tube, self.ui.errorTubeCheckBox.checked)
 
     def _on_turn_over(self) -> None:
-        self._try(self._turn_over)
+        if self._turning is None:
+            self._turning = Pieces(self._turn_over(self._view.result))
+        else:
+            self.forget()
+        self.changed.emit()
 
-    def _turn_over(self) -> None:
-        with slicer.util.WaitCursor():  # every voxel of the volume moves
-            nodes = turnOver(self._view.result)
-        self.shown.emit(nodes)
+    def _turn_over(self, nodes: ResultNodes) -> Iterator[object]:
+        """Every voxel of the volume moves, so the application gets a turn now and then."""
+        problem = ""
+        try:
+            nodes = yield from turnOverInPieces(nodes)
+        except DualTrackError as error:
+            problem = str(error)
+        finally:
+            self._turning = None
+        self.failed.emit(problem)
+        if not problem:
+            self.shown.emit(nodes)
 
 
 def _others(view: View) -> list[ResultNodes]:
