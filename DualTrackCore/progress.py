@@ -16,6 +16,7 @@ class Stage(str, Enum):
     """What is being done; the value is the name that a process passes to another."""
 
     STARTING = "starting"
+    READING = "reading"
     SENDING = "sending frames"
     QUEUED = "waiting for the server"
     RECEIVING = "receiving the result"
@@ -28,6 +29,7 @@ class Stage(str, Enum):
     FILLING_HOLES = "filling holes"
     MEASURING = "measuring errors"
     WRITING = "writing frames"
+    WRITING_VOLUME = "writing the volume"
     DOWNLOADING = "downloading"
     SIMULATING = "simulating"
     CHECKING = "checking"

@@ -16,7 +16,7 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-MOST_FILES, MOST_LINES = 45, 27_500
+MOST_FILES, MOST_LINES = 48, 27_500
 
 
 def imported_by_one_run() -> list[str]:

@@ -42,6 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if not arguments:
                 console.say(FIRST_HELP)
                 return DONE
+            console.start()
             options = build_parser().parse_args(arguments)
             console.command = options.command_name
             with memory_limit(getattr(options, "memory_gb", None)), naming_memory(f"The command {console.command}"):

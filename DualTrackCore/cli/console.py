@@ -37,7 +37,14 @@ class Console:
         self._interrupted = self._cancellation_seen = self._asking = False
         self._tell: Callable[[int], None] = lambda told: None
         self._bar = None
+        self._waiting = ""
         self._stage: tuple[Stage, str] | None = None
+
+    def start(self) -> None:
+        """Say at once that there is something to wait for, where stderr is a terminal; the first words replace it."""
+        if sys.stderr.isatty() and not (self._quiet or self._json):
+            self._waiting = "Starting …"
+            print(self._waiting, end="\r", file=sys.stderr, flush=True)
 
     def say(self, text: str = "") -> None:
         """A line for people; nothing with --json."""
@@ -104,7 +111,10 @@ class Console:
         self._bar.update(report.done - self._bar.n)
 
     def close(self) -> None:
-        """End the bar that is shown."""
+        """End the bar, or what else is shown until there is something to say."""
+        if self._waiting:
+            print(" " * len(self._waiting), end="\r", file=sys.stderr)
+            self._waiting = ""
         if self._bar is not None:
             self._bar.close()
         self._bar = self._stage = None

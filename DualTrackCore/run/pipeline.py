@@ -79,7 +79,8 @@ def run(
         OutOfMemoryError: the device has too little memory.
         Cancelled: the caller asked to stop.
     """
-    settings = (settings or RunSettings()).with_whole_paths()
+    settings, reporter = (settings or RunSettings()).with_whole_paths(), reporter or Reporter()
+    reporter.report(Stage.READING, 0, 2)
     if isinstance(source, Sweep):
         sweep = with_spacing(source, settings)
     else:
@@ -88,8 +89,10 @@ def run(
         with memory_limit(settings.memory_gb):
             sweep = load_sweep(source, **settings.reading)
     require_apart(outputs, [*sweep.files, *settings.files])
+    reporter.report(Stage.READING, 1, 2)
     with memory_limit(settings.memory_gb):
         sweep = prepare(sweep, settings).sweep
+    reporter.report(Stage.READING, 2, 2)
     return run_frames(sweep, settings, reporter, models)
 
 

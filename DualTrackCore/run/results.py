@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from DualTrackCore import __version__
-from DualTrackCore.errors import InputError, MissingDependencyError
+from DualTrackCore.errors import InputError
 from DualTrackCore.files import json_text, plain_values, recorded_files, require_apart, staged_folder, write_flat_csv
 from DualTrackCore.path_error import (
     CORRECTIONS,
@@ -25,7 +25,7 @@ from DualTrackCore.path_error import (
     turned_over,
     with_trust,
 )
-from DualTrackCore.progress import Reporter, finished
+from DualTrackCore.progress import Reporter, Stage, finished
 from DualTrackCore.repeats import Repeats, turn_warnings
 from DualTrackCore.run.settings import NOTICE, RunSettings
 from DualTrackCore.sweep import Sweep
@@ -340,36 +340,30 @@ class RunResult:
         # The frames lie in the world of the volume.
         placed = replace(self.trajectory, reference_from_frame0=None) if settings.frame == "frame0" else self.trajectory
         save_sweep(self.sweep, folder / "sweep.igs.mha", trajectory=placed, progress=reporter.forward)
-        volume = None if self.reconstruction is None else self.reconstruction.write(folder / "volume.nrrd")
+        volume = None
         if self.reconstruction is not None:
+            reporter.report(Stage.WRITING_VOLUME, 0, 2)
+            volume = self.reconstruction.write(folder / "volume.nrrd")
+            reporter.report(Stage.WRITING_VOLUME, 1, 2)
             self.reconstruction.write(folder / "coverage.nrrd", "coverage")
+            reporter.report(Stage.WRITING_VOLUME, 2, 2)
         if settings.slicer:
             from DualTrackCore.io.slicer_bundle import write_bundle
 
             write_bundle(self.sweep, folder / "scene.mrb", placed, reporter, volume)
-        notes = self._write_pictures(folder) if settings.pictures else []
+        notes = []
+        if settings.pictures:
+            from DualTrackCore.pictures import write_previews
+
+            # The evaluation says whether there is a truth to draw beside the estimate.
+            truth = None if self.evaluation is None else self.sweep.tracked
+            notes += write_previews(self.sweep, self.trajectory, self.reconstruction, truth, folder, reporter)
         if settings.uncertainty_volume and self.reconstruction is not None:
             from DualTrackCore.measurement.displacement import write_displacement
 
             notes += write_displacement(self.reconstruction, self.trajectory, folder / "uncertainty.nrrd")
         (folder / "settings.yaml").write_text(settings.to_yaml(), encoding="utf-8")
         return write_report(replace(self.report, warnings=[*self.warnings, *notes]), folder)
-
-    def _write_pictures(self, folder: Path) -> list[str]:
-        """Draw the previews; a note where the packages for that are missing."""
-        from DualTrackCore import pictures
-
-        # The evaluation says whether there is a truth to draw beside the estimate.
-        truth = None if self.evaluation is None else self.sweep.tracked
-        times = self.sweep.timestamps_s
-        try:
-            if self.reconstruction is not None:
-                pictures.write_slices(self.reconstruction, folder / "slices.png")
-            pictures.write_trajectory(self.trajectory, self.sweep, folder / "trajectory.png", truth=truth)
-            pictures.write_motion(self.trajectory, folder / "motion.png", truth=truth, timestamps_s=times)
-        except MissingDependencyError as error:
-            return [f"No pictures were written: {error}"]
-        return []
 
 
 def results_folder(folder: str | os.PathLike) -> contextlib.AbstractContextManager[Path]:

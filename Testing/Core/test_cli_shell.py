@@ -71,3 +71,37 @@ def test_a_missing_package_is_one_sentence(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "shtab", None)
     assert main(["completion", "zsh"]) == 2
     assert capsys.readouterr().err.strip().endswith("pip install 'dualtrack[completion]'.")
+
+
+def test_a_terminal_shows_a_sign_of_life_first_and_every_long_stage_has_a_bar(tmp_path, monkeypatch, capsys):
+    from DualTrackCore.cli.console import Console
+    from DualTrackCore.sample import sample_path
+
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    stages = []
+    monkeypatch.setattr(Console, "progress", lambda console, report: stages.append((str(report.stage), report)))
+    assert main(["run", str(sample_path()), "--frames", "0,23", "--no-evaluate", "-o", str(tmp_path / "out")]) == 0
+    assert capsys.readouterr().err.startswith("Starting …\r          \r")
+    assert list(dict.fromkeys(name for name, _ in stages if "once per" not in name)) == [
+        "reading",
+        "looking for repeated frames",
+        "loading model",
+        "network",
+        "attention",
+        "reconstructing",
+        "filling holes",
+        "writing frames",
+        "writing the volume",
+        "pictures",
+    ]
+    assert all(report.done == report.total for report in dict(stages).values())
+
+
+def test_no_sign_of_life_gets_into_what_a_program_reads(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    for option in ("--json", "--quiet"):
+        main(["info", str(tmp_path / "none.mha"), option])
+        assert "Starting" not in capsys.readouterr().err
+    monkeypatch.undo()
+    main(["info", str(tmp_path / "none.mha")])
+    assert "Starting" not in capsys.readouterr().err

@@ -28,6 +28,7 @@ def stageText(stage: Stage, detail: str = "") -> str:
     """What a stage of a run does, for people."""
     stages = {
         Stage.STARTING: _("Starting"),
+        Stage.READING: _("Reading"),
         Stage.SENDING: _("Sending the frames"),
         Stage.QUEUED: _("Waiting for the server"),
         Stage.RECEIVING: _("Receiving the result"),
