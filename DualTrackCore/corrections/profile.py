@@ -18,7 +18,7 @@ from DualTrackCore import __version__
 from DualTrackCore.corrections import AUTO, NO_PROFILE
 from DualTrackCore.corrections.entries import PROFILE_KIND
 from DualTrackCore.corrections.knowledge import KnownScale
-from DualTrackCore.corrections.scale import LEAST, MOST
+from DualTrackCore.corrections.scale import LEAST, LEAST_PLAIN, MOST, MOST_PLAIN
 from DualTrackCore.errors import InputError, OutputError
 from DualTrackCore.files import plain_values, read_yaml, replacing
 from DualTrackCore.io.sequence_parts import scanner_facts
@@ -88,6 +88,11 @@ class Preset:
             if not alike:
                 found.append(f"{self.text(field.name)}, not {other.text(field.name, False)}")
         return found
+
+    def __str__(self) -> str:
+        """All that is known, for people."""
+        known = [name for name, value in vars(self).items() if value is not None]
+        return ", ".join(self.text(name) for name in known) or "nothing known of the scanner"
 
     def text(self, name: str, named: bool = True) -> str:
         """A fact that is known for people, with its name or without."""
@@ -167,6 +172,28 @@ class Profile:
         """What it says of a path."""
         return KnownScale(self.name, self.factor, self.spread)
 
+    @property
+    def scale_text(self) -> str:
+        """Factor and spread for people."""
+        return f"x {self.factor:.3g}, known to {self.spread:.0%}"
+
+    @property
+    def advice(self) -> list[str]:
+        """What whoever makes it should know, in sentences."""
+        found = []
+        if not LEAST_PLAIN <= self.factor <= MOST_PLAIN:
+            found.append(
+                f"The factor {self.factor:.3g} is far from 1; check the lengths and their unit, and try a sweep that "
+                "is not among them."
+            )
+        elif abs(math.log(self.factor)) < self.spread:
+            found.append(
+                "The factor is 1 within its spread: the model knows the scale of this probe as well as the profile."
+            )
+        if len(self.sweeps) == 1:
+            found.append("One sweep tells little of how far the next one may be off; make the profile of three.")
+        return found
+
     def as_dict(self) -> dict[str, Any]:
         """Plain values: what its file holds."""
         return plain_values(self)
@@ -192,19 +219,19 @@ def read_profile(path: Path) -> Profile:
     return build(Profile, values, f"the scanner profile {path}")
 
 
-def stored_path(name: str) -> Path:
+def stored_path(name: str, folder: Path | None = None) -> Path:
     """The file of a profile of the user. Raises InputError: there is none; names those there are."""
-    found = profile_paths()
+    found = profile_paths(folder)
     if name not in found:
         there = short_list(found) or "none"
         raise InputError(f"There is no file and no scanner profile {short_text(name)}; there are: {there}.")
     return found[name]
 
 
-def stored_profiles() -> tuple[list[Profile], list[str]]:
-    """The profiles of the user by name, and a sentence for each file that is none."""
+def stored_profiles(folder: Path | None = None) -> tuple[list[Profile], list[str]]:
+    """The profiles of the user by name, in the usual models folder or another; a sentence for each bad file."""
     found, faults = [], []
-    for name, path in profile_paths().items():
+    for name, path in profile_paths(folder).items():
         try:
             found.append(_named_as_its_file(read_profile(path), name, path))
         except InputError as error:
@@ -226,8 +253,11 @@ def find_profile(name: str) -> Profile:
     return _named_as_its_file(read_profile(path := stored_path(name)), name, path)
 
 
-def save_profile(profile: Profile) -> Path:
+def save_profile(profile: Profile, folder: Path | None = None) -> Path:
     """Write a profile into the folder of the user, whole or not at all, and return its file.
+
+    Args:
+        folder: where models are installed, if not in the usual place.
 
     Raises:
         InputError: there is one of that name.
@@ -235,30 +265,28 @@ def save_profile(profile: Profile) -> Path:
     """
     import yaml
 
-    require_free(profile.name)
-    path = models_folder() / "profiles" / f"{profile.name}.yaml"
+    require_free(profile.name, folder)
+    path = (folder or models_folder()) / "profiles" / f"{profile.name}.yaml"
     with replacing(path) as temporary:
         temporary.write_text(yaml.safe_dump(profile.as_dict(), sort_keys=False), encoding="utf-8")
     return path
 
 
-def require_free(name: str) -> None:
+def require_free(name: str, folder: Path | None = None) -> None:
     """Raise InputError where a profile cannot be called so, or one is."""
     require_name(name)
-    if name in profile_paths():
-        raise InputError(
-            f"There is a scanner profile {name} already; choose another name, or run `dualtrack profile remove {name}`."
-        )
+    if name in profile_paths(folder):
+        raise InputError(f"There is a scanner profile {name} already; choose another name, or remove that one first.")
 
 
-def remove_profile(name: str) -> Path:
+def remove_profile(name: str, folder: Path | None = None) -> Path:
     """Delete a profile of the user, also a damaged one, and return where it was.
 
     Raises:
         InputError: there is none of that name.
         OutputError: it cannot be deleted.
     """
-    path = stored_path(name)
+    path = stored_path(name, folder)
     try:
         path.unlink()
     except OSError as error:

@@ -323,9 +323,14 @@ def models_folder() -> Path:
     return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "dualtrack" / "models"
 
 
-def profile_paths() -> dict[str, Path]:
-    """The files of the user's scanner profiles (:mod:`~DualTrackCore.corrections.profile`) by name."""
-    return {p.stem: p for p in sorted((models_folder() / "profiles").glob("*.yaml")) if MODEL_NAME.fullmatch(p.stem)}
+def profile_paths(folder: Path | None = None) -> dict[str, Path]:
+    """The files of the user's scanner profiles (:mod:`~DualTrackCore.corrections.profile`) by name.
+
+    Args:
+        folder: where models are installed; None takes :func:`models_folder`.
+    """
+    found = sorted(((folder or models_folder()) / "profiles").glob("*.yaml"))
+    return {path.stem: path for path in found if MODEL_NAME.fullmatch(path.stem)}
 
 
 def shipped_folder() -> Path:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import date
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -21,6 +22,9 @@ from DualTrackCore.run.pipeline import ModelSource, settings_model
 from DualTrackCore.run.settings import RunSettings
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.trajectory import Trajectory
+
+if TYPE_CHECKING:
+    from DualTrackCore.run.results import RunResult
 
 #: Pieces that a path is measured over, so that trembling of tracker or model from frame to frame is no way.
 _PIECES = 16
@@ -58,23 +62,71 @@ def make_profile(
         Cancelled: the caller asked to stop.
     """
     profiles.require_free(name)
-    lengths = _lengths_of(sources, lengths_mm)
-    settings = replace(settings, profile=profiles.NO_PROFILE, poses="estimate")
-    settings = replace(settings, reconstruct=False, evaluate=False, pictures=False)
+    lengths, settings = _lengths_of(sources, lengths_mm), profiling(settings)
     models = functools.cache(models)
-    found, preset = [], Preset()
+    found = []
     for number, (source, length) in enumerate(zip(sources, lengths, strict=True), 1):
         where = f"Sweep {number}" if isinstance(source, Sweep) else os.path.basename(os.path.normpath(source))
         result = run(source, settings, reporter, models=models)
         try:
-            found.append(measured(result.trajectory, length or result.sweep.require_truth()))
+            found.append(scale_of(result, length))
         except InputError as error:
             remedy = "" if length or result.sweep.truth else " Or say how long it is: --length-mm."
             raise InputError(f"{where}: {error}{remedy}") from None
-        own = Preset.of(result.sweep)
-        preset = _one_preset(preset, own, where)
-    source = result.trajectory.provenance
-    return Profile.of(name, source, preset, found, latency_ms=latency_ms, made=date.today().isoformat())
+        one_preset(found, where)
+    return profile_of(name, found, latency_ms)
+
+
+def profiling(settings: RunSettings) -> RunSettings:
+    """The run that measures the scale of a sweep: its path alone, by the model."""
+    settings = replace(settings, profile=profiles.NO_PROFILE, poses="estimate")
+    return replace(settings, reconstruct=False, evaluate=False, pictures=False)
+
+
+class SweepScale(NamedTuple):
+    """What a sweep says of the scale of a probe.
+
+    Attributes:
+        sweep: its length and factor.
+        preset: what is known of the scanner.
+        source: provenance of the path that was measured.
+    """
+
+    sweep: MeasuredSweep
+    preset: Preset
+    source: dict[str, Any]
+
+
+def scale_of(result: RunResult, length_mm: float | None = None) -> SweepScale:
+    """What the result of a run with the settings of :func:`profiling` says.
+
+    Args:
+        length_mm: of the sweep; None where its poses tell it.
+
+    Raises InputError: as :func:`measured`, or nothing tells the length.
+    """
+    sweep = measured(result.trajectory, length_mm or result.sweep.require_truth())
+    return SweepScale(sweep, Preset.of(result.sweep), dict(result.trajectory.provenance))
+
+
+def profile_of(name: str, found: Sequence[SweepScale], latency_ms: float | None = None) -> Profile:
+    """The profile of one or more sweeps. Raises InputError: they contradict each other, or are of several presets."""
+    today, preset = date.today().isoformat(), one_preset(found)
+    return Profile.of(name, found[-1].source, preset, [one.sweep for one in found], latency_ms=latency_ms, made=today)
+
+
+def one_preset(found: Sequence[SweepScale], last: str = "The last sweep") -> Preset:
+    """What is known of the scanner of sweeps. Raises InputError: that of the `last` contradicts those before it."""
+    preset = Preset()
+    for one in found:
+        if unlike := one.preset.unlike(preset):
+            raise InputError(
+                f"{last} was recorded with another preset than the sweeps before it ({'; '.join(unlike)}); make a "
+                "profile for each preset."
+            )
+        known = {key: value if value is not None else getattr(one.preset, key) for key, value in vars(preset).items()}
+        preset = Preset(**known)
+    return preset
 
 
 def _lengths_of(sources: Sequence[Sweep | str | os.PathLike], lengths_mm: Sequence[float]) -> list[float | None]:
@@ -90,16 +142,6 @@ def _lengths_of(sources: Sequence[Sweep | str | os.PathLike], lengths_mm: Sequen
     if bad := next((length for length in lengths if not 0 < length <= 10000), None):
         raise InputError(f"The length of a sweep is {bad:g} mm; expected above 0 and at most 10000.")
     return lengths or [None] * len(sources)
-
-
-def _one_preset(preset: Preset, own: Preset, where: str) -> Preset:
-    """What is known of either, where they do not contradict each other."""
-    if unlike := own.unlike(preset):
-        raise InputError(
-            f"{where} was recorded with another preset than the sweeps before it ({'; '.join(unlike)}); make a profile "
-            "for each preset."
-        )
-    return Preset(**{key: value if value is not None else getattr(own, key) for key, value in vars(preset).items()})
 
 
 def measured(found: Trajectory, length: float | Trajectory) -> MeasuredSweep:

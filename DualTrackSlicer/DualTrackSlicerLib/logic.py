@@ -130,6 +130,26 @@ class Logic(ScriptedLoadableModuleLogic):
             raise Cancelled(_("Nothing was sent; choose under Run on what this computer has."))
         consent.remember(server, self.modelsFolder())
 
+    def measureScale(self, clip: scenes.Clip, settings: RunSettings, spacing_mm: tuple[float, float] | None) -> Job:
+        """Track a clip by the model alone, for a scanner profile: `DualTrackCore.run.profiling.scale_of` goes on.
+
+        Args:
+            clip: a sweep of known length, or a tracked one.
+            settings: as for :meth:`run`; what is not about clip and model is left out.
+            spacing_mm: as for :meth:`run`.
+
+        Raises as :meth:`run`.
+        """
+        from DualTrackCore.run.profiling import profiling
+
+        if clip.sequence is None:
+            sweep = scenes.framesOf(clip, spacing_mm or clip.spacing_mm)
+        else:
+            sweep = scenes.sweepFromBrowser(clip.browser, clip.sequence, spacing_mm).sweep
+        self._ensure(network=not settings.server)
+        self._agree(settings.server)
+        return self.worker().submit(sweep, profiling(settings))
+
     def preflight(self, onDone: Callable[[Job], None]) -> Job:
         """Ask the worker process whether this computer, or the server, is ready; the result of the job is a dict."""
 

@@ -115,7 +115,6 @@ def parameterName(setting: str) -> str:
 #: Settings that are parameters as they are, by the name of the parameter.
 SETTING_OF = {parameterName(name): name for name in _FIELDS if name not in _OWN_WAY}
 
-
 #: The same with the parameters that stand for a setting in a way of their own and belong to one widget.
 _WIDGET_SETTINGS = {**SETTING_OF, "voxelSize": "voxel_mm", "chunkFrames": "chunk_frames", "depth": "depth_mm"}
 
@@ -161,8 +160,7 @@ class DualTrackSlicerParameterNode:
         browser, sequence: the chosen clip, and `sequence` alone the volume whose slices are the frames.
         spacingX, spacingY: pixel size, mm; 0 is unknown.
         firstFrame, lastFrame: counted from 1, both included; lastFrame 0 is the last one.
-        crop: "x, y, width, height" in pixels; empty for the whole picture.
-        cropRegion: box that draws it in the slice view.
+        crop, cropRegion: "x, y, width, height" in pixels, empty for the whole picture; box that draws it.
         depth: what the picture shows, mm; 0 where the pixel size is given in another way.
         mask: "auto", "none", or rectangles as the command line writes them.
         ruler, rulerLength: line on the picture, and how long it is in truth, mm.
@@ -170,10 +168,10 @@ class DualTrackSlicerParameterNode:
         fanX, fanY: where the beams of the fan meet, pixels; used with Area.FAN, as all of the fan.
         fanLeft, fanRight: sides of the fan, degrees from straight down.
         fanStart, fanStop: distances of its arcs from where the beams meet, widths of a pixel; fanStop 0 is no fan yet.
-        region: box that draws the picture area in the slice view.
-        fanCorners, fanOutline: what draws the fan there.
+        region, fanCorners, fanOutline: what draws the picture area, or the fan, in the slice view.
         compared: the transform sequence of the result that the shown one is compared with, or None.
         followFrame: whether the red slice view follows the image of the clip.
+        profile: "auto", "none", or the name of a scanner profile.
         model: name of a model, or :data:`OWN_FILE`, and then modelFile.
         voxelSize, chunkFrames: 0 is automatic.
 
@@ -208,6 +206,7 @@ class DualTrackSlicerParameterNode:
     fanRight: Annotated[float, WithinRange(-89, 89)] = 0.0
     fanStart: Annotated[float, WithinRange(0, 100000)] = 0.0
     fanStop: Annotated[float, WithinRange(0, 100000)] = 0.0
+    profile: str = "auto"
     model: str = "mini"
     modelFile: Path = Path()
     poses: Poses = Poses.ESTIMATE
@@ -223,6 +222,7 @@ def runSettings(parameters: DualTrackSlicerParameterNode, device: str = "auto") 
         device=device,
         chunk_frames=parameters.chunkFrames or "auto",
         poses=parameters.poses.value,
+        profile="auto" if parameters.poses is Poses.TRACKED else parameters.profile,  # of the model's paths alone
         clip=givenArea(parameters),
         fan=givenFan(parameters) or ("auto" if parameters.area is Area.FOUND else "none"),
         voxel_mm=round(parameters.voxelSize, 4) or None,
@@ -256,7 +256,7 @@ def takeSettings(parameters: DualTrackSlicerParameterNode, settings: RunSettings
         own = Path(settings.model).is_absolute()
         parameters.model, parameters.modelFile = (OWN_FILE, Path(settings.model)) if own else (settings.model, Path())
         parameters.chunkFrames = 0 if settings.chunk_frames == "auto" else settings.chunk_frames
-        parameters.poses = Poses(settings.poses)
+        parameters.poses, parameters.profile = Poses(settings.poses), settings.profile
         parameters.firstFrame = settings.first_frame + 1
         parameters.lastFrame = 0 if settings.last_frame is None else settings.last_frame + 1
         parameters.crop = "" if settings.crop is None else ", ".join(map(str, settings.crop))

@@ -149,7 +149,7 @@ def test_every_parameter_of_the_ui_exists(host):
     connected = {prop.findtext("string") for prop in ui.iter("property") if prop.get("name") == "SlicerParameterName"}
     assert connected <= set(DualTrackSlicerParameterNode.allParameters)
     by_hand = {"browser", "sequence", "region", "fanCorners", "fanOutline", "compared", "model"}
-    by_hand |= {"cropRegion", "ruler", "mask"}
+    by_hand |= {"cropRegion", "ruler", "mask", "profile"}
     assert set(DualTrackSlicerParameterNode.allParameters) - connected == by_hand
 
 

@@ -7,6 +7,7 @@ import html
 from slicer.i18n import tr as _
 
 from DualTrackCore.errors import InputError
+from DualTrackCore.path_error import CORRECTIONS
 from DualTrackCore.run.results import RunReport
 from DualTrackCore.run.settings import RunSettings
 from DualTrackCore.trajectory import PoseOrigin
@@ -46,6 +47,8 @@ def cardRows(report: RunReport, seconds: float | None) -> list[tuple[str, str]]:
         rows.append((against, text.format(own=errors[0], still=errors[1])))
     if path["direction"] is not None:
         rows.append((_("Direction"), directionText(path["direction"])))
+    corrected = _("Corrected, {kind}")
+    rows += [(corrected.format(kind=entry["kind"]), entry["text"]) for entry in path["source"].get(CORRECTIONS, ())]
     rows.append((_("Model"), _model(report)))
     if seconds is not None:
         rows.append((_("Time"), durationText(seconds)))

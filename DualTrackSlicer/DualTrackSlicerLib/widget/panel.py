@@ -24,6 +24,7 @@ from DualTrackSlicerLib.widget.measure_section import MeasureSection
 from DualTrackSlicerLib.widget.model_section import ModelSection
 from DualTrackSlicerLib.widget.picture import Picture
 from DualTrackSlicerLib.widget.prepare_section import PrepareSection
+from DualTrackSlicerLib.widget.profile_section import ProfileSection
 from DualTrackSlicerLib.widget.result_section import ResultSection
 from DualTrackSlicerLib.widget.run_section import RunSection
 from DualTrackSlicerLib.widget.tabs import EvaluationTab, ScriptTab
@@ -69,7 +70,7 @@ class Panel(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.modelSection, self.computerSection = ModelSection(ui, logic), ComputerSection(ui, logic)
         self.runSection, self.resultSection, self.picture = RunSection(ui, logic), ResultSection(ui), Picture(ui)
         self.behindSection = BehindSection(ui)
-        self.measureSection = MeasureSection(ui)
+        self.measureSection, self.profileSection = MeasureSection(ui), ProfileSection(ui, logic)
         self.sections = (
             *(
                 self.clipSection,
@@ -81,14 +82,15 @@ class Panel(ScriptedLoadableModuleWidget, VTKObservationMixin):
             ),
             *(self.runSection, self.resultSection, self.picture, EvaluationTab(ui), ScriptTab(ui)),
             self.behindSection,
-            self.measureSection,
+            *(self.measureSection, self.profileSection),
         )
         self._connect()
         self.enter()
 
     def _connect(self) -> None:
         """Say what follows on what sections emit."""
-        self.clipSection.chosen.then(self.chooseClip)
+        for section in (self.clipSection, self.profileSection):
+            section.chosen.then(self.chooseClip)
         self.clipSection.added.then(self._choose_browser)
         for section in (self.prepareSection, self.areaSection):
             section.drawing.then(self.picture.showFirstFrame)
@@ -103,7 +105,7 @@ class Panel(ScriptedLoadableModuleWidget, VTKObservationMixin):
             section.said.then(self.say)
         for section in (self.modelSection, self.computerSection):
             section.changed.then(self._refresh_models)
-        for section in (self.clipSection, self.areaSection, self.runSection, self.resultSection):
+        for section in (self.clipSection, self.areaSection, self.profileSection, self.runSection, self.resultSection):
             section.changed.then(self.update)
         self.runSection.done.then(self._refresh)
         self.resultSection.shown.then(self._refresh)
@@ -223,6 +225,7 @@ class Panel(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.runSection.forget()
         self.resultSection.forget()
         self.measureSection.measuring.stop()
+        self.profileSection.forget()
         self._leave_settings()
 
     def _on_scene_replaced(self, caller: object, event: str) -> None:
