@@ -324,11 +324,7 @@ def models_folder() -> Path:
 
 
 def profile_paths(folder: Path | None = None) -> dict[str, Path]:
-    """The files of the user's scanner profiles (:mod:`~DualTrackCore.corrections.profile`) by name.
-
-    Args:
-        folder: where models are installed; None takes :func:`models_folder`.
-    """
+    """The files of the user's scanner profiles by name, beside the models in a folder or in the usual one."""
     found = sorted(((folder or models_folder()) / "profiles").glob("*.yaml"))
     return {path.stem: path for path in found if MODEL_NAME.fullmatch(path.stem)}
 
