@@ -12,7 +12,7 @@ import numpy as np
 from DualTrackCore.path_error import TIMES_95, TRUST, PathError, path_error, trust_line
 from DualTrackCore.pictures import drawing
 from DualTrackCore.sweep import Sweep
-from DualTrackCore.trajectory import Trajectory
+from DualTrackCore.trajectory import PoseOrigin, Trajectory
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -314,7 +314,7 @@ def write_motion(
         timestamps_s: [N] seconds for the axis across; frame numbers without.
     """
     error = path_error(trajectory)
-    height = 8.5 if error is None else 11.5
+    height = 8.8 if error is None else 11.8
     figure = drawing.new_figure(height, "white")
     layout = figure.add_gridspec(2 if error is None else 3, 3)
     across, unit = np.arange(1, len(trajectory)), "frame"
@@ -345,9 +345,20 @@ def write_motion(
     title = f"Motion from frame to frame, {len(trajectory)} frames"
     figure.text(0.05, 1 - 0.43 / height, title, color=drawing.INK, fontsize=19, weight="bold")
     drawing.say_origin(figure, 0.05, 0.6, *_origin(trajectory))
-    space = {"top": 1 - 1.1 / height, "bottom": 0.72 / height, "wspace": 0.2, "hspace": 0.3}
+    figure.text(0.05, 0.2 / height, _motion_caption(trajectory, error), color=drawing.FAINT, fontsize=12, gid="caption")
+    space = {"top": 1 - 1.1 / height, "bottom": 1.02 / height, "wspace": 0.2, "hspace": 0.3}
     figure.subplots_adjust(left=0.06, right=0.985, **space)
     return drawing.save(figure, path)
+
+
+def _motion_caption(trajectory: Trajectory, error: PathError | None) -> str:
+    """What the curves show, and what the bands rest on."""
+    kind = "estimated" if trajectory.origin is PoseOrigin.ESTIMATED else "given"
+    caption = f"Blue: the {kind} motion of each frame, in the coordinates of the frame before it. Dashed: its mean. "
+    if error is None:
+        return caption + "Nothing says how far it may be off."
+    bands = "The bands hold" if trajectory.sigma is not None else "The band of the length holds"
+    return f"{caption}{bands} 95 of 100 true values, {error.basis}."
 
 
 def _draw_band(axes: Axes, across: np.ndarray, middle: np.ndarray, half: np.ndarray) -> None:

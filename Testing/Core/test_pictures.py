@@ -240,7 +240,7 @@ def test_a_picture_calls_the_grey_curve_what_it_is(trajectory, sweep, monkeypatc
 
 def test_motion_is_a_wide_picture(trajectory, tmp_path):
     picture = read_png(pictures.write_motion(trajectory, tmp_path / "motion.png"))
-    assert picture.shape[:2] == (850, 1600)
+    assert picture.shape[:2] == (880, 1600)
     assert (picture != 255).any(axis=-1).mean() > 0.02
 
 
@@ -331,3 +331,21 @@ def test_measured_poses_are_drawn_without_any_error(trajectory, sweep, monkeypat
     measured = replace(trajectory, origin="measured")
     assert len(drawn(monkeypatch, pictures.write_motion, measured).axes) == 6
     assert "±" not in drawn(monkeypatch, pictures.write_trajectory, measured, sweep).texts[0].get_text()
+
+
+def test_motion_says_below_what_it_shows_and_what_its_bands_rest_on(trajectory, monkeypatch):
+    def caption(path):
+        figure = drawn(monkeypatch, pictures.write_motion, path)
+        (text,) = [text for text in figure.texts if text.get_gid() == "caption"]
+        assert text.get_window_extent().x1 <= figure.bbox.x1
+        return text.get_text()
+
+    measured = replace(trajectory, origin="measured")
+    assert caption(measured).endswith("Nothing says how far it may be off.")
+    assert "the given motion" in caption(measured)
+    estimate = replace(trajectory, origin="estimated")
+    assert caption(estimate).endswith(
+        f"The band of the length holds 95 of 100 true values, {path_error(estimate).basis}."
+    )
+    sure = replace(estimate, sigma=np.full((len(trajectory) - 1, 6), 0.1))
+    assert caption(sure).endswith("The bands hold 95 of 100 true values, as the model says.")
