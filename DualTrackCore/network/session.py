@@ -172,6 +172,15 @@ class TokenStream:
             maps = self._maps.push(crops, last)
         return self._session.class_tokens(maps)
 
+    @property
+    def tail(self) -> Tensor | None:
+        """Class tokens [m, C] of the frames that are not complete yet, as if the sweep ended here.
+
+        None where the trunk does not tell: on the CPU, where computing them would take as long as those to come.
+        """
+        maps = getattr(self._maps, "tail", None)
+        return None if maps is None else self._session.class_tokens(maps)
+
 
 class Sessions:
     """The sessions of a model, each made once; a copy of the model starts with none."""

@@ -55,10 +55,11 @@ class LiveTracker:
             trajectory = tracker.finish()
 
     The network runs in a thread of its own: :meth:`push` takes frames in and returns new poses. A frame's pose appears
-    when the trunk has seen its receptive field (17 frames for the published network) and that chunk is full; it changes
-    until the attention window has moved past it. Memory grows by a class token and a pose per frame, below a kilobyte
-    for the present networks. If the network is slower than the source, :attr:`behind_frames` grows up to
-    `max_lag_frames`, and then :meth:`push` waits. A source that cannot wait should check it and drop frames.
+    when the trunk has seen its receptive field (17 frames for the published network) and that chunk is full; on CUDA
+    with its own chunk, from what was seen so far. It changes until the attention window has moved past it. Memory grows by a
+    class token and a pose per frame, below a kilobyte for the present networks. If the network is slower than the
+    source, :attr:`behind_frames` grows up to `max_lag_frames`, and then :meth:`push` waits. A source that cannot wait
+    should check it and drop frames.
 
     Repeated frames (the source is faster than the scanner, or frozen) do not go through the network; each gets the pose
     of the picture that it repeats. The noise of lossy coding is learned while frames arrive, so the first frames may be
@@ -313,7 +314,7 @@ class LiveTracker:
         self._done = stop
         # A slow computer updates poses only at every fourth chunk: it catches up, and the display still moves.
         if not last and (self.behind_frames == 0 or (stop // self._chunk) % 4 == 0):
-            first = self._path.update()
+            first = self._path.update(self._stream.tail)
             poses = self._path.poses(first)
             self._news.append((first, mirrored_poses(poses) if self._direction == "other-way" else poses))
 

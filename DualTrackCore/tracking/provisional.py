@@ -62,18 +62,23 @@ class ProvisionalPath:
         self._tokens.append(tokens)
         self._pooled.extend(pooled)
 
-    def update(self) -> int:
+    def update(self, tail: Tensor | None = None) -> int:
         """Estimate the motions of the window again.
+
+        Args:
+            tail: class tokens [m, C] of the frames that follow, which are not known for good; they are not kept.
 
         Returns:
             The first frame whose pose is new or may have changed; `len(self)` if there is none.
         """
-        tokens, pooled = torch.cat(self._tokens), torch.cat(self._pooled)
+        known, pooled = torch.cat(self._tokens), torch.cat(self._pooled)
+        tokens = known if tail is None else torch.cat([known, tail])
         changed = self._start + 1 if self._count else 0
         while len(tokens) > self.window_frames:
             self._move_on(tokens, pooled)
-            tokens, pooled = tokens[self._stride :], pooled[self._stride // self._every :]
-        self._tokens, self._pooled = [tokens.clone()], [pooled.clone()]  # a slice keeps the whole tensor in memory
+            tokens, known = tokens[self._stride :], known[self._stride :]
+            pooled = pooled[self._stride // self._every :]
+        self._tokens, self._pooled = [known.clone()], [pooled.clone()]  # a slice keeps the whole tensor in memory
         if len(tokens) < 2:
             return self._count
         motions = self._motions(tokens, pooled)

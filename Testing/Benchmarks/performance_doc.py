@@ -54,6 +54,7 @@ def document(results: Mapping[str, Any], work: Work) -> str:
         parts.append("## How cost grows\n\n" + growth_text(timings_of(growing)))
     if any(stages_of(entry) for entry in benchmarks):
         parts.append("## Where the time goes\n\n" + profile_text(benchmarks))
+    parts.append("## On a graphics card\n\n" + card_text())
     parts.append("## On a consumer GPU: an estimate, not a measurement\n\n" + gpu_text(work))
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
@@ -141,6 +142,12 @@ def draw_profile(benchmarks: Iterable[Mapping[str, Any]], path: Path) -> None:
         axes.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()
     save(figure, path)
+
+
+def card_text() -> str:
+    """What `Testing/Device/measure.py` found on a card, or what waits for one."""
+    measured = HERE.parent / "Device" / "results.md"
+    return (measured if measured.is_file() else HERE.parent / "Device" / "waiting.md").read_text(encoding="utf-8")
 
 
 def gpu_text(work: Work) -> str:

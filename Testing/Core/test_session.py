@@ -20,6 +20,7 @@ from DualTrackCore.progress import Stage
 from DualTrackCore.research.comparison.result_files import fingerprint
 from DualTrackCore.run import RunSettings
 from DualTrackCore.tracking import LiveTracker, estimate_trajectory
+from DualTrackCore.tracking.provisional import ProvisionalPath
 from DualTrackCore.worker import serve
 
 pytestmark = pytest.mark.filterwarnings("ignore::DualTrackCore.tracking.TrackingWarning")
@@ -77,6 +78,41 @@ def test_a_live_sweep_in_chunks_ends_as_the_finished_one(card):
     with LiveTracker(model, sweep.frame_size, sweep.spacing_mm, device="cpu", chunk_frames=15) as tracker:
         tracker.push(sweep.window(0, 45))
         np.testing.assert_array_equal(tracker.finish().poses, offline.poses)
+
+
+def test_on_a_card_a_frame_has_a_pose_with_its_chunk_and_the_path_ends_the_same(card):
+    model, sweep = anatomical_model(), noise_sweep(90)
+    offline = estimate_trajectory(sweep, model, device="cpu", chunk_frames=30)
+    with LiveTracker(
+        model, sweep.frame_size, sweep.spacing_mm, device="cpu", chunk_frames=30, max_lag_frames=90
+    ) as tracker:
+        seen = {}
+        for start in range(0, 90, 30):
+            tracker.push(sweep.window(start, start + 30))
+            seen |= {pose.frame: pose.frame0_from_image for pose in tracker.wait()}
+        # The last chunk waits for the end; 17 of the 60 frames before it are not complete.
+        assert sorted(seen) == list(range(60))
+        np.testing.assert_array_equal(tracker.finish().poses, offline.poses)
+    apart = np.abs(np.array([seen[i] for i in range(60)]) - offline.poses[:60]).max()
+    assert 0 < apart < 0.5 * np.abs(offline.poses[:60]).max()
+
+
+@pytest.mark.parametrize("step", [7, 40])
+@torch.inference_mode()
+def test_frames_not_known_for_good_change_no_window_but_the_last(step):
+    model, generator = anatomical_model(), torch.Generator().manual_seed(0)
+    tokens, pooled = torch.randn(150, 16, generator=generator), torch.randn(10, 8, generator=generator)
+    paths = [ProvisionalPath(model.session(CPU), 64) for _ in range(2)]
+    given = 0
+    for start in range(0, 150, step):
+        stop = min(start + step, 150)
+        pushed = min(stop + 17, 150)
+        for path, tail in zip(paths, (None, tokens[stop:pushed]), strict=True):
+            path.add(tokens[start:stop], [pooled[given : -(-pushed // 16)]])
+            path.update(tail)
+            assert len(path) == (stop if tail is None else pushed)
+        given = -(-pushed // 16)
+    np.testing.assert_allclose(paths[1].poses(0), paths[0].poses(0), atol=2e-2)
 
 
 def test_a_session_is_made_once_for_a_device_and_precision_and_for_what_a_sweep_tells_of_the_model():

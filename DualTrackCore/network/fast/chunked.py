@@ -98,11 +98,17 @@ class ChunkedTrunk:
 
 
 class ChunkStream:
-    """Push frames in pieces of any length, get feature maps in order; nothing is kept but the frames of the borders."""
+    """Push frames in pieces of any length, get feature maps in order; nothing is kept but the frames of the borders.
+
+    Attributes:
+        tail: maps [m, width, h, w] of the last frames pushed, which are not complete, as if the sweep ended with them;
+            None before any frame is complete.
+    """
 
     def __init__(self, trunk: ChunkedTrunk) -> None:
         self._trunk = trunk
         self._ring = torch.empty(0)
+        self.tail: Tensor | None = None
         self._first = self._count = self._done = 0  # first frame in the ring, frames pushed, maps returned
 
     def push(self, images: Tensor, last: bool = False) -> Tensor:
@@ -128,7 +134,8 @@ class ChunkStream:
         if ready == start:
             side = self._trunk.width, *(size // TRUNK_STRIDE for size in images.shape[1:])
             return images.new_empty((0, *side), dtype=self._trunk.dtype)
-        maps = self._trunk(self._ring[: self._count - self._first])[start - self._first : ready - self._first]
+        maps = self._trunk(self._ring[: self._count - self._first])
+        maps, self.tail = maps[start - self._first : ready - self._first], maps[ready - self._first :].clone()
         keep = max(ready - reach, 0)
         self._ring[: self._count - keep] = self._ring[keep - self._first : self._count - self._first].clone()
         self._first = keep
