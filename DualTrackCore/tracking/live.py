@@ -56,8 +56,8 @@ class LiveTracker:
 
     The network runs in a thread of its own: :meth:`push` takes frames in and returns new poses. A frame's pose appears
     when the trunk has seen its receptive field (17 frames for the published network) and that chunk is full; on CUDA
-    with its own chunk, from what was seen so far. It changes until the attention window has moved past it. Memory grows by a
-    class token and a pose per frame, below a kilobyte for the present networks. If the network is slower than the
+    with its own chunk, from what was seen so far. It changes until the attention window has moved past it. Memory grows
+    by a class token and a pose per frame, below a kilobyte for the present networks. If the network is slower than the
     source, :attr:`behind_frames` grows up to `max_lag_frames`, and then :meth:`push` waits. A source that cannot wait
     should check it and drop frames.
 
