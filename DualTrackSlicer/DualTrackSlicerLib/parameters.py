@@ -164,6 +164,7 @@ class DualTrackSlicerParameterNode:
         depth: what the picture shows, mm; 0 where the pixel size is given in another way.
         mask: "auto", "none", or rectangles as the command line writes them.
         ruler, rulerLength: line on the picture, and how long it is in truth, mm.
+        countedIn: how the picture is turned and mirrored in which crop, area, fan and mask count; empty: as it is now.
         areaX, areaY, areaWidth, areaHeight: picture area, pixels; used with Area.GIVEN.
         fanX, fanY: where the beams of the fan meet, pixels; used with Area.FAN, as all of the fan.
         fanLeft, fanRight: sides of the fan, degrees from straight down.
@@ -193,6 +194,7 @@ class DualTrackSlicerParameterNode:
     crop: str = ""
     depth: Annotated[float, limits("depth_mm", 0)] = 0.0
     mask: str = "auto"
+    countedIn: str = ""
     firstFrame: Annotated[int, WithinRange(1, MOST)] = 1
     lastFrame: Annotated[int, WithinRange(0, MOST)] = 0
     area: Area = Area.WHOLE
@@ -260,7 +262,7 @@ def takeSettings(parameters: DualTrackSlicerParameterNode, settings: RunSettings
         parameters.firstFrame = settings.first_frame + 1
         parameters.lastFrame = 0 if settings.last_frame is None else settings.last_frame + 1
         parameters.crop = "" if settings.crop is None else ", ".join(map(str, settings.crop))
-        parameters.depth = settings.depth_mm or 0.0
+        parameters.depth, parameters.countedIn = settings.depth_mm or 0.0, ""
         boxes = (",".join(map(str, box)) for box in settings.mask_regions)
         parameters.mask = settings.mask if isinstance(settings.mask, str) else ";".join(boxes)
         parameters.voxelSize = settings.voxel_mm or 0.0

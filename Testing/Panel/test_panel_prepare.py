@@ -14,7 +14,7 @@ from DualTrackCore.cli import main
 from DualTrackCore.io import load_sweep, save_sweep
 from DualTrackCore.reconstruction import Fan
 from DualTrackCore.run import RunSettings
-from DualTrackCore.run.preparation import prepare
+from DualTrackCore.run.preparation import prepare, seen
 from DualTrackCore.sweep import Sweep
 
 
@@ -167,12 +167,84 @@ def test_a_crop_is_drawn_on_the_turned_picture_and_taken_off_again(host, panel):
     assert (abs(y - 100) <= 1, abs(height - 100) <= 1) == (True, True)
     looked_at(host, panel)
     below = np.rot90(named_frames()[0], -1)[y:]
-    seen = prepared(panel).sweep.window(0, 1)[0]
-    assert np.array_equal(seen[:, 30:100], below[:, 30:100])
+    shown = prepared(panel).sweep.window(0, 1)[0]
+    assert np.array_equal(shown[:, 30:100], below[:, 30:100])
     host.click(panel.ui.cropOffButton)
     assert panel.view().preparing().crop is None
     assert panel.parameters.cropRegion is None
     assert not slicer.mrmlScene.GetNodesByClass("vtkMRMLMarkupsROINode").GetNumberOfItems()
+
+
+@pytest.mark.parametrize("drawn", [True, False])
+def test_a_crop_stays_on_its_tissue_where_the_picture_is_turned_and_mirrored_later(host, panel, drawn):
+    from DualTrackSlicerLib import region
+
+    sweep = named_sweep()
+    unfold(host, panel, sweep)
+    panel.ui.mirrorCheckBox.checked = True
+    if drawn:
+        host.click(panel.ui.drawCropButton)
+        box, size = panel.parameters.cropRegion, list(panel.parameters.cropRegion.GetSize())
+        box.SetSize(size[0] / 2, size[1] / 4, size[2])
+        host.process()
+    else:
+        panel.ui.cropEdit.text = "30, 8, 100, 60"
+    first = panel.view().preparing()
+    tissue = seen(sweep, first, first.crop).window(0, 1)[0]
+    upright = tissue[:, ::-1]
+    for turn, mirror in ((1, True), (1, False), (2, False), (3, True), (0, True)):
+        panel.ui.rotateComboBox.currentIndex = turn
+        panel.ui.mirrorCheckBox.checked = mirror
+        host.process()
+        settings = panel.view().preparing()
+        expected = np.rot90(upright, -turn)
+        shown = seen(sweep, settings, settings.crop).window(0, 1)[0]
+        np.testing.assert_array_equal(shown, expected[:, ::-1] if mirror else expected)
+        if drawn:
+            frame = panel.prepareSection._drawn_on()
+            x, y, width, height = region.areaOfRegion(panel.parameters.cropRegion, frame)
+            np.testing.assert_allclose(settings.crop, (x, y, width + 1, height + 1), atol=1)
+    assert panel.view().preparing() == first
+    panel.exit()
+    panel.enter()
+    assert panel.view().preparing() == first
+
+
+def test_area_and_masked_boxes_follow_later_turns_and_fans_are_mirrored_or_found_anew(host, panel):
+    from DualTrackSlicerLib.parameters import Area, givenArea, givenFan, takeFan, takeSettings
+
+    sweep = named_sweep()
+    add_clip(host, sweep)
+    parameters = panel.parameters
+    parameters.area = Area.GIVEN
+    parameters.areaX, parameters.areaY, parameters.areaWidth, parameters.areaHeight = 5, 10, 30, 40
+    parameters.mask = "0,1,20,10;50,60,7,8"
+    panel.ui.rotateComboBox.currentIndex = 1
+    assert givenArea(parameters) == (150 - 1 - 50, 5, 40, 30)
+    assert panel.view().preparing().mask == ((139, 0, 10, 20), (82, 50, 8, 7))
+    fan = Fan((70.0, -12.0), (-32.0, 30.0), (25.0, 100.0))
+    takeFan(parameters, fan)
+    panel.ui.mirrorCheckBox.checked = True
+    assert givenFan(parameters) == Fan((149 - 70.0, -12.0), (-30.0, 32.0), (25.0, 100.0))
+    panel.ui.mirrorCheckBox.checked = False
+    assert givenFan(parameters) == fan
+    # The settings of a result are taken as they are.
+    wanted = RunSettings(rotate=180, mirror=True, crop=(1, 2, 30, 40), clip=(3, 4, 20, 30), mask=((6, 7, 8, 9),))
+    takeSettings(parameters, wanted)
+    host.process()
+    assert panel.view().preparing() == RunSettings(**wanted.chosen("rotate", "mirror", "crop", "mask"))
+    assert givenArea(parameters) == wanted.clip
+    panel.chooseClip(panel.view().clip)
+    host.process()
+    assert panel.view().preparing().crop is None
+    panel.ui.cropEdit.text = "ten"
+    panel.ui.rotateComboBox.currentIndex = 1
+    assert panel.ui.cropEdit.text == "ten"
+    parameters.area = Area.FAN
+    parameters.fanStop = 90.0
+    panel.ui.cropEdit.text = ""
+    panel.ui.rotateComboBox.currentIndex = 2
+    assert parameters.fanStop == 0.0
 
 
 def test_two_clicks_on_the_ruler_give_the_pixel_size(host, panel):

@@ -189,6 +189,7 @@ class Panel(ScriptedLoadableModuleWidget, VTKObservationMixin):
             parameters.spacingX, parameters.spacingY = clip.spacing_mm or (0.0, 0.0)
             parameters.firstFrame, parameters.lastFrame, parameters.crop, parameters.depth = 1, 0, "", 0.0
             parameters.rotate, parameters.mirror, parameters.mask = type(parameters.rotate)(0), False, "auto"
+            parameters.countedIn = ""
         self.picture.showClip(clip)
         self.update()
 

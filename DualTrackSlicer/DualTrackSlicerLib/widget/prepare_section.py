@@ -11,7 +11,7 @@ from DualTrackSlicerLib.events import soon
 from DualTrackSlicerLib.logic import Logic
 from DualTrackSlicerLib.parameters import aspect
 from DualTrackSlicerLib.preview import previewHtml
-from DualTrackSlicerLib.widget.drawing import DrawingSection
+from DualTrackSlicerLib.widget.drawing import DrawingSection, followTurns
 from DualTrackSlicerLib.widget.texts import preparedText, preparingText
 from DualTrackSlicerLib.widget.view import View, enable
 
@@ -48,6 +48,8 @@ class PrepareSection(DrawingSection):
         """Show what is done to the clip, and while the section is unfolded what comes of it."""
         self._view = view
         ui, parameters, clip = self.ui, view.parameters, view.clip
+        if clip is not None and not clip.problem:
+            followTurns(parameters, clip.size[::-1])
         self._observe("cropRegion", parameters.cropRegion, self._on_region)
         self._observe("ruler", parameters.ruler, self._on_ruler_moved)
         unfolded = not ui.prepareSection.collapsed
