@@ -1,5 +1,7 @@
 """Miniature data sets in the published layouts, made for tests: frames of a few pixels, a few kilobytes in all."""
 
+from zlib import crc32
+
 import h5py
 import numpy as np
 from hdf5_files import calibration_csv, random_poses
@@ -44,6 +46,11 @@ def frames(count=FRAMES, seed=0, size=SIZE):
     return np.random.default_rng(seed).integers(0, 256, (count, *size), dtype=np.uint8)
 
 
+def seed_of(subject, scan):
+    """Every scan shows something else."""
+    return crc32(f"{subject}/{scan}".encode())
+
+
 def landmark_rows(count=20, frames=FRAMES, size=SIZE):
     """Rows of frame from 0, column and row from 1, over the whole range."""
     random = np.random.default_rng(5)
@@ -56,12 +63,12 @@ def landmark_rows(count=20, frames=FRAMES, size=SIZE):
 
 def tus_rec_train(root, subjects=("000", "001", "002"), scans=SCANS_2024, landmarks=20):
     """Frames and poses together, landmarks, calibration."""
-    for number, subject in enumerate(subjects):
+    for subject in subjects:
         for scan in scans:
             write_h5(
                 root / "frames_transfs" / subject / f"{scan}.h5",
-                frames=frames(seed=number),
-                tforms=random_poses(FRAMES, seed=number),
+                frames=frames(seed=seed_of(subject, scan)),
+                tforms=random_poses(FRAMES, seed=seed_of(subject, scan)),
             )
         write_h5(root / "landmarks" / f"landmark_{subject}.h5", **dict.fromkeys(scans, landmark_rows(landmarks)))
     calibration_csv(root / "calib_matrix.csv")
@@ -71,10 +78,11 @@ def tus_rec_train(root, subjects=("000", "001", "002"), scans=SCANS_2024, landma
 def tus_rec_validation(root, subjects=("050", "051", "052"), scans=SCANS_2024, folder="landmark", landmarks=20):
     """Frames and poses apart, landmarks, calibration, and the list of keys."""
     keys = {}
-    for number, subject in enumerate(subjects):
+    for subject in subjects:
         for scan in scans:
-            write_h5(root / "frames" / subject / f"{scan}.h5", frames=frames(seed=number))
-            write_h5(root / "transfs" / subject / f"{scan}.h5", tforms=random_poses(FRAMES, seed=number))
+            seed = seed_of(subject, scan)
+            write_h5(root / "frames" / subject / f"{scan}.h5", frames=frames(seed=seed))
+            write_h5(root / "transfs" / subject / f"{scan}.h5", tforms=random_poses(FRAMES, seed=seed))
             keys[f"sub{subject}__{scan}"] = 0
         write_h5(root / folder / f"landmark_{subject}.h5", **dict.fromkeys(scans, landmark_rows(landmarks)))
     write_h5(root / "dataset_keys.h5", **keys)
@@ -106,7 +114,9 @@ def plus_recording(path, invalid=(), to="Tracker"):
             (f"Seq_Frame{i:04d}_ProbeTo{to}TransformStatus", status),
             (f"Seq_Frame{i:04d}_Timestamp", str(0.1 * i)),
         ]
-    return metafile(path, pixels(3, 4, 5), fields)
+    # Recordings of other names show something else.
+    seen = pixels(3, 4, 5) + np.uint8(crc32("/".join(path.parts[-2:]).encode()) % 256)
+    return metafile(path, seen, fields)
 
 
 def plus_folder(root):

@@ -14,6 +14,7 @@ from DualTrackCore.network import ModelCard
 from DualTrackCore.network.catalogue import published_models
 from DualTrackCore.progress import Reporter
 from DualTrackCore.research.datasets import check_dataset, dealt, open_dataset
+from DualTrackCore.research.datasets.check import content_of
 from DualTrackCore.research.training.recipe import Data
 from DualTrackCore.research.training.sweeps import training_sweeps
 
@@ -186,3 +187,34 @@ def test_the_cards_of_the_published_models_name_the_probe_of_the_challenge():
     for entry in published_models().values():
         assert "curvilinear probe (4DC7-3/40, 6 MHz, 83 dB, depth 9 cm)" in entry.card.training_data
         assert " linear" not in entry.card.training_data
+
+
+def test_a_copy_under_the_name_of_another_subject_is_found_and_not_trained_on(published, tmp_path):
+    """Whatever its format: here the data set that `convert` makes of some of the training sweeps."""
+    copied = tmp_path / "copied"
+    shutil.copytree(published / "train-2024", copied / "other")
+    for old, new in (("000", "070"), ("001", "071")):
+        (copied / "other" / "frames_transfs" / old).rename(copied / "other" / "frames_transfs" / new)
+        (copied / "other" / "landmarks" / f"landmark_{old}.h5").rename(
+            copied / "other" / "landmarks" / f"landmark_{new}.h5"
+        )
+    data = Data(
+        kind="tusrec",
+        folder=str(published / "train-2024"),
+        validation_folder=str(copied / "other"),
+    )
+    with pytest.raises(
+        DatasetError, match=r"070.LH_Par_C_PtD\.h5, for validation, is a copy of .*000.LH_Par_C_PtD\.h5"
+    ):
+        training_sweeps(data, ModelCard(name="tiny"), tmp_path, 1, Reporter())
+    shutil.copytree(published / "train-2024", copied / "first")
+    found = check_dataset(copied)
+    assert [finding.sweep for finding in found if "one is a copy" in finding.problem] == [
+        f"{subject}/{scan}" for subject in ("070", "071") for scan in ("LH_Par_C_PtD", "RH_Per_L_DtP")
+    ]
+    assert main(["dataset", "convert", str(copied / "other"), "-o", str(tmp_path / "h5"), "--quiet"]) == 0
+    one, other = (
+        open_dataset(tmp_path / "h5").load("070/LH_Par_C_PtD"),
+        open_dataset(copied / "first").load("000/LH_Par_C_PtD"),
+    )
+    assert content_of(one) == content_of(other)

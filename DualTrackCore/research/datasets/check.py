@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from DualTrackCore.errors import DatasetError, InputError, OutOfMemoryError, SweepError
+from DualTrackCore.files import file_identity
 from DualTrackCore.memory import is_out_of_memory
 from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter, Stage
 from DualTrackCore.research.datasets.dataset import COPY_AGAIN, Dataset, Entry, Finding, overlaps
@@ -60,12 +62,25 @@ def check_dataset(
         if not entries:
             findings.append(Finding(Path(place), None, f"the split {split} is empty", "add sweeps to it"))
     sizes: list[tuple[Entry, tuple[int, int]]] = []
+    contents: dict[bytes, Entry] = {}
     for entry in _each(entries, reporter):
-        problems, size = examine(layout.examined(entry), deep, tolerated, reporter)
+        problems, sweep = examine(layout.examined(entry), deep, tolerated, reporter)
+        first = entry if problems or sweep is None else contents.setdefault(content_of(sweep), entry)
+        if first is not entry and file_identity(first.path) != file_identity(
+            entry.path
+        ):  # the same file is among the overlaps
+            problem = f"it shows and moves as {first.name} ({first.path}) does: one is a copy"
+            problems = [Finding(entry.path, entry.name, problem, "keep one of the two")]
         findings += problems
-        if size is not None:
-            sizes.append((entry, size))
+        if sweep is not None:
+            sizes.append((entry, sweep.frame_size))
     return findings + _odd_sizes(sizes)
+
+
+def content_of(sweep: Sweep) -> bytes:
+    """What a sweep and its copies have in common, whatever their names and formats: first frame, number, path."""
+    said = f"{sweep.frames.shape} {sweep.tracked.path_length_mm:.3f}".encode()
+    return hashlib.sha256(said + sweep.window(0, 1).tobytes()).digest()
 
 
 def usable(
@@ -111,10 +126,8 @@ def _each(entries: Collection[Entry], reporter: Reporter) -> Iterator[Entry]:
     reporter.report(Stage.CHECKING, len(entries), len(entries))
 
 
-def examine(
-    entry: Entry, deep: bool, tolerated: float, reporter: Reporter
-) -> tuple[list[Finding], tuple[int, int] | None]:
-    """Findings about one sweep, and its frame size (rows, columns), None if it cannot be opened.
+def examine(entry: Entry, deep: bool, tolerated: float, reporter: Reporter) -> tuple[list[Finding], Sweep | None]:
+    """Findings about one sweep, and the sweep, None if it cannot be opened or is simulated.
 
     Raises Cancelled: the caller asked to stop.
     """
@@ -133,7 +146,7 @@ def examine(
         entry.landmarks(sweep)
     except _FAULTS as error:
         findings.append(_fault(entry, error, getattr(entry, "landmark_file", None)))
-    return findings, sweep.frame_size
+    return findings, sweep
 
 
 def _of_poses(entry: Entry, sweep: Sweep, tolerated: float) -> list[Finding]:

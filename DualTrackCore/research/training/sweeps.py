@@ -13,6 +13,7 @@ from DualTrackCore.memory import available_memory_bytes
 from DualTrackCore.network.catalogue import ModelCard
 from DualTrackCore.progress import Reporter, Stage
 from DualTrackCore.research.datasets import Entry, open_dataset
+from DualTrackCore.research.datasets.check import content_of
 from DualTrackCore.research.datasets.dataset import overlaps
 from DualTrackCore.research.simulation.acquisition import Acquisition
 from DualTrackCore.research.simulation.simulator import Simulation, stored_sweeps
@@ -90,12 +91,21 @@ def training_sweeps(
             )
             for entries in lists
         ]
+        _require_apart(*sets)
     for part, what in zip(sets, ("training", "validation"), strict=True):
         if not len(part):
             raise InputError(f"There are no {what} sweeps; look at data in the recipe.")
     memory = min(data.memory_gb * 1e9, available_memory_bytes() / 2 / processes)
     validation = sets[1].in_memory(memory / 4)
     return sets[0].in_memory(memory * 3 / 4), validation
+
+
+def _require_apart(training: SweepSet, validation: SweepSet) -> None:
+    """Refuse a copy of a training sweep among those of validation."""
+    seen = {content_of(sweep): name for name, sweep in zip(training.names, training.sweeps, strict=True)}
+    for name, sweep in zip(validation.names, validation.sweeps, strict=True):
+        if (other := seen.get(content_of(sweep))) is not None:
+            raise DatasetError(f"{name}, for validation, is a copy of {other}, for training; keep one of the two.")
 
 
 def _simulated(
