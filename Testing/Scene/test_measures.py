@@ -24,7 +24,7 @@ from DualTrackSlicerLib.scene import (
     sweepFromBrowser,
     targetsIn,
 )
-from DualTrackSlicerLib.scene.nodes import nodes_of_class
+from DualTrackSlicerLib.scene.nodes import ijk_to_world, nodes_of_class
 from mrml import Application
 
 from DualTrackCore import cli
@@ -92,6 +92,12 @@ def by_command_line(folder: Path, target: Target, nodes, found, capsys, *more) -
     capsys.readouterr()
     assert cli.main(["measure", str(folder), "--points", str(path), "--json", *more]) == 0
     return json.loads(capsys.readouterr().out)
+
+
+def test_points_are_measured_where_the_volume_shows_them(result):
+    found, nodes, _ = result
+    frame0_from_voxel = measures_of(nodes).frame0_from_world @ ijk_to_world(nodes.volume)
+    np.testing.assert_allclose(frame0_from_voxel, found.reconstruction.grid.frame0_from_voxel, atol=1e-9)
 
 
 def test_a_line_and_a_curve_are_as_long_and_as_sure_as_the_command_line_says(scene, result, capsys):
