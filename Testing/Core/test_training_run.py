@@ -274,7 +274,9 @@ def test_tus_rec_folders_are_found_with_poses_apart_or_together(tmp_path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with h5py.File(path, "w") as file:
             if frames:
-                file["frames"] = np.random.default_rng(0).integers(0, 255, (12, 72, 80), dtype=np.uint8)
+                file["frames"] = np.random.default_rng(len(list(tmp_path.rglob("*.h5")))).integers(
+                    0, 255, (12, 72, 80), dtype=np.uint8
+                )
             if poses:
                 file["tforms"] = np.tile(np.eye(4), (12, 1, 1))
 
