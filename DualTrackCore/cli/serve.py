@@ -31,6 +31,7 @@ def serve(options: Namespace, console: Console) -> None:
         device=options.device,
         most_gb=options.most_gb,
         places=options.places,
+        idle_minutes=options.idle_minutes,
     )
 
     def say(sentence: str) -> None:

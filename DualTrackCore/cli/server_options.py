@@ -48,3 +48,5 @@ def add_serving(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--most-gb", metavar="GB", type=float, default=4.0, help=text)
     text = "clients at the same time, those that wait included (default: %(default)s)"
     parser.add_argument("--places", metavar="N", type=int, default=8, help=text)
+    text = "how long the model stays loaded without a run, minutes (default: %(default)s)"
+    parser.add_argument("--idle-minutes", metavar="MIN", type=float, default=15.0, help=text)

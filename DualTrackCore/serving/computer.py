@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -33,7 +34,7 @@ class Computer:
         self._command, self._folder = tuple(command), folder
         self._log = folder / "worker.log"
         self._process: asyncio.subprocess.Process | None = None
-        self._number = 0
+        self._number, self._is_busy, self._rests_since_s = 0, False, time.monotonic()
 
     async def events(self, request: Mapping[str, Any]) -> AsyncIterator[dict[str, Any]]:
         """The events of a request, up to "done" or "failed"; one request at a time. Whoever stops listening cancels it.
@@ -42,6 +43,7 @@ class Computer:
         """
         self._number += 1
         number, ended = self._number, False
+        self._is_busy = True
         try:
             if self._process is None or self._process.returncode is not None:
                 await self._start()
@@ -55,6 +57,12 @@ class Computer:
             if not ended:
                 with anyio.CancelScope(shield=True):
                     await self.stop()
+            self._is_busy, self._rests_since_s = False, time.monotonic()
+
+    async def rest(self, most_s: float) -> None:
+        """End the process if it has had nothing to do for so long: it holds a model, and memory of the card."""
+        if not self._is_busy and time.monotonic() - self._rests_since_s > most_s:
+            await self.stop()
 
     async def stop(self) -> None:
         """End the process and all that it started."""

@@ -49,6 +49,7 @@ class ServerSettings:
         device: as in :class:`~DualTrackCore.run.RunSettings`.
         most_gb: largest frames of one sweep.
         places: clients at the same time, those that wait included.
+        idle_minutes: how long the process that computes keeps its model, and memory of the card, without a run.
         worker: how to start the process that computes.
 
     Raises InputError: frames could be read on their way, or anybody could send some; says what to add.
@@ -64,6 +65,7 @@ class ServerSettings:
     device: str = "auto"
     most_gb: float = 4.0
     places: int = 8
+    idle_minutes: float = 15.0
     worker: Sequence[str] = field(default=(sys.executable, "-m", "DualTrackCore.worker"), repr=False)
 
     def __post_init__(self) -> None:
@@ -79,8 +81,10 @@ class ServerSettings:
                     f"On the address {self.host} frames and key could be read on their way: add --certificate and "
                     "--private-key, or --insecure where the network itself is safe (a VPN, a container)."
                 )
-        if not 0 <= self.port < 1 << 16 or self.places < 1 or not self.most_gb > 0:
-            raise InputError("The port lies between 0 and 65535, and places and gigabytes are above 0; correct them.")
+        if not 0 <= self.port < 1 << 16 or self.places < 1 or not (self.most_gb > 0 and self.idle_minutes > 0):
+            raise InputError(
+                "The port lies between 0 and 65535; places, gigabytes and minutes are above 0; correct them."
+            )
         if "://" in self.device:
             raise InputError("A server computes on its own device; give --device auto, cpu, cuda, cuda:0, ... or mps.")
 
@@ -130,7 +134,7 @@ def start(
         )
         _load_certificate(config, settings)
         logging.getLogger("uvicorn").setLevel(logging.CRITICAL)  # what it logs of requests is nobody's business
-        asyncio.run(_until(stopped, desk, _Server(config), listener, say, ready))
+        asyncio.run(_until(stopped, settings.idle_minutes, desk, _Server(config), listener, say, ready))
     say("The server has stopped; nothing of its runs is left.")
 
 
@@ -142,12 +146,13 @@ class _Server(uvicorn.Server):
         yield
 
 
-async def _until(stopped: Callable[[], bool], desk: Desk, server: _Server, *others: Any) -> None:
+async def _until(stopped: Callable[[], bool], idle: float, desk: Desk, server: _Server, *others: Any) -> None:
     """Serve until it is to stop, and end the computer."""
     work = asyncio.ensure_future(_serve(desk, server, *others))
     try:
         while not work.done() and not stopped():
             await asyncio.wait({work}, timeout=_LOOK_S)
+            await desk.computer.rest(60 * idle)
         server.should_exit = True
         if not server.started:
             work.cancel()

@@ -141,7 +141,7 @@ def test_a_certificate_that_is_none_is_a_sentence(tmp_path):
         ({"host": "gpu.example", "key_file": "k"}, "or --insecure"),
         ({"certificate": "c"}, "TLS needs both files"),
         ({"device": FAR}, "computes on its own device"),
-        ({"places": 0}, "places and gigabytes are above 0"),
+        ({"places": 0}, "places, gigabytes and minutes are above 0"),
         ({"port": 70_000}, "between 0 and 65535"),
     ],
 )

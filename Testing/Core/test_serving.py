@@ -144,6 +144,13 @@ def test_a_server_ends_at_a_signal_with_its_worker_and_leaves_nothing(tmp_path):
         assert "nothing of its runs is left" in server.said[-1]
 
 
+def test_a_server_without_work_lets_go_of_its_model_and_takes_the_next_run(tmp_path):
+    with light_server(tmp_path, idle_minutes=0.005) as server:
+        assert comes_true(lambda: not _children(server.process.pid))
+        assert len(Server(server.address).track(tracked_sweep(4), order())[0]) == 4
+        assert comes_true(lambda: not _children(server.process.pid))
+
+
 @pytest.mark.parametrize("stage", [Stage.NETWORK, pytest.param(Stage.SENDING, marks=pytest.mark.slow)])
 def test_a_server_that_is_killed_is_a_sentence_for_all_its_clients_and_its_files_go(tmp_path, stage):
     with light_server(tmp_path) as server:
