@@ -2,21 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-from scipy.ndimage import distance_transform_edt
 
 from DualTrackCore.errors import InputError
 from DualTrackCore.path_error import path_error
-from DualTrackCore.reconstruction import Reconstruction
+from DualTrackCore.progress import finished
+from DualTrackCore.reconstruction import PlacedFrames, Reconstruction
+from DualTrackCore.reconstruction.grid import VoxelGrid
 from DualTrackCore.trajectory import Trajectory
 from DualTrackCore.uncertainty import twist_covariances
 
 #: Most nodes along an axis at which it is computed, and most frames, spread evenly; between nodes it is interpolated.
 _NODES, _FRAMES = 48, 512
 #: Frames whose pixels are placed at a time; digits after the point that are kept, as more do not compress.
-_TOGETHER, _DIGITS = 64, 2
+_TOGETHER, _DIGITS = 8, 2
+
+
+class Displacement(NamedTuple):
+    """Root mean square distances at nodes that lie evenly over a volume.
+
+    Attributes:
+        values: [nz, ny, nx] float64, mm; 0 at nodes that no frame passes.
+        seen: [nz, ny, nx] bool, the nodes that frames pass.
+        voxel_from_node: [3] voxels from node to node along x, y, z; the first node is the first voxel.
+        node_mm: [3] the same in mm.
+    """
+
+    values: np.ndarray
+    seen: np.ndarray
+    voxel_from_node: np.ndarray
+    node_mm: np.ndarray
 
 
 def displacement_volume(volume: Reconstruction, trajectory: Trajectory) -> np.ndarray:
@@ -35,7 +54,20 @@ def displacement_volume(volume: Reconstruction, trajectory: Trajectory) -> np.nd
 
     Raises InputError: how far the path is off is not known for all frames.
     """
-    placed, grid = volume.require_placed(), volume.grid
+    from scipy.ndimage import distance_transform_edt
+
+    made = finished(displacement_in_pieces(volume.grid, volume.require_placed(), trajectory))
+    nearest = distance_transform_edt(~made.seen, made.node_mm[::-1], return_distances=False, return_indices=True)
+    return _interpolated(made.values[tuple(nearest)], volume)
+
+
+def displacement_in_pieces(
+    grid: VoxelGrid, placed: PlacedFrames, trajectory: Trajectory
+) -> Generator[None, None, Displacement]:
+    """What :func:`displacement_volume` interpolates, made in pieces of some milliseconds.
+
+    Raises InputError: how far the path is off is not known for all frames.
+    """
     squares = _squares(trajectory)[placed.numbers]
     if not np.isfinite(squares).all():
         raise InputError("How far the path is off is not known for all of its frames.")
@@ -48,6 +80,7 @@ def displacement_volume(volume: Reconstruction, trajectory: Trajectory) -> np.nd
     total, count = np.zeros(nodes.prod()), np.zeros(nodes.prod())
     frames = np.unique(np.linspace(0, len(squares) - 1, min(len(squares), _FRAMES)).astype(int))
     for start in range(0, len(frames), _TOGETHER):
+        yield
         part = frames[start : start + _TOGETHER]
         points = np.swapaxes(placed.frame0_from_pixel[part] @ pixels, 1, 2)
         at = np.rint((points @ grid.voxel_from_frame0.T)[..., :3] * node_from_voxel).astype(int)
@@ -57,9 +90,8 @@ def displacement_volume(volume: Reconstruction, trajectory: Trajectory) -> np.nd
         total += np.bincount(index, np.maximum(values, 0), len(total))
         count += np.bincount(index, minlength=len(count))
     seen = (count > 0).reshape(nodes[::-1])
-    coarse = np.sqrt(total / np.maximum(count, 1)).reshape(nodes[::-1])
-    nearest = distance_transform_edt(~seen, node_mm[::-1], return_distances=False, return_indices=True)
-    return _interpolated(coarse[tuple(nearest)], volume)
+    values = np.sqrt(total / np.maximum(count, 1)).reshape(nodes[::-1])
+    return Displacement(values, seen, np.maximum(size - 1, 1) / np.maximum(nodes - 1, 1), node_mm)
 
 
 def write_displacement(volume: Reconstruction, trajectory: Trajectory, path: Path) -> list[str]:

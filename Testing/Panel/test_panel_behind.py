@@ -254,9 +254,9 @@ def test_it_asks_about_the_result_that_is_shown_and_ends_with_it(host, panel, wi
     switch_on(host, panel)
     before = panel.view().result
     host.click(panel.ui.turnOverButton)
+    host.wait_until(lambda: panel.view().result.transform_sequence is not before.transform_sequence, 20)
     host.wait_until(lambda: "Click into" in panel.ui.behindLabel.text, 10)
     turned = panel.view().result
-    assert turned.transform_sequence is not before.transform_sequence
     place = windows["Yellow"].place((200, 260))
     click(host, windows["Yellow"], (200, 260))
     np.testing.assert_allclose(cross()[0], behind(turned, place).places[0], atol=1e-4)

@@ -9,6 +9,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
         "behind": ["Behind", "FramesBehind", "framesBehind", "pixelAt"],
+        "expected": ["hideExpectedError", "layErrorOver", "showExpectedError"],
         "display": ["FrameFollower", "fadeVolumes", "fitSliceViews", "layFrameOver", "renderVolume"],
         "exports": ["exportFiles", "exportResult", "measureRows"],
         "input": [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import slicer
@@ -17,12 +17,13 @@ from DualTrackSlicerLib.scene.input import SceneSweep
 from DualTrackSlicerLib.scene.nodes import ijk_to_world, world_from_node
 from DualTrackSlicerLib.scene.nodes import tr as _
 from DualTrackSlicerLib.scene.prepared import prepared_clip
-from DualTrackSlicerLib.scene.records import clip_in_pieces, grid_of, placed_frames, reportOf
+from DualTrackSlicerLib.scene.records import clip_in_pieces, grid_of, path_of, placed_frames, reportOf
 from DualTrackSlicerLib.scene.result_nodes import ResultNodes
-from DualTrackSlicerLib.scene.tables import trajectoryFromTable
 
 if TYPE_CHECKING:
     from DualTrackCore.reconstruction import PlacedFrames, VoxelGrid
+    from DualTrackCore.run.results import RunReport
+    from DualTrackCore.trajectory import Trajectory
 
 #: How far from the plane of a picture a click into it may lie, by rounding, mm.
 _IN_PLANE_MM = 1e-3
@@ -90,36 +91,59 @@ class FramesBehind:
         return _("No frame saw this place; click where the volume shows something.")
 
 
-def framesBehind(nodes: ResultNodes) -> Generator[object, None, FramesBehind]:
-    """What finds the frames behind points of a result, made in pieces.
+class Placed(NamedTuple):
+    """What a result says of its volume.
+
+    Attributes:
+        loaded, clip: the clip as it is loaded, and as the run took it.
+        report: of the run.
+        trajectory: of its frames.
+        frames: those that the volume was made from, counted in the run.
+        grid: where its voxels lie in frame0.
+    """
+
+    loaded: SceneSweep
+    clip: SceneSweep
+    report: RunReport
+    trajectory: Trajectory
+    frames: PlacedFrames
+    grid: VoxelGrid
+
+
+def placed_in_pieces(nodes: ResultNodes) -> Generator[object, None, Placed]:
+    """What a result says of its volume; no voxel is read, and no picture but where grey values decide.
 
     Raises InputError: volume, poses or clip have left the scene, or the result is of an earlier version.
     """
-    if nodes.volume is None or nodes.pose_table is None:
-        sentence = _("The volume or the table of poses of {name} was deleted; run the clip again.")
-        raise InputError(sentence.format(name=nodes.name))
+    if nodes.volume is None:
+        raise InputError(_("The volume of {name} was deleted; run the clip again.").format(name=nodes.name))
     report = reportOf(nodes)
-    facts, how = report.volume, report.volume["settings"]
+    how = report.volume["settings"]
     by_grey = how["compounding"] == "maximum" or how["reject_below"] > 0
     loaded = yield from clip_in_pieces(nodes, pictures=by_grey)
     yield
     clip = prepared_clip(loaded, report)
     yield
-    poses = trajectoryFromTable(nodes.pose_table).poses
+    sweep, trajectory = path_of(nodes, clip, report)
     yield
-    first, count = report.sweep["first_frame"], report.sweep["frames"]
-    if first + count > min(len(poses), len(clip.sweep)):
-        raise InputError(_("{name} is of another clip; run the clip again.").format(name=nodes.name))
-    frames = slice(first, first + count)
-    placed = placed_frames(nodes.pose_table, frames, poses[frames], clip.sweep, how)
-    if placed is None:
+    first = report.sweep["first_frame"]
+    frames = placed_frames(nodes.pose_table, slice(first, first + len(sweep)), trajectory.poses, clip.sweep, how)
+    if frames is None:
         sentence = _("{name} was made by an earlier version, which did not note its frames; run the clip again.")
         raise InputError(sentence.format(name=nodes.name))
-    placed = placed._replace(numbers=first + placed.numbers)
+    return Placed(loaded, clip, report, trajectory, frames, grid_of(nodes.volume, clip.node_from_image, report.volume))
+
+
+def framesBehind(nodes: ResultNodes) -> Generator[object, None, FramesBehind]:
+    """What finds the frames behind points of a result, made in pieces.
+
+    Raises InputError: volume, poses or clip have left the scene, or the result is of an earlier version.
+    """
+    loaded, clip, report, _path, frames, grid = yield from placed_in_pieces(nodes)
     settings = RunSettings.from_dict(report.settings)
     source = source_from_pixel(settings, settings.crop, loaded.sweep.frame_size)
-    grid = grid_of(nodes.volume, clip.node_from_image, facts)
-    return FramesBehind(nodes, clip, grid, placed, how, source)
+    frames = frames._replace(numbers=report.sweep["first_frame"] + frames.numbers)
+    return FramesBehind(nodes, clip, grid, frames, report.volume["settings"], source)
 
 
 def pixelAt(

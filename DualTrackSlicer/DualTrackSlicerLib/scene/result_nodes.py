@@ -36,7 +36,10 @@ _FOLDER = "DualTrack.Folder"
 _WATCHED = "dualTrackUndoObservers"
 
 #: Fields of :class:`ResultNodes` that the transform sequence refers to by "DualTrack.<field>".
-SINGLE = ("volume", "coverage", "trajectory_model", "pose_table", "truth_model", "error_table", "error_tube")
+SINGLE = (
+    *("volume", "coverage", "trajectory_model", "pose_table", "truth_model", "error_table", "error_tube"),
+    *("expected_error", "error_colours"),
+)
 SEVERAL = ("outlines", "plots", "plot_series")
 
 
@@ -54,6 +57,8 @@ class ResultNodes:
         pose_table: poses and quality of each frame; see `trajectoryFromTable`.
         error_tube: around the path; the true image centres lie within it with a probability of 95 %. Hidden at first,
             see `showErrorTube`; None where nothing says how sure the poses are.
+        expected_error, error_colours: how far what the volume shows is expected to lie from its true place, mm, and
+            its colours, where that is shown; see `showExpectedError`.
         truth_model, error_table, plots, plot_series: where the clip is tracked and the poses were estimated.
     """
 
@@ -65,6 +70,8 @@ class ResultNodes:
     trajectory_model: slicer.vtkMRMLModelNode | None = None
     pose_table: slicer.vtkMRMLTableNode | None = None
     error_tube: slicer.vtkMRMLModelNode | None = None
+    expected_error: slicer.vtkMRMLScalarVolumeNode | None = None
+    error_colours: slicer.vtkMRMLColorTableNode | None = None
     truth_model: slicer.vtkMRMLModelNode | None = None
     error_table: slicer.vtkMRMLTableNode | None = None
     outlines: list[slicer.vtkMRMLModelNode] = field(default_factory=list)

@@ -141,11 +141,12 @@ def _numbers(tableNode: slicer.vtkMRMLTableNode, names: Sequence[str]) -> np.nda
     if None in columns:
         return None
     try:
-        numbers = [[float(column.GetValue(i)) for column in columns] for i in range(table.GetNumberOfRows())]
+        rows = range(table.GetNumberOfRows())
+        numbers = [np.array(list(map(column.GetValue, rows)), dtype=np.float64) for column in columns]
     except ValueError as error:
         sentence = _("{name} holds something that is no number ({reason}).")
         raise InputError(sentence.format(name=tableNode.GetName(), reason=error)) from None
-    return np.array(numbers).reshape(-1, len(names))
+    return np.stack(numbers, axis=1)
 
 
 def add_error_table(

@@ -20,6 +20,7 @@ from DualTrackSlicerLib.scene import Clip
 from DualTrackSlicerLib.widget.behind_section import BehindSection
 from DualTrackSlicerLib.widget.clip_section import ClipSection
 from DualTrackSlicerLib.widget.computer_section import ComputerSection
+from DualTrackSlicerLib.widget.error_section import ErrorSection
 from DualTrackSlicerLib.widget.measure_section import MeasureSection
 from DualTrackSlicerLib.widget.model_section import ModelSection
 from DualTrackSlicerLib.widget.picture import Picture
@@ -69,7 +70,7 @@ class Panel(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.prepareSection = PrepareSection(ui, logic)
         self.modelSection, self.computerSection = ModelSection(ui, logic), ComputerSection(ui, logic)
         self.runSection, self.resultSection, self.picture = RunSection(ui, logic), ResultSection(ui), Picture(ui)
-        self.behindSection = BehindSection(ui)
+        self.behindSection, self.errorSection = BehindSection(ui), ErrorSection(ui)
         self.measureSection, self.profileSection = MeasureSection(ui), ProfileSection(ui, logic)
         self.sections = (
             *(
@@ -81,8 +82,7 @@ class Panel(ScriptedLoadableModuleWidget, VTKObservationMixin):
                 self.computerSection,
             ),
             *(self.runSection, self.resultSection, self.picture, EvaluationTab(ui), ScriptTab(ui)),
-            self.behindSection,
-            *(self.measureSection, self.profileSection),
+            *(self.behindSection, self.errorSection, self.measureSection, self.profileSection),
         )
         self._connect()
         self.enter()
@@ -100,7 +100,10 @@ class Panel(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.resultSection.shown.then(self.picture.showResult)
         self.behindSection.framed.then(self.picture.showFrames)
         self.resultSection.exporting.then(self.measureSection.measuring.finish)
-        self.resultSection.failed.then(self.runSection.complain)
+        for section in (self.resultSection, self.errorSection):
+            section.failed.then(self.runSection.complain)
+        self.errorSection.shown.then(self.update)
+        self.errorSection.shown.then(self.picture.layOver)
         for section in (self.clipSection, self.prepareSection, self.areaSection):
             section.said.then(self.say)
         for section in (self.modelSection, self.computerSection):

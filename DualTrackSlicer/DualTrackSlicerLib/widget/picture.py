@@ -5,7 +5,7 @@ from __future__ import annotations
 import slicer
 
 from DualTrackSlicerLib.run import Run
-from DualTrackSlicerLib.scene import Clip, FrameFollower, ResultNodes, fitSliceViews, layFrameOver
+from DualTrackSlicerLib.scene import Clip, FrameFollower, ResultNodes, fitSliceViews, layErrorOver, layFrameOver
 from DualTrackSlicerLib.widget.view import Section, View
 
 
@@ -16,7 +16,7 @@ class Picture(Section):
         self.ui = ui
         self._follower: FrameFollower | None = None
         self._followed: tuple[object, ...] = ()
-        ui.frameOverCheckBox.connect("clicked()", self._on_frame_over)
+        ui.frameOverCheckBox.connect("clicked()", self.layOver)
 
     def update(self, view: View) -> None:
         """Follow the chosen clip, or leave the views alone."""
@@ -64,7 +64,7 @@ class Picture(Section):
     def showFrames(self) -> None:
         """The frames of the clip in the red view, over the volume."""
         self._view.parameters.followFrame = self.ui.frameOverCheckBox.checked = True
-        self._on_frame_over()
+        self.layOver()
 
     def showRun(self, run: Run) -> None:
         """The results of a run."""
@@ -75,14 +75,22 @@ class Picture(Section):
         """The volume in all views, and in the red one the frame over it."""
         if nodes.volume is not None and self._view is not None:
             fitSliceViews(nodes.volume, slicer.app.applicationLogic())
-            self._on_frame_over()
+            if self._follower is not None:
+                self._follower.align()  # fitting moves the view to the middle of the volume
+            self.layOver(nodes)
             slicer.util.resetThreeDViews()
 
-    def _on_frame_over(self) -> None:
-        view = self._view
+    def layOver(self, nodes: ResultNodes | None = None) -> None:
+        """What lies over the volume of a result: the frame in red, and the expected error where it is shown.
+
+        Args:
+            nodes: of the result; by default those of the last update.
+        """
+        view, over = self._view, self.ui.frameOverCheckBox.checked
         if view is not None and view.clip is not None and view.clip.sequence is not None:
-            image = view.clip.browser.GetProxyNode(view.clip.sequence)
-            layFrameOver(slicer.mrmlScene, image, self.ui.frameOverCheckBox.checked)
+            layFrameOver(slicer.mrmlScene, view.clip.browser.GetProxyNode(view.clip.sequence), over)
+            if (nodes or view.result) is not None:
+                layErrorOver(nodes or view.result, inRed=not over)
 
     def _release(self) -> None:
         if self._follower is not None:
