@@ -16,7 +16,6 @@ from DualTrackCore.corrections.profile import (
     remove_profile,
     save_profile,
     stored_path,
-    stored_profiles,
 )
 from DualTrackCore.errors import DualTrackError
 from DualTrackCore.network.catalogue import profile_paths
@@ -87,15 +86,14 @@ class ProfileSection(Section):
     def _info(self, name: str) -> str:
         if name == NO_PROFILE:
             return _("Lengths along the sweep are as the model finds them.")
+        folder = self.logic.modelsFolder()
+        if name == AUTO:
+            text = _(
+                "Used by itself: the profile of the scanner or probe that the file of the clip names. On this "
+                "computer: {count}."
+            )
+            return html.escape(text.format(count=len(profile_paths(folder))))
         try:
-            if name == AUTO:
-                found, faults = stored_profiles(self.logic.modelsFolder())
-                text = _(
-                    "Used by itself: the profile of the scanner or probe that the file of the clip names. On this "
-                    "computer: {count}."
-                )
-                return html.escape(text.format(count=len(found))) + listText(faults)
-            folder = self.logic.modelsFolder()
             return profileText(find_profile(name if Path(name).is_file() else str(stored_path(name, folder))))
         except (DualTrackError, ImportError) as error:
             return html.escape(str(error))
