@@ -202,3 +202,20 @@ def test_deep_colour_of_a_video_is_scaled_by_its_depth(tmp_path, pixel_format):
     sweep = load(tmp_path / "a.mkv")
     assert np.abs(np.asarray(sweep.frames)[0].astype(int) - ramp).max() <= 1
     assert any("bits of the video to 8" in note for note in sweep.provenance["conversions"])
+
+
+def test_the_range_of_a_long_clip_of_real_numbers_is_found_from_few_of_its_pixels(monkeypatch):
+    from DualTrackCore import grey
+
+    random, sorted_at_once, quantile = np.random.default_rng(1), [], np.quantile
+    monkeypatch.setattr(grey, "_VALUES_A_PIECE", 2000)
+    monkeypatch.setattr(grey, "_MOST_SAMPLED", 5000)
+    monkeypatch.setattr(
+        np, "quantile", lambda values, *more: sorted_at_once.append(len(values)) or quantile(values, *more)
+    )
+    frames = random.normal(size=(200, 40, 50))
+    frames[0, 0, 0] = 1e6  # hot
+    _, (note,) = to_grey_uint8(frames, colour_axis=None)
+    low, high = (float(word) for word in note.removeprefix("Scaled pixel values ").split(",")[0].split(" to "))
+    assert 0 < sorted_at_once[0] < 10000 < frames.size
+    np.testing.assert_allclose((low, high), quantile(frames, (0.001, 0.999)), atol=0.6)
