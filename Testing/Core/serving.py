@@ -98,7 +98,7 @@ def _running(command: list[str], folder: Path) -> Iterator[RunningServer]:
         reader = threading.Thread(target=lambda: server.said.extend(iter(process.stdout.readline, "")), daemon=True)
         reader.start()
         try:
-            assert comes_true(lambda: any("Stop it" in line for line in server.said) or process.poll() is not None, 90)
+            assert comes_true(lambda: any("Stop it" in line for line in server.said) or process.poll() is not None, 300)
             assert process.poll() is None, "".join(server.said)
             server.address = re.search(r"https?://\S+?:\d+", "".join(server.said))[0]
             yield server
