@@ -3,8 +3,9 @@
 Everything that bad input can cause derives from :class:`DualTrackError`; the command line turns it into exit code 2.
 """
 
+import contextlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 
 class DualTrackError(Exception):
@@ -12,7 +13,13 @@ class DualTrackError(Exception):
 
 
 class InputError(DualTrackError, ValueError):
-    """A file, an array or an option that cannot be used as it is."""
+    """A file, an array or an option that cannot be used as it is.
+
+    Attributes:
+        about: name of the setting that is wrong, for who shows it beside that; empty where nobody says it.
+    """
+
+    about = ""
 
 
 class DatasetError(InputError):
@@ -47,6 +54,16 @@ class OutputError(DualTrackError, OSError):
 
 class OutOfMemoryError(DualTrackError, MemoryError):
     """The device has too little memory even for the smallest piece of work; the message names a way out."""
+
+
+@contextlib.contextmanager
+def about(setting: str) -> Iterator[None]:
+    """Let input errors of what is done within say which setting they are about."""
+    try:
+        yield
+    except InputError as error:
+        error.about = error.about or setting
+        raise
 
 
 class ServerError(DualTrackError):

@@ -319,7 +319,16 @@ def turned_over(trajectory: Trajectory) -> Trajectory:
             f"The poses are {trajectory.origin_text} and cannot be turned over; only estimated ones can run the other "
             "way. Leave direction (--direction) out."
         )
-    facts = dict(trajectory.provenance)
+    covariance = trajectory.path_covariance
+    if covariance is not None:
+        covariance = covariance * _COVARIANCE_SIGNS
+    facts = turned_provenance(trajectory.provenance)
+    return replace(trajectory, poses=mirrored_poses(trajectory.poses), path_covariance=covariance, provenance=facts)
+
+
+def turned_provenance(provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """The provenance of a trajectory that was turned over, from that of the trajectory."""
+    facts = dict(provenance)
     if facts.get("direction_log_odds") is not None:
         facts["direction_log_odds"] = -facts["direction_log_odds"]
     if "turned_over" in facts:
@@ -329,10 +338,7 @@ def turned_over(trajectory: Trajectory) -> Trajectory:
     facts |= former | {"direction_mirrored": not facts.get("direction_mirrored", False)}
     if facts["direction"] is None:
         del facts["direction"], facts["direction_mirrored"]
-    covariance = trajectory.path_covariance
-    if covariance is not None:
-        covariance = covariance * _COVARIANCE_SIGNS
-    return replace(trajectory, poses=mirrored_poses(trajectory.poses), path_covariance=covariance, provenance=facts)
+    return facts
 
 
 def mirrored_poses(poses: np.ndarray) -> np.ndarray:

@@ -31,7 +31,7 @@ __getattr__, __dir__, _lazy = lazy_exports(
         "reading": ["knowledge_of"],
     },
 )
-__all__ = ["Corrections", *_lazy]
+__all__ = ["Corrections", "Mark", *_lazy]
 #: Group of the options of the command line.
 CORRECTIONS_GROUP = "what is known of the sweep; frames count from 0 in the clip"
 #: Value of `tracker`: the transforms of the clip itself.
@@ -54,6 +54,19 @@ def _known(default: Any, text: str, unit: str = "", **facts: Any) -> Any:
 
 
 _FRAMES = "pairs of frames first,last with ; between them"
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A point that was marked in a frame, in pixels of the turned and mirrored picture before the crop."""
+
+    point: str = setting(help="name of the point")
+    frame: int = setting(help="frame of the clip", at_least=0)
+    x: float = setting(help="column")
+    y: float = setting(help="row")
+
+    def __post_init__(self) -> None:
+        check_settings(self, "Of a mark")
 
 
 @dataclass(frozen=True)
@@ -80,10 +93,11 @@ class Corrections:
     scale: Literal["elevational", "all"] = _known(
         "elevational", "what a known length scales: elevational (tz, rx and ry of each motion), or all positions"
     )
-    places: str | None = _known(
+    places: tuple[Mark, ...] | str | None = _known(
         None,
         "table of points that are marked in two or more frames each: .csv with the columns point, frame, x and y, in "
         "pixels of the turned and mirrored picture before the crop",
+        expects="a .csv file",
         metavar="FILE",
     )
     places_accuracy_mm: float = _known(1.0, "how well a point is marked (standard deviation)", "mm", metavar="MM")
@@ -150,4 +164,4 @@ class Corrections:
     def files(self) -> dict[str, str]:
         """The files that the settings name, by setting."""
         files = {name: getattr(self, name) for name in ("places", "orientations", "tracker")}
-        return {name: path for name, path in files.items() if path is not None and path != CLIP}
+        return {name: path for name, path in files.items() if isinstance(path, str) and path != CLIP}

@@ -22,7 +22,7 @@ from DualTrackCore.corrections.limits import STOP, beyond, cut, never_back
 from DualTrackCore.corrections.observations import Observations, of_places, of_points, of_poses
 from DualTrackCore.corrections.scale import factor_for, scaled, with_spread
 from DualTrackCore.corrections.solver import Distance, Prior, Solution, path_of, solve
-from DualTrackCore.errors import InputError
+from DualTrackCore.errors import InputError, about
 from DualTrackCore.path_error import CORRECTIONS, DRIFT_BY_RULE, drift_percent
 from DualTrackCore.trajectory import STEP_ERROR_CORRELATION, Trajectory
 from DualTrackCore.uncertainty import common_signs
@@ -197,7 +197,8 @@ class _Correction:
             return None, motions, sigma, correlation, []
         ends = None if known[0].frames is None else tuple(int(self.nodes[frame]) for frame in known[0].frames)
         distance = Distance(known[0].length_mm, known[0].accuracy_mm, ends)
-        factor = factor_for(distance, motions, known[0].scale, self.fixed)
+        with about("known_length_mm"):
+            factor = factor_for(distance, motions, known[0].scale, self.fixed)
         both = (scaled(values, factor, known[0].scale, self.fixed) for values in (motions, sigma))
         return factor, *both, correlation, [distance]
 

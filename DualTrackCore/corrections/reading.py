@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import astuple
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from scipy.spatial.transform import Rotation, Slerp
 
 from DualTrackCore.corrections import CLIP, Corrections
 from DualTrackCore.corrections.knowledge import Knowledge, KnownLength, KnownPoses, Limits, SamePlace, SamePoint
-from DualTrackCore.errors import InputError
+from DualTrackCore.errors import InputError, about
 from DualTrackCore.io.trajectory_csv import read_trajectory_csv
 from DualTrackCore.sweep import Sweep
 
@@ -37,19 +38,23 @@ def knowledge_of(
     used = _Used(sweep, first_frame)
     found: list[Knowledge] = []
     if said.monotone or said.most_step_mm or said.most_turn_deg or said.stops:
-        stops = tuple(used.pair(pair) for pair in said.stops)
-        found.append(Limits(said.monotone, said.most_step_mm, said.most_turn_deg, stops))
+        with about("stops"):
+            stops = tuple(used.pair(pair) for pair in said.stops)
+            found.append(Limits(said.monotone, said.most_step_mm, said.most_turn_deg, stops))
     if said.known_length_mm is not None:
-        frames = None if said.known_length_frames is None else used.pair(said.known_length_frames)
-        found.append(KnownLength(said.known_length_mm, frames, said.scale, said.known_length_accuracy_mm))
+        with about("known_length_mm"):
+            frames = None if said.known_length_frames is None else used.pair(said.known_length_frames)
+            found.append(KnownLength(said.known_length_mm, frames, said.scale, said.known_length_accuracy_mm))
     if said.places is not None:
-        found += _points(said, used, corner)
-    accuracy = said.loops_accuracy_mm, said.loops_accuracy_deg
-    found += [SamePlace(used.pair(pair), *accuracy) for pair in said.loops]
-    if said.orientations is not None:
-        found.append(_orientations(said, used))
-    if said.tracker is not None:
-        found.append(_tracker(said, used))
+        with about("places"):
+            found += _points(said, used, corner)
+    with about("loops"):
+        accuracy = said.loops_accuracy_mm, said.loops_accuracy_deg
+        found += [SamePlace(used.pair(pair), *accuracy) for pair in said.loops]
+    for name, read in (("orientations", _orientations), ("tracker", _tracker)):
+        if getattr(said, name) is not None:
+            with about(name):
+                found.append(read(said, used))
     return found
 
 
@@ -89,17 +94,13 @@ class _Used:
 
 
 def _points(said: Corrections, used: _Used, corner: tuple[int, int]) -> list[SamePoint]:
-    sweep, path = used.sweep, said.places
-    names, marks = [], []
-    for row, where in _rows(path, ("point", "frame", "x", "y")):
-        if not row["point"]:
-            raise InputError(f"{where} names no point; give every mark the name of its point.")
-        names.append(row["point"])
-        marks.append([_number(row[name], where) for name in ("frame", "x", "y")])
+    sweep, path = used.sweep, said.places if isinstance(said.places, str) else "The list of marks"
+    marks = _marks(path) if path == said.places else [astuple(mark) for mark in said.places]
     if not marks:
         raise InputError(f"{path} holds no marks; mark a point in two frames.")
-    frames, within = used.among([mark[0] for mark in marks], path)
-    pixels = np.array(marks)[:, 1:] - corner
+    names, numbers, *pixels = zip(*marks, strict=True)
+    frames, within = used.among(numbers, path)
+    pixels = np.transpose(pixels) - corner
     height, width = sweep.frame_size
     outside = np.flatnonzero(within & ((pixels < -1) | (pixels > (width, height))).any(axis=1))
     if len(outside):
@@ -123,6 +124,16 @@ def _points(said: Corrections, used: _Used, corner: tuple[int, int]) -> list[Sam
             f"{path} marks no point in two of the frames that are used; mark it again, or use more frames."
         )
     return points
+
+
+def _marks(path: str) -> list[tuple[str, float, float, float]]:
+    """Point, frame, column and row of every mark in a table."""
+    marks = []
+    for row, where in _rows(path, ("point", "frame", "x", "y")):
+        if not row["point"]:
+            raise InputError(f"{where} names no point; give every mark the name of its point.")
+        marks.append((row["point"], *(_number(row[name], where) for name in ("frame", "x", "y"))))
+    return marks
 
 
 def _orientations(said: Corrections, used: _Used) -> KnownPoses:

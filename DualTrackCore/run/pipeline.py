@@ -97,9 +97,16 @@ def run(
 
 
 def run_frames(
-    sweep: Sweep, settings: RunSettings, reporter: Reporter | None = None, models: ModelSource = settings_model
+    sweep: Sweep,
+    settings: RunSettings,
+    reporter: Reporter | None = None,
+    models: ModelSource = settings_model,
+    path: Trajectory | None = None,
 ) -> RunResult:
-    """:func:`run` of a sweep that is prepared as the settings say: it holds the frames used, its spacing is final."""
+    """:func:`run` of a sweep that is prepared as the settings say: it holds the frames used, its spacing is final.
+
+    With a `path`, which an earlier run of the same frames gave, nothing is tracked: what is known now corrects that.
+    """
     reporter = reporter or Reporter()
     if sweep.tracked is not None and settings.poses in (ESTIMATE, TRACKED):
         sweep = replace(sweep, tracked=with_said_origin(sweep.tracked, settings.poses_are, "The sweep"))
@@ -111,7 +118,9 @@ def run_frames(
         turns = []
         if settings.poses == ESTIMATE:
             turns = repeats.kept[find_turns(repeats.left_out(sweep), reporter)].tolist()
-        trajectory, scale = _trajectory(sweep, repeats, settings, models, reporter, seconds)
+        trajectory, scale = path, []
+        if path is None:
+            trajectory, scale = _trajectory(sweep, repeats, settings, models, reporter, seconds)
         if known := [*scale, *known]:
             trajectory = _corrected(trajectory, known, settings.first_frame)
         reconstruction = _reconstruction(sweep, repeats, trajectory, settings, reporter, seconds)

@@ -11,7 +11,7 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -49,23 +49,31 @@ class JobFailed(DualTrackError):
             process ended or wrote something unreadable), "fault" (an error in the program).
         log_path: log of the process; it is deleted when the client stops.
         details: the end of the log or the traceback, to be copied into a report.
+        about: name of the setting that is wrong, as :class:`~DualTrackCore.errors.InputError` has it.
     """
 
-    def __init__(self, message: str, log_path: Path, details: str = "", kind: str = "fault") -> None:
+    def __init__(self, message: str, log_path: Path, details: str = "", kind: str = "fault", about: str = "") -> None:
         super().__init__(message)
         self.log_path = Path(log_path)
         self.details = details
-        self.kind = kind
+        self.kind, self.about = kind, about
 
 
 class RunTask:
     """A run as a client hands it over: the prepared clip into a folder, the request, and the result back.
 
+    Args:
+        sweep: the clip.
+        settings: of the run.
+        path: gives that of the frames used by an earlier run, in pieces; it is corrected in place of tracking again.
+
     Raises InputError: the range of frames is not in the sweep, or a setting is for files only.
     """
 
-    def __init__(self, sweep: Sweep, settings: RunSettings) -> None:
-        self._settings = settings.with_whole_paths()
+    def __init__(
+        self, sweep: Sweep, settings: RunSettings, path: Generator[None, None, Trajectory] | None = None
+    ) -> None:
+        self._settings, self._path = settings.with_whole_paths(), path
         self._parts: PictureParts | None = None
         self._given = with_spacing(sweep, self._settings)
         self._settings.frame_range(len(sweep))
@@ -86,6 +94,10 @@ class RunTask:
         """
         for done, total in write_sweep(folder, self._sweep):
             yield Progress(Stage.SENDING, done, total)
+        if self._path is not None:
+            path = yield from _gathered(self._path)
+            np.savez(folder / "path.npz", **_trajectory_arrays(path))
+            _write_json(folder / "path.json", _source(path))
 
     def request(self, folder: Path) -> dict[str, Any]:
         """What to ask the worker for, once all is sent."""
@@ -94,6 +106,29 @@ class RunTask:
     def result(self, answer: Mapping[str, Any]) -> RunResult:
         """The result that the worker has answered."""
         return read_result(Path(answer["folder"]), self._sweep)
+
+
+def _gathered(pieces: Generator[None, None, Trajectory]) -> Generator[Progress, None, Trajectory]:
+    """What work in pieces gives, with a report for each of them."""
+    while True:
+        try:
+            next(pieces)
+        except StopIteration as end:
+            return end.value
+        yield Progress(Stage.SENDING, 0, 1)
+
+
+class LoopsTask(RunTask):
+    """As :class:`RunTask`, the question where along the path the probe may have come back, by the pictures."""
+
+    def request(self, folder: Path) -> dict[str, Any]:
+        """What to ask the worker for."""
+        return {"do": "loops", "folder": str(folder)}
+
+    def result(self, answer: Mapping[str, Any]) -> list[tuple[tuple[int, int], float]]:
+        """Pairs of frames of the clip, and how alike their pictures are, 0 to 1."""
+        first = self._settings.first_frame
+        return [((a + first, b + first), alike) for (a, b), alike in answer["loops"]]
 
 
 class PartsTask:
@@ -186,6 +221,14 @@ def read_sweep(folder: Path) -> Sweep:
         skew_deg=facts["skew_deg"],
         provenance=facts["provenance"],
     )
+
+
+def read_path(folder: Path) -> Trajectory | None:
+    """The path that a :class:`RunTask` sent with its sweep; None where it sent none."""
+    if not (folder / "path.json").is_file():
+        return None
+    with np.load(folder / "path.npz") as file:
+        return _trajectory(dict(file), _read_json(folder / "path.json"))
 
 
 def write_parts(folder: Path, parts: PictureParts) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from DualTrackCore.progress import Progress, Reporter, Stage
 from DualTrackCore.reconstruction.detect import picture_parts
 from DualTrackCore.run.pipeline import run_frames, settings_model
 from DualTrackCore.run.settings import RunSettings
-from DualTrackCore.worker.job import read_sweep, write_parts, write_result
+from DualTrackCore.worker.job import read_path, read_sweep, write_parts, write_result
 from DualTrackCore.worker.process import LESS_MEMORY, end_tree
 from DualTrackCore.worker.protocol import encoded, hello
 from DualTrackCore.worker.readiness import preflight
@@ -131,7 +131,8 @@ class Worker:
         self.speaker = speaker
         self._writing = writing
         self._models = WarmModel()
-        self._tasks = {"run": self._run, "parts": _parts, "preflight": lambda r: preflight(str(r.get("device")))}
+        self._tasks = {"run": self._run, "parts": _parts, "loops": _loops}
+        self._tasks["preflight"] = lambda request: preflight(str(request.get("device")))
 
     def rest(self) -> None:
         """Give back what the next run makes again in moments."""
@@ -151,6 +152,7 @@ class Worker:
             if kind == "memory":
                 self._models.forget()
             event = {"event": "failed", "kind": kind, "message": message, "details": details}
+            event["about"] = getattr(error, "about", "")
         else:
             event = {"event": "done", "result": plain_values(result)}
         self.speaker.say({"id": number, **event})
@@ -162,7 +164,7 @@ class Worker:
         def progress(report: Progress) -> None:
             self.speaker.progress(request["id"], report)
 
-        result = run_frames(read_sweep(folder), settings, Reporter(progress), self._models.load)
+        result = run_frames(read_sweep(folder), settings, Reporter(progress), self._models.load, read_path(folder))
         with self._writing:
             write_result(folder / "result", result)
         return {"folder": str(folder / "result")}
@@ -171,6 +173,14 @@ class Worker:
 def _parts(request: Mapping[str, Any]) -> dict[str, Any]:
     folder = Path(request["folder"])
     return write_parts(folder, picture_parts(read_sweep(folder)))
+
+
+def _loops(request: Mapping[str, Any]) -> dict[str, Any]:
+    from DualTrackCore.corrections import propose_loops
+
+    folder = Path(request["folder"])
+    found = propose_loops(read_sweep(folder), read_path(folder))
+    return {"loops": [(place.frames, alike) for place, alike in found]}
 
 
 def described_failure(error: BaseException) -> tuple[str, str]:
@@ -197,8 +207,8 @@ def _request(line: bytes) -> dict[str, Any]:
         request = None
     if not isinstance(request, dict) or not isinstance(request.get("id"), int):
         raise InputError(f"The worker was sent no request: {line[:200]!r}.")
-    if request.get("do") not in ("run", "parts", "preflight"):
-        raise InputError(f"The worker was asked for {request.get('do')!r}; supported: run, parts and preflight.")
+    if request.get("do") not in ("run", "parts", "loops", "preflight"):
+        raise InputError(f"The worker was asked for {request.get('do')!r}; supported: run, parts, loops and preflight.")
     return request
 
 

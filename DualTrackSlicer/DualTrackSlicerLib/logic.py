@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,15 @@ from slicer.i18n import tr as _
 from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
 
 from DualTrackCore import __version__
+from DualTrackCore.corrections import Corrections
 from DualTrackCore.errors import Cancelled, DualTrackError, InputError
 from DualTrackCore.network import installation
 from DualTrackCore.network.catalogue import models_folder
+from DualTrackCore.path_error import direction_of, turned_over, turned_provenance
 from DualTrackCore.progress import Progress
 from DualTrackCore.remote import consent
 from DualTrackCore.run.settings import RunSettings
+from DualTrackCore.trajectory import Trajectory
 from DualTrackSlicerLib import models
 from DualTrackSlicerLib import scene as scenes
 from DualTrackSlicerLib.dependencies import Dependencies
@@ -109,11 +112,66 @@ class Logic(ScriptedLoadableModuleLogic):
 
         reading = scenes.sweepInPieces(browserNode, sequenceNode, spacing_mm)
         run = Run(slicer.mrmlScene, reading, begin, onProgress, onDone)
-        if onDone is not None:
-            return run
-        if run.wait().failure is not None:
-            raise run.failure
-        return run.nodes
+        return run if onDone is not None else _waited(run)
+
+    def correct(
+        self,
+        nodes: scenes.ResultNodes,
+        corrections: Corrections,
+        *,
+        otherWay: bool = False,
+        trackerNode: slicer.vtkMRMLSequenceNode | None = None,
+        onProgress: Callable[[Progress], None] | None = None,
+        onDone: Callable[[Run], None] | None = None,
+    ) -> scenes.ResultNodes | Run:
+        """Put what is known of a sweep into the path of a result, as a result of its own; nothing is tracked again.
+
+        Args:
+            nodes: the result; it stays as it is.
+            corrections: frames as they count in the clip.
+            otherWay: turn the path over first.
+            trackerNode: the transforms that `corrections.tracker` "clip" means; None for those of the clip.
+            onProgress, onDone: as for :meth:`run`.
+
+        Returns, raises: as :meth:`run`.
+        """
+
+        def begin(clip: scenes.SceneSweep) -> Job:
+            return self._again(nodes, clip, self.worker().submit, corrections, otherWay)
+
+        reading = scenes.clip_in_pieces(nodes, tracker=trackerNode)
+        run = Run(slicer.mrmlScene, reading, begin, onProgress, onDone, nodes)
+        return run if onDone is not None else _waited(run)
+
+    def findLoops(self, nodes: scenes.ResultNodes, clip: scenes.SceneSweep, onDone: Callable[[Job], None]) -> Job:
+        """Look where the probe may have come back; the job gives what `LoopsTask` gives. Raises as :meth:`run`."""
+        job = self._again(nodes, clip, self.worker().find_loops)
+        job.onEnd = onDone
+        return job
+
+    def _again(
+        self,
+        nodes: scenes.ResultNodes,
+        clip: scenes.SceneSweep,
+        ask: Callable[..., Job],
+        corrections: Corrections = Corrections(),  # noqa: B008
+        otherWay: bool = False,
+    ) -> Job:
+        """A job with the frames and the path of a result."""
+        report, sweep = scenes.reportOf(nodes), clip.sweep
+        settings, source = RunSettings.from_dict(report.settings), report.trajectory["source"]
+        direction = direction_of(turned_provenance(source)) if otherWay else settings.direction
+        settings = replace(settings, corrections=corrections, direction=direction)
+        if report.sweep["provenance"].get("spacing_source") == "user":
+            spacing = report.sweep["spacing_mm"][:: -1 if settings.rotate % 180 else 1]
+            sweep = replace(sweep, spacing_mm=spacing, provenance={**sweep.provenance, "spacing_source": "user"})
+
+        def path() -> Generator[None, None, Trajectory]:
+            found = yield from scenes.path_in_pieces(nodes, report)
+            return turned_over(found) if otherWay else found
+
+        self._ensure(network=False)
+        return ask(sweep, settings, path())
 
     def _ensure(self, network: bool) -> None:
         """Have what is needed here; torch and the like only where the network runs here."""
@@ -246,6 +304,13 @@ class Logic(ScriptedLoadableModuleLogic):
             self._worker = Worker(command, {**models.modelVariables(folder), **own})
             self._made_for = folder, own
         return self._worker
+
+
+def _waited(run: Run) -> scenes.ResultNodes:
+    """The results of a run, once it has ended."""
+    if run.wait().failure is not None:
+        raise run.failure
+    return run.nodes
 
 
 def withLessMemory(settings: RunSettings) -> RunSettings:

@@ -24,6 +24,7 @@ from DualTrackCore.errors import InputError
 from DualTrackCore.reconstruction import Fan
 from DualTrackCore.run.settings import ESTIMATE, TRACKED, RunSettings
 from DualTrackCore.settings import setting_of
+from DualTrackSlicerLib.knowledge import withKnowledge
 
 #: The name of the model list's last entry: a weights file that is not installed.
 OWN_FILE = "own file"
@@ -153,6 +154,7 @@ def withSettings(cls: type) -> type:
 
 @parameterNodeWrapper
 @withSettings
+@withKnowledge
 class DualTrackSlicerParameterNode:
     """The settings of the panel, saved and restored with the scene.
 
@@ -176,7 +178,7 @@ class DualTrackSlicerParameterNode:
         model: name of a model, or :data:`OWN_FILE`, and then modelFile.
         voxelSize, chunkFrames: 0 is automatic.
 
-    The other settings of a run are parameters too, derived from the fields of RunSettings: see :data:`SETTING_OF`.
+    The other settings of a run (:data:`SETTING_OF`) and what is known of the sweep (:mod:`~.knowledge`) are so, too.
     """
 
     browser: vtkMRMLSequenceBrowserNode

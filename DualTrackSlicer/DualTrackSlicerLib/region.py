@@ -151,12 +151,17 @@ def drawNext(
     """A line or curve of a class whose points are where the next clicks into a view are."""
     node = scene.AddNewNodeByClass(kind, scene.GenerateUniqueName(name))
     node.CreateDefaultDisplayNodes()
+    placeNext(node, applicationLogic)
+    return node
+
+
+def placeNext(node: slicer.vtkMRMLMarkupsNode, applicationLogic: slicer.vtkMRMLApplicationLogic) -> None:
+    """Let the next clicks into a view put points of a node there."""
     selection, interaction = applicationLogic.GetSelectionNode(), applicationLogic.GetInteractionNode()
     selection.SetReferenceActivePlaceNodeClassName(node.GetClassName())
     selection.SetReferenceActivePlaceNodeID(node.GetID())
     interaction.SetPlaceModePersistence(False)
     interaction.SetCurrentInteractionMode(interaction.Place)
-    return node
 
 
 def pixelOfRuler(

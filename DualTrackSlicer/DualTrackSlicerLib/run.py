@@ -57,6 +57,7 @@ class Run:
         scene: gets the results.
         reading: gives the clip, in pieces that come from Qt's event loop; within this call where it is one step.
         begin: asks the worker process for the run of that clip.
+        base: the result that is corrected, to which the new one refers.
         onProgress, onDone: called with each report, and with the run when it has ended.
 
     Attributes:
@@ -65,6 +66,7 @@ class Run:
         nodes: the results in the scene, once done.
         failure, error: what went wrong and its sentence, if it failed or was cancelled.
         details: for a report, if it failed: end of the log or traceback.
+        about: name of the setting that is wrong, where it failed by one.
         kind: what kind of failure, as :class:`~DualTrackCore.worker.JobFailed` has it.
     """
 
@@ -75,14 +77,16 @@ class Run:
         begin: Callable[[SceneSweep], Job],
         onProgress: Callable[[Progress], None] | None = None,
         onDone: Callable[[Run], None] | None = None,
+        base: ResultNodes | None = None,
     ) -> None:
-        self.state, self.error, self.details, self.kind = "running", "", "", ""
+        self.state, self.error, self.details, self.kind, self.about = "running", "", "", "", ""
         self.pace = Pace()
         self.nodes: ResultNodes | None = None
         self.failure: DualTrackError | None = None
         self._scene: slicer.vtkMRMLScene | None = scene
         self._clip: SceneSweep | None = None
         self._job: Job | None = None
+        self._base = base
         self._on_progress, self._on_done = onProgress, onDone
         self._pieces: Pieces | None = None
         try:
@@ -128,7 +132,7 @@ class Run:
 
     def _show(self, scene: slicer.vtkMRMLScene, clip: SceneSweep, job: Job) -> Iterator[None]:
         """Put the results into the scene, piece by piece, while the application stays alive."""
-        self.nodes = yield from showInPieces(scene, clip, job.result)
+        self.nodes = yield from showInPieces(scene, clip, job.result, base=self._base)
         self._ended()
 
     def _guarded(self, work: Iterator[object], sentence: str) -> Iterator[object]:
@@ -144,14 +148,14 @@ class Run:
     def _ended(self, error: DualTrackError | None = None) -> None:
         on_done = self._on_done
         # Nothing of a closed scene stays behind with whoever keeps the run.
-        self._scene = self._clip = self._on_progress = self._on_done = self._pieces = None
+        self._scene = self._clip = self._base = self._on_progress = self._on_done = self._pieces = None
         if error is None:
             self.state = "done"
         else:
             self.state = "cancelled" if isinstance(error, Cancelled) else "failed"
             self.failure, self.error = error.with_traceback(None), str(error)
         if isinstance(error, JobFailed):
-            self.details, self.kind = error.details, error.kind
+            self.details, self.kind, self.about = error.details, error.kind, error.about
         _tell(on_done, self)
 
 

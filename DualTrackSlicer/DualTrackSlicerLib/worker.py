@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ from slicer.i18n import tr as _
 
 from DualTrackCore.errors import Cancelled, DualTrackError, InputError, OutputError
 from DualTrackCore.progress import Progress, Stage
-from DualTrackCore.worker.job import JobFailed, PartsTask, PreflightTask, RunTask
+from DualTrackCore.worker.job import JobFailed, LoopsTask, PartsTask, PreflightTask, RunTask
 from DualTrackCore.worker.process import described_ending, session_folder
 from DualTrackCore.worker.protocol import PROGRESS_FIELDS, decoded_event, encoded, mismatch
 from DualTrackSlicerLib.events import Clock, Pieces, soon
@@ -22,6 +22,10 @@ from DualTrackSlicerLib.process import Process, end_family
 if TYPE_CHECKING:
     from DualTrackCore.run.settings import RunSettings
     from DualTrackCore.sweep import Sweep
+    from DualTrackCore.trajectory import Trajectory
+
+    #: What gives the path of an earlier run, in pieces.
+    GivenPath = Generator[None, None, Trajectory]
 
 #: Longest wait for the greeting of a process, s; virus scanners can make a first start slow.
 HELLO_TIMEOUT_S = 120.0
@@ -94,9 +98,16 @@ class Worker:
         """Of the process that computes, or None."""
         return None if self._process is None else self._pid or self._process.pid
 
-    def submit(self, sweep: Sweep, settings: RunSettings) -> Job:
-        """Start a run. Raises InputError: frames or crop are not in the sweep, or a setting is for files only."""
-        return self._add(Job(self, PartsTask(sweep, settings, RunTask(sweep, settings).knowing)))
+    def submit(self, sweep: Sweep, settings: RunSettings, path: GivenPath | None = None) -> Job:
+        """Start a run, or correct the path that an earlier one gave.
+
+        Raises InputError: frames or crop are not in the sweep, or a setting is for files only.
+        """
+        return self._add(Job(self, PartsTask(sweep, settings, RunTask(sweep, settings, path).knowing)))
+
+    def find_loops(self, sweep: Sweep, settings: RunSettings, path: GivenPath) -> Job:
+        """Look where the probe may have come back, as LoopsTask gives it. Raises InputError: as `submit`."""
+        return self._add(Job(self, PartsTask(sweep, settings, LoopsTask(sweep, settings, path).knowing)))
 
     def find_parts(self, sweep: Sweep, settings: RunSettings) -> Job:
         """Find image area and text as a run does first; the result is PictureParts. Raises InputError: as `submit`."""
@@ -156,7 +167,9 @@ class Worker:
                 job.onProgress(report)
                 yield
         except (InputError, OutputError) as error:
-            self._fail("disk" if isinstance(error, OutputError) else "input", str(error))
+            self._fail(
+                "disk" if isinstance(error, OutputError) else "input", str(error), about=getattr(error, "about", "")
+            )
         except OSError as error:
             text = _("The frames cannot be handed over in {folder}: {reason}; free some space or set TMPDIR.")
             text = text.format(folder=self._folder.parent, reason=error.strerror or error)
@@ -198,7 +211,7 @@ class Worker:
         elif event["event"] == "done":
             self._take(event["result"])
         else:
-            self._fail(event["kind"], event["message"], event["details"])
+            self._fail(event["kind"], event["message"], event["details"], event.get("about", ""))
 
     def _take(self, values: dict[str, Any]) -> None:
         try:
@@ -259,14 +272,14 @@ class Worker:
         self._ending = self._ending or why
         self._process.end(wait)
 
-    def _fail(self, kind: str, message: str, details: str | None = None) -> None:
-        self._finish(self._failure(kind, message, details))
+    def _fail(self, kind: str, message: str, details: str | None = None, about: str = "") -> None:
+        self._finish(self._failure(kind, message, details, about))
 
-    def _failure(self, kind: str, message: str, details: str | None = None) -> JobFailed:
+    def _failure(self, kind: str, message: str, details: str | None = None, about: str = "") -> JobFailed:
         log = self._folder / "worker.log" if self._process is None else self._process.log_path
         if details is None:
             details = "" if self._process is None else self._process.log_tail()
-        return JobFailed(message, log, details, kind)
+        return JobFailed(message, log, details, kind, about)
 
     def _finish(self, outcome: object) -> None:
         self._send_no_more()

@@ -16,13 +16,14 @@ from scipy.spatial.transform import Rotation
 
 from DualTrackCore.cli import main
 from DualTrackCore.cli.parser import build_parser, given_settings
-from DualTrackCore.corrections import Corrections, KnownLength, KnownPoses, correct, knowledge_of, propose_loops
+from DualTrackCore.corrections import Corrections, KnownLength, KnownPoses, Mark, correct, knowledge_of, propose_loops
 from DualTrackCore.errors import InputError
 from DualTrackCore.io import load_sweep, read_trajectory_csv, save_sweep, write_trajectory_csv
 from DualTrackCore.path_error import CORRECTIONS, path_error
 from DualTrackCore.research.simulation import rendered, simulated_sweep
 from DualTrackCore.run import RunSettings, run
 from DualTrackCore.run.correction import correct_result
+from DualTrackCore.run.pipeline import run_frames
 from DualTrackCore.settings import setting_of
 from DualTrackCore.sweep import Sweep
 
@@ -236,6 +237,55 @@ def test_marks_of_a_table_take_out_the_drift(tmp_path):
     assert [point.frames for point in points] == [(1, 28), (4, 25), (9, 20)]
     np.testing.assert_allclose(points[0].points_mm, mark(truth, (1, 28), (-8, -6)), atol=1e-9)
     assert gpe_mm(correct(path, points), truth) < gpe_mm(path, truth)
+
+
+def test_marks_in_the_settings_are_those_of_a_table_and_come_back_from_a_report(tmp_path):
+    rows = [("a", 3, 5.25, 5.5), ("a", 9, 6.0, 5.0), ("b", 4, 7.0, 8.0), ("b", 20, 7.5, 8.0)]
+    by_table = Corrections(places=table(tmp_path / "marks.csv", ("point", "frame", "x", "y"), rows))
+    settings = RunSettings(corrections=Corrections(places=tuple(Mark(*row) for row in rows)))
+    again = RunSettings.from_dict(json.loads(json.dumps(settings.as_dict())))
+    assert again == settings
+    assert (again.files, bool(again.corrections)) == ([], True)
+    for one, other in zip(*(knowledge_of(k, clip(), 0, (1, 2)) for k in (by_table, again.corrections)), strict=True):
+        assert (one.name, one.frames) == (other.name, other.frames)
+        np.testing.assert_array_equal(one.points_mm, other.points_mm)
+    with pytest.raises(InputError, match="The list of marks marks 'a' at column 90"):
+        knowledge_of(Corrections(places=(Mark("a", 1, 90, 5), Mark("a", 2, 5, 5))), clip())
+
+
+@pytest.mark.parametrize(
+    ("known", "about"),
+    [
+        ({"known_length_mm": 900.0}, "known_length_mm"),
+        ({"known_length_mm": 9.0, "known_length_frames": (0, 90)}, "known_length_mm"),
+        ({"places": (Mark("a", 1, 5, 5),)}, "places"),
+        ({"loops": ((0, 90),)}, "loops"),
+        ({"stops": ((9, 2),)}, "stops"),
+        ({"orientations": "missing.csv"}, "orientations"),
+        ({"tracker": "clip"}, "tracker"),
+    ],
+)
+def test_an_error_says_which_setting_it_is_about(known, about):
+    path = pair(0, frames=FRAMES)[1]
+    with pytest.raises(InputError) as refusal:
+        correct(path, knowledge_of(Corrections(**known), clip()))
+    assert refusal.value.about == about
+
+
+def test_the_path_of_an_earlier_run_is_corrected_to_the_byte_as_a_run_with_the_same_knowledge():
+    given = {"models": lambda _: tiny_model()}
+    plain = run(clip(), RunSettings(first_frame=2, voxel_mm=2.0), **given)
+    length = 1.3 * plain.trajectory.path_length_mm
+    known = Corrections(known_length_mm=length, loops=((3, 25),))
+    settings = RunSettings(first_frame=2, voxel_mm=2.0, corrections=known)
+    again = run_frames(plain.sweep, settings, None, None, plain.trajectory)  # without a model
+    expected = run(clip(), settings, **given)
+    assert again.trajectory.poses.tobytes() == expected.trajectory.poses.tobytes()
+    np.testing.assert_array_equal(again.volume, expected.volume)
+    facts = [json.loads(result.report.to_json()) for result in (again, expected)]
+    for fact in facts:
+        del fact["created"], fact["trajectory"]["source"]["estimated_at"]
+    assert facts[0] == facts[1]
 
 
 def test_marks_in_frames_that_are_not_used_are_left_out(tmp_path):

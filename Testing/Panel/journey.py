@@ -66,3 +66,17 @@ def scene_names():
     """Names of all nodes of the scene, sorted."""
     scene = slicer.mrmlScene
     return sorted(scene.GetNthNode(number).GetName() or "" for number in range(scene.GetNumberOfNodes()))
+
+
+def mark_in_red(host, panel, point, frame, x, y):
+    """Set a mark as a click into the red view does: in the plane of the frame that is shown."""
+    from DualTrackSlicerLib.scene.nodes import ijk_to_world
+
+    browser = panel.view().clip.browser
+    browser.SetSelectedItemNumber(frame)
+    host.process()
+    panel.ui.pointEdit.text = point
+    host.click(panel.ui.markButton)
+    place = ijk_to_world(browser.GetProxyNode(panel.view().clip.sequence)) @ [x, y, 0, 1]
+    panel.parameters.landmarks.AddControlPointWorld(*place[:3])
+    host.process()

@@ -201,12 +201,12 @@ class SlicerHost:
         button.click()
         self.process()
 
-    def picture(self, panel: Any, path: Path) -> Path:
-        """A screenshot of a panel, with all of it in view."""
+    def picture(self, panel: Any, path: Path, part: Wrapped | None = None) -> Path:
+        """A screenshot of a panel, or of a part of it, with all of it in view."""
         window = next(window for known, window in self._panels if known is panel)
         self.process()
         self.give_room(window)
-        assert window.grab().save(str(path))
+        assert (window if part is None else unwrap(part)).grab().save(str(path))
         return path
 
     def give_room(self, window: QtWidgets.QWidget) -> None:

@@ -4,8 +4,9 @@ import os
 import signal
 
 import numpy as np
+import pytest
 import slicer
-from journey import add_clip, card, choose_file, clip_of, finish, run, scene_names, use_a_model
+from journey import add_clip, card, choose_file, clip_of, finish, mark_in_red, run, scene_names, use_a_model
 from named_clips import named_sweep
 from worker_processes import is_running
 
@@ -63,6 +64,7 @@ def test_from_the_sample_to_a_result(host, panel, pictures, tiny_model_file, mon
     assert panel.view().result.transform_sequence.GetNumberOfDataNodes() == 168
     assert panel.view().result.volume.GetScene() is slicer.mrmlScene
     host.picture(panel, pictures / "panel-after.png")
+    _correct_the_sample(host, panel, pictures)
     panel.ui.tabs.currentIndex = 1
     assert panel.ui.evaluationTable.rowCount >= 5
     assert panel.ui.evaluationLabel.text.startswith("Compared with the simulation over 168 of 168 frames.")
@@ -70,6 +72,24 @@ def test_from_the_sample_to_a_result(host, panel, pictures, tiny_model_file, mon
     host.picture(panel, pictures / "panel-evaluation.png")
     panel.ui.tabs.currentIndex = 2
     host.picture(panel, pictures / "panel-script.png")
+
+
+def _correct_the_sample(host, panel, pictures):
+    """Say its true length, and picture the section before that is applied and after it."""
+    ui, report = panel.ui, panel.view().report
+    ui.correctSection.collapsed = False
+    true, found = round(report.sweep["path_length_mm"], 1), report.trajectory["path_length_mm"]
+    ui.lengthCheckBox.checked, ui.lengthSpinBox.value = True, true
+    host.click(ui.applyCorrectionsButton)
+    finish(host, panel)
+    assert panel.view().report.trajectory["path_length_mm"] == pytest.approx(true)
+    assert f"is {true:.1f} mm long and was {found:.1f} mm" in ui.lengthStateLabel.text
+    for frame, x, y in ((40, 70.0, 60.0), (52, 68.5, 61.0)):
+        mark_in_red(host, panel, "A", frame, x, y)
+    ui.monotoneCheckBox.checked = True
+    host.click(ui.beforeButton)
+    host.picture(panel, pictures / "panel-correct.png", ui.correctSection)
+    ui.correctSection.collapsed = True
 
 
 def test_the_sections_that_are_folded_hold_what_they_promise(host, panel, pictures):

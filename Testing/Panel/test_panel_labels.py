@@ -40,7 +40,7 @@ def clipped(window):
 def test_no_words_are_cut_off(host, scaled, pictures):
     panel = host.open_panel((round(DOCK * scaled), 980))
     add_clip(host, named_sweep())
-    for name in ("prepareSection", "partSection", "profileSection", "advancedSection"):
+    for name in ("prepareSection", "partSection", "profileSection", "advancedSection", "correctSection"):
         getattr(panel.ui, name).collapsed = False
     host.wait_until(lambda: "Picture area" in panel.ui.preparedLabel.text, 60)
     panel.ui.posesComboBox.currentIndex = 1

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import slicer
 from clip_nodes import drifting, job_result, known_clip, simulated
-from DualTrackSlicerLib.scene import shownResult, showResults, tables, wiring
+from DualTrackSlicerLib.scene import path_in_pieces, reportOf, shownResult, showResults, tables, wiring
 from DualTrackSlicerLib.scene.results import showInPieces
 
 from DualTrackCore.errors import InputError
@@ -84,3 +84,18 @@ def test_a_clip_that_changes_meanwhile_gets_no_result(scene):
         list(pieces)
     assert scene.GetNumberOfNodes() == before
     assert shownResult(clip.browser) is None
+
+
+def test_the_path_of_a_result_is_read_in_pieces_of_a_column(scene):
+    clip = known_clip(scene, TRUTH)
+    nodes = showResults(scene, clip, job_result(clip.sweep, ESTIMATE, volume=False))
+    pieces, count, path = path_in_pieces(nodes, reportOf(nodes)), 0, None
+    while path is None:
+        try:
+            next(pieces)
+        except StopIteration as end:
+            path = end.value
+        else:
+            count += 1
+    assert count == len(tables.MATRIX_COLUMNS) + 1
+    np.testing.assert_array_equal(path.poses, ESTIMATE.poses)

@@ -15,6 +15,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "input": [
             *("Clip", "SceneSweep", "clips", "removeClip", "sequenceFromVolume", "sweepFromBrowser", "sweepInPieces")
         ],
+        "landmarks": ["LANDMARKS", "TRACKER", "addLandmarks", "bindMarks", "landmarkLists", "marksOf", "placeMarks"],
         "measures": [
             "ResultMeasures",
             "Target",
@@ -26,9 +27,10 @@ __getattr__, __dir__, __all__ = lazy_exports(
         ],
         "paths": ["colourTrajectory", "showErrorTube"],
         "prepared": ["Frame", "frameOf", "framesInPieces"],
-        "records": ["reportOf", "secondsOf"],
+        "records": ["clip_in_pieces", "path_in_pieces", "reportOf", "secondsOf"],
         "result_nodes": ["ResultNodes"],
         "results": [
+            "baseOf",
             "compareResults",
             "removeResults",
             "resultsOf",
@@ -40,5 +42,6 @@ __getattr__, __dir__, __all__ = lazy_exports(
             "turnOverInPieces",
         ],
         "tables": ["trajectoryFromTable"],
+        "tracking": ["trackingSequences"],
     },
 )

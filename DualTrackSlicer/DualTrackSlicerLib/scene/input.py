@@ -44,7 +44,7 @@ from DualTrackSlicerLib.scene.nodes import (
 )
 from DualTrackSlicerLib.scene.nodes import tr as _
 from DualTrackSlicerLib.scene.result_nodes import remove_nodes
-from DualTrackSlicerLib.scene.tracking import find_tracking
+from DualTrackSlicerLib.scene.tracking import SceneTracking, find_tracking
 from DualTrackSlicerLib.scene.wiring import ROLE, parent_of_clip, sequences_of
 
 Spacing = tuple[float, float]
@@ -140,6 +140,7 @@ def sweepFromBrowser(
     imageSequenceNode: slicer.vtkMRMLSequenceNode | None = None,
     spacing_mm: float | Spacing | None = None,
     pictures: bool = True,
+    transformSequenceNode: slicer.vtkMRMLSequenceNode | None = None,
 ) -> SceneSweep:
     """The sweep of a clip.
 
@@ -149,10 +150,11 @@ def sweepFromBrowser(
         spacing_mm: (across columns, down rows) or one number; overrules what the scene says, except that it must agree
             with tracking within 1 %.
         pictures: whether the pixels can be read; else all are 0, and nothing is looked at for them.
+        transformSequenceNode: transforms that place the images; None looks for those of the clip.
 
     Raises InputError: no image sequence, frames that cannot be used, a spacing that contradicts the tracking.
     """
-    return finished(sweepInPieces(browserNode, imageSequenceNode, spacing_mm, pictures))
+    return finished(sweepInPieces(browserNode, imageSequenceNode, spacing_mm, pictures, transformSequenceNode))
 
 
 def sweepInPieces(
@@ -160,6 +162,7 @@ def sweepInPieces(
     imageSequenceNode: slicer.vtkMRMLSequenceNode | None = None,
     spacing_mm: float | Spacing | None = None,
     pictures: bool = True,
+    transformSequenceNode: slicer.vtkMRMLSequenceNode | None = None,
 ) -> Generator[object, None, SceneSweep]:
     """:func:`sweepFromBrowser`, in one step for frames of 8 bits; others are looked at first, one at each step."""
     if browserNode is None or not browserNode.IsA("vtkMRMLSequenceBrowserNode"):
@@ -173,7 +176,8 @@ def sweepInPieces(
     layout = layout_of(images)
     frames, conversions = np.broadcast_to(np.uint8(0), (images.GetNumberOfDataNodes(), *layout.size[::-1])), []
     fields, node_from_pixel = fields_of(images), placed_pixels(images, layout)
-    place = _place(browserNode, images, layout, node_from_pixel, fields, validated_spacing(spacing_mm))
+    tracking = find_tracking(browserNode, images, node_from_pixel, fields, transformSequenceNode)
+    place = _place(images, layout, node_from_pixel, fields, validated_spacing(spacing_mm), tracking)
     if pictures:
         frames, conversions = yield from frames_in_pieces(images, layout)
     provenance = {
@@ -223,16 +227,16 @@ class _Place(NamedTuple):
 
 
 def _place(
-    browser: slicer.vtkMRMLSequenceBrowserNode,
     images: slicer.vtkMRMLSequenceNode,
     layout: FrameLayout,
     node_from_pixel: np.ndarray,
     fields: FrameFields,
     given_mm: Spacing | None,
+    tracking: SceneTracking,
 ) -> _Place:
     size = layout.size[::-1]
     stated = numbers(header_text(images, SPACING_FIELD) or "", 2) or _known_spacing(node_from_pixel[0], layout)
-    sentence, world_from_pixel, sequence, moving = find_tracking(browser, images, node_from_pixel, fields)
+    sentence, world_from_pixel, sequence, moving = tracking
     if world_from_pixel is None and np.ptp(node_from_pixel, axis=0).max() > 1e-6:
         world_from_pixel, sentence = node_from_pixel, "Tracked: each frame has an IJKToRAS of its own."
     measured, measured_skew = _measured_spacing(world_from_pixel, size)
@@ -325,7 +329,9 @@ def _facts(browser: slicer.vtkMRMLSequenceBrowserNode, sequence: slicer.vtkMRMLS
     frames = sequence.GetNumberOfDataNodes()
     try:
         layout, fields = layout_of(sequence), fields_of(sequence)
-        spacing = _place(browser, sequence, layout, placed_pixels(sequence, layout), fields, None).spacing_mm
+        node_from_pixel = placed_pixels(sequence, layout)
+        tracking = find_tracking(browser, sequence, node_from_pixel, fields)
+        spacing = _place(sequence, layout, node_from_pixel, fields, None, tracking).spacing_mm
     except InputError as error:
         return {"frames": frames, "size": (0, 0), "spacing_mm": None, "problem": str(error)}
     times = timestamps_of(sequence, fields)

@@ -31,12 +31,12 @@ class Frame:
     node_from_pixel: np.ndarray
 
 
-def frameOf(clip: Clip, settings: RunSettings) -> Frame:
-    """Where the first frame of a clip lies, its pixels counted as the settings turn and mirror it."""
+def frameOf(clip: Clip, settings: RunSettings, number: int = 0) -> Frame:
+    """Where the first frame of a clip lies, or another one, its pixels counted as the settings turn and mirror it."""
     if clip.sequence is None:
         node, layout = clip.volume, FrameLayout((*clip.size, 1), 1, vtk.VTK_UNSIGNED_CHAR)
     else:
-        node, layout = clip.sequence.GetNthDataNode(0), first_layout(clip.sequence)
+        node, layout = clip.sequence.GetNthDataNode(number), first_layout(clip.sequence)
     size, pixel = clip.size[::-1], np.eye(4)
     pixel[np.ix_([0, 1, 3], [0, 1, 3])] = source_from_pixel(settings, None, size)
     size = size[::-1] if settings.rotate % 180 else size

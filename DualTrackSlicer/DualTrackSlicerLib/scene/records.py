@@ -19,7 +19,7 @@ from DualTrackSlicerLib.scene.nodes import ijk_to_ras
 from DualTrackSlicerLib.scene.nodes import tr as _
 from DualTrackSlicerLib.scene.prepared import prepared_clip
 from DualTrackSlicerLib.scene.result_nodes import ResultNodes
-from DualTrackSlicerLib.scene.tables import frames_used, trajectoryFromTable
+from DualTrackSlicerLib.scene.tables import frames_used, trajectory_in_pieces
 from DualTrackSlicerLib.scene.wiring import BROWSER, IMAGES
 
 if TYPE_CHECKING:
@@ -85,14 +85,16 @@ def clip_of(nodes: ResultNodes, pictures: bool = True) -> SceneSweep:
     return finished(clip_in_pieces(nodes, pictures))
 
 
-def clip_in_pieces(nodes: ResultNodes, pictures: bool = True) -> Generator[object, None, SceneSweep]:
-    """:func:`clip_of`, in pieces as :func:`~DualTrackSlicerLib.scene.input.sweepInPieces`."""
+def clip_in_pieces(
+    nodes: ResultNodes, pictures: bool = True, tracker: slicer.vtkMRMLSequenceNode | None = None
+) -> Generator[object, None, SceneSweep]:
+    """:func:`clip_of`, in pieces as :func:`~DualTrackSlicerLib.scene.input.sweepInPieces`, or tracked by `tracker`."""
     transforms = nodes.transform_sequence
     browser, images = (transforms.GetNodeReference(name) for name in (BROWSER, IMAGES))
     if browser is None or images is None:
         sentence = _("The clip of {name} is no longer in the scene; load it again and run it.")
         raise InputError(sentence.format(name=nodes.name))
-    return (yield from sweepInPieces(browser, images, pictures=pictures))
+    return (yield from sweepInPieces(browser, images, pictures=pictures, transformSequenceNode=tracker))
 
 
 def result_of(nodes: ResultNodes, clip: SceneSweep) -> RunResult:
@@ -122,17 +124,10 @@ def result_in_pieces(nodes: ResultNodes, clip: SceneSweep) -> Generator[None, No
 
 def path_of(nodes: ResultNodes, clip: SceneSweep, report: RunReport) -> tuple[Sweep, Trajectory]:
     """The frames of a run and their poses; `clip` as :func:`prepared_clip` gives it. Raises InputError: as above."""
-    table, first, count = nodes.pose_table, report.sweep["first_frame"], report.sweep["frames"]
-    frames, motions = slice(first, first + count), slice(first, first + count - 1)
-    if table is None:
-        raise InputError(_("The table of poses of {name} was deleted; run the clip again.").format(name=nodes.name))
-    kept = trajectoryFromTable(table)
-    if first + count > min(len(kept), len(clip.sweep)):
+    trajectory, first = finished(path_in_pieces(nodes, report)), report.sweep["first_frame"]
+    if first + len(trajectory) > len(clip.sweep):
         raise InputError(_("{name} is of another clip; run the clip again.").format(name=nodes.name))
-    parts = {"poses": frames, "valid": frames, "sigma": motions, "path_covariance": frames}
-    values = {n: None if getattr(kept, n) is None else getattr(kept, n)[part] for n, part in parts.items()}
-    trajectory = replace(kept, provenance=dict(report.trajectory["source"]), **values)
-    return clip.sweep.slice(first, first + count), trajectory
+    return clip.sweep.slice(first, first + len(trajectory)), trajectory
 
 
 def placed_frames(
@@ -147,6 +142,23 @@ def placed_frames(
     numbers = np.flatnonzero(used[frames])
     runs = PixelSelection.from_settings(how, sweep.frame_size).runs
     return PlacedFrames(numbers, poses[numbers] @ sweep.image_from_pixel, runs)
+
+
+def path_in_pieces(nodes: ResultNodes, report: RunReport) -> Generator[None, None, Trajectory]:
+    """The path of the frames that a run used, with all that its report says of it, from the nodes of the run.
+
+    Raises InputError: the table of poses was deleted, or is another one.
+    """
+    first, count = report.sweep["first_frame"], report.sweep["frames"]
+    frames, motions = slice(first, first + count), slice(first, first + count - 1)
+    if nodes.pose_table is None:
+        raise InputError(_("The table of poses of {name} was deleted; run the clip again.").format(name=nodes.name))
+    kept = yield from trajectory_in_pieces(nodes.pose_table)
+    if first + count > len(kept):
+        raise InputError(_("{name} is of another clip; run the clip again.").format(name=nodes.name))
+    parts = {"poses": frames, "valid": frames, "sigma": motions, "path_covariance": frames}
+    values = {n: None if getattr(kept, n) is None else getattr(kept, n)[part] for n, part in parts.items()}
+    return replace(kept, provenance=dict(report.trajectory["source"]), **values)
 
 
 def _reconstruction(

@@ -30,6 +30,8 @@ from DualTrackSlicerLib.scene.wiring import (
 
 #: Attribute that all nodes of one run share.
 RUN = "DualTrack.Run"
+#: Attribute of a corrected result: that of the result that it was corrected from.
+CORRECTED = "DualTrack.CorrectedFrom"
 #: Attribute of the item of their folder.
 _FOLDER = "DualTrack.Folder"
 #: Python attribute of a scene that is watched already.
@@ -137,7 +139,8 @@ def file_result(transforms: slicer.vtkMRMLSequenceNode, name: str | None = None)
     """
     hierarchy, folder = _hierarchy(transforms.GetScene()), folder_of(transforms)
     if folder is None:
-        plain, number = f"DualTrack {transforms.GetNodeReference(IMAGES).GetName()}", 1
+        corrected = " corrected" if transforms.GetAttribute(CORRECTED) else ""
+        plain, number = f"DualTrack {transforms.GetNodeReference(IMAGES).GetName()}{corrected}", 1
         name = name or plain
         while hierarchy.GetItemByName(name):
             name, number = f"{plain} {number + 1}", number + 1

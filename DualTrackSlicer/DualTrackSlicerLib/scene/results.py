@@ -22,6 +22,7 @@ from DualTrackSlicerLib.scene.nodes import tr as _
 from DualTrackSlicerLib.scene.prepared import prepared_clip
 from DualTrackSlicerLib.scene.records import clip_of, keep_report, result_in_pieces, said_of
 from DualTrackSlicerLib.scene.result_nodes import (
+    CORRECTED,
     RUN,
     ResultNodes,
     file_result,
@@ -76,13 +77,23 @@ def showResults(
 
 
 def showInPieces(
-    scene: slicer.vtkMRMLScene, sceneSweep: SceneSweep, result: RunResult, replaced: ResultNodes | None = None
+    scene: slicer.vtkMRMLScene,
+    sceneSweep: SceneSweep,
+    result: RunResult,
+    replaced: ResultNodes | None = None,
+    base: ResultNodes | None = None,
 ) -> Generator[None, None, ResultNodes]:
-    """Do as :func:`showResults` in small pieces; the scene changes in the last one alone."""
+    """Do as :func:`showResults` in small pieces; the scene changes in the last one alone.
+
+    Args:
+        base: the result that this one was corrected from; see :func:`baseOf`.
+    """
     _require_unchanged(scene, sceneSweep)
     clip = prepared_clip(sceneSweep, result.report)
     placed = _poses_of_all_frames(result.trajectory, result.first_frame, len(clip.sweep))
     attributes = {RUN: uuid4().hex, **said_of(result)}
+    if base is not None:
+        attributes[CORRECTED] = base.transform_sequence.GetAttribute(RUN)
     # What moves the image of each frame to where it was: the first one stays where it was loaded.
     motions = clip.node_from_image @ placed.poses @ clip.image_from_node
     transforms = yield from transform_sequence(clip.browser, clip.image_sequence, motions, attributes)
@@ -262,6 +273,14 @@ def _finish(made: ResultNodes, attributes: dict[str, str], name: str | None) -> 
 def resultsOf(imageSequenceNode: slicer.vtkMRMLSequenceNode) -> list[ResultNodes]:
     """All results of a clip in the scene, the oldest first."""
     return [nodes_of(node) for node in result_sequences(imageSequenceNode.GetScene(), imageSequenceNode)]
+
+
+def baseOf(nodes: ResultNodes) -> ResultNodes | None:
+    """The result that one was corrected from; None for one that was not, or whose base has left the scene."""
+    transforms = nodes.transform_sequence
+    wanted, images = transforms.GetAttribute(CORRECTED), transforms.GetNodeReference(IMAGES)
+    found = [node for node in result_sequences(transforms.GetScene(), images) if node.GetAttribute(RUN) == wanted]
+    return nodes_of(found[0]) if wanted and found else None
 
 
 def shownResult(

@@ -118,7 +118,14 @@ def trajectoryFromTable(tableNode: slicer.vtkMRMLTableNode) -> Trajectory:
 
     Raises InputError: another table, or numbers that cannot be read.
     """
-    poses, sigma, covariance = (_numbers(tableNode, names) for names in (_POSES, SIGMA_COLUMNS, COVARIANCE_COLUMNS))
+    return finished(trajectory_in_pieces(tableNode))
+
+
+def trajectory_in_pieces(tableNode: slicer.vtkMRMLTableNode) -> Generator[None, None, Trajectory]:
+    """Do as :func:`trajectoryFromTable`, a column a piece."""
+    poses = yield from _numbers(tableNode, _POSES)
+    sigma = yield from _numbers(tableNode, SIGMA_COLUMNS)
+    covariance = yield from _numbers(tableNode, COVARIANCE_COLUMNS)
     if poses is None:
         sentence = _("{name} is no table of poses; it lacks the columns m00 to m23 or Valid.")
         raise InputError(sentence.format(name=tableNode.GetName()))
@@ -130,19 +137,25 @@ def trajectoryFromTable(tableNode: slicer.vtkMRMLTableNode) -> Trajectory:
 
 def frames_used(tableNode: slicer.vtkMRMLTableNode) -> np.ndarray | None:
     """[N] bool, the images that the volume was made from; None for a table of an earlier version, or of no volume."""
-    used = _numbers(tableNode, [USED])
+    used = finished(_numbers(tableNode, [USED]))
     return None if used is None else used[:, 0] > 0
 
 
-def _numbers(tableNode: slicer.vtkMRMLTableNode, names: Sequence[str]) -> np.ndarray | None:
-    """[rows, columns] of columns of a table; None where one is missing. Raises InputError: one holds another text."""
+def _numbers(tableNode: slicer.vtkMRMLTableNode, names: Sequence[str]) -> Generator[None, None, np.ndarray | None]:
+    """[rows, columns] of columns of a table, a column a piece; None where one is missing.
+
+    Raises InputError: one holds another text.
+    """
     table = tableNode.GetTable()
     columns = [table.GetColumnByName(name) for name in names]
     if None in columns:
         return None
+    numbers = []
     try:
         rows = range(table.GetNumberOfRows())
-        numbers = [np.array(list(map(column.GetValue, rows)), dtype=np.float64) for column in columns]
+        for column in columns:
+            yield
+            numbers.append(np.array(list(map(column.GetValue, rows)), dtype=np.float64))
     except ValueError as error:
         sentence = _("{name} holds something that is no number ({reason}).")
         raise InputError(sentence.format(name=tableNode.GetName(), reason=error)) from None

@@ -11,7 +11,7 @@ import slicer
 
 from DualTrackCore.io.sequence_parts import FrameFields, TransformTrack
 from DualTrackCore.io.tracked_poses import trace_image
-from DualTrackSlicerLib.scene.nodes import matrix_to_parent
+from DualTrackSlicerLib.scene.nodes import matrix_to_parent, nodes_of_class
 from DualTrackSlicerLib.scene.wiring import is_result_sequence, parent_of_clip, sequences_of
 
 #: PLUS names: ImageToReference, ProbeToTracker. Slicer puts the name of the file before it, a browser a number behind.
@@ -43,6 +43,7 @@ def find_tracking(
     images: slicer.vtkMRMLSequenceNode,
     node_from_pixel: np.ndarray,
     fields: FrameFields,
+    given: slicer.vtkMRMLSequenceNode | None = None,
 ) -> SceneTracking:
     """The tracking of a clip.
 
@@ -53,7 +54,12 @@ def find_tracking(
     Args:
         node_from_pixel: [N, 4, 4], where each image lies in its node, mm.
         fields: of the file of the images.
+        given: the transforms that are to be taken, in place of those that are found.
     """
+    if given is not None:
+        is_named = (_step(given) or ("",))[0] in ("Image", "CroppedImage")
+        world = _of_pixels(_track(given, images).matrices, node_from_pixel, is_named)
+        return SceneTracking(f"Tracked: {given.GetName()}, as it was chosen.", world, given, (given,))
     others = [node for node in sequences_of(browser) if _is_tracking(node)]
     tracking = _above_image(browser, images, node_from_pixel) or _by_name(others, images, node_from_pixel, fields)
     if tracking is not None:
@@ -65,6 +71,11 @@ def find_tracking(
         f"Not tracked: the browser holds {names}, but neither is the image below one of them, nor do their names "
         "lead from Image to Reference; put the image below the transform that places it."
     )
+
+
+def trackingSequences(scene: slicer.vtkMRMLScene) -> list[slicer.vtkMRMLSequenceNode]:
+    """The sequences of transforms in a scene that no run has made."""
+    return [node for node in nodes_of_class(scene, "vtkMRMLSequenceNode") if _is_tracking(node)]
 
 
 def _of_pixels(world: np.ndarray, node_from_pixel: np.ndarray, is_named: bool) -> np.ndarray:

@@ -98,7 +98,7 @@ def pageTexts(nodes: ResultNodes) -> tuple[str, str]:
     if sweep["spacing_mm"] is not None:
         x, y = sweep["spacing_mm"]
         rows.append((_("Pixel size"), _("{x:.4g} x {y:.4g} mm").format(x=x, y=y)))
-    changed = RunSettings.from_dict(report.settings).changed()
+    changed = [name for name in RunSettings.from_dict(report.settings).changed() if name != "corrections"]
     settings = ", ".join(f"{name}: {report.settings[name]}" for name in changed) or _("all as they are at first")
     made = _("{date}, DualTrack {version}").format(date=report.created, version=report.dualtrack_version)
     rows += [*cardRows(report, secondsOf(nodes)), (_("Settings changed"), settings), (_("Made"), made)]

@@ -20,7 +20,9 @@ from DualTrackSlicerLib.scene import Clip
 from DualTrackSlicerLib.widget.behind_section import BehindSection
 from DualTrackSlicerLib.widget.clip_section import ClipSection
 from DualTrackSlicerLib.widget.computer_section import ComputerSection
+from DualTrackSlicerLib.widget.correct_section import CorrectSection
 from DualTrackSlicerLib.widget.error_section import ErrorSection
+from DualTrackSlicerLib.widget.marks_section import LoopsSection, MarksSection
 from DualTrackSlicerLib.widget.measure_section import MeasureSection
 from DualTrackSlicerLib.widget.model_section import ModelSection
 from DualTrackSlicerLib.widget.picture import Picture
@@ -72,6 +74,8 @@ class Panel(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.runSection, self.resultSection, self.picture = RunSection(ui, logic), ResultSection(ui), Picture(ui)
         self.behindSection, self.errorSection = BehindSection(ui), ErrorSection(ui)
         self.measureSection, self.profileSection = MeasureSection(ui), ProfileSection(ui, logic)
+        self.marksSection, self.loopsSection = MarksSection(ui), LoopsSection(ui, logic)
+        self.correctSection = CorrectSection(ui, logic)
         self.sections = (
             *(
                 self.clipSection,
@@ -81,7 +85,8 @@ class Panel(ScriptedLoadableModuleWidget, VTKObservationMixin):
                 VolumeSection(ui),
                 self.computerSection,
             ),
-            *(self.runSection, self.resultSection, self.picture, EvaluationTab(ui), ScriptTab(ui)),
+            *(self.runSection, self.resultSection, self.marksSection, self.loopsSection, self.correctSection),
+            *(self.picture, EvaluationTab(ui), ScriptTab(ui)),
             *(self.behindSection, self.errorSection, self.measureSection, self.profileSection),
         )
         self._connect()
@@ -104,8 +109,17 @@ class Panel(ScriptedLoadableModuleWidget, VTKObservationMixin):
             section.failed.then(self.runSection.complain)
         self.errorSection.shown.then(self.update)
         self.errorSection.shown.then(self.picture.layOver)
-        for section in (self.clipSection, self.prepareSection, self.areaSection):
+        for section in (self.clipSection, self.prepareSection, self.areaSection, self.marksSection):
             section.said.then(self.say)
+        for section in (self.marksSection, self.loopsSection, self.correctSection):
+            section.changed.then(self.update)
+        for section in (self.loopsSection, self.correctSection):
+            section.framed.then(self.picture.stepTo)
+        self.correctSection.asked.then(self.runSection.follow)
+        self.correctSection.compared.then(self.resultSection.compare)
+        self.correctSection.shown.then(self.picture.showResult)
+        self.correctSection.shown.then(self._refresh)
+        self.resultSection.taken.then(self.correctSection.take)
         for section in (self.modelSection, self.computerSection):
             section.changed.then(self._refresh_models)
         for section in (self.clipSection, self.areaSection, self.profileSection, self.runSection, self.resultSection):
@@ -195,6 +209,7 @@ class Panel(ScriptedLoadableModuleWidget, VTKObservationMixin):
             parameters.countedIn = ""
         self.picture.showClip(clip)
         self.update()
+        self.correctSection.take(self.view().result)
 
     def _choose_browser(self, browser: slicer.vtkMRMLSequenceBrowserNode) -> None:
         self._refresh()

@@ -58,7 +58,12 @@ class Picture(Section):
     def showFrame(self, number: int) -> None:
         """Step to the frame in work, from 0, where the red view follows."""
         if self._followed:
-            browser = self._view.clip.browser
+            self.stepTo(number)
+
+    def stepTo(self, number: int) -> None:
+        """Step to a frame, from 0, that the user wants to see."""
+        browser = None if self._view is None or self._view.clip is None else self._view.clip.browser
+        if browser is not None:
             browser.SetSelectedItemNumber(min(max(number, 0), browser.GetNumberOfItems() - 1))
 
     def showFrames(self) -> None:

@@ -16,6 +16,7 @@ from DualTrackSlicerLib.events import Pieces, Signal
 from DualTrackSlicerLib.parameters import takeSettings
 from DualTrackSlicerLib.scene import (
     ResultNodes,
+    baseOf,
     compareResults,
     exportFiles,
     exportResult,
@@ -39,12 +40,14 @@ class ResultSection(Section):
         shown: emits the result that the views should show.
         changed: emits when a result was changed or removed.
         exporting: emits nothing, before tables are written.
+        taken: emits the result whose settings were taken.
         failed: emits a sentence where something could not be done, an empty one where it could.
     """
 
     def __init__(self, ui: object) -> None:
         self.ui = ui
-        self.shown, self.changed, self.failed, self.exporting = Signal(), Signal(), Signal(), Signal()
+        self.shown, self.changed, self.failed = Signal(), Signal(), Signal()
+        self.exporting, self.taken = Signal(), Signal()
         self._turning: Pieces | None = None
         ui.resultComboBox.connect("currentIndexChanged(int)", self._on_chosen)
         ui.compareComboBox.connect("currentIndexChanged(int)", self._on_compared)
@@ -78,7 +81,7 @@ class ResultSection(Section):
         fill(ui.compareComboBox, [_("nothing"), *(titleText(result) for result in others)], chosen)
         waiting = _("The result is being turned over; wait a moment, or stop it.") if turning else ""
         enable(waiting or view.waiting, ui.settingsButton, ui.deleteResultButton)
-        enable("" if turning else view.waiting, ui.turnOverButton)
+        enable("" if turning else view.waiting or _turned_elsewhere(view), ui.turnOverButton)
         ui.turnOverButton.text = _("Stop turning over") if turning else _("Runs the other way")
         ui.turnOverButton.setShortcut(qt.QKeySequence("Ctrl+Shift+D"))  # a new text takes it away
         enable(waiting, ui.resultComboBox)
@@ -95,7 +98,9 @@ class ResultSection(Section):
         ui = self.ui
         try:
             report = reportOf(nodes)
-            ui.resultLabel.text = rowsText(cardRows(report, secondsOf(nodes)))
+            base = baseOf(nodes)
+            origin = [] if base is None else [(_("Corrected from"), base.name)]
+            ui.resultLabel.text = rowsText([*cardRows(report, secondsOf(nodes)), *origin])
             warnings, given = warningsOf(report), PoseOrigin(report.trajectory["origin"]).is_truth
         except DualTrackError as error:
             ui.resultLabel.text, warnings, given = str(error), [], True
@@ -136,10 +141,14 @@ class ResultSection(Section):
             showResult(view.result)
             self.shown.emit(view.result)
         elif index <= len(others):
-            view.parameters.compared = others[index - 1].transform_sequence
-            compareResults(view.result, others[index - 1])
-            self._on_fade(self.ui.fadeSlider.value)
+            self.compare(others[index - 1])
         self.changed.emit()
+
+    def compare(self, other: ResultNodes) -> None:
+        """Compare the shown result with another one: both paths, and fading of the volumes."""
+        self._view.parameters.compared = other.transform_sequence
+        compareResults(self._view.result, other)
+        self._on_fade(self.ui.fadeSlider.value)
 
     def _on_fade(self, percent: int) -> None:
         compared = None if self._view is None else self._compared(self._view)
@@ -155,6 +164,7 @@ class ResultSection(Section):
         if report.sweep["spacing_mm"] is not None:
             with slicer.util.NodeModify(parameters):
                 parameters.spacingX, parameters.spacingY = report.sweep["spacing_mm"]
+        self.taken.emit(self._view.result)
 
     def _on_export(self) -> None:
         nodes = self._view.result
@@ -225,6 +235,15 @@ class ResultSection(Section):
 def _others(view: View) -> list[ResultNodes]:
     shown = view.result.transform_sequence
     return [result for result in view.results if result.transform_sequence is not shown]
+
+
+def _turned_elsewhere(view: View) -> str:
+    """Why the shown result is not turned over in its place: the link to what it was corrected from would be lost."""
+    shown = view.result.transform_sequence
+    bases = [base.transform_sequence for result in view.results if (base := baseOf(result)) is not None]
+    if view.base.transform_sequence is shown and shown not in bases:
+        return ""
+    return _("This result was corrected, or is what others were corrected from; turn it over under “Correct”.")
 
 
 def _place(results: list[ResultNodes], nodes: ResultNodes) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import qt
 import slicer
 from slicer.i18n import tr as _
@@ -89,23 +91,24 @@ class RunSection(Section):
 
     def _start(self, settings: RunSettings | None) -> None:
         view, parameters = self._view, self._view.parameters
-        self._error = self._details = self._kind = ""
-        try:
-            settings, spacing = settings or view.settings(), view.spacing()
-            browser = view.clip.browser
+
+        def begin(**callbacks: Callable) -> Run:
+            chosen, spacing, browser = settings or view.settings(), view.spacing(), view.clip.browser
             if browser is None:
                 browser = self.logic.sequenceFromVolume(view.clip.volume)
                 self._made = parameters, view.clip.volume, browser
                 with slicer.util.NodeModify(parameters):
                     parameters.browser, parameters.sequence = browser, browser.GetMasterSequenceNode()
-            self.run = self.logic.run(
-                browser,
-                sequenceNode=parameters.sequence,
-                settings=settings,
-                spacing_mm=spacing,
-                onProgress=self._on_progress,
-                onDone=self._on_done,
-            )
+            images = parameters.sequence
+            return self.logic.run(browser, sequenceNode=images, settings=chosen, spacing_mm=spacing, **callbacks)
+
+        self.follow(begin)
+
+    def follow(self, begin: Callable[..., Run]) -> None:
+        """Begin a run and show how it goes; `begin` starts it with the callbacks `onProgress` and `onDone`."""
+        self._error = self._details = self._kind = ""
+        try:
+            self.run = begin(onProgress=self._on_progress, onDone=self._on_done)
             self.ui.progressBar.setRange(0, 0)
         except DualTrackError as error:
             self._error = str(error)
@@ -134,7 +137,7 @@ class RunSection(Section):
         if run is not self.run:
             return  # of a scene that has been closed
         self._cancelling = False
-        if run.state == "failed":
+        if run.state == "failed" and not run.about:  # else the row that it is about says it
             self._error, self._details, self._kind = run.error, run.details, run.kind
         if run.state == "done":
             self._made = ()

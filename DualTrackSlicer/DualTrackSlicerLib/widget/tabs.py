@@ -8,6 +8,7 @@ from slicer.i18n import tr as _
 
 from DualTrackCore.errors import DualTrackError
 from DualTrackCore.trajectory import PoseOrigin
+from DualTrackSlicerLib.knowledge import correctingScript, together, wanted
 from DualTrackSlicerLib.parameters import consoleScript
 from DualTrackSlicerLib.widget.view import Section, View, enable
 
@@ -133,10 +134,14 @@ class ScriptTab(Section):
 def _script(view: View) -> str:
     clip = view.clip
     master = None if clip.browser is None else clip.browser.GetMasterSequenceNode()
-    return consoleScript(
+    script = consoleScript(
         (clip.browser or clip.volume).GetName(),
         view.settings(),
         view.spacing(),
         is_volume=clip.browser is None,
         sequence_name=None if clip.sequence is master else clip.sequence.GetName(),
     )
+    known, wrong = wanted(view.parameters, clip, view.preparing())
+    if wrong or clip.sequence is None:
+        return script  # the section that asks for it says so
+    return script + correctingScript(together(known), view.parameters.otherWay, view.parameters.trackerNode)

@@ -22,6 +22,7 @@ from DualTrackSlicerLib.parameters import (
 from DualTrackSlicerLib.scene import (
     Clip,
     ResultNodes,
+    baseOf,
     reportOf,
     resultsOf,
     shownResult,
@@ -76,6 +77,11 @@ class View:
     def result(self) -> ResultNodes | None:
         """The result that is shown."""
         return shownResult(self.clip.browser, self.clip.sequence) if self.results else None
+
+    @cached_property
+    def base(self) -> ResultNodes | None:
+        """The result that the shown one was corrected from, else the shown one itself."""
+        return None if self.result is None else baseOf(self.result) or self.result
 
     @cached_property
     def report(self) -> RunReport | None:
