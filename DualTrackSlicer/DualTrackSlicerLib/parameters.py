@@ -138,7 +138,7 @@ def limits(setting: str, least: float | None = None) -> WithinRange:
 
 
 def withSettings(cls: type) -> type:
-    """Give a class of parameters one for each entry of :data:`SETTING_OF`, with type, limits and default."""
+    """Give a class of parameters one for each entry of :data:`SETTING_OF`, and what is known of the sweep."""
     for parameter, name in SETTING_OF.items():
         kind, default = _TYPES[name], _FIELDS[name].default
         if get_origin(kind) is Literal:
@@ -149,21 +149,19 @@ def withSettings(cls: type) -> type:
             kind = Annotated[kind, limits(name)]
         cls.__annotations__[parameter] = kind
         setattr(cls, parameter, default)
-    return cls
+    return withKnowledge(cls)
 
 
 @parameterNodeWrapper
 @withSettings
-@withKnowledge
 class DualTrackSlicerParameterNode:
     """The settings of the panel, saved and restored with the scene.
 
     Attributes:
         browser, sequence: the chosen clip, and `sequence` alone the volume whose slices are the frames.
-        spacingX, spacingY: pixel size, mm; 0 is unknown.
+        spacingX, spacingY, depth: size of a pixel and of the picture, mm; 0 is unknown, or given by the others.
         firstFrame, lastFrame: counted from 1, both included; lastFrame 0 is the last one.
         crop, cropRegion: "x, y, width, height" in pixels, empty for the whole picture; box that draws it.
-        depth: what the picture shows, mm; 0 where the pixel size is given in another way.
         mask: "auto", "none", or rectangles as the command line writes them.
         ruler, rulerLength: line on the picture, and how long it is in truth, mm.
         countedIn: how the picture is turned and mirrored in which crop, area, fan and mask count; empty: as it is now.
