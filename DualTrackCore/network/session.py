@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from DualTrackCore.network.dualtrack import PooledTrunk
-from DualTrackCore.network.fast import ENGINE_VARIABLE, PreparedTrunk, choose_backend
+from DualTrackCore.network.fast import ENGINE_VARIABLE, PreparedTrunk, choose_backend, is_compiled
 
 if TYPE_CHECKING:
     from DualTrackCore.network.dualtrack import DualTrack, NetworkOutput
@@ -151,9 +151,11 @@ class InferenceSession:
 
         return ChunkedTrunk(trunk, self.device, self.dtype)
 
-    def _global_trunk(self) -> ChunkedTrunk | None:
-        trunk = _pooled_trunk(self._host) if runs_in_chunks(self.device) else None
-        return None if trunk is None else self._part("global", lambda: self._make_trunk(trunk))
+    def _global_trunk(self) -> ChunkedTrunk | PreparedTrunk | None:
+        trunk = _pooled_trunk(self._host)
+        if trunk is None or not (runs_in_chunks(self.device) or is_compiled(trunk, self.device, self.dtype)):
+            return None
+        return self._part("global", lambda: self._make_trunk(trunk))
 
 
 class TokenStream:

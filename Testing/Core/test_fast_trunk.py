@@ -21,13 +21,14 @@ from DualTrackCore.network.fast import (
 from DualTrackCore.network.fast.compiled_layers import TEMPORAL_KERNEL, CompiledBackend, spatial_kernel
 from DualTrackCore.network.fast.convolution_kernels import POINTS, SIGNATURES
 from DualTrackCore.network.fast.layers import Folded, TorchBackend, Workspace
+from DualTrackCore.network.session import InferenceSession
 
 CPU = torch.device("cpu")
 
 
-def lively_trunk(widths=(16, 32, 48, 64), stem=12, blocks=1, seed=0) -> Trunk:
+def lively_trunk(widths=(16, 32, 48, 64), stem=12, blocks=1, seed=0, temporal=True) -> Trunk:
     torch.manual_seed(seed)
-    trunk = Trunk(widths, stem, blocks, temporal=True).eval()
+    trunk = Trunk(widths, stem, blocks, temporal).eval()
     for module in trunk.modules():
         if isinstance(module, torch.nn.BatchNorm3d):
             module.running_mean.normal_(0, 0.1)
@@ -93,6 +94,40 @@ def test_compiled_streaming_gives_the_whole_sequence_result(compiled, pieces):
     trunk, frames = lively_trunk(), torch.rand(23, 64, 64)
     fast = PreparedTrunk(trunk, compiled)
     torch.testing.assert_close(streamed(fast, frames, pieces), whole(trunk, frames), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("images", "size"), [(1, (224, 224)), (6, (64, 64)), (3, (50, 76)), (5, (33, 31))])
+def test_images_by_themselves_give_what_the_global_trunk_gives(compiled, images, size):
+    trunk, frames = lively_trunk(temporal=False), torch.randn(images, *size)
+    with torch.inference_mode():
+        expected = trunk.double()(frames.double()[:, None, None])[:, :, 0].float()
+    for backend in (compiled, TorchBackend(CPU, torch.float32)):
+        fast = PreparedTrunk(trunk, backend)
+        for _ in range(2):  # in buffers that hold something
+            torch.testing.assert_close(fast(frames), expected, atol=2e-5, rtol=2e-5)
+
+
+def test_the_global_images_of_a_session_do_not_go_through_the_layers_one_by_one(monkeypatch, compiled):
+    lanes = CompiledBackend.lanes
+    network = tiny_model(global_widths=[lanes] * 4).network
+    images = torch.randn(5, network.global_size, network.global_size)
+    with torch.inference_mode():
+        expected = network.global_encoder.image_features(images[None])[0]
+    monkeypatch.setattr(Trunk, "forward", lambda *_: pytest.fail("layer by layer"))
+    found = InferenceSession(network, CPU).pooled(images)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_a_stream_has_all_its_memory_after_two_pushes(monkeypatch, compiled):
+    taken = []
+    monkeypatch.setattr(layers, "large", lambda size, *more: taken.append(size) or torch.zeros(size))
+    stream = PreparedTrunk(lively_trunk(), compiled).stream()
+    for _ in range(2):
+        stream.push(torch.rand(8, 64, 64))
+    taken.clear()
+    for last in (False, True):
+        stream.push(torch.rand(8, 64, 64), last)
+    assert not taken
 
 
 @pytest.mark.parametrize("with_onednn", [True, False])

@@ -1,4 +1,4 @@
-"""The convolutional trunk of the local encoder over a stream of frames, with the result of the whole sequence at once.
+"""The trunk of the local encoder over a stream of frames, with the result of the whole sequence; and the global one.
 
 Every temporal convolution keeps its last two input frames, and every shortcut waits for the convolutions that it
 bypasses, so nothing is computed twice and memory does not grow with the length of the sweep. An output frame appears
@@ -11,8 +11,10 @@ README.md in this folder explains both. Import from here only.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -37,6 +39,8 @@ __getattr__ = lazy_exports(__name__, {"chunked": ["ChunkedTrunk", "uploaded"]})[
 ENGINE_VARIABLE = "DUALTRACK_ENGINE"
 #: A ring of three buffers: input and output of a convolution, and input of its block. A fourth is for projections.
 _RING, _PROJECTED = 3, 3
+#: Images that go through a trunk at a time where each is by itself.
+_IMAGES = 4
 
 
 class PreparedBlock:
@@ -73,6 +77,32 @@ class PreparedTrunk:
     def stream(self) -> StreamingTrunk:
         """A sweep from its first frame on."""
         return StreamingTrunk(self)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Images [n, rows, columns], each by itself, to maps [n, width, h, w]: for kernels that cover one frame."""
+        with self.lock, _plain(images.device):
+            return torch.cat([self._maps(part) for part in images.split(_IMAGES)])
+
+    def _maps(self, images: Tensor) -> Tensor:
+        x = self._room(0, images.shape[1:], self.first, len(images))
+        self.first.run(images, x)
+        y = self._room(1, (x.rows, x.columns), self.second, len(x))
+        self.second.run(x, y)
+        for number, block in enumerate(self.blocks):
+            x, size = y, (y.rows, y.columns)
+            middle, y = (self._room((2 * number + at) % _RING, size, block.conv1, len(x)) for at in (2, 3))
+            block.conv1.run(x, middle)
+            shortcut = x
+            if block.projection is not None:
+                shortcut = self._room(_PROJECTED, size, block.projection, len(x))
+                block.projection.run(x, shortcut)
+            block.conv2.run(middle, y, shortcut)
+        return y.pixels[..., : self.width].permute(0, 3, 1, 2).clone(memory_format=torch.contiguous_format)
+
+    def _room(self, number: int, size: Sequence[int], layer: layers.Layer, frames: int) -> layers.Frames:
+        """A buffer for what a layer makes of frames of some rows and columns."""
+        rows, columns = (-(-side // layer.stride) for side in size)
+        return self.workspace.take(number, frames, rows, columns, layer.outputs)
 
 
 @dataclass(frozen=True)
@@ -187,9 +217,7 @@ class StreamingTrunk:
             Feature maps [m, width, h, w] of the frames that have become complete, in order; m may be 0.
         """
         step = Step(self._trunk, self._kept, last)
-        # Memory that stays between calls must not become inference tensors, which only inference mode may write.
-        plain = torch.inference_mode(False), torch.no_grad(), torch.autocast(images.device.type, enabled=False)
-        with self._trunk.lock, plain[0], plain[1], plain[2]:
+        with self._trunk.lock, _plain(images.device):
             try:
                 maps = step.run(images)
             except (RuntimeError, MemoryError):
@@ -201,14 +229,27 @@ class StreamingTrunk:
         return maps
 
 
+@contextlib.contextmanager
+def _plain(device: torch.device) -> Iterator[None]:
+    """No gradients and no autocast, but no inference tensors either: only inference mode may write them later."""
+    with torch.inference_mode(False), torch.no_grad(), torch.autocast(device.type, enabled=False):
+        yield
+
+
 def choose_backend(trunk: Trunk, device: torch.device, dtype: torch.dtype) -> layers.Backend:
-    """Return the compiled kernels on the CPU in single precision if the narrowest stage fills a vector, else torch."""
-    if device.type == "cpu" and dtype == torch.float32 and has_compiled_kernels():
+    """Return the compiled kernels where they run such a trunk, else torch."""
+    if is_compiled(trunk, device, dtype):
         from DualTrackCore.network.fast.compiled_layers import CompiledBackend
 
-        if min(block.conv1[0].out_channels for block in trunk.blocks) >= CompiledBackend.lanes:
-            return CompiledBackend()
+        return CompiledBackend()
     return layers.TorchBackend(device, dtype)
+
+
+def is_compiled(trunk: Trunk, device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether compiled kernels run a trunk: on the CPU, in single precision, if its narrowest stage fills a vector."""
+    if device.type != "cpu" or dtype != torch.float32 or not has_compiled_kernels():
+        return False
+    return min(block.conv1[0].out_channels for block in trunk.blocks) >= _kernels().LANES
 
 
 def has_compiled_kernels() -> bool:

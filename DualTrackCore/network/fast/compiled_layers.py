@@ -65,14 +65,15 @@ class Workers:
 
 
 class WinogradLayer:
-    """3 x 3 x 3 convolution of stride 1 between as many channels, F(4x4, 3x3) nested with F(2, 3)."""
+    """3 x 3 convolution of stride 1 between as many channels, F(4x4, 3x3), over three frames (F(2, 3)) or one."""
 
     stride = 1
 
     def __init__(self, folded: Folded, workers: Workers) -> None:
         self.outputs, self._workers = folded.weight.shape[0], workers
-        spatial = spatial_kernel()
-        transform = torch.from_numpy(np.kron(np.kron(spatial, spatial), TEMPORAL_KERNEL))
+        spatial, self._temporal = spatial_kernel(), folded.weight.shape[2] == 3
+        in_time = TEMPORAL_KERNEL if self._temporal else np.ones((1, 1))
+        transform = torch.from_numpy(np.kron(np.kron(spatial, spatial), in_time))
         self._weights, self._bias = in_panels(folded.weight, transform), folded.bias.float()
         self._nothing = torch.zeros(LANES)
 
@@ -83,15 +84,20 @@ class WinogradLayer:
             return
         across = -(-y.columns // TILE)
         tiles = -(-y.rows // TILE) * across
-        size = block_size(tiles, (frames + 1) // 2)
+        groups = (frames + 1) // 2 if self._temporal else frames
+        size = block_size(tiles, groups)
         rest = (self._nothing.data_ptr(), 0, 0, 0) if shortcut is None else (*_place(shortcut, 1), 4 * channels)
         places = (_place(x, 0), self._weights.data_ptr(), self._bias.data_ptr(), rest, _place(y, 1))
 
         def block(index: int, scratch: int) -> None:
             first = index * size
-            winograd_block(*places, channels, frames, across, first, min(size, tiles - first), scratch)
+            count = min(size, tiles - first)
+            winograd_block(*places, channels, frames, across, first, count, scratch, int(self._temporal))
 
-        floats = 36 * (frames + 2) * size * channels + 8 * ((frames + 1) // 2 * size + ROWS) * channels
+        if self._temporal:
+            floats = 36 * (frames + 2) * size * channels + 8 * (groups * size + ROWS) * channels
+        else:
+            floats = 37 * (frames * size + ROWS) * channels
         self._workers.run(-(-tiles // size), floats, block)
         if y.rows % TILE or y.columns % TILE:
             y.clear_overhang()
@@ -179,7 +185,7 @@ class CompiledBackend:
         """See :class:`Backend`."""
         padded = padded_channels(folded, self.lanes)
         outputs, inputs, *kernel = padded.weight.shape
-        if kernel == [3, 3, 3] and folded.stride == 1 and inputs == outputs:
+        if kernel[1:] == [3, 3] and folded.stride == 1 and inputs == outputs:
             return WinogradLayer(padded, self._workers)
         return DirectLayer(padded, self._workers)
 

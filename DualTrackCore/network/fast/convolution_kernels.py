@@ -300,26 +300,34 @@ def pairs_from_winograd(m, apart, run, frames, y, frame):
 
 
 @kernel()
-def winograd_block(x_place, weights, bias, rest_place, y_place, channels, frames, across, first, count, scratch):
-    """3 x 3 x 3 convolution, F(4x4, 3x3) nested with F(2, 3): tiles first to first + count of all frames.
+def winograd_block(
+    x_place, weights, bias, rest_place, y_place, channels, frames, across, first, count, scratch, temporal
+):
+    """3 x 3 convolution, F(4x4, 3x3), over three frames (nested with F(2, 3)) or one: tiles first to first + count.
 
     A place is (address, bytes between frames, bytes between rows); for the shortcut `rest` also between pixels.
     """
     (x, x_frame, x_row), (rest, rest_frame, rest_row, rest_pixel), (y, y_frame, y_row) = x_place, rest_place, y_place
     pixel, run = 4 * channels, 4 * channels * count
-    apart = (frames + 2) * run
+    inputs = frames + 2 * temporal
+    apart = inputs * run if temporal else (frames * count + ROWS) * pixel
+    start = scratch if temporal else scratch + apart  # without time, products go where the place before has been
     pairs = (frames + 1) // 2
     factor = (pairs * count + ROWS) * pixel
     times = scratch + 36 * apart
     products = times + 4 * factor
-    for frame in range(frames + 2):
+    for frame in range(inputs):
         for tile in range(count):
             ty, tx = (first + tile) // across, (first + tile) % across
             source = x + frame * x_frame + 4 * ty * x_row + 4 * tx * pixel
             for c in range(0, pixel, 4 * LANES):
-                tile_to_winograd(source + c, x_row, pixel, scratch + frame * run + tile * pixel + c, apart)
+                tile_to_winograd(source + c, x_row, pixel, start + frame * run + tile * pixel + c, apart)
     for place in range(36):
-        here = scratch + place * apart
+        here = start + place * apart
+        if not temporal:
+            matrix = weights + place * pixel * channels
+            multiply(here, pixel, matrix, here - apart, pixel, frames * count, channels, channels, 0)
+            continue
         pairs_to_winograd(here, run, run, frames, times, factor, run)
         for k in range(4):
             rows = (frames // 2 if k == 3 else pairs) * count
@@ -379,6 +387,6 @@ SIGNATURES = {
     multiply: (int64,) * 9,
     pairs_to_winograd: (int64,) * 7,
     pairs_from_winograd: (int64,) * 6,
-    winograd_block: (_PLACE, int64, int64, types.UniTuple(int64, 4), _PLACE, *[int64] * 6),
+    winograd_block: (_PLACE, int64, int64, types.UniTuple(int64, 4), _PLACE, *[int64] * 7),
     direct_block: (_PLACE, int64, int64, _PLACE, types.UniTuple(int64, 7), *[int64] * 3, float32),
 }

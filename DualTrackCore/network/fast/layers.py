@@ -66,7 +66,8 @@ class Workspace:
         size = frames * shape[1] * shape[2] * channels
         if number not in self._memory or len(self._memory[number]) < size:
             self._memory.pop(number, None)
-            self._memory[number] = large(size, self._device, self._dtype)
+            # Memory that nothing touches costs nothing on the CPU, and a buffer that grows is touched anew.
+            self._memory[number] = large(2 * size if self._device.type == "cpu" else size, self._device, self._dtype)
         taken = Frames(self._memory[number][:size].view(shape), rows, columns)
         taken.tensor[:, 0] = 0
         taken.tensor[:, :, 0] = 0
