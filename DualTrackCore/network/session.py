@@ -94,7 +94,8 @@ class InferenceSession:
         with self.convolving():
             if trunk := self._global_trunk():
                 return torch.cat([trunk(part).float().mean(dim=(2, 3)) for part in images.split(_MOST_IMAGES)])
-            with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            half = None if self.dtype == torch.float32 else self.dtype
+            with torch.autocast(self.device.type, half, enabled=half is not None):
                 return self.network.global_encoder.image_features(images[None])[0].float()
 
     def poses(self, tokens: Tensor, pooled: Tensor) -> NetworkOutput:

@@ -28,22 +28,23 @@ def pushed(stream, frames, size):
     return torch.cat([stream.push(frames[i : i + size], last=i + size >= len(frames)) for i in starts])
 
 
-@pytest.mark.parametrize("size", [9, 17, 50])
-@torch.inference_mode()
-def test_chunks_of_any_size_give_the_maps_of_the_whole_sweep(size):
-    network, frames = tiny_model().network, noise(50, 16)
-    trunk = ChunkedTrunk(network.local.trunk, CPU, torch.float32)
-    torch.testing.assert_close(pushed(trunk.stream(), frames, size), whole(network, frames), atol=1e-5, rtol=1e-5)
-
-
-@torch.inference_mode()
-def test_chunks_that_grow_and_shrink_give_the_maps_of_the_whole_sweep():
-    network, frames = tiny_model().network, noise(60, 16)
-    stream, maps, start = ChunkedTrunk(network.local.trunk, CPU, torch.float32).stream(), [], 0
-    for size in (3, 20, 1, 30, 6):
-        maps.append(stream.push(frames[start : start + size], last=start + size == 60))
+def assert_as_whole(frames, sizes):
+    """In float64 and with like weights in time, where a border that is a frame too narrow shows: it weighs 3^-17."""
+    network, start, maps = tiny_model().network.double(), 0, []
+    for layer in network.local.trunk.modules():
+        if isinstance(layer, torch.nn.Conv3d):
+            layer.weight.copy_(layer.weight.abs().mean(dim=2, keepdim=True).expand_as(layer.weight))
+    stream = ChunkedTrunk(network.local.trunk, CPU, torch.float64).stream()
+    for size in sizes:
+        maps.append(stream.push(frames[start : start + size], last=start + size >= len(frames)))
         start += size
-    torch.testing.assert_close(torch.cat(maps), whole(network, frames), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(torch.cat(maps), whole(network, frames), atol=0, rtol=1e-11)
+
+
+@pytest.mark.parametrize("sizes", [[9] * 6, [17] * 3, [50], [3, 20, 1, 20, 6]])
+@torch.inference_mode()
+def test_chunks_of_any_size_give_the_maps_of_the_whole_sweep(sizes):
+    assert_as_whole(noise(50, 16).double(), sizes)
 
 
 @torch.inference_mode()
