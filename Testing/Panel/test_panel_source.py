@@ -150,7 +150,7 @@ def test_every_parameter_of_the_ui_exists(host):
     assert connected <= set(DualTrackSlicerParameterNode.allParameters)
     by_hand = {"browser", "sequence", "region", "fanCorners", "fanOutline", "compared", "model"}
     by_hand |= {"cropRegion", "ruler", "mask", "profile"}
-    by_hand |= {"landmarks", "trackerNode", "orientationsFile", "trackerFile"}
+    by_hand |= {"countedIn", "landmarks", "trackerNode", "orientationsFile", "trackerFile"}
     assert set(DualTrackSlicerParameterNode.allParameters) - connected == by_hand
 
 
