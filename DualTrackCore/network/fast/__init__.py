@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from DualTrackCore.network.fast.chunked import ChunkedTrunk as ChunkedTrunk
     from DualTrackCore.network.fast.chunked import uploaded as uploaded
 
-__getattr__ = lazy_exports(__name__, {"chunked": ["ChunkedTrunk", "uploaded"]})[0]
+__getattr__, __dir__, __all__ = lazy_exports(__name__, {"chunked": ["ChunkedTrunk", "uploaded"]})
 
 #: Environment variable that switches the compiled kernels off where it is "torch".
 ENGINE_VARIABLE = "DUALTRACK_ENGINE"

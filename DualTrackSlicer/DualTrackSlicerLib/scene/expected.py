@@ -93,7 +93,7 @@ def layErrorOver(nodes: ResultNodes, inRed: bool) -> None:
         if nodes.expected_error is not None:
             composite.SetForegroundVolumeID(nodes.expected_error.GetID())
             composite.SetForegroundOpacity(_OPACITY)
-            views.append(f"vtkMRMLSliceNode{composite.GetLayoutName()}")
+            views += [f"vtkMRMLSliceNode{composite.GetLayoutName()}"]
         elif shown is not None and (node is None or node.GetAttribute(ROLE) == "expected_error"):
             composite.SetForegroundVolumeID(None)
             composite.SetForegroundOpacity(0.0)

@@ -17,6 +17,7 @@ from DualTrackCore.run.preparation import source_from_pixel
 from DualTrackCore.run.settings import RunSettings
 from DualTrackSlicerLib.scene.input import Clip
 from DualTrackSlicerLib.scene.nodes import add_node, matrix_to_parent, nodes_of_class
+from DualTrackSlicerLib.scene.nodes import tr as _
 from DualTrackSlicerLib.scene.prepared import Frame, frameOf
 
 #: Description of a bound mark; pixels of the picture as the clip has it.
@@ -94,7 +95,7 @@ def _defined(node: slicer.vtkMRMLMarkupsFiducialNode) -> list[int]:
 
 
 def _label(node: slicer.vtkMRMLMarkupsFiducialNode, index: int) -> str:
-    return node.GetNthControlPointLabel(index).strip() or f"point {index + 1}"
+    return node.GetNthControlPointLabel(index).strip() or _("point {number}").format(number=index + 1)
 
 
 def _bound(node: slicer.vtkMRMLMarkupsFiducialNode, index: int) -> tuple[int, float, float] | None:

@@ -114,7 +114,7 @@ class BehindSection(Section):
         self._pointing.mark(place, _("frame {number}").format(number=frame + 1))
         rows = [
             (_("Frame"), _frameText(found, number, clip.frames)),
-            (_("Pixel"), _("column {0:.0f}, row {1:.0f}").format(*pixel)),
+            (_("Pixel"), _("column {column:.0f}, row {row:.0f}").format(column=pixel[0], row=pixel[1])),
             (_("Weight"), _weightText(found, number)),
             (_("Place"), _placeText(self._place)),
         ]
@@ -149,4 +149,5 @@ def _weightText(found: Behind, number: int) -> str:
 
 
 def _placeText(place: np.ndarray) -> str:
-    return _("R {0:.1f}, A {1:.1f}, S {2:.1f} mm").format(*place)
+    right, anterior, superior = place
+    return _("R {r:.1f}, A {a:.1f}, S {s:.1f} mm").format(r=right, a=anterior, s=superior)

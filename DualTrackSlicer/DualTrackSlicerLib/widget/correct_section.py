@@ -38,7 +38,7 @@ _CONTROLS = (
     "trackerDegSpinBox",
 )
 DIRECTION = "direction"
-_WRONG, _DONE = "#b00020", "#1b6e2e"
+_WRONG, _DONE = (f"<span style='color:{colour}'>{{}}</span>" for colour in ("#b00020", "#1b6e2e"))
 
 
 class _Shown(NamedTuple):
@@ -131,7 +131,7 @@ class CorrectSection(Section):
         """What a row would do, or did to the shown result, as rich text."""
         done = "" if shown.report is None else html.escape(didText(row, shown.report))
         if said and said == did:
-            return f"<span style='color:{_DONE}'>{done}</span>"
+            return _DONE.format(done)
         sentences = []
         if said:
             node = self._view.parameters.trackerNode
@@ -143,7 +143,7 @@ class CorrectSection(Section):
 
     def _show_row(self, row: str, error: str, state: str, says: bool) -> None:
         label = getattr(self.ui, f"{row}StateLabel")
-        label.text = f"<span style='color:{_WRONG}'>{html.escape(error)}</span>" if error else state
+        label.text = _WRONG.format(html.escape(error)) if error else state
         label.visible = bool(label.text)
         reason = "" if says else _("Nothing is said in this row.")
         enable(self._view.waiting or reason, getattr(self.ui, f"{row}UndoButton"))
@@ -152,7 +152,7 @@ class CorrectSection(Section):
         found = "" if shown.report is None else shown.report.trajectory["direction"] or ""
         text = _("Which way it runs: {direction}.").format(direction=directionText(found)) if found else ""
         if wanted_turn and shown.is_turned:
-            text = f"<span style='color:{_DONE}'>{_('Turned over, as you say.')}</span>"
+            text = _DONE.format(_("Turned over, as you say."))
         elif wanted_turn:
             text += " " + _("Would be turned over.")
         elif shown.is_turned:
