@@ -161,7 +161,9 @@ def test_a_tracker_says_that_it_falls_behind_and_then_makes_the_source_wait(mode
 
 def test_where_chunks_wait_poses_come_with_every_fourth(model, monkeypatch):
     updates, original = [], ProvisionalPath.update
-    monkeypatch.setattr(ProvisionalPath, "update", lambda path: (updates.append(len(path)), original(path))[1])
+    monkeypatch.setattr(
+        ProvisionalPath, "update", lambda path, *more: (updates.append(len(path)), original(path, *more))[1]
+    )
     sweep = noise_sweep(128)
     with live(model, sweep) as tracker:
         updates.clear()

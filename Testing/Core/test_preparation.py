@@ -165,21 +165,15 @@ def test_a_bright_still_rim_of_the_ultrasound_is_no_text():
 def test_a_name_travels_in_no_file_of_a_run(tmp_path):
     """Files of a clip with the name and of one that never had it hold the same pictures."""
     for name in (NAME, None):
-        save_sweep(named_sweep(name), tmp_path / f"{name is None}.igs.mha")
-        words = [
-            "--poses",
-            "tracked",
-            "--voxel",
-            "0.4",
-            "--hole-filling",
-            "none",
-            "-o",
-            str(tmp_path / f"out{name is None}"),
-        ]
-        assert main(["reconstruct", str(tmp_path / f"{name is None}.igs.mha"), *words, "--slicer"]) == 0
+        clip = tmp_path / f"in{name is None}" / "clip.igs.mha"
+        clip.parent.mkdir()
+        save_sweep(named_sweep(name), clip)
+        words = ["--poses", "tracked", "--voxel", "0.4", "--hole-filling", "none"]
+        words += ["-o", str(tmp_path / f"out{name is None}")]
+        assert main(["reconstruct", str(clip), *words, "--slicer"]) == 0
         for suffix in (".igs.nrrd", ".h5"):
             output = tmp_path / f"converted{name is None}{suffix}"
-            assert main(["convert", str(tmp_path / f"{name is None}.igs.mha"), str(output)]) == 0
+            assert main(["convert", str(clip), str(output)]) == 0
     one, other = tmp_path / "outFalse", tmp_path / "outTrue"
     assert (one / "slices.png").read_bytes() == (other / "slices.png").read_bytes()
     for file in ("sweep.igs.mha", "volume.nrrd", "coverage.nrrd"):

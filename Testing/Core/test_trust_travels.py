@@ -127,7 +127,7 @@ def test_every_picture_is_stamped_with_the_level_and_holds_the_line(tmp_path, mo
         "write_motion": (ESTIMATE,),
         "write_comparison": (made, true, ESTIMATE, truth, errors),
     }
-    assert set(arguments) == set(pictures.__all__)
+    assert set(arguments) == {*pictures.__all__} - {"write_previews"}  # which calls three of them
     for name, values in arguments.items():
         path = getattr(pictures, name)(*values, tmp_path / "it.png")
         (stamp,) = [text for text in figures[-1].texts if text.get_gid() == "trust"]

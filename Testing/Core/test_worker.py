@@ -120,7 +120,12 @@ def test_a_run_can_be_cancelled_between_pieces_of_work(model_file):
             RunSettings(model=str(model_file)),
             Reporter(reports.append, lambda: any(report.stage == "network" and report.done for report in reports)),
         )
-    assert {report.stage for report in reports} == {"loading model", "looking for repeated frames", "network"}
+    assert {report.stage for report in reports} == {
+        "reading",
+        "loading model",
+        "looking for repeated frames",
+        "network",
+    }
 
 
 def test_a_kept_model_is_loaded_again_only_when_it_changed(model_file, tmp_path):

@@ -238,7 +238,7 @@ def live(bench: Bench) -> Iterator[Row]:
             latency.setdefault(pose.frame, time.perf_counter() - arrived[pose.frame])
 
     with tracker:
-        for index in range(max(int(30 * bench.live_s), 24)):
+        for index in range(max(int(30 * bench.live_s), 48)):
             arrived.append(begin + index / 30)
             while time.perf_counter() < arrived[-1]:
                 time.sleep(0.002)

@@ -181,7 +181,7 @@ def test_nothing_acts_while_another_module_is_shown(host, panel, tiny_model_file
 def test_a_run_can_be_cancelled_while_its_result_comes_into_the_scene(host, panel, tiny_model_file, monkeypatch, way):
     from DualTrackSlicerLib import run as running
 
-    def endless(*arguments):
+    def endless(*arguments, **options):
         while True:
             yield
 
