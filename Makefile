@@ -77,7 +77,7 @@ lint: $(STAMP)
 	$(BIN)/python Testing/extension_index.py
 
 clean:
-	rm -rf .venv build dist site demo out *.egg-info htmlcov .coverage bench.json
+	rm -rf .venv build dist site jupyter_execute demo out *.egg-info htmlcov .coverage bench.json
 	rm -rf fuzz_readers.* kill_runs.json write_faults.json
 	rm -rf .pytest_cache .ruff_cache .import_linter_cache .hypothesis .benchmarks .numba_cache
 	find DualTrackCore DualTrackSlicer Testing -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -24,7 +24,7 @@ html_title = f"{project} {release}"
 html_logo = "../DualTrack.png"
 html_theme_options = {"sidebar_hide_name": True}
 html_copy_source = False
-exclude_patterns = ["schemas", "jupyter_execute"]
+exclude_patterns = ["schemas"]
 # The notebook is run while the site is built, and an error in it is one of the build.
 nb_execution_mode = "force"
 nb_execution_raise_on_error = True
