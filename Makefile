@@ -44,7 +44,7 @@ else
 	@echo "Instruction sets differ on x86-64 alone; on this processor make test is enough."
 endif
 
-# Faulty files, kills and failing writes, MINUTES each; a short pass of them is among the tests.
+# Faulty files, kills and failing writes, MINUTES each; a short pass of them is among the slow tests.
 MINUTES ?= 20
 
 campaign: $(STAMP)

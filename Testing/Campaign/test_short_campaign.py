@@ -39,6 +39,7 @@ def commands(names: tuple[str, ...]) -> list[str]:
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows has no fork, by which the trials are made.")
 
 
+@pytest.mark.slow
 def test_no_faulty_file_crashes_or_confuses_a_reader(tmp_path):
     figures, said = campaign("fuzz_readers.py", tmp_path)
     assert figures["inputs"] > len(figures["formats"])
@@ -46,6 +47,7 @@ def test_no_faulty_file_crashes_or_confuses_a_reader(tmp_path):
 
 
 @needs_fork
+@pytest.mark.slow
 def test_a_kill_leaves_the_old_result_or_the_new_one_and_the_next_run_cleans_up(tmp_path):
     figures, said = campaign("kill_runs.py", tmp_path, *commands(KILLED))
     assert figures["total"]["kills"] >= len(KILLED)
@@ -53,6 +55,7 @@ def test_a_kill_leaves_the_old_result_or_the_new_one_and_the_next_run_cleans_up(
 
 
 @needs_fork
+@pytest.mark.slow
 def test_writing_that_fails_leaves_the_old_result_and_says_one_sentence(tmp_path):
     figures, said = campaign("write_faults.py", tmp_path, *commands(REFUSED))
     assert figures["total"]["faults tried"] >= len(REFUSED)
