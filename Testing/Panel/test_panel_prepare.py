@@ -147,7 +147,9 @@ def test_what_the_panel_prepares_is_what_the_command_line_prepares(host, panel, 
     assert report["sweep"]["prepared"]["masked"]
     for name in ("frames", "frame_size", "spacing_mm", "first_frame", "repeats"):
         assert shown["sweep"][name] == report["sweep"][name], name
-    assert shown["trajectory"]["path_length_mm"] == report["trajectory"]["path_length_mm"]
+    # The processes may have other numbers of threads, which change the last bits.
+    lengths = [said["trajectory"]["path_length_mm"] for said in (shown, report)]
+    assert lengths[0] == pytest.approx(lengths[1], rel=1e-5)
     assert shown["volume"]["size"] == report["volume"]["size"]
 
 
