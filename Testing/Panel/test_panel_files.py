@@ -14,7 +14,7 @@ from PIL import Image
 from DualTrackCore import save_sweep
 from DualTrackCore.trajectory import Trajectory
 
-README = Path(__file__).resolve().parents[2] / "README.md"
+PAGE = Path(__file__).resolve().parents[2] / "Docs" / "files.md"
 #: What Slicer's own readers and that of SlicerIGSIO open by the ends of names, as their sources list them.
 VOLUMES = "hdr nhdr nrrd mhd mha vti nii nii.gz mgh mgz mgh.gz img img.gz pic dcm ima png tif tiff jpg jpeg bmp"
 SEQUENCES, TRANSFORMS = "seq.mrb mrb seq.nrrd seq.nhdr nrrd nhdr", "seq.mha tfm h5 mat txt"
@@ -54,8 +54,8 @@ def test_a_tracked_sequence_is_no_block_of_voxels_and_left_to_slicerigsio_where_
 
 
 def read_formats():
-    """The ends of names in README's table of what is read."""
-    table = README.read_text(encoding="utf-8").partition("### What it reads")[2].partition("The content decides")[0]
+    """The ends of names in the table of what is read."""
+    table = PAGE.read_text(encoding="utf-8").partition("## What it reads")[2].partition("The content decides")[0]
     video = re.search(r"video: ([^|]*)\|", table)[1]
     ends = {word.strip() for word in video.split(",") if re.fullmatch(r"\s*[a-z0-9]+\s*", word)}
     return sorted(ends | set(re.findall(r"`\.([a-z.]+)`", table)) | {"h5", "dcm", "png", "jpg", "tiff", "bmp"})

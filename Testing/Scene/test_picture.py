@@ -27,9 +27,9 @@ def picture_folder(tmp_path):
 
 
 def write_png(path: Path, picture: np.ndarray) -> None:
-    import SimpleITK as sitk
+    from PIL import Image
 
-    sitk.WriteImage(sitk.GetImageFromArray(np.ascontiguousarray(picture), isVector=True), str(path))
+    Image.fromarray(np.ascontiguousarray(picture)).quantize(128, dither=Image.Dither.NONE).save(path, optimize=True)
 
 
 def changed(one: np.ndarray, other: np.ndarray) -> np.ndarray:
