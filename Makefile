@@ -7,6 +7,10 @@ STAMP := .venv/.installed
 WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --cov=DualTrackCore
 
+# Without byte code every process compiles the sources of torch, numba and matplotlib again, which takes longer than a run.
+unexport PYTHONDONTWRITEBYTECODE
+export PYTHONPYCACHEPREFIX := $(CURDIR)/.venv/bytecode
+
 .DEFAULT_GOAL := test
 .PHONY: demo sample test test-all test-isa campaign resolve bench package docs lint clean
 

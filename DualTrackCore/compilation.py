@@ -113,6 +113,7 @@ def compile_kernels(signatures: Signatures, reporter: Reporter | None = None) ->
 
 
 def _compile(function: Dispatcher, types: tuple) -> None:
+    _load_alone(function)
     try:
         function.compile(types)
     except OSError:  # the result cannot be written, as on a full disk
@@ -120,3 +121,21 @@ def _compile(function: Dispatcher, types: tuple) -> None:
             if isinstance(other, type(function)):
                 other._cache.disable()
         function.compile(types)
+
+
+def _load_alone(function: Dispatcher) -> None:
+    """Let numba load a kernel from disk without all that it knows for compiling, which takes longer than the rest.
+
+    Where nothing is on disk it compiles, and loads that first. A numba whose parts are called otherwise does as ever.
+    """
+    cache = function._cache
+    if not (hasattr(cache, "load_overload") and hasattr(cache, "_load_overload")):
+        return
+    from numba.core.runtime import rtsys
+
+    def load(types: tuple, target: Any) -> object:
+        rtsys.initialize(target)  # what kernels count the users of arrays with
+        with cache._guard_against_spurious_io_errors():
+            return cache._load_overload(types, target)
+
+    cache.load_overload = load

@@ -285,15 +285,16 @@ class Reconstruction(Summarised):
         return image_of(array.astype(np.uint8) if what == "filled" else array, self)
 
     def write(self, path: str | os.PathLike, what: Literal["volume", "coverage", "filled"] = "volume") -> Path:
-        """Write the volume, the coverage or the filled flags, compressed; see :meth:`to_sitk` for the coordinates.
+        """Write the volume, the coverage (in steps) or the filled flags, compressed; see :meth:`to_sitk`.
 
         Raises:
             InputError: the suffix is not one of .nrrd, .mha, .nii.gz, .nii.
             OutputError: the file cannot be written, or reads back as another image.
         """
-        from DualTrackCore.reconstruction.volume_files import write_image
+        from DualTrackCore.reconstruction.volume_files import in_steps, write_image
 
-        return write_image(lambda: self.to_sitk(what), Path(path), self)
+        stored = replace(self, coverage=in_steps(self.coverage)) if what == "coverage" else self
+        return write_image(lambda: stored.to_sitk(what), Path(path), self)
 
 
 def reconstruct_volume(

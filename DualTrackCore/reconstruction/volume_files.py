@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 #: File formats that keep origin, spacing and direction.
 VOLUME_SUFFIXES = (".nrrd", ".mha", ".nii.gz", ".nii")
+#: Steps of a pixel in which files keep the coverage; a power of two.
+COVERAGE_STEPS = 64
 
 
 def image_of(array: np.ndarray, volume: Reconstruction) -> sitk.Image:
@@ -37,6 +39,17 @@ def image_of(array: np.ndarray, volume: Reconstruction) -> sitk.Image:
     return image
 
 
+def in_steps(coverage: np.ndarray) -> np.ndarray:
+    """[nz, ny, nx] float32 coverage in whole steps, at least one where anything was seen; counts stay as they are.
+
+    The last digits of sums of weights are noise, and a file that keeps them is six times as large.
+    """
+    steps = coverage * np.float32(COVERAGE_STEPS)
+    np.maximum(np.rint(steps, out=steps), coverage > 0, out=steps)
+    steps /= COVERAGE_STEPS
+    return steps
+
+
 def write_image(make: Callable[[], sitk.Image], path: Path, volume: Reconstruction) -> Path:
     """Write what `make` gives, an image of :func:`image_of`, compressed; errors as for :meth:`Reconstruction.write`."""
     if not path.name.lower().endswith(VOLUME_SUFFIXES):
@@ -47,7 +60,7 @@ def write_image(make: Callable[[], sitk.Image], path: Path, volume: Reconstructi
     with replacing(path) as temporary:
         temporary.touch()  # says why, where a file cannot even be made
         try:
-            with _quiet_libraries():
+            with contextlib.nullcontext() if path.suffix.lower() == ".nrrd" else _quiet_libraries():
                 sitk.WriteImage(image, str(temporary), useCompression=True)
                 written = sitk.ReadImage(str(temporary))  # ITK does not report every write that failed
             whole = np.array_equal(sitk.GetArrayViewFromImage(written), sitk.GetArrayViewFromImage(image))
@@ -60,7 +73,7 @@ def write_image(make: Callable[[], sitk.Image], path: Path, volume: Reconstructi
 
 @contextlib.contextmanager
 def _quiet_libraries() -> Iterator[None]:
-    """Keep the lines of libraries in C, such as that for NIfTI, off stderr."""
+    """Keep the lines of the libraries for .nii and .mha off stderr, and with them all that other threads say there."""
     try:
         kept = os.dup(2)
     except OSError:  # a program without a terminal

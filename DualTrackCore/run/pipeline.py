@@ -243,14 +243,15 @@ def _trajectory(
     # Before the model, which takes longest to load: what is wrong with the sweep is said at once.
     sweep.require_images()
     sweep.require_spacing()
-    reporter.report(Stage.LOADING_MODEL, 0, 1)
+    reporter.report(Stage.LOADING_MODEL, 0, 2)
     with _timed(seconds, "model"):
         model = models(settings)
-    reporter.report(Stage.LOADING_MODEL, 1, 1)
+    reporter.report(Stage.LOADING_MODEL, 1, 2)
     scale, notes = _profile(sweep, settings, model.provenance())
     options = settings.chosen("precision", "chunk_frames", "test_time_augmentation", "direction")
     options |= {"repeats": repeats, "progress": reporter.forward, "cancelled": reporter.cancelled}
     estimate = model.estimate_trajectory if settings.server else _here(settings, model, reporter)
+    reporter.report(Stage.LOADING_MODEL, 2, 2)
     with _timed(seconds, "trajectory"):
         found = estimate(sweep, **options)
     return _warned(found, notes), scale

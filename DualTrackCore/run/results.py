@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Generator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -331,39 +332,50 @@ class RunResult:
             return self.write_files(staging, reporter)
 
     def write_files(self, folder: Path, reporter: Reporter | None = None) -> RunReport:
-        """Do as :meth:`write`, one file after the other, into a folder of :func:`results_folder`."""
+        """Do as :meth:`write`, into a folder of :func:`results_folder`."""
         from DualTrackCore.io import save_sweep, write_trajectory_csv
 
         reporter = reporter or Reporter()
         settings = RunSettings.from_dict(self.report.settings)
-        write_trajectory_csv(self.trajectory, folder / "trajectory.csv", self.sweep.timestamps_s)
         # The frames lie in the world of the volume.
         placed = replace(self.trajectory, reference_from_frame0=None) if settings.frame == "frame0" else self.trajectory
-        save_sweep(self.sweep, folder / "sweep.igs.mha", trajectory=placed, progress=reporter.forward)
-        volume = None
-        if self.reconstruction is not None:
-            reporter.report(Stage.WRITING_VOLUME, 0, 2)
-            volume = self.reconstruction.write(folder / "volume.nrrd")
-            reporter.report(Stage.WRITING_VOLUME, 1, 2)
-            self.reconstruction.write(folder / "coverage.nrrd", "coverage")
-            reporter.report(Stage.WRITING_VOLUME, 2, 2)
+        # Compressing the volume keeps one core busy; frames and pictures are made on another one meanwhile.
+        with ThreadPoolExecutor(1, thread_name_prefix="volume") as pool:
+            volumes = [] if self.reconstruction is None else ["volume", "coverage"]
+            if volumes and settings.uncertainty_volume:
+                volumes.append("uncertainty")
+            writing = [pool.submit(self._write_volume, what, folder, reporter) for what in volumes]
+            write_trajectory_csv(self.trajectory, folder / "trajectory.csv", self.sweep.timestamps_s)
+            save_sweep(self.sweep, folder / "sweep.igs.mha", trajectory=placed, progress=reporter.forward)
+            notes = self._draw(folder, reporter) if settings.pictures else []
+            for done, file in enumerate(writing):
+                reporter.report(Stage.WRITING_VOLUME, done, len(writing))
+                notes += file.result()
+                reporter.report(Stage.WRITING_VOLUME, done + 1, len(writing))
         if settings.slicer:
             from DualTrackCore.io.slicer_bundle import write_bundle
 
+            volume = self.reconstruction and folder / "volume.nrrd"
             write_bundle(self.sweep, folder / "scene.mrb", placed, reporter, volume)
-        notes = []
-        if settings.pictures:
-            from DualTrackCore.pictures import write_previews
-
-            # The evaluation says whether there is a truth to draw beside the estimate.
-            truth = None if self.evaluation is None else self.sweep.tracked
-            notes += write_previews(self.sweep, self.trajectory, self.reconstruction, truth, folder, reporter)
-        if settings.uncertainty_volume and self.reconstruction is not None:
-            from DualTrackCore.measurement.displacement import write_displacement
-
-            notes += write_displacement(self.reconstruction, self.trajectory, folder / "uncertainty.nrrd")
         (folder / "settings.yaml").write_text(settings.to_yaml(), encoding="utf-8")
         return write_report(replace(self.report, warnings=[*self.warnings, *notes]), folder)
+
+    def _write_volume(self, what: str, folder: Path, reporter: Reporter) -> list[str]:
+        """Write the volume, its coverage or its uncertainty; returns notes."""
+        reporter.check()
+        if what == "uncertainty":
+            from DualTrackCore.measurement.displacement import write_displacement
+
+            return write_displacement(self.reconstruction, self.trajectory, folder / "uncertainty.nrrd")
+        self.reconstruction.write(folder / f"{what}.nrrd", what)
+        return []
+
+    def _draw(self, folder: Path, reporter: Reporter) -> list[str]:
+        from DualTrackCore.pictures import write_previews
+
+        # The evaluation says whether there is a truth to draw beside the estimate.
+        truth = None if self.evaluation is None else self.sweep.tracked
+        return write_previews(self.sweep, self.trajectory, self.reconstruction, truth, folder, reporter)
 
 
 def results_folder(folder: str | os.PathLike) -> contextlib.AbstractContextManager[Path]:

@@ -91,8 +91,8 @@ def test_a_terminal_shows_a_sign_of_life_first_and_every_long_stage_has_a_bar(tm
         "reconstructing",
         "filling holes",
         "writing frames",
-        "writing the volume",
         "pictures",
+        "writing the volume",
     ]
     assert all(report.done == report.total for report in dict(stages).values())
 

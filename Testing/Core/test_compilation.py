@@ -13,6 +13,7 @@ from DualTrackCore.errors import Cancelled
 from DualTrackCore.progress import Progress, Reporter, Stage
 
 KERNELS = """
+import sys
 from DualTrackCore.compilation import compile_kernels, kernel
 from DualTrackCore.progress import Reporter
 from numba import int64
@@ -28,6 +29,7 @@ def two(x):
 reports = []
 seconds = compile_kernels({one: (int64,), two: (int64,)}, Reporter(reports.append))
 print([(report.done, report.total) for report in reports], seconds > 0, two(0), two.stats.cache_path)
+print("what compiling needs:", "numba.np.linalg" in sys.modules)
 """
 
 
@@ -46,6 +48,12 @@ def test_the_second_process_compiles_nothing_and_reports_nothing(tmp_path):
     cache = {"NUMBA_CACHE_DIR": str(tmp_path / "cache")}
     assert in_a_new_process(tmp_path, **cache).startswith("[(1, 2), (2, 2)] True 2")
     assert in_a_new_process(tmp_path, **cache).startswith("[] False 2")
+
+
+def test_kernels_on_disk_are_loaded_without_what_compiling_needs(tmp_path):
+    cache = {"NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+    assert in_a_new_process(tmp_path, **cache).endswith("what compiling needs: True")
+    assert in_a_new_process(tmp_path, **cache).endswith("what compiling needs: False")
 
 
 def test_a_read_only_installation_keeps_kernels_in_the_cache_folder_of_the_user(tmp_path):

@@ -166,10 +166,23 @@ def test_a_written_volume_keeps_values_origin_spacing_and_direction(tmp_path, na
 def test_coverage_and_filled_flags_are_written_too(tmp_path):
     import SimpleITK as sitk
 
-    made = reconstruct_volume(*freehand(), hole_filling="stick")
+    made = reconstruct_volume(*freehand(), interpolation="nearest", hole_filling="stick")
     for what in ("coverage", "filled"):
         array = sitk.GetArrayFromImage(sitk.ReadImage(str(made.write(tmp_path / f"{what}.nrrd", what))))
         np.testing.assert_array_equal(array, getattr(made, what))
+
+
+def test_coverage_of_weights_is_written_in_steps_that_compress(tmp_path):
+    import SimpleITK as sitk
+
+    made = reconstruct_volume(*freehand(frames=20))
+    path = made.write(tmp_path / "coverage.nrrd", "coverage")
+    written = sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
+    np.testing.assert_array_equal(written > 0, made.coverage > 0)
+    assert np.abs(written - made.coverage).max() <= 1 / 64
+    exact = tmp_path / "exact.nrrd"
+    sitk.WriteImage(made.to_sitk("coverage"), str(exact), useCompression=True)
+    assert path.stat().st_size < 0.5 * exact.stat().st_size
 
 
 def test_a_failed_write_leaves_what_stood_there(tmp_path):

@@ -5,12 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from oracle import noise_sweep, tiny_model
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import gaussian_filter, uniform_filter1d
 from shared_files import shared_path
 
 from DualTrackCore.io import load_sweep
 from DualTrackCore.network import save_model
-from DualTrackCore.repeats import find_turns, turn_warnings
+from DualTrackCore.repeats import _running_mean, find_turns, turn_warnings
 from DualTrackCore.research.simulation import simulated_sweep
 from DualTrackCore.research.simulation.motion import FAMILIES
 from DualTrackCore.run import RunSettings, run
@@ -131,3 +131,10 @@ def test_many_turns_are_named_in_one_sentence():
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_simulated_sweep_that_goes_on_has_no_turn(family):
     assert find_turns(simulated_sweep(400, frames=48, family=family, frame_size=(64, 80), spacing_mm=0.45)) == []
+
+
+@pytest.mark.parametrize("shape", [(5, 48, 64), (3, 5, 9), (2, 9, 3)])
+def test_running_means_are_those_of_scipy(shape):
+    values = np.random.default_rng(0).uniform(0, 255, shape).astype(np.float32)
+    for axis in (1, 2):
+        np.testing.assert_array_equal(_running_mean(values, 9, axis), uniform_filter1d(values, 9, axis=axis))
