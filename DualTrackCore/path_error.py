@@ -10,13 +10,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any, Literal
 
 import numpy as np
 
 from DualTrackCore.errors import InputError
 from DualTrackCore.trajectory import PoseOrigin, Trajectory
-from DualTrackCore.uncertainty import length_errors, position_covariances
+from DualTrackCore.uncertainty import freedom_in, length_errors, position_covariances, times_holding
 
 #: Choices: from the direction head of the weights, as the motions are without that head, or mirrored.
 Direction = Literal["auto", "as-found", "other-way"]
@@ -39,8 +40,6 @@ DRIFT_BY_RULE = "drift_percent_by_rule"
 _RECORDED, _SIMULATED, _SIMULATED_ONLY, _UNTRAINED = 20.0, 10.0, 60.0, 100.0
 #: [3, 3] index into `Trajectory.path_covariance` of each entry of the symmetric covariance of a position.
 _SYMMETRIC = np.array([[1, 2, 3], [2, 4, 5], [3, 5, 6]])
-#: Standard deviations on either side that hold 95 % of a normal distribution.
-TIMES_95 = 1.959964
 #: Key of a provenance: what in the sweep differs from the model's training data, a list of the words below.
 OUTSIDE = "outside_training"
 FIELD_OF_VIEW, FRAME_RATE, LONG_STEPS, SHORT_STEPS = "field of view", "frame rate", "long steps", "short steps"
@@ -67,6 +66,7 @@ class PathError:
         end_length_mm: standard deviation of the length of the whole path.
         rule_percent: standard deviation of the end in percent of the path, if the errors are by rule of thumb. None if
             the model states errors.
+        freedom: degrees of freedom of the errors (:mod:`~DualTrackCore.uncertainty`); None if they are normal.
 
     Values are NaN where a pose is invalid, and after the first motion whose error is not known.
     """
@@ -75,6 +75,12 @@ class PathError:
     covariance_mm2: np.ndarray
     end_length_mm: float
     rule_percent: float | None = None
+    freedom: float | None = None
+
+    @property
+    def times_95(self) -> float:
+        """Standard deviations on either side that hold 95 % of the errors."""
+        return times_holding(0.95, self.freedom)
 
     @property
     def axes_mm(self) -> np.ndarray:
@@ -88,10 +94,7 @@ class PathError:
 
     def radius_mm(self, share: float = 0.95) -> np.ndarray:
         """[N] radius of the ball around each frame's centre that holds the true one with probability `share`."""
-        from scipy.special import ndtri
-
-        # Squared normal numbers along three axes, quasi-random: multiples of powers of the generalised golden ratio.
-        squares = ndtri(np.arange(1, 2049)[:, None] * 1.2207440846 ** -np.arange(1, 4) % 1) ** 2
+        squares = _squared_errors(self.freedom)
         radius = np.full(len(self.covariance_mm2), np.nan)
         known = np.flatnonzero(np.isfinite(self.covariance_mm2).all(axis=(1, 2)))
         for frames in np.split(known, range(128, len(known), 128)):
@@ -107,7 +110,7 @@ class PathError:
         if not np.isfinite(self.end_length_mm):
             return "error not known"
         rule = "" if self.rule_percent is None else f", {self.basis}"
-        return f"+- {TIMES_95 * self.end_length_mm:.1f} mm (95 %{rule})"
+        return f"+- {self.times_95 * self.end_length_mm:.1f} mm (95 %{rule})"
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for a report: errors at the end of the path, mm, their source, and :attr:`text`."""
@@ -116,9 +119,22 @@ class PathError:
             "basis": "model" if self.rule_percent is None else "rule of thumb",
             "rule_percent": self.rule_percent,
             "length_sd_mm": self.end_length_mm,
-            "length_95_mm": TIMES_95 * self.end_length_mm,
+            "length_95_mm": self.times_95 * self.end_length_mm,
             "largest_radius_95_mm": float(np.nanmax(self.radius_mm(), initial=0.0)),
         }
+
+
+@cache
+def _squared_errors(freedom: float | None) -> np.ndarray:
+    """[n, 3] squares of errors of variance 1 along three axes, evenly over their distribution."""
+    from scipy.special import gammaincinv, ndtri
+
+    # Quasi-random: multiples of powers of the generalised golden ratio, of as many dimensions.
+    if freedom is None:
+        return ndtri(np.arange(1, 2049)[:, None] * 1.2207440846 ** -np.arange(1, 4) % 1) ** 2
+    evenly = np.arange(1, 4097)[:, None] * 1.1673039783 ** -np.arange(1, 5) % 1
+    chi_squared = 2 * gammaincinv(freedom / 2, evenly[:, 3:])
+    return ndtri(evenly[:, :3]) ** 2 * (freedom - 2) / chi_squared
 
 
 def path_error(trajectory: Trajectory) -> PathError | None:
@@ -145,7 +161,8 @@ def path_error(trajectory: Trajectory) -> PathError | None:
         percent = drift_percent(trajectory.provenance)
         length[frames] = percent / 100 * tracked.lengths_mm
         covariance[frames] = (length[frames] ** 2)[:, None, None] * np.eye(3) / 3
-    return PathError(length, covariance, float(length[frames[-1]]), percent)
+    freedom = None if percent is not None else freedom_in(trajectory.provenance)
+    return PathError(length, covariance, float(length[frames[-1]]), percent, freedom)
 
 
 def drift_percent(provenance: Mapping[str, Any]) -> float:
@@ -206,7 +223,7 @@ def trust_in(
     error, length = path_error(trajectory), trajectory.path_length_mm
     if error is None or not (length > 0 and np.isfinite(error.end_length_mm)):
         return trust_with(trajectory, None, False, turns, evaluation)
-    share = TIMES_95 * error.end_length_mm / length
+    share = error.times_95 * error.end_length_mm / length
     return trust_with(trajectory, share, error.rule_percent is not None, turns, evaluation)
 
 

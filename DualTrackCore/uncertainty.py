@@ -8,20 +8,49 @@ so the common part of tz, rx and ry changes sign with the direction of the sweep
 An error of one motion moves all later frames as one rigid body. As a small motion in frame0 it is a *twist*: a moment
 (mm) and a turn (radians); a frame at p moves by moment + turn x p, the lever arm of errors of rotation. Twists add up,
 and so do their covariances.
+
+How large errors are differs from sweep to sweep more than a model can say beforehand. So the errors of one sweep are
+`sigma` times a factor that they share, which makes them follow Student's distribution together: its degrees of freedom
+were measured for the model (:data:`STEP_ERROR_FREEDOM`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 
 from DualTrackCore.errors import InputError
 
+#: Key of a provenance: degrees of freedom, over 2, of Student's distribution of the errors, as measured for the model.
+#: Where it is missing errors are normal.
+STEP_ERROR_FREEDOM = "step_error_freedom"
 #: Components (tz, rx, ry) that change sign if the sweep runs the other way.
 _TURNED_OVER = [2, 3, 4]
 #: Steps on either side whose sum gives the direction of the sweep, so that jitter does not change it.
 _WAY_STEPS = 8
+
+
+def freedom_in(provenance: Mapping[str, Any]) -> float | None:
+    """The :data:`STEP_ERROR_FREEDOM` of a provenance."""
+    said = provenance.get(STEP_ERROR_FREEDOM)
+    return None if said is None else float(said)
+
+
+def times_holding(share: float, freedom: float | None = None) -> float:
+    """Standard deviations on either side that hold `share` (0 to 1) of the errors.
+
+    Args:
+        share: such as .95.
+        freedom: degrees of freedom, over 2; None for normal errors.
+    """
+    if freedom is None:
+        return NormalDist().inv_cdf((1 + share) / 2)
+    from scipy.special import stdtrit
+
+    return float(stdtrit(freedom, (1 + share) / 2) * np.sqrt((freedom - 2) / freedom))
 
 
 def error_twists(poses: np.ndarray, sigma: np.ndarray) -> np.ndarray:

@@ -14,12 +14,14 @@ from DualTrackCore.files import plain_values
 from DualTrackCore.io.sequence_parts import FrameFields, numbers
 from DualTrackCore.path_error import CORRECTIONS, DRIFT_BY_RULE, TRUST, Trust, drift_percent, with_trust
 from DualTrackCore.trajectory import STEP_ERROR_CORRELATION, PoseOrigin, Trajectory
+from DualTrackCore.uncertainty import STEP_ERROR_FREEDOM, freedom_in
 
 #: Origin of poses, model, its checksum, warnings of the run; whether they are a guess, the card's expected error.
 ORIGIN, ESTIMATED_BY, WEIGHTS, WARNINGS = "origin", "estimated_by", "weights_sha256", "warnings"
 GUESS, EXPECTED_ERROR = "guess", "expected_error"
-#: Errors of an estimate: correlation between the errors of its motions (6 numbers), or percentage of the rule of thumb.
-CORRELATION, BY_RULE = STEP_ERROR_CORRELATION, DRIFT_BY_RULE
+#: Errors of an estimate: correlation between the errors of its motions (6 numbers), their degrees of freedom, or
+#: percentage of the rule of thumb.
+CORRELATION, FREEDOM, BY_RULE = STEP_ERROR_CORRELATION, STEP_ERROR_FREEDOM, DRIFT_BY_RULE
 #: Names of the marks in headers of sequence metafiles, and in attributes of Slicer's nodes.
 FIELDS = {
     ORIGIN: "DualTrackPosesOrigin",
@@ -30,6 +32,7 @@ FIELDS = {
     WARNINGS: "DualTrackPosesWarnings",
     TRUST: "DualTrackPosesTrust",
     CORRELATION: "DualTrackPosesStepErrorCorrelation",
+    FREEDOM: "DualTrackPosesStepErrorFreedom",
     BY_RULE: "DualTrackPosesDriftPercentByRuleOfThumb",
     CORRECTIONS: "DualTrackPosesCorrections",
 }
@@ -46,6 +49,8 @@ def origin_marks(trajectory: Trajectory) -> dict[str, str]:
     marks = _marks(with_trust(trajectory).provenance, trajectory.origin.value)
     if trajectory.sigma is not None:
         marks[CORRELATION] = " ".join(f"{value:.17g}" for value in trajectory.step_error_correlation)
+        if (freedom := freedom_in(trajectory.provenance)) is not None:
+            marks[FREEDOM] = f"{freedom:.17g}"
     if (
         trajectory.sigma is None and trajectory.origin is PoseOrigin.ESTIMATED
     ) or DRIFT_BY_RULE in trajectory.provenance:
@@ -124,6 +129,8 @@ def marked(
     names = {"model": ESTIMATED_BY, "weights_sha256": WEIGHTS, "model_expected_error": EXPECTED_ERROR}
     facts = {name: texts.get(mark) for name, mark in names.items()} | {"guess": texts.get(GUESS) == str(True)}
     facts[CORRELATION] = _limited(texts.get(CORRELATION, ""), 6, 1)
+    freedom = _limited(texts.get(FREEDOM, ""), 1, 1e6)
+    facts[FREEDOM] = freedom if freedom is not None and freedom > 2 else None
     facts[BY_RULE] = _limited(texts.get(BY_RULE, ""), 1, 1000)
     facts[TRUST] = texts.get(TRUST) if Trust.from_text(texts.get(TRUST)) else None
     facts[CORRECTIONS] = corrections

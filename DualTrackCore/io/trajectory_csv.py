@@ -10,14 +10,14 @@ import numpy as np
 
 from DualTrackCore.errors import InputError
 from DualTrackCore.files import replacing
-from DualTrackCore.io.pose_marks import BY_RULE, CORRELATION, FIELDS, ORIGIN, marked, origin_marks
+from DualTrackCore.io.pose_marks import BY_RULE, CORRELATION, FIELDS, FREEDOM, ORIGIN, marked, origin_marks
 from DualTrackCore.path_error import CORRECTIONS, TRUST
 from DualTrackCore.trajectory import PoseOrigin, Trajectory
 
 _HEADER = ("frame", "timestamp_s", "valid", *(f"m{row}{column}" for row in range(4) for column in range(4)))
 #: Optional columns: marks of the poses, the origin first. These marks and the errors are written only if known; a table
 #: of another program may lack all of them.
-_WHERE_KNOWN = (TRUST, CORRELATION, BY_RULE, CORRECTIONS)
+_WHERE_KNOWN = (TRUST, CORRELATION, FREEDOM, BY_RULE, CORRECTIONS)
 _MARKS = tuple(name for name in FIELDS if name not in _WHERE_KNOWN)
 _SIGMA = (*(f"sigma_t{axis}_mm" for axis in "xyz"), *(f"sigma_r{axis}_deg" for axis in "xyz"))
 _COVARIANCE = ("variance_length_mm2", *(f"covariance_{axes}_mm2" for axes in ("xx", "xy", "xz", "yy", "yz", "zz")))

@@ -15,39 +15,12 @@ from collections.abc import Generator
 
 import numpy as np
 
-from DualTrackCore.progress import finished
 from DualTrackCore.uncertainty import common_signs, cross_matrices, error_twists
 
 #: Steps whose errors are added before they are composed.
 _BLOCK = 16
 #: Such sums that are drawn at once: a few milliseconds.
 _TOGETHER = 8
-
-
-def drawn_motions(
-    poses: np.ndarray,
-    sigma: np.ndarray,
-    correlation: np.ndarray,
-    frames: np.ndarray,
-    draws: int,
-    seed: int,
-    length_mm2: np.ndarray | None = None,
-) -> np.ndarray:
-    """Where the errors of a path move what lies in some of its frames, relative to the first of them.
-
-    Args:
-        poses: [N, 4, 4], frame0_from_image, mm.
-        sigma: [N - 1, 6] standard deviations of the motions, mm and degrees; NaN where not known.
-        correlation: [6], 0 to 1, the share of the variance that all motions have in common.
-        frames: [M] rising indices.
-        draws: how many paths.
-        seed: the same one gives the same paths.
-        length_mm2: [N] variance of the length of the path up to each frame, of a path that was corrected.
-
-    Returns:
-        [M, draws, 4, 4] rigid maps of frame0, mm; NaN from the first step on of which the error is not known.
-    """
-    return finished(drawing_motions(poses, sigma, correlation, frames, draws, seed, length_mm2))
 
 
 def drawing_motions(
@@ -58,8 +31,23 @@ def drawing_motions(
     draws: int,
     seed: int,
     length_mm2: np.ndarray | None = None,
+    freedom: float | None = None,
 ) -> Generator[None, None, np.ndarray]:
-    """Do as :func:`drawn_motions` in small pieces."""
+    """Where the errors of a path move what lies in some of its frames, relative to the first of them.
+
+    Args:
+        poses: [N, 4, 4], frame0_from_image, mm.
+        sigma: [N - 1, 6] standard deviations of the motions, mm and degrees; NaN where not known.
+        correlation: [6], 0 to 1, the share of the variance that all motions have in common.
+        frames: [M] rising indices.
+        draws: how many paths.
+        seed: the same one gives the same paths.
+        length_mm2: [N] variance of the length of the path up to each frame, of a path that was corrected.
+        freedom: degrees of freedom of the errors; None for normal ones.
+
+    Returns:
+        [M, draws, 4, 4] rigid maps of frame0, mm; NaN from the first step on of which the error is not known.
+    """
     first, last = int(frames[0]), int(frames[-1])
     stops = np.unique([*frames, *range(first, last, _BLOCK)])
     near, signs, rng = poses[first : last + 1], common_signs(poses)[first:last], np.random.default_rng(seed)
@@ -78,7 +66,9 @@ def drawing_motions(
     signed = twists * signs[:, :, None]
     own = _between(np.swapaxes(twists * (1 - correlation)[:, None], 1, 2) @ twists, stops - first)
     common = _between(np.sqrt(correlation)[:, None] * signed, stops - first)
-    shared = rng.standard_normal((draws, 6))
+    shared, larger = rng.standard_normal((draws, 6)), 1.0
+    if freedom is not None:  # how large the errors of each path are, beside `sigma`
+        larger = np.sqrt((freedom - 2) / rng.chisquare(freedom, draws))[:, None]
     moved, motions = np.tile(np.eye(4), (draws, 1, 1)), np.empty((len(frames), draws, 4, 4))
     motions[0], wanted = moved, np.isin(stops, frames)
     known = np.isfinite(own).all(axis=(1, 2)) & np.isfinite(common).all(axis=(1, 2))
@@ -91,7 +81,7 @@ def drawing_motions(
         errors = rng.standard_normal((len(spread[part]), draws, 6)) @ np.swapaxes(spread[part], 1, 2)
         errors += np.einsum("dc,sci->sdi", shared, common[part])
         errors[..., :3] += along if length_mm2 is None else along[part]
-        for step, goes_to in zip(rigid_of_twists(errors), wanted[1:][part], strict=True):
+        for step, goes_to in zip(rigid_of_twists(larger * errors), wanted[1:][part], strict=True):
             moved = moved @ step  # NaN stays
             if goes_to:
                 place += 1

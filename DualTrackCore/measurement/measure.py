@@ -26,6 +26,7 @@ from DualTrackCore.path_error import (
 from DualTrackCore.progress import finished
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.trajectory import PoseOrigin, Trajectory
+from DualTrackCore.uncertainty import freedom_in
 
 #: Paths that are drawn around the estimate.
 DRAWS = 200
@@ -161,7 +162,7 @@ class Measurements:
         if not ties.in_one_frame:
             basis, sigma, correlation = self._errors()
         if sigma is not None:
-            values = yield from self._drawn(quantity, ties, sigma, correlation)
+            values = yield from self._drawn(quantity, ties, basis, sigma, correlation)
         values = np.maximum(values + (yield from self._placing(quantity, ties)), 0)
         bands = [_band(values, share) for share in (0.68, 0.95)]
         level, reason = self._trust(quantity.kind, value, bands[1], basis, ties.in_one_frame)
@@ -183,14 +184,15 @@ class Measurements:
         return RULE, sigma, np.ones(6)
 
     def _drawn(
-        self, quantity: Quantity, ties: Ties, sigma: np.ndarray, correlation: np.ndarray
+        self, quantity: Quantity, ties: Ties, basis: str, sigma: np.ndarray, correlation: np.ndarray
     ) -> Generator[None, None, np.ndarray]:
         """[draws] values between the points as they lie on each of the drawn paths."""
         frames, places = np.unique(np.searchsorted(self._kept, ties.frames), return_inverse=True)
         corrected = self._known.path_covariance
         lengths = None if corrected is None else corrected[:, 0]
         path = self._known.poses, sigma, correlation
-        motions = yield from drawing_motions(*path, frames, self._draws, self._seed, lengths)
+        freedom = freedom_in(self._known.provenance) if basis == MODEL else None
+        motions = yield from drawing_motions(*path, frames, self._draws, self._seed, lengths, freedom)
         places, share = places.reshape(-1, 2), ties.share[:, None]
         flat = np.concatenate([ties.points_mm, np.ones((len(share), 1))], axis=1)[:, :, None]
         values = np.empty(self._draws)

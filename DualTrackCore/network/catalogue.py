@@ -30,7 +30,7 @@ CARD_SCHEMA_VERSION = 1
 #: Longer safetensors headers than this belong to no weights of this network.
 _MAX_HEADER_BYTES = 1 << 24
 #: What only some cards state: those of weights with further heads, or trained on drawn acquisitions.
-_OF_SOME = ("step_error_correlation", "direction_sure_logit", "trained_ranges", "input_limits")
+_OF_SOME = ("step_error_correlation", "step_error_freedom", "direction_sure_logit", "trained_ranges", "input_limits")
 #: Pixel spacing that the millimetres of the published weights are baked in at, mm (columns, rows).
 PUBLISHED_SPACING_MM = (0.22938919, 0.22097969)
 
@@ -59,6 +59,8 @@ class ModelCard:
             unchecked.
         step_error_correlation: share (0 to 1) of the variance of the error of each component, tx to rz, of a motion
             that is the same in all steps of a sweep; None where nobody measured it: all of it counts as the same then.
+        step_error_freedom: degrees of freedom of Student's distribution that the errors of a sweep follow together
+            (:mod:`~DualTrackCore.uncertainty`); None where nobody measured it: they count as normal then.
         trained_ranges: [least, greatest] by name of what the training sweeps were drawn from ("view.depth_mm",
             "motion.step_mm", ...); None where nobody states it, and then frame size and frame rate stand for it.
         input_limits: greatest distances from the training images, on whole frames and on local crops, of clips like
@@ -87,6 +89,7 @@ class ModelCard:
     step_error_correlation: tuple[float, float, float, float, float, float] | None = setting(
         None, at_least=0, at_most=1
     )
+    step_error_freedom: float | None = setting(None, above=2)
     direction_sure_logit: float | None = setting(None, at_least=0)
     trained_ranges: Mapping[str, Any] | None = None
     input_limits: tuple[float, float] | None = setting(None, above=0)

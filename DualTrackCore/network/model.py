@@ -30,6 +30,7 @@ from DualTrackCore.network.session import InferenceSession, Sessions
 from DualTrackCore.network.statistics import PLAIN, InputCheck, Normalisation, told_by_weights
 from DualTrackCore.settings import short_text
 from DualTrackCore.trajectory import STEP_ERROR_CORRELATION
+from DualTrackCore.uncertainty import STEP_ERROR_FREEDOM
 
 #: Longest position table that weights are extended to: almost an hour at 20 frames a second.
 MAX_POSITIONS = 1 << 16
@@ -83,7 +84,7 @@ class Model:
 
     def provenance(self) -> dict[str, Any]:
         """Plain values for a report."""
-        shared = self.card.step_error_correlation
+        shared, freedom = self.card.step_error_correlation, self.card.step_error_freedom
         return {
             "model": self.card.name,
             "model_title": self.card.title,
@@ -96,6 +97,7 @@ class Model:
             "weights_sha256": self.sha256,
             "model_input": None if self.check is None else self.check.as_dict(),
             **({} if shared is None else {STEP_ERROR_CORRELATION: list(shared)}),
+            **({} if freedom is None else {STEP_ERROR_FREEDOM: freedom}),
         }
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from DualTrackCore.path_error import TIMES_95, TRUST, PathError, path_error, trust_line
+from DualTrackCore.path_error import TRUST, PathError, path_error, trust_line
 from DualTrackCore.pictures import drawing
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.trajectory import PoseOrigin, Trajectory
@@ -324,8 +324,8 @@ def write_motion(
     true_motions = None if truth is None else truth.parameters
     for component, (name, motion_unit) in enumerate(_MOTIONS):
         axes = figure.add_subplot(layout[component // 3, component % 3])
-        if trajectory.sigma is not None:
-            _draw_band(axes, across, motions[:, component], TIMES_95 * trajectory.sigma[:, component])
+        if trajectory.sigma is not None and error is not None:
+            _draw_band(axes, across, motions[:, component], error.times_95 * trajectory.sigma[:, component])
         if true_motions is not None:
             axes.plot(across, true_motions[:, component], color=drawing.GREY, lw=2.2, label=truth.origin.value)
         axes.plot(across, motions[:, component], color=drawing.BLUE, lw=1.0, label="this trajectory")
@@ -372,7 +372,7 @@ def _draw_length(
     if truth is not None:
         axes.plot(across, truth.lengths_mm, color=drawing.GREY, lw=2.2)
     lengths = trajectory.lengths_mm
-    _draw_band(axes, across, lengths, TIMES_95 * error.length_mm)
+    _draw_band(axes, across, lengths, error.times_95 * error.length_mm)
     axes.plot(across, lengths, color=drawing.BLUE, lw=1.4)
     axes.set_ylim(bottom=0)
     drawing.set_title(axes, "length of the path so far")

@@ -109,6 +109,8 @@ def train_plan(
 
 #: Share of the directions beyond the threshold of a sure one that must be right, and of how many clips at least.
 _SURE, _LEAST_CLIPS = 0.95, 20
+#: Share of the clips that lie within the limits of the input; the farthest of many would only say how many there were.
+_WITHIN = 0.96
 
 
 def calibrated(model: Model, count: int, folder: Path, frames: int = 112) -> Model:
@@ -137,7 +139,8 @@ def calibrated(model: Model, count: int, folder: Path, frames: int = 112) -> Mod
     card = replace(
         model.card,
         step_error_correlation=tuple(measured.correlation.tolist()),
-        input_limits=tuple((np.ceil(np.max(distances, axis=0) * 10) / 10).tolist()),
+        step_error_freedom=measured.freedom,
+        input_limits=tuple((np.ceil(np.quantile(distances, _WITHIN, axis=0) * 10) / 10).tolist()),
         direction_sure_logit=sure_log_odds(np.array(log_odds), np.array(right)),
     )
     return replace(model, card=card)

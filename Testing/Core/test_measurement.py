@@ -12,11 +12,12 @@ from test_uncertainty import curved, drawn_poses
 from DualTrackCore.corrections import KnownLength, correct
 from DualTrackCore.errors import InputError
 from DualTrackCore.measurement import Measurements, quantities
-from DualTrackCore.measurement.draws import drawn_motions, rigid_of_twists
+from DualTrackCore.measurement.draws import drawing_motions, rigid_of_twists
 from DualTrackCore.path_error import DRIFT_BY_RULE, OUTSIDE, TRUST, UNSURE, path_error
+from DualTrackCore.progress import finished
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.trajectory import STEP_ERROR_CORRELATION, Trajectory
-from DualTrackCore.uncertainty import position_covariances
+from DualTrackCore.uncertainty import STEP_ERROR_FREEDOM, position_covariances
 
 SPACING = (0.2, 0.3)
 SAYS = {"model": "toy", "model_trained": True, "guess": False, OUTSIDE: []}
@@ -39,11 +40,15 @@ def width(band):
     return band[1] - band[0]
 
 
-def shares_held(correlation):
+def shares_held(correlation, freedom=None):
     """Which part of the true lengths between random points lies in the bands of 68 and 95 %."""
     motions, sigma = curved(41)
-    path = Trajectory.from_parameters(motions, {**SAYS, STEP_ERROR_CORRELATION: [correlation] * 6}, sigma=sigma)
-    true = drawn_poses(motions, sigma, np.full(6, correlation), draws=1500)
+    said = {**SAYS, STEP_ERROR_CORRELATION: [correlation] * 6, STEP_ERROR_FREEDOM: freedom}
+    path = Trajectory.from_parameters(motions, said, sigma=sigma)
+    larger = 1.0
+    if freedom is not None:
+        larger = np.sqrt((freedom - 2) / np.random.default_rng(8).chisquare(freedom, (1500, 1)))
+    true = drawn_poses(motions, sigma[:, None] * larger, np.full(6, correlation), draws=1500)
     sweep, rng, held = sweep_of(41), np.random.default_rng(3), []
     for seed in range(40):
         measure = Measurements(path, sweep, seed=seed)
@@ -67,12 +72,22 @@ def test_bands_of_lengths_between_random_points_hold_the_share_of_true_paths_tha
     assert 0.92 <= held_95 <= 0.98
 
 
+def test_bands_hold_where_some_paths_err_far_more_than_others_and_are_not_those_of_normal_errors():
+    held_68, held_95 = shares_held(0.7, freedom=2.5)
+    assert 0.63 <= held_68 <= 0.73
+    assert 0.92 <= held_95 <= 0.98
+    scattered, normal = (
+        measurements(**{STEP_ERROR_FREEDOM: value}).distance([0, 0, 0], [0, 0, 20]) for value in (2.5, None)
+    )
+    assert width(scattered.band_68) < 0.75 * width(normal.band_68)
+
+
 @pytest.mark.parametrize("correlation", [0.0, 0.6, 1.0])
 def test_places_on_drawn_paths_scatter_as_the_closed_form_says(correlation):
     motions, sigma = curved(61)
     poses, shares = Trajectory.from_parameters(motions).poses, np.full(6, correlation)
     frames = np.array([0, 7, 33, 60])
-    motion = drawn_motions(poses, sigma / 5, shares, frames, 4000, 0)
+    motion = finished(drawing_motions(poses, sigma / 5, shares, frames, 4000, 0))
     places = motion[..., :3, :] @ poses[frames, None, :, 3:]
     found = [np.cov(of_frame[..., 0].T) for of_frame in places]
     wanted = position_covariances(poses, sigma / 5, shares)[frames]

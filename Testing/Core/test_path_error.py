@@ -10,6 +10,7 @@ from test_uncertainty import curved, drawn_poses, lengths_of
 
 from DualTrackCore.path_error import DRIFT_BY_RULE, PathError, drift_percent, path_error
 from DualTrackCore.trajectory import STEP_ERROR_CORRELATION, Trajectory
+from DualTrackCore.uncertainty import STEP_ERROR_FREEDOM, times_holding
 
 STRAIGHT = np.tile([0, 0, 0.5, 0, 0, 0.0], (100, 1))
 
@@ -32,6 +33,30 @@ def test_the_tube_holds_as_many_drawn_places_as_it_says(share, correlation):
     off = np.linalg.norm(drawn[..., :3, 3] - trajectory.poses[:, None, :3, 3], axis=2)
     inside = (off <= path_error(trajectory).radius_mm(share)[:, None]).mean(axis=1)
     np.testing.assert_allclose(inside[[1, 10, 30]], share, atol=0.02)
+
+
+def scattered_draws(trajectory, correlation, freedom):
+    """Drawn paths of which each errs by its own factor more or less, as Student's distribution has it."""
+    sigma, count = trajectory.sigma, 4000
+    larger = np.sqrt((freedom - 2) / np.random.default_rng(5).chisquare(freedom, count))
+    drawn = drawn_poses(trajectory.parameters, 1e-3 * sigma, np.full(6, correlation), count)
+    off = (drawn[..., :3, 3] - trajectory.poses[:, None, :3, 3]) * 1e3 * larger[:, None]
+    lengths = lengths_of(drawn) - trajectory.path_length_mm
+    return np.linalg.norm(off, axis=2), lengths * 1e3 * larger
+
+
+@pytest.mark.parametrize("share", [0.68, 0.95])
+@pytest.mark.parametrize("freedom", [3.0, 8.0])
+def test_bands_hold_their_share_where_some_sweeps_err_far_more_than_others(share, freedom):
+    trajectory = replace(sure(), provenance={**sure().provenance, STEP_ERROR_FREEDOM: freedom})
+    off, lengths = scattered_draws(trajectory, 0.5, freedom)
+    error = path_error(trajectory)
+    inside = (off <= error.radius_mm(share)[:, None]).mean(axis=1)
+    np.testing.assert_allclose(inside[[1, 10, 30]], share, atol=0.025)
+    within = times_holding(share, freedom) * error.end_length_mm
+    assert (np.abs(lengths) <= within).mean() == pytest.approx(share, abs=0.025)
+    if share == 0.95:
+        assert error.as_dict()["length_95_mm"] == within
 
 
 def test_radii_are_those_of_errors_along_one_axis_and_of_equal_ones_along_all():

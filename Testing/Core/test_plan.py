@@ -149,4 +149,5 @@ def test_a_calibrated_model_states_errors_of_the_size_that_it_makes(tmp_path):
         for one, true in zip(found, truths, strict=True)
     ]
     again = calibrate(turned, truths)
+    assert (model.card.step_error_freedom is None) == (again.freedom is None)
     np.testing.assert_allclose(again.factors, 1, rtol=0.02)

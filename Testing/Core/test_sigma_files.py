@@ -15,6 +15,7 @@ from DualTrackCore.errors import InputError
 from DualTrackCore.io import load_sweep, read_trajectory_csv, save_sweep, write_trajectory_csv
 from DualTrackCore.path_error import path_error
 from DualTrackCore.trajectory import STEP_ERROR_CORRELATION, Trajectory
+from DualTrackCore.uncertainty import STEP_ERROR_FREEDOM, freedom_in
 
 CORRELATION = [0.1, 0.0, 1 / 3, 1.0, 0.5, 0.25]
 SUFFIXES = [".igs.mha", ".igs.nrrd", ".seq.nrrd", ".nrrd", ".h5"]
@@ -41,8 +42,28 @@ def test_errors_of_motions_and_what_they_have_in_common_come_back_to_the_last_bi
     again = written(tmp_path, estimate(), suffix)
     np.testing.assert_array_equal(again.sigma, estimate().sigma)
     assert again.step_error_correlation.tolist() == CORRELATION
+    assert freedom_in(again.provenance) is None
     assert path_error(again).rule_percent is None
     np.testing.assert_allclose(path_error(again).length_mm, path_error(estimate()).length_mm)
+
+
+@pytest.mark.parametrize("suffix", [*SUFFIXES, ".csv"])
+def test_how_far_errors_scatter_comes_back_and_with_it_the_bands(tmp_path, suffix):
+    said = replace(estimate(), provenance={**estimate().provenance, STEP_ERROR_FREEDOM: 10 / 3})
+    again = written(tmp_path, said, suffix)
+    assert freedom_in(again.provenance) == 10 / 3
+    assert path_error(again).times_95 == path_error(said).times_95 != path_error(estimate()).times_95
+
+
+@pytest.mark.parametrize("damaged", ["2", "-1", "nan", "three", ""])
+def test_freedom_that_means_nothing_is_left_out(tmp_path, damaged):
+    write_trajectory_csv(
+        replace(estimate(), provenance={**estimate().provenance, STEP_ERROR_FREEDOM: 12345.0}), tmp_path / "a.csv"
+    )
+    text = (tmp_path / "a.csv").read_text()
+    assert "12345" in text
+    (tmp_path / "b.csv").write_text(text.replace("12345", damaged))
+    assert freedom_in(read_trajectory_csv(tmp_path / "b.csv").provenance) is None
 
 
 @pytest.mark.parametrize("suffix", [*SUFFIXES, ".csv"])

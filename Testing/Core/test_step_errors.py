@@ -67,6 +67,40 @@ def test_a_correlation_that_is_left_out_makes_intervals_of_the_path_too_narrow_a
     assert checked.path_length[0.95] < 0.6
 
 
+@functools.cache
+def scattered(freedom, sweeps=300, seed=0):
+    """As :func:`made_up`, and each sweep errs by a factor of its own more or less."""
+    estimates, truths = made_up(sweeps, seed=seed)
+    larger = np.sqrt((freedom - 2) / np.random.default_rng(seed + 9).chisquare(freedom, sweeps))
+    moved = [
+        e.parameters + f * (t.parameters - e.parameters) for e, t, f in zip(estimates, truths, larger, strict=True)
+    ]
+    return estimates, [Trajectory.from_parameters(motions, origin="measured") for motions in moved]
+
+
+def test_errors_of_very_different_sizes_are_found_to_scatter_so_and_bands_hold_with_that_alone():
+    found = calibrate(*scattered(4.0))
+    assert 3.2 < found.freedom < 5.2
+    estimates, truths = scattered(4.0, seed=1)
+    normal = type(found)(found.factors, found.correlation)
+    held, as_normal = (check([one.apply(e) for e in estimates], truths).step_length for one in (found, normal))
+    assert held[0.68] == pytest.approx(0.68, abs=0.05)
+    assert held[0.95] == pytest.approx(0.95, abs=0.03)
+    assert as_normal[0.68] > 0.74
+
+
+def test_errors_that_are_normal_are_found_to_be():
+    assert calibrate(*made_up()).freedom is None
+
+
+def test_bands_of_the_path_hold_though_a_few_sweeps_err_far_more_in_common():
+    estimates, truths = scattered(3.0)
+    found = calibrate(estimates, truths)
+    held = check([found.apply(e) for e in estimates], truths).path_length
+    assert held[0.68] == pytest.approx(0.68, abs=0.05)
+    assert held[0.95] == pytest.approx(0.95, abs=0.03)
+
+
 def test_stated_errors_rank_sweeps_where_they_tell_them_apart_and_not_where_they_are_mixed_up():
     estimates, truths = made_up(80)
     assert check(estimates, truths).rank_correlation > 0.5

@@ -13,7 +13,7 @@ from DualTrackCore.files import json_text
 from DualTrackCore.io import load_sweep, save_sweep
 from DualTrackCore.network import save_model
 from DualTrackCore.network.statistics import CROP_LIMIT, PLAIN, WHOLE_LIMIT, InputCheck
-from DualTrackCore.path_error import DRIFT_BY_RULE, TIMES_95, Trust, trust_in
+from DualTrackCore.path_error import DRIFT_BY_RULE, Trust, trust_in
 from DualTrackCore.run import RunReport, RunSettings, run
 from DualTrackCore.tracking import LiveTracker, estimate_trajectory
 from DualTrackCore.trajectory import STEP_ERROR_CORRELATION, Trajectory
@@ -30,7 +30,7 @@ def path(share=0.0, **source):
     if share is None:
         return Trajectory.from_parameters(STRAIGHT, {**GOOD, **source})
     sigma = np.zeros((100, 6))
-    sigma[:, 2] = share * 0.5 / TIMES_95
+    sigma[:, 2] = share * 0.5 / 1.959964
     source = {**GOOD, STEP_ERROR_CORRELATION: [1.0] * 6, **source}
     return Trajectory.from_parameters(STRAIGHT, source, sigma=sigma)
 

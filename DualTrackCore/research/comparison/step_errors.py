@@ -1,6 +1,6 @@
 """Whether a model is as sure as it should be: its stated errors of motions held against the true ones of many sweeps.
 
-    found = calibrate(estimates, truths)              # factors and correlation; both go with the model
+    found = calibrate(estimates, truths)              # factors, correlation and tails; all go with the model
     checked = check([found.apply(estimate) for estimate in others], their_truths)
     print(checked.step_length, checked.path_length, checked.rank_correlation)
 
@@ -13,15 +13,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.stats import norm, spearmanr
+from scipy.optimize import brentq
+from scipy.stats import spearmanr
+from scipy.stats import t as student
 
 from DualTrackCore.errors import InputError
 from DualTrackCore.path_error import path_error
 from DualTrackCore.trajectory import STEP_ERROR_CORRELATION, Trajectory, invert_rigid
-from DualTrackCore.uncertainty import common_signs
+from DualTrackCore.uncertainty import STEP_ERROR_FREEDOM, common_signs, freedom_in, length_errors, times_holding
 
 #: Shares of the intervals that are calibrated and checked.
 SHARES = (0.68, 0.95)
+#: Fewest and most degrees of freedom: below, a standard deviation says nothing; above, errors are all but normal.
+_FEWEST, _MOST = 2.5, 50.0
+#: Natural logarithm of the largest factor of the odds of a correlation.
+_WIDEST_ODDS = 7.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,14 +38,17 @@ class StepErrorCalibration:
         factors: [6] by which the stated standard deviations are to be multiplied.
         correlation: [6], 0 to 1, the share of the variance that all motions of a sweep have in common: for the model's
             card (`step_error_correlation`).
+        freedom: degrees of freedom of the errors, for the card (`step_error_freedom`); None for normal ones.
     """
 
     factors: np.ndarray
     correlation: np.ndarray
+    freedom: float | None = None
 
     def apply(self, trajectory: Trajectory) -> Trajectory:
         """An estimate of the same model with calibrated errors and their correlation."""
         said = {**trajectory.provenance, STEP_ERROR_CORRELATION: self.correlation.tolist()}
+        said |= {STEP_ERROR_FREEDOM: self.freedom}
         return replace(trajectory, sigma=trajectory.sigma * self.factors, provenance=said)
 
 
@@ -63,12 +72,14 @@ class ErrorCheck:
 
 
 def calibrate(estimates: Sequence[Trajectory], truths: Sequence[Trajectory]) -> StepErrorCalibration:
-    """Factors and correlation from many sweeps.
+    """Factors, correlation and degrees of freedom from many sweeps.
 
-    The factor of a component is the geometric mean of those that make its intervals of 68 and of 95 % hold their
-    share; those of tx, ty and tz are scaled together so that the intervals of the step length do. The correlation is
-    the one with which the squared sums of the errors over a sweep are on average as large as they are; a mean error
-    that differs from zero counts as common. It is a figure for sweeps of such a length.
+    The degrees of freedom are those of the errors of the step lengths, by maximum likelihood. The factor of a component
+    is the geometric mean of those that make its intervals of 68 and of 95 % hold their share; those of tx, ty and tz
+    are scaled together so that the intervals of the step length do. The correlation is the one with which the squared
+    sums of the errors over a sweep are on average as large as they are, for tx, ty and tz with odds that are scaled
+    together so that the intervals of the path length hold their shares; a mean error that differs from zero counts as
+    common. It is a figure for sweeps of such a length.
 
     Args:
         estimates: with `sigma`.
@@ -78,22 +89,22 @@ def calibrate(estimates: Sequence[Trajectory], truths: Sequence[Trajectory]) -> 
     """
     pairs = list(_compared(estimates, truths))
     residuals, sigma = (np.concatenate([pair[name] for pair in pairs]) for name in ("residuals", "sigma"))
-    factors = np.array([_factor(residuals[:, c], sigma[:, c]) for c in range(6)])
-    wrong, stated = zip(*(_step_lengths(pair, factors) for pair in pairs), strict=True)
-    factors[:3] *= _factor(np.concatenate(wrong), np.concatenate(stated))
-    return StepErrorCalibration(factors, _correlation(pairs, factors))
+    freedom = _freedom(*_all_step_lengths(pairs, np.ones(6)))
+    factors = np.array([_factor(residuals[:, c], sigma[:, c], freedom) for c in range(6)])
+    factors[:3] *= _factor(*_all_step_lengths(pairs, factors), freedom)
+    found = StepErrorCalibration(factors, _correlation(pairs, factors), freedom)
+    return replace(found, correlation=_holding_lengths(found, estimates, truths))
 
 
 def check(estimates: Sequence[Trajectory], truths: Sequence[Trajectory]) -> ErrorCheck:
-    """How the errors that estimates state hold; arguments and errors as for :func:`calibrate`."""
+    """How the errors that estimates of one model state hold; arguments and errors as for :func:`calibrate`."""
     pairs = list(_compared(estimates, truths))
-    wrong, stated = (
-        np.concatenate(parts) for parts in zip(*(_step_lengths(p, np.ones(6)) for p in pairs), strict=True)
-    )
+    wrong, stated = _all_step_lengths(pairs, np.ones(6))
     paths = np.array([_path_lengths(one, other) for one, other in zip(estimates, truths, strict=True)])
     far = np.array([_centre_errors(one, other) for one, other in zip(estimates, truths, strict=True)])
     rank = float(spearmanr(*far.T).statistic) if len(far) > 2 else float("nan")
-    return ErrorCheck(_held(wrong, stated), _held(*paths.T), rank, len(pairs), len(wrong))
+    freedom = freedom_in(estimates[0].provenance)
+    return ErrorCheck(_held(wrong, stated, freedom), _held(*paths.T, freedom), rank, len(pairs), len(wrong))
 
 
 def _compared(estimates: Sequence[Trajectory], truths: Sequence[Trajectory]) -> Iterator[dict[str, np.ndarray]]:
@@ -111,11 +122,25 @@ def _compared(estimates: Sequence[Trajectory], truths: Sequence[Trajectory]) -> 
         yield {name: array[counts] for name, array in (values | {"motions": estimate.parameters}).items()}
 
 
-def _factor(wrong: np.ndarray, sigma: np.ndarray) -> float:
+def _freedom(wrong: np.ndarray, sigma: np.ndarray) -> float | None:
+    """Degrees of freedom of errors with these standard deviations, up to one factor for all; None if they are many."""
+    ratio = (wrong / np.maximum(sigma, np.finfo(float).tiny))[sigma > 0]
+    if not ratio.any():
+        return None
+    freedom = student.fit(ratio / np.median(np.abs(ratio[ratio != 0])), floc=0)[0]
+    return None if freedom > _MOST else max(float(freedom), _FEWEST)
+
+
+def _factor(wrong: np.ndarray, sigma: np.ndarray, freedom: float | None) -> float:
     """What makes intervals of these standard deviations hold their shares of the errors."""
     ratio = np.abs(wrong) / np.maximum(sigma, np.finfo(float).tiny)
-    wanted = [np.quantile(ratio, share) / norm.ppf((1 + share) / 2) for share in SHARES]
+    wanted = [np.quantile(ratio, share) / times_holding(share, freedom) for share in SHARES]
     return float(np.sqrt(np.prod(wanted)))
+
+
+def _all_step_lengths(pairs: Sequence[Mapping[str, np.ndarray]], factors: np.ndarray) -> list[np.ndarray]:
+    """:func:`_step_lengths` of all sweeps, one after the other."""
+    return [np.concatenate(parts) for parts in zip(*(_step_lengths(pair, factors) for pair in pairs), strict=True)]
 
 
 def _step_lengths(pair: Mapping[str, np.ndarray], factors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -137,23 +162,49 @@ def _correlation(pairs: Sequence[Mapping[str, np.ndarray]], factors: np.ndarray)
     return np.clip(np.mean(shares, axis=0), 0, 1) if shares else np.ones(6)
 
 
+def _holding_lengths(
+    found: StepErrorCalibration, estimates: Sequence[Trajectory], truths: Sequence[Trajectory]
+) -> np.ndarray:
+    """[6] the correlation, with the odds of tx, ty and tz scaled so that intervals of the path length hold."""
+    sweeps = [_both_valid(*pair) for pair in zip(estimates, truths, strict=True)]
+    wrong = np.array([estimate.path_length_mm - truth.path_length_mm for estimate, truth in sweeps])
+
+    def scaled(log_odds: float) -> np.ndarray:
+        odds = np.exp(log_odds) * found.correlation[:3]
+        return np.concatenate([odds / (1 - found.correlation[:3] + odds), found.correlation[3:]])
+
+    def too_narrow(log_odds: float) -> float:
+        said = (length_errors(e.poses, e.sigma * found.factors, scaled(log_odds))[-1] for e, _ in sweeps)
+        return np.log(max(_factor(wrong, np.array([*said]), found.freedom), np.finfo(float).tiny))
+
+    ends = -_WIDEST_ODDS, _WIDEST_ODDS
+    at_ends = [too_narrow(end) for end in ends]
+    if at_ends[0] <= 0 or at_ends[1] >= 0:
+        return scaled(ends[0] if at_ends[0] <= 0 else ends[1])
+    return scaled(brentq(too_narrow, *ends, xtol=1e-3))
+
+
+def _both_valid(estimate: Trajectory, truth: Trajectory) -> tuple[Trajectory, Trajectory]:
+    """Both over the frames that are valid in both."""
+    both = np.flatnonzero(estimate.valid & truth.valid)
+    return estimate.chosen(both), truth.chosen(both)
+
+
 def _path_lengths(estimate: Trajectory, truth: Trajectory) -> tuple[float, float]:
     """Error of the length of the path over the frames valid in both, and its standard deviation."""
-    both = np.flatnonzero(estimate.valid & truth.valid)
-    estimate, truth = estimate.chosen(both), truth.chosen(both)
+    estimate, truth = _both_valid(estimate, truth)
     return estimate.path_length_mm - truth.path_length_mm, path_error(estimate).end_length_mm
 
 
 def _centre_errors(estimate: Trajectory, truth: Trajectory) -> tuple[float, float]:
     """Stated and true root mean square distance of the image centres over the frames valid in both."""
-    both = np.flatnonzero(estimate.valid & truth.valid)
-    estimate, truth = estimate.chosen(both), truth.chosen(both)
+    estimate, truth = _both_valid(estimate, truth)
     moved = estimate.poses[0] @ invert_rigid(truth.poses[0]) @ truth.poses
     stated = np.einsum("nii->n", path_error(estimate).covariance_mm2)
     true = ((moved - estimate.poses)[:, :3, 3] ** 2).sum(axis=1)
     return float(np.sqrt(stated.mean())), float(np.sqrt(true.mean()))
 
 
-def _held(wrong: np.ndarray, sigma: np.ndarray) -> dict[float, float]:
+def _held(wrong: np.ndarray, sigma: np.ndarray, freedom: float | None) -> dict[float, float]:
     known = np.isfinite(sigma)
-    return {s: float((np.abs(wrong) <= norm.ppf((1 + s) / 2) * sigma)[known].mean()) for s in SHARES}
+    return {s: float((np.abs(wrong) <= times_holding(s, freedom) * sigma)[known].mean()) for s in SHARES}
