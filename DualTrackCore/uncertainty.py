@@ -16,7 +16,7 @@ were measured for the model (:data:`STEP_ERROR_FREEDOM`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from statistics import NormalDist
 from typing import Any
 
@@ -27,6 +27,10 @@ from DualTrackCore.errors import InputError
 #: Key of a provenance: degrees of freedom, over 2, of Student's distribution of the errors, as measured for the model.
 #: Where it is missing errors are normal.
 STEP_ERROR_FREEDOM = "step_error_freedom"
+#: [2, 6] powers for :func:`grown_errors` that leave errors as they are stated.
+AS_STATED = (1.0,) * 6, (0.0,) * 6
+#: Shorter steps are none, and shorter mean steps count as this one (mm).
+_STILL_MM, _SHORTEST_MM = 1e-6, 0.01
 #: Components (tz, rx, ry) that change sign if the sweep runs the other way.
 _TURNED_OVER = [2, 3, 4]
 #: Steps on either side whose sum gives the direction of the sweep, so that jitter does not change it.
@@ -51,6 +55,24 @@ def times_holding(share: float, freedom: float | None = None) -> float:
     from scipy.special import stdtrit
 
     return float(stdtrit(freedom, (1 + share) / 2) * np.sqrt((freedom - 2) / freedom))
+
+
+def grown_errors(sigma: np.ndarray, motions: np.ndarray, powers: Sequence[Sequence[float]]) -> np.ndarray:
+    """Standard deviations as powers of those that a network states and of the mean step of the sweep.
+
+    A network that was trained on likelihood alone says too much of how its errors differ from sweep to sweep, and too
+    little of how they grow with the step; both were measured for the model.
+
+    Args:
+        sigma: [N - 1, 6], mm and degrees.
+        motions: [N - 1, 6], mm and degrees; those of pictures that were shown again are 0 and do not count.
+        powers: [2, 6] of sigma and of the mean step (mm).
+    """
+    steps = np.linalg.norm(motions[:, :3], axis=1)
+    moved = steps[steps > _STILL_MM]
+    mean_mm = max(float(moved.mean()), _SHORTEST_MM) if len(moved) else _SHORTEST_MM
+    by_step = mean_mm ** np.asarray(powers[1], dtype=np.float64)
+    return np.asarray(sigma, dtype=np.float64) ** powers[0] * by_step
 
 
 def error_twists(poses: np.ndarray, sigma: np.ndarray) -> np.ndarray:

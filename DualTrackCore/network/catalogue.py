@@ -29,8 +29,9 @@ PICKLE_HEADS = (b"PK\x03\x04", b"\x80")
 CARD_SCHEMA_VERSION = 1
 #: Longer safetensors headers than this belong to no weights of this network.
 _MAX_HEADER_BYTES = 1 << 24
-#: What only some cards state: those of weights with further heads, or trained on drawn acquisitions.
-_OF_SOME = ("step_error_correlation", "step_error_freedom", "direction_sure_logit", "trained_ranges", "input_limits")
+#: How facts begin that only some cards state: those of weights with further heads, or trained on drawn acquisitions.
+_OF_SOME = ("step_error_", "direction_sure_logit", "trained_ranges", "input_limits")
+_SixNumbers = tuple[float, float, float, float, float, float]
 #: Pixel spacing that the millimetres of the published weights are baked in at, mm (columns, rows).
 PUBLISHED_SPACING_MM = (0.22938919, 0.22097969)
 
@@ -40,9 +41,7 @@ class ModelCard:
     """Facts about a set of weights; the defaults are those of unknown weights of the published network.
 
     Attributes:
-        name: short name, as in `load_model(name)`.
-        title: one line for a list.
-        version: version of the weights.
+        name, title, version: short name, as in `load_model(name)`; one line for a list; version of the weights.
         trained: whether the weights come from training; random weights give motions that mean nothing.
         simulated_only: whether the training saw nothing but simulated sweeps.
         architecture: arguments of :class:`~DualTrackCore.network.dualtrack.DualTrack`.
@@ -57,10 +56,9 @@ class ModelCard:
         bf16_error, fp16_error: largest change of a motion (mm or degrees) on sweeps of speckle when the trunks ran in
             bfloat16 or float16; None where nobody measured these weights, and then neither is chosen unasked and
             unchecked.
-        step_error_correlation: share (0 to 1) of the variance of the error of each component, tx to rz, of a motion
-            that is the same in all steps of a sweep; None where nobody measured it: all of it counts as the same then.
-        step_error_freedom: degrees of freedom of Student's distribution that the errors of a sweep follow together
-            (:mod:`~DualTrackCore.uncertainty`); None where nobody measured it: they count as normal then.
+        step_error_correlation, step_error_freedom, step_error_powers, step_error_growth: how the errors of motions
+            behave (:mod:`~DualTrackCore.uncertainty`), of each component tx to rz; the freedom is that of all. Where
+            nobody measured it all of an error is the same in all steps, normal, and as large as the network states.
         trained_ranges: [least, greatest] by name of what the training sweeps were drawn from ("view.depth_mm",
             "motion.step_mm", ...); None where nobody states it, and then frame size and frame rate stand for it.
         input_limits: greatest distances from the training images, on whole frames and on local crops, of clips like
@@ -86,10 +84,10 @@ class ModelCard:
     expected_error: str = "unknown"
     bf16_error: float | None = setting(None, above=0)
     fp16_error: float | None = setting(None, above=0)
-    step_error_correlation: tuple[float, float, float, float, float, float] | None = setting(
-        None, at_least=0, at_most=1
-    )
+    step_error_correlation: _SixNumbers | None = setting(None, at_least=0, at_most=1)
     step_error_freedom: float | None = setting(None, above=2)
+    step_error_powers: _SixNumbers | None = setting(None, above=0)
+    step_error_growth: _SixNumbers | None = None
     direction_sure_logit: float | None = setting(None, at_least=0)
     trained_ranges: Mapping[str, Any] | None = None
     input_limits: tuple[float, float] | None = setting(None, above=0)
@@ -114,7 +112,7 @@ class ModelCard:
         """Plain values, as written to JSON."""
         values = {**vars(self), "architecture": dict(self.architecture)}
         # The cards of other weights stay as they were.
-        return {key: value for key, value in values.items() if value is not None or key not in _OF_SOME}
+        return {key: value for key, value in values.items() if value is not None or not key.startswith(_OF_SOME)}
 
     def to_json(self) -> str:
         """The card as JSON text."""

@@ -135,11 +135,14 @@ def calibrated(model: Model, count: int, folder: Path, frames: int = 112) -> Mod
         distances.append(input_distances(found.provenance["model_input"]))
     measured = calibrate(estimates, truths)
     with torch.no_grad():
-        model.network.uncertainty.fc.bias += 2 * torch.from_numpy(np.log(measured.factors)).float()
+        shift = 2 * np.log(measured.factors) / measured.powers[0]
+        model.network.uncertainty.fc.bias += torch.from_numpy(shift).float()
     card = replace(
         model.card,
         step_error_correlation=tuple(measured.correlation.tolist()),
         step_error_freedom=measured.freedom,
+        step_error_powers=tuple(measured.powers[0].tolist()),
+        step_error_growth=tuple(measured.powers[1].tolist()),
         input_limits=tuple((np.ceil(np.quantile(distances, _WITHIN, axis=0) * 10) / 10).tolist()),
         direction_sure_logit=sure_log_odds(np.array(log_odds), np.array(right)),
     )

@@ -21,8 +21,10 @@ from DualTrackCore.errors import InputError
 from DualTrackCore.path_error import AS_WEIGHTS_SAY, OTHER_WAY_SIGNS, SURE, TOLD, UNSURE, Direction
 from DualTrackCore.progress import Reporter, Stage
 from DualTrackCore.trajectory import Trajectory
+from DualTrackCore.uncertainty import AS_STATED, grown_errors
 
 if TYPE_CHECKING:
+    from DualTrackCore.network.model import ModelCard
     from DualTrackCore.network.session import InferenceSession
     from DualTrackCore.tracking.engine import TrackingWarning as TrackingWarning
     from DualTrackCore.tracking.engine import estimate_trajectory as estimate_trajectory
@@ -71,16 +73,14 @@ def require_direction(direction: Direction) -> Direction:
     return direction
 
 
-def directed(
-    estimate: Estimate, direction: Direction, sure_log_odds: float | None, provenance: Mapping[str, Any]
-) -> Trajectory:
+def directed(estimate: Estimate, direction: Direction, card: ModelCard, provenance: Mapping[str, Any]) -> Trajectory:
     """The trajectory of an estimate, frame0_from_image in mm, in the direction of the setting.
 
     Args:
         estimate: of the network.
         direction: "auto" mirrors the estimate if its log-odds are below zero, "other-way" always. The direction head is
             ignored on a recorded sweep if the weights saw simulated sweeps only: it knows how simulated limbs taper.
-        sure_log_odds: size of the log-odds from which the direction is sure; None (unknown) means never.
+        card: of the model: from where the direction is sure, and how the errors grow.
         provenance: of the trajectory.
 
     Returns:
@@ -98,9 +98,13 @@ def directed(
     if by_user or estimate.log_odds is None:
         certainty = TOLD if by_user else AS_WEIGHTS_SAY
     else:
-        certainty = SURE if uses_head and sure_log_odds is not None and estimate.log_odds >= sure_log_odds else UNSURE
+        sure_from = card.direction_sure_logit
+        certainty = SURE if uses_head and sure_from is not None and estimate.log_odds >= sure_from else UNSURE
     facts = {"direction": certainty, "direction_mirrored": mirrored, "direction_log_odds": estimate.log_odds}
-    sigma = None if estimate.variance is None else np.sqrt(estimate.variance)
+    sigma = None
+    if estimate.variance is not None:
+        powers = card.step_error_powers or AS_STATED[0], card.step_error_growth or AS_STATED[1]
+        sigma = grown_errors(np.sqrt(estimate.variance), estimate.motions, powers)
     return Trajectory.from_parameters(estimate.motions, {**provenance, **facts}, sigma=sigma)
 
 

@@ -149,7 +149,7 @@ def estimate_trajectory(
         views = [view for view, kept in zip(views, agrees, strict=True) if kept]
     estimate = Estimate.mean(views)
     note_steps(provenance, model.card, estimate.motions)
-    trajectory = directed(estimate, direction, model.card.direction_sure_logit, provenance)
+    trajectory = directed(estimate, direction, model.card, provenance)
     for message in [*trajectory.provenance["warnings"], *direction_warnings(trajectory.provenance)]:
         warnings.warn(message, TrackingWarning, stacklevel=2)
     return repeats.shown_again(trajectory)

@@ -218,7 +218,7 @@ class LiveTracker:
         run = replace(self._run, model=model)
         provenance = engine.provenance_of(run, self._chunk, sweep, run.warnings(sweep))
         note_steps(provenance, model.card, estimate.motions)
-        trajectory = directed(estimate, self._direction, model.card.direction_sure_logit, provenance)
+        trajectory = directed(estimate, self._direction, model.card, provenance)
         for message in [*trajectory.provenance["warnings"], *direction_warnings(trajectory.provenance)]:
             warnings.warn(message, engine.TrackingWarning, stacklevel=2)
         return repeats.shown_again(trajectory)

@@ -147,14 +147,17 @@ def test_windows_that_contradict_each_other_are_not_sure_together(monkeypatch, l
     frames = {2: 112, 3: 160}[len(logits)]
     found = estimate_in_windows(InferenceSession(network, CPU), *features(frames), Reporter())
     assert found.log_odds == pytest.approx(np.mean(logits), abs=1e-6)
-    assert directed(found, "auto", 2.0, {"warnings": []}).provenance["direction"] == "unsure"
+    assert (
+        directed(found, "auto", ModelCard(direction_sure_logit=2.0), {"warnings": []}).provenance["direction"]
+        == "unsure"
+    )
 
 
 def test_weights_of_simulated_sweeps_alone_are_not_asked_for_the_side_of_a_recorded_one():
     found = Estimate(np.tile([0.0, 0, 1, 0, 0, 0], (3, 1)), None, -9.0)
     trained = {"warnings": [], "model_simulated_only": True}
-    simulated = directed(found, "auto", 2.0, {**trained, "guess": False})
-    recorded = directed(found, "auto", 2.0, {**trained, "guess": True})
+    simulated = directed(found, "auto", ModelCard(direction_sure_logit=2.0), {**trained, "guess": False})
+    recorded = directed(found, "auto", ModelCard(direction_sure_logit=2.0), {**trained, "guess": True})
     assert (simulated.provenance["direction"], simulated.provenance["direction_mirrored"]) == ("sure", True)
     assert (recorded.provenance["direction"], recorded.provenance["direction_mirrored"]) == ("unsure", False)
     np.testing.assert_allclose(simulated.poses[-1, 2, 3], -recorded.poses[-1, 2, 3])
@@ -237,6 +240,17 @@ def test_a_live_tracker_ends_in_the_same_direction_with_the_same_sigma():
     np.testing.assert_array_equal(live.poses, offline.poses)
     np.testing.assert_array_equal(live.sigma, offline.sigma)
     assert live.provenance["direction"] == "sure"
+
+
+def test_the_errors_of_an_estimate_grow_as_the_card_says():
+    random = np.random.default_rng(2)
+    motions, variance = random.normal(0, 0.5, (9, 6)), random.uniform(0.01, 0.2, (9, 6))
+    found, mean_mm = Estimate(motions, variance), np.linalg.norm(motions[:, :3], axis=1).mean()
+    stated = directed(found, "auto", ModelCard(), {}).sigma
+    np.testing.assert_array_equal(stated, np.sqrt(variance))
+    powers, growth = (0.5, 1.0, 0.8, 0.9, 1.1, 0.3), (0.7, 0.0, -0.2, 0.1, 0.0, 1.0)
+    grown = directed(found, "other-way", ModelCard(step_error_powers=powers, step_error_growth=growth), {}).sigma
+    np.testing.assert_allclose(grown, stated**powers * mean_mm ** np.array(growth))
 
 
 def test_a_repeated_frame_has_no_motion_and_no_uncertainty():

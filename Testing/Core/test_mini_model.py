@@ -54,7 +54,8 @@ def test_the_card_says_what_it_was_trained_on_and_what_error_to_expect(model):
 
 def test_the_card_is_that_of_the_recipe_but_for_what_was_measured(model):
     unknown = {"expected_error": "unknown", "bf16_error": None, "fp16_error": None, "trained_ranges": None}
-    unknown |= {"step_error_correlation": None, "direction_sure_logit": None, "input_limits": None}
+    unknown |= {"direction_sure_logit": None, "input_limits": None}
+    unknown |= {f"step_error_{what}": None for what in ("correlation", "freedom", "powers", "growth")}
     unmeasured = replace(model.card, architecture={}, **unknown)
     assert unmeasured == replace(recipe_card(load_recipe("mini/heads")), architecture={})
 

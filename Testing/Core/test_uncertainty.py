@@ -16,7 +16,7 @@ from DualTrackCore.trajectory import (
     matrices_from_parameters,
     parameters_from_matrices,
 )
-from DualTrackCore.uncertainty import length_errors, position_covariances
+from DualTrackCore.uncertainty import grown_errors, length_errors, position_covariances
 
 DRAWS = 8000
 
@@ -46,6 +46,14 @@ def drawn_poses(motions, sigma, correlation, draws=DRAWS, seed=1):
 
 def lengths_of(poses):
     return np.linalg.norm(np.diff(poses[..., :3, 3], axis=0), axis=-1).sum(axis=0)
+
+
+def test_pictures_that_were_shown_again_do_not_shorten_the_mean_step_that_errors_grow_with():
+    motions = np.tile([0, 0, 0.4, 0, 0, 0.0], (6, 1))
+    motions[2:4] = 0
+    found = grown_errors(np.full((6, 6), 0.04), motions, [[0.5] * 6, [1.0] * 6])
+    np.testing.assert_allclose(found, 0.2 * 0.4)
+    assert grown_errors(np.zeros((2, 6)), np.zeros((2, 6)), [[0.5] * 6, [1.0] * 6]).max() == 0
 
 
 def still(frames=5):

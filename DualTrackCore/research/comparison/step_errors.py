@@ -10,7 +10,7 @@ Calibrate on sweeps that the training did not see, and check on others.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from scipy.optimize import brentq
@@ -20,7 +20,15 @@ from scipy.stats import t as student
 from DualTrackCore.errors import InputError
 from DualTrackCore.path_error import path_error
 from DualTrackCore.trajectory import STEP_ERROR_CORRELATION, Trajectory, invert_rigid
-from DualTrackCore.uncertainty import STEP_ERROR_FREEDOM, common_signs, freedom_in, length_errors, times_holding
+from DualTrackCore.uncertainty import (
+    AS_STATED,
+    STEP_ERROR_FREEDOM,
+    common_signs,
+    freedom_in,
+    grown_errors,
+    length_errors,
+    times_holding,
+)
 
 #: Shares of the intervals that are calibrated and checked.
 SHARES = (0.68, 0.95)
@@ -28,6 +36,8 @@ SHARES = (0.68, 0.95)
 _FEWEST, _MOST = 2.5, 50.0
 #: Natural logarithm of the largest factor of the odds of a correlation.
 _WIDEST_ODDS = 7.0
+#: Fewest sweeps that tell how errors grow, least power of the stated ones, and powers that give the mean step alone.
+_FEWEST_SWEEPS, _LEAST_POWER, _STEP_ALONE = 30, 0.1, np.repeat([[0.0], [1.0]], 6, axis=1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,21 +45,23 @@ class StepErrorCalibration:
     """What makes the errors that a model states the right ones.
 
     Attributes:
-        factors: [6] by which the stated standard deviations are to be multiplied.
+        factors: [6] by which the stated standard deviations, to their powers, are to be multiplied.
         correlation: [6], 0 to 1, the share of the variance that all motions of a sweep have in common: for the model's
             card (`step_error_correlation`).
         freedom: degrees of freedom of the errors, for the card (`step_error_freedom`); None for normal ones.
+        powers: [2, 6] of the stated standard deviations and of the mean step (mm), for the card (`step_error_powers`).
     """
 
     factors: np.ndarray
     correlation: np.ndarray
     freedom: float | None = None
+    powers: np.ndarray = field(default_factory=lambda: np.array(AS_STATED))
 
     def apply(self, trajectory: Trajectory) -> Trajectory:
         """An estimate of the same model with calibrated errors and their correlation."""
         said = {**trajectory.provenance, STEP_ERROR_CORRELATION: self.correlation.tolist()}
         said |= {STEP_ERROR_FREEDOM: self.freedom}
-        return replace(trajectory, sigma=trajectory.sigma * self.factors, provenance=said)
+        return replace(_grown(trajectory, self.powers, self.factors), provenance=said)
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,14 +84,16 @@ class ErrorCheck:
 
 
 def calibrate(estimates: Sequence[Trajectory], truths: Sequence[Trajectory]) -> StepErrorCalibration:
-    """Factors, correlation and degrees of freedom from many sweeps.
+    """Factors, powers, correlation and degrees of freedom from many sweeps.
 
-    The degrees of freedom are those of the errors of the step lengths, by maximum likelihood. The factor of a component
-    is the geometric mean of those that make its intervals of 68 and of 95 % hold their share; those of tx, ty and tz
-    are scaled together so that the intervals of the step length do. The correlation is the one with which the squared
-    sums of the errors over a sweep are on average as large as they are, for tx, ty and tz with odds that are scaled
-    together so that the intervals of the path length hold their shares; a mean error that differs from zero counts as
-    common. It is a figure for sweeps of such a length.
+    The powers are those that best give the logarithm of the root mean square error of each component of a sweep, by
+    least squares; fewer than 30 sweeps leave the errors as they are stated. The degrees of freedom are those of the
+    errors of the step lengths, by maximum likelihood. The factor of a component is the geometric mean of those that
+    make its intervals of 68 and of 95 % hold their share; those of tx, ty and tz are scaled together so that the
+    intervals of the step length do. The correlation is the one with which the squared sums of the errors over a sweep
+    are on average as large as they are, for tx, ty and tz with odds that are scaled together so that the intervals of
+    the path length hold their shares; a mean error that differs from zero counts as common. It is a figure for sweeps
+    of such a length.
 
     Args:
         estimates: with `sigma`.
@@ -87,12 +101,14 @@ def calibrate(estimates: Sequence[Trajectory], truths: Sequence[Trajectory]) -> 
 
     Raises InputError: no estimate, one without errors, or another number of frames than its truth.
     """
+    powers = _powers(list(_compared(estimates, truths)))
+    estimates = [_grown(estimate, powers) for estimate in estimates]
     pairs = list(_compared(estimates, truths))
     residuals, sigma = (np.concatenate([pair[name] for pair in pairs]) for name in ("residuals", "sigma"))
     freedom = _freedom(*_all_step_lengths(pairs, np.ones(6)))
     factors = np.array([_factor(residuals[:, c], sigma[:, c], freedom) for c in range(6)])
     factors[:3] *= _factor(*_all_step_lengths(pairs, factors), freedom)
-    found = StepErrorCalibration(factors, _correlation(pairs, factors), freedom)
+    found = StepErrorCalibration(factors, _correlation(pairs, factors), freedom, powers)
     return replace(found, correlation=_holding_lengths(found, estimates, truths))
 
 
@@ -120,6 +136,30 @@ def _compared(estimates: Sequence[Trajectory], truths: Sequence[Trajectory]) -> 
         counts = np.isfinite(residuals).all(axis=1) & np.isfinite(estimate.sigma).all(axis=1)
         values = {"residuals": residuals, "sigma": estimate.sigma, "signs": common_signs(estimate.poses)}
         yield {name: array[counts] for name, array in (values | {"motions": estimate.parameters}).items()}
+
+
+def _grown(trajectory: Trajectory, powers: np.ndarray, factors: np.ndarray = 1.0) -> Trajectory:
+    """A trajectory with its stated errors to their powers, times factors."""
+    return replace(trajectory, sigma=grown_errors(trajectory.sigma, trajectory.parameters, powers) * factors)
+
+
+def _powers(pairs: Sequence[Mapping[str, np.ndarray]]) -> np.ndarray:
+    """[2, 6] of :class:`StepErrorCalibration`."""
+    found = np.array(AS_STATED)
+    if len(pairs) < _FEWEST_SWEEPS:
+        return found
+    mean_mm = np.log([grown_errors(np.ones((1, 6)), pair["motions"], _STEP_ALONE)[0, 0] for pair in pairs])
+    for component in range(6):
+        counts = [pair["sigma"][:, component] > 0 for pair in pairs]
+        stated = np.array([np.log(p["sigma"][c, component]).mean() for p, c in zip(pairs, counts, strict=True)])
+        squares = [np.square(p["residuals"][c, component]).mean() for p, c in zip(pairs, counts, strict=True)]
+        true = 0.5 * np.log(np.maximum(squares, 1e-12))
+        by = np.stack([np.ones(len(pairs)), stated, mean_mm], axis=1)
+        # As stated where the sweeps do not tell.
+        pulled, ends = np.diag([0.0, 1.0, 1.0]), np.array([0.0, 1.0, 0.0])
+        _, *powers = np.linalg.solve(by.T @ by + pulled, by.T @ true + pulled @ ends)
+        found[:, component] = np.maximum(powers[0], _LEAST_POWER), powers[1]
+    return found
 
 
 def _freedom(wrong: np.ndarray, sigma: np.ndarray) -> float | None:

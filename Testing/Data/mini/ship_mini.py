@@ -18,7 +18,7 @@ from DualTrackCore.research.training import load_recipe
 from DualTrackCore.research.training.initial import recipe_card
 
 #: What the training found out itself; the rest of the card is the recipe's.
-MEASURED = ("step_error_correlation", "step_error_freedom", "direction_sure_logit", "input_limits", "trained_ranges")
+MEASURED = ("step_error_correlation", "step_error_freedom", "step_error_powers", "step_error_growth", "direction_sure_logit", "input_limits", "trained_ranges")
 
 runs, expected_error = Path(sys.argv[1]), sys.argv[2]
 model = load_model(str(runs / "mini" / "model.safetensors"))
