@@ -32,8 +32,8 @@ def held(sweep, estimate, pairs, seed):
 
 
 @pytest.mark.slow
-def test_the_bands_of_the_model_that_ships_hold_no_fewer_lengths_than_they_say(tmp_path):
-    """Asked are 63 to 73 and 92 to 98 %; its errors are stated too large, and Docs/measurement.md says by how much."""
+def test_the_bands_of_the_model_that_ships_hold_about_the_share_of_lengths_that_they_say(tmp_path):
+    """Clips differ: from 17 to 93 % of the lengths of one lie in their bands of 68 %, so few of them tell little."""
     model, shares = load_model("mini"), []
     for number, entry in enumerate(simulated_dataset("acquisitions", count=6, frames=112, folder=tmp_path)):
         sweep = entry.load()
@@ -42,8 +42,8 @@ def test_the_bands_of_the_model_that_ships_hold_no_fewer_lengths_than_they_say(t
             estimate = estimate_trajectory(sweep, model, device="cpu")
         shares.append(held(sweep, estimate, 40, number).mean(axis=0))
     held_68, held_95 = np.mean(shares, axis=0)
-    assert held_68 >= 0.63
-    assert held_95 >= 0.92
+    assert 0.5 <= held_68 <= 0.85
+    assert held_95 >= 0.9
 
 
 @pytest.mark.slow
