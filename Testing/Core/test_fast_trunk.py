@@ -14,12 +14,13 @@ from DualTrackCore.network.fast import (
     PreparedTrunk,
     StreamingTrunk,
     choose_backend,
+    compiled_layers,
     has_compiled_kernels,
     layers,
     prepare_engine,
 )
-from DualTrackCore.network.fast.compiled_layers import TEMPORAL_KERNEL, CompiledBackend, spatial_kernel
-from DualTrackCore.network.fast.convolution_kernels import POINTS, SIGNATURES
+from DualTrackCore.network.fast.compiled_layers import CompiledBackend, kernel_transform
+from DualTrackCore.network.fast.convolution_kernels import SIGNATURES, transforms
 from DualTrackCore.network.fast.layers import Folded, TorchBackend, Workspace
 from DualTrackCore.network.session import InferenceSession
 
@@ -68,25 +69,14 @@ def whole(trunk: Trunk, frames: torch.Tensor) -> torch.Tensor:
         return trunk(frames[None, None])[0].transpose(0, 1)
 
 
-@pytest.mark.parametrize(
-    ("points", "to_kernel", "factors"),
-    [
-        ([0, *POINTS, *(-p for p in POINTS)], spatial_kernel()[[0, 1, 3, 2, 4, 5]], 1),
-        ([0, 1, -1], TEMPORAL_KERNEL, np.array([-1, 1, 1, 1])),  # those of the kernels in time: -B^T d at the point 0
-    ],
-)
-def test_the_transforms_give_the_convolution_exactly(points, to_kernel, factors):
-    outputs = len(points) - 1
-    to_output, to_data = np.zeros((outputs, outputs + 2)), np.zeros((outputs + 2, outputs + 2))
-    for i, point in enumerate(points):
-        to_output[:, i] = [float(point) ** power for power in range(outputs)]
-        to_data[i, :-1] = np.poly([other for other in points if other != point])[::-1]
-    to_output[-1, -1] = 1
-    to_data[-1] = np.poly(points)[::-1]
-    numbers = np.random.default_rng(0)
+@pytest.mark.parametrize("outputs", [1, 2, 3, 4])
+def test_the_transforms_give_the_convolution_exactly_whatever_number_of_frames_is_left(outputs):
+    numbers = np.random.default_rng(outputs)
     kernel, data = numbers.normal(size=3), numbers.normal(size=outputs + 2)
-    result = to_output @ ((to_kernel @ kernel) * (to_data @ data) * factors)
+    to_data, to_output = transforms(outputs)
+    result = to_output @ ((kernel_transform(outputs) @ kernel) * (to_data @ data))
     np.testing.assert_allclose(result, np.correlate(data, kernel), rtol=1e-12, atol=1e-13)
+    np.testing.assert_array_equal(kernel_transform(outputs), kernel_transform(4)[: outputs + 2])
 
 
 @pytest.mark.parametrize("pieces", [[1] * 23, [7, 7, 7, 2], [23]])
@@ -154,9 +144,10 @@ def test_sizes_that_are_not_whole_tiles_and_channels_that_fill_no_register_come_
     torch.testing.assert_close(streamed(fast, frames, [4, 4, 3]), whole(trunk, frames), atol=1e-6, rtol=1e-5)
 
 
-@pytest.mark.parametrize("frames", [1, 2, 5])
-@pytest.mark.parametrize("channels", [16, 80])
-def test_a_winograd_layer_loses_a_few_bits_at_most(compiled, channels, frames):
+@pytest.mark.parametrize("frames", [1, 2, 3, 4, 5, 6, 7])
+@pytest.mark.parametrize(("channels", "by_four"), [(16, True), (80, True), (80, False)])
+def test_a_winograd_layer_loses_a_few_bits_at_most(monkeypatch, compiled, channels, by_four, frames):
+    monkeypatch.setattr(compiled_layers, "_MOST_BY_FOUR", channels if by_four else channels - 1)
     torch.manual_seed(channels)
     weight = torch.randn(channels, channels, 3, 3, 3, dtype=torch.float64) / channels**0.5
     folded = Folded(weight, torch.randn(channels, dtype=torch.float64), 1, True)

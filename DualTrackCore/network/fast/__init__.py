@@ -57,8 +57,8 @@ class PreparedBlock:
 class PreparedTrunk:
     """The layers of a trunk, and the memory that a push through them needs; one push at a time.
 
-    Preparing takes about as long as ten frames. Winograd's weights take five times the memory of the convolutions they
-    belong to.
+    Preparing takes about as long as ten frames. Winograd's weights take five to eight times the memory of the
+    convolutions they belong to.
 
     Args:
         trunk: in evaluation mode.
@@ -67,8 +67,7 @@ class PreparedTrunk:
 
     def __init__(self, trunk: Trunk, backend: layers.Backend) -> None:
         stem, self.width = trunk.stem, trunk.width
-        first = layers.padded_channels(layers.fold(stem[0], stem[1], activate=True), backend.lanes)
-        self.first = layers.FirstLayer(first, backend.device, backend.dtype)
+        self.first = backend.first(layers.fold(stem[0], stem[1], activate=True))
         self.second = backend.layer(layers.fold(stem[3], stem[4], activate=True))
         self.blocks = [PreparedBlock(block, backend) for block in trunk.blocks]
         self.workspace = layers.Workspace(backend.device, backend.dtype)

@@ -4,7 +4,7 @@ Winograd's minimal filtering F(m, 3) gives m outputs of a filter g of three taps
 multiplications instead of 3 m: y = A^T [(G g) * (B^T d)]. The matrices follow from interpolation at chosen points (Cook
 and Toom; Winograd, "Arithmetic Complexity of Computations", 1980; Lavin and Gray, "Fast Algorithms for Convolutional
 Neural Networks", arXiv:1509.09308). In two dimensions they act along both: F(4x4, 3x3) needs 36 multiplications instead
-of 144; nested with F(2, 3) in time, 144 instead of 864 for two frames.
+of 144; nested with F(4, 3) in time, 216 instead of 1728 for four frames.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from DualTrackCore.compilation import compile_kernels
@@ -25,14 +26,15 @@ from DualTrackCore.network.fast.convolution_kernels import (
     ROWS,
     SIGNATURES,
     direct_block,
+    image_block,
     winograd_block,
 )
 from DualTrackCore.network.fast.layers import CPU, TILE, Folded, Frames, Layer, large, padded_channels
 
 #: Rows of a matrix product in a block: enough to use every weight often, few enough to stay near the processor.
-_ROWS = 96
-#: G of F(2, 3) at the points 0, 1, -1 and infinity.
-TEMPORAL_KERNEL = np.array([[1.0, 0.0, 0.0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0.0, 0.0, 1.0]])
+_ROWS = 72
+#: Layers of more channels take frames by two, not by four, in time: their weights would be large.
+_MOST_BY_FOUR = 256
 
 
 class Workers:
@@ -65,15 +67,16 @@ class Workers:
 
 
 class WinogradLayer:
-    """3 x 3 convolution of stride 1 between as many channels, F(4x4, 3x3), over three frames (F(2, 3)) or one."""
+    """3 x 3 convolution of stride 1 between as many channels, F(4x4, 3x3), over three frames (F(4, 3)) or one."""
 
     stride = 1
 
     def __init__(self, folded: Folded, workers: Workers) -> None:
         self.outputs, self._workers = folded.weight.shape[0], workers
-        spatial, self._temporal = spatial_kernel(), folded.weight.shape[2] == 3
-        in_time = TEMPORAL_KERNEL if self._temporal else np.ones((1, 1))
-        transform = torch.from_numpy(np.kron(np.kron(spatial, spatial), in_time))
+        in_space, self._group = kernel_transform(4), 0
+        if folded.weight.shape[2] == 3:
+            self._group = 4 if self.outputs <= _MOST_BY_FOUR else 2
+        transform = torch.from_numpy(np.kron(np.kron(in_space, in_space), kernel_transform(self._group)))
         self._weights, self._bias = in_panels(folded.weight, transform), folded.bias.float()
         self._nothing = torch.zeros(LANES)
 
@@ -84,7 +87,8 @@ class WinogradLayer:
             return
         across = -(-y.columns // TILE)
         tiles = -(-y.rows // TILE) * across
-        groups = (frames + 1) // 2 if self._temporal else frames
+        group = self._group
+        groups = -(-frames // group) if group else frames
         size = block_size(tiles, groups)
         rest = (self._nothing.data_ptr(), 0, 0, 0) if shortcut is None else (*_place(shortcut, 1), 4 * channels)
         places = (_place(x, 0), self._weights.data_ptr(), self._bias.data_ptr(), rest, _place(y, 1))
@@ -92,10 +96,10 @@ class WinogradLayer:
         def block(index: int, scratch: int) -> None:
             first = index * size
             count = min(size, tiles - first)
-            winograd_block(*places, channels, frames, across, first, count, scratch, int(self._temporal))
+            winograd_block(*places, channels, frames, across, first, count, scratch, group)
 
-        if self._temporal:
-            floats = 36 * (frames + 2) * size * channels + 8 * (groups * size + ROWS) * channels
+        if group:
+            floats = (36 * (frames + 2) * size + 2 * (group + 2) * (groups * size + ROWS)) * channels
         else:
             floats = 37 * (frames * size + ROWS) * channels
         self._workers.run(-(-tiles // size), floats, block)
@@ -104,13 +108,12 @@ class WinogradLayer:
 
 
 class DirectLayer:
-    """Any other convolution: matrix products over its taps, F(2, 3) in time where it reaches over three frames."""
+    """Any other convolution: matrix products over its taps, F(4, 3) in time where it reaches over three frames."""
 
     def __init__(self, folded: Folded, workers: Workers) -> None:
         self.outputs, self._inputs, frames, self._side, _ = folded.weight.shape
-        self.stride, self._temporal, self._workers = folded.stride, frames == 3, workers
-        temporal = TEMPORAL_KERNEL if self._temporal else np.ones((1, 1))
-        transform = torch.from_numpy(np.kron(np.eye(self._side**2), temporal))
+        self.stride, self._group, self._workers = folded.stride, 4 if frames == 3 else 0, workers
+        transform = torch.from_numpy(np.kron(np.eye(self._side**2), kernel_transform(self._group)))
         self._weights, self._bias = in_panels(folded.weight, transform), folded.bias.float()
         self._floor = np.float32(0.0 if folded.activate else -np.inf)  # the type that the kernel is compiled for
 
@@ -121,17 +124,45 @@ class DirectLayer:
             raise ValueError("A direct layer adds no shortcut.")
         if not frames:
             return
-        factors, groups = (4, (frames + 1) // 2) if self._temporal else (1, frames)
+        factors, groups = (self._group + 2, -(-frames // self._group)) if self._group else (1, frames)
         size = block_size(pixels, groups)
         inside = 1 - self._side // 2  # a single tap looks at the pixel itself, not at the border
         places = (_place(x, inside), self._weights.data_ptr(), self._bias.data_ptr(), _place(y, 1))
-        shape = (self._inputs, self.outputs, frames, self._side, self.stride, int(self._temporal), y.columns)
+        shape = (self._inputs, self.outputs, frames, self._side, self.stride, self._group, y.columns)
 
         def block(index: int, scratch: int) -> None:
             first = index * size
             direct_block(*places, shape, first, min(size, pixels - first), scratch, self._floor)
 
         floats = factors * (groups * size + ROWS) * (self._inputs + self.outputs) + (frames + 1) * size * self.outputs
+        self._workers.run(-(-pixels // size), floats, block)
+
+
+class ImageLayer:
+    """The first convolution, of images of one channel: their pixels side by side, in one matrix product."""
+
+    def __init__(self, folded: Folded, workers: Workers) -> None:
+        self.outputs, self.stride, self._workers = folded.weight.shape[0], folded.stride, workers
+        patches = folded.weight[:, :1].flatten(1)[..., None, None, None]
+        self._side = folded.weight.shape[3]
+        self._weights, self._bias = in_panels(patches, torch.eye(1, dtype=torch.float64)), folded.bias.float()
+
+    def run(self, images: Tensor, y: Frames) -> None:
+        """Images [n, rows, columns] float32 to n frames."""
+        frames, pixels, side, edge = len(y), y.rows * y.columns, self._side, self._side // 2
+        if not frames:
+            return
+        padded = F.pad(images, (edge, edge + LANES, edge, edge))  # what whole vectors read behind the last pixel
+        frame, row, _ = (4 * stride for stride in padded.stride())
+        places = ((padded.data_ptr(), frame, row), self._weights.data_ptr(), self._bias.data_ptr(), _place(y, 1))
+        shape = (self.outputs, frames, side, self.stride, y.columns)
+        size = block_size(pixels, -(-frames // 8))  # rows are short: eight times as many fit
+
+        def block(index: int, scratch: int) -> None:
+            first = index * size
+            image_block(*places, shape, first, min(size, pixels - first), scratch)
+
+        floats = (frames * size + ROWS) * (side * side + LANES + self.outputs)
         self._workers.run(-(-pixels // size), floats, block)
 
 
@@ -181,6 +212,10 @@ class CompiledBackend:
         compile_kernels(SIGNATURES)
         self._workers = Workers()
 
+    def first(self, folded: Folded) -> ImageLayer:
+        """See :class:`Backend`."""
+        return ImageLayer(padded_channels(folded, self.lanes), self._workers)
+
     def layer(self, folded: Folded) -> Layer:
         """See :class:`Backend`."""
         padded = padded_channels(folded, self.lanes)
@@ -190,9 +225,10 @@ class CompiledBackend:
         return DirectLayer(padded, self._workers)
 
 
-def spatial_kernel() -> np.ndarray:
-    """G [6, 3] of F(4, 3) at the points 0, a, -a, b, -b and infinity, float64."""
+def kernel_transform(outputs: int) -> np.ndarray:
+    """G [outputs + 2, 3] for `transforms(outputs)`, float64: the first rows of F(4, 3)'s; a single 1 for 0 outputs."""
     a, b = POINTS
-    points = [0.0, a, -a, b, -b]
+    points = (a, -a, 0.0, b, -b)
     rows = [np.array([1.0, p, p * p]) / np.prod([p - q for q in points if q != p]) for p in points]
-    return np.array([*rows, [0.0, 0.0, 1.0]])
+    rows.insert(2, np.array([0.0, 0.0, 1.0]))
+    return np.array(rows[: outputs + 2]) if outputs else np.ones((1, 1))

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from itertools import chain
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
 from numba import float32, int64, types
 from numba.core import cgutils
@@ -35,8 +36,8 @@ _FEATURES = cpu_target.target_context.codegen().magic_tuple()[2].split(",")
 LANES = 16 if "+avx512f" in _FEATURES else 8 if "+avx2" in _FEATURES else 4
 #: Whether a b + c is one instruction: on every ARM of 64 bits, on Intel and AMD since 2013.
 HAS_FUSED_MULTIPLY_ADD = platform.machine().lower() in ("arm64", "aarch64") or "+fma" in _FEATURES
-#: Rows and vectors of the matrix product held in registers: 12 x 2 sums of 32 registers, 6 x 2 of 16.
-ROWS, VECTORS = (12, 2) if LANES == 16 else (6, 2)
+#: Rows and vectors of the product held in registers: 12 x 2 sums of 32 registers, 6 x 2 of 16; FEW rows at its end.
+ROWS, VECTORS, FEW = (12, 2, 4) if LANES == 16 else (6, 2, 3)
 #: Columns that one pass over the rows takes.
 PANEL = LANES * VECTORS
 _BYTES = 4 * LANES
@@ -89,10 +90,6 @@ class Emitter:
         """a + b."""
         return self.builder.fadd(a, b)
 
-    def subtract(self, a: ir.Value, b: ir.Value) -> ir.Value:
-        """a - b."""
-        return self.builder.fsub(a, b)
-
     def scaled(self, factor: float, a: ir.Value, b: ir.Value) -> ir.Value:
         """factor a + b."""
         return self.fma(self.constant(factor), a, b)
@@ -126,77 +123,84 @@ def _piece(*kinds: types.Type) -> Callable[[Callable], Any]:
 
 
 def _product(vectors):
-    """ROWS rows of a matrix product, `vectors` registers wide: c = a b, or c += a b where `more` is not 0."""
+    """c = a b, or c += a b where `more` is not 0, `vectors` registers wide; ROWS rows if `many` is 1, FEW if 0."""
 
-    def emit(e, a, a_row, b, c, c_row, depth, more):
-        builder, zero = e.builder, ir.Constant(_INT, 0)
-        rows = [a]
-        for _ in range(1, ROWS):
-            rows.append(builder.add(rows[-1], a_row))
-        before, body, after = builder.block, builder.append_basic_block("depth"), builder.append_basic_block("done")
-        builder.branch(body)
-        builder.position_at_end(body)
-        index, panel = builder.phi(_INT), builder.phi(_INT)
-        sums = [builder.phi(_VECTOR) for _ in range(ROWS * vectors)]
-        weights = [e.load(e.offset(panel, _BYTES * j)) for j in range(vectors)]
-        here = builder.shl(index, ir.Constant(_INT, 2))
-        new_sums = []
-        for r in range(ROWS):
-            value = e.load_in_all_lanes(builder.add(rows[r], here))
-            new_sums += [e.fma(value, weights[j], sums[r * vectors + j]) for j in range(vectors)]
-        following = builder.add(index, ir.Constant(_INT, 1))
-        for phi, start, later in [
-            (index, zero, following),
-            (panel, b, builder.add(panel, ir.Constant(_INT, _BYTES * vectors))),
-            *((s, e.constant(0.0), g) for s, g in zip(sums, new_sums, strict=True)),
-        ]:
-            phi.add_incoming(start, before)
-            phi.add_incoming(later, body)
-        builder.cbranch(builder.icmp_signed("<", following, depth), body, after)
-        builder.position_at_end(after)
-        places = [e.offset(e.offset(c, c_row, r), _BYTES * j) for r in range(ROWS) for j in range(vectors)]
-        with builder.if_else(builder.icmp_signed("==", more, zero)) as (fresh, continued):
-            with fresh:
-                for value, place in zip(new_sums, places, strict=True):
-                    e.store(value, place)
-            with continued:
-                for value, place in zip(new_sums, places, strict=True):
-                    e.store(e.add(e.load(place), value), place)
+    def emit(e, a, a_row, b, c, c_row, depth, more, many):
+        for height, is_meant in ((ROWS, 1), (FEW, 0)):
+            with e.builder.if_then(e.builder.icmp_signed("==", many, ir.Constant(_INT, is_meant))):
+                sums = _sums(e, height, vectors, a, a_row, b, depth)
+                places = [e.offset(e.offset(c, c_row, r), _BYTES * j) for r in range(height) for j in range(vectors)]
+                for is_fresh, sign in ((True, "=="), (False, "!=")):
+                    with e.builder.if_then(e.builder.icmp_signed(sign, more, ir.Constant(_INT, 0))):
+                        for value, place in zip(sums, places, strict=True):
+                            e.store(value if is_fresh else e.add(e.load(place), value), place)
 
-    return _piece(*[types.int64] * 7)(emit)
+    return _piece(*[types.int64] * 8)(emit)
+
+
+def _sums(e, height, vectors, a, a_row, b, depth):
+    """The sums of `height` rows of a product, in registers while a loop runs over the depth."""
+    builder, rows = e.builder, [a]
+    for _ in range(1, height):
+        rows.append(builder.add(rows[-1], a_row))
+    before, body, after = builder.block, builder.append_basic_block("depth"), builder.append_basic_block("done")
+    builder.branch(body)
+    builder.position_at_end(body)
+    index, panel = builder.phi(_INT), builder.phi(_INT)
+    sums = [builder.phi(_VECTOR) for _ in range(height * vectors)]
+    weights = [e.load(e.offset(panel, _BYTES * j)) for j in range(vectors)]
+    here = builder.shl(index, ir.Constant(_INT, 2))
+    new_sums = []
+    for r in range(height):
+        value = e.load_in_all_lanes(builder.add(rows[r], here))
+        new_sums += [e.fma(value, weights[j], sums[r * vectors + j]) for j in range(vectors)]
+    following = builder.add(index, ir.Constant(_INT, 1))
+    for phi, start, later in [
+        (index, ir.Constant(_INT, 0), following),
+        (panel, b, builder.add(panel, ir.Constant(_INT, _BYTES * vectors))),
+        *((s, e.constant(0.0), g) for s, g in zip(sums, new_sums, strict=True)),
+    ]:
+        phi.add_incoming(start, before)
+        phi.add_incoming(later, body)
+    builder.cbranch(builder.icmp_signed("<", following, depth), body, after)
+    builder.position_at_end(after)
+    return new_sums
 
 
 product_panel, product_vector = _product(VECTORS), _product(1)
 
 
-def _into_winograd(e, d: list) -> list:
-    """B^T d of F(4, 3) for six values; compiled_layers.py computes G g."""
+def transforms(outputs: int) -> tuple[np.ndarray, np.ndarray]:
+    """B^T [r + 2, r + 2] and A^T [r, r + 2] of F(r, 3), r up to 4, for G g of F(4, 3) (`compiled_layers.py`).
+
+    The rows of G belong to the points a, -a, infinity, 0, b and -b; F(r, 3) takes the first r + 2 of them.
+    """
     a, b = POINTS
-    even_a, odd_a = e.scaled(-b * b, d[2], d[4]), e.scaled(-b * b, d[1], d[3])
-    even_b, odd_b = e.scaled(-a * a, d[2], d[4]), e.scaled(-a * a, d[1], d[3])
-    first = e.scaled(a * a * b * b, d[0], e.scaled(-(a * a + b * b), d[2], d[4]))
-    last = e.scaled(a * a * b * b, d[1], e.scaled(-(a * a + b * b), d[3], d[5]))
-    middle = [(a, odd_a, even_a), (-a, odd_a, even_a), (b, odd_b, even_b), (-b, odd_b, even_b)]
-    return [first, *(e.scaled(*values) for values in middle), last]
+    points = (a, -a, 0.0, b, -b)
+    used, unused = points[: outputs + 1], points[outputs + 1 :]
+    rows = [[*np.poly([q for q in used if q != p])[::-1] * np.prod([p - q for q in unused]), 0.0] for p in used]
+    sums = [[p**power for power in range(outputs)] for p in used]
+    into, out_of = np.insert(rows, 2, np.poly(used)[::-1], 0), np.insert(sums, 2, np.eye(outputs)[-1], 0)
+    return into, out_of.T
 
 
-def _from_winograd(e, m: list) -> list:
-    """A^T m of F(4, 3) for six values."""
-    a, b = POINTS
-    even_a, odd_a = e.add(m[1], m[2]), e.subtract(m[1], m[2])
-    even_b, odd_b = e.add(m[3], m[4]), e.subtract(m[3], m[4])
-    return [
-        e.add(e.add(m[0], even_a), even_b),
-        e.builder.fmul(e.constant(a), e.scaled(b / a, odd_b, odd_a)),
-        e.builder.fmul(e.constant(a * a), e.scaled((b / a) ** 2, even_b, even_a)),
-        e.scaled(a**3, odd_a, e.scaled(b**3, odd_b, m[5])),
-    ]
+def _combined(e, matrix: np.ndarray, values: list) -> list:
+    """A matrix of constants times values; factors of 0 cost nothing, nor does one of 1 in a row."""
+    results = []
+    for row in matrix:
+        terms = sorted(((f, v) for f, v in zip(row, values, strict=True) if f), key=lambda term: term[0] != 1)
+        (first, total), *others = terms
+        total = total if first == 1 else e.builder.fmul(e.constant(first), total)
+        for factor, value in others:
+            total = e.scaled(factor, value, total)
+        results.append(total)
+    return results
 
 
-def _both_ways(transform: Callable, e, square: list[list]) -> list[list]:
+def _both_ways(matrix: np.ndarray, e, square: list[list]) -> list[list]:
     """A one-dimensional transform along the rows, then along the columns: [y][x] to [y][x]."""
-    along = [transform(e, line) for line in square]
-    across = [transform(e, [line[x] for line in along]) for x in range(len(along[0]))]
+    along = [_combined(e, matrix, line) for line in square]
+    across = [_combined(e, matrix, [line[x] for line in along]) for x in range(len(along[0]))]
     return [list(line) for line in zip(*across, strict=True)]
 
 
@@ -204,7 +208,7 @@ def _both_ways(transform: Callable, e, square: list[list]) -> list[list]:
 def tile_to_winograd(e, x, row, pixel, v, apart):
     """6 x 6 pixels, rows `row` and pixels `pixel` apart, to 36 values `apart` from one another."""
     square = [[e.load(e.offset(e.offset(x, row, i), pixel, j)) for j in range(6)] for i in range(6)]
-    for i, value in enumerate(chain.from_iterable(_both_ways(_into_winograd, e, square))):
+    for i, value in enumerate(chain.from_iterable(_both_ways(transforms(4)[0], e, square))):
         e.store(value, e.offset(v, apart, i))
 
 
@@ -213,41 +217,28 @@ def tile_from_winograd(e, m, apart, bias, rest, rest_row, rest_pixel, y, row, pi
     """36 values to 4 x 4 pixels, plus the bias and the shortcut `rest`, negative numbers to 0."""
     square = [[e.load(e.offset(m, apart, 6 * i + j)) for j in range(6)] for i in range(6)]
     offset, zero = e.load(bias), e.constant(0.0)
-    for i, line in enumerate(_both_ways(_from_winograd, e, square)):
+    for i, line in enumerate(_both_ways(transforms(4)[1], e, square)):
         here, shortcut = e.offset(y, row, i), e.offset(rest, rest_row, i)
         for j, value in enumerate(line):
             whole = e.add(e.add(value, offset), e.load(e.offset(shortcut, rest_pixel, j)))
             e.store(e.at_least(whole, zero), e.offset(here, pixel, j))
 
 
-def _frames_to_winograd(outputs):
-    """B^T d of F(2, 3) in time, four frames to four factors; for the first output alone, three frames to three."""
+def _in_time(which):
+    """Vectors of frames, `x_apart` from one another, to their factors, or of products to frames: F(outputs, 3)."""
 
-    def emit(e, d, frame, t, apart):
-        d = [e.load(e.offset(d, frame, i)) for i in range(outputs + 2)]
-        values = [e.subtract(d[0], d[2]), e.add(d[1], d[2]), e.subtract(d[2], d[1])]
-        if outputs == 2:
-            values.append(e.subtract(d[1], d[3]))
-        for i, value in enumerate(values):
-            e.store(value, e.offset(t, apart, i))
+    def emit(e, x, x_apart, y, y_apart, outputs):
+        for count in (1, 2, 3, 4):
+            with e.builder.if_then(e.builder.icmp_signed("==", outputs, ir.Constant(_INT, count))):
+                matrix = transforms(count)[which]
+                values = [e.load(e.offset(x, x_apart, i)) for i in range(count + 2)]
+                for i, value in enumerate(_combined(e, matrix, values)):
+                    e.store(value, e.offset(y, y_apart, i))
 
-    return _piece(*[types.int64] * 4)(emit)
-
-
-def _frames_from_winograd(outputs):
-    """A^T m of F(2, 3) in time, four products to two frames; or three products to the first frame."""
-
-    def emit(e, m, apart, y, frame):
-        m = [e.load(e.offset(m, apart, i)) for i in range(outputs + 2)]
-        e.store(e.add(m[0], e.add(m[1], m[2])), y)
-        if outputs == 2:
-            e.store(e.subtract(e.subtract(m[1], m[2]), m[3]), e.offset(y, frame))
-
-    return _piece(*[types.int64] * 4)(emit)
+    return _piece(*[types.int64] * 5)(emit)
 
 
-pair_to_winograd, single_to_winograd = _frames_to_winograd(2), _frames_to_winograd(1)
-pair_from_winograd, single_from_winograd = _frames_from_winograd(2), _frames_from_winograd(1)
+into_time, from_time = _in_time(0), _in_time(1)
 
 
 @_piece(types.int64, types.int64)
@@ -266,56 +257,47 @@ def finish_vector(e, m, bias, y, floor):
 def multiply(a, a_row, b, c, c_row, rows, depth, columns, more):
     """c = a b or c += a b; b in panels, rows rounded up to ROWS (what lies behind them must be scratch)."""
     for column in range(0, columns, PANEL):
-        for row in range(0, rows, ROWS):
-            left, target = a + row * a_row, c + row * c_row
+        row = 0
+        while row < rows:
+            left, target, many = a + row * a_row, c + row * c_row, int64(rows - row > ROWS - FEW)
             if columns - column >= PANEL:
-                product_panel(left, a_row, b + 4 * column * depth, target + 4 * column, c_row, depth, more)
+                product_panel(left, a_row, b + 4 * column * depth, target + 4 * column, c_row, depth, more, many)
             else:
                 for part in range(column, columns, LANES):
-                    product_vector(left, a_row, b + 4 * part * depth, target + 4 * part, c_row, depth, more)
+                    product_vector(left, a_row, b + 4 * part * depth, target + 4 * part, c_row, depth, more, many)
+            row += ROWS if many else FEW
 
 
 @kernel()
-def pairs_to_winograd(d, frame, run, frames, t, apart, step):
-    """Runs of numbers of all frames to factors in time; `frames` outputs, an odd last one on its own."""
-    for pair in range(frames // 2):
+def frames_to_winograd(d, frame, run, frames, group, t, apart, step):
+    """Runs of numbers of all frames to factors in time; `frames` outputs in groups of 4 or 2, a smaller one last."""
+    for first in range(0, frames, group):
         for i in range(0, run, 4 * LANES):
-            pair_to_winograd(d + 2 * pair * frame + i, frame, t + pair * step + i, apart)
-    if frames % 2:
-        pair = frames // 2
-        for i in range(0, run, 4 * LANES):
-            single_to_winograd(d + 2 * pair * frame + i, frame, t + pair * step + i, apart)
+            into_time(d + first * frame + i, frame, t + first // group * step + i, apart, min(group, frames - first))
 
 
 @kernel()
-def pairs_from_winograd(m, apart, run, frames, y, frame):
+def frames_from_winograd(m, apart, run, frames, group, y, frame):
     """Products in time to runs of numbers of `frames` frames."""
-    for pair in range(frames // 2):
+    for first in range(0, frames, group):
         for i in range(0, run, 4 * LANES):
-            pair_from_winograd(m + pair * run + i, apart, y + 2 * pair * frame + i, frame)
-    if frames % 2:
-        pair = frames // 2
-        for i in range(0, run, 4 * LANES):
-            single_from_winograd(m + pair * run + i, apart, y + 2 * pair * frame + i, frame)
+            from_time(m + first // group * run + i, apart, y + first * frame + i, frame, min(group, frames - first))
 
 
 @kernel()
-def winograd_block(
-    x_place, weights, bias, rest_place, y_place, channels, frames, across, first, count, scratch, temporal
-):
-    """3 x 3 convolution, F(4x4, 3x3), over three frames (nested with F(2, 3)) or one: tiles first to first + count.
+def winograd_block(x_place, weights, bias, rest_place, y_place, channels, frames, across, first, count, scratch, group):
+    """3 x 3 convolution, F(4x4, 3x3), over three frames (nested with F(group, 3)) or one: tiles first to first + count.
 
     A place is (address, bytes between frames, bytes between rows); for the shortcut `rest` also between pixels.
     """
     (x, x_frame, x_row), (rest, rest_frame, rest_row, rest_pixel), (y, y_frame, y_row) = x_place, rest_place, y_place
     pixel, run = 4 * channels, 4 * channels * count
-    inputs = frames + 2 * temporal
-    apart = inputs * run if temporal else (frames * count + ROWS) * pixel
-    start = scratch if temporal else scratch + apart  # without time, products go where the place before has been
-    pairs = (frames + 1) // 2
-    factor = (pairs * count + ROWS) * pixel
+    inputs = frames + 2 if group else frames
+    apart = inputs * run if group else (frames * count + ROWS) * pixel
+    start = scratch if group else scratch + apart  # without time, products go where the place before has been
+    factor = (-(-frames // max(group, 1)) * count + ROWS) * pixel
     times = scratch + 36 * apart
-    products = times + 4 * factor
+    products = times + (group + 2) * factor
     for frame in range(inputs):
         for tile in range(count):
             ty, tx = (first + tile) // across, (first + tile) % across
@@ -324,16 +306,16 @@ def winograd_block(
                 tile_to_winograd(source + c, x_row, pixel, start + frame * run + tile * pixel + c, apart)
     for place in range(36):
         here = start + place * apart
-        if not temporal:
+        if not group:
             matrix = weights + place * pixel * channels
             multiply(here, pixel, matrix, here - apart, pixel, frames * count, channels, channels, 0)
             continue
-        pairs_to_winograd(here, run, run, frames, times, factor, run)
-        for k in range(4):
-            rows = (frames // 2 if k == 3 else pairs) * count
-            matrix = weights + (4 * place + k) * pixel * channels
+        frames_to_winograd(here, run, run, frames, group, times, factor, run)
+        for k in range(group + 2):
+            rows = (frames + group - max(k - 1, 1)) // group * count  # of the groups that have this factor
+            matrix = weights + ((group + 2) * place + k) * pixel * channels
             multiply(times + k * factor, pixel, matrix, products + k * factor, pixel, rows, channels, channels, 0)
-        pairs_from_winograd(products, factor, run, frames, here, run)
+        frames_from_winograd(products, factor, run, frames, group, here, run)
     for frame in range(frames):
         for tile in range(count):
             ty, tx = (first + tile) // across, (first + tile) % across
@@ -348,45 +330,71 @@ def winograd_block(
 
 
 @kernel()
+def finish(results, bias, y_place, outputs, frames, across, first, count, floor):
+    """Results [frame, pixel] plus the bias, at least `floor`, to pixels first to first + count of all frames."""
+    (y, y_frame, y_row), pixel = y_place, 4 * outputs
+    for frame in range(frames):
+        for p in range(count):
+            target = y + frame * y_frame + (first + p) // across * y_row + (first + p) % across * pixel
+            for c in range(0, pixel, 4 * LANES):
+                finish_vector(results + (frame * count + p) * pixel + c, bias + c, target + c, floor)
+
+
+@kernel()
 def direct_block(x_place, weights, bias, y_place, shape, first, count, scratch, floor):
-    """side x side pixels, three frames (F(2, 3)) or one: output pixels first to first + count of all frames."""
-    (x, x_frame, x_row), (y, y_frame, y_row) = x_place, y_place
-    inputs, outputs, frames, side, stride, temporal, across = shape
-    groups, factors = ((frames + 1) // 2, 4) if temporal else (frames, 1)
+    """side x side pixels, three frames (F(group, 3)) or one: output pixels first to first + count of all frames."""
+    x, x_frame, x_row = x_place
+    inputs, outputs, frames, side, stride, group, across = shape
+    groups, factors = (-(-frames // group), group + 2) if group else (frames, 1)
     x_pixel, y_pixel = 4 * inputs, 4 * outputs
     x_apart, y_apart = (groups * count + ROWS) * x_pixel, (groups * count + ROWS) * y_pixel
     products = scratch + factors * x_apart
-    results = products + factors * y_apart if temporal else products
+    results = products + factors * y_apart if group else products
     for tap in range(side * side):
         for p in range(count):
             row, column = (first + p) // across * stride + tap // side, (first + p) % across * stride + tap % side
             source, target = x + row * x_row + column * x_pixel, scratch + p * x_pixel
-            if temporal:
-                pairs_to_winograd(source, x_frame, x_pixel, frames, target, x_apart, count * x_pixel)
+            if group:
+                frames_to_winograd(source, x_frame, x_pixel, frames, group, target, x_apart, count * x_pixel)
             else:
                 for frame in range(frames):
                     for c in range(0, x_pixel, 4 * LANES):
                         copy_vector(source + frame * x_frame + c, target + frame * count * x_pixel + c)
         for k in range(factors):
-            rows = (frames // 2 if k == 3 else groups) * count
+            rows = ((frames + group - max(k - 1, 1)) // group if group else frames) * count
             matrix = weights + (factors * tap + k) * x_pixel * outputs
             target = products + k * y_apart
             multiply(scratch + k * x_apart, x_pixel, matrix, target, y_pixel, rows, inputs, outputs, tap)
-    if temporal:
-        pairs_from_winograd(products, y_apart, count * y_pixel, frames, results, count * y_pixel)
+    if group:
+        frames_from_winograd(products, y_apart, count * y_pixel, frames, group, results, count * y_pixel)
+    finish(results, bias, y_place, outputs, frames, across, first, count, floor)
+
+
+@kernel()
+def image_block(x_place, weights, bias, y_place, shape, first, count, scratch):
+    """side x side pixels of images of one channel, padded; output pixels first to first + count of all, not below 0."""
+    (x, x_frame, x_row), (outputs, frames, side, stride, across) = x_place, shape
+    patch = 4 * (side * side + LANES)  # the last row is copied in whole vectors
+    products = scratch + (frames * count + ROWS) * patch
     for frame in range(frames):
         for p in range(count):
-            target = y + frame * y_frame + (first + p) // across * y_row + (first + p) % across * y_pixel
-            for c in range(0, y_pixel, 4 * LANES):
-                finish_vector(results + (frame * count + p) * y_pixel + c, bias + c, target + c, floor)
+            source = x + frame * x_frame + (first + p) // across * stride * x_row + (first + p) % across * stride * 4
+            for row in range(side):
+                target = scratch + (frame * count + p) * patch + 4 * side * row
+                for c in range(0, 4 * side, 4 * LANES):
+                    copy_vector(source + row * x_row + c, target + c)
+    multiply(scratch, patch, weights, products, 4 * outputs, frames * count, side * side, outputs, 0)
+    finish(products, bias, y_place, outputs, frames, across, first, count, float32(0))
 
 
 _PLACE = types.UniTuple(int64, 3)
 #: The one signature of each kernel.
 SIGNATURES = {
     multiply: (int64,) * 9,
-    pairs_to_winograd: (int64,) * 7,
-    pairs_from_winograd: (int64,) * 6,
+    frames_to_winograd: (int64,) * 8,
+    frames_from_winograd: (int64,) * 7,
+    finish: (int64, int64, _PLACE, *[int64] * 5, float32),
     winograd_block: (_PLACE, int64, int64, types.UniTuple(int64, 4), _PLACE, *[int64] * 7),
     direct_block: (_PLACE, int64, int64, _PLACE, types.UniTuple(int64, 7), *[int64] * 3, float32),
+    image_block: (_PLACE, int64, int64, _PLACE, types.UniTuple(int64, 5), *[int64] * 3),
 }

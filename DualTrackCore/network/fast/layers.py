@@ -136,6 +136,17 @@ class Layer(Protocol):
         ...
 
 
+class ImageConvolution(Protocol):
+    """The first convolution of the stem, with its activation."""
+
+    outputs: int
+    stride: int
+
+    def run(self, images: Tensor, y: Frames) -> None:
+        """Images [n, rows, columns] to n frames."""
+        ...
+
+
 def has_onednn(device: torch.device, dtype: torch.dtype) -> bool:
     """Whether oneDNN can be called for such images: on the CPU in single precision, where this torch was built with it.
 
@@ -180,16 +191,16 @@ class TorchLayer:
 
 
 class FirstLayer:
-    """The first convolution of the stem, on images of one channel; input channels that padding added are left out."""
+    """The first convolution of the stem, on images of one channel, through torch."""
 
     def __init__(self, folded: Folded, device: torch.device, dtype: torch.dtype) -> None:
         self.outputs, self.stride = folded.weight.shape[0], folded.stride
         self._padding = folded.weight.shape[3] // 2
-        self._weight = folded.weight[:, :1, 0].to(dtype).to(device).contiguous(memory_format=torch.channels_last)
+        self._weight = folded.weight[:, :, 0].to(dtype).to(device).contiguous(memory_format=torch.channels_last)
         self._bias = folded.bias.to(dtype).to(device)
 
-    def run(self, images: torch.Tensor, y: Frames) -> None:
-        """Images [n, rows, columns] to n frames."""
+    def run(self, images: Tensor, y: Frames) -> None:
+        """See :class:`ImageConvolution`."""
         if len(images):
             result = nn.functional.conv2d(
                 images[:, None].to(self._weight.dtype), self._weight, self._bias, self.stride, self._padding
@@ -204,6 +215,10 @@ class Backend(Protocol):
     dtype: torch.dtype
     lanes: int
 
+    def first(self, folded: Folded) -> ImageConvolution:
+        """The first convolution, of images of one channel, ready to run."""
+        ...
+
     def layer(self, folded: Folded) -> Layer:
         """The convolution, ready to run."""
         ...
@@ -216,6 +231,10 @@ class TorchBackend:
 
     def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
         self.device, self.dtype = device, dtype
+
+    def first(self, folded: Folded) -> ImageConvolution:
+        """See :class:`Backend`."""
+        return FirstLayer(folded, self.device, self.dtype)
 
     def layer(self, folded: Folded) -> Layer:
         """See :class:`Backend`."""
