@@ -22,8 +22,6 @@ from DualTrackCore.compilation import kernel
 
 #: Added before a value is cut to a whole number, so that rounding in float32 cannot cost a grey level.
 _CUT_TOLERANCE = np.float32(1e-3)
-#: Larger than the squared length of any stick, 65 steps along a space diagonal; smaller squares are better scores.
-_NO_STICK = np.uint16(65535)
 _kernel = kernel(error_model="numpy")
 
 
@@ -134,22 +132,55 @@ def _among_known(seen, filled, z, y, half, least, counts, chosen):
 
 
 @_kernel
-def fill_by_cube(volume, seen, result, filled, start, stop, size, least, weights):
-    """Fill by the mean of the seen voxels of a cube, by weights [size, size, size] that are 0 in the middle."""
-    half, (nz, ny, nx) = size // 2, seen.shape
+def _add_alike(volume, seen, z, y, apart, beside, first, known, greys):
+    """Add whether voxels are seen, and their grey values if so, of the rows `apart` and `beside` from (z, y), any way.
+
+    known, greys: uint16, of the columns from `first` on, which may lie outside.
+    """
+    nz, ny, nx = seen.shape
+    low, high = max(first, 0), min(first + len(known), nx)
+    number, total = known[low - first : high - first], greys[low - first : high - first]
+    for turn in range(1 if apart == beside else 2):
+        along_z, along_y = (beside, apart) if turn else (apart, beside)
+        for k in range(z - along_z, z + along_z + 1, max(2 * along_z, 1)):
+            for j in range(y - along_y, y + along_y + 1, max(2 * along_y, 1)):
+                if 0 <= k < nz and 0 <= j < ny:
+                    here, grey = seen[k, j, low:high], volume[k, j, low:high]
+                    for x in range(len(here)):
+                        number[x] += here[x]
+                        total[x] += np.uint16(here[x] * grey[x])
+
+
+@_kernel
+def fill_by_distance(volume, seen, result, filled, start, stop, size, least, weights):
+    """Fill by the mean of the seen voxels of a cube, by weights [half + 1, half + 1, half + 1] of the steps along z, y
+    and x, in any order. Voxels that lie alike are added up first, as whole numbers.
+    """
+    half, (_, ny, nx) = size // 2, seen.shape
     counts, chosen = np.empty(nx + 2 * half, np.uint16), np.empty(nx, np.int64)
+    alike, sums = np.empty((2, nx + 2 * half), np.uint16), np.empty((2, nx))
     for row in range(start, stop):
         z, y = row // ny, row % ny
-        for place in range(_among_known(seen, filled, z, y, half, least, counts, chosen)):
+        found = _among_known(seen, filled, z, y, half, least, counts, chosen)
+        if found == 0:
+            continue
+        first, wide = chosen[0], chosen[found - 1] + 1 - chosen[0]
+        sums[:, :wide] = 0
+        for apart in range(half + 1):
+            for beside in range(apart + 1):
+                alike[:, : wide + 2 * half] = 0
+                known, greys = alike[0, : wide + 2 * half], alike[1, : wide + 2 * half]
+                _add_alike(volume, seen, z, y, apart, beside, first - half, known, greys)
+                for steps in range(half + 1):
+                    weight = weights[apart, beside, steps]
+                    for what in range(2):
+                        left, right = alike[what, half - steps :], alike[what, half + steps :]
+                        target, factor = sums[what, :wide], weight if steps else weight / 2  # the middle is added twice
+                        for x in range(wide):
+                            target[x] += factor * (left[x] + right[x])
+        for place in range(found):
             x = chosen[place]
-            weight, total = 0.0, 0.0
-            for k in range(max(z - half, 0), min(z + half + 1, nz)):
-                for j in range(max(y - half, 0), min(y + half + 1, ny)):
-                    for i in range(max(x - half, 0), min(x + half + 1, nx)):
-                        share = weights[k - z + half, j - y + half, i - x + half] * seen[k, j, i]
-                        weight += share
-                        total += share * volume[k, j, i]
-            _fill(result[z, y, x:], filled[z, y, x:], np.float32(total / weight))
+            _fill(result[z, y, x:], filled[z, y, x:], np.float32(sums[1, x - first] / sums[0, x - first]))
 
 
 @_kernel
@@ -220,102 +251,11 @@ def _gather(volume, seen, z, y, half, column):
             known[:], grey[:] = 0, 0
 
 
-@_kernel
-def _steps_to_seen(seen, rows, z, y, low, step, reach, steps):
-    """Steps from each column on from `low` to the first seen voxel along `step` (x, y, z); 255: none within the reach.
-
-    Returns whether there may be any.
-    """
-    nz, ny, nx = seen.shape
-    steps[:] = 255
-    found = False
-    for count in range(reach, 0, -1):
-        k, j, shift = z + count * step[2], y + count * step[1], count * step[0]
-        first, last = max(low, -shift), min(low + len(steps), nx - shift)
-        if first < last and 0 <= k < nz and 0 <= j < ny and rows[k, j]:
-            known, target = seen[k, j, first + shift : last + shift], steps[first - low : last - low]
-            for x in range(len(target)):  # without a condition, so that many voxels are done at once
-                target[x] = min(target[x], np.uint8((known[x] - 1) | count))
-            found = True
-    return found
-
-
-@_kernel
-def _rank(ahead, behind, reach, squared, ranks, best):
-    """Square of the length of the stick of each hole along a direction, and the least of all directions so far."""
-    for x in range(len(ranks)):
-        f, b = np.uint16(ahead[x]), np.uint16(behind[x])
-        length = np.uint16(f + b + 1)
-        rank = np.uint16(length * length * squared) if f + b <= reach else _NO_STICK
-        ranks[x] = rank
-        best[x] = min(best[x], rank)
-
-
-@_kernel
-def _worst(ranks, x, sticks):
-    """The largest rank in column x that fewer than so many sticks undercut."""
-    worst, better = np.uint16(0), 0
-    while better < sticks:
-        following, count = _NO_STICK, 0
-        for d in range(len(ranks)):
-            rank = ranks[d, x]
-            if worst < rank < following:
-                following, count = rank, 1
-            elif rank == following:
-                count += 1
-        if following == _NO_STICK:
-            break
-        worst = following
-        better += count
-    return worst
-
-
-@_kernel
-def fill_by_sticks(volume, seen, result, filled, start, stop, rows, directions, squared, reach, sticks):
-    """Fill by the best sticks: score-weighted mean of their values, cut to a whole number.
-
-    rows: [nz, ny] whether a row has seen voxels; directions: [d, 3] x, y, z, with the squares of their lengths [d].
-    """
-    ny, nx = seen.shape[1:]
-    count = len(directions)
-    ahead, behind = np.empty((count, nx), np.uint8), np.empty((count, nx), np.uint8)
-    ranks, best = np.empty((count, nx), np.uint16), np.empty(nx, np.uint16)
-    for row in range(start, stop):
-        z, y = row // ny, row % ny
-        low, high = _holes(seen[z, y], filled[z, y])
-        width = high - low
-        best[:width] = _NO_STICK
-        for d in range(count):
-            f, b = ahead[d, :width], behind[d, :width]
-            is_bridged = _steps_to_seen(seen, rows, z, y, low, directions[d], reach, f)
-            if is_bridged and _steps_to_seen(seen, rows, z, y, low, -directions[d], reach, b):
-                _rank(f, b, np.uint16(reach), np.uint16(squared[d]), ranks[d, :width], best[:width])
-            else:
-                ranks[d, :width] = _NO_STICK
-        for x in range(width):
-            if best[x] < _NO_STICK and not seen[z, y, low + x] | filled[z, y, low + x]:
-                worst = best[x] if sticks == 1 else _worst(ranks, x, sticks)
-                total, weighted = 0.0, 0.0
-                for d in range(count):
-                    if ranks[d, x] <= worst:
-                        f, b = np.int64(ahead[d, x]), np.int64(behind[d, x])
-                        i, j, k = directions[d, 0], directions[d, 1], directions[d, 2]
-                        there = np.uint32(volume[z + f * k, y + f * j, low + x + f * i])
-                        back = np.uint32(volume[z - b * k, y - b * j, low + x - b * i])
-                        length = np.uint32(f + b + 1)
-                        score = 1.0 / (length * np.sqrt(np.float64(squared[d])))
-                        total += score
-                        weighted += score * ((np.uint32(b + 1) * there + np.uint32(f) * back) // length)
-                result[z, y, low + x] = np.uint8(np.floor(weighted / total + 1e-6))
-                filled[z, y, low + x] = 1
-
-
 _READ, _WRITTEN = types.Array(uint8, 3, "C", readonly=True), uint8[:, :, ::1]
 _SHARED = (_READ, _READ, _WRITTEN, _WRITTEN, int64, int64)
 #: The kernels that are called from Python, with the types of their arguments.
 SIGNATURES = {
     fill_nearest: (*_SHARED, int64, float64),
-    fill_by_cube: (*_SHARED, int64, float64, float64[:, :, ::1]),
+    fill_by_distance: (*_SHARED, int64, float64, float64[:, :, ::1]),
     fill_by_profile: (*_SHARED, int64, float64, float64[::1]),
-    fill_by_sticks: (*_SHARED, types.boolean[:, ::1], int64[:, ::1], int64[::1], int64, int64),
 }

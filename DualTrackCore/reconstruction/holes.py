@@ -118,21 +118,25 @@ def fill_holes(
 
 def _work(filling: HoleFilling, seen: np.ndarray, reporter: Reporter) -> tuple[Callable, tuple]:
     """The kernel of one way of filling, and its arguments after the rows."""
-    offsets = np.arange(filling.size) - filling.size // 2
+    steps = np.arange(filling.size // 2 + 1)
     least = float(np.float32(filling.min_known_ratio * filling.size**3 + 1e-3))  # the margin: rounding of the ratio
     cube = (filling.size, least)
     if filling.method == "nearest":
         name, arguments = "fill_nearest", cube
     elif filling.method == "gaussian":
-        profile = np.exp(-(offsets**2) / (2 * filling.stdev_voxels**2))
-        name, arguments = "fill_by_profile", (*cube, profile[filling.size // 2 :].copy())
+        name, arguments = "fill_by_profile", (*cube, np.exp(-(steps**2) / (2 * filling.stdev_voxels**2)))
     elif filling.method == "distance":
-        distance = np.sqrt(offsets[:, None, None] ** 2 + offsets[:, None] ** 2 + offsets**2)
+        distance = np.sqrt(steps[:, None, None] ** 2 + steps[:, None] ** 2 + steps**2)
         weights = np.divide(1.0, distance, out=np.zeros_like(distance), where=distance > 0)
-        name, arguments = "fill_by_cube", (*cube, weights)
+        name, arguments = "fill_by_distance", (*cube, weights)
     else:
-        directions = np.array(DIRECTIONS, np.int64)
-        lines = (seen.any(axis=2), directions, (directions**2).sum(axis=1))
-        name, arguments = "fill_by_sticks", (*lines, filling.stick_length - 1, filling.sticks)
-    (kernel,) = compiled_kernels("DualTrackCore.reconstruction.hole_kernels", [name], reporter)
+        directions, reach = np.array(DIRECTIONS, np.int64), filling.stick_length - 1
+        slices, *sides = seen.shape
+        around = np.full((slices, *(side + 2 * reach for side in sides)), 255, np.uint8)
+        np.subtract(seen.view(np.uint8), np.uint8(1), out=around[:, reach:-reach, reach:-reach])
+        around.flags.writeable = False
+        lines = (around, seen.any(axis=2), directions, (directions**2).sum(axis=1))
+        name, arguments = "fill_by_sticks", (*lines, reach, filling.sticks)
+    module = "stick_kernels" if filling.method == "stick" else "hole_kernels"
+    (kernel,) = compiled_kernels(f"DualTrackCore.reconstruction.{module}", [name], reporter)
     return kernel, arguments

@@ -97,6 +97,30 @@ def test_each_method_gives_what_its_formula_gives_voxel_by_voxel(filling, missin
         assert int(result[home]) == (expected or 0)
 
 
+@pytest.mark.parametrize(
+    "filling",
+    [
+        HoleFilling("distance", size=7, min_known_ratio=0.1),
+        HoleFilling("stick"),
+        HoleFilling("stick", stick_length=20),
+        HoleFilling("stick", stick_length=64, sticks=13),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("shape", [(3, 70, 150), (40, 3, 90), (30, 20, 1)], ids=str)
+def test_holes_anywhere_in_flat_and_long_volumes_get_what_their_formula_gives(filling, shape):
+    random = np.random.default_rng(len(filling.method) + shape[0])
+    smooth = ndimage.gaussian_filter(random.random(shape), 1.5)
+    seen = (smooth > np.quantile(smooth, 0.6)) & (random.random(shape) > 0.2)
+    volume = random.integers(1, 256, shape).astype(np.uint8) * seen
+    result, filled = fill_holes(volume, seen, [filling])
+    assert filled.any()
+    homes = np.argwhere(~seen)
+    for home in map(tuple, homes[random.permutation(len(homes))[:300]]):
+        expected = PLAIN[filling.method](filling, volume, seen, *home)
+        assert (filled[home], int(result[home])) == (expected is not None, expected or 0)
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_what_was_seen_is_never_changed_even_where_it_is_black(method):
     volume, seen = block()
