@@ -12,7 +12,7 @@ import os
 import shutil
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -42,6 +42,10 @@ class WindowSource:
     def window(self, start: int, stop: int) -> np.ndarray:
         """Entries start to stop - 1, read now."""
         raise NotImplementedError
+
+    def part(self, start: int, stop: int, rows: slice, columns: slice) -> np.ndarray:
+        """`window(start, stop)[:, rows, columns]`; where the file allows it, no more than that is read."""
+        return self.window(start, stop)[:, rows, columns]
 
     def windows(self) -> Iterator[np.ndarray]:
         """All entries in order, in pieces of about :data:`WINDOW_BYTES`."""
@@ -86,15 +90,26 @@ class FilePixels(WindowSource):
 
     def window(self, start: int, stop: int) -> np.ndarray:
         values = np.empty((stop - start, *self.shape[1:]), self.dtype)
-        offset = self._offset + start * math.prod(self.shape[1:]) * self.dtype.itemsize
+        self._read([(values, start * math.prod(self.shape[1:]))])
+        return values
+
+    def part(self, start: int, stop: int, rows: slice, columns: slice) -> np.ndarray:
+        first, last, _ = rows.indices(self.shape[1])
+        values = np.empty((stop - start, max(last - first, 0), *self.shape[2:]), self.dtype)
+        wide = math.prod(self.shape[2:])
+        self._read([(band, ((start + i) * self.shape[1] + first) * wide) for i, band in enumerate(values)])
+        return values[:, :, columns]
+
+    def _read(self, pieces: Iterable[tuple[np.ndarray, int]]) -> None:
+        """Fill arrays from the values that begin at a number, each."""
         try:
             with self._path.open("rb", buffering=0) as file:
-                whole = _fill(values, lambda done, count: _read_at(file, offset + done, count))
+                for values, first in pieces:
+                    offset = self._offset + first * self.dtype.itemsize
+                    if not _fill(values, lambda done, count, at=offset: _read_at(file, at + done, count)):
+                        raise InputError(f"{self._path.name} was cut short while it was in use; copy it again.")
         except OSError as error:
             raise InputError(f"Cannot read {self._path}: {error.strerror or error}.") from error
-        if not whole:
-            raise InputError(f"{self._path.name} was cut short while it was in use; copy it again.")
-        return values
 
 
 class _TemporaryPixels(WindowSource):

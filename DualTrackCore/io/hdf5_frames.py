@@ -7,6 +7,9 @@ opening a sweep reads no other file. So are data sets that claim more than they 
 from __future__ import annotations
 
 import contextlib
+import copy
+import functools
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,10 +17,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from DualTrackCore.errors import DualTrackError, InputError, reason_of
-from DualTrackCore.io.sequence_parts import require_plausible_clip
+from DualTrackCore.io.sequence_parts import Axes, require_plausible_clip
 from DualTrackCore.io.stack_axes import stack_axes
 from DualTrackCore.memory import naming_memory, require_memory
-from DualTrackCore.pixels import WindowSource
+from DualTrackCore.pixels import FilePixels, WindowSource
 
 if TYPE_CHECKING:
     import h5py
@@ -28,6 +31,9 @@ _MAX_COMPRESSION = 1040
 #: Largest chunk of a data set, bytes: it is unpacked as a whole to read one frame.
 _MAX_CHUNK_BYTES = 1 << 30
 
+#: Files that a process keeps open for many short reads, at 0.6 MB each.
+_MOST_OPEN = 256
+
 #: Largest table of poses, times and the like, in numbers.
 _MAX_TABLE_VALUES = 1 << 26
 
@@ -37,9 +43,26 @@ def opened(path: Path) -> Iterator[h5py.File]:
     """Context with the file, open for reading. Raises InputError: HDF5 cannot read it."""
     import h5py
 
+    with _reading(path), h5py.File(path, "r", locking="best-effort") as file:
+        yield file
+
+
+@functools.lru_cache(maxsize=_MOST_OPEN)
+def _kept_open(path: Path, state: tuple[int, int], process: int) -> h5py.File:
+    """The file, which stays open until others push it out; never the one before a change or a fork."""
+    del state, process
+    import h5py
+
+    # Each read asks for a chunk once: a cache of chunks (8 MB a file) would hold what nobody asks for again.
+    return h5py.File(path, "r", locking="best-effort", rdcc_nbytes=0)
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Turn errors of HDF5 in the block into sentences about the file."""
     try:
-        with naming_memory(f"Reading {path.name}"), h5py.File(path, "r", locking="best-effort") as file:
-            yield file
+        with naming_memory(f"Reading {path.name}"):
+            yield
     except DualTrackError:
         raise
     except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
@@ -127,7 +150,8 @@ def is_of_matlab(dataset: h5py.Dataset) -> bool:
 class Hdf5Frames(WindowSource):
     """Frames [N, H, W], or [N, H, W, channels], in an HDF5 file, read on demand.
 
-    The file is opened for every window and closed again. So the object can be sent to another process.
+    The file is opened for every window and closed again; :meth:`kept_open` gives frames that are read more quickly. The
+    object can be sent to another process.
 
     Args:
         path: the file.
@@ -155,6 +179,9 @@ class Hdf5Frames(WindowSource):
                 raise InputError(f"{what} holds {self.dtype}; frames must hold whole or real numbers.")
             backwards = is_of_matlab(dataset)
             self._axes, self.notes = stack_axes(self._stored, what, backwards=backwards, count=count, size=size)
+            #: Byte of the first pixel where they lie in the file as they are, one after the other; else None.
+            self._offset = dataset.id.get_offset() if self._axes == Axes(0, 1, 2) and self.dtype.kind != "b" else None
+            self._keeps, self._state = False, _state(self.path)
         self.shape = self._axes.arranged(np.broadcast_to(np.False_, self._stored)).shape
         stored = 0 if self.dtype == np.uint8 else self.dtype.itemsize
         require_plausible_clip(self.path, *self.shape[:3], pixel_bytes=stored)
@@ -179,10 +206,47 @@ class Hdf5Frames(WindowSource):
 
         Raises InputError: the file has changed, is missing, or is damaged there.
         """
-        with opened(self.path) as file:
-            dataset = self._dataset(file)
-            if (dataset.shape, dataset.dtype) != (self._stored, self.dtype):
-                raise InputError(f"{self.path.name} has changed since it was opened; load it again.")
-            wanted = [slice(None)] * dataset.ndim
-            wanted[dataset.ndim - 1 - self._axes.frames] = slice(start, stop)
-            return self._axes.arranged(dataset[tuple(wanted)])
+        return self.part(start, stop, slice(None), slice(None))
+
+    def part(self, start: int, stop: int, rows: slice, columns: slice) -> np.ndarray:
+        if not self._keeps:
+            with opened(self.path) as file:
+                return self._selected(self._dataset(file), start, stop, rows, columns)
+        with _reading(self.path):
+            if _state(self.path) != self._state:
+                raise self._changed()
+            if self._offset is not None:
+                return FilePixels(self.path, self._offset, self.shape, self.dtype).part(start, stop, rows, columns)
+            file = _kept_open(self.path, self._state, os.getpid())
+            return self._selected(self._dataset(file), start, stop, rows, columns)
+
+    def kept_open(self) -> Hdf5Frames:
+        """The same frames for many short reads: no process opens the file more than once, as HDF5 needs 1 to 2 ms.
+
+        Pixels that lie in the file as they are, without chunks, are read without HDF5. For others, each process keeps
+        the files open that it used last.
+        """
+        kept = copy.copy(self)
+        kept._keeps = True
+        return kept
+
+    def _selected(self, dataset: h5py.Dataset, start: int, stop: int, rows: slice, columns: slice) -> np.ndarray:
+        if (dataset.shape, dataset.dtype) != (self._stored, self.dtype):
+            raise self._changed()
+        wanted, last = [slice(None)] * dataset.ndim, dataset.ndim - 1
+        for axis, chosen in (
+            (self._axes.frames, slice(start, stop)),
+            (self._axes.down, rows),
+            (self._axes.across, columns),
+        ):
+            wanted[last - axis] = chosen
+        return self._axes.arranged(dataset[tuple(wanted)])
+
+    def _changed(self) -> InputError:
+        return InputError(f"{self.path.name} has changed since it was opened; load it again.")
+
+
+def _state(path: Path) -> tuple[int, int]:
+    """What changes with a file: its size, and when it was written."""
+    facts = path.stat()
+    return facts.st_size, facts.st_mtime_ns
