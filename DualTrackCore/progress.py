@@ -36,6 +36,8 @@ class Stage(str, Enum):
     CONVERTING = "converting"
     SWEEPS = "sweeps"
     SPECKLE = "speckle"
+    IMAGES = "resizing frames"
+    TOKENS = "class tokens"
     PICTURES = "pictures"
 
     def __str__(self) -> str:

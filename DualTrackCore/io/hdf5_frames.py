@@ -57,6 +57,11 @@ def _kept_open(path: Path, state: tuple[int, int], process: int) -> h5py.File:
     return h5py.File(path, "r", locking="best-effort", rdcc_nbytes=0)
 
 
+def close_kept_files() -> None:
+    """Close the files that :meth:`Hdf5Frames.kept_open` has left open in this process."""
+    _kept_open.cache_clear()
+
+
 @contextlib.contextmanager
 def _reading(path: Path) -> Iterator[None]:
     """Turn errors of HDF5 in the block into sentences about the file."""
@@ -224,7 +229,7 @@ class Hdf5Frames(WindowSource):
         """The same frames for many short reads: no process opens the file more than once, as HDF5 needs 1 to 2 ms.
 
         Pixels that lie in the file as they are, without chunks, are read without HDF5. For others, each process keeps
-        the files open that it used last.
+        the files open that it used last, until :func:`close_kept_files`.
         """
         kept = copy.copy(self)
         kept._keeps = True

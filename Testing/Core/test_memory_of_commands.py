@@ -5,6 +5,7 @@ import re
 import numpy as np
 import pytest
 from evaluation_sets import Given, straight_sweep
+from oracle import tiny_model
 from training_data import tiny_recipe, write_sweeps
 
 from DualTrackCore.cli import main
@@ -14,9 +15,9 @@ from DualTrackCore.progress import Reporter
 from DualTrackCore.research import training
 from DualTrackCore.research.comparison import Identity, run_methods, runner
 from DualTrackCore.research.comparison.measure import measure_sweep
-from DualTrackCore.research.training import sweeps
+from DualTrackCore.research.training import image_store
+from DualTrackCore.research.training.image_store import ready_sweeps
 from DualTrackCore.research.training.initial import recipe_card
-from DualTrackCore.research.training.sweeps import training_sweeps
 
 EVALUATE = ("evaluate", "-o", "out", "--method", "identity")
 
@@ -49,15 +50,21 @@ def test_processes_on_this_machine_share_the_memory_that_the_user_allows(tmp_pat
     assert seen == [6, 2, None]
 
 
-def test_training_keeps_no_more_frames_in_memory_than_half_of_what_is_free(tmp_path, monkeypatch):
-    recipe = tiny_recipe("local1", write_sweeps(tmp_path))  # of 138 kB each
+def test_the_processes_of_a_training_keep_no_more_frames_in_memory_than_is_allowed_and_half_of_what_is_free(
+    tmp_path, monkeypatch
+):
+    table = write_sweeps(tmp_path)  # of 138 kB each
 
-    def kept(processes):
-        sets = training_sweeps(recipe.data, recipe_card(recipe), tmp_path, 1, Reporter(), processes)
+    def kept(processes, allowed=4.0):
+        data = {"kind": "dualtrack_h5", "csv": str(table), "memory_gb": allowed}
+        recipe = tiny_recipe("local1", devices=processes, data=data)
+        sets = ready_sweeps(recipe, tiny_model().network, recipe_card(recipe), tmp_path, Reporter())
         return [sum(isinstance(sweep.frames, np.ndarray) for sweep in part.sweeps) for part in sets]
 
-    assert kept(processes=1) == [4, 2]
-    monkeypatch.setattr(sweeps, "available_memory_bytes", lambda: 400_000)
+    assert kept(processes=1) == kept(processes=2) == [4, 2]
+    assert kept(processes=1, allowed=0.0006) == [3, 1]
+    assert kept(processes=2, allowed=0.0006) == [1, 0]
+    monkeypatch.setattr(image_store, "available_memory_bytes", lambda: 400_000)
     assert kept(processes=1) == [1, 0]
     assert kept(processes=2) == [0, 0]
 

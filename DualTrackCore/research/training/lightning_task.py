@@ -45,6 +45,7 @@ class LightningItems(lightning.LightningDataModule):
         network: its frozen trunk and ViT give the stored tokens.
         card: spacing and normalisation.
         cache: folder for stored tokens.
+        reporter: receives `Stage.TOKENS` (passes over a sweep) while tokens are computed.
     """
 
     def __init__(
@@ -54,9 +55,11 @@ class LightningItems(lightning.LightningDataModule):
         network: DualTrack | MotionNetwork,
         card: ModelCard,
         cache: Path,
+        reporter: Reporter | None = None,
     ) -> None:
         super().__init__()
         self.recipe, self.cache, self._network = recipe, cache, network
+        self._reporter = reporter or Reporter()
         self.training_items = SweepItems(recipe, sweeps[0], network, card)
         self.validation_items = SweepItems(recipe, sweeps[1], network, card, validating=True)
 
@@ -67,9 +70,9 @@ class LightningItems(lightning.LightningDataModule):
             return
         trainer = self.trainer
         for items in (self.training_items, self.validation_items):
-            items.token_files = store_tokens(
-                items, self._network, self.cache, trainer.strategy.root_device, trainer.global_rank, trainer.world_size
-            )
+            place = self.cache, trainer.strategy.root_device
+            processes = trainer.global_rank, trainer.world_size
+            items.token_files = store_tokens(items, self._network, *place, *processes, self._reporter)
         trainer.strategy.barrier("tokens")
 
     def train_dataloader(self) -> DataLoader:

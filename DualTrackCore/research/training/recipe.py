@@ -98,7 +98,8 @@ class Data(_Checked):
         folder, validation_folder: tusrec: folders to search for sweeps.
         csv: dualtrack_h5: table with `sweep_id`, `processed_sweep_path` (relative to the table) and `split`.
         limit, validation_limit: largest number of sweeps.
-        memory_gb: memory for frames in each training process, at most half of what is free; others are read on demand.
+        memory_gb: memory for frames on each machine, at most half of what is free; its training processes share it.
+            Other frames are read on demand.
         poses_are: origin of poses whose file does not state it; None: unknown, which is refused.
     """
 

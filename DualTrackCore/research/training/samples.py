@@ -1,4 +1,4 @@
-"""Training samples: windows and whole sweeps, and their images with augmentation."""
+"""Training samples: windows and whole sweeps, with augmentation."""
 
 from __future__ import annotations
 
@@ -18,16 +18,15 @@ from DualTrackCore.evaluation.definitions import five_points_mm
 from DualTrackCore.network import DualTrack
 from DualTrackCore.network.catalogue import ModelCard
 from DualTrackCore.network.dualtrack import LocalEncoder
-from DualTrackCore.network.statistics import PLAIN
 from DualTrackCore.path_error import OTHER_WAY_SIGNS
 from DualTrackCore.research.baselines import MotionNetwork
 from DualTrackCore.research.simulation.clip import kept_frames
 from DualTrackCore.research.simulation.scanner import WARM_UP_FRAMES
 from DualTrackCore.research.training.acquired import Scan
 from DualTrackCore.research.training.recipe import WINDOW_STAGES, Recipe
+from DualTrackCore.research.training.sweep_images import SweepImages
 from DualTrackCore.research.training.sweeps import SweepSet
-from DualTrackCore.sweep import Sweep
-from DualTrackCore.tracking.preprocessing import Preprocessor, as_grey
+from DualTrackCore.tracking.preprocessing import as_grey
 from DualTrackCore.tracking.test_time_augmentation import mirrored, shifted
 from DualTrackCore.trajectory import invert_rigid, parameters_from_matrices
 
@@ -62,55 +61,6 @@ def trunk_in_chunks(
         else:
             parts.append(piece(crops, start - low, stop - start))
     return torch.cat(parts, dim=1)
-
-
-class SweepImages:
-    """Network inputs from one sweep, as of :class:`Preprocessor`, with flips and shifted crops.
-
-    Args:
-        sweep: its spacing must be known.
-        card: gives the spacing and the normalisation of whole frames.
-        crop_size, global_size: the network's.
-    """
-
-    def __init__(self, sweep: Sweep, card: ModelCard, crop_size: int, global_size: int) -> None:
-        self._frames, self._spacing = sweep.frames, sweep.require_spacing()
-        self._prepared = Preprocessor(
-            sweep.frame_size, self._spacing, card.spacing_mm, crop_size, global_size, *(card.normalisation or PLAIN)
-        )
-
-    def drawn_shift(self, random: np.random.Generator) -> tuple[int, int]:
-        """A random shift (rows, columns) of the crop from the centre that stays inside the frame, pixels."""
-        return tuple(int(random.integers(low, high + 1)) for low, high in self._prepared.shift_limits)
-
-    def local(self, frames: np.ndarray, flipped: bool, shift: tuple[int, int], scan: Scan | None = None) -> Tensor:
-        """Crops [n, crop, crop] of frames given by index; uint8 where nothing is resampled, else float32 in 0 to 1."""
-        images = self._images(frames, flipped)
-        if scan is None:
-            return self._prepared.crops(images, shift).contiguous()
-        rows, columns = self._prepared.crop_place(shift)
-        levels = torch.cat([self._images(scan.before, flipped), images])[:, rows, columns]
-        return self._prepared.padded(scan.shown(levels, self._spacing, rows.start, images.shape[1])).contiguous()
-
-    def whole(self, frames: np.ndarray, flipped: bool, scan: Scan | None = None) -> Tensor:
-        """Whole frames [n, global_size, global_size] float32, normalised."""
-        images = self._images(frames, flipped)
-        if scan is not None:
-            images = scan.pictures(images, self._spacing)
-        return self._prepared.global_image(images)
-
-    def _images(self, frames: np.ndarray, flipped: bool) -> Tensor:
-        """Frames [n, H, W] uint8 by index; frames of a file that are close together are read at once."""
-        if not len(frames):
-            return torch.empty((0, *self._frames.shape[1:]), dtype=torch.uint8)
-        low, high = int(frames.min()), int(frames.max()) + 1
-        if isinstance(self._frames, np.ndarray):
-            pixels = self._frames[frames]
-        elif high - low <= 2 * len(frames):
-            pixels = np.asarray(self._frames[low:high])[frames - low]
-        else:
-            pixels = np.concatenate([np.asarray(self._frames[i : i + 1]) for i in frames.tolist()])
-        return torch.from_numpy(np.ascontiguousarray(pixels[:, :, ::-1] if flipped else pixels))
 
 
 @dataclass(frozen=True)
@@ -193,7 +143,9 @@ class SweepItems(Dataset):
         validating: bool = False,
     ) -> None:
         self.recipe, self.sweeps, self.card, self.validating = recipe, sweeps, card, validating
-        self.images = [SweepImages(s, card, network.crop_size, network.global_size) for s in sweeps.sweeps]
+        files = sweeps.image_files or [None] * len(sweeps)
+        sizes = network.crop_size, network.global_size
+        self.images = [SweepImages(s, card, *sizes, file) for s, file in zip(sweeps.sweeps, files, strict=True)]
         self._every, self._positions = network.global_every, network.positions
         self.token_files: Sequence[Path] | None = None
         if recipe.stage in WINDOW_STAGES and not validating:

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 
 from DualTrackCore.errors import DatasetError, InputError
-from DualTrackCore.memory import available_memory_bytes
 from DualTrackCore.network.catalogue import ModelCard
 from DualTrackCore.progress import Reporter, Stage
 from DualTrackCore.research.datasets import Entry, open_dataset
@@ -29,12 +28,14 @@ class SweepSet:
         names, sweeps: one each.
         acquisitions: one each if frames are codes of echo levels before a scanner; else empty.
         subjects: how many people or phantoms; 0 where nothing says it.
+        image_files: one each if whole frames are stored, resized (:mod:`~DualTrackCore.research.training.image_store`).
     """
 
     names: tuple[str, ...]
     sweeps: tuple[Sweep, ...]
     acquisitions: tuple[Acquisition, ...] = ()
     subjects: int = 0
+    image_files: tuple[Path, ...] = ()
 
     def __len__(self) -> int:
         return len(self.sweeps)
@@ -46,10 +47,11 @@ class SweepSet:
         frames = sum(map(len, self.sweeps))
         return f"{len(self)} sweep{'s' * (len(self) != 1)}{of} ({frames} frames)"
 
-    def in_memory(self, budget_bytes: float) -> SweepSet:
+    def in_memory(self, budget_bytes: float, reporter: Reporter) -> SweepSet:
         """The same set with the frames of the first sweeps in memory, as many as fit the budget."""
         kept = []
         for sweep in self.sweeps:
+            reporter.report(Stage.SWEEPS, len(kept), len(self))
             size = int(np.prod(sweep.frames.shape))
             if not isinstance(sweep.frames, np.ndarray) and size <= budget_bytes:
                 budget_bytes -= size
@@ -59,9 +61,9 @@ class SweepSet:
 
 
 def training_sweeps(
-    data: Data, card: ModelCard, cache: Path, workers: int, reporter: Reporter, processes: int = 1
+    data: Data, card: ModelCard, cache: Path, workers: int, reporter: Reporter
 ) -> tuple[SweepSet, SweepSet]:
-    """Sweeps to train on and sweeps to validate on.
+    """Sweeps to train on and sweeps to validate on; their frames stay in files.
 
     Args:
         data: the recipe's.
@@ -69,7 +71,6 @@ def training_sweeps(
         cache: folder for simulated sweeps.
         workers: processes that simulate.
         reporter: receives `Stage.SWEEPS`.
-        processes: training processes on this machine; each holds its own frames in memory.
 
     Raises:
         DatasetError: a folder or file is missing or has no sweeps, a sweep has no images, poses or spacing, or a sweep
@@ -95,9 +96,7 @@ def training_sweeps(
     for part, what in zip(sets, ("training", "validation"), strict=True):
         if not len(part):
             raise InputError(f"There are no {what} sweeps; look at data in the recipe.")
-    memory = min(data.memory_gb * 1e9, available_memory_bytes() / 2 / processes)
-    validation = sets[1].in_memory(memory / 4)
-    return sets[0].in_memory(memory * 3 / 4), validation
+    return sets[0], sets[1]
 
 
 def _require_apart(training: SweepSet, validation: SweepSet) -> None:

@@ -18,10 +18,12 @@ from DualTrackCore.errors import InputError
 from DualTrackCore.network import DualTrack
 from DualTrackCore.network.backbones import lora_parameters
 from DualTrackCore.network.dualtrack import NetworkOutput
+from DualTrackCore.network.statistics import PLAIN
 from DualTrackCore.research.baselines import MotionNetwork, motions_in_pieces
+from DualTrackCore.research.training.initial import recipe_card
 from DualTrackCore.research.training.recipe import Recipe
 from DualTrackCore.research.training.samples import Item, trunk_in_chunks
-from DualTrackCore.tracking.preprocessing import as_grey
+from DualTrackCore.tracking.preprocessing import as_grey, unit_grey
 
 
 class Task(nn.Module, ABC):
@@ -44,6 +46,7 @@ class Task(nn.Module, ABC):
         self.network = network
         self.chunk_frames = recipe.sampling.chunk_frames
         self._whole_backbone = recipe.backbone.train == "full"
+        self._mean, self._std = recipe_card(recipe).normalisation or PLAIN
 
     @property
     def head(self) -> nn.Linear:
@@ -96,6 +99,11 @@ class Task(nn.Module, ABC):
             None if log_variance[0] is None else nn.utils.rnn.pad_sequence([p[0] for p in log_variance], True),
             None if logit[0] is None else torch.cat(logit),
         )
+
+    def _whole(self, batch: Item) -> Tensor:
+        """Whole frames [B, k, size, size] float32, normalised here if they come as uint8."""
+        whole = batch["whole"]
+        return whole if whole.dtype != torch.uint8 else (unit_grey(whole) - self._mean) / self._std
 
     def _tokens(self, batch: Item) -> Tensor:
         """Class tokens [B, n, C]: stored ones, or computed from the crops in pieces."""
@@ -165,7 +173,7 @@ class GlobalTask(Task):
 
     def outputs(self, batch: Item) -> Tensor:
         encoder = self.network.global_encoder
-        return self.head(encoder(encoder.image_features(batch["whole"]), batch["frame_index"]))[:, 1:]
+        return self.head(encoder(encoder.image_features(self._whole(batch)), batch["frame_index"]))[:, 1:]
 
 
 class FusionTask(Task):
@@ -187,7 +195,7 @@ class FusionTask(Task):
         return self.output(batch).motions
 
     def output(self, batch: Item) -> NetworkOutput:
-        whole = self.network.global_encoder.image_features(batch["whole"])
+        whole = self.network.global_encoder.image_features(self._whole(batch))
         return self.network.output_from_features(self._tokens(batch), whole)
 
 
@@ -220,7 +228,7 @@ class DirectionTask(Task):
         return torch.zeros(len(batch["frames"]), int(batch["frames"][0]) - 1, 6, device=batch["whole"].device)
 
     def output(self, batch: Item) -> NetworkOutput:
-        whole, every = batch["whole"], self.network.global_every
+        whole, every = self._whole(batch), self.network.global_every
         index = torch.arange(0, whole.shape[1] * every, every, device=whole.device)
         features = self.network.global_encoder.image_features(whole)
         return NetworkOutput(self.outputs(batch), direction_logit=self.network.direction(features, index))

@@ -22,11 +22,13 @@ from torch import Tensor
 
 from DualTrackCore.errors import Cancelled, CheckpointError, InputError
 from DualTrackCore.files import json_text, replacing, require_apart, staged_folder
+from DualTrackCore.io.hdf5_frames import close_kept_files
 from DualTrackCore.network import ModelCard
 from DualTrackCore.network.backbones import merge_lora
 from DualTrackCore.network.model import require_safe_torch, save_model
 from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter
 from DualTrackCore.research.training import initial
+from DualTrackCore.research.training.image_store import ready_sweeps
 from DualTrackCore.research.training.lightning_task import (
     EpochLines,
     LightningItems,
@@ -36,7 +38,6 @@ from DualTrackCore.research.training.lightning_task import (
 )
 from DualTrackCore.research.training.recipe import PRECISIONS, Recipe
 from DualTrackCore.research.training.samples import SweepItems
-from DualTrackCore.research.training.sweeps import training_sweeps
 
 #: Items for mean and scale of the targets, and the least scale of a component (mm or degrees).
 _STATISTICS_ITEMS, _LEAST_SCALE = 1000, 1e-3
@@ -105,8 +106,9 @@ def train(
         resume: continue from the last checkpoint of an interrupted run, with the same weights at the end.
         say: receives a line after every epoch, in the first process.
         bars: show Lightning's progress bars.
-        progress: receives `Stage.SWEEPS` while sweeps are made or opened.
-        cancelled: asked after every batch, and for every sweep that is made.
+        progress: receives `Stage.SWEEPS` while sweeps are made or opened, `Stage.IMAGES` while their frames are
+            resized, and `Stage.TOKENS` while class tokens are computed.
+        cancelled: asked after every batch, and often while any of these is made.
 
     Raises:
         InputError: the recipe's data or weights are missing, do not fit or would be overwritten by results; the folder
@@ -122,9 +124,9 @@ def train(
     tell = say if rank_zero_only.rank == 0 else None
     card, network = initial.recipe_card(recipe), initial.initial_network(recipe, runs, tell)
     cache = runs / "cache"
-    reporter, workers = Reporter(progress, cancelled), max(recipe.workers, 1)
-    sweeps = training_sweeps(recipe.data, card, cache / "sweeps", workers, reporter, recipe.devices)
-    items = LightningItems(recipe, sweeps, network, card, cache / "tokens")
+    reporter = Reporter(progress, cancelled)
+    sweeps = ready_sweeps(recipe, network, card, cache, reporter, tell)
+    items = LightningItems(recipe, sweeps, network, card, cache / "tokens", reporter)
     task = LightningTask(recipe, network, *target_statistics(recipe, items.training_items)).train()
     lines = EpochLines(recipe, say)
     trainer = build_trainer(recipe, output, [lines, StopWhenCancelled(cancelled)], bars)
@@ -137,6 +139,8 @@ def train(
             raise Cancelled("Cancelled before there was a checkpoint; start it again.") from None
         kept = f"the checkpoints stay in {output}, and --resume (resume=True) goes on from the last"
         raise Cancelled(f"Cancelled; {kept}.") from None
+    finally:
+        close_kept_files()
     card = initial.trained_card(recipe, runs, *sweeps)
     return _export(recipe, card, task, trainer, output, lines)
 
