@@ -21,6 +21,7 @@ from DualTrackCore.path_error import direction_of, turned_over, turned_provenanc
 from DualTrackCore.progress import Progress
 from DualTrackCore.remote import consent
 from DualTrackCore.run.settings import RunSettings
+from DualTrackCore.sweep import Sweep
 from DualTrackCore.trajectory import Trajectory
 from DualTrackSlicerLib import models
 from DualTrackSlicerLib import scene as scenes
@@ -72,7 +73,7 @@ class Logic(ScriptedLoadableModuleLogic):
 
     def run(
         self,
-        browserNode: slicer.vtkMRMLSequenceBrowserNode,
+        browserNode: slicer.vtkMRMLSequenceBrowserNode | slicer.vtkMRMLVolumeNode,
         model: str = "mini",
         *,
         sequenceNode: slicer.vtkMRMLSequenceNode | None = None,
@@ -84,7 +85,7 @@ class Logic(ScriptedLoadableModuleLogic):
         """Track a clip and reconstruct its volume.
 
         Args:
-            browserNode: the clip.
+            browserNode: the clip, or a volume whose slices are its frames; a copy of them stays if it gets a result.
             model: name of an installed model, or a weights file; `settings`, if given, bring their own.
             sequenceNode: which image sequence of the browser; needed only where there are several.
             settings: everything else.
@@ -102,6 +103,22 @@ class Logic(ScriptedLoadableModuleLogic):
                 were not to leave this computer.
         """
         settings = settings or RunSettings(model=model, device=self.device())
+        copies: list[slicer.vtkMRMLSequenceBrowserNode] = []
+
+        def reading() -> Generator[object, None, scenes.SceneSweep]:
+            browser = browserNode
+            if browser is not None and browser.IsA("vtkMRMLVolumeNode"):
+                browser = scenes.clipFromVolume(browserNode)
+                if browser is None:
+                    browser = yield from scenes.copyInPieces(browserNode)
+                    copies.append(browser)
+            return (yield from scenes.sweepInPieces(browser, sequenceNode, spacing_mm))
+
+        def ended(run: Run) -> None:
+            for browser in copies if run.nodes is None else ():
+                scenes.removeClip(browser)
+            if onDone is not None:
+                onDone(run)
 
         def begin(clip: scenes.SceneSweep) -> Job:
             if settings.depth_mm is None:
@@ -110,8 +127,7 @@ class Logic(ScriptedLoadableModuleLogic):
             self._agree(settings.server)
             return self.worker().submit(clip.sweep, settings)
 
-        reading = scenes.sweepInPieces(browserNode, sequenceNode, spacing_mm)
-        run = Run(slicer.mrmlScene, reading, begin, onProgress, onDone)
+        run = Run(slicer.mrmlScene, reading(), begin, onProgress, ended)
         return run if onDone is not None else _waited(run)
 
     def correct(
@@ -196,17 +212,19 @@ class Logic(ScriptedLoadableModuleLogic):
             settings: as for :meth:`run`; what is not about clip and model is left out.
             spacing_mm: as for :meth:`run`.
 
-        Raises as :meth:`run`.
+        What is wrong with the clip fails the job. Raises DualTrackError: packages are missing, or frames were not to
+        leave this computer.
         """
         from DualTrackCore.run.profiling import profiling
 
-        if clip.sequence is None:
-            sweep = scenes.framesOf(clip, spacing_mm or clip.spacing_mm)
-        else:
-            sweep = scenes.sweepFromBrowser(clip.browser, clip.sequence, spacing_mm).sweep
+        def reading() -> Generator[object, None, Sweep]:
+            if clip.sequence is None:
+                return (yield from scenes.framesInPieces(clip, spacing_mm or clip.spacing_mm))
+            return (yield from scenes.sweepInPieces(clip.browser, clip.sequence, spacing_mm)).sweep
+
         self._ensure(network=not settings.server)
         self._agree(settings.server)
-        return self.worker().submit(sweep, profiling(settings))
+        return self.worker().submit_read(reading(), profiling(settings))
 
     def preflight(self, onDone: Callable[[Job], None]) -> Job:
         """Ask the worker process whether this computer, or the server, is ready; the result of the job is a dict."""

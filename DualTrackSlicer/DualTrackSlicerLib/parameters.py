@@ -160,7 +160,7 @@ class DualTrackSlicerParameterNode:
     Attributes:
         browser, sequence: the chosen clip, and `sequence` alone the volume whose slices are the frames.
         spacingX, spacingY, depth: size of a pixel and of the picture, mm; 0 is unknown, or given by the others.
-        firstFrame, lastFrame: counted from 1, both included; lastFrame 0 is the last one.
+        firstFrame, lastFrame: counted from 0, both included; lastFrame 0 is the last one.
         crop, cropRegion: "x, y, width, height" in pixels, empty for the whole picture; box that draws it.
         mask: "auto", "none", or rectangles as the command line writes them.
         ruler, rulerLength: line on the picture, and how long it is in truth, mm.
@@ -195,7 +195,7 @@ class DualTrackSlicerParameterNode:
     depth: Annotated[float, limits("depth_mm", 0)] = 0.0
     mask: str = "auto"
     countedIn: str = ""
-    firstFrame: Annotated[int, WithinRange(1, MOST)] = 1
+    firstFrame: Annotated[int, limits("first_frame")] = 0
     lastFrame: Annotated[int, WithinRange(0, MOST)] = 0
     area: Area = Area.WHOLE
     areaX: Annotated[int, WithinRange(0, 100000)] = 0
@@ -242,8 +242,8 @@ def preparing(parameters: DualTrackSlicerParameterNode) -> RunSettings:
         sentence = _("The crop is “{text}”; give left, top, width and height in pixels, or nothing.")
         raise InputError(sentence.format(text=parameters.crop)) from None
     return RunSettings(
-        first_frame=parameters.firstFrame - 1,
-        last_frame=parameters.lastFrame - 1 if parameters.lastFrame else None,
+        first_frame=parameters.firstFrame,
+        last_frame=parameters.lastFrame or None,
         rotate=parameters.rotate.value,
         mirror=parameters.mirror,
         crop=crop,
@@ -259,8 +259,7 @@ def takeSettings(parameters: DualTrackSlicerParameterNode, settings: RunSettings
         parameters.model, parameters.modelFile = (OWN_FILE, Path(settings.model)) if own else (settings.model, Path())
         parameters.chunkFrames = 0 if settings.chunk_frames == "auto" else settings.chunk_frames
         parameters.poses, parameters.profile = Poses(settings.poses), settings.profile
-        parameters.firstFrame = settings.first_frame + 1
-        parameters.lastFrame = 0 if settings.last_frame is None else settings.last_frame + 1
+        parameters.firstFrame, parameters.lastFrame = settings.first_frame, settings.last_frame or 0
         parameters.crop = "" if settings.crop is None else ", ".join(map(str, settings.crop))
         parameters.depth, parameters.countedIn = settings.depth_mm or 0.0, ""
         boxes = (",".join(map(str, box)) for box in settings.mask_regions)

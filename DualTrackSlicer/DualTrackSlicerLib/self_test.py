@@ -80,7 +80,7 @@ class SelfTest(ScriptedLoadableModuleTest):
         parameters = self.logic.getParameterNode()
         parameters.area = Area.FOUND
         parameters.voxelSize = 0.5
-        parameters.firstFrame = 3
+        parameters.firstFrame = 2
         again = self.logic.getParameterNode()
         settings = runSettings(again)
         assert (settings.fan, settings.voxel_mm, settings.first_frame) == ("auto", 0.5, 2)

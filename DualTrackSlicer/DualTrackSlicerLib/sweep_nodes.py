@@ -41,8 +41,8 @@ def addSweep(scene: slicer.vtkMRMLScene, sweep: Sweep, name: str) -> slicer.vtkM
     images = _sequence(scene, name, sweep)
     if sweep.is_simulated:
         images.SetAttribute(SIMULATED_FIELD, SIMULATED_VALUE)
-    for name, value in scanner_facts(sweep.provenance.get("scanner") or {}).get("scanner", {}).items():
-        images.SetAttribute(SCANNER_FIELDS[name], str(value))
+    for fact, value in scanner_facts(sweep.provenance.get("scanner") or {}).get("scanner", {}).items():
+        images.SetAttribute(SCANNER_FIELDS[fact], str(value))
     sized = sweep if sweep.spacing_mm is not None else replace(sweep, spacing_mm=1.0, skew_deg=0.0)
     empty = slicer.vtkMRMLScalarVolumeNode()
     empty.SetName(name)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     #: What gives the path of an earlier run, in pieces.
     GivenPath = Generator[None, None, Trajectory]
+    Task = RunTask | PartsTask | PreflightTask
 
 #: Longest wait for the greeting of a process, s; virus scanners can make a first start slow.
 HELLO_TIMEOUT_S = 120.0
@@ -40,7 +41,7 @@ class Job:
         onEnd: called with the job, once, when it has ended.
     """
 
-    def __init__(self, worker: Worker | None, task: RunTask | PartsTask | PreflightTask | None) -> None:
+    def __init__(self, worker: Worker | None, task: Task | Generator[object, None, Task] | None) -> None:
         self.state = "running"
         self.onProgress: Callable[[Progress], None] = lambda report: None
         self.onEnd: Callable[[Job], None] = lambda job: None
@@ -105,6 +106,15 @@ class Worker:
         """
         return self._add(Job(self, PartsTask(sweep, settings, RunTask(sweep, settings, path).knowing)))
 
+    def submit_read(self, reading: Generator[object, None, Sweep], settings: RunSettings) -> Job:
+        """Start a run of a clip that is read in pieces when its turn comes; what is wrong with it fails the job."""
+
+        def making() -> Generator[object, None, PartsTask]:
+            sweep = yield from reading
+            return PartsTask(sweep, settings, RunTask(sweep, settings).knowing)
+
+        return self._add(Job(self, making()))
+
     def find_loops(self, sweep: Sweep, settings: RunSettings, path: GivenPath) -> Job:
         """Look where the probe may have come back, as LoopsTask gives it. Raises InputError: as `submit`."""
         return self._add(Job(self, PartsTask(sweep, settings, LoopsTask(sweep, settings, path).knowing)))
@@ -163,6 +173,8 @@ class Worker:
         folder = self._job_folder()
         try:
             folder.mkdir(exist_ok=True)
+            if isinstance(job.task, Generator):
+                job.task = yield from job.task
             for report in job.task.send(folder):
                 job.onProgress(report)
                 yield

@@ -109,7 +109,7 @@ def test_the_whole_journey_from_a_prepared_clip_to_a_scene_that_is_read_again(ho
     add_clip(host, named_sweep())
     choose_file(panel, tiny_model_file)
     panel.ui.prepareSection.collapsed = False
-    panel.ui.firstFrameSpinBox.value, panel.ui.lastFrameSpinBox.value = 2, 7
+    panel.ui.firstFrameSpinBox.value, panel.ui.lastFrameSpinBox.value = 1, 6
     run(host, panel, 1.0)
     assert panel.view().report.sweep["prepared"]["masked"]
     assert panel.view().report.trajectory["poses"] == 6
@@ -135,14 +135,14 @@ def test_the_whole_journey_from_a_prepared_clip_to_a_scene_that_is_read_again(ho
     slicer.mrmlScene.Clear(False)
     host.process()
     assert not panel.ui.resultGroup.isVisible()
-    assert panel.ui.firstFrameSpinBox.value == 1
+    assert panel.ui.firstFrameSpinBox.value == 0
     slicer.mrmlScene.SetURL(str(path))
     assert slicer.mrmlScene.ReadFromMRB(str(path), False)
     host.process()
     assert (card(panel), panel.ui.comparisonLabel.text) == (both, compared)
     assert panel.ui.comparisonFrame.isVisible()
     assert [[node.GetClassName() for node in result] for result in panel.view().results] == whole
-    assert (panel.ui.firstFrameSpinBox.value, panel.ui.lastFrameSpinBox.value) == (2, 7)
+    assert (panel.ui.firstFrameSpinBox.value, panel.ui.lastFrameSpinBox.value) == (1, 6)
     assert not panel.ui.maskCheckBox.checked
     host.click(panel.ui.previousResultButton)
     assert panel.view().report.sweep["prepared"]["masked"]
@@ -234,7 +234,8 @@ def test_a_loaded_volume_is_taken_as_a_clip(host, panel, tiny_model_file):
     host.click(panel.ui.applyButton)
     finish(host, panel)
     assert panel.runSection.run.error == ""
-    assert panel.parameters.browser is not None
+    assert panel.view().clip.volume is node
+    assert panel.ui.clipComboBox.currentText == "loaded"
     assert panel.view().result.transform_sequence.GetNumberOfDataNodes() == 10
 
 
@@ -243,7 +244,7 @@ def test_a_cancelled_run_of_a_volume_leaves_scene_and_settings_as_they_were(host
     node.SetSpacing(0.3, 0.3, 1.0)
     host.process()
     choose_file(panel, tiny_model_file)
-    panel.ui.firstFrameSpinBox.value = 3
+    panel.ui.firstFrameSpinBox.value = 2
     slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)  # the application has it always
     before = scene_names()
     host.click(panel.ui.applyButton)
@@ -253,7 +254,7 @@ def test_a_cancelled_run_of_a_volume_leaves_scene_and_settings_as_they_were(host
     host.process()
     assert panel.runSection.run.state == "cancelled"
     assert scene_names() == before
-    assert (panel.view().clip.volume, panel.ui.firstFrameSpinBox.value) == (node, 3)
+    assert (panel.view().clip.volume, panel.ui.firstFrameSpinBox.value) == (node, 2)
     run(host, panel, 1.0)
     assert panel.view().report.trajectory["poses"] == 8
 
@@ -261,7 +262,7 @@ def test_a_cancelled_run_of_a_volume_leaves_scene_and_settings_as_they_were(host
 def test_the_shown_script_does_what_apply_does(host, panel, tiny_model_file):
     add_clip(host)
     choose_file(panel, tiny_model_file)
-    panel.ui.firstFrameSpinBox.value = 3
+    panel.ui.firstFrameSpinBox.value = 2
     panel.ui.voxelSpinBox.value = 0.6
     host.click(panel.ui.applyButton)
     finish(host, panel)
@@ -322,11 +323,11 @@ def test_the_check_says_in_one_sentence_whether_the_computer_is_ready(host, pane
 
 def test_choosing_another_clip_takes_its_own_pixel_size_and_frames(host, panel):
     add_clip(host)
-    panel.ui.firstFrameSpinBox.value = 5
+    panel.ui.firstFrameSpinBox.value = 4
     frames = np.zeros((6, 20, 30), np.uint8)
     add_clip(host, Sweep(frames, 0.11), "other")
     panel.ui.clipComboBox.currentIndex = clip_of(panel, "other")
     assert panel.parameters.spacingX == panel.parameters.spacingY == 0.11
-    assert panel.parameters.firstFrame == 1
+    assert panel.parameters.firstFrame == 0
     panel.ui.clipComboBox.currentIndex = clip_of(panel, "clip")
     assert panel.parameters.spacingX == 0.4

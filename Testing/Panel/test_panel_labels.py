@@ -71,11 +71,11 @@ def test_no_words_are_cut_off(host, scaled, pictures):
 def test_words_that_are_cut_off_are_seen(host, panel):
     window = next(window for known, window in host._panels if known is panel)
     assert list(clipped(window)) == []
-    label = window.findChild(QtWidgets.QWidget, "modelLabel0")
+    label = window.findChild(QtWidgets.QWidget, "clipLabel0")
     button = window.findChild(QtWidgets.QWidget, "preflightButton")
     for widget in (label, button):
         widget.setFixedWidth(widget.sizeHint().width() // 2)
     notice = window.findChild(QtWidgets.QWidget, "noticeLabel")
     notice.setFixedSize(120, 12)
     host.process()
-    assert {name for name, _ in clipped(window)} == {"modelLabel0", "preflightButton", "noticeLabel"}
+    assert {name for name, _ in clipped(window)} == {"clipLabel0", "preflightButton", "noticeLabel"}

@@ -51,6 +51,12 @@ def test_a_clip_in_the_scene_stays_known_as_simulated_and_no_other_becomes_it(ho
     assert sweepFromBrowser(add_clip(host, sweep)).sweep.is_simulated is simulated
 
 
+def test_a_clip_that_names_its_scanner_keeps_its_own_name(host):
+    browser = add_clip(host, noise_sweep(4, provenance={"scanner": {"device": "Maker One"}}), "mine")
+    images = browser.GetMasterSequenceNode()
+    assert [node.GetName() for node in (browser, images, images.GetNthDataNode(0))] == ["mine"] * 3
+
+
 @pytest.mark.parametrize("origin", ["measured", "simulated", "unknown", "estimated"])
 def test_a_clip_in_the_scene_keeps_where_its_poses_are_from(host, origin):
     from DualTrackSlicerLib.scene import sweepFromBrowser

@@ -70,7 +70,7 @@ def test_the_sample_is_upright_before_during_and_after_a_run(host, panel, views)
     browser = panel.parameters.browser
     require_upright(views, sample.frames[0:1][0], sample.spacing_mm)
     panel.ui.posesComboBox.currentIndex = 1
-    panel.ui.lastFrameSpinBox.value = 30
+    panel.ui.lastFrameSpinBox.value = 29
     host.click(panel.ui.applyButton)
     require_upright(views, sample.frames[0:1][0], sample.spacing_mm)
     finish(host, panel)

@@ -54,13 +54,13 @@ def test_the_folded_section_says_in_one_line_what_is_done(host, panel):
     assert not panel.ui.preparedLabel.isVisible()
     add_clip(host)
     assert panel.ui.preparedLabel.text == "Text beside the ultrasound blacked out."
-    panel.ui.firstFrameSpinBox.value, panel.ui.lastFrameSpinBox.value = 3, 20
+    panel.ui.firstFrameSpinBox.value, panel.ui.lastFrameSpinBox.value = 2, 19
     panel.ui.rotateComboBox.currentIndex = 3
     panel.ui.mirrorCheckBox.checked = True
     panel.ui.cropEdit.text = "2, 3, 20, 30"
     panel.ui.depthSpinBox.value = 44
     said = (
-        "Frames 3 to 20, turned left by 90°, mirrored, cropped to 20 x 30 pixels, 44 mm deep, "
+        "Frames 2 to 19, turned left by 90°, mirrored, cropped to 20 x 30 pixels, 44 mm deep, "
         "text beside the ultrasound blacked out."
     )
     assert panel.ui.preparedLabel.text == said
@@ -132,7 +132,7 @@ def test_what_the_panel_prepares_is_what_the_command_line_prepares(host, panel, 
     outside_of_this_process(monkeypatch)
     add_clip(host, load_sweep(tmp_path / "clip.igs.mha"))
     choose_file(panel, tiny_model_file)
-    panel.ui.firstFrameSpinBox.value, panel.ui.lastFrameSpinBox.value = 3, 21
+    panel.ui.firstFrameSpinBox.value, panel.ui.lastFrameSpinBox.value = 2, 20
     panel.ui.rotateComboBox.currentIndex = 1
     panel.ui.mirrorCheckBox.checked = True
     panel.ui.cropEdit.text = "12, 10, 130, 180"

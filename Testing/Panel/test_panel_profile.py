@@ -145,3 +145,18 @@ def test_a_measurement_is_cancelled_and_ends_with_its_scene(host, recorded):
     host.wait_until(lambda: panel.logic.worker()._job is None, 30)
     assert panel.profileSection._found == {}
     assert "Load the recording" in ui.profileMeasureButton.toolTip
+
+
+def test_the_slices_of_a_volume_are_measured_as_those_of_a_clip(host, recorded):
+    panel, ui = recorded[0], recorded[0].ui
+    ui.profileLengthSpinBox.value = LENGTH
+    measure(host, panel)
+    node = slicer.util.addVolumeFromArray(sample_sweep().frames[:40], name="volume")
+    across, down = panel.view().clip.spacing_mm
+    node.SetSpacing(across, down, 1.0)
+    host.process()
+    panel.chooseClip(panel.view().clips[clip_of(panel, "volume")])
+    measure(host, panel)
+    assert panel.profileSection._message == ""
+    by_clip, by_volume = (panel.profileSection._found[name].sweep.factor for name in ("slide", "volume"))
+    assert by_volume == pytest.approx(by_clip, rel=1e-6)

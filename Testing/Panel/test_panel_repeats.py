@@ -23,7 +23,7 @@ def test_the_clip_says_how_often_its_picture_changes_and_where_it_stands_still(h
     add_clip(host, recording(np.r_[0:25, np.full(20, 24), 25:40], 20.0), "frozen")
     panel.ui.clipComboBox.currentIndex = 1
     host.wait_until(lambda: "stands still" in panel.ui.clipInfoLabel.text, 30)
-    assert "stands still in the frames 26 to 45 (1.25 to 2.2 s)." in panel.ui.clipInfoLabel.text
+    assert "stands still in the frames 25 to 44 (1.25 to 2.2 s)." in panel.ui.clipInfoLabel.text
 
 
 def test_the_panel_can_keep_repeated_frames(host, panel):

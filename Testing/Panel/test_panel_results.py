@@ -57,7 +57,7 @@ def test_results_are_listed_chosen_compared_and_deleted(host, panel, tiny_model_
     assert not panel.ui.compareComboBox.enabled
     second = run(host, panel, 0.6)
     listed = titles(panel.ui.resultComboBox)
-    assert [text.split(", ")[0] for text in listed] == ["DualTrack clip", "DualTrack clip 2"]
+    assert [text.split(", ")[-1] for text in listed] == ["DualTrack clip", "DualTrack clip 2"]
     assert all(" mm" in text for text in listed)
     panel.ui.compareComboBox.currentIndex = 1
     host.process()
@@ -91,10 +91,10 @@ def test_results_are_listed_chosen_compared_and_deleted(host, panel, tiny_model_
 def test_the_settings_of_a_result_come_back(host, panel, tiny_model_file):
     add_clip(host)
     choose_file(panel, tiny_model_file)
-    panel.ui.firstFrameSpinBox.value = 3
+    panel.ui.firstFrameSpinBox.value = 2
     panel.ui.compoundingComboBox.currentIndex = 1
     asked = run(host, panel) and panel.view().settings()
-    panel.ui.firstFrameSpinBox.value = 1
+    panel.ui.firstFrameSpinBox.value = 0
     panel.ui.compoundingComboBox.currentIndex = 0
     panel.ui.voxelSpinBox.value = 2.0
     panel.ui.spacingXSpinBox.value = 0.9

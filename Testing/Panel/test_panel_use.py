@@ -136,7 +136,7 @@ def test_one_page_on_a_result_is_copied_in_the_words_of_the_report(host, panel, 
     width, height = 64, 48
     for part in (
         "clip",
-        f"1 to 24, {width} x {height} pixels",
+        f"0 to 23, {width} x {height} pixels",
         "0.4 x 0.3 mm",
         report.trajectory["source"]["model"],
         report.trajectory["trust"]["text"],

@@ -12,9 +12,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "expected": ["hideExpectedError", "layErrorOver", "showExpectedError"],
         "display": ["FrameFollower", "fadeVolumes", "fitSliceViews", "layFrameOver", "renderVolume"],
         "exports": ["exportFiles", "exportResult", "measureRows"],
-        "input": [
-            *("Clip", "SceneSweep", "clips", "removeClip", "sequenceFromVolume", "sweepFromBrowser", "sweepInPieces")
-        ],
+        "input": ["Clip", "SceneSweep", "clips", "sweepFromBrowser", "sweepInPieces"],
         "landmarks": ["LANDMARKS", "TRACKER", "addLandmarks", "bindMarks", "landmarkLists", "marksOf", "placeMarks"],
         "measures": [
             "ResultMeasures",
@@ -41,6 +39,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
             "turnOver",
             "turnOverInPieces",
         ],
+        "slices": ["clipFromVolume", "copyInPieces", "removeClip", "sequenceFromVolume"],
         "tables": ["trajectoryFromTable"],
         "tracking": ["trackingSequences"],
     },

@@ -124,7 +124,7 @@ def placed_in_pieces(nodes: ResultNodes) -> Generator[object, None, Placed]:
     yield
     clip = prepared_clip(loaded, report)
     yield
-    sweep, trajectory = path_of(nodes, clip, report)
+    sweep, trajectory = yield from path_of(nodes, clip, report)
     yield
     first = report.sweep["first_frame"]
     frames = placed_frames(nodes.pose_table, slice(first, first + len(sweep)), trajectory.poses, clip.sweep, how)

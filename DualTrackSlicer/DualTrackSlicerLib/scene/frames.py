@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import slicer
 import vtk
-from vtk.util.numpy_support import vtk_to_numpy
+from vtk.util.numpy_support import get_vtk_to_numpy_typemap
 
 from DualTrackCore.errors import InputError
 from DualTrackCore.grey import conversion_in_pieces
@@ -20,8 +20,10 @@ from DualTrackSlicerLib.scene.nodes import tr as _
 _MF = Orientation("MF")
 #: Seconds in a unit of the index of a sequence.
 _SECONDS = {"s": 1.0, "sec": 1.0, "second": 1.0, "seconds": 1.0, "ms": 1e-3, "msec": 1e-3}
-#: Items of a sequence that are looked at before its frames are read; VTK takes a quarter of a millisecond for each.
+#: Items of a sequence that are looked at before its frames are read.
 _LOOKED_AT = 64
+#: Items of a sequence whose places are read in one step, of a few milliseconds.
+ITEMS = 512
 #: Python attribute of a node: its state, and how its pixels become grey.
 _KNOWN = "dualTrackConversion"
 
@@ -72,11 +74,12 @@ class FrameLayout:
                 matrix[axis, column], matrix[axis, 3] = -1.0, self.dimensions[axis] - 1
         return matrix
 
-    def frame(self, scalars: np.ndarray) -> np.ndarray:
-        """The values of an image, as VTK has them, as a view [H, W] or [H, W, channels] in MF."""
+    @property
+    def stored_shape(self) -> tuple[int, ...]:
+        """(rows, columns) of an image as it is stored, with channels (rows, columns, channels)."""
         across, down = self._stored_plane
         shape = (self.dimensions[down], self.dimensions[across], self.channels)
-        return self.orientation.to_mf(scalars.reshape(1, *shape[: 2 if self.channels == 1 else 3]))[0]
+        return shape[: 2 if self.channels == 1 else 3]
 
 
 def layout_of(sequence: slicer.vtkMRMLSequenceNode) -> FrameLayout:
@@ -117,24 +120,37 @@ def first_layout(sequence: slicer.vtkMRMLSequenceNode) -> FrameLayout:
     return replace(first, orientation=parse_orientation(said)) if said else first
 
 
-def placed_pixels(sequence: slicer.vtkMRMLSequenceNode, layout: FrameLayout) -> np.ndarray:
-    """[N, 4, 4]: pixel (column, row, 0, 1) in MF to the local RAS of each image, mm."""
-    items = (sequence.GetNthDataNode(number) for number in range(sequence.GetNumberOfDataNodes()))
-    return ijk_to_ras_of(items) @ layout.ijk_from_pixel
+def placed_pixels(sequence: slicer.vtkMRMLSequenceNode, layout: FrameLayout) -> Generator[None, None, np.ndarray]:
+    """[N, 4, 4]: pixel (column, row, 0, 1) in MF to the local RAS of each image, mm; of a long sequence in pieces."""
+    numbers, parts = range(sequence.GetNumberOfDataNodes()), []
+    for start in range(0, len(numbers), ITEMS):
+        if start:
+            yield
+        parts.append(ijk_to_ras_of(map(sequence.GetNthDataNode, numbers[start : start + ITEMS])))
+    return np.concatenate(parts) @ layout.ijk_from_pixel
 
 
-def _item(sequence: slicer.vtkMRMLSequenceNode, number: int) -> tuple[FrameLayout, vtk.vtkDataArray]:
-    item = sequence.GetNthDataNode(number)
-    image = None if item is None or not item.IsA("vtkMRMLVolumeNode") else item.GetImageData()
-    scalars = None if image is None else image.GetPointData().GetScalars()
-    if scalars is None or 0 in image.GetDimensions():
-        sentence = _("Frame {number} of {name} has no image; load the clip again.")
-        raise InputError(sentence.format(number=number, name=sequence.GetName()))
-    layout = FrameLayout(tuple(image.GetDimensions()), scalars.GetNumberOfComponents(), scalars.GetDataType())
-    return layout, scalars
+def _item(sequence: slicer.vtkMRMLSequenceNode, number: int) -> tuple[FrameLayout, vtk.vtkImageExport]:
+    """The layout of an item, and what copies its pixels.
+
+    The image stays out of Python: letting go of one takes VTK the longer, the more of them Python has met.
+    """
+    item, pixels = sequence.GetNthDataNode(number), vtk.vtkImageExport()
+    connection = None if item is None or not item.IsA("vtkMRMLVolumeNode") else item.GetImageDataConnection()
+    if connection is not None:
+        pixels.SetInputConnection(connection)
+        pixels.Update()
+        kind = pixels.GetDataScalarType()
+        # An image without values passes for one of double precision.
+        if kind != vtk.VTK_DOUBLE or item.GetImageData().GetPointData().GetScalars() is not None:
+            layout = FrameLayout(tuple(pixels.GetDataDimensions()), pixels.GetDataNumberOfScalarComponents(), kind)
+            if 0 not in layout.dimensions:
+                return layout, pixels
+    sentence = _("Frame {number} of {name} has no image; load the clip again.")
+    raise InputError(sentence.format(number=number, name=sequence.GetName()))
 
 
-def _pixels_like(sequence: slicer.vtkMRMLSequenceNode, number: int, first: FrameLayout) -> vtk.vtkDataArray:
+def _pixels_like(sequence: slicer.vtkMRMLSequenceNode, number: int, first: FrameLayout) -> vtk.vtkImageExport:
     item, pixels = _item(sequence, number)
     if item != replace(first, orientation=item.orientation):
         sentence = _(
@@ -182,13 +198,14 @@ class _StoredPixels(WindowSource):
 
     def __init__(self, sequence: slicer.vtkMRMLSequenceNode, layout: FrameLayout) -> None:
         self._sequence, self._layout = sequence, layout
-        first = self.window(0, 1)
-        self.shape, self.dtype = (sequence.GetNumberOfDataNodes(), *first.shape[1:]), first.dtype
+        self.dtype = np.dtype(get_vtk_to_numpy_typemap()[layout.scalar_type])
+        self.shape = (sequence.GetNumberOfDataNodes(), *self.window(0, 1).shape[1:])
 
     def window(self, start: int, stop: int) -> np.ndarray:
-        items = (_pixels_like(self._sequence, number, self._layout) for number in range(start, stop))
-        images = [self._layout.frame(vtk_to_numpy(pixels)) for pixels in items]
-        return np.stack(images) if images else np.empty((0, *self.shape[1:]), self.dtype)
+        stored = np.empty((max(stop - start, 0), *self._layout.stored_shape), self.dtype)
+        for number, image in enumerate(stored, start):
+            _pixels_like(self._sequence, number, self._layout).Export(image)
+        return np.ascontiguousarray(self._layout.orientation.to_mf(stored))
 
     def windows(self) -> Iterator[np.ndarray]:
         return (self.window(number, number + 1) for number in range(len(self)))
@@ -233,5 +250,5 @@ def _state(node: slicer.vtkMRMLSequenceNode | slicer.vtkMRMLVolumeNode, pixels: 
     """What a conversion depends on; of a long clip some images are looked at."""
     if node.IsA("vtkMRMLVolumeNode"):
         return node.GetMTime(), node.GetImageData().GetMTime(), pixels.shape
-    images = (_item(node, number)[1] for number in _looked_at(len(pixels)))
-    return node.GetMTime(), pixels.shape, *(image.GetMTime() for image in images)
+    images = (_item(node, number)[1].GetInputConnection(0, 0) for number in _looked_at(len(pixels)))
+    return node.GetMTime(), pixels.shape, *(image.GetProducer().GetMTime() for image in images)

@@ -12,8 +12,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import slicer
-import vtk
-from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
 
 from DualTrackCore.errors import InputError, doubts
 from DualTrackCore.io.calibration import choose_pixel_size, contradicts, image_pose, require_agreement, split_affine
@@ -25,8 +23,10 @@ from DualTrackCore.progress import finished
 from DualTrackCore.sweep import Sweep, validated_spacing
 from DualTrackCore.trajectory import RAS_FROM_LPS, PoseOrigin, Trajectory
 from DualTrackSlicerLib.scene.frames import (
+    ITEMS,
     FrameLayout,
     fields_of,
+    first_layout,
     frames_in_pieces,
     layout_of,
     placed_pixels,
@@ -34,23 +34,18 @@ from DualTrackSlicerLib.scene.frames import (
 )
 from DualTrackSlicerLib.scene.nodes import (
     HEADER,
-    add_node,
     header_text,
     ijk_to_ras,
     nodes_of_class,
     pose_marks,
     scanner_of,
-    to_vtk,
 )
 from DualTrackSlicerLib.scene.nodes import tr as _
-from DualTrackSlicerLib.scene.result_nodes import remove_nodes
+from DualTrackSlicerLib.scene.slices import SOURCE
 from DualTrackSlicerLib.scene.tracking import SceneTracking, find_tracking
 from DualTrackSlicerLib.scene.wiring import ROLE, parent_of_clip, sequences_of
 
 Spacing = tuple[float, float]
-
-#: On a sequence: the volume that its frames were copied from.
-_SOURCE = "DualTrack.sourceVolume"
 
 
 @dataclass(frozen=True)
@@ -63,8 +58,8 @@ class Clip:
         size: (width, height) in pixels; (0, 0) where `problem` says that there is none.
         spacing_mm: (across columns, down rows), or None where unknown; Slicer shows that as 1 x 1 mm.
         rate_hz, duration_s: from the index of the sequence where that is a time; None where unknown.
-        browser, sequence: the nodes; None for a 3D volume.
-        volume: a 3D volume, to be turned into a browser by `sequenceFromVolume` first; None for a sequence.
+        browser, sequence: the nodes; None for a volume that was not copied yet.
+        volume: the volume whose slices are the frames; `copyInPieces` makes browser and sequence. None for others.
         problem: why it cannot be used, in one sentence; None where it can.
     """
 
@@ -119,7 +114,7 @@ def clips(scene: slicer.vtkMRMLScene, known: dict[object, Any] | None = None) ->
         for sequence in sequences_of(browser)
         if _holds_images(sequence)
     ]
-    copied = {node.GetNodeReferenceID(_SOURCE) for node in nodes_of_class(scene, "vtkMRMLSequenceNode")}
+    copied = {node.GetNodeReferenceID(SOURCE) for node in nodes_of_class(scene, "vtkMRMLSequenceNode")}
     for volume in nodes_of_class(scene, "vtkMRMLScalarVolumeNode"):
         image = volume.GetImageData()
         several = image is not None and image.GetDimensions()[2] > 1
@@ -164,22 +159,21 @@ def sweepInPieces(
     pictures: bool = True,
     transformSequenceNode: slicer.vtkMRMLSequenceNode | None = None,
 ) -> Generator[object, None, SceneSweep]:
-    """:func:`sweepFromBrowser`, in one step for frames of 8 bits; others are looked at first, one at each step."""
-    if browserNode is None or not browserNode.IsA("vtkMRMLSequenceBrowserNode"):
-        given = "nothing" if browserNode is None else f"{browserNode.GetName()}, a {browserNode.GetClassName()}"
-        sentence = _("The clip is {given}; give the sequence browser (vtkMRMLSequenceBrowserNode) that shows it.")
-        raise InputError(sentence.format(given=given))
-    images = _image_sequence(browserNode) if imageSequenceNode is None else imageSequenceNode
-    if browserNode.GetProxyNode(images) is None:
-        sentence = _("{name} is not shown by the browser {browser}; add it there first.")
-        raise InputError(sentence.format(name=images.GetName(), browser=browserNode.GetName()))
-    layout = layout_of(images)
+    """:func:`sweepFromBrowser`; a short clip of 8 bits in one step. Other frames are looked at first, one at each."""
+    images = _images_of(browserNode, imageSequenceNode)
+    layout = layout_of(images) if pictures else first_layout(images)
+    if images.GetNumberOfDataNodes() > ITEMS:
+        yield
     frames, conversions = np.broadcast_to(np.uint8(0), (images.GetNumberOfDataNodes(), *layout.size[::-1])), []
-    fields, node_from_pixel = fields_of(images), placed_pixels(images, layout)
-    tracking = find_tracking(browserNode, images, node_from_pixel, fields, transformSequenceNode)
+    fields, node_from_pixel = fields_of(images), (yield from placed_pixels(images, layout))
+    tracking = yield from find_tracking(browserNode, images, node_from_pixel, fields, transformSequenceNode)
+    if len(frames) > ITEMS:
+        yield
     place = _place(images, layout, node_from_pixel, fields, validated_spacing(spacing_mm), tracking)
     if pictures:
         frames, conversions = yield from frames_in_pieces(images, layout)
+    if len(frames) > ITEMS:
+        yield
     provenance = {
         "source": images.GetName(),
         "format": "MRML sequence",
@@ -283,6 +277,21 @@ def _is_placeholder(spacing_mm: Spacing) -> bool:
     return bool(np.allclose(spacing_mm, 1.0, rtol=0, atol=1e-4))
 
 
+def _images_of(
+    browser: slicer.vtkMRMLSequenceBrowserNode | None, images: slicer.vtkMRMLSequenceNode | None
+) -> slicer.vtkMRMLSequenceNode:
+    """The images that are meant, or those of the browser. Raises InputError: it is none, or does not show them."""
+    if browser is None or not browser.IsA("vtkMRMLSequenceBrowserNode"):
+        given = "nothing" if browser is None else f"{browser.GetName()}, a {browser.GetClassName()}"
+        sentence = _("The clip is {given}; give the sequence browser (vtkMRMLSequenceBrowserNode) that shows it.")
+        raise InputError(sentence.format(given=given))
+    images = _image_sequence(browser) if images is None else images
+    if browser.GetProxyNode(images) is None:
+        sentence = _("{name} is not shown by the browser {browser}; add it there first.")
+        raise InputError(sentence.format(name=images.GetName(), browser=browser.GetName()))
+    return images
+
+
 def _image_sequence(browser: slicer.vtkMRMLSequenceBrowserNode) -> slicer.vtkMRMLSequenceNode:
     candidates = [sequence for sequence in sequences_of(browser) if _holds_images(sequence)]
     if not candidates:
@@ -310,7 +319,9 @@ def _clip_of_sequence(
     """A clip by what was found `before` where nothing that counts has changed; what is found now is noted."""
     state = _state(browser, sequence)
     facts = found[state] = before.get(state) or _facts(browser, sequence)
-    return Clip(sequence.GetName(), browser=browser, sequence=sequence, **facts)
+    volume = sequence.GetNodeReference(SOURCE)
+    name = (volume or sequence).GetName()
+    return Clip(name, browser=browser, sequence=sequence, volume=volume, **facts)
 
 
 def _state(browser: slicer.vtkMRMLSequenceBrowserNode, sequence: slicer.vtkMRMLSequenceNode) -> tuple:
@@ -329,8 +340,8 @@ def _facts(browser: slicer.vtkMRMLSequenceBrowserNode, sequence: slicer.vtkMRMLS
     frames = sequence.GetNumberOfDataNodes()
     try:
         layout, fields = layout_of(sequence), fields_of(sequence)
-        node_from_pixel = placed_pixels(sequence, layout)
-        tracking = find_tracking(browser, sequence, node_from_pixel, fields)
+        node_from_pixel = finished(placed_pixels(sequence, layout))
+        tracking = finished(find_tracking(browser, sequence, node_from_pixel, fields))
         spacing = _place(sequence, layout, node_from_pixel, fields, None, tracking).spacing_mm
     except InputError as error:
         return {"frames": frames, "size": (0, 0), "spacing_mm": None, "problem": str(error)}
@@ -339,58 +350,3 @@ def _facts(browser: slicer.vtkMRMLSequenceBrowserNode, sequence: slicer.vtkMRMLS
     duration, rate = None if times is None else float(times[-1] - times[0]), 1 / step if step > 0 else None
     size = layout.size
     return {"frames": frames, "size": size, "spacing_mm": spacing, "rate_hz": rate, "duration_s": duration}
-
-
-def sequenceFromVolume(volumeNode: slicer.vtkMRMLVolumeNode) -> slicer.vtkMRMLSequenceBrowserNode:
-    """A browser whose frames are the slices of a volume along its third axis (K), in its scene.
-
-    The volume itself stays as it is. All frames are placed where the first slice lies, for the distance of slices says
-    nothing of where the probe was. Calling it again for the same volume gives the same browser.
-
-    Raises:
-        InputError: a volume without image, or with fewer than two slices.
-    """
-    image = volumeNode.GetImageData()
-    scalars = None if image is None else image.GetPointData().GetScalars()
-    count = 0 if scalars is None else image.GetDimensions()[2]
-    if count < 2:
-        one = _("{name} has 1 slice along its third axis; a sweep needs at least two frames.")
-        none = _("{name} has 0 slices along its third axis; a sweep needs at least two frames.")
-        raise InputError((one if count else none).format(name=volumeNode.GetName()))
-    scene = volumeNode.GetScene()
-    for browser in nodes_of_class(scene, "vtkMRMLSequenceBrowserNode"):
-        master = browser.GetMasterSequenceNode()
-        if master is not None and master.GetNodeReferenceID(_SOURCE) == volumeNode.GetID():
-            return browser
-    sequence = slicer.vtkMRMLSequenceNode()
-    sequence.SetIndexName("frame")
-    sequence.SetIndexUnit("")
-    add_node(scene, sequence, f"{volumeNode.GetName()} frames")
-    sequence.SetNodeReferenceID(_SOURCE, volumeNode.GetID())
-    _add_slices(sequence, volumeNode)
-    browser = scene.AddNewNodeByClass("vtkMRMLSequenceBrowserNode", f"{volumeNode.GetName()} clip")
-    browser.SetAndObserveMasterSequenceNodeID(sequence.GetID())
-    return browser
-
-
-def removeClip(browserNode: slicer.vtkMRMLSequenceBrowserNode) -> None:
-    """Take a clip that :func:`sequenceFromVolume` made out of its scene; the volume stays."""
-    images = browserNode.GetMasterSequenceNode()
-    proxy = browserNode.GetProxyNode(images)
-    remove_nodes(browserNode.GetScene(), [browserNode, images, *([] if proxy is None else [proxy])])
-
-
-def _add_slices(sequence: slicer.vtkMRMLSequenceNode, volume: slicer.vtkMRMLVolumeNode) -> None:
-    scalars = volume.GetImageData().GetPointData().GetScalars()
-    width, height, count = volume.GetImageData().GetDimensions()
-    slices = vtk_to_numpy(scalars).reshape(count, height * width, scalars.GetNumberOfComponents())
-    template = volume.CreateNodeInstance()
-    template.UnRegister(None)
-    template.SetName(volume.GetName())
-    template.SetIJKToRASMatrix(to_vtk(ijk_to_ras(volume)))
-    for number, pixels in enumerate(slices):
-        image = vtk.vtkImageData()
-        image.SetDimensions(width, height, 1)
-        image.GetPointData().SetScalars(numpy_to_vtk(pixels, deep=True))
-        # The sequence copies the node that it is given; an empty one is cheap to copy, and gets its image afterwards.
-        sequence.SetDataNodeAtValue(template, str(number)).SetAndObserveImageData(image)

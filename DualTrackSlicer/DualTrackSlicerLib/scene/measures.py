@@ -23,7 +23,7 @@ from DualTrackCore.measurement.quantities import Quantity
 from DualTrackSlicerLib.scene.nodes import nodes_of_class, world_from_node
 from DualTrackSlicerLib.scene.nodes import tr as _
 from DualTrackSlicerLib.scene.prepared import prepared_clip
-from DualTrackSlicerLib.scene.records import clip_of, path_of, reportOf
+from DualTrackSlicerLib.scene.records import clip_in_pieces, path_of, reportOf
 from DualTrackSlicerLib.scene.result_nodes import RUN, ResultNodes
 
 _LINE, _CURVE, _CLOSED = "vtkMRMLMarkupsLineNode", "vtkMRMLMarkupsCurveNode", "vtkMRMLMarkupsClosedCurveNode"
@@ -76,11 +76,11 @@ def measuresIn(nodes: ResultNodes) -> Generator[None, None, ResultMeasures]:
 
     Raises InputError: nodes of the run or its clip have left the scene, or nothing in it can be placed.
     """
-    report, clip = reportOf(nodes), clip_of(nodes, pictures=False)
+    report, clip = reportOf(nodes), (yield from clip_in_pieces(nodes, pictures=False))
     yield
     clip = prepared_clip(clip, report)
     yield
-    sweep, path = path_of(nodes, clip, report)
+    sweep, path = yield from path_of(nodes, clip, report)
     yield
     world = np.eye(4) if nodes.transform_proxy is None else world_from_node(nodes.transform_proxy)
     world_from_frame0 = world @ clip.node_from_image

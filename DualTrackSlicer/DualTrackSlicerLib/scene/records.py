@@ -109,7 +109,7 @@ def result_in_pieces(nodes: ResultNodes, clip: SceneSweep) -> Generator[None, No
     """:func:`result_of`, some slices of its volume at each step."""
     report = reportOf(nodes)
     clip = prepared_clip(clip, report)
-    sweep, trajectory = path_of(nodes, clip, report)
+    sweep, trajectory = yield from path_of(nodes, clip, report)
     seconds = {} if secondsOf(nodes) is None else {"total": secondsOf(nodes)}
     yield
     volume = yield from _reconstruction(nodes, clip, report.volume)
@@ -122,9 +122,12 @@ def result_in_pieces(nodes: ResultNodes, clip: SceneSweep) -> Generator[None, No
     return RunResult(sweep, trajectory, volume, report, seconds)
 
 
-def path_of(nodes: ResultNodes, clip: SceneSweep, report: RunReport) -> tuple[Sweep, Trajectory]:
-    """The frames of a run and their poses; `clip` as :func:`prepared_clip` gives it. Raises InputError: as above."""
-    trajectory, first = finished(path_in_pieces(nodes, report)), report.sweep["first_frame"]
+def path_of(nodes: ResultNodes, clip: SceneSweep, report: RunReport) -> Generator[None, None, tuple[Sweep, Trajectory]]:
+    """The frames of a run and their poses, in pieces; `clip` is that of :func:`prepared_clip`.
+
+    Raises InputError: as above.
+    """
+    trajectory, first = (yield from path_in_pieces(nodes, report)), report.sweep["first_frame"]
     if first + len(trajectory) > len(clip.sweep):
         raise InputError(_("{name} is of another clip; run the clip again.").format(name=nodes.name))
     return clip.sweep.slice(first, first + len(trajectory)), trajectory

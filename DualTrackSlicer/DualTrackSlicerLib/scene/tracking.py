@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Generator
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -11,6 +12,7 @@ import slicer
 
 from DualTrackCore.io.sequence_parts import FrameFields, TransformTrack
 from DualTrackCore.io.tracked_poses import trace_image
+from DualTrackSlicerLib.scene.frames import ITEMS
 from DualTrackSlicerLib.scene.nodes import matrix_to_parent, nodes_of_class
 from DualTrackSlicerLib.scene.wiring import is_result_sequence, parent_of_clip, sequences_of
 
@@ -44,8 +46,8 @@ def find_tracking(
     node_from_pixel: np.ndarray,
     fields: FrameFields,
     given: slicer.vtkMRMLSequenceNode | None = None,
-) -> SceneTracking:
-    """The tracking of a clip.
+) -> Generator[None, None, SceneTracking]:
+    """The tracking of a clip; of a long one in pieces.
 
     What the scene shows counts first: the transforms above the image. Where none of these moves, transforms with names
     as PLUS gives them (ImageToReference, ...) are multiplied out from the image to the reference: those that the file
@@ -58,10 +60,11 @@ def find_tracking(
     """
     if given is not None:
         is_named = (_step(given) or ("",))[0] in ("Image", "CroppedImage")
-        world = _of_pixels(_track(given, images).matrices, node_from_pixel, is_named)
+        world = _of_pixels((yield from _track(given, images)).matrices, node_from_pixel, is_named)
         return SceneTracking(f"Tracked: {given.GetName()}, as it was chosen.", world, given, (given,))
     others = [node for node in sequences_of(browser) if _is_tracking(node)]
-    tracking = _above_image(browser, images, node_from_pixel) or _by_name(others, images, node_from_pixel, fields)
+    tracking = yield from _above_image(browser, images, node_from_pixel)
+    tracking = tracking or (yield from _by_name(others, images, node_from_pixel, fields))
     if tracking is not None:
         return tracking
     if not others:
@@ -106,7 +109,7 @@ def _is_tracking(node: slicer.vtkMRMLSequenceNode) -> bool:
 
 def _above_image(
     browser: slicer.vtkMRMLSequenceBrowserNode, images: slicer.vtkMRMLSequenceNode, node_from_pixel: np.ndarray
-) -> SceneTracking | None:
+) -> Generator[None, None, SceneTracking | None]:
     """The product of the transforms above the image, if one of them comes from a sequence of the browser."""
     moving, world_from_node = [], np.tile(np.eye(4), (images.GetNumberOfDataNodes(), 1, 1))
     link = parent_of_clip(browser, images)
@@ -115,7 +118,7 @@ def _above_image(
         sequence = browser.GetSequenceNode(link)
         if sequence is not None and _is_tracking(sequence):
             moving.append(sequence)
-            matrices = _track(sequence, images).matrices
+            matrices = (yield from _track(sequence, images)).matrices
         else:
             matrices = matrix_to_parent(link)
             if matrices is None:
@@ -141,14 +144,17 @@ def _by_name(
     images: slicer.vtkMRMLSequenceNode,
     node_from_pixel: np.ndarray,
     fields: FrameFields,
-) -> SceneTracking | None:
+) -> Generator[None, None, SceneTracking | None]:
     named = {}
     for node in sequences:
         named.setdefault(_step(node), node)
     named.pop(None, None)
     count = images.GetNumberOfDataNodes()
     # The fields of the file say which poses are good; Slicer's transforms do not.
-    tracks = {step: _track(node, images) for step, node in named.items()} | fields.transforms(count)
+    tracks = {}
+    for step, node in named.items():
+        tracks[step] = yield from _track(node, images)
+    tracks |= fields.transforms(count)
     if any(_PLACED in step for step in tracks):
         tracks["Image", _PLACED] = TransformTrack(node_from_pixel, np.ones(count, bool))
     chain = trace_image(tracks, count, {})
@@ -160,11 +166,15 @@ def _by_name(
     return SceneTracking(f"Tracked: {' to '.join(chain.way)}.", world_from_pixel, next(iter(moving), None), moving)
 
 
-def _track(transforms: slicer.vtkMRMLSequenceNode, images: slicer.vtkMRMLSequenceNode) -> TransformTrack:
+def _track(
+    transforms: slicer.vtkMRMLSequenceNode, images: slicer.vtkMRMLSequenceNode
+) -> Generator[None, None, TransformTrack]:
     """The transform of each image; images without one of exactly their index value are not valid."""
     count = images.GetNumberOfDataNodes()
     matrices = np.full((count, 4, 4), np.nan)
     for number in range(count):
+        if number and number % ITEMS == 0:
+            yield
         item = transforms.GetItemNumberFromIndexValue(images.GetNthIndexValue(number), True)
         matrix = None if item < 0 else matrix_to_parent(transforms.GetNthDataNode(item))
         if matrix is not None:

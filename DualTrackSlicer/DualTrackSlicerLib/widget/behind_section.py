@@ -111,7 +111,7 @@ class BehindSection(Section):
         clip.browser.SetSelectedItemNumber(frame)
         place = found.places[number] if pixel is None else self._place
         pixel = found.pixels[number] if pixel is None else pixel
-        self._pointing.mark(place, _("frame {number}").format(number=frame + 1))
+        self._pointing.mark(place, _("frame {number}").format(number=frame))
         rows = [
             (_("Frame"), _frameText(found, number, clip.frames)),
             (_("Pixel"), _("column {column:.0f}, row {row:.0f}").format(column=pixel[0], row=pixel[1])),
@@ -133,7 +133,7 @@ class BehindSection(Section):
 
 
 def _frameText(found: Behind, number: int, count: int) -> str:
-    text = _("{frame} of {count}").format(frame=int(found.frames[number]) + 1, count=count)
+    text = _("{frame} (of 0 to {last})").format(frame=int(found.frames[number]), last=count - 1)
     if found.times_s is None:
         return text
     return _("{frame}, at {seconds:.2f} s").format(frame=text, seconds=found.times_s[number])

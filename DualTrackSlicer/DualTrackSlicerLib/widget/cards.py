@@ -16,7 +16,7 @@ from DualTrackSlicerLib.widget.texts import directionText, durationText, listTex
 
 
 def titleText(nodes: ResultNodes) -> str:
-    """One line for a list of results: name, time, model, and the mean error or the length."""
+    """One line for a list of results, what tells them apart first: time, mean error or length, model, name."""
     try:
         report = reportOf(nodes)
     except InputError:
@@ -24,7 +24,7 @@ def titleText(nodes: ResultNodes) -> str:
     errors, date = _errors(report), report.created[:16].replace("T", " ")
     length = _("{length:.1f} mm").format(length=report.trajectory["path_length_mm"])
     figure = length if errors is None else _("error {error:.1f} mm").format(error=errors[0])
-    return ", ".join([nodes.name, date, _model(report), figure])
+    return ", ".join([date, figure, _model(report), nodes.name])
 
 
 def cardRows(report: RunReport, seconds: float | None) -> list[tuple[str, str]]:
@@ -89,7 +89,7 @@ def comparedText(nodes: ResultNodes, other: ResultNodes) -> str:
 def pageTexts(nodes: ResultNodes) -> tuple[str, str]:
     """One page on a result, as plain text and as HTML. Raises InputError: it was made by another version."""
     report = reportOf(nodes)
-    sweep, first = report.sweep, report.sweep["first_frame"] + 1
+    sweep, first = report.sweep, report.sweep["first_frame"]
     height, width = sweep["frame_size"]
     frames = _("{first} to {last}, {width} x {height} pixels").format(
         first=first, last=first + sweep["frames"] - 1, width=width, height=height

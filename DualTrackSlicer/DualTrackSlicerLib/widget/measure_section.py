@@ -57,7 +57,8 @@ class MeasureSection(Section):
         fill(ui.measureComboBox, [target.name for target in targets], -1 if chosen is None else targets.index(chosen))
         ui.measureLabel.text = self._text(chosen)
         nothing = "" if targets else _("There is nothing to measure yet.")
-        enable(nothing, ui.measureComboBox, ui.copyMeasuresButton)
+        enable(nothing, ui.copyMeasuresButton)
+        ui.measureComboBox.visible = ui.copyMeasuresButton.visible = bool(targets)
         ui.measureAgainButton.visible = chosen is not None and bool(chosen.segment)
 
     def _text(self, chosen: Target | None) -> str:

@@ -204,7 +204,7 @@ class Panel(ScriptedLoadableModuleWidget, VTKObservationMixin):
             parameters.browser = clip.browser
             parameters.sequence = clip.sequence or clip.volume
             parameters.spacingX, parameters.spacingY = clip.spacing_mm or (0.0, 0.0)
-            parameters.firstFrame, parameters.lastFrame, parameters.crop, parameters.depth = 1, 0, "", 0.0
+            parameters.firstFrame, parameters.lastFrame, parameters.crop, parameters.depth = 0, 0, "", 0.0
             parameters.rotate, parameters.mirror, parameters.mask = type(parameters.rotate)(0), False, "auto"
             parameters.countedIn = ""
         self.picture.showClip(clip)
@@ -238,7 +238,7 @@ class Panel(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def _on_progress(self, report: Progress) -> None:
         if report.stage is Stage.NETWORK and report.total > 1 and self.parameters is not None:
-            self.picture.showFrame(self.parameters.firstFrame - 1 + report.done - 1)
+            self.picture.showFrame(self.parameters.firstFrame + report.done - 1)
 
     def _on_scene_closes(self, caller: object, event: str) -> None:
         self.runSection.forget()

@@ -65,7 +65,7 @@ class PrepareSection(DrawingSection):
         ui.rulerFrame.visible = parameters.ruler is not None
         ui.maskCheckBox.checked = parameters.mask != "none"
         if clip is not None:
-            ui.lastFrameSpinBox.specialValueText = _("the last ({number})").format(number=clip.frames)
+            ui.lastFrameSpinBox.specialValueText = _("the last ({number})").format(number=clip.frames - 1)
         self._show_what_comes(view, unfolded)
 
     def _show_what_comes(self, view: View, unfolded: bool) -> None:

@@ -14,7 +14,6 @@ from DualTrackCore.run.settings import RunSettings
 from DualTrackSlicerLib.events import Signal
 from DualTrackSlicerLib.logic import Logic, withLessMemory
 from DualTrackSlicerLib.run import Run
-from DualTrackSlicerLib.scene import removeClip
 from DualTrackSlicerLib.widget.texts import paceText
 from DualTrackSlicerLib.widget.view import Section, View, enable
 
@@ -35,7 +34,6 @@ class RunSection(Section):
         self.run: Run | None = None
         self._error = self._details = self._kind = ""
         self._cancelling = False
-        self._made: tuple[object, ...] = ()
         ui.applyButton.connect("clicked()", self._on_apply)
         ui.retryButton.connect("clicked()", self._on_retry)
         ui.copyErrorButton.connect("clicked()", self._on_copy)
@@ -47,7 +45,7 @@ class RunSection(Section):
     def forget(self) -> None:
         """The scene closes: so does its run."""
         run, self.run = self.run, None
-        self._cancelling, self._made = False, ()
+        self._cancelling = False
         self._error = self._details = self._kind = ""
         self._view = None
         if run is not None:
@@ -90,17 +88,11 @@ class RunSection(Section):
         self._start(withLessMemory(self._view.settings()))
 
     def _start(self, settings: RunSettings | None) -> None:
-        view, parameters = self._view, self._view.parameters
+        view, clip = self._view, self._view.clip
 
         def begin(**callbacks: Callable) -> Run:
-            chosen, spacing, browser = settings or view.settings(), view.spacing(), view.clip.browser
-            if browser is None:
-                browser = self.logic.sequenceFromVolume(view.clip.volume)
-                self._made = parameters, view.clip.volume, browser
-                with slicer.util.NodeModify(parameters):
-                    parameters.browser, parameters.sequence = browser, browser.GetMasterSequenceNode()
-            images = parameters.sequence
-            return self.logic.run(browser, sequenceNode=images, settings=chosen, spacing_mm=spacing, **callbacks)
+            given = {"settings": settings or view.settings(), "spacing_mm": view.spacing()}
+            return self.logic.run(clip.browser or clip.volume, sequenceNode=clip.sequence, **given, **callbacks)
 
         self.follow(begin)
 
@@ -112,16 +104,7 @@ class RunSection(Section):
             self.ui.progressBar.setRange(0, 0)
         except DualTrackError as error:
             self._error = str(error)
-            self._unmake()
         self.changed.emit()
-
-    def _unmake(self) -> None:
-        """Leave the scene as it was where nothing came of a run of a volume: its slices are no clip of their own."""
-        if self._made:
-            (parameters, volume, browser), self._made = self._made, ()
-            with slicer.util.NodeModify(parameters):
-                parameters.browser, parameters.sequence = None, volume
-            removeClip(browser)
 
     def _on_progress(self, report: Progress) -> None:
         if self.run is None or self._view is None:
@@ -140,10 +123,7 @@ class RunSection(Section):
         if run.state == "failed" and not run.about:  # else the row that it is about says it
             self._error, self._details, self._kind = run.error, run.details, run.kind
         if run.state == "done":
-            self._made = ()
             self.done.emit(run)
-        else:
-            self._unmake()
         self.changed.emit()
 
     def _on_copy(self) -> None:

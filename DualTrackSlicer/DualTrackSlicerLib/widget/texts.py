@@ -149,26 +149,26 @@ def clipText(clip: Clip) -> str:
 
 
 def repeatsText(sweep: Sweep, repeats: Repeats) -> str:
-    """What is to be said of repeated frames, after :func:`clipText`; frames count from 1, as in the panel."""
+    """What is to be said of repeated frames, after :func:`clipText`."""
     if not repeats:
         return ""
     facts = repeats.facts(sweep)
     text = _(" {frames} of them show the picture before them again").format(frames=facts["frames"])
     if facts["pictures_hz"]:
         text += _(" ({rate:.3g} different pictures/s)").format(rate=facts["pictures_hz"])
-    still = repeats.still_texts(sweep, first_frame=1)
+    still = repeats.still_texts(sweep)
     if still:
         text += _("; the picture stands still in the frames {frames}").format(frames=", ".join(still))
     return text + "."
 
 
 def preparingText(settings: RunSettings) -> str:
-    """What is done to the pictures of a clip, in one line; frames count from 1, as in the panel."""
+    """What is done to the pictures of a clip, in one line."""
     parts = []
     if settings.first_frame or settings.last_frame is not None:
         to_end, to_frame = _("frames from {first}"), _("frames {first} to {last}")
-        last = None if settings.last_frame is None else settings.last_frame + 1
-        parts.append((to_end if last is None else to_frame).format(first=settings.first_frame + 1, last=last))
+        form = to_end if settings.last_frame is None else to_frame
+        parts.append(form.format(first=settings.first_frame, last=settings.last_frame))
     turns = {90: _("turned right by 90°"), 180: _("turned by 180°"), 270: _("turned left by 90°")}
     parts += [turns[settings.rotate]] if settings.rotate else []
     parts += [_("mirrored")] if settings.mirror else []

@@ -59,7 +59,7 @@ class View:
         """The chosen clip."""
         browser, sequence = self.parameters.browser, self.parameters.sequence
         for clip in self.clips if sequence is not None else ():
-            if (clip.sequence or clip.volume) is sequence and clip.browser is browser:
+            if sequence in (clip.sequence, clip.volume) and browser in (clip.browser, None):
                 return clip
         return None
 
