@@ -36,7 +36,15 @@ class MapStream(Protocol):
     """The local trunk over a sweep, frame by frame."""
 
     def push(self, images: Tensor, last: bool = False) -> Tensor:
-        """Crops [n, crop, crop] float32 to the maps [m, width, h, w] that have become complete."""
+        """Process the next frames of the sweep.
+
+        Args:
+            images: [n, crop, crop] float32 in 0 to 1.
+            last: whether the sweep ends with these frames; the remaining maps are then returned as well.
+
+        Returns:
+            Feature maps [m, width, h, w] of the frames that have become complete, in order; m may be 0.
+        """
         ...
 
 

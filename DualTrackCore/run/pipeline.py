@@ -102,21 +102,24 @@ def run_frames(
     reporter: Reporter | None = None,
     models: ModelSource = settings_model,
     path: Trajectory | None = None,
+    repeats: Repeats | None = None,
 ) -> RunResult:
     """:func:`run` of a sweep that is prepared as the settings say: it holds the frames used, its spacing is final.
 
     With a `path`, which an earlier run of the same frames gave, nothing is tracked: what is known now corrects that.
+    With `repeats` the sweep has been searched by whoever asks; here neither repeats nor turns are sought again.
     """
     reporter = reporter or Reporter()
     if sweep.tracked is not None and settings.poses in (ESTIMATE, TRACKED):
         sweep = replace(sweep, tracked=with_said_origin(sweep.tracked, settings.poses_are, "The sweep"))
     seconds: dict[str, float] = {}
     with _timed(seconds, "total"), memory_limit(settings.memory_gb):
-        found = find_repeats(sweep, reporter)
+        is_searched = repeats is not None
+        found = repeats if is_searched else find_repeats(sweep, reporter)
         repeats = found if settings.repeats == "drop" else Repeats.none(len(sweep))
         known = _knowledge(sweep, settings)  # before the path is estimated: what is wrong with it is said at once
         turns = []
-        if settings.poses == ESTIMATE:
+        if settings.poses == ESTIMATE and not is_searched:
             turns = repeats.kept[find_turns(repeats.left_out(sweep), reporter)].tolist()
         trajectory, scale = path, []
         if path is None:

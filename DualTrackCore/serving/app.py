@@ -281,7 +281,7 @@ class Visit:
                     if place:
                         await self._say({"event": "waiting", "place": place})
             with self._timed("computed"):
-                request = {"do": "run", "folder": str(folder), "settings": settings.as_dict()}
+                request = {"do": "run", "folder": str(folder), "settings": settings.as_dict(), "searched": True}
                 async with contextlib.aclosing(desk.computer.events(request)) as events:
                     async for event in events:
                         if event["event"] == "progress":

@@ -22,6 +22,7 @@ from DualTrackCore.files import plain_values
 from DualTrackCore.memory import is_out_of_memory
 from DualTrackCore.progress import Progress, Reporter, Stage
 from DualTrackCore.reconstruction.detect import picture_parts
+from DualTrackCore.repeats import Repeats
 from DualTrackCore.run.pipeline import run_frames, settings_model
 from DualTrackCore.run.settings import RunSettings
 from DualTrackCore.worker.job import read_path, read_sweep, write_parts, write_result
@@ -164,7 +165,9 @@ class Worker:
         def progress(report: Progress) -> None:
             self.speaker.progress(request["id"], report)
 
-        result = run_frames(read_sweep(folder), settings, Reporter(progress), self._models.load, read_path(folder))
+        sweep = read_sweep(folder)
+        repeats = Repeats.none(len(sweep)) if request.get("searched") is True else None
+        result = run_frames(sweep, settings, Reporter(progress), self._models.load, read_path(folder), repeats)
         with self._writing:
             write_result(folder / "result", result)
         return {"folder": str(folder / "result")}

@@ -89,7 +89,9 @@ def test_a_run_at_a_server_is_the_local_one_to_the_last_bit(real):
     assert without_times(there.trajectory.provenance) == without_times(here.trajectory.provenance)
     assert there.warnings == here.warnings
     pictures = here.sweep.chosen(np.delete(np.arange(21), 9))
-    _, made = Server(real.address).track(pictures, {"model": "tiny"}, volume={"voxel_mm": 1.0})
+    seen = []
+    _, made = Server(real.address).track(pictures, {"model": "tiny"}, Reporter(seen.append), volume={"voxel_mm": 1.0})
+    assert Stage.COMPARING not in {report.stage for report in seen}, "whoever sends frames has searched them"
     np.testing.assert_array_equal(made.volume, here.volume)
     np.testing.assert_array_equal(made.origin_mm, here.grid.origin_mm)
     assert made.spacing_mm == here.grid.spacing_mm

@@ -206,15 +206,7 @@ class StreamingTrunk:
         return sum(kept.frames.untyped_storage().nbytes() for kept in self._kept.values())
 
     def push(self, images: Tensor, last: bool = False) -> Tensor:
-        """Process the next frames of the sweep.
-
-        Args:
-            images: [n, crop, crop] float32 in 0 to 1.
-            last: whether the sweep ends with these frames; the remaining maps are then returned as well.
-
-        Returns:
-            Feature maps [m, width, h, w] of the frames that have become complete, in order; m may be 0.
-        """
+        """See :class:`~DualTrackCore.network.session.MapStream`."""
         step = Step(self._trunk, self._kept, last)
         with self._trunk.lock, _plain(images.device):
             try:

@@ -114,15 +114,7 @@ class ChunkStream:
         self._first = self._count = self._done = 0  # first frame in the ring, frames pushed, maps returned
 
     def push(self, images: Tensor, last: bool = False) -> Tensor:
-        """Process the next frames of the sweep.
-
-        Args:
-            images: [n, crop, crop] float32 in 0 to 1.
-            last: whether the sweep ends with these frames; the remaining maps are then returned as well.
-
-        Returns:
-            Feature maps [m, width, h, w] of the frames that have become complete, in order; m may be 0.
-        """
+        """See :class:`~DualTrackCore.network.session.MapStream`."""
         reach, held = self._trunk.reach_frames, self._count - self._first
         if held + len(images) > len(self._ring):
             ring = images.new_empty((2 * reach + len(images), *images.shape[1:]), dtype=self._trunk.dtype)
