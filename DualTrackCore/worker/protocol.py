@@ -2,7 +2,8 @@
 
 The worker speaks first: `{"event": "hello", "protocol": 1, "version": "0.1.0", "pid": 4711}`. It is then sent requests,
 one at a time: `{"id": 1, "do": "run", "folder": ..., "settings": {...}}` or `{"id": 1, "do": "preflight", "device":
-"auto"}`. A run that is `"searched": true` holds neither repeats nor turns that anybody asks for. To each it answers any number of `{"id", "event": "progress", "stage", "done", "total", "detail"}`, and then
+"auto"}`. A run that says `"searched": true` is not searched for repeats and turns again. To each it answers any number
+of `{"id", "event": "progress", "stage", "done", "total", "detail"}`, and then
 `{"id", "event": "done", "result": {...}}` or `{"id", "event": "failed", "kind", "message", "details", "about"}`. Frames
 and results lie in the folder of the job (:mod:`DualTrackCore.worker.job`). When its input ends, the worker ends.
 """

@@ -34,7 +34,7 @@ from DualTrackCore.network.fast.layers import CPU, TILE, Folded, Frames, Layer, 
 #: Rows of a matrix product in a block: enough to use every weight often, few enough to stay near the processor.
 _ROWS = 72
 #: Layers of more channels take frames by two, not by four, in time: their weights would be large.
-_MOST_BY_FOUR = 256
+_MOST_BY_FOUR = 128
 
 
 class Workers:
