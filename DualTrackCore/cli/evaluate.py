@@ -58,6 +58,7 @@ def evaluate(options: Namespace, console: Console) -> None:
             tls=_tls(options) if options.cluster_ca else None,
             resume=not options.fresh,
             on_bad=options.on_bad,
+            tus_rec_pixels=options.tus_rec_pixels,
             progress=console.progress,
             cancelled=console.cancelled,
         )
@@ -131,12 +132,14 @@ def _dataset(places: Sequence[str], options: Namespace, count: int, split: str |
 
 
 def _joined(parts: Sequence[Dataset]) -> Dataset:
-    """Several data sets as one; names that occur more than once become paths."""
+    """Several data sets as one; names that occur more than once get folders before them."""
+    from DualTrackCore.research.comparison.methods import short_names
     from DualTrackCore.research.datasets import Dataset
 
     entries = [entry for part in parts for entry in part]
     uses = Counter(entry.name for entry in entries)
-    entries = [replace(entry, name=str(entry.path)) if uses[entry.name] > 1 else entry for entry in entries]
+    short = short_names({str(entry.path) for entry in entries})
+    entries = [replace(entry, name=short[str(entry.path)]) if uses[entry.name] > 1 else entry for entry in entries]
     return Dataset(f"{len(parts)} data sets", entries)
 
 
@@ -193,6 +196,8 @@ def _about(options: Namespace, dataset: Dataset, result: Comparison) -> dict[str
     about: dict[str, Any] = {"data_set": dataset.name, "sweeps_compared": plural(len(result.sweeps), "sweep")}
     if options.split is not None:
         about["split"] = options.split
+    if options.tus_rec_pixels:
+        about["pixels"] = "counted from 1 where the calibration is applied, as the code of TUS-REC does"
     if hasattr(options, "poses_are"):
         about["poses_are"] = f"{options.poses_are}, says the user, where the file does not say it"
     if options.dataset[0] in _WORDS:

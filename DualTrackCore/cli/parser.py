@@ -31,6 +31,7 @@ from DualTrackCore.settings import setting_of, value_of_text
 
 #: What stands before the names of Corrections' fields among the options.
 _KNOWN = "corrections."
+_GRID = {"action": argparse.BooleanOptionalAction, "help": "count pixels from 1, as the official code of TUS-REC does"}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -354,6 +355,7 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--calibrate-split", metavar="NAME", help="only the sweeps of this split")
     _add_on_bad(parser, "what to do with a sweep that cannot be used: stop and name it, or leave it out and name it")
     parser.add_argument("--device", default="auto", help="of the networks (default: %(default)s)")
+    parser.add_argument("--tus-rec-pixels", default=False, **_GRID)
     _add_named(parser, "memory_gb", "poses_are")
     many = parser.add_argument_group("many sweeps")
     many.add_argument("--workers", metavar="N", type=int, default=1, help="processes here (default: %(default)s)")
@@ -379,8 +381,7 @@ def _add_submit(commands: argparse._SubParsersAction) -> None:
     _add_place(parser, "DATASET")
     _add_output(parser, "OUT", "folder; a file of 24 bytes a pixel for each sweep, whose poses may be unknown")
     _add_named(parser, "model", "test_time_augmentation", "device")
-    text = "count pixels from 1 where the calibration is applied, as the official code does"
-    parser.add_argument("--tus-rec-pixels", action=argparse.BooleanOptionalAction, default=True, help=text)
+    parser.add_argument("--tus-rec-pixels", default=True, **_GRID)
     parser.add_argument("--check", action="store_true", help="write nothing; read and measure what lies in OUT")
 
 

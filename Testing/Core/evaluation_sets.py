@@ -74,7 +74,8 @@ class Shortened:
     def estimate(self, sweep, *, progress=None, cancelled=None) -> Trajectory:
         if self.log is not None:
             with self.log.open("a") as file:
-                file.write(f"{self.name} {sweep.tracked.parameters[0, 0]:.9f} {os.getpid()}\n")
+                card = os.environ.get("CUDA_VISIBLE_DEVICES", "-")
+                file.write(f"{self.name} {sweep.tracked.parameters[0, 0]:.9f} {card} {os.getpid()}\n")
             while len(self.log.read_text().splitlines()) >= self.most:
                 time.sleep(0.1)
         motions = sweep.tracked.parameters.copy()

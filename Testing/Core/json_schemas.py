@@ -211,6 +211,7 @@ ROW = {
     "true_poses": {"enum": [*ORIGINS, ""]},
     "guess": described(FLAG, "whether the model never saw sweeps of this kind"),
     "trust": described(TEXT, "what the estimate of a model is good for; empty for other methods"),
+    "warnings": described(TEXT, "sentences of the estimate, with | between them"),
     "error": described(TEXT, "why the method failed; empty where it did not"),
     "seconds_per_frame": MAYBE_NUMBER,
     "peak_mebibytes": MAYBE_NUMBER,
@@ -228,6 +229,7 @@ METHOD = {
     "trust": described(
         {"type": "object", "additionalProperties": COUNT}, "number of sweeps by what estimates are good for, and why"
     ),
+    "warnings": described({"type": "object", "additionalProperties": COUNT}, "number of sweeps by each warning"),
 }
 METHOD |= dict.fromkeys((f"pooled_correlation_{name}" for name in COMPONENTS), MAYBE_NUMBER)
 METHOD |= dict.fromkeys((*SHOWN, "seconds_per_frame", "peak_mebibytes"), MAYBE_NUMBER)
@@ -273,7 +275,7 @@ def schemas():
             "pairs": {"type": "array", "items": pair},
             "sweeps": {"type": "array", "items": fields(ROW, dict.fromkeys(METRICS, MAYBE_NUMBER))},
         },
-        dict.fromkeys(("split", "poses_are", "about_simulation", "held_out"), TEXT),
+        dict.fromkeys(("split", "poses_are", "pixels", "about_simulation", "held_out"), TEXT),
     )
     info = fields({"schema": {"const": f"dualtrack info/{JSON_VERSION}"}, **SWEEP, **OVERVIEW})
     return {

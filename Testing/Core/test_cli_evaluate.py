@@ -89,8 +89,9 @@ def test_weights_files_and_sweeps_of_one_name_keep_their_folders(files, tmp_path
     given = [str(files / "0.h5"), str(tmp_path / "0.h5")]
     assert main(["evaluate", *given, "-o", str(tmp_path / "out"), *methods(*names)]) == 0
     values = json.loads((tmp_path / "out" / "evaluation.json").read_text())
-    assert [row["method"] for row in values["methods"]] == names
-    assert {row["sweep"] for row in values["sweeps"]} == set(given)
+    folders = [files.name, tmp_path.name]
+    assert [row["method"] for row in values["methods"]] == [f"local:{folder}/tiny" for folder in folders]
+    assert {row["sweep"] for row in values["sweeps"]} == {f"{folder}/0" for folder in folders}
 
 
 def test_held_out_sweeps_are_simulated_and_kept(tmp_path, capsys):
@@ -121,6 +122,19 @@ def test_a_split_is_chosen_and_a_bad_sweep_refused_or_left_out(tmp_path, capsys,
     values = json.loads((out / "evaluation.json").read_text())
     assert list(values["skipped"]) == ["sweep 3"]
     assert values["methods"][0]["sweeps"] == 1
+
+
+def test_pixels_are_counted_from_one_where_that_is_asked_for_and_the_files_say_so(files, tmp_path, without_pictures):
+    command, out = ["evaluate", str(files / "0.h5"), *methods("identity"), "-o"], tmp_path / "out"
+    sweep, found = tracked_sweep(0, 12), []
+    for option in ([], ["--tus-rec-pixels"]):  # into one folder: the items of one grid are none of the other
+        assert main([*command, str(out), *option]) == 0
+        values = json.loads((out / "evaluation.json").read_text())
+        truth = evaluate(Identity().estimate(sweep), sweep, tus_rec_pixels=bool(option)).metrics
+        assert values["sweeps"][0]["gpe_mm"] == pytest.approx(truth["gpe_mm"], rel=1e-5)
+        assert ("counted from 1" in (out / "table.md").read_text()) == ("pixels" in values) == bool(option)
+        found.append(truth["gpe_mm"])
+    assert found[0] != pytest.approx(found[1], rel=1e-4)
 
 
 def test_what_cannot_be_used_is_refused_and_nothing_is_written(files, tmp_path, capsys):

@@ -1,6 +1,7 @@
 """The page of an evaluation: whole in one file, sorted, honest about what is missing, and its pictures."""
 
 import base64
+import html
 import re
 from html.parser import HTMLParser
 
@@ -11,8 +12,13 @@ from evaluation_sets import Failing, Shortened, Wobbling, wobbling_sweep
 pytest.importorskip("matplotlib", reason="reports need the extra report")
 pytest.importorskip("jinja2", reason="reports need the extra report")
 
+from matplotlib.text import Text
+
 from DualTrackCore.errors import Cancelled, InputError, MissingDependencyError
+from DualTrackCore.pictures import drawing
+from DualTrackCore.pictures.drawing import save
 from DualTrackCore.research.comparison import Identity, OwnMeanMotion, run_methods
+from DualTrackCore.research.comparison.table_files import markdown, text_table, too_few
 from DualTrackCore.research.report import write_report
 from DualTrackCore.research.report.plots import choose_cases, families, family_of, growth, leaders, ranked
 
@@ -157,6 +163,34 @@ def test_one_sweep_and_one_method_make_a_page_too(tmp_path):
     page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
     assert page.tables[0][1][0].startswith("identity")
     assert len(page.sources) == 3
+
+
+def test_no_name_is_cut_or_leaves_its_picture_however_long_it_is(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(drawing, "save", lambda figure, path: drawn.append(figure) or save(figure, path))
+    names = [f"model:{'long-name/' * 7}fusion-{number}" for number in range(3)] + ["x" * 80, *map(str, range(8))]
+    result = run_methods([Shortened(name, 0.1 * i) for i, name in enumerate(names)], Wobbling(2), tmp_path / "items")
+    write_report(result, [], Wobbling(2), tmp_path, {"data_set": "two"})
+    for figure in drawn[:3]:  # errors, growth, the first case
+        pixels = figure.canvas.get_width_height()
+        texts = [text for text in figure.findobj(Text) if text.get_visible() and text.get_text()]
+        said = "".join(text.get_text() for text in texts).replace("\n", "")
+        assert all(leader.method in said for leader in leaders(result))
+        boxes = [text.get_window_extent() for text in texts if text.get_text()[0].isalpha()]
+        assert all(box.x0 >= 0 and box.y0 >= 0 and box.x1 <= pixels[0] and box.y1 <= pixels[1] for box in boxes)
+
+
+def test_it_is_said_that_few_sweeps_cannot_show_a_difference_and_how_many_could(tmp_path):
+    methods = [Identity(), Shortened("half", 0.5), OwnMeanMotion()]
+    result = run_methods(methods, Wobbling(2), tmp_path / "items")
+    write_report(result, result.pairs(), Wobbling(2), tmp_path, {"data_set": "two"})
+    assert "with 2 sweeps no p of the signed-rank test is below 0.5" in (sentence := too_few(result)[0])
+    assert "number of pairs, 3. At least 7 sweeps are needed" in sentence
+    page = html.unescape((tmp_path / "report.html").read_text())
+    for text in (page, markdown(result, {}), text_table(result).replace("\n", " ")):
+        assert sentence in text
+    assert not too_few(run_methods(methods, Wobbling(7), tmp_path / "items"))
+    assert not too_few(run_methods(methods[:1], Wobbling(1), tmp_path / "items"))
 
 
 def test_a_report_can_be_cancelled_and_says_what_it_needs(tmp_path, monkeypatch):

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -14,12 +15,12 @@ import numpy as np
 import pytest
 from evaluation_sets import Dying, Failing, Given, Shortened, Wobbling, straight_sweep, wobbling_sweep
 from oracle import tiny_model
-from worker_processes import noted, watched
+from worker_processes import is_running, noted, watched
 
 from DualTrackCore.errors import Cancelled, InputError, OutOfMemoryError
 from DualTrackCore.evaluation import evaluate
 from DualTrackCore.landmarks import Landmarks
-from DualTrackCore.research.comparison import Identity, MeanMotion, Network, run_methods
+from DualTrackCore.research.comparison import Identity, MeanMotion, Network, run_methods, runner
 from DualTrackCore.research.comparison.result_files import fingerprint, read_item, sweep_fingerprint
 from DualTrackCore.trajectory import Trajectory
 
@@ -81,14 +82,42 @@ def test_a_run_that_is_killed_in_two_processes_goes_on_with_nothing_lost_or_done
     assert figures(again) == figures(run_methods(methods(), Wobbling(8), tmp_path / "undisturbed"))
 
 
-def test_processes_find_the_same_as_one_and_say_when_one_of_them_dies(tmp_path):
-    alone = run_methods(methods(), Wobbling(3), tmp_path / "one")
-    log = tmp_path / "log"
-    result = run_methods(methods(log), Wobbling(3), tmp_path / "two", workers=2, threads=1)
+def test_processes_with_a_card_each_find_the_same_as_one_and_leave_nothing_behind(tmp_path, temporary, monkeypatch):
+    alone = run_methods(methods(), Wobbling(6), tmp_path / "one")
+    monkeypatch.setattr(runner, "_cards", lambda methods: ["3", "5"])
+    log, variables = tmp_path / "log", dict(os.environ)
+    result = run_methods(methods(log), Wobbling(6), tmp_path / "two", workers=2, threads=1)
     assert figures(result) == figures(alone)
-    assert str(os.getpid()) not in {line.split()[-1] for line in lines(log)}
-    with pytest.raises(OutOfMemoryError, match="2 worker processes was ended from outside"):
+    cards = {tuple(line.split()[-2:]) for line in lines(log)}
+    assert str(os.getpid()) not in {process for _, process in cards}
+    assert len(cards) == len({card for card, _ in cards}) == len({process for _, process in cards})
+    assert {card for card, _ in cards} <= {"3", "5"}
+    left = {name: value for name, value in os.environ.items() if variables.get(name) != value}
+    assert left.pop("PYTHONHASHSEED", "random") == "random"
+    assert {name for name in left if not name.startswith("__DASK")} == set()
+
+
+def test_a_process_that_dies_ends_the_run_and_a_cancelled_run_ends_what_is_at_work(tmp_path):
+    with pytest.raises(OutOfMemoryError, match="worker process was ended from outside"):
         run_methods([Dying()], Wobbling(3), tmp_path / "three", workers=2, threads=1)
+    log = tmp_path / "log"
+    hanging = [Shortened("half", 0.5, log, 1)]
+    with pytest.raises(Cancelled):
+        run_methods(hanging, Wobbling(1), tmp_path / "four", workers=2, cancelled=lambda: bool(lines(log)))
+    assert not is_running(int(lines(log)[0].split()[-1]))
+
+
+def test_cards_are_dealt_as_torch_sees_them_unless_a_method_was_given_one(monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    model = tiny_model()
+    assert runner._cards([Network(model), Identity()]) == ["0", "1"]
+    assert runner._cards([Network(model), Network(model, device="cuda:1")]) == []
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,GPU-7f")
+    assert runner._cards([Network(model, device="cuda")]) == ["4", "GPU-7f"]
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert runner._cards([Network(model)]) == []
 
 
 def test_a_cluster_of_two_workers_finds_the_same_and_is_gone_on_with(tmp_path):
@@ -272,7 +301,7 @@ def test_methods_that_cannot_go_to_other_processes_are_refused(tmp_path):
         run_methods([method], Wobbling(1), tmp_path)
     method.fingerprint = "identity"
     method_in_data = Given(a=straight_sweep(0.1))
-    method_in_data.call = lambda: None
+    method_in_data.call = threading.Lock()
     with pytest.raises(InputError, match="cannot be sent to other processes"):
         run_methods([Identity()], method_in_data, tmp_path, workers=2)
 

@@ -6,7 +6,14 @@ from scipy import stats
 
 from DualTrackCore.evaluation import COMPONENTS
 from DualTrackCore.evaluation.definitions import PooledCorrelation, correlations, pearson
-from DualTrackCore.research.comparison.summaries import bootstrap_intervals, compare_pairs, holm, signed_rank
+from DualTrackCore.research.comparison.summaries import (
+    SIGNIFICANT,
+    bootstrap_intervals,
+    compare_pairs,
+    holm,
+    least_sweeps,
+    signed_rank,
+)
 from DualTrackCore.research.training.lightning_task import ValidationSums
 from DualTrackCore.trajectory import matrices_from_parameters
 
@@ -94,3 +101,10 @@ def test_one_correlation_serves_evaluation_comparison_and_training_and_is_that_o
     figures = sums.figures()
     assert [figures[f"correlation_{name}"] for name in COMPONENTS] == pytest.approx(wanted, abs=1e-6)
     assert np.isnan(pearson(40, np.ones(1), np.full(1, 1e-17), np.ones(1))).all()
+
+
+def test_as_many_sweeps_as_are_said_to_be_needed_are_the_fewest_that_show_a_difference():
+    for pairs in (1, 3, 45):
+        fewest = least_sweeps(pairs)
+        p = [signed_rank(np.arange(1.0, count + 1)) * pairs for count in (fewest - 1, fewest)]
+        assert p[1] < SIGNIFICANT <= p[0]

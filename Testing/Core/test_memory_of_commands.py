@@ -42,7 +42,7 @@ def test_processes_on_this_machine_share_the_memory_that_the_user_allows(tmp_pat
     def measured(work, *_):
         return (measure_sweep(name, work, save=None) for name in work.dataset.names)
 
-    monkeypatch.setattr(runner, "_outcomes_in_processes", measured)
+    monkeypatch.setattr(runner, "_outcomes_of_workers", measured)
     with memory_limit(6):
         for workers in (1, 2):
             run_methods([Asking()], Given(a=straight_sweep(0.5)), tmp_path, workers=workers, resume=False)

@@ -121,7 +121,8 @@ class Guessing(Identity):
 
     def estimate(self, sweep, *, progress=None, cancelled=None):
         still = super().estimate(sweep)
-        return replace(still, provenance={**self.model.provenance(), "guess": True})
+        warned = [f"The clip has {len(np.unique(sweep.window(0, 1)))} grey values."]
+        return replace(still, provenance={**self.model.provenance(), "guess": True, "warnings": warned})
 
 
 def test_an_evaluation_says_model_trust_and_origin_in_every_file(tmp_path):
@@ -145,6 +146,12 @@ def test_an_evaluation_says_model_trust_and_origin_in_every_file(tmp_path):
     )
     sentence = "model:mini only guesses on 3 of 3 sweeps: its model never saw such ones."
     table = (tmp_path / "table.md").read_text()
+    warned = [row["warnings"] for row in rows if row["method"] == "model:mini"]
+    assert len(set(warned)) > 1
+    assert guessing["warnings"] == {warned[0]: 3}
+    assert still["warnings"] == {}
+    warning = f"Warning of model:mini on 3 of 3 sweeps: {warned[0]}"
+    assert warning in table
     assert sentence in table
     assert "true_poses: measured (2 sweeps), simulated (1 sweeps)" in table
     pytest.importorskip("jinja2", reason="reports need the extra report")
@@ -152,7 +159,7 @@ def test_an_evaluation_says_model_trust_and_origin_in_every_file(tmp_path):
 
     write_report(result, [], sweeps, tmp_path, about)
     page = (tmp_path / "report.html").read_text()
-    for words in (sentence, "measured (2 sweeps)", "GPE 3 mm on simulated sweeps.", "cd" * 8):
+    for words in (sentence, warning, "measured (2 sweeps)", "GPE 3 mm on simulated sweeps.", "cd" * 8):
         assert words in page
 
 

@@ -56,7 +56,7 @@ class Baseline:
     ) -> None:
         self.model = Model(network, card, sha256)  # sets evaluation mode, and says where poses come from
         self.name = card.name if name is None else name
-        self._device = device
+        self.device = device
 
     @property
     def network(self) -> MotionNetwork:
@@ -93,7 +93,7 @@ class Baseline:
             raise InputError(f"chunk_frames is {chunk_frames}; it must be at least 1.")
         sweep.require_images()
         prepared = Preprocessor.for_model(self.model, sweep)
-        device, left_out = choose_device(self._device)
+        device, left_out = choose_device(self.device)
         motions = self._motions(sweep, prepared, device, chunk_frames, Reporter(progress, cancelled))
         messages = ([left_out] if left_out else []) + scope_warnings(sweep, self.model, prepared)
         for message in messages:

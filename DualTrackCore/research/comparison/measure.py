@@ -17,7 +17,7 @@ from DualTrackCore.evaluation import evaluate
 from DualTrackCore.evaluation.definitions import PooledCorrelation
 from DualTrackCore.files import plain_values
 from DualTrackCore.memory import memory_limit, naming_memory
-from DualTrackCore.path_error import trust_in
+from DualTrackCore.path_error import direction_warnings, trust_in
 from DualTrackCore.progress import Reporter
 from DualTrackCore.repeats import find_repeats, find_turns
 from DualTrackCore.research.comparison.methods import Method, parameter_count
@@ -66,12 +66,14 @@ class Work:
         dataset: opened; the files must lie at the same place for every worker.
         finished: keys of the items that exist already.
         memory_gb: most memory that each process may hold; None for what its machine has.
+        tus_rec_pixels: as in :func:`~DualTrackCore.evaluation.evaluate`.
     """
 
     methods: tuple[tuple[Method, str], ...]
     dataset: Dataset
     finished: frozenset[str]
     memory_gb: float | None = None
+    tus_rec_pixels: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,11 +124,12 @@ def _measure_all(name: str, work: Work, reporter: Reporter, save: Callable[[Item
         return Outcome(name, bad=_reason(error))
     keys, items, failures = [], [], {}
     for method, identity in work.methods:
-        key = item_key(method.name, identity, name, content)
+        key = item_key(method.name, identity, name, content, work.tus_rec_pixels)
         if key not in work.finished:
             try:
                 with naming_memory(name):
-                    item = _measure(method, key, name, sweep, landmarks, reporter.with_detail(f"{name}, {method.name}"))
+                    told = reporter.with_detail(f"{name}, {method.name}")
+                    item = _measure(method, key, name, sweep, landmarks, work.tus_rec_pixels, told)
             except Cancelled:
                 raise
             except Exception as error:
@@ -149,7 +152,13 @@ def _require_usable(sweep: Sweep) -> None:
 
 
 def _measure(
-    method: Method, key: str, name: str, sweep: Sweep, landmarks: Landmarks | None, reporter: Reporter
+    method: Method,
+    key: str,
+    name: str,
+    sweep: Sweep,
+    landmarks: Landmarks | None,
+    tus_rec_pixels: bool,
+    reporter: Reporter,
 ) -> Item:
     with PeakMemory() as peak:
         start = time.perf_counter()
@@ -158,7 +167,8 @@ def _measure(
         estimated = method.estimate(pictures, progress=reporter.forward, cancelled=reporter.cancelled)
         trajectory = repeats.shown_again(estimated)
         seconds = time.perf_counter() - start
-    evaluation = evaluate(trajectory, sweep, landmarks=landmarks, cancelled=reporter.cancelled)
+    grid = {"landmarks": landmarks, "tus_rec_pixels": tus_rec_pixels}
+    evaluation = evaluate(trajectory, sweep, **grid, cancelled=reporter.cancelled)
     trust = None
     if trajectory.estimated_by is not None:
         trust = trust_in(trajectory, find_turns(pictures, reporter), plain_values(evaluation.as_dict()))
@@ -182,6 +192,7 @@ def _measure(
         tracked.origin.value,
         trajectory.is_guess,
         "" if trust is None else trust.text,
+        [str(text) for text in trajectory.provenance.get("warnings", ())] + direction_warnings(trajectory.provenance),
     )
 
 

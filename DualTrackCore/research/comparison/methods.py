@@ -140,7 +140,7 @@ class Network:
     ) -> None:
         if head not in ("fusion", "local", "global"):
             raise InputError(f"The head {head!r} is unknown; choose fusion, local or global.")
-        self.model, self.head, self._device, self._test_time_augmentation = model, head, device, test_time_augmentation
+        self.model, self.head, self.device, self._test_time_augmentation = model, head, device, test_time_augmentation
         own = model.card.name if head == "fusion" else f"{model.card.name} ({head} alone)"
         self.name = own if name is None else name
 
@@ -155,7 +155,7 @@ class Network:
             self.model,
             self.head,
             test_time_augmentation=self._test_time_augmentation,
-            device=self._device,
+            device=self.device,
             progress=progress,
             cancelled=cancelled,
         )
@@ -272,6 +272,18 @@ def require_method_names(names: Sequence[str]) -> None:
             )
 
 
+def short_names(paths: Iterable[str]) -> dict[str, str]:
+    """Each file by the end of its path that no other has: its name without suffix, and folders where that is shared."""
+    parts = {path: (*Path(path).parent.parts, Path(path).stem) for path in paths}
+    short = {}
+    for path, own in parts.items():
+        tails = [own[-length:] for length in range(1, len(own) + 1)]
+        others = [other for name, other in parts.items() if name != path]
+        unique = (tail for tail in tails if not any(other[-len(tail) :] == tail for other in others))
+        short[path] = "/".join(found) if (found := next(unique, None)) else path
+    return short
+
+
 def load_networks(names: Sequence[str], device: str = "auto") -> dict[str, Method]:
     """Load the methods among `names` that have weights; leave out the others.
 
@@ -284,12 +296,11 @@ def load_networks(names: Sequence[str], device: str = "auto") -> dict[str, Metho
         CheckpointError: weights that are missing, damaged or of another network.
     """
     require_method_names(names)
-    # A weights file is called by its name without folder and suffix, where that is unique.
     parts = {name: name.partition(":")[::2] for name in names if ":" in name}
-    short = {name: f"{kind}:{Path(weights).stem}" for name, (kind, weights) in parts.items()}
+    short = short_names([weights for _, weights in parts.values()])
     networks: dict[str, Method] = {}
     for name, (kind, weights) in parts.items():
-        label = short[name] if list(short.values()).count(short[name]) == 1 else name
+        label = f"{kind}:{short[weights]}"
         if kind == _BASELINE:
             from DualTrackCore.research.baselines import baseline_method
 

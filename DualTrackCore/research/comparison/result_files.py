@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -121,7 +121,7 @@ def _class_name(value: Any) -> str:
 
 
 #: Increase when the content or meaning of an item changes: items of another format are computed again.
-FORMAT = 3
+FORMAT = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,6 +144,7 @@ class Item:
         truth: where the true poses are from, text of a :class:`~DualTrackCore.trajectory.PoseOrigin`.
         is_guess: whether the model never saw such sweeps.
         trust: what an estimate of a model is good for, :attr:`~DualTrackCore.path_error.Trust.text`; empty for others.
+        warnings: sentences of the estimate.
     """
 
     key: str
@@ -163,6 +164,7 @@ class Item:
     truth: str
     is_guess: bool
     trust: str
+    warnings: Sequence[str] = ()
 
     @property
     def seconds_per_frame(self) -> float:
@@ -177,9 +179,9 @@ class Item:
         )
 
 
-def item_key(method: str, method_fingerprint: str, sweep: str, sweep_fingerprint: str) -> str:
-    """Hash of the inputs of an item: method with weights, sweep with landmarks, and version of the program."""
-    return fingerprint(FORMAT, __version__, method, method_fingerprint, sweep, sweep_fingerprint)
+def item_key(method: str, method_fingerprint: str, sweep: str, sweep_fingerprint: str, tus_rec_pixels: bool) -> str:
+    """Hash of the inputs of an item: method with weights, sweep with landmarks, pixel grid, version of the program."""
+    return fingerprint(FORMAT, __version__, method, method_fingerprint, sweep, sweep_fingerprint, tus_rec_pixels)
 
 
 def save_item(folder: Path, item: Item) -> None:

@@ -1,20 +1,17 @@
-"""Run many methods on many sweeps: in this process, in several, or on a Dask cluster. Each result is kept as a file."""
+"""Run many methods on many sweeps: in this process, or by the workers of Dask here or elsewhere. Results are files."""
 
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
+import logging
 import os
-import pickle
 import signal
+import sys
 import tempfile
-import threading
+import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing
-from functools import cache, partial
-from multiprocessing.connection import wait as wait_for_end
+from contextlib import AbstractContextManager, closing
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -37,95 +34,101 @@ Tls = tuple[str | os.PathLike, str | os.PathLike, str | os.PathLike]
 _POLL_S, _CONNECT_S = 0.2, 15
 
 
-def _outcomes_in_processes(
-    work: Work, items: Path, workers: int, threads: int | None, reporter: Reporter
+def _outcomes_of_workers(
+    work: Work, items: Path, engine: AbstractContextManager[Client], share_files: bool, reporter: Reporter
 ) -> Iterator[Outcome]:
-    """Yield outcomes as they finish; every process saves its own items.
-
-    Methods and data set travel in a file that each process reads once. Removing it stops the processes; they
-    also stop when this process has ended.
-    """
-    threads = threads or max(1, free_cores() // workers)
-    with tempfile.TemporaryDirectory(prefix="dualtrack-") as folder:
-        path = Path(folder) / "work.pickle"
-        path.write_bytes(_pickled(work))
-        context = multiprocessing.get_context("spawn")
-        pool = ProcessPoolExecutor(workers, context, initializer=_begin)
-        try:
-            with threads_of_new_processes(threads):
-                waiting = {pool.submit(_measure_in_process, name, path, items) for name in work.dataset.names}
-            while waiting:
-                reporter.check()
-                done, waiting = wait(waiting, timeout=_POLL_S, return_when=FIRST_COMPLETED)
-                for future in done:
-                    yield future.result()
-        except BrokenProcessPool:
-            raise OutOfMemoryError(
-                f"One of {workers} worker processes was ended from outside, most likely because memory ran out; "
-                "finished results are kept: run the same again with fewer workers."
-            ) from None
-        finally:
-            path.unlink(missing_ok=True)
-            pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _pickled(work: Work) -> bytes:
-    try:
-        return pickle.dumps(work)
-    except Exception as error:
-        raise InputError(
-            f"The methods or the data set cannot be sent to other processes ({error}); run with one worker."
-        ) from error
-
-
-def _begin() -> None:
-    """Initialise a worker: end it when the process that started it ends."""
-    # Ctrl-C reaches all processes of the group; the first one stops the others.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    # An idle worker waits on a pipe that it holds open itself, so it cannot detect there that its parent was killed.
-    wait_for_end([multiprocessing.parent_process().sentinel])
-    os._exit(1)
-
-
-@cache
-def _work(path: Path) -> Work:
-    return pickle.loads(path.read_bytes())
-
-
-def _measure_in_process(name: str, path: Path, items: Path) -> Outcome:
-    reporter = Reporter(cancelled=lambda: not path.exists())
-    return measure_sweep(name, _work(path), reporter, partial(save_item, items))
-
-
-def _outcomes_on_cluster(
-    work: Work, items: Path, cluster: str | Client, tls: Tls | None, reporter: Reporter
-) -> Iterator[Outcome]:
-    """Yield outcomes as they finish; their items come back over the network and are saved here."""
-    with importing("Dask, which a cluster needs,", 'install it: pip install "dualtrack[cluster]"'):
+    """Yield outcomes as they finish. Workers that share our files save each item at once, others send it back."""
+    with importing("Dask, which several processes need,", 'install it: pip install "dualtrack[cluster]"'):
         from distributed import KilledWorker, as_completed
-    with _client(cluster, tls) as client:
-        shared = client.scatter(work, broadcast=True, hash=False)
-        # Not pure: Dask must not return a result of an earlier call.
-        futures = client.map(measure_sweep, list(work.dataset.names), work=shared, pure=False)
+    save = partial(save_item, items)
+    with engine as client:
         try:
-            for future in as_completed(futures):
+            shared = client.scatter(work, broadcast=True, hash=False)
+        except TypeError as error:
+            raise InputError(
+                f"The methods or the data set cannot be sent to other processes ({error}); run with one worker."
+            ) from error
+        # Not pure: Dask must not return a result of an earlier call.
+        options = {"work": shared, "save": save if share_files else None, "pure": False}
+        futures = client.map(measure_sweep, list(work.dataset.names), **options)
+        finished = as_completed(futures)
+        try:
+            while not finished.is_empty():
                 reporter.check()
-                outcome = future.result()
-                for item in outcome.items:
-                    save_item(items, item)
-                yield outcome
-                future.release()
+                for future in finished.next_batch(block=False):
+                    outcome = future.result()
+                    for item in outcome.items:
+                        save(item)
+                    yield outcome
+                    future.release()
+                time.sleep(_POLL_S)
         except KilledWorker as error:
             raise OutOfMemoryError(
-                f"Workers of the cluster were ended again and again, most likely because memory ran out ({error}); "
+                f"A worker process was ended from outside, most likely because memory ran out ({error}); "
                 "finished results are kept: run the same again with fewer processes on each machine."
             ) from error
         finally:
             client.cancel(futures)
+
+
+@contextlib.contextmanager
+def _workers_here(count: int, threads: int | None, cards: Sequence[str]) -> Iterator[Client]:
+    """Yield a client of Dask workers on this machine, each with its own graphics card as far as there are enough.
+
+    dask_cuda.LocalCUDACluster does no more for us, starts no more workers than there are cards, and needs pandas,
+    CUDA's Python packages, Linux, Python 3.11 and one version of Dask. Certificates that live as long as the workers
+    keep other users of the machine out. Workers end when this process has ended.
+    """
+    import dask
+    from distributed import Client, Nanny, Scheduler, Security, SpecCluster
+
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="dualtrack-"))
+        # As in other processes of ours, and no more variables of Dask's; a task whose process was ended ends the run.
+        stack.enter_context(threads_of_new_processes(threads or max(1, free_cores() // count)))
+        settings = {
+            "distributed.nanny.pre-spawn-environ": {"PYTHONHASHSEED": "random"},  # as without it; Dask sets a number
+            "distributed.scheduler.allowed-failures": 0,
+            "distributed.scheduler.http.routes": [],
+        }
+        stack.enter_context(dask.config.set({**settings, "temporary-directory": folder}))
+        security = Security.temporary()
+        common = {"host": "127.0.0.1", "protocol": "tls://", "security": security, "dashboard": False}
+        worker = {**common, "nthreads": 1, "memory_limit": 0, "silence_logs": logging.CRITICAL}
+        variables = [{"CUDA_VISIBLE_DEVICES": cards[i % len(cards)]} if cards else {} for i in range(count)]
+        workers = {i: {"cls": Nanny, "options": {**worker, "env": env}} for i, env in enumerate(variables)}
+        scheduler = {"cls": Scheduler, "options": {**common, "port": 0, "dashboard_address": "127.0.0.1:0"}}
+        try:
+            cluster = SpecCluster(workers, scheduler, security=security, silence_logs=logging.CRITICAL)
+        except RuntimeError as error:
+            raise InputError(
+                f"{count} worker processes could not be started ({error}); run with fewer, or with one, which needs "
+                "none. A script of your own must begin its work below `if __name__ == '__main__':`."
+            ) from error
+        stack.callback(_close, cluster)
+        client = stack.enter_context(Client(cluster))
+        client.run(_ignore_interrupts)
+        yield client
+
+
+def _close(cluster: Any) -> None:
+    with contextlib.suppress(TimeoutError):  # a process that was killed may take its time on a busy machine
+        cluster.close()
+
+
+def _ignore_interrupts() -> None:
+    """Ctrl-C reaches all processes of the group; the first one stops the others."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _cards(methods: Sequence[Method]) -> list[str]:
+    """Graphics cards to deal to processes: those that torch sees, unless a method was given a certain one."""
+    torch = sys.modules.get("torch")  # a method that uses a card has loaded it
+    if torch is None or any(":" in str(getattr(method, "device", "")) for method in methods):
+        return []
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = visible.split(",") if visible else map(str, range(torch.cuda.device_count()))
+    return list(names) if torch.cuda.is_available() else []
 
 
 @contextlib.contextmanager
@@ -163,6 +166,7 @@ def run_methods(
     tls: Tls | None = None,
     resume: bool = True,
     on_bad: Literal["refuse", "skip"] = "refuse",
+    tus_rec_pixels: bool = False,
     progress: ProgressCallback | None = None,
     cancelled: CancelledCallback | None = None,
 ) -> Comparison:
@@ -180,7 +184,8 @@ def run_methods(
         methods: with different names; for more than one process or a cluster they and the data set must be picklable.
         dataset: tracked sweeps.
         folder: where the items are kept; several runs may share one.
-        workers: processes on this machine; 1 computes in this one.
+        workers: processes on this machine, each with a graphics card of its own as far as there are enough; 1 computes
+            in this process, without Dask.
         threads: of torch in each process; by default the cores that are free to this process over `workers`.
         cluster: a Dask client or the address of its scheduler, instead of processes here; the files of the data set
             must be there under the same names, results come back through the scheduler. Dask sends Python objects:
@@ -190,12 +195,13 @@ def run_methods(
         resume: false computes every item again.
         on_bad: "refuse" stops at a sweep that cannot be used and names it; "skip" goes on and names it in the result.
             A method that fails on a usable sweep never stops the others.
+        tus_rec_pixels: as in :func:`~DualTrackCore.evaluation.evaluate`; results of the other grid are kept beside.
         progress: receives the stage "sweeps", and in one process also the stages of every method.
 
     Raises:
         InputError: no methods, no sweeps, two methods of one name, a bad sweep with "refuse", or none that is good;
             methods or a data set that cannot be sent to other processes; no scheduler at the address.
-        MissingDependencyError: a cluster without Dask distributed.
+        MissingDependencyError: several workers or a cluster without Dask distributed.
         OutOfMemoryError: a process was ended from outside.
         OutputError: the folder cannot be written.
         Cancelled: the caller asked to stop; finished items stay.
@@ -207,12 +213,13 @@ def run_methods(
     # Read every item now: damaged ones count as missing.
     finished = frozenset(key for key, path in existing.items() if read_item(path) is not None)
     # The processes here share the user's limit with this one; each machine of a cluster has it for itself.
-    work = Work(identified, dataset, finished, share_of_limit(1 if workers == 1 else workers + 1))
+    limit_gb = share_of_limit(1 if workers == 1 else workers + 1)
+    work = Work(identified, dataset, finished, limit_gb, tus_rec_pixels)
     reporter.check()
     if cluster is not None:
-        measured = _outcomes_on_cluster(work, items, cluster, tls, reporter)
+        measured = _outcomes_of_workers(work, items, _client(cluster, tls), False, reporter)
     elif workers > 1:
-        measured = _outcomes_in_processes(work, items, workers, threads, reporter)
+        measured = _outcomes_of_workers(work, items, _workers_here(workers, threads, _cards(methods)), True, reporter)
     else:
         measured = (measure_sweep(name, work, reporter, partial(save_item, items)) for name in dataset.names)
     with closing(measured):

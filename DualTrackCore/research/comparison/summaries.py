@@ -27,7 +27,7 @@ SHOWN = tuple(name for name, metric in METRICS.items() if metric.better != "neit
 #: Figures that are no metrics of a trajectory.
 _COSTS = ("seconds_per_frame", "peak_mebibytes")
 #: Facts of an item that its row has.
-_FROM_ITEM = ("frames", "frames_used", "metrics", *_COSTS, "truth", "is_guess", "trust")
+_FROM_ITEM = ("frames", "frames_used", "metrics", *_COSTS, "truth", "is_guess", "trust", "warnings")
 #: Figures in which every two methods are tested against each other.
 TESTED = ("gpe_mm", "lpe_mm", "fdr_percent", "max_drift_mm")
 
@@ -40,6 +40,8 @@ def heading(name: str) -> str:
 
 #: Resamples of the sweeps, part of them that an interval holds, and the seed of the draws.
 RESAMPLES, LEVEL, SEED = 10_000, 0.95, 20_250_909
+#: p from which on no difference is shown.
+SIGNIFICANT = 0.05
 #: Resamples per block, which bounds memory.
 _BLOCK = 250
 
@@ -122,6 +124,14 @@ def signed_rank(difference: np.ndarray) -> float:
     return float(wilcoxon(difference, zero_method="wilcox", alternative="two-sided").pvalue)
 
 
+def least_sweeps(pairs: int) -> int:
+    """Fewest sweeps on which a difference between methods can be significant at :data:`SIGNIFICANT`.
+
+    With n sweeps the smallest two-sided p of the signed-rank test is 2 / 2^n, and Holm multiplies it by the `pairs`.
+    """
+    return math.floor(math.log2(2 * pairs / SIGNIFICANT)) + 1
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """p values corrected for their number (Holm 1979); NaN stays NaN and does not count."""
     p = np.asarray(p_values, dtype=np.float64)
@@ -136,7 +146,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 class Row:
     """One method on one sweep; `error` is the reason where there are no figures, `path` the file of the item.
 
-    `truth`, `is_guess` and `trust` are those of the :class:`Item`.
+    `truth`, `is_guess`, `trust` and `warnings` are those of the :class:`Item`.
     """
 
     method: str
@@ -151,6 +161,7 @@ class Row:
     truth: str = ""
     is_guess: bool = False
     trust: str = ""
+    warnings: Sequence[str] = ()
 
     def figure(self, name: str) -> float:
         """A metric, `seconds_per_frame` or `peak_mebibytes`; NaN where there is none."""
@@ -195,6 +206,7 @@ class Summary:
         guesses: number of sweeps of a kind that the model never saw.
         model: what :meth:`~DualTrackCore.network.Model.provenance` says; empty for methods without a model.
         trust: number of sweeps by what the estimate is good for, the worst first, and by each reason.
+        warnings: number of sweeps by each warning of the estimates; one that differs in numbers alone is told once.
     """
 
     method: str
@@ -209,6 +221,7 @@ class Summary:
     guesses: int = 0
     model: Mapping[str, Any] = field(default_factory=dict)
     trust: Mapping[str, int] = field(default_factory=dict)
+    warnings: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def worst_trust(self) -> str:
@@ -333,7 +346,17 @@ def _summary(method: Method, rows: Sequence[Row], common: Collection[str], poole
         sum(row.is_guess for row in rows),
         model.provenance() if (model := getattr(method, "model", None)) is not None else {},
         _trust(rows),
+        _warnings(rows),
     )
+
+
+def _warnings(rows: Sequence[Row]) -> dict[str, int]:
+    counts, told = Counter(), {}
+    for row in rows:
+        kinds = {re.sub(r"\d+(\.\d+)?", "N", text): text for text in row.warnings}
+        counts.update(kinds.keys())
+        told = {**kinds, **told}
+    return {told[kind]: count for kind, count in counts.items()}
 
 
 def _trust(rows: Sequence[Row]) -> dict[str, int]:

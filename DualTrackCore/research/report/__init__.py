@@ -18,7 +18,7 @@ from DualTrackCore.files import replacing
 from DualTrackCore.memory import importing
 from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter, Stage
 from DualTrackCore.research.comparison import Comparison, table_files
-from DualTrackCore.research.comparison.summaries import TESTED, Pair, heading
+from DualTrackCore.research.comparison.summaries import SIGNIFICANT, TESTED, Pair, heading
 from DualTrackCore.research.report import plots
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 #: Figures of the first table, after GPE.
 _MAIN = ("lpe_mm", "fdr_percent", "max_drift_mm", "tus_rec_score", "pixel_score")
-_SIGNIFICANT = 0.05
 
 
 def write_report(
@@ -66,6 +65,8 @@ def write_report(
         "truths": table_files.truths_text(comparison),
         "guesses": table_files.guesses(comparison),
         "trusts": table_files.trusts(comparison),
+        "warned": table_files.warned(comparison),
+        "too_few": table_files.too_few(comparison),
         "notice": table_files.NOTICE,
         "version": __version__,
         "created": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
@@ -129,7 +130,7 @@ def _test_cell(by_names: Mapping[tuple[str, str], Pair], one: str, other: str) -
         return {"kind": "none", "text": "-", "hint": "no sweep in common"}
     hint = f"{one} less {other}: median {difference:+.3g} over {pair.count} sweeps, p = {pair.p:.2g} before correction"
     text = "p < .001" if pair.p_holm < 0.001 else f"p = {pair.p_holm:.3f}".replace("0.", ".", 1)
-    if pair.p_holm >= _SIGNIFICANT or difference == 0:
+    if pair.p_holm >= SIGNIFICANT or difference == 0:
         return {"kind": "same", "text": text, "hint": hint}
     return {"kind": "better" if difference < 0 else "worse", "text": text, "hint": hint}
 

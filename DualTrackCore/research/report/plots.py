@@ -16,6 +16,7 @@ from DualTrackCore.pictures import drawing
 from DualTrackCore.research.comparison import Comparison
 from DualTrackCore.research.comparison.result_files import Item
 from DualTrackCore.research.comparison.summaries import Spread, Summary
+from DualTrackCore.research.comparison.table_files import name_lines
 from DualTrackCore.research.simulation import FAMILIES
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.trajectory import Trajectory
@@ -78,7 +79,9 @@ def write_errors(comparison: Comparison, path: str | os.PathLike) -> Path:
     """
     methods = [s for s in ranked(comparison) if s.sweeps]
     look = styles(comparison)
-    height = 1.6 + 0.52 * len(methods)
+    labels = [_label(s, 24) for s in methods]
+    lines = max((label.count("\n") + 1 for label in labels), default=1)
+    height = 1.6 + max(0.52, 0.25 * lines) * len(methods)
     figure = drawing.new_figure(height, "white")
     room = 2.9 / drawing.WIDTH_INCHES
     width = (1 - room - 0.06) / 2
@@ -93,8 +96,7 @@ def write_errors(comparison: Comparison, path: str | os.PathLike) -> Path:
         drawing.style_plot(axes, f"{title}, mm", "")
         axes.set_title(f"{title} of each sweep", loc="left", color=drawing.INK, fontsize=15, weight="bold")
         axes.set_ylim(len(methods) - 0.5, -0.5)
-        labels = [_label(s) for s in methods] if number == 0 else [""] * len(methods)
-        axes.set_yticks(range(len(methods)), labels, fontsize=13)
+        axes.set_yticks(range(len(methods)), labels if number == 0 else [""] * len(methods), fontsize=13)
         axes.tick_params(axis="y", length=0)
         _scale(axes, values)
     return drawing.save(figure, path)
@@ -134,13 +136,15 @@ def write_growth(comparison: Comparison, path: str | os.PathLike) -> Path:
     """
     methods = [s for s in ranked(comparison) if s.sweeps]
     look = styles(comparison)
-    figure = drawing.new_figure(6.4, "white")
-    axes = figure.add_axes((0.055, 0.12, 0.69, 0.80))
+    labels = [_label(s, 32) for s in methods]
+    height = max(6.4, 1.2 + 0.27 * sum(label.count("\n") + 1 for label in labels))
+    figure = drawing.new_figure(height, "white")
+    axes = figure.add_axes((0.055, 0.77 / height, 0.69, 1 - 1.28 / height))
     parts = np.linspace(0, 1, _PLACES)
     for number, method in enumerate(methods):
         quarter, median, three = np.quantile(growth(comparison, method.method, parts), [0.25, 0.5, 0.75], axis=0)
         colour, dashes = look[method.method]
-        axes.plot(100 * parts, median, color=colour, ls=dashes, lw=2.6 if number == 0 else 1.8, label=_label(method))
+        axes.plot(100 * parts, median, color=colour, ls=dashes, lw=2.6 if number == 0 else 1.8, label=labels[number])
         if number == 0:
             axes.fill_between(100 * parts, quarter, three, color=colour, alpha=0.15, lw=0)
     lengths = {row.sweep: row.metrics["path_length_mm"] for row in comparison.rows if row.error is None}
@@ -171,11 +175,9 @@ def growth(comparison: Comparison, method: str, parts: np.ndarray) -> np.ndarray
     return np.array(curves).reshape(-1, len(parts))
 
 
-def _label(summary: Summary) -> str:
-    """Name of a method, and below it the worst trust level of its estimates."""
-    name = summary.method
-    short = name if len(name) <= 30 else f"{name[:14]}...{name[-13:]}"
-    return f"{short}\n{summary.worst_trust}" if summary.trust else short
+def _label(summary: Summary, width: int) -> str:
+    """Name of a method in lines of so many characters, and below it the worst trust level of its estimates."""
+    return "\n".join([*name_lines(summary.method, width), *([summary.worst_trust] if summary.trust else [])])
 
 
 #: Frames that are shown of a sweep.
@@ -259,7 +261,7 @@ def _draw_paths(
 
 def _draw_errors(axes: Axes, items: dict[str, Item], look: dict[str, dict[str, Any]]) -> None:
     for name, item in reversed(items.items()):
-        axes.plot(item.error_mm, label=name, **look[name])
+        axes.plot(item.error_mm, label="\n".join(name_lines(name, 32)), **look[name])
     drawing.style_plot(axes, "frame", "mm")
     axes.set_ylim(bottom=0)
     handles, labels = axes.get_legend_handles_labels()
