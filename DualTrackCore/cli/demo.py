@@ -11,6 +11,7 @@ from typing import Any
 from DualTrackCore.cli.console import Console, columns, plural
 from DualTrackCore.io import write_trajectory_csv
 from DualTrackCore.progress import Reporter
+from DualTrackCore.reconstruction import seen_text, spacing_text
 from DualTrackCore.run import run
 from DualTrackCore.run.results import RunReport, RunResult, result_paths, results_folder, write_report
 from DualTrackCore.run.settings import NOTICE, TRACKED, RunSettings
@@ -81,10 +82,10 @@ def _write_truth(folder: Path, result: RunResult, reporter: Reporter) -> None:
 def _summary(report: RunReport, model: str, target: Path) -> str:
     volume = report.volume
     size = " x ".join(str(n) for n in volume["size"])
-    covered, spacing = f"{volume['covered_fraction']:.0%}", f"{volume['spacing_mm'][0]:.3g} mm"
+    seen = seen_text(volume["covered_fraction"], volume["filled_fraction"])
     lines = [
         "",
-        f"The volume has {size} voxels of {spacing}; {covered} of it was seen.",
+        f"The volume has {size} voxels of {spacing_text(volume['spacing_mm'])}; {seen}.",
         "",
         _table(report.evaluation, model),
         "",

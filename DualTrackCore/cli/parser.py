@@ -105,7 +105,7 @@ def _add_clip_commands(commands: argparse._SubParsersAction) -> None:
     text = "estimate the trajectory of a sweep and reconstruct its volume, with a report"
     run = _command(commands, "run", "sweeps:run", text)
     run.add_argument("sweeps", metavar="SWEEP", nargs="+", help="files or folders of frames; several share settings")
-    _add_output(run, "DIR", "folder for the results, or for those of each sweep")
+    _add_output(run, "DIR", "folder for the results, or for those of each sweep", is_needed=False)
     _add_settings(run, INPUT, FRAMES, PICTURES, POSES, NETWORK, VOLUME, RESULTS)
     add_server(run)
     _add_corrections(run)
@@ -117,7 +117,7 @@ def _add_clip_commands(commands: argparse._SubParsersAction) -> None:
     _add_corrections(track)
     text = "reconstruct a volume from poses that are known"
     reconstruct = _command(commands, "reconstruct", "sweeps:reconstruct", text)
-    _add_output(reconstruct, "DIR", "folder for the results")
+    _add_output(reconstruct, "DIR", "folder for the results", is_needed=False)
     _add_poses(reconstruct, "the sweep's own tracking, or a trajectory .csv")
     _add_sweep(reconstruct, INPUT, FRAMES, PICTURES, POSES, VOLUME, RESULTS)
     _add_corrections(reconstruct)
@@ -154,8 +154,9 @@ def _add_measure(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--points", metavar="FILE", help=text)
 
 
-def _add_output(parser: argparse.ArgumentParser, metavar: str, text: str) -> None:
-    parser.add_argument("-o", "--output", metavar=metavar, required=True, help=text)
+def _add_output(parser: argparse.ArgumentParser, metavar: str, text: str, is_needed: bool = True) -> None:
+    text += "" if is_needed else "; left out, that of one sweep lies here and is named for it: SWEEP-result"
+    parser.add_argument("-o", "--output", metavar=metavar, required=is_needed, help=text)
 
 
 def _add_sweep(parser: argparse.ArgumentParser, *groups: str) -> None:

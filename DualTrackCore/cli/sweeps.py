@@ -25,6 +25,7 @@ from DualTrackCore.io import load_sweep, save_sweep, write_trajectory_csv
 from DualTrackCore.memory import naming_memory
 from DualTrackCore.path_error import CORRECTIONS
 from DualTrackCore.progress import Reporter
+from DualTrackCore.reconstruction import seen_text, spacing_text
 from DualTrackCore.repeats import find_repeats
 from DualTrackCore.run import run as run_clip
 from DualTrackCore.run.pipeline import ModelSource, known_poses, settings_model
@@ -71,27 +72,35 @@ def run(options: Namespace, console: Console) -> bool:
 
     Several sweeps get a folder each and one table, summary.csv; none of them stops the others.
     """
-    sweeps, outputs = _expanded(options.sweeps), result_paths(options.output)
+    sweeps = _expanded(options.sweeps)
+    output = _output(options, sweeps)
+    outputs = result_paths(output)
     if len(sweeps) > 1:
-        folders = [Path(options.output, name) for name in _folder_names(sweeps)]
-        outputs = [
-            Path(options.output),
-            Path(options.output, "summary.csv"),
-            *itertools.chain(*map(result_paths, folders)),
-        ]
+        folders = [output / name for name in _folder_names(sweeps)]
+        outputs = [output, output / "summary.csv", *itertools.chain(*map(result_paths, folders))]
     settings = settings_of(options, outputs)
     models = models_of(options, settings, console)
     if len(sweeps) > 1:
         sources = itertools.chain.from_iterable(_sources(sweep, settings) for sweep in sweeps)
         require_apart(outputs, itertools.chain(settings.files, sources))
-        return _run_several(sweeps, settings, Path(options.output), console, models)
-    _run_into(options.output, sweeps[0], settings, console, models)
+        return _run_several(sweeps, settings, output, console, models)
+    _run_into(output, sweeps[0], settings, console, models)
     return True
 
 
 def reconstruct(options: Namespace, console: Console) -> None:
     """Known poses to volume."""
-    _run_into(options.output, options.sweep, settings_of(options, result_paths(options.output)), console)
+    output = _output(options, [options.sweep])
+    _run_into(output, options.sweep, settings_of(options, result_paths(output)), console)
+
+
+def _output(options: Namespace, sweeps: Sequence[str]) -> Path:
+    """The folder for results that the user names, or one here that is named for the sweep."""
+    if options.output is not None:
+        return Path(options.output)
+    if len(sweeps) > 1:
+        raise InputError(f"{len(sweeps)} sweeps were given and no folder for their results; name one: -o DIR.")
+    return Path(f"{_folder_names(sweeps)[0]}-result")
 
 
 def correct(options: Namespace, console: Console) -> None:
@@ -174,7 +183,7 @@ def _expanded(sweeps: Sequence[str]) -> list[str]:
 
 
 def _run_into(
-    output: str, sweep: str, settings: RunSettings, console: Console, models: ModelSource = settings_model
+    output: Path, sweep: str, settings: RunSettings, console: Console, models: ModelSource = settings_model
 ) -> None:
     with results_folder(output) as folder:
         written = result_paths(output)
@@ -183,7 +192,7 @@ def _run_into(
     _say_written(report, result, output, console)
 
 
-def _say_written(report: RunReport, result: RunResult, output: str, console: Console) -> None:
+def _say_written(report: RunReport, result: RunResult, output: str | Path, console: Console) -> None:
     for note in report.warnings[len(result.report.warnings) :]:
         console.warn(note)
     console.say(_summary(report, Path(output)))
@@ -217,12 +226,12 @@ def _summary(report: RunReport, target: Path) -> str:
 
 
 def _volume_text(volume: dict[str, Any]) -> str:
-    size = " x ".join(str(n) for n in volume["size"])
-    spacing = " x ".join(f"{s:.3g}" for s in volume["spacing_mm"])
+    size, spacing = " x ".join(str(n) for n in volume["size"]), spacing_text(volume["spacing_mm"])
     used = plural(volume["frames_used"], "frame")
     if volume["frames_skipped"]:
         used += f", {volume['frames_skipped']} skipped as invalid"
-    return f"{size} voxels of {spacing} mm from {used}; {volume['covered_fraction']:.0%} of it was seen"
+    seen = seen_text(volume["covered_fraction"], volume["filled_fraction"])
+    return f"{size} voxels of {spacing} from {used}; {seen}"
 
 
 def _error_rows(evaluation: dict[str, Any]) -> list[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""Pictures of results: PNG files about 1600 pixels wide, drawn without a display.
+"""Pictures of results: PNG files at most 1600 pixels wide, drawn without a display.
 
 Each function writes the PNG file `path`, replaced as a whole, and returns its path. It raises MissingDependencyError
 where matplotlib (the extra `report`) is not installed, and OutputError where the file cannot be written.
@@ -11,7 +11,8 @@ from pathlib import Path
 
 from DualTrackCore.errors import MissingDependencyError
 from DualTrackCore.pictures.beside_truth import write_comparison
-from DualTrackCore.pictures.previews import write_motion, write_slices, write_trajectory
+from DualTrackCore.pictures.path_in_space import write_trajectory
+from DualTrackCore.pictures.previews import write_motion, write_slices
 from DualTrackCore.progress import Reporter, Stage
 from DualTrackCore.reconstruction import Reconstruction
 from DualTrackCore.sweep import Sweep

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from DualTrackCore.reconstruction import Reconstruction, VoxelGrid
 
 #: Height of the title, of the tallest row of slices, of the room between two rows, and of the row of curves, inches.
-_TITLE_INCHES, _TALLEST_ROW, _GAP_INCHES, _CURVES_INCHES = 1.35, 5.5, 1.15, 3.6
+_TITLE_INCHES, _TALLEST_ROW, _GAP_INCHES, _CURVES_INCHES = 1.35, 5.5, 1.15, 4.0
 
 
 def write_comparison(
@@ -60,7 +60,7 @@ def write_comparison(
             _draw_slice(axes, volume, through, down, at_mm, (low, high))
             drawing.set_title(axes, f"{name} poses, {drawing.FRAME0_AXES[through]} = {at_mm:.1f} mm")
         top -= height + _GAP_INCHES
-    bottom, height = 0.7, _CURVES_INCHES - 0.7
+    bottom, height = 1.1, _CURVES_INCHES - 1.1
     _draw_paths(_placed(figure, 0.9, bottom, widest, height), trajectory, truth)
     _draw_errors(_placed(figure, 1.6 + widest, bottom, widest, height), evaluation["per_frame"])
     title = "The same frames, placed by estimated and by true poses"

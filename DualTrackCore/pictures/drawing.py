@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,8 @@ import numpy as np
 
 from DualTrackCore.files import replacing
 from DualTrackCore.memory import importing
-from DualTrackCore.path_error import UNUSABLE, Trust
+from DualTrackCore.path_error import UNUSABLE, Trust, trust_line
+from DualTrackCore.trajectory import Trajectory
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -53,16 +55,20 @@ def say_origin(
 ) -> None:
     """Say below the title where the poses are from and, at its right end, what they are good for; a guess stands out.
 
+    Why they are good for no more is said at the bottom of the picture, in its lowest half inch.
+
     Args:
         figure: with its title.
         left: of the text, a fraction of the width.
         inches_below_top: of the middle of the line.
         text: as :attr:`~DualTrackCore.trajectory.Trajectory.origin_text` has it, after its beginning.
         is_guess: whether any of the poses are a guess.
-        trust: :attr:`~DualTrackCore.path_error.Trust.text`, empty for poses that have none. Its level is stamped on the
-            picture, and the file carries the whole line.
+        trust: :attr:`~DualTrackCore.path_error.Trust.text`, empty for poses that have none. The file carries it, too.
     """
     stamp_trust(figure, inches_below_top, trust)
+    if trust:
+        lines = textwrap.fill(f"Trust: {trust}", int(10.5 * (figure.get_figwidth() * (1 - left) - 0.6)))
+        figure.text(left, 0.12 / figure.get_figheight(), lines, color=FAINT, fontsize=12, va="bottom", gid="why")
     if is_guess:
         text += ": the model never saw such sweeps, do not use this"
     height = 1 - inches_below_top / figure.get_figheight()
@@ -74,6 +80,12 @@ def say_origin(
         va="center",
         gid="origin",
     )
+
+
+def say_origin_of(trajectory: Trajectory, figure: Figure, left: float, inches_below_top: float) -> None:
+    """Do :func:`say_origin` for the poses of a trajectory."""
+    text = f"Poses: {trajectory.origin_text}"
+    say_origin(figure, left, inches_below_top, text, trajectory.is_guess, trust_line(trajectory))
 
 
 def stamp_trust(figure: Figure, inches_below_top: float, trust: str) -> None:

@@ -6,7 +6,7 @@ numpy is imported where it computes: settings, and with them `--help`, need the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -42,6 +42,10 @@ __getattr__, __dir__, _lazy = lazy_exports(
     },
 )
 __all__ = ["Fan", *_lazy]
+
+
+#: Bytes of a volume that are worked on before somebody else gets a turn.
+_SLAB_BYTES = 1 << 21
 
 
 @dataclass(frozen=True)
@@ -217,6 +221,17 @@ def select_pixels(frame_size: tuple[int, int], clip: object = None, fan: Fan | N
     return PixelSelection(box, None if keep.all() else keep)
 
 
+def no_fan_text(fan: object, settings: Mapping[str, Any]) -> str:
+    """What to say of a volume whose fan was to be found, with its :attr:`VolumeBuilder.settings`; else empty."""
+    if fan != "auto" or settings["fan"] is not None:
+        return ""
+    left, top, right, bottom = settings["pixel_rectangle"]
+    return (
+        f"No fan was found in the pictures, so the volume takes columns {left} to {right} and rows {top} to {bottom}; "
+        "if they show a fan, give its origin, angles and radii as fan (--fan X,Y,LEFT,RIGHT,START,STOP)."
+    )
+
+
 def resolved_area(sweep: Sweep, clip: object, fan: object) -> tuple[tuple[int, int, int, int] | None, Fan | None]:
     """Return the clip rectangle and the fan to use, where `fan` may be "auto".
 
@@ -233,6 +248,24 @@ def resolved_area(sweep: Sweep, clip: object, fan: object) -> tuple[tuple[int, i
         return area.clip, area.fan
     box = clip_rectangle(clip, sweep.frame_size).intersect(clip_rectangle(area.clip, sweep.frame_size))
     return (box.left, box.top, box.right - box.left, box.bottom - box.top), area.fan
+
+
+def slabs(array: np.ndarray) -> list[slice]:
+    """Parts of the first axis of a volume, each small enough to be worked on in a few milliseconds."""
+    step = max(1, _SLAB_BYTES // array[:1].nbytes)
+    return [slice(start, start + step) for start in range(0, len(array), step)]
+
+
+def seen_text(covered: float, filled: float) -> str:
+    """How much of a volume shows something, for people, the same wherever it is said; parts of its voxels, 0 to 1."""
+    seen, filled_in = (round(100 * part) for part in (covered, filled))
+    return f"{seen} % of it seen, {filled_in} % filled in, {max(0, 100 - seen - filled_in)} % neither"
+
+
+def spacing_text(spacing_mm: Sequence[float]) -> str:
+    """Size of a voxel for people: one number where it is a cube."""
+    sides = [f"{side:.3g}" for side in spacing_mm]
+    return f"{' x '.join(sides if len(set(sides)) > 1 else sides[:1])} mm"
 
 
 def finite_numbers(values: object, shape: tuple[int, ...], complaint: str) -> np.ndarray:

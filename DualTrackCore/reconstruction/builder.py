@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
@@ -18,7 +19,7 @@ from DualTrackCore.compilation import compiled_kernels, in_parts
 from DualTrackCore.errors import InputError
 from DualTrackCore.path_error import IMAGE_MIRROR, with_trust
 from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter, Stage, finished
-from DualTrackCore.reconstruction import Fan, PlacedFrames, resolved_area, select_pixels
+from DualTrackCore.reconstruction import Fan, PlacedFrames, resolved_area, seen_text, select_pixels, slabs
 from DualTrackCore.reconstruction.grid import VoxelGrid, cut_grid, plan_grid, slab_box, usable_frames
 from DualTrackCore.reconstruction.holes import HoleFilling, fill_holes, validated_hole_filling
 from DualTrackCore.summaries import Summarised
@@ -37,8 +38,6 @@ COMPOUNDINGS = ("mean", "maximum", "latest")
 _KERNELS = "DualTrackCore.reconstruction.kernels"
 #: Frames read at once.
 WINDOW_FRAMES = 8
-#: Bytes of a volume that are worked on before somebody else gets a turn.
-_SLAB_BYTES = 1 << 21
 
 
 class VolumeBuilder:
@@ -161,12 +160,6 @@ class VolumeBuilder:
         return volume.reshape(self.grid.shape), coverage.reshape(self.grid.shape)
 
 
-def slabs(array: np.ndarray) -> list[slice]:
-    """Parts of the first axis of a volume, each small enough to be worked on in a few milliseconds."""
-    step = max(1, _SLAB_BYTES // array[:1].nbytes)
-    return [slice(start, start + step) for start in range(0, len(array), step)]
-
-
 @dataclass(frozen=True, eq=False, repr=False)
 class Reconstruction(Summarised):
     """A volume compounded from a sweep.
@@ -203,7 +196,7 @@ class Reconstruction(Summarised):
 
     def _summary(self) -> dict[str, str]:
         voxels, grey = self.grid.describe(memory=False), f"grey {self.volume.min()} to {self.volume.max()}"
-        seen = f"{self.frames_used} frames, {100 * self.covered_fraction:.0f} % of it seen"
+        seen = f"{self.frames_used} frames; {seen_text(self.covered_fraction, self.filled_fraction)}"
         return {"voxels": voxels, "grey values": grey, "frames": seen}
 
     def _thumbnail(self) -> np.ndarray:
@@ -307,8 +300,8 @@ def reconstruct_volume(
     clip: tuple[int, int, int, int] | None = None,
     fan: Fan | Literal["auto"] | None = None,
     reject_below: int = 0,
-    hole_filling: str | HoleFilling | Sequence[HoleFilling] = "none",
-    device: str | torch.device = "cpu",
+    hole_filling: str | HoleFilling | Sequence[HoleFilling] = "stick",
+    device: str | torch.device = "auto",
     progress: ProgressCallback | None = None,
     cancelled: CancelledCallback | None = None,
 ) -> Reconstruction:
@@ -316,7 +309,8 @@ def reconstruct_volume(
 
     Positions are computed in float64 with the full affine calibration. Memory is that of the volume
     (:attr:`VoxelGrid.bytes_needed`), whatever the length of the sweep. The result does not depend on the number of
-    threads. The first call on a machine compiles the inner loops, which takes some seconds.
+    threads. The first call on a machine compiles the inner loops, which takes some seconds. The defaults are those of a
+    run, which leaves repeated frames out as well.
 
     Args:
         sweep, trajectory, clip, fan: as in :func:`plan_grid`; pixels outside of `clip` and `fan` are left out.
@@ -328,8 +322,9 @@ def reconstruct_volume(
         reject_below: pixels darker than this grey value are left out.
         hole_filling: of voxels that nothing reached: "none", a method, a :class:`HoleFilling`, or several to try in
             turn.
-        device: of torch where frames are compounded by the mean: "cpu", or a CUDA card, whose sums differ from those of
-            the CPU by rounding. Where its memory is too small, and for all else, the CPU computes.
+        device: of torch where frames are compounded by the mean: "cpu", a CUDA card, whose sums differ from those of
+            the CPU by rounding, or "auto", a card where torch is loaded and has one. For all else the CPU computes, and
+            where a card's memory is too small.
         progress: receives `Stage.PREPARING` (kernels) where the inner loops have to be compiled, then
             `Stage.RECONSTRUCTING` (frames) and `Stage.FILLING_HOLES` (slices).
         cancelled: called before each frame.
@@ -373,6 +368,9 @@ def reconstruct_volume(
 
 
 def _builder_on(device: str | torch.device) -> Callable[..., VolumeBuilder]:
+    if device == "auto":
+        torch = sys.modules.get("torch")  # loading it takes longer than most volumes
+        device = "cuda" if torch is not None and torch.cuda.is_available() else "cpu"
     if not str(device).startswith("cuda"):
         return VolumeBuilder
     from DualTrackCore.reconstruction.card import CardBuilder

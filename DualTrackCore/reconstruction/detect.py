@@ -78,7 +78,8 @@ def detect_fan(sweep: Sweep) -> ImageArea:
     area = picture_parts(sweep).area
     if area is None:
         raise InputError(
-            "No image area was found: the frames are black, or nothing in them changes; give a clip rectangle."
+            "No image area was found: the frames are black, or nothing in them changes; give a clip rectangle "
+            "(--clip X,Y,W,H) in place of the fan auto."
         )
     return area
 

@@ -289,10 +289,10 @@ def _reconstruction(
         return None
     # A picture counts once, where it was first seen: a tracked probe may have moved on while it was shown again.
     sweep, trajectory = repeats.left_out(sweep), trajectory.chosen(repeats.kept) if repeats else trajectory
-    from DualTrackCore.reconstruction import plan_grid, reconstruct_volume
+    from DualTrackCore.reconstruction import no_fan_text, plan_grid, reconstruct_volume, resolved_area
 
     clip, fan = cropped_area(settings.crop, settings.clip, settings.fan)
-    area = {"clip": clip, "fan": None if fan == "none" else fan}
+    area = dict(zip(("clip", "fan"), resolved_area(sweep, clip, None if fan == "none" else fan), strict=True))
     options = settings.chosen("interpolation", "compounding", "reject_below", "hole_filling") | area
     options["device"] = _card(settings)
     spacing = "auto" if settings.voxel_mm is None else settings.voxel_mm
@@ -301,6 +301,8 @@ def _reconstruction(
         volume = reconstruct_volume(
             sweep, trajectory, grid, **options, progress=reporter.forward, cancelled=reporter.cancelled
         )
+    if note := no_fan_text(settings.fan, volume.provenance):
+        warnings.warn(note, SweepWarning, stacklevel=3)
     return replace(volume, placed=volume.placed._replace(numbers=repeats.kept[volume.placed.numbers]))
 
 

@@ -27,6 +27,7 @@ from DualTrackCore.path_error import (
     with_trust,
 )
 from DualTrackCore.progress import Reporter, Stage, finished
+from DualTrackCore.reconstruction import no_fan_text
 from DualTrackCore.repeats import Repeats, turn_warnings
 from DualTrackCore.run.settings import NOTICE, RunSettings
 from DualTrackCore.sweep import Sweep
@@ -151,6 +152,7 @@ def run_report(
             *(() if repeats is None else repeats.warnings(sweep, settings.first_frame)),
             *turn_warnings(turns, settings.first_frame),
             *_warnings(sweep, trajectory, reconstruction),
+            *filter(None, [reconstruction and no_fan_text(settings.fan, reconstruction.provenance)]),
         ],
     )
 

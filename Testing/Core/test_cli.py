@@ -109,6 +109,18 @@ def test_run_writes_poses_volume_coverage_pictures_and_report(dualtrack, folder,
     assert sitk.ReadImage(str(tmp_path / "out" / "coverage.nrrd")).GetSize() == volume.GetSize()
 
 
+def test_without_a_folder_results_lie_in_one_named_for_the_clip(dualtrack, folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    sweep = folder / "tracked.igs.mha"
+    code, out, _ = dualtrack("reconstruct", sweep, "--no-pictures", "--voxel", 1)
+    assert code == 0
+    assert "tracked-result" in out
+    assert (tmp_path / "tracked-result" / "volume.nrrd").is_file()
+    code, _, err = dualtrack("run", sweep, folder / "plain.h5")
+    assert code == 2
+    assert "2 sweeps were given and no folder for their results; name one: -o DIR." in err
+
+
 def test_a_second_run_replaces_results_and_keeps_other_files(dualtrack, folder, tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     for _ in range(2):

@@ -121,6 +121,21 @@ def test_holes_anywhere_in_flat_and_long_volumes_get_what_their_formula_gives(fi
         assert (filled[home], int(result[home])) == (expected is not None, expected or 0)
 
 
+def test_sticks_bridge_all_holes_of_long_slanted_rows_with_a_seen_middle():
+    random = np.random.default_rng(4)
+    z, y, x = np.mgrid[:6, :7, :130]
+    left, right = 4 * y + 3 * z, 129 - 5 * z - y
+    seen = (x >= left) & (x <= right) & ((random.random(x.shape) > 0.4) | (abs(x - 60) < 25))
+    volume = random.integers(1, 255, seen.shape).astype(np.uint8) * seen
+    filling = HoleFilling("stick")
+    result, filled = fill_holes(volume, seen, [filling])
+    assert filled.sum() > 500
+    for home in zip(*np.nonzero(~seen), strict=True):
+        expected = by_stick(filling, volume, seen, *home)
+        assert filled[home] == (expected is not None)
+        assert int(result[home]) == (expected or 0)
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_what_was_seen_is_never_changed_even_where_it_is_black(method):
     volume, seen = block()

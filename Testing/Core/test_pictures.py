@@ -10,10 +10,11 @@ import pytest
 from DualTrackCore import pictures
 from DualTrackCore.errors import MissingDependencyError, OutputError
 from DualTrackCore.evaluation import evaluate
-from DualTrackCore.path_error import path_error
+from DualTrackCore.path_error import path_error, with_trust
 from DualTrackCore.pictures import drawing, previews
-from DualTrackCore.pictures.previews import _outlines, _plotted, seen_centre
-from DualTrackCore.reconstruction import reconstruct_volume
+from DualTrackCore.pictures.path_in_space import _outlines, _plotted
+from DualTrackCore.pictures.previews import seen_centre
+from DualTrackCore.reconstruction import reconstruct_volume, seen_text
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.trajectory import Trajectory
 
@@ -58,7 +59,7 @@ def sweep():
 
 def test_slices_are_a_wide_picture_with_ball_black_and_unseen_in_their_own_colours(reconstruction, tmp_path):
     picture = read_png(pictures.write_slices(reconstruction, tmp_path / "slices.png"))
-    assert picture.shape[1] == 1600
+    assert 1280 <= picture.shape[1] <= 1600
     assert 600 < picture.shape[0] < 2000
     for rgb in ((200, 200, 200), (0, 0, 0), drawing.UNSEEN_RGB):
         assert count_colour(picture, rgb) > 10_000
@@ -70,10 +71,11 @@ def test_a_volume_seen_everywhere_shows_no_unseen_tint(reconstruction, tmp_path)
     assert count_colour(picture, drawing.UNSEEN_RGB) == 0
 
 
-def test_filled_voxels_show_their_value_and_are_counted_in_the_title(reconstruction, monkeypatch):
+def test_filled_voxels_show_their_value_and_are_counted_as_the_console_does(reconstruction, monkeypatch):
     reconstruction.filled[:] = reconstruction.coverage == 0
     figure = drawn(monkeypatch, pictures.write_slices, reconstruction)
-    assert "70.0% filled in" in figure.texts[0].get_text()
+    (seen,) = [text.get_text() for text in figure.texts if text.get_gid() == "seen"]
+    assert seen == seen_text(0.3, 0.7) == "30 % of it seen, 70 % filled in, 0 % neither"
     assert all((axes.images[0].get_array()[..., 2] != drawing.UNSEEN_RGB[2]).all() for axes in figure.axes)
 
 
@@ -88,7 +90,7 @@ def test_a_volume_one_voxel_thin_can_be_drawn(axis, shape, tmp_path):
     shape = tuple(np.roll(shape, axis))
     grid = SimpleNamespace(origin_mm=np.zeros(3), spacing_mm=(0.3, 0.3, 0.3), size=shape[::-1], axes=np.eye(3))
     thin = made(np.full(shape, 90, np.uint8), np.ones(shape), grid)
-    assert read_png(pictures.write_slices(thin, tmp_path / "slices.png")).shape[1] == 1600
+    assert 1280 <= read_png(pictures.write_slices(thin, tmp_path / "slices.png")).shape[1] <= 1600
 
 
 def drawn(monkeypatch, write, *arguments, **options):
@@ -174,11 +176,41 @@ def test_tinting_keeps_what_was_seen_and_marks_what_was_not():
 
 def test_a_trajectory_is_drawn_with_outlines_and_truth(trajectory, sweep, tmp_path):
     bare = read_png(pictures.write_trajectory(trajectory, sweep, tmp_path / "bare.png"))
-    assert bare.shape[1] == 1600
+    assert 1400 <= bare.shape[1] <= 1600
     assert (bare != 255).any(axis=-1).mean() > 0.1
     truth = Trajectory.from_parameters(trajectory.parameters * 1.3)
     with_truth = read_png(pictures.write_trajectory(trajectory, sweep, tmp_path / "truth.png", truth=truth))
     assert (bare != with_truth).any()
+
+
+@pytest.mark.parametrize("stretch", [(1, 1, 1), (1, 1, 40), (30, 1, 0.1), (0.1, 60, 0.1)])
+def test_a_path_of_any_shape_fills_its_picture(trajectory, sweep, monkeypatch, stretch):
+    from mpl_toolkits.mplot3d.proj3d import proj_transform
+
+    poses = trajectory.poses.copy()
+    poses[:, :3, 3] *= stretch
+    figure = drawn(monkeypatch, pictures.write_trajectory, Trajectory(poses), sweep)
+    axes = figure.axes[0]
+    ends = np.array(np.meshgrid(axes.get_xlim(), axes.get_ylim(), axes.get_zlim())).reshape(3, -1)
+    across, up, _ = proj_transform(*ends, axes.get_proj())
+    seen = axes.transData.transform(np.column_stack([across, up])) / figure.dpi
+    assert seen.min() > 1.0
+    assert (seen.max(axis=0) < [figure.get_figwidth() - 3, figure.get_figheight() - 1.2]).all()
+    room = np.array([16 - 1.2 - 3.2, 10.5 - 1.6 - 1.4])
+    assert (np.ptp(seen, axis=0) / room).max() == pytest.approx(1, abs=0.03)
+
+
+def test_a_picture_says_at_its_foot_why_it_is_to_be_trusted_no_more(trajectory, sweep, monkeypatch):
+    doubtful = with_trust(replace(trajectory, origin="estimated"), "do not measure: " + "So it is. " * 25)
+    for figure in (
+        drawn(monkeypatch, pictures.write_trajectory, doubtful, sweep),
+        drawn(monkeypatch, pictures.write_motion, doubtful),
+    ):
+        (why,) = [text for text in figure.texts if text.get_gid() == "why"]
+        assert why.get_text().replace("\n", " ").startswith("Trust: do not measure: So it is. So it is.")
+        box = why.get_window_extent()
+        assert 0 <= box.y0 < box.y1 <= 0.55 * figure.dpi
+        assert box.x1 <= figure.bbox.x1
 
 
 def test_outlines_have_the_size_and_place_of_their_frames(trajectory, sweep):
@@ -240,7 +272,7 @@ def test_a_picture_calls_the_grey_curve_what_it_is(trajectory, sweep, monkeypatc
 
 def test_motion_is_a_wide_picture(trajectory, tmp_path):
     picture = read_png(pictures.write_motion(trajectory, tmp_path / "motion.png"))
-    assert picture.shape[:2] == (880, 1600)
+    assert picture.shape[:2] == (920, 1600)
     assert (picture != 255).any(axis=-1).mean() > 0.02
 
 

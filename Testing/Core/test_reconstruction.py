@@ -1,15 +1,18 @@
 """Pixels arrive in the right voxels with the right weights, and nothing else does."""
 
 import os
+from dataclasses import replace
+from inspect import signature
 
 import numpy as np
 import pytest
 import torch
 from plain_volume import plain_volume
 
-from DualTrackCore.errors import Cancelled, InputError, OutputError
+from DualTrackCore.errors import Cancelled, InputError, OutputError, SweepWarning
 from DualTrackCore.progress import Stage
 from DualTrackCore.reconstruction import Fan, HoleFilling, VoxelGrid, plan_grid, reconstruct_volume
+from DualTrackCore.run import RunSettings, run
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.trajectory import Trajectory, matrices_from_parameters
 
@@ -30,7 +33,9 @@ def test_a_freehand_sweep_gives_what_the_definition_gives(interpolation, compoun
     # Smaller than the sweep on all sides, so that pixels outside have to be left out.
     planned = plan_grid(sweep, trajectory, spacing_mm=(0.5, 0.45, 0.4))
     grid = VoxelGrid(planned.origin_mm + 0.7, planned.spacing_mm, tuple(n - 3 for n in planned.size))
-    made = reconstruct_volume(sweep, trajectory, grid, interpolation=interpolation, compounding=compounding)
+    made = reconstruct_volume(
+        sweep, trajectory, grid, interpolation=interpolation, compounding=compounding, hole_filling="none"
+    )
     values, coverage = plain_volume(sweep, trajectory, grid, interpolation, compounding)
     np.testing.assert_array_equal(made.volume, values)
     np.testing.assert_allclose(made.coverage, coverage, atol=1e-5)
@@ -44,7 +49,9 @@ def test_pixels_that_coincide_with_voxels_are_copied_exactly():
     trajectory = Trajectory.from_parameters(np.tile([0, 0, 0.5, 0, 0, 0], (4, 1)))
     grid = plan_grid(sweep, trajectory, spacing_mm=0.5)
     for interpolation, compounding in MODES:
-        made = reconstruct_volume(sweep, trajectory, grid, interpolation=interpolation, compounding=compounding)
+        made = reconstruct_volume(
+            sweep, trajectory, grid, interpolation=interpolation, compounding=compounding, hole_filling="none"
+        )
         np.testing.assert_array_equal(made.volume, frames)
         np.testing.assert_allclose(made.coverage, 1, atol=1e-5)
 
@@ -65,7 +72,9 @@ def test_the_result_is_the_same_at_any_number_of_threads(interpolation, compound
     results = []
     for threads in (1, 2, 5):
         monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
-        made = reconstruct_volume(sweep, trajectory, grid, interpolation=interpolation, compounding=compounding)
+        made = reconstruct_volume(
+            sweep, trajectory, grid, interpolation=interpolation, compounding=compounding, hole_filling="none"
+        )
         results.append((made.volume.tobytes(), made.coverage.tobytes()))
     assert results[0] == results[1] == results[2]
 
@@ -74,7 +83,9 @@ def test_black_pixels_are_seen_and_the_rest_is_not():
     sweep, trajectory = Sweep(np.zeros((3, 10, 10), np.uint8), 0.5), Trajectory(np.tile(np.eye(4), (3, 1, 1)))
     grid = VoxelGrid((-5, -5, -5), 1.0, (11, 11, 11))
     for interpolation, compounding in MODES:
-        made = reconstruct_volume(sweep, trajectory, grid, interpolation=interpolation, compounding=compounding)
+        made = reconstruct_volume(
+            sweep, trajectory, grid, interpolation=interpolation, compounding=compounding, hole_filling="none"
+        )
         assert not made.volume.any()
         assert (made.coverage[5, 3:8, 3:8] > 0).all()
         assert not made.coverage[0].any()
@@ -125,7 +136,7 @@ def test_an_automatic_fan_leaves_out_the_caption():
 def test_filled_voxels_are_told_from_measured_ones():
     sweep, trajectory = freehand()
     grid = plan_grid(sweep, trajectory, spacing_mm=0.3)
-    open_holes = reconstruct_volume(sweep, trajectory, grid)
+    open_holes = reconstruct_volume(sweep, trajectory, grid, hole_filling="none")
     made = reconstruct_volume(sweep, trajectory, grid, hole_filling=[HoleFilling("stick"), HoleFilling("gaussian")])
     assert made.filled.any()
     assert not made.coverage[made.filled].any()
@@ -291,3 +302,37 @@ def test_corner_pixels_on_the_border_of_the_grid_stay_in_it_whatever_the_roundin
         made = reconstruct_volume(sweep, trajectory, grid)
         # Weights below 1/512 are not kept.
         np.testing.assert_allclose(made.coverage.sum(), sweep.frames.size, rtol=0.01)
+
+
+def test_a_volume_in_python_has_the_defaults_of_a_run():
+    run, compared = RunSettings(), []
+    of_a_run = {"spacing_mm": run.voxel_mm, "fan": {"none": None}.get(run.fan, run.fan)}
+    for function in (plan_grid, reconstruct_volume):
+        for name, parameter in signature(function).parameters.items():
+            if name in ("sweep", "trajectory", "grid", "region", "max_bytes", "progress", "cancelled"):
+                continue  # what is computed, and what no run is told
+            default = None if name == "spacing_mm" and parameter.default == "auto" else parameter.default
+            assert default == of_a_run.get(name, getattr(run, name, "no such setting")), name
+            compared.append(name)
+    assert {"interpolation", "compounding", "hole_filling", "device", "reject_below"} <= set(compared)
+
+
+def test_a_volume_in_python_is_that_of_a_run():
+    sweep, trajectory = freehand()
+    tracked = replace(sweep, tracked=trajectory)
+    made = run(tracked, RunSettings(poses="tracked")).reconstruction
+    own = reconstruct_volume(sweep, trajectory)
+    assert own.filled.any()
+    for what in ("volume", "coverage", "filled"):
+        np.testing.assert_array_equal(getattr(own, what), getattr(made, what))
+
+
+def test_a_fan_that_is_not_found_is_said_with_what_to_do():
+    sweep, trajectory = freehand(frames=12)
+    tracked = replace(sweep, tracked=trajectory)
+    with pytest.warns(SweepWarning, match=r"No fan was found .* columns 0 to 49 and rows 0 to 39; .*--fan X,Y,LEFT"):
+        result = run(tracked, RunSettings(poses="tracked", fan="auto"))
+    assert any("No fan was found" in warning for warning in result.warnings)
+    still = replace(tracked, frames=np.repeat(sweep.frames[:1], 12, axis=0))
+    with pytest.raises(InputError, match=r"No image area was found.*--clip"):
+        run(still, RunSettings(poses="tracked", fan="auto", repeats="keep"))

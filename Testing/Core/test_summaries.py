@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from DualTrackCore import Sweep, Trajectory, plan_grid, reconstruct_volume
+from DualTrackCore.reconstruction import seen_text
 
 
 @pytest.fixture(scope="module")
@@ -57,8 +58,8 @@ def test_a_path_is_one_line_with_its_length_and_what_is_invalid(path):
 def test_a_volume_is_one_line_with_its_grid_its_greys_and_what_was_seen(volume):
     darkest, brightest = int(volume.volume.min()), int(volume.volume.max())
     assert repr(volume) == (
-        f"Reconstruction({volume.grid.describe(memory=False)}, grey {darkest} to {brightest}, 20 frames, "
-        f"{100 * volume.covered_fraction:.0f} % of it seen)"
+        f"Reconstruction({volume.grid.describe(memory=False)}, grey {darkest} to {brightest}, 20 frames; "
+        f"{seen_text(volume.covered_fraction, volume.filled_fraction)})"
     )
     assert repr(volume.grid).startswith("VoxelGrid(17 x 30 x 20 voxels of 0.5 x 0.5 x 0.5 mm")
 

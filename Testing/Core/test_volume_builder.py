@@ -52,7 +52,7 @@ def test_the_compiled_loops_give_what_the_definition_gives(interpolation, compou
         "reject_below": 20,
     }
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
-    made = reconstruct_volume(sweep, trajectory, grid, **options)
+    made = reconstruct_volume(sweep, trajectory, grid, hole_filling="none", **options)
     values, coverage = plain_volume(sweep, trajectory, grid, **options)
     assert coverage.any()
     np.testing.assert_allclose(made.coverage, coverage, atol=1e-5)
@@ -121,8 +121,8 @@ def test_a_volume_built_frame_by_frame_is_the_one_built_at_once(interpolation, c
     early_volume, early_coverage = growing.snapshot()
     kept = early_volume.copy(), early_coverage.copy()
     growing.add(sweep.frames[4:], trajectory.poses[4:])
-    whole = reconstruct_volume(sweep, trajectory, grid, **options)
-    part = reconstruct_volume(sweep.slice(0, 4), Trajectory(trajectory.poses[:4]), grid, **options)
+    whole = reconstruct_volume(sweep, trajectory, grid, hole_filling="none", **options)
+    part = reconstruct_volume(sweep.slice(0, 4), Trajectory(trajectory.poses[:4]), grid, hole_filling="none", **options)
     volume, coverage = growing.snapshot()
     np.testing.assert_array_equal(volume, whole.volume)
     np.testing.assert_array_equal(coverage, whole.coverage)

@@ -113,7 +113,7 @@ def test_a_run_takes_the_card_of_its_settings_for_the_volume_too(monkeypatch):
 
     def on_card(*arguments, device, **options):
         used.append(device)
-        return reconstruct_volume(*arguments, **options)
+        return reconstruct_volume(*arguments, device="cpu", **options)
 
     monkeypatch.setattr("DualTrackCore.reconstruction.builder.reconstruct_volume", on_card)
     monkeypatch.setattr("DualTrackCore.tracking.device.choose_device", lambda device: (torch.device("cuda:1"), ""))

@@ -121,6 +121,7 @@ def _scale(axes: Axes, values: Sequence[np.ndarray]) -> None:
     positive = np.concatenate([v[v > 0] for v in values]) if values else np.zeros(0)
     if len(positive) and np.quantile(positive, 0.95) > _LOGARITHMIC * np.quantile(positive, 0.05):
         axes.set_xscale("log")
+        axes.set_xlabel(f"{axes.get_xlabel()} (logarithmic)")
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
         axes.set_xlim(positive.min() * 0.8, positive.max() * 1.2)
     else:

@@ -170,8 +170,7 @@ def _reconstruction(
     """Volume and coverage of the nodes on a grid in frame0; None where there are none."""
     if facts is None or nodes.volume is None or nodes.coverage is None:
         return None
-    from DualTrackCore.reconstruction import Reconstruction
-    from DualTrackCore.reconstruction.builder import slabs
+    from DualTrackCore.reconstruction import Reconstruction, slabs
 
     volume, coverage = (slicer.util.arrayFromVolume(node) for node in (nodes.volume, nodes.coverage))
     filled = np.empty(volume.shape, bool)
