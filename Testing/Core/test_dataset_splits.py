@@ -6,7 +6,7 @@ import shutil
 from dataclasses import replace
 
 import pytest
-from dataset_folders import CONFIGURATION, SCANS_2025, plus_recording, tus_rec_train, tus_rec_validation
+from dataset_folders import CONFIGURATION, SCANS_2024, SCANS_2025, plus_recording, tus_rec_train, tus_rec_validation
 
 from DualTrackCore.cli import main
 from DualTrackCore.errors import DatasetError
@@ -48,6 +48,21 @@ def test_no_folder_of_the_challenge_tells_a_split_by_its_name(published, layout)
     assert check_dataset(published / layout) == []
     with pytest.raises(DatasetError, match=r"no sweep whose split is train .*folders say nothing of splits; convert"):
         open_dataset(published / layout, split="train")
+
+
+def test_the_test_data_of_2024_are_scans_to_estimate_and_none_to_train_on(tmp_path):
+    """Their poses are not given out."""
+    place = tus_rec_validation(tmp_path / "test-2024", ("060", "061"))
+    shutil.rmtree(place / "transfs")
+    dataset = open_dataset(place)
+    assert [(entry.name, entry.subject, entry.split) for entry in dataset] == [
+        (f"{subject}/{scan}", subject, None) for subject in ("060", "061") for scan in SCANS_2024
+    ]
+    seen = dataset.entry("060/LH_Par_C_PtD").pictures()
+    assert seen.tracked is None
+    assert seen.spacing_mm is not None
+    with pytest.raises(DatasetError, match=r"060.LH_Par_C_PtD\.h5 has no poses, .*; put its poses beside it"):
+        dataset.load("060/LH_Par_C_PtD")
 
 
 def test_training_data_of_2025_in_frames_and_transfs_trains(published, tmp_path):
