@@ -231,10 +231,12 @@ def test_any_arrays_are_filled_and_what_stands_in_holes_does_not_count(method):
     assert (result[~seen.T & ~filled] == 99).all()
 
 
-def test_a_second_method_fills_only_what_the_first_could_not():
+@pytest.mark.parametrize("second", METHODS)
+def test_a_second_method_fills_only_what_the_first_could_not(second):
     volume, seen = block(missing=0.85)
-    first, by_first = fill_holes(volume, seen, [HoleFilling("gaussian", min_known_ratio=0.15)])
-    both, by_both = fill_holes(volume, seen, [HoleFilling("gaussian", min_known_ratio=0.15), HoleFilling("nearest")])
+    few, any_number = HoleFilling("gaussian", min_known_ratio=0.15), HoleFilling(second, size=7, min_known_ratio=0.01)
+    first, by_first = fill_holes(volume, seen, [few])
+    both, by_both = fill_holes(volume, seen, [few, any_number])
     np.testing.assert_array_equal(both[by_first], first[by_first])
     assert 0 < by_first.sum() < by_both.sum()
 
