@@ -54,6 +54,7 @@ def document(results: Mapping[str, Any], work: Work) -> str:
         parts.append("## How cost grows\n\n" + growth_text(timings_of(growing)))
     if any(stages_of(entry) for entry in benchmarks):
         parts.append("## Where the time goes\n\n" + profile_text(benchmarks))
+    parts.append("## The stages of a run, before and after\n\n" + (HERE / "stages.md").read_text(encoding="utf-8"))
     parts.append("## On a graphics card\n\n" + card_text())
     parts.append("## On a consumer GPU: an estimate, not a measurement\n\n" + gpu_text(work))
     return "\n\n".join(part.strip() for part in parts) + "\n"
