@@ -10,24 +10,12 @@ import pytest
 import slicer
 from clip_nodes import add_simulated_clip, drifting, job_result
 from test_picture import changed, write_png
-from view import SliceViews, SliceWindow
+from view import SliceWindow
 
 from DualTrackCore.research.simulation import simulated_sweep
 
 SWEEP = simulated_sweep(3, frames=30, frame_size=(120, 160), spacing_mm=(0.2, 0.16), family="Per_S_PtD")
 RESULT = job_result(SWEEP, drifting(SWEEP.tracked), voxel_mm=0.45)
-
-
-@pytest.fixture
-def views(host):
-    """The slice views of the application, and its colours."""
-    colours = slicer.vtkSlicerColorLogic()
-    colours.SetMRMLApplicationLogic(slicer.app.applicationLogic())
-    colours.SetMRMLScene(slicer.mrmlScene)
-    shown = SliceViews(slicer.app.applicationLogic(), slicer.mrmlScene)
-    yield shown
-    shown.close()
-    colours.SetMRMLScene(None)
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import slicer
 import test_panel_behind as others
 from test_picture import changed, write_png
 
-views, windows, result = others.views, others.windows, others.result  # fixtures
+windows, result = others.windows, others.result  # fixtures
 
 
 def drawn(windows):

@@ -8,7 +8,7 @@ import pytest
 import slicer
 from journey import add_clip, card, choose_file, clip_of, finish, mark_in_red, run, scene_names, use_a_model
 from named_clips import named_sweep
-from worker_processes import is_running
+from worker_processes import comes_true, is_running
 
 from DualTrackCore import Sweep
 from DualTrackCore.progress import Progress, Stage
@@ -159,7 +159,7 @@ def test_cancel_ends_the_work_and_leaves_the_scene(host, panel, tiny_model_file)
     finish(host, panel, 10)
     assert panel.runSection.run.state == "cancelled"
     assert scene_names() == before
-    assert not is_running(pid)
+    assert comes_true(lambda: not is_running(pid))
     assert panel.ui.applyButton.text == "Apply"
     assert panel.ui.applyButton.enabled
     assert not panel.ui.resultGroup.isVisible()
@@ -285,7 +285,7 @@ def test_closing_the_scene_during_a_run_leaves_nothing_behind(host, panel, tiny_
     slicer.mrmlScene.Clear(False)
     panel.runSection._on_progress(Progress(Stage.NETWORK, 3, 168))  # one that was on its way
     host.wait_until(lambda: run.state == "cancelled", 10)
-    assert not is_running(pid)
+    assert comes_true(lambda: not is_running(pid))
     assert panel.ui.clipComboBox.count == 0
     assert "Load an ultrasound clip" in panel.ui.applyButton.toolTip
 
@@ -308,7 +308,7 @@ def test_reloading_the_module_ends_the_worker(host, panel, tiny_model_file):
     finish(host, panel)
     pid = panel.logic.worker().pid
     host.close_panel(panel)
-    assert not is_running(pid)
+    assert comes_true(lambda: not is_running(pid))
 
 
 def test_the_check_says_in_one_sentence_whether_the_computer_is_ready(host, panel):

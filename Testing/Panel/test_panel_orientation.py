@@ -8,7 +8,6 @@ import slicer
 import vtk
 from clip_nodes import alike, below_frame, job_result, simulated
 from journey import finish
-from view import SliceViews
 
 from DualTrackCore import Sweep, Trajectory, save_sweep
 from DualTrackCore.sample import sample_sweep
@@ -16,18 +15,6 @@ from DualTrackCore.sample import sample_sweep
 SWEEP = simulated(12)
 #: Screen-right and screen-up in RAS: patient left and anterior, as in any axial view.
 AXIAL = np.array([[-1.0, 0, 0], [0, 1, 0]])
-
-
-@pytest.fixture
-def views(host):
-    """The slice views of the application, and its colours."""
-    colours = slicer.vtkSlicerColorLogic()
-    colours.SetMRMLApplicationLogic(slicer.app.applicationLogic())
-    colours.SetMRMLScene(slicer.mrmlScene)
-    shown = SliceViews(slicer.app.applicationLogic(), slicer.mrmlScene)
-    yield shown
-    shown.close()
-    colours.SetMRMLScene(None)
 
 
 def screen_axes(node) -> np.ndarray:

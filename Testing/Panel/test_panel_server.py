@@ -42,7 +42,9 @@ def connection(host, panel):
     return panel.ui.preflightLabel.text
 
 
-def test_a_run_at_a_server_needs_no_torch_and_leaves_its_key_out_of_the_scene(host, at_server, server):
+def test_a_run_at_a_server_needs_no_torch_and_leaves_its_key_out_of_the_scene(
+    host, at_server, server, python_of_its_own
+):
     panel = at_server
     missing = {"torch", "torchvision", "timm", "safetensors"}
     panel.logic.dependencies.is_satisfied = lambda wanted: not any(wanted.startswith(name) for name in missing)

@@ -4,7 +4,6 @@ import dataclasses
 import gc
 import os
 import signal
-import sys
 import time
 import weakref
 
@@ -23,12 +22,13 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "killpg"), reason="Looks at proc
 @pytest.fixture
 def client(host, temporary):  # noqa: F811
     """Makes a client of a command, that of the worker where none is given; it is stopped in the end."""
+    from DualTrackSlicerLib.process import slicerPython
     from DualTrackSlicerLib.worker import Worker
 
     made = []
 
-    def make(command=(sys.executable, "-m", "DualTrackCore.worker")):
-        made.append(Worker(command, os.environ))
+    def make(command=None):
+        made.append(Worker(command or (slicerPython(), "-m", "DualTrackCore.worker"), os.environ))
         return made[-1]
 
     yield make
@@ -86,7 +86,13 @@ def test_submitting_does_not_wait_for_the_process(host, client, tmp_path):
     assert job.state == "running"
 
 
-def test_cancelling_ends_the_process_within_two_seconds_and_leaves_nothing(host, client, temporary, tiny_model_file):  # noqa: F811
+def test_cancelling_ends_the_process_within_two_seconds_and_leaves_nothing(
+    host,
+    client,
+    temporary,  # noqa: F811
+    tiny_model_file,
+    python_of_its_own,
+):
     worker = client()
     job = worker.submit(noise_sweep(4000), RunSettings(model=str(tiny_model_file), chunk_frames=4))
     wait_for(host, job, "network")
@@ -216,7 +222,7 @@ def test_stopping_cancels_what_runs_and_the_client_can_be_used_again(host, clien
     ],
 )
 def test_a_process_that_dies_in_a_run_is_a_sentence_with_its_log(
-    host, client, tiny_model_file, number, kind, words, in_log
+    host, client, tiny_model_file, python_of_its_own, number, kind, words, in_log
 ):
     worker = client()
     job = worker.submit(noise_sweep(4000), RunSettings(model=str(tiny_model_file), chunk_frames=4))
@@ -231,7 +237,7 @@ def test_a_process_that_dies_in_a_run_is_a_sentence_with_its_log(
     assert finished(host, worker.submit(tracked_sweep(3), LIGHT)).state == "done"
 
 
-def test_a_process_that_dies_between_runs_is_replaced(host, client):
+def test_a_process_that_dies_between_runs_is_replaced(host, client, python_of_its_own):
     worker = client()
     finished(host, worker.submit(tracked_sweep(3), LIGHT))
     pid = worker.pid
