@@ -1,9 +1,11 @@
 """A test that crashes or never ends fails the run by its name, and does not hang it."""
 
+import itertools
 import os
 import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ FAULTS = {
     "never_ends": "time.sleep(1000)",
     "never_ends_in_compiled_code": "ctypes.PyDLL(None).sleep(1000)",  # and lets no thread of Python run
 }
+OPTIONS = {"in two processes": ("-n", "2", "--dist", "loadfile"), "in one process": ()}
 
 
 def run_pytest(folder: Path, fault: str, *options: str) -> subprocess.CompletedProcess:
@@ -26,15 +29,24 @@ def run_pytest(folder: Path, fault: str, *options: str) -> subprocess.CompletedP
     command = [sys.executable, "-m", "pytest", "-c", str(CONFIGURATION), "--rootdir", str(folder), *limits, *options]
     own = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "COV_"))}
     return subprocess.run(
-        [*command, str(folder)], cwd=folder, env=own, capture_output=True, text=True, timeout=90, check=False
+        [*command, str(folder)], cwd=folder, env=own, capture_output=True, text=True, timeout=300, check=False
     )
+
+
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory):
+    """How the run of each fault ended, by fault and options; they run side by side, since most of it is waiting."""
+    cases = list(itertools.product(FAULTS, OPTIONS.values()))
+    with ThreadPoolExecutor(len(cases)) as pool:
+        runs = [pool.submit(run_pytest, tmp_path_factory.mktemp(fault), fault, *options) for fault, options in cases]
+    return {case: run.result() for case, run in zip(cases, runs, strict=True)}
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows' C library has no sleep.")
 @pytest.mark.parametrize("fault", FAULTS)
-@pytest.mark.parametrize("options", [("-n", "2", "--dist", "loadfile"), ()], ids=["in two processes", "in one process"])
-def test_a_fault_ends_the_run_with_the_name_of_the_test(fault, options, tmp_path):
-    done = run_pytest(tmp_path, fault, *options)
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+def test_a_fault_ends_the_run_with_the_name_of_the_test(fault, options, ended):
+    done = ended[fault, options]
     output = done.stdout + done.stderr
     assert done.returncode not in (0, 5), output
     assert f"test_that_{fault}" in output
