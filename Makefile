@@ -5,14 +5,14 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 # Processes that share the tests between them; a file stays in one of them, so that what it sets up is set up once.
 WORKERS ?= 2
-PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --cov=DualTrackCore
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 # Without byte code every process compiles the sources of torch, numba and matplotlib again, which takes longer than a run.
 unexport PYTHONDONTWRITEBYTECODE
 export PYTHONPYCACHEPREFIX := $(CURDIR)/.venv/bytecode
 
 .DEFAULT_GOAL := test
-.PHONY: demo sample test test-all test-isa campaign resolve bench package docs lint clean
+.PHONY: demo sample test coverage test-all test-isa campaign resolve bench package docs lint clean
 
 demo: $(STAMP)
 	$(BIN)/dualtrack demo -o demo
@@ -25,25 +25,29 @@ sample: $(STAMP)
 test: $(STAMP)
 	$(PYTEST) -m "not slow"
 
+# Which lines and branches the tests run through; to note that takes a quarter of the time once more.
+coverage: $(STAMP)
+	$(PYTEST) -m "not slow" --cov=DualTrackCore
+
 test-all: $(STAMP)
 	$(PYTEST)
 
 # The numeric part of the suite as other processors compute it: one with AVX2 (Haswell), and one with neither that nor
 # fused multiply-add. Kernels compiled for them are kept apart from those of this processor.
-# Without AVX the published network takes several minutes a sweep, so the second run leaves it out.
-NUMERIC := $(patsubst %,Testing/Core/test_%.py,training_gradients baselines fast_trunk network network_golden \
-	reconstruction reconstruction_references hole_filling volume_builder grid training_tasks training_run \
-	training_backbone lora streaming tta)
+# Without AVX the published network takes several minutes a sweep, so the second run leaves it out, and whole runs of
+# training, whose steps are in the other files. Files that take longest come first: none is left to one process alone.
+NUMERIC := $(patsubst %,Testing/Core/test_%.py,training_run network_golden training_backbone training_tasks \
+	training_gradients baselines fast_trunk network reconstruction reconstruction_references hole_filling volume_builder \
+	grid lora streaming tta)
 AVX2 := ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 NUMBA_CPU_NAME=haswell NUMBA_CPU_FEATURES=$(shell echo \
 	+64bit +cmov +cx8 +cx16 +fxsr +mmx +sahf +sse +sse2 +sse3 +ssse3 +sse4.1 +sse4.2 +popcnt +crc32 +avx +avx2 +fma \
 	+f16c +bmi +bmi2 +lzcnt +movbe +fsgsbase +rdrnd +xsave +xsaveopt | tr ' ' ,)
 PLAIN := ONEDNN_MAX_CPU_ISA=SSE41 ATEN_CPU_CAPABILITY=default NUMBA_CPU_NAME=generic
-PYTEST_ISA := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow"
 
 test-isa: $(STAMP)
 ifneq (,$(filter x86_64 amd64 AMD64,$(shell uname -m)))
-	NUMBA_CACHE_DIR=$(CURDIR)/.numba_cache/avx2 $(AVX2) $(PYTEST_ISA) $(NUMERIC)
-	NUMBA_CACHE_DIR=$(CURDIR)/.numba_cache/plain $(PLAIN) $(PYTEST_ISA) $(filter-out %_golden.py,$(NUMERIC))
+	NUMBA_CACHE_DIR=$(CURDIR)/.numba_cache/avx2 $(AVX2) $(PYTEST) -m "not slow" $(NUMERIC)
+	NUMBA_CACHE_DIR=$(CURDIR)/.numba_cache/plain $(PLAIN) $(PYTEST) -m "not slow" $(filter-out %_golden.py %training_run.py,$(NUMERIC))
 else
 	@echo "Instruction sets differ on x86-64 alone; on this processor make test is enough."
 endif
