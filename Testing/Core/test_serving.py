@@ -11,6 +11,7 @@ import threading
 import httpx
 import numpy as np
 import pytest
+from documents import run_code
 from oracle import noise_sweep, tiny_model
 from serving import (
     CRASH,
@@ -25,7 +26,7 @@ from serving import (
 )
 from worker_processes import comes_true, is_running, tracked_sweep
 
-from DualTrackCore import __version__, estimate_trajectory
+from DualTrackCore import __version__, estimate_trajectory, save_sweep
 from DualTrackCore.cli import main
 from DualTrackCore.errors import Cancelled, InputError, OutOfMemoryError, ServerError
 from DualTrackCore.network import load_model, save_model
@@ -105,6 +106,14 @@ def test_a_script_names_a_server_in_place_of_a_device(real):
     other = type(model)(model.network, model.card, "0" * 64)
     with pytest.raises(InputError, match="other weights"):
         estimate_trajectory(sweep, other, device=real.address)
+
+
+def test_the_code_of_the_page_on_servers_runs_at_a_server(real, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    save_sweep(sweep := noise_sweep(6), "clip.h5")
+    used = {"https://gpu.lab:8765": real.address, '"mini"': '"tiny"', "dualtrack-tusrec2024": "tiny", ".mp4": ".h5"}
+    names = run_code("Docs/server.md", {**used, '"lab.key"': "None"}, {"frames": sweep.frames})
+    assert len(names["trajectory"]) == len(names["result"].trajectory) == 6
 
 
 def test_the_command_line_runs_at_a_server_and_says_where(real, tmp_path, capsys):
