@@ -5,7 +5,7 @@ Everything that bad input can cause derives from :class:`DualTrackError`; the co
 
 import contextlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 
 class DualTrackError(Exception):
@@ -54,6 +54,54 @@ class OutputError(DualTrackError, OSError):
 
 class OutOfMemoryError(DualTrackError, MemoryError):
     """The device has too little memory even for the smallest piece of work; the message names a way out."""
+
+
+def _in_python(setting: str, value: object) -> str:
+    return setting if value is None else f"{setting}={value!r}"
+
+
+#: How the program that runs calls a setting with a value; the one of Python, unless another front end is at work.
+_called: Callable[[str, object], str] = _in_python
+
+
+def named(setting: str, value: object = None) -> str:
+    """What the user of the program that runs calls a setting, for a sentence about it.
+
+    Args:
+        setting: its name in Python.
+        value: to be given for it; None where the sentence names none.
+
+    Returns:
+        `poses_are='measured'` in Python, `--poses-are measured` on the command line, in a panel the label of a widget.
+    """
+    return _called(setting, value)
+
+
+def call_settings(called: Callable[[str, object], str] | None) -> None:
+    """Let sentences of all threads name settings as a front end does, `called(setting, value)`; None: as in Python."""
+    global _called
+    _called = called or _in_python
+
+
+@contextlib.contextmanager
+def settings_called(called: Callable[[str, object], str]) -> Iterator[None]:
+    """The same for what is done within."""
+    before = _called
+    call_settings(called)
+    try:
+        yield
+    finally:
+        call_settings(before)
+
+
+def labelled(labels: Mapping[str, str]) -> Callable[[str, object], str]:
+    """For :func:`call_settings`: settings by the texts of their widgets, those without one in words."""
+
+    def called(setting: str, value: object) -> str:
+        name = f"“{labels.get(setting, setting.replace('_', ' '))}”"
+        return name if value is None or value is True else f"{name}: {value}"
+
+    return called
 
 
 @contextlib.contextmanager

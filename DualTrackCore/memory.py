@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 
-from DualTrackCore.errors import MissingDependencyError, OutOfMemoryError, reason_of
+from DualTrackCore.errors import MissingDependencyError, OutOfMemoryError, named, reason_of
 
 #: Assumed where the system gives no figure.
 UNKNOWN_MEMORY_BYTES = 4 * 1024**3
@@ -74,7 +74,7 @@ def require_memory(needed: int, what: str) -> None:
     if needed > available:
         raise OutOfMemoryError(
             f"{what} needs {format_bytes(needed)} of memory and {format_bytes(available)} may be taken; close other "
-            "programs, allow more (--memory), or use a shorter or smaller clip."
+            f"programs, allow more ({named('memory_gb')}), or use a shorter or smaller clip."
         )
 
 
@@ -112,7 +112,7 @@ def naming_memory(what: str) -> Iterator[None]:
             raise
         raise OutOfMemoryError(
             f"{what} needs more memory than the {format_bytes(available_memory_bytes())} that may be taken; close "
-            "other programs, allow more (--memory), or use a shorter or smaller clip."
+            f"other programs, allow more ({named('memory_gb')}), or use a shorter or smaller clip."
         ) from error
 
 

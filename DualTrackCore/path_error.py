@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from DualTrackCore.errors import InputError
+from DualTrackCore.errors import InputError, named
 from DualTrackCore.trajectory import PoseOrigin, Trajectory
 from DualTrackCore.uncertainty import freedom_in, length_errors, position_covariances, times_holding
 
@@ -334,7 +334,7 @@ def turned_over(trajectory: Trajectory) -> Trajectory:
     if trajectory.origin.is_truth:
         raise InputError(
             f"The poses are {trajectory.origin_text} and cannot be turned over; only estimated ones can run the other "
-            "way. Leave direction (--direction) out."
+            f"way. Leave {named('direction')} out."
         )
     covariance = trajectory.path_covariance
     if covariance is not None:

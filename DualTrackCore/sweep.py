@@ -9,7 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from DualTrackCore.errors import InputError
+from DualTrackCore.errors import InputError, named
 from DualTrackCore.summaries import Summarised
 from DualTrackCore.trajectory import PoseOrigin, Trajectory
 
@@ -168,7 +168,7 @@ class Sweep(Summarised):
         if self.truth is None:
             remedy = "choose a tracked sweep"
             if self.tracked.origin is PoseOrigin.UNKNOWN:
-                remedy = 'if a tracker measured them, say so (--poses-are measured, or origin="measured" in Python)'
+                remedy = f"if a tracker measured them, say so ({named('poses_are', 'measured')})"
             raise InputError(f"The poses of this sweep are {self.tracked.origin_text}, so they are no truth; {remedy}.")
         return self.tracked
 
@@ -198,7 +198,7 @@ class Sweep(Summarised):
         if self.spacing_mm is None:
             raise InputError(
                 "The pixel spacing of this sweep is unknown, and millimetres cannot be estimated without it; "
-                "give it in mm (spacing_mm=..., --spacing) or give a calibration (calibration=..., --calibration)."
+                f"give it in mm ({named('spacing_mm')}) or give a calibration ({named('calibration')})."
             )
         return self.spacing_mm
 

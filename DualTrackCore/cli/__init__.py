@@ -13,9 +13,9 @@ import traceback
 from collections.abc import Sequence
 
 from DualTrackCore.cli.console import Console
-from DualTrackCore.cli.parser import build_parser
+from DualTrackCore.cli.parser import build_parser, option_of
 from DualTrackCore.cli.shell import FIRST_HELP
-from DualTrackCore.errors import Cancelled, DualTrackError
+from DualTrackCore.errors import Cancelled, DualTrackError, settings_called
 from DualTrackCore.memory import memory_limit, naming_memory
 from DualTrackCore.settings import short_text
 from DualTrackCore.threads import thread_variables
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.environ |= thread_variables(os.environ)  # before torch is loaded, which some of the commands do
     console = Console(json_output="--json" in arguments, quiet="--quiet" in arguments)
     try:
-        with console.warnings_as_sentences(), console.signals_as_interrupt(is_program):
+        with console.warnings_as_sentences(), console.signals_as_interrupt(is_program), settings_called(option_of):
             if not arguments:
                 console.say(FIRST_HELP)
                 return DONE

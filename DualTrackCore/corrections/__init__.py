@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from DualTrackCore import lazy_exports
-from DualTrackCore.errors import InputError
+from DualTrackCore.errors import InputError, named
 from DualTrackCore.settings import check_settings, setting
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ class Corrections:
     def __post_init__(self) -> None:
         check_settings(self)
         if self.known_length_frames is not None and self.known_length_mm is None:
-            raise InputError("The setting known_length_frames has no length; give known_length_mm as well.")
+            raise InputError(f"{named('known_length_frames')} has no length; give {named('known_length_mm')} as well.")
         for name in ("places", "orientations", "tracker"):
             if getattr(self, name) == "":
                 raise InputError(f"The setting {name} is empty; give a file or leave it out.")

@@ -336,7 +336,7 @@ def _matching(preset: Preset, source: Mapping[str, Any]) -> tuple[Profile | None
         return own[0], [*notes, *_doubts(own[0], preset, source)]
     names = short_list(one.name for one in own or fitting)
     if own:
-        notes.append(f"Several scanner profiles fit this clip ({names}) and none was used; name one: --profile NAME.")
+        notes.append(f"Several scanner profiles fit this clip ({names}) and none was used; name the right one.")
     elif fitting:
         notes.append(
             f"The scanner profile {names} fits this clip, but was made with other weights, and was not used; make one "

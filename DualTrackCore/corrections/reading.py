@@ -12,7 +12,7 @@ from scipy.spatial.transform import Rotation, Slerp
 
 from DualTrackCore.corrections import CLIP, Corrections
 from DualTrackCore.corrections.knowledge import Knowledge, KnownLength, KnownPoses, Limits, SamePlace, SamePoint
-from DualTrackCore.errors import InputError, about
+from DualTrackCore.errors import InputError, about, named
 from DualTrackCore.io.trajectory_csv import read_trajectory_csv
 from DualTrackCore.sweep import Sweep
 
@@ -174,7 +174,7 @@ def _tracker(said: Corrections, used: _Used) -> KnownPoses:
     if path == CLIP:
         tracked, path = sweep.tracked, "The clip"
         if tracked is None:
-            raise InputError("The clip holds no transforms of a tracker; leave tracker (--tracker clip) out.")
+            raise InputError(f"The clip holds no transforms of a tracker; leave {named('tracker', CLIP)} out.")
     elif set(_PLACE) <= set(_header(_lines(path))):
         return _positions(said, used)
     else:
@@ -186,7 +186,7 @@ def _tracker(said: Corrections, used: _Used) -> KnownPoses:
             )
     frames = np.flatnonzero(tracked.valid)
     if len(frames) < 2:
-        raise InputError(f"{path} has fewer than two valid poses of the tracker; leave tracker (--tracker) out.")
+        raise InputError(f"{path} has fewer than two valid poses of the tracker; leave {named('tracker')} out.")
     accuracy = said.tracker_accuracy_mm, said.tracker_accuracy_deg
     return KnownPoses("poses of the tracker", frames, tracked.poses[frames], *accuracy)
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from DualTrackCore import lazy_exports
-from DualTrackCore.errors import DualTrackError, InputError, SweepWarning
+from DualTrackCore.errors import DualTrackError, InputError, SweepWarning, named
 from DualTrackCore.files import require_apart
 from DualTrackCore.memory import naming_memory
 from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter
@@ -86,10 +86,10 @@ def load_sweep(
     if not str(path):
         raise InputError("The name of the sweep is empty; give a file or a folder.")
     path = Path(path)
-    named = [path]
+    files = [path]
     if isinstance(calibration, (str, PathLike)):
         calibration = _existing(Path(calibration), "calibration")
-        named.append(calibration)
+        files.append(calibration)
     elif calibration is not None:
         from DualTrackCore.io.calibration_files import read_calibration
 
@@ -107,7 +107,7 @@ def load_sweep(
         with naming_memory(f"Reading {path.name}"):
             reader = _reader(path)
             if series is not None and reader.FORMAT != "DICOM":
-                raise InputError(f"{path.name} is not DICOM; a series (--series) is chosen among several of DICOM.")
+                raise InputError(f"{path.name} is not DICOM; leave out {named('series')}, which is for DICOM.")
             choice = {} if series is None else {"series": series}
             sweep = reader.read(path, calibration=calibration, spacing_mm=spacing_mm, **choice)
     except DualTrackError:
@@ -116,7 +116,7 @@ def load_sweep(
         raise InputError(f"Cannot read {path}: {error.strerror or error}.") from error
     for doubt in sweep.provenance.get("warnings", ()):
         warnings.warn(doubt, SweepWarning, stacklevel=2)
-    return replace(sweep, files=(*map(os.path.abspath, named), *sweep.files))
+    return replace(sweep, files=(*map(os.path.abspath, files), *sweep.files))
 
 
 def save_sweep(

@@ -36,8 +36,8 @@ _NPY, _GZIP_HEAD, _ZIP = b"\x93NUMPY", b"\x1f\x8b", b"PK\3\4"
 _REFUSED = {
     b"# vtk DataFile": ("a VTK file", "open it in Slicer and save it as .nrrd"),
     b"<VTKFile": ("a VTK file", "open it in Slicer and save it as .nrrd"),
-    b"#Insight Transform File": ("a transform file of Slicer or ITK", "as a calibration give it with --calibration"),
-    b"<PlusConfiguration": ("a PLUS configuration", "as a calibration give it with --calibration"),
+    b"#Insight Transform File": ("a transform file of Slicer or ITK", "give it as a calibration"),
+    b"<PlusConfiguration": ("a PLUS configuration", "give it as a calibration"),
     b"MATLAB 5.0 MAT-file": (
         "a MATLAB file of an older kind",
         "save it in MATLAB as save('clip.mat', 'images', '-v7.3'), where images is rows x columns x frames",

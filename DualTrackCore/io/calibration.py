@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from DualTrackCore.errors import InputError, doubts
+from DualTrackCore.errors import InputError, doubts, named
 from DualTrackCore.sweep import FrameSource, Sweep, validated_spacing
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def several_devices(name: str, devices: list[str]) -> InputError:
     """The error for a calibration file with several devices."""
     return InputError(
         f"{name} holds calibrations of {' and '.join(devices)}; say which of them carries the transducer: "
-        f"--probe {devices[0]} (probe=... in Python)."
+        f"{named('probe', devices[0])}."
     )
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from DualTrackCore.errors import Doubt, DualTrackError, InputError, reason_of
+from DualTrackCore.errors import Doubt, DualTrackError, InputError, named, reason_of
 from DualTrackCore.grey import grey_clip
 from DualTrackCore.io.calibration import choose_pixel_size
 from DualTrackCore.io.dicom_codecs import is_video
@@ -104,7 +104,7 @@ def _series(path: Path, wanted: str | None) -> Series:
     if path.is_dir() or is_directory(path):
         return find_series(path, wanted)
     if wanted is not None:
-        raise InputError(f"{path.name} is one clip; a series (--series) is chosen in a folder or a DICOMDIR.")
+        raise InputError(f"{path.name} is one clip; leave out {named('series')}, which is for a folder or a DICOMDIR.")
     return Series([path], [], [])
 
 

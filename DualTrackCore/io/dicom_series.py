@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from DualTrackCore.errors import DualTrackError, InputError
+from DualTrackCore.errors import DualTrackError, InputError, named
 from DualTrackCore.io.dicom_codecs import is_video
 from DualTrackCore.io.dicom_file import is_dicom, number, opened
 from DualTrackCore.io.image_stack import natural_key
@@ -154,7 +154,7 @@ def _chosen(place: Path, groups: list[_Objects], wanted: str | None) -> _Objects
     more = f"; and {len(groups) - _MOST_LISTED} more" if len(groups) > _MOST_LISTED else ""
     hint = "" if wanted is None else f", and {wanted!r} names {len(matches)} of them"
     raise InputError(
-        f"{place.name} holds {len(groups)} series ({listed}{more}){hint}; choose one by number (--series)."
+        f"{place.name} holds {len(groups)} series ({listed}{more}){hint}; choose one by number ({named('series')})."
     )
 
 

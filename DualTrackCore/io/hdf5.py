@@ -71,9 +71,7 @@ def read(path: Path, *, calibration: CalibrationSource | None, spacing_mm: tuple
     if "tforms" in names:
         raise InputError(f"{path.name} holds tracked poses but no frames; open the file under frames instead.")
     if "TransformGroup" in names:
-        raise InputError(
-            f"{path.name} is a transform file of Slicer or ITK, no sweep; as a calibration give it with --calibration."
-        )
+        raise InputError(f"{path.name} is a transform file of Slicer or ITK, no sweep; give it as a calibration.")
     listed = ", ".join(sorted(map(str, names))[:8]) or "nothing"
     raise InputError(
         f"{path.name} holds neither images nor frames (it holds {listed}), so it is no sweep; "

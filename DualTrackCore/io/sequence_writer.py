@@ -23,7 +23,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from DualTrackCore.errors import InputError
+from DualTrackCore.errors import InputError, named
 from DualTrackCore.files import replacing
 from DualTrackCore.io.metafile import (
     FORMAT_VERSION,
@@ -204,7 +204,7 @@ def _transforms(sweep: Sweep, trajectory: Trajectory | None, from_pixels: bool) 
     if sweep.spacing_mm is None:
         raise InputError(
             "Poses are written as maps to mm, and the pixel spacing of this sweep is unknown; "
-            "load it with spacing_mm=... or calibration=..., or write the trajectory as .csv."
+            f"load it with {named('spacing_mm')} or {named('calibration')}, or write the trajectory as .csv."
         )
     return name, _ras_from_image(trajectory) @ sweep.image_from_pixel if from_pixels else placed_transforms(trajectory)
 

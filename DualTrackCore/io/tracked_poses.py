@@ -281,10 +281,10 @@ def _sentence(chain: ImageChain, names: list[str], calibrated: bool) -> str:
         return f"Tracked: {' to '.join(chain.way)}."
     if not names:
         return NO_TRANSFORMS
-    remedy = "a calibration (Image to Probe) is needed to use them: give --calibration"
+    remedy = "a calibration (Image to Probe) is needed to use them"
     if calibrated:
         remedy = (
             f"none of them leads from {chain.probe} to {', '.join(_WORLDS[:-1])} or {_WORLDS[-1]}: if another device "
-            "carries the transducer, name it with --probe"
+            "carries the transducer, name that one"
         )
     return f"Not tracked: the file holds {short_list(sorted(names))}, and {remedy}."

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from DualTrackCore.errors import Cancelled, CheckpointError, DualTrackError, InputError, OutputError
+from DualTrackCore.errors import Cancelled, CheckpointError, DualTrackError, InputError, OutputError, named
 from DualTrackCore.files import file_sha256, json_text, require_apart, staged_folder
 from DualTrackCore.memory import format_bytes
 from DualTrackCore.network import catalogue
@@ -73,7 +73,7 @@ def fetch(
     if not consent:
         raise InputError(
             f"The weights {entry.name} ({entry.size_text}) are licensed under {entry.card.licence} "
-            f"({entry.card.licence_url}); they are downloaded only after you agree (consent=True, --yes)."
+            f"({entry.card.licence_url}); they are downloaded only after you agree ({named('consent', True)})."
         )
     folder = folder or catalogue.models_folder()
     if (path := _installed(entry.name, folder)) is not None:

@@ -15,7 +15,7 @@ import httpx
 import numpy as np
 
 from DualTrackCore import __version__
-from DualTrackCore.errors import InputError, OutOfMemoryError, ServerError, reason_of
+from DualTrackCore.errors import InputError, OutOfMemoryError, ServerError, named, reason_of
 from DualTrackCore.progress import Progress, Reporter, Stage
 from DualTrackCore.remote import consent, wire
 from DualTrackCore.sweep import Sweep
@@ -189,10 +189,7 @@ class Server:
     def require_agreed(self) -> None:
         """Raise InputError if frames would leave this computer and the user has not agreed."""
         if not (self.agreed or consent.is_agreed(self.address)):
-            raise InputError(
-                f"{consent.notice(self.address)} Agree once: add --yes to the command, or in Python "
-                f"DualTrackCore.remote.remember({self.address!r})."
-            )
+            raise InputError(f"{consent.notice(self.address)} Agree once: {named('agreed', True)}.")
 
     def _result(self, stream: _Stream, reporter: Reporter) -> tuple[Trajectory, RemoteVolume | None]:
         while True:
@@ -250,7 +247,7 @@ class Server:
             if "certificate" in str(error).lower():
                 raise ServerError(
                     f"The certificate of the server {self.address} is not trusted ({reason_of(error)}); give the file "
-                    "of its certificate (--server-certificate), and name the server as the certificate does."
+                    "of its certificate, and name the server as the certificate does."
                 ) from None
             raise ServerError(
                 f"The server {self.address} cannot be reached ({reason_of(error)}); check the address, and whether "

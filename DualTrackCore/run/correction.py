@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from DualTrackCore.corrections import NO_PROFILE
-from DualTrackCore.errors import InputError
+from DualTrackCore.errors import InputError, named
 from DualTrackCore.progress import Reporter
 from DualTrackCore.run import run
 from DualTrackCore.run.preparation import cropped_area
@@ -52,8 +52,8 @@ def correct_result(
     settings = RunSettings.from_dict(given)
     if not settings.corrections and not settings.names_profile:
         raise InputError(
-            "Nothing is said that is known of the sweep; give a length (--known-length-mm), marks (--places) or "
-            "another of the corrections."
+            f"Nothing is said that is known of the sweep; give a length ({named('known_length_mm')}), marks "
+            f"({named('places')}) or another of the corrections."
         )
     return run(sweep, settings, reporter, outputs=outputs)
 

@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from DualTrackCore.corrections import AUTO, CLIP
-from DualTrackCore.errors import InputError, SweepWarning
+from DualTrackCore.errors import InputError, SweepWarning, named
 from DualTrackCore.files import require_apart
 from DualTrackCore.memory import memory_limit
 from DualTrackCore.path_error import Direction, turned_over
@@ -47,7 +47,7 @@ def settings_model(settings: RunSettings, server: Server | None = None) -> Model
         from DualTrackCore.remote import RemoteModel, Server
 
         if settings.card is not None:
-            raise InputError("A server has its own model cards; leave out the setting card (--card).")
+            raise InputError(f"A server has its own model cards; leave out {named('card')}.")
         return RemoteModel.at(server or Server.at(settings.server), settings.model)
     from DualTrackCore.network import load_model
 
@@ -212,7 +212,7 @@ def with_said_origin(trajectory: Trajectory, poses_are: str | None, where: str) 
     if trajectory.origin is not PoseOrigin.UNKNOWN:
         raise InputError(
             f"{where} says that its poses are {trajectory.origin_text}, so they cannot be taken as {poses_are}; "
-            "leave poses_are (--poses-are) out."
+            f"leave {named('poses_are')} out."
         )
     return replace(trajectory, origin=PoseOrigin(poses_are))
 

@@ -294,7 +294,7 @@ def _notes(settings: RunSettings, area: ImageArea | None, regions: tuple[Box, ..
         x, y, width, height = settings.crop
         notes.append(f"Cropped the pictures to columns {x} to {x + width - 1} and rows {y} to {y + height - 1}.")
     if regions:
-        found = " that stand still beside the ultrasound, such as text (--mask none keeps them)"
+        found = " that stand still beside the ultrasound, such as text"
         several = f"{len(regions)} regions" if len(regions) > 1 else "a region"
         notes.append(f"Blacked out {several}{found if settings.mask == 'auto' else ''}.")
     elif area is None and settings.mask == "auto":

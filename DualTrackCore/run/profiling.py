@@ -15,7 +15,7 @@ from DualTrackCore.corrections import profile as profiles
 from DualTrackCore.corrections.profile import MeasuredSweep, Preset, Profile
 from DualTrackCore.corrections.scale import COMPONENTS, factor_for, scaled
 from DualTrackCore.corrections.solver import Distance
-from DualTrackCore.errors import InputError
+from DualTrackCore.errors import InputError, named
 from DualTrackCore.progress import Reporter
 from DualTrackCore.run import run
 from DualTrackCore.run.pipeline import ModelSource, settings_model
@@ -71,7 +71,7 @@ def make_profile(
         try:
             found.append(scale_of(result, length))
         except InputError as error:
-            remedy = "" if length or result.sweep.truth else " Or say how long it is: --length-mm."
+            remedy = "" if length or result.sweep.truth else f" Or say how long it is: {named('lengths_mm')}."
             raise InputError(f"{where}: {error}{remedy}") from None
         one_preset(found, where)
     return profile_of(name, found, latency_ms)

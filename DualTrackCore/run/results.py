@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from DualTrackCore import __version__
-from DualTrackCore.errors import InputError
+from DualTrackCore.errors import InputError, named
 from DualTrackCore.files import json_text, plain_values, recorded_files, require_apart, staged_folder, write_flat_csv
 from DualTrackCore.path_error import (
     CORRECTIONS,
@@ -204,7 +204,7 @@ def _warnings(sweep: Sweep, trajectory: Trajectory, volume: Reconstruction | Non
     if PoseOrigin.UNKNOWN in {poses.origin for poses in (sweep.tracked, trajectory) if poses is not None}:
         messages.append(
             "Where the given poses are from is unknown, so nothing is measured against them; "
-            "if a tracker measured them, say so: poses_are (--poses-are measured)."
+            f"if a tracker measured them, say so ({named('poses_are', 'measured')})."
         )
     if volume is not None and volume.grid.note:
         messages.append(f"The voxels were {volume.grid.note}.")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from DualTrackCore.corrections import AUTO, CORRECTIONS_GROUP, NO_PROFILE, Corrections
-from DualTrackCore.errors import InputError
+from DualTrackCore.errors import InputError, named
 from DualTrackCore.files import plain_values, read_yaml
 from DualTrackCore.reconstruction import Fan
 from DualTrackCore.settings import build, check_settings, setting
@@ -276,7 +276,7 @@ class RunSettings:
             checked_address(self.server)
         if self.last_frame is not None and self.last_frame < self.first_frame:
             raise InputError(
-                f"The setting last_frame is {self.last_frame}; expected at least {self.first_frame}, the first frame."
+                f"{named('last_frame')} is {self.last_frame}; expected at least {self.first_frame}, the first frame."
             )
         for name, box in [("clip", self.clip), ("crop", self.crop), *(("mask", box) for box in self.mask_regions)]:
             if box is not None and (min(box[:2]) < 0 or min(box[2:]) < 1):
@@ -284,7 +284,9 @@ class RunSettings:
                     f"The setting {name} is {box}; expected x, y, width, height in whole pixels, the sizes at least 1."
                 )
         if self.depth_mm is not None and self.spacing_mm is not None:
-            raise InputError("The settings depth_mm and spacing_mm both give the pixel size; leave out one of the two.")
+            raise InputError(
+                f"{named('depth_mm')} and {named('spacing_mm')} both give the pixel size; leave out one of the two."
+            )
 
     def frame_range(self, frames: int) -> tuple[int, int]:
         """(start, stop) of the frames used in a sweep of so many, as a Python slice counts.

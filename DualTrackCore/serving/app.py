@@ -86,7 +86,7 @@ class Desk:
         digests = [hashlib.sha256(text.encode()).digest() for text in (given, self.key)]  # of one length
         if not self.key or hmac.compare_digest(*digests):
             return None
-        return said(401, "input", "The key is missing or wrong; give the key file of this server (--server-key-file).")
+        return said(401, "input", "The key is missing or wrong; give the key file of this server.")
 
     async def _status(self, request: Request) -> JSONResponse:
         facts = {"models": self.models, "device": self.device_text, "most_bytes": self.most_bytes}

@@ -17,7 +17,7 @@ from typing import Any
 
 import uvicorn
 
-from DualTrackCore.errors import DualTrackError, InputError, OutputError, reason_of
+from DualTrackCore.errors import DualTrackError, InputError, OutputError, named, reason_of
 from DualTrackCore.files import file_sha256
 from DualTrackCore.memory import format_bytes
 from DualTrackCore.network.catalogue import installed_card, installed_models
@@ -70,23 +70,27 @@ class ServerSettings:
 
     def __post_init__(self) -> None:
         if (self.certificate is None) != (self.private_key is None):
-            raise InputError("TLS needs both files: give --certificate and --private-key.")
+            raise InputError(f"TLS needs both files: give {named('certificate')} and {named('private_key')}.")
         if not is_loopback(self.host):
             if self.key_file is None:
                 raise InputError(
-                    f"On the address {self.host} others can reach the server, so it needs a key: add --key-file FILE."
+                    f"On the address {self.host} others can reach the server, so it needs a key: "
+                    f"add {named('key_file')}."
                 )
             if self.certificate is None and not self.insecure:
                 raise InputError(
-                    f"On the address {self.host} frames and key could be read on their way: add --certificate and "
-                    "--private-key, or --insecure where the network itself is safe (a VPN, a container)."
+                    f"On the address {self.host} frames and key could be read on their way: add "
+                    f"{named('certificate')} and {named('private_key')}, or {named('insecure', True)} where the "
+                    "network itself is safe (a VPN, a container)."
                 )
         if not 0 <= self.port < 1 << 16 or self.places < 1 or not (self.most_gb > 0 and self.idle_minutes > 0):
             raise InputError(
                 "The port lies between 0 and 65535; places, gigabytes and minutes are above 0; correct them."
             )
         if "://" in self.device:
-            raise InputError("A server computes on its own device; give --device auto, cpu, cuda, cuda:0, ... or mps.")
+            raise InputError(
+                f"A server computes on its own device; give {named('device')} as auto, cpu, cuda, cuda:0, ... or mps."
+            )
 
 
 def start(
@@ -239,7 +243,7 @@ def _listening(settings: ServerSettings) -> Iterator[socket.socket]:
     except OSError as error:
         raise InputError(
             f"The server cannot listen on {settings.host}, port {settings.port}: {reason_of(error)}; choose another "
-            "--port or --host."
+            "port or address."
         ) from None
     with listener:
         yield listener

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from DualTrackCore import __version__
-from DualTrackCore.errors import InputError, OutOfMemoryError, TrackingWarning
+from DualTrackCore.errors import InputError, OutOfMemoryError, TrackingWarning, named
 from DualTrackCore.memory import is_out_of_memory
 from DualTrackCore.network.model import Model
 from DualTrackCore.network.session import InferenceSession, TokenStream, release_others
@@ -320,7 +320,7 @@ def naming_out_of_memory(device: torch.device) -> Iterator[None]:
 
 def out_of_memory(device: torch.device) -> OutOfMemoryError:
     """The error if the memory of a device is too small for a single frame."""
-    remedy = "close other programs" if device.type == "cpu" else "close other programs or use device='cpu'"
+    remedy = "close other programs" if device.type == "cpu" else f"close other programs or use {named('device', 'cpu')}"
     return OutOfMemoryError(f"{device} has too little memory for this sweep, even one frame at a time; {remedy}.")
 
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 import contextlib
 import faulthandler
+import json
 import os
 import sys
 from pathlib import Path
 
+from DualTrackCore.errors import call_settings, labelled
+from DualTrackCore.worker.process import LABELS_VARIABLE
 from DualTrackCore.worker.serve import serve
 
 
@@ -22,6 +25,8 @@ def main() -> None:
     if sys.stdin is None or sys.stdin.isatty():
         parser.error("this process is started by DualTrackCore.worker and does not talk to people")
     faulthandler.enable()
+    if labels := os.environ.get(LABELS_VARIABLE):
+        call_settings(labelled(json.loads(labels)))
     # The head of a tree of its own: it ends its tree when its client has gone, and that of the client is another.
     if hasattr(os, "setsid"):
         with contextlib.suppress(OSError):  # it is the head already

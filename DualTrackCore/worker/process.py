@@ -16,6 +16,8 @@ from DualTrackCore.memory import says_out_of_memory
 from DualTrackCore.staging import staging_folder
 from DualTrackCore.threads import thread_variables
 
+#: Environment variable with the labels of the settings, JSON, of a program whose widgets are called otherwise.
+LABELS_VARIABLE = "DUALTRACK_SETTING_LABELS"
 #: Lines of the log that go into a report.
 LOG_LINES = 60
 #: What to do where the memory did not suffice, the end of a sentence.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
 import traceback
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -14,10 +15,11 @@ from slicer.i18n import tr as _
 from DualTrackCore.errors import Cancelled, DualTrackError, InputError, OutputError
 from DualTrackCore.progress import Progress, Stage
 from DualTrackCore.worker.job import JobFailed, LoopsTask, PartsTask, PreflightTask, RunTask
-from DualTrackCore.worker.process import described_ending, session_folder
+from DualTrackCore.worker.process import LABELS_VARIABLE, described_ending, session_folder
 from DualTrackCore.worker.protocol import PROGRESS_FIELDS, decoded_event, encoded, mismatch
 from DualTrackSlicerLib.events import Clock, Pieces, soon
 from DualTrackSlicerLib.process import Process, end_family
+from DualTrackSlicerLib.setting_labels import settingLabels
 
 if TYPE_CHECKING:
     from DualTrackCore.run.settings import RunSettings
@@ -166,7 +168,8 @@ class Worker:
         command = (*self._command, "--folder", str(self._folder))
         log = self._folder / f"worker-{self._number}.log"
         self._late = Clock(HELLO_TIMEOUT_S, self._on_late)
-        self._process = Process(command, self._variables, log, self._on_line, self._on_end)
+        variables = {**self._variables, LABELS_VARIABLE: json.dumps(settingLabels())}
+        self._process = Process(command, variables, log, self._on_line, self._on_end)
 
     def _preparing(self, job: Job) -> Iterator[None]:
         """Write what the process needs, and ask it."""

@@ -91,7 +91,7 @@ def test_the_one_calibrated_device_that_is_tracked_is_taken(tmp_path):
 def test_of_several_tracked_devices_the_option_chooses(tmp_path, capsys):
     path = plus(tmp_path, ("Image", "Left", OTHER), ("Image", "Right", MATRIX))
     for clip in (recording(tmp_path, "Right", "Left"), recording(tmp_path)):
-        with pytest.raises(InputError, match=r"Left and Right.*--probe Left"):
+        with pytest.raises(InputError, match=r"Left and Right.*probe='Left'"):
             load_sweep(clip, calibration=path)
     with pytest.raises(InputError, match=r"cal.xml holds calibrations of Left and Right"):
         load_sweep(recording(tmp_path, "Right", "Left"), calibration=path, probe="Middle")
@@ -113,5 +113,5 @@ def test_the_option_says_which_device_of_the_recording_a_calibration_is_of(tmp_p
     sweep = load_sweep(clip, calibration=calibration[form])
     assert sweep.tracked is None
     assert "NeedleToTracker, Probe_1ToTracker" in sweep.provenance["tracking"]
-    assert "--probe" in sweep.provenance["tracking"]
+    assert "name that one" in sweep.provenance["tracking"]
     assert_follows(load_sweep(clip, calibration=calibration[form], probe="Probe_1"))

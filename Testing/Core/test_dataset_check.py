@@ -278,7 +278,7 @@ def test_a_recording_without_a_calibration_or_with_lost_tracking_is_found(place)
     (root / "PlusDeviceSet.xml").unlink()
     uncalibrated = check_dataset(root)
     assert [finding.sweep for finding in uncalibrated] == ["a", "b"]
-    assert all("has no poses" in f.problem and "--calibration" in f.remedy for f in uncalibrated)
+    assert all("has no poses" in f.problem and "give calibration" in f.remedy for f in uncalibrated)
 
 
 def test_a_recording_cut_short_is_found(place):
@@ -336,7 +336,7 @@ def test_bad_sweeps_are_refused_or_skipped_by_name(place):
     path.write_bytes(path.read_bytes()[:-100])
     dataset = open_dataset(root)
     with pytest.raises(
-        DatasetError, match=r"1 of 6 sweeps of train cannot be used.*001.RH_Per_L_DtP\.h5.*--on-bad skip"
+        DatasetError, match=r"1 of 6 sweeps of train cannot be used.*001.RH_Per_L_DtP\.h5.*on_bad='skip'"
     ):
         usable(dataset)
     good, findings = usable(dataset, "skip")

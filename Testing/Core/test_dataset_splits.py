@@ -102,7 +102,7 @@ def test_a_set_that_joins_the_table_is_dealt_with_the_others_of_its_subjects(pub
         assert len({split for name, split in joint.items() if name.startswith(subject)}) == 1
     capsys.readouterr()
     assert main(["dataset", "convert", str(published / "val-2025"), "-o", str(tmp_path), "--quiet"]) == 2
-    assert "dealt; say --split by-subject again" in capsys.readouterr().err
+    assert "dealt; deal all of them again" in capsys.readouterr().err
 
 
 def test_the_same_subjects_and_seed_give_the_same_folds_and_another_seed_others(published):

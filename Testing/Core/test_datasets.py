@@ -93,7 +93,7 @@ def test_opening_reads_no_sweep_and_loading_reads_only_one(tmp_path):
 def test_scans_without_a_calibration_are_refused_with_the_remedy(tmp_path):
     root = tus_rec_train(tmp_path / "a" / "b")
     given = (root / "calib_matrix.csv").rename(tmp_path / "mine.csv")
-    with pytest.raises(DatasetError, match=r"LH_Par_C_PtD\.h5 has no poses.*put calib_matrix\.csv.*--calibration"):
+    with pytest.raises(DatasetError, match=r"LH_Par_C_PtD\.h5 has no poses.*put calib_matrix\.csv.*give calibration"):
         open_dataset(root).load("000/LH_Par_C_PtD")
     assert open_dataset(root, calibration=given).load("000/LH_Par_C_PtD").spacing_mm == pytest.approx(SPACING)
 
@@ -149,7 +149,7 @@ def test_two_configurations_in_one_folder_are_not_guessed_between(tmp_path):
     plus_recording(tmp_path / "a.igs.mha")
     for name in ("one.xml", "two.xml"):
         (tmp_path / name).write_text(CONFIGURATION)
-    with pytest.raises(DatasetError, match=r"a\.igs\.mha has no poses.*--calibration"):
+    with pytest.raises(DatasetError, match=r"a\.igs\.mha has no poses.*give calibration"):
         open_dataset(tmp_path).load("a")
 
 

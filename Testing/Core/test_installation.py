@@ -93,7 +93,7 @@ def test_the_folder_is_the_named_one_or_one_of_the_users(monkeypatch, tmp_path):
 
 
 def test_nothing_is_asked_of_the_server_without_consent(server, entry, tmp_path):
-    with pytest.raises(InputError, match=r"3\.5 MB.*CC BY-NC-SA 4\.0.*--yes"):
+    with pytest.raises(InputError, match=r"3\.5 MB.*CC BY-NC-SA 4\.0.*consent=True"):
         installation.fetch(entry, consent=False, folder=tmp_path)
     assert server.asked == []
     assert list(tmp_path.iterdir()) == []

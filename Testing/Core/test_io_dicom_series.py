@@ -145,11 +145,11 @@ def test_the_command_line_takes_the_choice(several, capsys):
 def test_a_choice_among_what_are_no_series_is_refused(tmp_path):
     np.save(tmp_path / "a.npy", FRAMES)
     clip = make(tmp_path / "b.dcm", FRAMES)
-    with pytest.raises(InputError, match=r"b\.dcm is one clip; a series \(--series\) is chosen in a folder"):
+    with pytest.raises(InputError, match=r"b\.dcm is one clip; leave out series, which is for a folder"):
         load_sweep(clip, series="1")
     from sequence_files import metafile
 
-    with pytest.raises(InputError, match=r"c\.mha is not DICOM; a series \(--series\) is chosen among several"):
+    with pytest.raises(InputError, match=r"c\.mha is not DICOM; leave out series"):
         load_sweep(metafile(tmp_path / "c.mha", FRAMES), series="1")
 
 

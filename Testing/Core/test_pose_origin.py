@@ -134,7 +134,7 @@ def test_a_run_measures_its_error_against_poses_that_the_user_vouches_for(model_
     settings = RunSettings(model=str(model_file), reconstruct=False, poses_are=said)
     result = run(sweep_of("unknown"), settings)
     assert (result.evaluation is not None) == is_measured
-    assert any("--poses-are measured" in text for text in result.warnings) == (said is None)
+    assert any("poses_are='measured'" in text for text in result.warnings) == (said is None)
 
 
 @pytest.mark.parametrize("others", ["measured", "simulated", "", "Measured", "unknown"])

@@ -84,7 +84,7 @@ def test_no_frame_leaves_the_computer_before_the_user_has_agreed(monkeypatch):
         raise AssertionError("A connection was made.")
 
     monkeypatch.setattr(Server, "_connection", never)
-    with pytest.raises(InputError, match=r"leave this computer.*Agree once: add --yes"):
+    with pytest.raises(InputError, match=r"leave this computer.*Agree once: agreed=True"):
         Server(FAR).track(tracked_sweep(3), {"model": "mini"})
 
 
@@ -138,7 +138,7 @@ def test_a_certificate_that_is_none_is_a_sentence(tmp_path):
         ({"host": "0.0.0.0"}, "so it needs a key: add --key-file"),
         ({"host": "192.168.0.7", "insecure": True}, "so it needs a key"),
         ({"host": "::", "key_file": "k"}, "could be read on their way: add --certificate"),
-        ({"host": "gpu.example", "key_file": "k"}, "or --insecure"),
+        ({"host": "gpu.example", "key_file": "k"}, "or insecure=True"),
         ({"certificate": "c"}, "TLS needs both files"),
         ({"device": FAR}, "computes on its own device"),
         ({"places": 0}, "places, gigabytes and minutes are above 0"),
@@ -173,7 +173,7 @@ def test_a_port_of_another_program_is_a_sentence(capsys):
 def test_settings_tell_a_server_from_a_device():
     assert RunSettings(device=FAR).server == FAR
     assert RunSettings(device="cuda:0").server == ""
-    with pytest.raises(InputError, match="--card"):
+    with pytest.raises(InputError, match="leave out card"):
         settings_model(RunSettings(device=FAR, card="card.json"))
 
 

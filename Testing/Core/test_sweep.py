@@ -82,7 +82,7 @@ def test_a_sweep_that_is_none_is_refused_with_its_reason(frames, changes, senten
 
 
 def test_an_unknown_spacing_is_refused_where_it_is_needed_with_the_remedy():
-    with pytest.raises(InputError, match="--spacing"):
+    with pytest.raises(InputError, match="spacing_mm"):
         _ = Sweep(FRAMES).image_from_pixel
 
 

@@ -82,7 +82,7 @@ def test_a_cancelled_run_says_what_stays_and_goes_on_to_the_same_weights(table, 
         train(recipe, runs=tmp_path / "cut", say=lambda line: None, cancelled=lambda: True)
     whole = train(recipe, runs=tmp_path / "whole", say=lambda line: None)
     said = []
-    with pytest.raises(Cancelled, match=r"the checkpoints stay in .*local1, and --resume"):
+    with pytest.raises(Cancelled, match=r"the checkpoints stay in .*local1, and resume=True"):
         train(recipe, runs=tmp_path / "cut", say=said.append, cancelled=lambda: len(said) == 2)
     rest = train(recipe, runs=tmp_path / "cut", resume=True, say=said.append, cancelled=lambda: False)
     assert [line.split()[1] for line in said] == ["1/3", "2/3", "3/3"]

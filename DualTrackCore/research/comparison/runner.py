@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from DualTrackCore.errors import InputError, OutOfMemoryError
+from DualTrackCore.errors import InputError, OutOfMemoryError, named
 from DualTrackCore.memory import importing, share_of_limit
 from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter, Stage
 from DualTrackCore.research.comparison.measure import Outcome, Work, measure_sweep
@@ -238,7 +238,7 @@ def _collected(measured: Iterator[Outcome], dataset: Dataset, on_bad: str, repor
         if outcome.bad is not None and on_bad == "refuse":
             raise InputError(
                 f"The sweep {outcome.sweep} of {dataset.name} cannot be used: {outcome.bad} "
-                "Finished results are kept; repair the sweep, or skip such sweeps (on_bad='skip', --on-bad skip)."
+                f"Finished results are kept; repair the sweep, or skip such sweeps ({named('on_bad', 'skip')})."
             )
         outcomes[outcome.sweep] = outcome
         reporter.report(Stage.SWEEPS, done, len(dataset.names))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from DualTrackCore.errors import DatasetError, InputError, OutOfMemoryError, SweepError
+from DualTrackCore.errors import DatasetError, InputError, OutOfMemoryError, SweepError, named
 from DualTrackCore.files import file_identity
 from DualTrackCore.memory import is_out_of_memory
 from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter, Stage
@@ -111,7 +111,7 @@ def usable(
     if findings and on_bad == "refuse":
         raise DatasetError(
             f"{len(dataset) - len(good)} of {len(dataset)} sweeps of {dataset.name} cannot be used, the first: "
-            f"{findings[0]} Mend them, or leave them out with --on-bad skip."
+            f"{findings[0]} Mend them, or leave them out with {named('on_bad', 'skip')}."
         )
     if not good:
         raise DatasetError(f"None of the {len(dataset)} sweeps of {dataset.name} can be used, the first: {findings[0]}")
@@ -184,7 +184,7 @@ def _fault(entry: Entry, error: Exception, path: Path | None = None) -> Finding:
     """The finding for an error."""
     path = entry.path if path is None else path
     if is_out_of_memory(error):
-        remedy = "close other programs, or allow more (--memory)"
+        remedy = f"close other programs, or allow more ({named('memory_gb')})"
         return Finding(path, entry.name, "needs more memory than there is", remedy, str(error))
     if isinstance(error, SweepError):
         return Finding(path, entry.name, error.problem, error.remedy, error.reason)

@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from DualTrackCore.errors import DatasetError, InputError
+from DualTrackCore.errors import DatasetError, InputError, named
 from DualTrackCore.files import replacing, require_apart
 from DualTrackCore.io import load_sweep, save_sweep
 from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter, Stage
@@ -20,7 +20,7 @@ from DualTrackCore.research.datasets import opening
 from DualTrackCore.research.datasets.check import examine, usable
 from DualTrackCore.research.datasets.dataset import Dataset, Entry, Finding, overlaps
 from DualTrackCore.research.datasets.entries import FileEntry, write_landmarks_csv
-from DualTrackCore.research.datasets.splits import BY_SUBJECT, TRAINING, dealt
+from DualTrackCore.research.datasets.splits import TRAINING, dealt
 from DualTrackCore.run.preparation import Box, prepare
 from DualTrackCore.run.settings import RunSettings
 from DualTrackCore.sweep import Sweep
@@ -114,7 +114,8 @@ def convert_dataset(
             skipped.append(_damage(entry, tolerated, error, reporter))
             if on_bad == "refuse":
                 raise DatasetError(
-                    f"{skipped[-1]} {done} of {len(dataset)} sweeps are finished and stay; --on-bad skip leaves it out."
+                    f"{skipped[-1]} {done} of {len(dataset)} sweeps are finished and stay; "
+                    f"{named('on_bad', 'skip')} leaves it out."
                 ) from error
     made = tables({*written, *kept})
     for name, rows in made.items():
@@ -158,7 +159,7 @@ def _is_finished(entry: Entry, target: Path, settings: RunSettings) -> bool:
         return False
     if not _same(prepare(entry.load(), settings).sweep, written):
         raise DatasetError(
-            f"{target} holds another sweep than {entry.path}, or was written with another --mask; remove it or choose "
+            f"{target} holds another sweep than {entry.path}, or was written with another mask; remove it or choose "
             "another folder."
         )
     return True
@@ -213,7 +214,7 @@ def _other_rows(dataset: Dataset, folder: Path) -> list[Entry]:
 def _tables(folder: Path, rows: list[Entry], folds: int, seed: int) -> dict[str, list[Entry]]:
     """The tables by file names. Raises DatasetError: a subject in two splits, or subjects that cannot be dealt."""
     if not folds and (earlier := sorted(folder.glob("fold-*.csv"))):
-        raise DatasetError(f"{earlier[0]} is of subjects that were dealt; say --split {BY_SUBJECT} again for all.")
+        raise DatasetError(f"{earlier[0]} is of subjects that were dealt; deal all of them again.")
     splits = dealt(rows, folds, seed) if folds else [{}]
     made = [[replace(row, split=split.get(row.name, row.split)) for row in rows] for split in splits]
     for finding in overlaps(made[0]):

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from DualTrackCore.errors import DatasetError
+from DualTrackCore.errors import DatasetError, named
 from DualTrackCore.files import file_identity, plain_values
 from DualTrackCore.landmarks import Landmarks
 from DualTrackCore.sweep import Sweep
@@ -142,7 +142,10 @@ class Dataset:
         chosen = [entry.name for entry in self if entry.split == split]
         if not chosen:
             splits = ", ".join(sorted({entry.split for entry in self if entry.split}))
-            splits = splits or "none, for folders say nothing of splits; convert the data set, or leave --split out"
+            splits = (
+                splits
+                or f"none, for folders say nothing of splits; convert the data set, or leave {named('split')} out"
+            )
             raise DatasetError(f"{self.name} has no sweep whose split is {split} (splits there: {splits}).")
         return self.subset(chosen)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from DualTrackCore.errors import DatasetError, InputError, SweepError
+from DualTrackCore.errors import DatasetError, InputError, SweepError, named
 from DualTrackCore.files import replacing
 from DualTrackCore.io import load_sweep, save_sweep
 from DualTrackCore.io.hdf5_frames import opened, read_table
@@ -118,7 +118,8 @@ class FileEntry(Entry):
         lacking = "poses" if sweep.tracked is None else "pixel spacing" if sweep.spacing_mm is None else None
         if lacking is not None:
             problem = f"has no {lacking}, and a data set needs images and poses in mm"
-            remedy = f"put {CALIBRATION_NAME} or the PLUS configuration beside it, give --calibration, or leave it out"
+            given = named("calibration")
+            remedy = f"put {CALIBRATION_NAME} or the PLUS configuration beside it, give {given}, or leave it out"
             if sweep.provenance.get("calibration"):
                 remedy = "put its poses beside it, or leave it out"
             raise SweepError(self.path, problem, remedy)
@@ -126,12 +127,16 @@ class FileEntry(Entry):
             sweep = replace(sweep, tracked=with_said_origin(sweep.tracked, self.poses_are, self.path.name))
         except InputError as error:
             problem = f"has poses that are {sweep.tracked.origin_text}, not {self.poses_are}"
-            raise SweepError(self.path, problem, "leave --poses-are out, or leave the sweep out", str(error)) from None
+            raise SweepError(
+                self.path, problem, f"leave {named('poses_are')} out, or leave the sweep out", str(error)
+            ) from None
         if sweep.truth is None:
             problem = f"has poses that are {sweep.tracked.origin_text}, and a data set needs measured ones"
             remedy = "give measured poses, or leave it out"
             if sweep.tracked.origin is PoseOrigin.UNKNOWN:
-                remedy = "if a tracker measured them, say --poses-are measured (data.poses_are in a recipe)"
+                remedy = (
+                    f"if a tracker measured them, say {named('poses_are', 'measured')} (data.poses_are in a recipe)"
+                )
             raise SweepError(self.path, problem, remedy)
         return replace(sweep, provenance={**sweep.provenance, "sweep": self.name})
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from DualTrackCore.errors import DatasetError
+from DualTrackCore.errors import DatasetError, named
 from DualTrackCore.research.datasets.dataset import Dataset, Entry
 from DualTrackCore.research.datasets.opening import NAME_COLUMN, SPLIT_COLUMN, SUBJECT_COLUMN, table_rows
 
@@ -62,7 +62,7 @@ def dealt(entries: Sequence[Entry], folds: int, seed: int) -> list[dict[str, str
     if nameless := [entry.name for entry in entries if entry.subject is None]:
         raise DatasetError(
             f"Nothing says of whom the sweep {nameless[0]} is; put the recordings of each subject into a folder of its "
-            f"own, or give --splits with a CSV file of {NAME_COLUMN} and {SUBJECT_COLUMN}."
+            f"own, or give {named('splits')}, a CSV file of {NAME_COLUMN} and {SUBJECT_COLUMN}."
         )
     subjects = sorted({entry.subject for entry in entries})
     if not 2 <= folds <= len(subjects):

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from DualTrackCore.errors import InputError
+from DualTrackCore.errors import InputError, named
 from DualTrackCore.io.hdf5_frames import opened
 from DualTrackCore.io.tus_rec import CALIBRATION_NAME, read_calib_matrix
 from DualTrackCore.research.datasets.dataset import Entry, Finding, Layout, subject_of, visible_files
@@ -113,7 +113,9 @@ class TusRecFolder(Layout):
         path = part.calibration() if self._calibration is None else self._calibration
         if path is None:
             problem = f"{CALIBRATION_NAME} is missing, so no scan has a pixel spacing or poses of the image"
-            yield Finding(part.root, None, problem, "copy it in from the published data, or give --calibration")
+            yield Finding(
+                part.root, None, problem, f"copy it in from the published data, or give {named('calibration')}"
+            )
         elif path.suffix.lower() == ".csv":
             try:
                 read_calib_matrix(path)

@@ -163,7 +163,7 @@ def _load_backbone(recipe: Recipe, network: DualTrack, say: Callable[[str], None
     if not path.is_file():
         raise InputError(
             f"backbone.weights in the recipe names {path}, and there is no such file; nothing is downloaded here: "
-            "fetch the checkpoint from its project and name the file (--set backbone.weights=FILE)."
+            "fetch the checkpoint from its project and name its file there."
         )
     grey = recipe_card(recipe).normalisation
     pixels = {"imagenet": IMAGENET_PIXELS, "unit": UNIT_PIXELS}[recipe.backbone.pixels]

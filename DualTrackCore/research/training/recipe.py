@@ -387,7 +387,7 @@ def _fit_to_epochs(values: dict[str, Any], changed: set[str]) -> None:
 def _apply(values: dict[str, Any], change: str) -> None:
     key, equals, text = change.partition("=")
     if not equals or not key.strip():
-        raise InputError(f"The change {short_text(change)} is not of the form key=value.")
+        raise InputError(f"The change {short_text(change)} is not of the form KEY=VALUE.")
     *outer, last = key.strip().split(".")
     place = values
     for name in outer:

@@ -20,7 +20,7 @@ from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from torch import Tensor
 
-from DualTrackCore.errors import Cancelled, CheckpointError, InputError
+from DualTrackCore.errors import Cancelled, CheckpointError, InputError, named
 from DualTrackCore.files import json_text, replacing, require_apart, staged_folder
 from DualTrackCore.io.hdf5_frames import close_kept_files
 from DualTrackCore.network import ModelCard
@@ -137,7 +137,7 @@ def train(
     except (Cancelled, SystemExit):  # Lightning turns a KeyboardInterrupt into SystemExit
         if not _last_checkpoint(output).is_file():
             raise Cancelled("Cancelled before there was a checkpoint; start it again.") from None
-        kept = f"the checkpoints stay in {output}, and --resume (resume=True) goes on from the last"
+        kept = f"the checkpoints stay in {output}, and {named('resume', True)} goes on from the last"
         raise Cancelled(f"Cancelled; {kept}.") from None
     finally:
         close_kept_files()
@@ -196,7 +196,9 @@ def _prepare_output(recipe: Recipe, output: Path, resume: bool) -> Path | None:
     last, settings = _last_checkpoint(output), output / "recipe.json"
     if resume:
         if not last.is_file():
-            raise InputError(f"{output} holds no checkpoint of an interrupted run; start it without --resume.")
+            raise InputError(
+                f"{output} holds no checkpoint of an interrupted run; start it without {named('resume', True)}."
+            )
         _require_same(recipe, settings)
         require_safe_torch(last.name)
         try:
@@ -209,7 +211,9 @@ def _prepare_output(recipe: Recipe, output: Path, resume: bool) -> Path | None:
         return last
     if rank_zero_only.rank == 0:
         if last.is_file():
-            raise InputError(f"{output} holds a run already; go on with --resume, or choose another output.")
+            raise InputError(
+                f"{output} holds a run already; go on with {named('resume', True)}, or choose another output."
+            )
         # Remove the best checkpoint of an earlier run: this run reads its own at the end.
         _best_checkpoint(output).unlink(missing_ok=True)
         _write_json(_flat(recipe), settings)

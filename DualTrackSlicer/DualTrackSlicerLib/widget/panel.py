@@ -10,6 +10,7 @@ import vtk
 from slicer.ScriptedLoadableModule import ScriptedLoadableModuleWidget
 from slicer.util import VTKObservationMixin
 
+from DualTrackCore.errors import call_settings, labelled
 from DualTrackCore.progress import Progress, Stage
 from DualTrackSlicerLib.events import soon
 from DualTrackSlicerLib.logic import Logic
@@ -17,6 +18,7 @@ from DualTrackSlicerLib.models import ModelChoice
 from DualTrackSlicerLib.parameters import DualTrackSlicerParameterNode
 from DualTrackSlicerLib.run import Run
 from DualTrackSlicerLib.scene import Clip
+from DualTrackSlicerLib.setting_labels import settingLabels
 from DualTrackSlicerLib.widget.behind_section import BehindSection
 from DualTrackSlicerLib.widget.clip_section import ClipSection
 from DualTrackSlicerLib.widget.computer_section import ComputerSection
@@ -62,6 +64,7 @@ class Panel(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def setup(self) -> None:
         """Build the panel."""
+        call_settings(labelled(settingLabels()))
         ScriptedLoadableModuleWidget.setup(self)
         widget = slicer.util.loadUI(self.resourcePath("UI/DualTrackSlicer.ui"))
         self.layout.addWidget(widget)
@@ -129,6 +132,7 @@ class Panel(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def cleanup(self) -> None:
         """The module is unloaded or the application ends: nothing stays behind."""
+        call_settings(None)
         self.exit()
         self.removeObservers()
         self.resultSection.forget()
