@@ -64,7 +64,9 @@ def draw_space(axes: Axes, sweep: Sweep, grid: VoxelGrid) -> None:
     axes.set_box_aspect([np.ptp(limits()) for limits in (axes.get_xlim, axes.get_ylim, axes.get_zlim)])
     axes.view_init(elev=24, azim=-58)
     axes.set_axis_off()
-    axes.set_title("frame0 (mm) = the image of the first frame\ndashed: the volume, in frame0", fontsize=12, y=0.99)
+    axes.set_title(
+        "frame0 (mm) = the image of the first frame\nL, P, S are its own, not the patient's", fontsize=12, y=0.99
+    )
 
 
 def draw_red_slice(axes: Axes, sweep: Sweep) -> None:
@@ -78,7 +80,10 @@ def draw_red_slice(axes: Axes, sweep: Sweep) -> None:
         axes.annotate("", (11 * x, 11 * y), (0, 0), arrowprops=arrow)
         box = {"boxstyle": "round,pad=0.2", "facecolor": "white", "edgecolor": "none", "alpha": 0.85}
         axes.text(13 * x, 13 * y, name, color=colour, ha="center", va="center", fontsize=12, weight="bold", bbox=box)
-    axes.set_title("LPS (files; solid) and RAS (Slicer; dashed)\nthe first frame in Slicer's Red slice", fontsize=12)
+    title = (
+        "LPS (files; solid) and RAS (Slicer; dashed) of frame 0,\nnot of the patient; as Slicer's Red slice shows it"
+    )
+    axes.set_title(title, fontsize=12)
     axes.set_xlabel("x of LPS, mm = -x of RAS")
     axes.set_ylabel("y of LPS, mm = -y of RAS")
 

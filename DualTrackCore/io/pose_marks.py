@@ -36,6 +36,12 @@ FIELDS = {
     BY_RULE: "DualTrackPosesDriftPercentByRuleOfThumb",
     CORRECTIONS: "DualTrackPosesCorrections",
 }
+#: Header field of sequences with poses and of volumes, and what it says by the frame of reference that they lie in.
+AXES_FIELD = "DualTrackAxes"
+AXES = {
+    "frame0": "left, posterior and superior are those of frame 0, not of the patient",
+    "reference": "right, anterior and superior are those of the tracker's reference, not of the patient",
+}
 #: Field of a frame: standard deviations (6, mm and degrees) of the motion from the frame before.
 SIGMA_FIELD = "DualTrackMotionSigma"
 #: Field of a frame: `Trajectory.path_covariance` (7, mm squared).

@@ -33,7 +33,7 @@ from DualTrackCore.io.metafile import (
     SPACING_FIELD,
     VERSION_FIELD,
 )
-from DualTrackCore.io.pose_marks import COVARIANCE_FIELD, SIGMA_FIELD, header_marks
+from DualTrackCore.io.pose_marks import AXES, AXES_FIELD, COVARIANCE_FIELD, SIGMA_FIELD, header_marks
 from DualTrackCore.io.sequence_parts import GZIP, SCANNER_FIELDS, ZLIB, scanner_facts
 from DualTrackCore.progress import Reporter, Stage
 from DualTrackCore.sweep import Sweep
@@ -170,6 +170,8 @@ def _own_fields(sweep: Sweep, trajectory: Trajectory | None, separator: str) -> 
     fields |= {SCANNER_FIELDS[name]: str(value) for name, value in scanner.items()}
     if sweep.is_simulated:
         fields[SIMULATED_FIELD] = SIMULATED_VALUE
+    if trajectory is not None:
+        fields[AXES_FIELD] = AXES["frame0" if trajectory.reference_from_frame0 is None else "reference"]
     if sweep.spacing_mm is not None:
         fields[SPACING_FIELD] = " ".join(map(_text, sweep.spacing_mm))
         fields[SKEW_FIELD] = _text(sweep.skew_deg)

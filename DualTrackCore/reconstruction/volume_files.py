@@ -13,7 +13,7 @@ import SimpleITK as sitk
 
 from DualTrackCore.errors import InputError, OutputError
 from DualTrackCore.files import replacing
-from DualTrackCore.io.pose_marks import header_marks_of
+from DualTrackCore.io.pose_marks import AXES, AXES_FIELD, header_marks_of
 from DualTrackCore.path_error import TRUST
 from DualTrackCore.trajectory import RAS_FROM_LPS
 
@@ -36,6 +36,7 @@ def image_of(array: np.ndarray, volume: Reconstruction) -> sitk.Image:
     source, origin = volume.provenance.get("trajectory", {}), volume.provenance.get("poses_origin", "unknown")
     for name, text in header_marks_of(source, origin).items():
         image.SetMetaData(name, text)
+    image.SetMetaData(AXES_FIELD, AXES[grid.frame])
     return image
 
 

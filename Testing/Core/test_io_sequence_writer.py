@@ -175,6 +175,13 @@ def test_half_a_turn_of_the_world_changes_no_bit_of_the_poses_that_are_read(tmp_
 
 
 @pytest.mark.parametrize("form", ["a.igs.mha", "a.seq.nrrd"])
+@pytest.mark.parametrize(("placed", "whose"), [(False, b"frame 0"), (True, b"the tracker's reference")])
+def test_the_header_says_that_its_directions_are_not_those_of_the_patient(tmp_path, form, placed, whose):
+    save_sweep(example_sweep(2, reference=pose(1, 2, 3, 4, 5, 6) if placed else None), tmp_path / form)
+    assert b"superior are those of " + whose + b", not of the patient\n" in (tmp_path / form).read_bytes()
+
+
+@pytest.mark.parametrize("form", ["a.igs.mha", "a.seq.nrrd"])
 def test_a_file_of_a_later_version_is_refused_with_the_remedy(tmp_path, form):
     save_sweep(example_sweep(2), tmp_path / form)
     written = (tmp_path / form).read_bytes()

@@ -11,7 +11,7 @@ from oracle import noise_sweep, tiny_model
 from training_data import tiny_recipe, tracked_sweep
 
 from DualTrackCore.evaluation import evaluate
-from DualTrackCore.io.pose_marks import FIELDS
+from DualTrackCore.io.pose_marks import AXES_FIELD, FIELDS
 from DualTrackCore.network.catalogue import read_card_inside, shipped_folder
 from DualTrackCore.network.model import Model, save_model
 from DualTrackCore.path_error import trust_line
@@ -74,6 +74,7 @@ def test_the_header_of_a_volume_says_model_trust_and_origin(sweep, tmp_path, suf
         "warnings": "Its motion is a guess.",
         "trust": trust_line(GUESS),
     }
+    assert image.GetMetaData(AXES_FIELD) == "left, posterior and superior are those of frame 0, not of the patient"
     image = sitk.ReadImage(str(reconstruct_volume(sweep, TRUTH).write(tmp_path / f"true{suffix}", what)))
     assert image.GetMetaData(FIELDS["origin"]) == "measured"
     assert FIELDS["guess"] not in image.GetMetaDataKeys()
