@@ -57,11 +57,13 @@ class Sweep(Summarised):
     def __post_init__(self) -> None:
         if not isinstance(self.frames, FrameSource) or len(self.frames.shape) != 3:
             raise InputError(
-                f"Frames have shape {getattr(self.frames, 'shape', None)}; expected [frames, rows, columns]."
+                f"Frames have shape {getattr(self.frames, 'shape', None)}; expected [frames, rows, columns], "
+                "or Sweep.from_array(frames, ...), which makes grey of colour."
             )
         if self.frames.dtype != np.uint8:
             raise InputError(
-                f"Frames are {self.frames.dtype}; a sweep holds 8-bit grey frames (uint8): convert them first."
+                f"Frames are {self.frames.dtype}; a sweep holds 8-bit grey frames (uint8): "
+                "Sweep.from_array(frames, ...) converts them."
             )
         count = self.frames.shape[0]
         if count == 0:
@@ -101,13 +103,19 @@ class Sweep(Summarised):
 
         Raises InputError: another shape, pixels that are no finite numbers, a spacing or frame rate out of range.
         """
-        from DualTrackCore.errors import doubts
+        from DualTrackCore.errors import Doubt, doubts
         from DualTrackCore.grey import to_grey_uint8
 
         array = np.asarray(frames)
+        if array.ndim == 4 and min(array.shape[2:]) > 4 >= array.shape[1]:
+            raise InputError(f"The frames have shape {array.shape}; channels come last: np.moveaxis(frames, 1, -1).")
         if grey_range is not None and not (np.isfinite(grey_range).all() and np.diff(grey_range) > 0):
             raise InputError(f"The grey range {grey_range!r} is not two numbers, the second above the first.")
         grey, notes = to_grey_uint8(array, colour_axis=3 if array.ndim == 4 else None, declared=grey_range)
+        if array.dtype.kind == "f" and any(isinstance(note, Doubt) for note in notes):
+            notes.append(
+                Doubt("If black is 0 and white is 1, say so: Sweep.from_array(frames, ..., grey_range=(0, 1)).")
+            )
         times = None
         if frame_rate_hz is not None:
             if not isinstance(frame_rate_hz, int | float | np.number) or not 0 < frame_rate_hz < np.inf:

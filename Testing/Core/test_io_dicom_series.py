@@ -117,7 +117,7 @@ def test_several_series_are_listed_and_one_is_chosen(several):
         load_sweep(several)
     assert str(caught.value) == (
         "a holds 3 series (1: 5 frames of 30 x 20 pixels, carotid; 2: 3 frames of 30 x 18 pixels in clip.dcm, carotid; "
-        "3: 5 frames of 30 x 20 pixels, thyroid); choose one by number (--series)."
+        "3: 5 frames of 30 x 20 pixels, thyroid); choose one by number (series)."
     )
     for name in ("3", "1.2.3", "thyroid"):
         np.testing.assert_array_equal(load_sweep(several, series=name).frames, FRAMES)

@@ -135,9 +135,9 @@ def test_a_certificate_that_is_none_is_a_sentence(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"host": "0.0.0.0"}, "so it needs a key: add --key-file"),
+        ({"host": "0.0.0.0"}, "so it needs a key: add key_file"),
         ({"host": "192.168.0.7", "insecure": True}, "so it needs a key"),
-        ({"host": "::", "key_file": "k"}, "could be read on their way: add --certificate"),
+        ({"host": "::", "key_file": "k"}, "could be read on their way: add certificate and"),
         ({"host": "gpu.example", "key_file": "k"}, "or insecure=True"),
         ({"certificate": "c"}, "TLS needs both files"),
         ({"device": FAR}, "computes on its own device"),

@@ -21,8 +21,8 @@ CLI = ROOT / "DualTrackCore" / "cli"
 CORE = sorted(path for path in (ROOT / "DualTrackCore").rglob("*.py") if CLI not in path.parents)
 MODULE = sorted((ROOT / "DualTrackSlicer").rglob("*.py"))
 OPTION, KEYWORD = re.compile(r"--[a-z]"), re.compile(r"\b[a-z]+(_[a-z]+)*=(?!=)")
-#: Texts that are no sentences: markup, a command of another program, and what makes the sample.
-NO_SENTENCE = re.compile(r"^<|^</|<img|<tr>|<div|^pip install |^simulate ")
+#: Texts that are no sentences (markup, commands, what makes the sample), and those that only a script can meet.
+NO_SENTENCE = re.compile(r"^<|<img|<tr>|<div|^pip install |^simulate |Sweep\.from_array\(")
 
 
 def texts(source: str) -> list[tuple[int, str]]:

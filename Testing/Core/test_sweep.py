@@ -1,5 +1,7 @@
 """The sweep: what it accepts and what it derives."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -103,6 +105,29 @@ def test_an_array_of_colour_or_of_real_numbers_becomes_grey_bytes_and_says_so():
     assert sweep.provenance["conversions"] == ["Converted colour to grey (0.299 R + 0.587 G + 0.114 B)."]
     real = Sweep.from_array(FRAMES / FRAMES.max(), spacing_mm=0.2)
     assert (real.frames.dtype, real.frames.min(), real.frames.max()) == (np.uint8, 0, 255)
+    assert "grey_range=(0, 1)" in real.provenance["warnings"][-1]
+    told = Sweep.from_array(FRAMES / 255, spacing_mm=0.2, grey_range=(0, 1))
+    np.testing.assert_array_equal(told.frames, FRAMES)
+    assert "warnings" not in told.provenance
+
+
+@pytest.mark.parametrize(
+    ("frames", "line"),
+    [
+        (FRAMES / 255, "Sweep.from_array(frames, ...) converts them"),
+        (np.stack([FRAMES] * 3, axis=-1), "Sweep.from_array(frames, ...), which makes grey of colour"),
+    ],
+)
+def test_frames_that_are_no_grey_bytes_are_refused_with_the_line_that_converts_them(frames, line):
+    with pytest.raises(InputError, match=re.escape(line)):
+        Sweep(frames, 0.2)
+
+
+def test_channels_before_the_pixels_are_refused_with_the_line_that_moves_them():
+    frames = np.zeros((2, 3, 20, 30), np.uint8)
+    with pytest.raises(InputError, match=re.escape("np.moveaxis(frames, 1, -1)")):
+        Sweep.from_array(frames, spacing_mm=0.2)
+    assert Sweep.from_array(np.moveaxis(frames, 1, -1), spacing_mm=0.2).frame_size == (20, 30)
 
 
 @pytest.mark.parametrize(
