@@ -11,7 +11,7 @@ from pathlib import Path
 
 import filelock
 
-from DualTrackCore.errors import OutputError
+from DualTrackCore.errors import OutputError, named
 from DualTrackCore.memory import format_bytes
 from DualTrackCore.progress import Reporter
 from DualTrackCore.sweep import Sweep
@@ -47,7 +47,7 @@ def require_room(folder: Path, needed: int, what: str) -> None:
     if needed > free:
         raise OutputError(
             f"{what} take {format_bytes(needed)} in {folder} and {format_bytes(free)} are free there; free some space, "
-            "or put the runs on another disk (--runs)."
+            f"or put the runs on another disk ({named('runs')})."
         )
 
 
@@ -77,7 +77,7 @@ def alone(folder: Path, reporter: Reporter, say: Callable[[str], None] | None) -
                 lock.acquire(timeout=_PATIENCE_S)
     except OSError as error:
         reason = error.strerror or str(error)
-        raise OutputError(f"Cannot write into {folder}: {reason}; choose another folder of runs (--runs).") from error
+        raise OutputError(f"Cannot write into {folder}: {reason}; choose another folder ({named('runs')}).") from error
     try:
         yield
     finally:
