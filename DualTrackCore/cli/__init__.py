@@ -13,8 +13,8 @@ import traceback
 from collections.abc import Sequence
 
 from DualTrackCore.cli.console import Console
-from DualTrackCore.cli.parser import build_parser, option_of
-from DualTrackCore.cli.shell import FIRST_HELP
+from DualTrackCore.cli.parser import build_parser
+from DualTrackCore.cli.shell import FIRST_HELP, option_of
 from DualTrackCore.errors import Cancelled, DualTrackError, settings_called
 from DualTrackCore.memory import memory_limit, naming_memory
 from DualTrackCore.settings import short_text

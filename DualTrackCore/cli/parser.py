@@ -29,8 +29,6 @@ from DualTrackCore.run.settings import (
 )
 from DualTrackCore.settings import setting_of, value_of_text
 
-#: Options whose names are not those of the settings in Python, which no field states.
-_OPTIONS = {"consent": "yes", "agreed": "yes", "lengths_mm": "length-mm"}
 #: What stands before the names of Corrections' fields among the options.
 _KNOWN = "corrections."
 _GRID = {"action": argparse.BooleanOptionalAction, "help": "count pixels from 1, as the official code of TUS-REC does"}
@@ -67,18 +65,6 @@ def build_parser() -> argparse.ArgumentParser:
     text = "track and reconstruct the sample sweep, and measure it against its true poses"
     _add_output(_command(commands, "demo", "demo:demo", text), "DIR", "folder for the results")
     return parser
-
-
-def option_of(setting: str, value: object = None) -> str:
-    """The option of a setting, with a value where there is one: `--poses-are measured`."""
-    facts = [
-        setting_of(field)
-        for kind in (RunSettings, Corrections)
-        for field in dataclasses.fields(kind)
-        if field.name == setting
-    ]
-    name = _OPTIONS.get(setting) or (facts[0].option if facts else "") or setting.replace("_", "-")
-    return f"--{name}" if value is None or value is True else f"--{name} {value}"
 
 
 def given_settings(options: argparse.Namespace) -> dict[str, Any]:

@@ -1,13 +1,16 @@
-"""What a shell shows: the first help, for whoever types the name of the program alone, and completion of its words."""
+"""What a shell shows: the first help, for whoever types the name of the program alone, and the names of options."""
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from collections.abc import Iterator
 
 from DualTrackCore.cli.console import Console
+from DualTrackCore.corrections import Corrections
 from DualTrackCore.errors import MissingDependencyError
-from DualTrackCore.run.settings import NOTICE
+from DualTrackCore.run.settings import NOTICE, RunSettings
+from DualTrackCore.settings import setting_of
 
 #: Shown for `dualtrack` alone: the four commonest commands.
 FIRST_HELP = f"""\
@@ -35,6 +38,22 @@ Then open a new shell.
 )
 #: Options and arguments that take files or folders, by the word that stands for their value.
 _FILES, _FOLDERS = ("FILE", "SWEEP", "OUTPUT", "CLIP", "PATH"), ("DIR", "DATASET", "OUT", "RESULTS", "FOLDER")
+
+
+#: Options whose names are not those of the settings in Python, which no field states.
+_OPTIONS = {"consent": "yes", "agreed": "yes", "lengths_mm": "length-mm"}
+
+
+def option_of(setting: str, value: object = None) -> str:
+    """The option of a setting, with a value where there is one: `--poses-are measured`."""
+    facts = [
+        setting_of(field)
+        for kind in (RunSettings, Corrections)
+        for field in dataclasses.fields(kind)
+        if field.name == setting
+    ]
+    name = _OPTIONS.get(setting) or (facts[0].option if facts else "") or setting.replace("_", "-")
+    return f"--{name}" if value is None or value is True else f"--{name} {value}"
 
 
 def add_completion(parser: argparse.ArgumentParser) -> None:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from textwrap import dedent
 
+import numpy as np
+
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = {
     path.relative_to(ROOT).as_posix(): path
@@ -41,9 +43,12 @@ def blocks(page: str) -> list[Block]:
     return [Block(match["language"], dedent(match["text"])) for match in found]
 
 
-def run_code(page: str, used: dict[str, str], names: dict) -> dict:
-    """Run the Python of a page with other words in the place of those that it shows; returns the names it leaves."""
-    for block in blocks(page):
+def run_server_page(address: str, model: str, clip: Path, frames: np.ndarray) -> dict:
+    """Run the Python of Docs/server.md with that server, model, clip and array; returns the names that it leaves."""
+    used = {"https://gpu.lab:8765": address, '"mini"': repr(model), "dualtrack-tusrec2024": model, '"lab.key"': "None"}
+    used |= dict.fromkeys(('"clip.h5"', '"clip.mp4"'), repr(str(clip)))
+    names = {"frames": frames}
+    for block in blocks("Docs/server.md"):
         if block.language == "python":
             text = block.text
             for shown, word in used.items():

@@ -44,7 +44,7 @@ ELSEWHERE = {
     ("Docs/own-data.md", "console"): "Testing/Core/test_own_data.py",
     ("Docs/own-data.md", "python"): "Testing/Core/test_own_data.py",
     ("Docs/evaluation.md", "python"): "Testing/Core/test_submission.py",
-    ("Docs/server.md", "python"): "Testing/Core/test_serving.py",
+    ("Docs/server.md", "python"): "Testing/Core/documents.py",  # for test_serving.py, which has the server
     ("Docs/slicer-tutorial.md", "python"): "Testing/Panel/test_panel_texts.py",
 }
 #: Directives of the site, and plain text such as the names in a folder.

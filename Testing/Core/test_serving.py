@@ -11,7 +11,7 @@ import threading
 import httpx
 import numpy as np
 import pytest
-from documents import run_code
+from documents import run_server_page
 from oracle import noise_sweep, tiny_model
 from serving import (
     CRASH,
@@ -108,11 +108,9 @@ def test_a_script_names_a_server_in_place_of_a_device(real):
         estimate_trajectory(sweep, other, device=real.address)
 
 
-def test_the_code_of_the_page_on_servers_runs_at_a_server(real, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    save_sweep(sweep := noise_sweep(6), "clip.h5")
-    used = {"https://gpu.lab:8765": real.address, '"mini"': '"tiny"', "dualtrack-tusrec2024": "tiny", ".mp4": ".h5"}
-    names = run_code("Docs/server.md", {**used, '"lab.key"': "None"}, {"frames": sweep.frames})
+def test_the_code_of_the_page_on_servers_runs_at_a_server(real, tmp_path):
+    save_sweep(noise_sweep(6), tmp_path / "clip.h5")
+    names = run_server_page(real.address, "tiny", tmp_path / "clip.h5", noise_sweep(6).frames)
     assert len(names["trajectory"]) == len(names["result"].trajectory) == 6
 
 

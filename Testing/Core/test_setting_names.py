@@ -11,7 +11,8 @@ from oracle import noise_sweep, tiny_model
 
 from DualTrackCore import Sweep, estimate_trajectory
 from DualTrackCore.cli import main
-from DualTrackCore.cli.parser import build_parser, option_of
+from DualTrackCore.cli.parser import build_parser
+from DualTrackCore.cli.shell import option_of
 from DualTrackCore.errors import InputError, call_settings, labelled, named, settings_called
 from DualTrackCore.run import RunSettings
 
