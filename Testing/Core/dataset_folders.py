@@ -61,30 +61,33 @@ def landmark_rows(count=20, frames=FRAMES, size=SIZE):
     return rows
 
 
-def tus_rec_train(root, subjects=("000", "001", "002"), scans=SCANS_2024, landmarks=20):
+def tus_rec_train(root, subjects=("000", "001", "002"), scans=SCANS_2024, landmarks=20, count=FRAMES, size=SIZE):
     """Frames and poses together, landmarks, calibration."""
+    marks = dict.fromkeys(scans, landmark_rows(landmarks, count, size))
     for subject in subjects:
         for scan in scans:
             write_h5(
                 root / "frames_transfs" / subject / f"{scan}.h5",
-                frames=frames(seed=seed_of(subject, scan)),
-                tforms=random_poses(FRAMES, seed=seed_of(subject, scan)),
+                frames=frames(count, seed_of(subject, scan), size),
+                tforms=random_poses(count, seed=seed_of(subject, scan)),
             )
-        write_h5(root / "landmarks" / f"landmark_{subject}.h5", **dict.fromkeys(scans, landmark_rows(landmarks)))
+        write_h5(root / "landmarks" / f"landmark_{subject}.h5", **marks)
     calibration_csv(root / "calib_matrix.csv")
     return root
 
 
-def tus_rec_validation(root, subjects=("050", "051", "052"), scans=SCANS_2024, folder="landmark", landmarks=20):
+def tus_rec_validation(
+    root, subjects=("050", "051", "052"), scans=SCANS_2024, folder="landmark", landmarks=20, count=FRAMES, size=SIZE
+):
     """Frames and poses apart, landmarks, calibration, and the list of keys."""
-    keys = {}
+    keys, marks = {}, dict.fromkeys(scans, landmark_rows(landmarks, count, size))
     for subject in subjects:
         for scan in scans:
             seed = seed_of(subject, scan)
-            write_h5(root / "frames" / subject / f"{scan}.h5", frames=frames(seed=seed))
-            write_h5(root / "transfs" / subject / f"{scan}.h5", tforms=random_poses(FRAMES, seed=seed))
+            write_h5(root / "frames" / subject / f"{scan}.h5", frames=frames(count, seed, size))
+            write_h5(root / "transfs" / subject / f"{scan}.h5", tforms=random_poses(count, seed=seed))
             keys[f"sub{subject}__{scan}"] = 0
-        write_h5(root / folder / f"landmark_{subject}.h5", **dict.fromkeys(scans, landmark_rows(landmarks)))
+        write_h5(root / folder / f"landmark_{subject}.h5", **marks)
     write_h5(root / "dataset_keys.h5", **keys)
     calibration_csv(root / "calib_matrix.csv")
     return root
