@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if is_program else list(arguments)
     if is_program:
         os.environ |= thread_variables(os.environ)  # before torch is loaded, which some of the commands do
-    console = Console(json_output="--json" in arguments, quiet="--quiet" in arguments)
+    console = Console("--json" in arguments, "--quiet" in arguments, arguments)
     try:
         with console.warnings_as_sentences(), console.signals_as_interrupt(is_program), settings_called(option_of):
             if not arguments:
@@ -62,8 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 f"{short_text(error.filename)} cannot be used as a name ({error.strerror}); choose another one."
             )
             return REFUSED
-        traceback.print_exc()
-        console.fail(f"A fault of the program: {error}; please report it with the lines above.")
+        console.fail(f"A fault of the program: {error}; please report it with the lines above.", traceback.format_exc())
         return FAILED
     finally:
         console.close()

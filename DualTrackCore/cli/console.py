@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from DualTrackCore.cli import watchdog
@@ -26,19 +29,26 @@ class Console:
     Args:
         json_output: one JSON object on stdout at the end, instead of sentences.
         quiet: no progress bars.
+        arguments: of the command, without the program's name.
 
     Attributes:
+        arguments: as given.
         command: the name of the command, for its object.
     """
 
-    def __init__(self, json_output: bool, quiet: bool) -> None:
-        self._json, self._quiet = json_output, quiet
+    def __init__(self, json_output: bool, quiet: bool, arguments: Sequence[str] = ()) -> None:
+        self.arguments = arguments
+        self._json, self._quiet, self._mute = json_output, quiet, False
         self.command = "dualtrack"
         self._interrupted = self._cancellation_seen = self._asking = False
         self._tell: Callable[[int], None] = lambda told: None
         self._bar = None
         self._waiting = ""
         self._stage: tuple[Stage, str] | None = None
+
+    def mute(self) -> None:
+        """Say nothing more: another process of the same work speaks for all."""
+        self._mute = self._quiet = True
 
     def start(self) -> None:
         """Say at once that there is something to wait for, where stderr is a terminal; the first words replace it."""
@@ -48,7 +58,7 @@ class Console:
 
     def say(self, text: str = "") -> None:
         """A line for people; nothing with --json."""
-        if not self._json:
+        if not (self._json or self._mute):
             self.close()
             print(text)
 
@@ -57,19 +67,28 @@ class Console:
 
         Numbers that are not finite become null: JSON has no others.
         """
-        if self._json:
+        if self._json and not self._mute:
             named = {"schema": f"{schema or self.command}/{JSON_VERSION}", **values}
             print(json_text(named), end="")
 
     def warn(self, text: str) -> None:
         """A sentence on stderr that does not stop the work."""
-        self.close()
-        print(f"Note: {text}", file=sys.stderr)
+        if not self._mute:
+            self.close()
+            print(f"Note: {text}", file=sys.stderr)
 
-    def fail(self, text: str) -> None:
-        """The sentence that ends the command."""
+    def fail(self, text: str, lines: str = "") -> None:
+        """The sentence that ends the command, after the lines of a traceback.
+
+        One of several processes leaves both to the one that started them (a file that torchrun names).
+        """
         self.close()
-        print(f"dualtrack: {text}", file=sys.stderr)
+        if path := os.environ.get("TORCHELASTIC_ERROR_FILE"):
+            now = time.time_ns()
+            told = {"message": lines + text, "timestamp": now // 10**9, "time_ns": now}
+            Path(path).write_text(json_text(told), encoding="utf-8")
+            return
+        print(f"{lines}dualtrack: {text}", file=sys.stderr)
         self.result({"error": text}, "dualtrack error")
 
     def confirm(self, question: str) -> bool:
@@ -128,7 +147,7 @@ class Console:
             def show(message: Warning | str, category: type[Warning], *place: Any) -> None:
                 if category.__module__.startswith("DualTrackCore"):
                     self.warn(str(message))
-                else:
+                elif not self._mute:
                     shown(message, category, *place)
 
             warnings.showwarning = show

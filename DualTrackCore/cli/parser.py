@@ -179,14 +179,8 @@ class _FrameRange(argparse.Action):
 
 def _add_frame_range(section: argparse._ActionsContainer) -> None:
     text = "first and last frame that are used, counted from 0; --first-frame and --last-frame in one"
-    section.add_argument(
-        "--frames",
-        metavar="FIRST,LAST",
-        action=_FrameRange,
-        type=_numbers(2, 2, int),
-        default=argparse.SUPPRESS,
-        help=text,
-    )
+    kind = {"action": _FrameRange, "type": _numbers(2, 2, int), "default": argparse.SUPPRESS}
+    section.add_argument("--frames", metavar="FIRST,LAST", help=text, **kind)
 
 
 def _add_poses(parser: argparse.ArgumentParser, text: str) -> None:
@@ -277,12 +271,18 @@ def _add_profiles(actions: argparse._SubParsersAction) -> None:
 
 
 def _add_train(commands: argparse._SubParsersAction) -> None:
-    parser = _command(commands, "train", "research:train", "train one stage of a model from a recipe")
-    parser.add_argument("recipe", metavar="RECIPE", help="YAML file, or one that ships: mini/local1, paper/fusion, ...")
+    parser = _command(commands, "train", "research:train", "train a whole model or one stage of it, from recipes")
+    text = "paper, mini or own; or one stage: a YAML file, or one that ships (mini/local1, paper/fusion, ...)"
+    parser.add_argument("recipe", metavar="RECIPE", help=text)
+    text = "tracked sweeps in place of the recipe's: a table that says which are for training and which for validation"
+    parser.add_argument("--data", metavar="PLACE", help=text)
+    parser.add_argument("--validation", metavar="PLACE", help="of validation, where --data is for training alone")
+    parser.add_argument("--splits", metavar="FILE", help="CSV file that divides --data: sweep_id or subject, and split")
+    parser.add_argument("--devices", metavar="N", type=int, help="of each machine; they share each batch (default: 1)")
+    parser.add_argument("--nodes", metavar="N", type=int, help="machines, started by srun or torchrun (default: 1)")
     text = "change a setting of the recipe: optimiser.lr=0.001"
     parser.add_argument("--set", metavar="KEY=VALUE", action="append", help=text)
-    text = "in place of the recipe's; 1 shows whether everything works"
-    parser.add_argument("--epochs", metavar="N", type=int, help=text)
+    parser.add_argument("--epochs", metavar="N", type=int, help="of every stage; 1 shows whether everything works")
     parser.add_argument("--runs", metavar="DIR", default="runs", help="folder of all runs (default: %(default)s)")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint of an interrupted run")
     _add_named(parser, "memory_gb")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from argparse import Namespace
 from pathlib import Path
@@ -152,9 +153,20 @@ def simulate(options: Namespace, console: Console) -> None:
 
 
 def train(options: Namespace, console: Console) -> None:
-    """Train the stage that a recipe describes, or all stages of a plan."""
-    from DualTrackCore.research.plan import load_plan, plan_names, train_plan
-    from DualTrackCore.research.training import load_recipe
+    """Train the stage that a recipe describes, or all stages of a plan, on one device or several."""
+    from DualTrackCore.research.training.recipe_files import load_plan, load_recipe, plan_names
+
+    changes = _changes(options)
+    plan = load_plan(options.recipe, changes) if options.recipe in plan_names() else None
+    recipe = load_recipe(options.recipe, changes) if plan is None else plan.stages[0]
+    if recipe.devices * recipe.nodes > 1:
+        from DualTrackCore.research.training.processes import is_member, rank, run_processes
+
+        if not is_member():
+            return run_processes(recipe.devices, recipe.nodes, console.arguments)
+        if rank() > 0:
+            console.mute()
+    from DualTrackCore.research.plan import train_plan
     from DualTrackCore.research.training import train as train_stage
 
     def say(line: str) -> None:
@@ -168,15 +180,35 @@ def train(options: Namespace, console: Console) -> None:
         "progress": console.progress,
         "cancelled": console.cancelled,
     }
-    changes = [*(options.set or ()), *([] if options.epochs is None else [f"epochs={options.epochs}"])]
-    if options.recipe in plan_names():  # goes on by itself
-        result = train_plan(load_plan(options.recipe, changes), **shared)
+    if plan is not None:  # goes on by itself
+        result = train_plan(plan, **shared)
     else:
-        recipe = load_recipe(options.recipe, changes)
-        if recipe.devices * recipe.nodes == 1:
-            console.say(f"Training stage {recipe.stage}; results go to {options.runs}/{recipe.output}.")
+        console.say(f"Training stage {recipe.stage}; results go to {options.runs}/{recipe.output}.")
         result = train_stage(recipe, resume=options.resume, **shared)
     weights, items = str(result.weights), result.items
     rows = [("weights", weights), ("items seen", str(items)), ("wall time", f"{result.seconds:.0f} s")]
     console.say(columns(rows))
     console.result({"weights": weights, "items": items, "seconds": result.seconds})
+    return None
+
+
+def _changes(options: Namespace) -> list[str]:
+    """What the options change in a recipe; `--set` comes last and wins."""
+    given: dict[str, object] = {"epochs": options.epochs, "devices": options.devices, "nodes": options.nodes}
+    changes = [f"{key}={value}" for key, value in given.items() if value is not None]
+    if options.data is None:
+        if options.validation or options.splits:
+            raise InputError("--validation and --splits say how --data is divided; give --data, too.")
+    elif options.validation and options.splits:
+        raise InputError("--validation and --splits both say which sweeps are for validation; give one of them.")
+    else:
+        divided = bool(options.validation or options.splits)
+        data = {
+            "kind": "tusrec" if divided else "dualtrack_h5",
+            "csv": None if divided else options.data,
+            "folder": options.data if divided else None,
+            "validation_folder": options.validation,
+            "splits": options.splits,
+        }
+        changes += [f"data.{key}={json.dumps(value)}" for key, value in data.items()]
+    return [*changes, *(options.set or ())]

@@ -30,7 +30,7 @@ CARD_SCHEMA_VERSION = 1
 #: Longer safetensors headers than this belong to no weights of this network.
 _MAX_HEADER_BYTES = 1 << 24
 #: How facts begin that only some cards state: those of weights with further heads, or trained on drawn acquisitions.
-_OF_SOME = ("step_error_", "direction_sure_logit", "trained_ranges", "input_limits")
+_OF_SOME = ("step_error_", "direction_sure_logit", "trained_ranges", "input_limits", "training_fingerprint")
 _SixNumbers = tuple[float, float, float, float, float, float]
 #: Pixel spacing that the millimetres of the published weights are baked in at, mm (columns, rows).
 PUBLISHED_SPACING_MM = (0.22938919, 0.22097969)
@@ -50,12 +50,10 @@ class ModelCard:
         frame_rate_hz: frame rate of the training sweeps, or None.
         global_mean, global_std: the global image is normalised as (grey / 255 - mean) / std. Both None where nobody
             states it; the weights themselves tell it then (:mod:`~DualTrackCore.network.statistics`).
-        training_data: one sentence.
-        licence, licence_url: of the weights.
+        training_data, licence, licence_url: one sentence on what the weights saw; their licence.
         expected_error: one sentence, with the metric and the data it was measured on.
         bf16_error, fp16_error: largest change of a motion (mm or degrees) on sweeps of speckle when the trunks ran in
-            bfloat16 or float16; None where nobody measured these weights, and then neither is chosen unasked and
-            unchecked.
+            bfloat16 or float16; None where nobody measured it, and then neither is chosen unasked and unchecked.
         step_error_correlation, step_error_freedom, step_error_powers, step_error_growth: how the errors of motions
             behave (:mod:`~DualTrackCore.uncertainty`), of each component tx to rz; the freedom is that of all. Where
             nobody measured it all of an error is the same in all steps, normal, and as large as the network states.
@@ -63,6 +61,7 @@ class ModelCard:
             "motion.step_mm", ...); None where nobody states it, and then frame size and frame rate stand for it.
         input_limits: greatest distances from the training images, on whole frames and on local crops, of clips like
             the training sweeps (:mod:`~DualTrackCore.network.statistics`); None for the limits of sweeps of one kind.
+        training_fingerprint: sizes, spacings, rates and motions of the training sweeps (`fingerprint`), or None.
         direction_sure_logit: log-odds, to either side, from which a direction head is sure; None where nobody measured
             it, and then it never is.
     """
@@ -91,6 +90,7 @@ class ModelCard:
     direction_sure_logit: float | None = setting(None, at_least=0)
     trained_ranges: Mapping[str, Any] | None = None
     input_limits: tuple[float, float] | None = setting(None, above=0)
+    training_fingerprint: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         try:

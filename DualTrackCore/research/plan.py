@@ -7,61 +7,30 @@ states are scaled to hold what they promise, and the direction head gets the log
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import yaml
+from lightning.fabric.utilities.rank_zero import rank_zero_only
 
-from DualTrackCore.errors import InputError
+from DualTrackCore.files import recorded_files, staged_folder
 from DualTrackCore.network import Model, load_model
 from DualTrackCore.network.model import save_model
 from DualTrackCore.network.statistics import CROP_LIMIT, WHOLE_LIMIT
 from DualTrackCore.path_error import turned_over
 from DualTrackCore.progress import CancelledCallback, ProgressCallback
+from DualTrackCore.research.comparison import make_methods, run_methods
 from DualTrackCore.research.comparison.step_errors import calibrate
+from DualTrackCore.research.comparison.table_files import text_table, write_tables
+from DualTrackCore.research.datasets import Dataset
 from DualTrackCore.research.datasets.entries import simulated_dataset
-from DualTrackCore.research.training.recipe import RECIPES, Recipe, load_recipe
+from DualTrackCore.research.training.recipe_files import Plan
+from DualTrackCore.research.training.sweeps import listed
 from DualTrackCore.research.training.trainer import TrainingResult, has_checkpoint, is_finished, train
 from DualTrackCore.tracking import estimate_trajectory
-
-
-@dataclass(frozen=True)
-class Plan:
-    """The stages that make a model, in their order.
-
-    Attributes:
-        name: of the plan: "mini".
-        recipes: of the stages.
-        calibration: clips on which the errors and the direction of the result are calibrated; 0 for none.
-    """
-
-    name: str
-    recipes: tuple[Recipe, ...]
-    calibration: int = 0
-
-
-def plan_names() -> list[str]:
-    """Names of the plans that ship."""
-    return sorted(path.stem for path in RECIPES.glob("*.yaml"))
-
-
-def load_plan(name: str, changes: Sequence[str] = ()) -> Plan:
-    """Read a plan and its recipes.
-
-    Args:
-        name: one of :func:`plan_names`.
-        changes: put over every recipe, see :func:`~DualTrackCore.research.training.load_recipe`.
-
-    Raises InputError: no such plan, or a recipe that does not fit.
-    """
-    if name not in plan_names():
-        raise InputError(f"There is no plan {name}; choose one of {', '.join(plan_names())}.")
-    values = yaml.safe_load((RECIPES / f"{name}.yaml").read_text(encoding="utf-8"))
-    return Plan(name, tuple(load_recipe(stage, changes) for stage in values["stages"]), values["calibration"])
 
 
 def train_plan(
@@ -75,8 +44,11 @@ def train_plan(
 ) -> TrainingResult:
     """Train all stages of a plan; those that are finished stay, and one that was interrupted goes on.
 
+    At the end the result is measured (:func:`evaluated`). Of several processes, the first one does what comes after the
+    stages.
+
     Args:
-        plan: from :func:`load_plan`.
+        plan: from :func:`~DualTrackCore.research.training.recipe_files.load_plan`.
         runs, say, bars, progress, cancelled: as for :func:`~DualTrackCore.research.training.train`.
 
     Returns:
@@ -85,10 +57,11 @@ def train_plan(
 
     Raises InputError, CheckpointError, Cancelled: as :func:`~DualTrackCore.research.training.train`.
     """
-    runs, items, seconds = Path(runs), 0, 0.0
-    result = None
-    for place, recipe in enumerate(plan.recipes, 1):
-        output, told = runs / recipe.output, f"Stage {place} of {len(plan.recipes)}, {recipe.output}"
+    runs, items, seconds, result = Path(runs), 0, 0.0, None
+    speaks = rank_zero_only.rank == 0
+    say = say if speaks else lambda line: None
+    for place, recipe in enumerate(plan.stages, 1):
+        output, told = runs / recipe.output, f"Stage {place} of {len(plan.stages)}, {recipe.output}"
         if is_finished(recipe, output):
             say(f"{told}: finished before.")
             result = TrainingResult.read(output)
@@ -99,14 +72,51 @@ def train_plan(
             result = train(recipe, runs=runs, resume=resume, **stage)
         items, seconds = items + result.items, seconds + result.seconds
     weights = runs / plan.name / "model.safetensors"
-    model = load_model(str(result.weights))
-    if plan.calibration:
-        say(f"Calibrating what the model says of itself on {plan.calibration} clips.")
-        model = calibrated(model, plan.calibration, runs / "cache" / "sweeps")
-    save_model(model.network, model.card, weights)
+    if speaks:
+        model = load_model(str(result.weights))
+        if plan.calibration:
+            say(f"Calibrating what the model says of itself on {plan.calibration} clips.")
+            model = calibrated(model, plan.calibration, runs / "cache" / "sweeps")
+        save_model(model.network, model.card, weights)
+        say(evaluated(plan, weights, runs, progress, cancelled))
     return TrainingResult(weights, result.best, items, seconds)
 
 
+def evaluated(
+    plan: Plan,
+    weights: Path,
+    runs: Path,
+    progress: ProgressCallback | None = None,
+    cancelled: CancelledCallback | None = None,
+) -> str:
+    """Measure the weights of a plan beside no motion at all; tables go to `runs / plan.name / "evaluation"`.
+
+    Results of single sweeps are kept there, so that an interrupted evaluation goes on.
+
+    Returns:
+        The table as text.
+    """
+    dataset = evaluation_sweeps(plan, runs)
+    methods = make_methods(["identity", f"model:{weights}"], lambda: dataset, progress=progress)
+    folder = weights.parent / "evaluation"
+    with warnings.catch_warnings():  # the tables carry what is to be said of each method
+        warnings.simplefilter("ignore")
+        found = run_methods(methods, dataset, folder / "items", progress=progress, cancelled=cancelled)
+    about = {"data_set": dataset.name, "sweeps_compared": f"{len(found.sweeps)} of {plan.evaluation}"}
+    with staged_folder(folder, recorded_files(folder / "evaluation.json", _TABLES)) as place:
+        write_tables(found, found.pairs(), place, about)
+    return f"{text_table(found)}\nMeans over {len(found.sweeps)} sweeps of {plan.evaluation}; tables in {folder}."
+
+
+def evaluation_sweeps(plan: Plan, runs: Path) -> Dataset:
+    """The sweeps that a plan's result is measured on at its end."""
+    if plan.evaluation == "acquisitions":
+        return simulated_dataset("acquisitions", folder=runs / "cache" / "sweeps")
+    return Dataset("the validation sweeps", listed(plan.stages[-1].data, is_training=False))
+
+
+#: Files of the evaluation.
+_TABLES = ("evaluation.json", "pairs.csv", "summary.csv", "sweeps.csv", "table.md")
 #: Share of the directions beyond the threshold of a sure one that must be right, and of how many clips at least.
 _SURE, _LEAST_CLIPS = 0.95, 20
 #: Share of the clips that lie within the limits of the input; the farthest of many would only say how many there were.

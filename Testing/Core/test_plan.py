@@ -1,5 +1,6 @@
 """A whole training by one command: stages in their order, gone on with where it stopped, calibrated at the end."""
 
+import csv
 import json
 
 import numpy as np
@@ -15,8 +16,9 @@ from DualTrackCore.network.model import save_model
 from DualTrackCore.research import plan as plans
 from DualTrackCore.research.comparison.step_errors import calibrate
 from DualTrackCore.research.datasets.entries import simulated_dataset
-from DualTrackCore.research.plan import load_plan, plan_names, sure_log_odds, train_plan
-from DualTrackCore.research.training.recipe import RECIPES
+from DualTrackCore.research.plan import sure_log_odds, train_plan
+from DualTrackCore.research.training import recipe_files
+from DualTrackCore.research.training.recipe_files import RECIPES, load_plan, plan_names
 from DualTrackCore.tracking import TrackingWarning
 
 HEADS = {**TINY, "uncertainty": True, "direction": True}
@@ -37,7 +39,7 @@ def folder(tmp_path_factory):
     text = {"stages": [str(folder / "first.yaml"), str(folder / "second.yaml")], "calibration": 0}
     (folder / "tiny.yaml").write_text(yaml.safe_dump(text), encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plans, "RECIPES", folder)
+        patch.setattr(recipe_files, "RECIPES", folder)
         yield place
 
 
@@ -60,9 +62,20 @@ def test_one_call_trains_all_stages_and_a_second_one_trains_nothing_again(whole,
     ]
     before, told = first.weights.read_bytes(), []
     again = train_plan(load_plan("tiny"), runs=folder / "whole", say=told.append)
-    assert told == ["Stage 1 of 2, first: finished before.", "Stage 2 of 2, second: finished before."]
+    assert told[:-1] == ["Stage 1 of 2, first: finished before.", "Stage 2 of 2, second: finished before."]
     assert again.weights.read_bytes() == before
     assert (again.items, again.best) == (first.items, first.best)
+
+
+def test_the_result_is_measured_on_the_validation_sweeps_beside_no_motion(whole, folder):
+    _, lines = whole
+    place = folder / "whole" / "tiny" / "evaluation"
+    rows = list(csv.DictReader((place / "sweeps.csv").open(encoding="utf-8")))
+    assert {row["sweep"] for row in rows} == {"sweep 4", "sweep 5"}
+    methods = {row["method"] for row in rows}
+    assert len(methods) == 2
+    assert "identity" in methods
+    assert lines[-1].endswith(f"Means over 2 sweeps of validation; tables in {place}.")
 
 
 @pytest.mark.parametrize("stop_at", ["epoch 2/3", "epoch 1/2"])
@@ -86,13 +99,14 @@ def test_a_changed_recipe_is_not_mixed_with_what_an_earlier_one_left(whole, fold
         train_plan(load_plan("tiny", ["optimiser.lr=0.1"]), runs=folder / "whole", say=lambda line: None)
 
 
-def test_the_plan_that_ships_names_recipes_that_lead_from_one_to_the_next(monkeypatch):
-    monkeypatch.setattr(plans, "RECIPES", RECIPES)
-    assert plan_names() == ["mini", "own"]
-    assert [recipe.initial.all for recipe in load_plan("own").recipes] == ["mini", "own/finetune"]
-    made = load_plan("mini")
+@pytest.mark.parametrize("name", ["mini", "paper"])
+def test_a_plan_that_ships_names_recipes_that_lead_from_one_to_the_next(monkeypatch, name):
+    monkeypatch.setattr(recipe_files, "RECIPES", RECIPES)
+    assert plan_names() == ["mini", "own", "paper"]
+    assert [recipe.initial.all for recipe in load_plan("own").stages] == ["mini", "own/finetune"]
+    made = load_plan(name)
     done = set()
-    for recipe in made.recipes:
+    for recipe in made.stages:
         given = recipe.initial
         named = {given.all, given.local_encoder, given.global_encoder, given.local_trunk} - {None}
         assert named <= done, recipe.output

@@ -1,11 +1,14 @@
 """Recipes: what ships says what the paper says, and what is wrong is refused in one sentence."""
 
+from pathlib import Path
+
 import pytest
 from training_data import tiny_values
 
 from DualTrackCore.errors import InputError
 from DualTrackCore.research.training import load_recipe, recipe_names
 from DualTrackCore.research.training.recipe import Recipe
+from DualTrackCore.research.training.trainer import build_trainer
 from DualTrackCore.settings import build
 
 #: Stage: lr, weight decay, warm-up, epochs, batch, validation cadence, flip, reverse, crop, drop.
@@ -15,8 +18,8 @@ PAPER = {
     "local3": (1e-4, 0, 0, 500, 1, 10, 0.5, 0.5, True, 0),
     "global": (1e-4, 1e-3, 0, 5000, 16, 100, 0.5, 0.5, False, 0),
     "fusion": (1e-4, 0, 10, 500, 1, 10, 0, 0, False, 0),
-    "finetune1": (1e-4, 0, 1, 200, 1, 1, 0.5, 0.5, True, 0.5),
-    "finetune2": (1e-4, 0, 1, 200, 1, 1, 0.5, 0.5, True, 0.5),
+    "finetune1": (1e-4, 0, 1, 200, 4, 1, 0.5, 0.5, True, 0.5),
+    "finetune2": (1e-4, 0, 1, 200, 4, 1, 0.5, 0.5, True, 0.5),
 }
 
 
@@ -43,7 +46,16 @@ def test_a_paper_recipe_holds_the_published_settings(stage):
     assert not recipe.standardise
     assert dict(recipe.model) == ({"positions": 4096} if stage.startswith("finetune") else {})
     assert (recipe.sampling.window, recipe.sampling.random_frames) == (16, 64)
-    assert recipe.devices * recipe.accumulate == (4 if stage.startswith("finetune") else 1)
+    assert (recipe.devices, recipe.at_once) == (1, 1 if stage.startswith("finetune") else None)
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_a_stage_writes_at_most_some_hundred_checkpoints(name):
+    recipe = load_recipe(name)
+    epochs = recipe.end_epoch or recipe.epochs
+    last = build_trainer(recipe, Path("nowhere"), [], 1, False).checkpoint_callbacks[1]
+    assert epochs / last._every_n_epochs <= 100
+    assert epochs / recipe.validation.every <= 200
 
 
 @pytest.mark.parametrize("name", recipe_names())

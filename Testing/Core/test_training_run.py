@@ -1,6 +1,5 @@
-"""Whole runs: weights that come out, interruption and going on, two processes, the command."""
+"""Whole runs: weights that come out, interruption and going on, the command."""
 
-import contextlib
 import json
 import os
 import signal
@@ -16,6 +15,7 @@ from torch.torch_version import TorchVersion
 from training_data import tiny_recipe, tiny_values, write_sweeps
 
 from DualTrackCore.errors import Cancelled, CheckpointError, InputError
+from DualTrackCore.evaluation import evaluate
 from DualTrackCore.io import load_sweep
 from DualTrackCore.network import load_model
 from DualTrackCore.network.model import read_weights
@@ -35,6 +35,10 @@ def command(path, runs, *changes):
     return [sys.executable, "-m", "DualTrackCore.cli", "train", str(path), "--runs", str(runs), *options]
 
 
+def epochs(lines):
+    return [line for line in lines if line.startswith("epoch")]
+
+
 def same_tensors(one, other):
     first, second = read_weights(one)[0], read_weights(other)[0]
     assert first.keys() == second.keys()
@@ -48,7 +52,7 @@ INTERRUPTED = {
         "standardise": True,
         "weighting": "likelihood",
     },
-    "fusion": {"sampling": {"stored_crops": 2}, "augmentation": {"reverse": 0.5, "crop": True}, "accumulate": 2},
+    "fusion": {"sampling": {"stored_crops": 2}, "augmentation": {"reverse": 0.5, "crop": True}, "at_once": 1},
     "finetune2": {"augmentation": {"drop": 0.5}, "batch_size": 1, "validation": {"every": 2}},
 }
 
@@ -66,7 +70,7 @@ def test_a_run_that_died_before_saving_goes_on_to_the_same_weights(stage, table,
         train(recipe, runs=tmp_path / "cut", say=die)
     lines = []
     rest = train(recipe, runs=tmp_path / "cut", resume=True, say=lines.append)
-    assert [line.split()[1] for line in lines] == ["3/4", "4/4"]
+    assert [line.split()[1] for line in epochs(lines)] == ["3/4", "4/4"]
     assert same_tensors(whole.weights, rest.weights) == []
     assert whole.items == rest.items
     last = [
@@ -83,9 +87,9 @@ def test_a_cancelled_run_says_what_stays_and_goes_on_to_the_same_weights(table, 
     whole = train(recipe, runs=tmp_path / "whole", say=lambda line: None)
     said = []
     with pytest.raises(Cancelled, match=r"the checkpoints stay in .*local1, and resume=True"):
-        train(recipe, runs=tmp_path / "cut", say=said.append, cancelled=lambda: len(said) == 2)
+        train(recipe, runs=tmp_path / "cut", say=said.append, cancelled=lambda: len(epochs(said)) == 2)
     rest = train(recipe, runs=tmp_path / "cut", resume=True, say=said.append, cancelled=lambda: False)
-    assert [line.split()[1] for line in said] == ["1/3", "2/3", "3/3"]
+    assert [line.split()[1] for line in epochs(said)] == ["1/3", "2/3", "3/3"]
     assert same_tensors(whole.weights, rest.weights) == []
 
 
@@ -95,9 +99,9 @@ def test_a_run_that_ends_early_follows_the_schedule_of_the_whole_run(table, tmp_
         lines[end] = []
         recipe = tiny_recipe("local1", table, epochs=4, end_epoch=end)
         train(recipe, runs=tmp_path / str(end), say=lines[end].append)
-    without_seconds = {end: [line.split("  ")[1:-1] for line in said] for end, said in lines.items()}
+    without_seconds = {end: [line.split("  ")[1:-1] for line in epochs(said)] for end, said in lines.items()}
     assert without_seconds[2] == without_seconds[None][:2]
-    assert "lr 0.00e+00" in lines[None][3]
+    assert "lr 0.00e+00" in lines[None][-1]
 
 
 def test_a_killed_command_goes_on_to_the_same_weights(table, tmp_path):
@@ -116,47 +120,6 @@ def test_a_killed_command_goes_on_to_the_same_weights(table, tmp_path):
     rest = train(recipe, runs=tmp_path / "cut", resume=True, say=lambda line: None)
     whole = train(recipe, runs=tmp_path / "whole", say=lambda line: None)
     assert same_tensors(whole.weights, rest.weights) == []
-
-
-def test_two_processes_train_as_one_with_twice_the_batch(table, tmp_path):
-    values = tiny_values(
-        "local3",
-        table,
-        model={**TINY, "dropout": 0.0},
-        sampling={"stored_crops": 1},
-        standardise=True,
-        weighting="likelihood",
-    )
-    path = tmp_path / "recipe.yaml"
-    path.write_text(yaml.safe_dump(values), encoding="utf-8")
-    process = subprocess.Popen(
-        command(path, tmp_path / "two", "devices=2", "batch_size=1"),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=ENVIRONMENT,
-        start_new_session=True,
-    )
-    try:
-        told, wrong = process.communicate(timeout=480)  # two processes on a machine that others use
-    finally:
-        with contextlib.suppress(ProcessLookupError):  # the second process must not outlive the test
-            os.killpg(process.pid, signal.SIGKILL)
-    assert process.returncode == 0, wrong
-    assert told.count("epoch 2/2") == 1
-    one = train(
-        tiny_recipe("local3", table, **{k: values[k] for k in ("model", "sampling", "standardise", "weighting")}),
-        runs=tmp_path / "one",
-        say=lambda line: None,
-    )
-    summaries = [json.loads((tmp_path / n / "local3" / "summary.json").read_text()) for n in ("one", "two")]
-    assert summaries[0]["items"] == summaries[1]["items"] == 8
-    for name, value in summaries[0]["validations"][-1].items():
-        assert summaries[1]["validations"][-1][name] == pytest.approx(value, abs=1e-4), name
-    first = read_weights(one.weights)[0]
-    second = read_weights(tmp_path / "two" / "local3" / "model.safetensors")[0]
-    for name, value in first.items():
-        torch.testing.assert_close(second[name], value, atol=2e-4, rtol=0, msg=name)
 
 
 def test_the_stages_lead_from_one_to_the_next_to_a_model_that_tracks(table, tmp_path):
@@ -189,13 +152,74 @@ def test_the_result_is_the_best_epoch_in_millimetres(table, tmp_path):
     errors = [v["val_gpe_five_point_mm"] for v in summary["validations"]]
     assert len(errors) == 4
     assert result.best["val_gpe_five_point_mm"] == min(errors)
-    from DualTrackCore.evaluation import evaluate
-
     model, found = load_model(result.weights), []
     for name in ("4.h5", "5.h5"):
         sweep = load_sweep(table.parent / name)
         found.append(evaluate(estimate_trajectory(sweep, model), sweep).metrics["gpe_five_point_mm"])
     assert sum(found) / 2 == pytest.approx(min(errors), rel=1e-3)
+
+
+def test_the_last_epoch_is_validated_and_only_validated_weights_come_out(table, tmp_path):
+    recipe = tiny_recipe("global", table, epochs=5, validation={"every": 3})
+    train(recipe, runs=tmp_path, say=lambda line: None)
+    summary = json.loads((tmp_path / "global" / "summary.json").read_text())
+    assert [v["epoch"] for v in summary["validations"]] == [3, 5]
+    assert summary["best"] in summary["validations"]
+    assert sorted(path.name for path in (tmp_path / "global" / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
+    best = torch.load(tmp_path / "global" / "checkpoints" / "best.ckpt", weights_only=True)
+    assert "optimizer_states" not in best
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a computer without a graphics card")
+def test_devices_that_are_not_there_are_refused(table, tmp_path):
+    with pytest.raises(InputError, match=r"1 devices on each of 1 machines \(cuda\) cannot be used; change --devices"):
+        train(tiny_recipe("global", table, accelerator="cuda"), runs=tmp_path)
+
+
+def test_nothing_comes_out_where_no_epoch_could_be_validated(table, tmp_path):
+    recipe = tiny_recipe("global", table, epochs=1, output="diverged", optimiser={"lr": 1e30})
+    with pytest.raises(InputError, match="No epoch of diverged has a finite gpe_five_point_mm"):
+        train(recipe, runs=tmp_path, say=lambda line: None)
+    assert not (tmp_path / "diverged" / "model.safetensors").exists()
+
+
+def test_the_mean_with_the_start_is_what_is_validated_and_comes_out(table, tmp_path):
+    train(tiny_recipe("fusion", table, epochs=1, output="start"), runs=tmp_path, say=lambda line: None)
+    shared = {"initial": {"all": "start"}, "optimiser": {"lr": 3e-3}, "standardise": True}
+    for name, share in (("end", 0.0), ("mean", 0.25)):
+        recipe = tiny_recipe("finetune2", table, epochs=1, output=name, start_share=share, **shared)
+        train(recipe, runs=tmp_path, say=lambda line: None)
+    start, end, mean = (read_weights(tmp_path / name / "model.safetensors")[0] for name in ("start", "end", "mean"))
+    name = "head.fc.weight"
+    assert not torch.allclose(start[name], end[name], atol=1e-4)
+    torch.testing.assert_close(mean[name], 0.75 * end[name] + 0.25 * start[name], atol=1e-6, rtol=1e-5)
+    best, sweeps = json.loads((tmp_path / "mean" / "summary.json").read_text())["best"], []
+    assert best["start_share"] == 0.25
+    model = load_model(tmp_path / "mean")
+    for path in ("4.h5", "5.h5"):
+        sweep = load_sweep(table.parent / path)
+        sweeps.append(evaluate(estimate_trajectory(sweep, model), sweep).metrics["gpe_five_point_mm"])
+    assert sum(sweeps) / 2 == pytest.approx(best["val_gpe_five_point_mm"], rel=1e-3)
+
+
+def test_pieces_of_a_batch_give_the_weights_of_the_whole(table, tmp_path):
+    shared = {"model": {**TINY, "dropout": 0.0}, "weighting": "likelihood", "standardise": True, "batch_size": 4}
+    made = {}
+    for at_once in (None, 1):
+        recipe = tiny_recipe("local3", table, output=f"by-{at_once}", at_once=at_once, **shared)
+        made[at_once] = train(recipe, runs=tmp_path, say=lambda line: None)
+    assert made[None].items == made[1].items == 8
+    first, second = (read_weights(result.weights)[0] for result in made.values())
+    for name, value in first.items():
+        torch.testing.assert_close(second[name], value, atol=2e-4, rtol=0, msg=name)
+
+
+def test_the_card_holds_the_fingerprint_of_the_training_sweeps(table, tmp_path):
+    lines = []
+    card = load_model(train(tiny_recipe("global", table, epochs=1), runs=tmp_path, say=lines.append).weights).card
+    found = card.training_fingerprint
+    assert (found["sweeps"], found["frames"], found["frame_sizes"]) == (4, 96, {"72 x 80": 4})
+    assert lines[0].startswith("Data: 4 sweeps of 24 frames, 72 x 80 pixels of 0.5 x 0.4 mm, steps of ")
 
 
 def test_a_loss_goes_down_on_a_sweep_that_is_seen_again_and_again(table, tmp_path):
@@ -206,7 +230,7 @@ def test_a_loss_goes_down_on_a_sweep_that_is_seen_again_and_again(table, tmp_pat
         recipe, model={**recipe.model, "dropout": 0.0}, sampling=replace(recipe.sampling, random_frames=24)
     )
     train(recipe, runs=tmp_path, say=lines.append)
-    losses = [float(line.split("loss ")[1].split()[0]) for line in lines]
+    losses = [float(line.split("loss ")[1].split()[0]) for line in epochs(lines)]
     assert losses[-1] < 0.7 * losses[0]
 
 

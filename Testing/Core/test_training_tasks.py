@@ -1,5 +1,7 @@
 """Stages: what they train, what stays as it was, and that their pieces give what the finished network gives."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -21,7 +23,7 @@ from DualTrackCore.research.training.lightning_task import (
     rate_factor,
     unfold_scale,
 )
-from DualTrackCore.research.training.samples import ItemOrder, SweepItems, collate, trunk_in_chunks
+from DualTrackCore.research.training.samples import SweepItems, collate, trunk_in_chunks
 from DualTrackCore.research.training.sweeps import SweepSet
 from DualTrackCore.research.training.tasks import build_task
 from DualTrackCore.research.training.token_store import store_tokens
@@ -127,7 +129,7 @@ def test_sweeps_of_different_length_in_a_batch_do_not_see_each_other_or_padding(
             torch.testing.assert_close(found[row, : single["frames"] - 1], task(single).motions[0], atol=1e-5, rtol=0)
 
 
-def test_padding_and_unknown_poses_do_not_count_in_the_loss():
+def test_items_count_alike_and_their_padding_and_unknown_poses_not_at_all():
     recipe = tiny_recipe("fusion")
     task = LightningTask(recipe, tiny_model().network, torch.zeros(6), torch.ones(6)).eval()
     items = items_of(recipe, sweep_set(2), task.task.network)
@@ -136,8 +138,8 @@ def test_padding_and_unknown_poses_do_not_count_in_the_loss():
     with torch.no_grad():
         loss = task.component_losses(batch).mean()
         errors = (task(batch) - batch["targets"]).square().mean(dim=-1)
-        known = torch.cat([errors[0, :23], errors[1, :3], errors[1, 4:27]])
-        torch.testing.assert_close(loss, known.mean())
+        known = errors[0, :23], torch.cat([errors[1, :3], errors[1, 4:27]])
+        torch.testing.assert_close(loss, (known[0].mean() + known[1].mean()) / 2)
         batch["targets"][0, 23:] = 1e6
         batch["targets"][1, 3] = 1e6
         torch.testing.assert_close(task.component_losses(batch).mean(), loss)
@@ -154,15 +156,19 @@ def test_weighting_by_likelihood_lets_every_component_pull_by_its_own_measure():
     recipe = tiny_recipe("fusion", weighting="likelihood")
     task = LightningTask(recipe, tiny_model().network, torch.zeros(6), torch.ones(6))
     wanted = torch.tensor([0.01, 0.02, 0.1, 0.5, 1.0, 1e-6])
+    task._trainer = SimpleNamespace(strategy=SimpleNamespace(reduce=lambda values, reduce_op: values))
     for _ in range(2000):
-        task.weighted(wanted)
+        for factor in (0.5, 1.5):  # two pieces of one batch
+            task.weighted(wanted * factor)
+        task.on_before_optimizer_step(None)
     torch.testing.assert_close(task.component_errors, wanted, rtol=0.01, atol=1e-6)
     losses = wanted.clone().requires_grad_()
     task.weighted(losses).backward()
     pull = losses.grad * wanted
     torch.testing.assert_close(pull[:5], torch.full((5,), 1 / 6), rtol=0.01, atol=0)
     assert losses.grad[5] == pytest.approx(1 / 1e-3 / 6, rel=0.01)  # no component counts without limit
-    task.weighted(torch.full((6,), torch.inf))  # a step that overflowed in half precision
+    task.weighted(torch.full((6,), torch.inf))
+    task.on_before_optimizer_step(None)  # a step that overflowed in half precision
     torch.testing.assert_close(task.component_errors, wanted, rtol=0.01, atol=1e-6)
 
 
@@ -271,7 +277,9 @@ def test_settings_of_a_paper_recipe_reach_optimiser_and_loader(stage):
         network = DualTrack(**recipe.model)
         task = LightningTask(recipe, network, torch.zeros(6), torch.ones(6))
     assert network.positions == (4096 if stage.startswith("finetune") else 1024)
-    task._trainer = type("Steps", (), {"estimated_stepping_batches": recipe.epochs * 7})()
+    sweeps = sweep_set(18, 40)
+    items = LightningItems(recipe, (sweeps, sweeps), network, recipe_card(recipe), None)
+    task._trainer = type("Steps", (), {"estimated_stepping_batches": recipe.epochs * 7, "datamodule": items})()
     made = task.configure_optimizers()
     group = made["optimizer"].param_groups[0]
     assert isinstance(made["optimizer"], torch.optim.AdamW)
@@ -282,25 +290,9 @@ def test_settings_of_a_paper_recipe_reach_optimiser_and_loader(stage):
     assert factor(warm) == pytest.approx(1.0)
     assert factor(recipe.epochs * 7) == pytest.approx(0.0, abs=1e-12)
     assert factor(0) == pytest.approx(1 / warm if warm else 1.0)
-    sweeps = sweep_set(18, 40)
-    loader = LightningItems(recipe, (sweeps, sweeps), network, recipe_card(recipe), None).train_dataloader()
-    assert (loader.batch_size, loader.num_workers) == (recipe.batch_size, 8)
-    assert len(loader) == 18 // recipe.batch_size
-
-
-@pytest.mark.parametrize("processes", [1, 2, 3])
-def test_every_item_is_seen_once_by_one_process(processes):
-    for shuffled in (False, True):
-        orders = [ItemOrder(10, 1, rank, processes, shuffled) for rank in range(processes)]
-        for order in orders:
-            order.set_epoch(4)
-        seen = [key for order in orders for key in order]
-        assert len(set(seen)) == len(seen) == sum(len(order) for order in orders)
-        assert {epoch for epoch, _ in seen} == {4}
-        if shuffled:
-            assert len({len(order) for order in orders}) == 1
-        else:
-            assert sorted(item for _, item in seen) == list(range(10))
+    loader = items.train_dataloader()
+    assert (loader.batch_size * items.shares.steps, loader.num_workers) == (recipe.batch_size, 8)
+    assert len(loader) == 18 // recipe.batch_size * items.shares.steps
 
 
 def test_validation_figures_are_those_of_the_evaluation():

@@ -23,6 +23,7 @@ from DualTrackCore.network.model import load_weights, positions_of, read_weights
 from DualTrackCore.network.statistics import PLAIN
 from DualTrackCore.research.baselines import MotionNetwork, build_baseline
 from DualTrackCore.research.simulation.acquisition import RANGES
+from DualTrackCore.research.training.fingerprint import fingerprint
 from DualTrackCore.research.training.recipe import Initial, Recipe
 from DualTrackCore.research.training.sweeps import SweepSet
 from DualTrackCore.settings import known_keys
@@ -80,13 +81,15 @@ def trained_card(recipe: Recipe, runs: Path, training: SweepSet, validation: Swe
     sweeps = (*training.sweeps, *validation.sweeps)
     kinds = sorted({"simulated" if sweep.is_simulated else "recorded" for sweep in sweeps})
     place = Path(recipe.data.csv or recipe.data.folder or "").resolve()
-    origin = f", of {place.parent.name if recipe.data.csv else place.name}" if recipe.data.kind != "simulated" else ""
+    place = place.parent if place.suffix == ".csv" else place
+    origin = f", of {place.name}" if recipe.data.kind != "simulated" else ""
     started = ", ".join(dict.fromkeys(other.name for other in cards if other is not None))
     if kinds == ["recorded"]:
         card = dataclasses.replace(card, **_seen(sweeps, card))
     return dataclasses.replace(
         card,
         simulated_only=kinds == ["simulated"] and all(other is None or other.simulated_only for other in cards),
+        training_fingerprint=fingerprint(training.sweeps),
         trained_ranges={name: list(ends) for name, ends in RANGES.items()} if recipe.data.acquisitions else None,
         training_data=f"{training.text} for training, {validation.text} for validation ({' and '.join(kinds)}{origin})"
         + (f", starting from {started}." if started else "."),
@@ -185,7 +188,7 @@ def input_paths(recipe: Recipe, runs: Path) -> list[Path]:
     """Files and folders that a recipe reads: its own files, data, and weights (as named, and in `runs`)."""
     given, data = recipe.initial, recipe.data
     weights = list(filter(None, (getattr(given, name) for name in _WEIGHTS_OF)))
-    named = [data.folder, data.validation_folder, data.csv, recipe.backbone.weights, *weights]
+    named = [data.folder, data.validation_folder, data.csv, data.splits, recipe.backbone.weights, *weights]
     return [*recipe.files, *(Path(name) for name in named if name), *(runs / name for name in weights)]
 
 

@@ -1,10 +1,8 @@
-"""Lightning modules for tasks and samples: loaders, loss, optimiser, schedule, validation figures and reports."""
+"""Lightning modules for tasks and samples: loaders, loss, optimiser, schedule and validation figures."""
 
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +17,11 @@ from DualTrackCore.evaluation.definitions import COMPONENTS, mean_point_error, p
 from DualTrackCore.network import DualTrack, ModelCard
 from DualTrackCore.network.blocks import Trunk
 from DualTrackCore.network.dualtrack import NetworkOutput
-from DualTrackCore.progress import CancelledCallback, Reporter
+from DualTrackCore.progress import Reporter
 from DualTrackCore.research.baselines import MotionNetwork
 from DualTrackCore.research.training.recipe import Recipe
-from DualTrackCore.research.training.samples import Item, ItemOrder, SweepItems, collate
+from DualTrackCore.research.training.samples import Item, SweepItems, collate
+from DualTrackCore.research.training.shares import ItemOrder, Shares
 from DualTrackCore.research.training.sweeps import SweepSet
 from DualTrackCore.research.training.tasks import build_task
 from DualTrackCore.research.training.token_store import store_tokens
@@ -46,6 +45,9 @@ class LightningItems(lightning.LightningDataModule):
         card: spacing and normalisation.
         cache: folder for stored tokens.
         reporter: receives `Stage.TOKENS` (passes over a sweep) while tokens are computed.
+
+    Attributes:
+        shares: who computes what of the items of one change of the weights.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class LightningItems(lightning.LightningDataModule):
         self._reporter = reporter or Reporter()
         self.training_items = SweepItems(recipe, sweeps[0], network, card)
         self.validation_items = SweepItems(recipe, sweeps[1], network, card, validating=True)
+        self.shares = Shares.of(recipe, len(self.training_items))
 
     def setup(self, stage: str) -> None:
         """Store class tokens before the first step; each process computes some of the sweeps."""
@@ -76,22 +79,20 @@ class LightningItems(lightning.LightningDataModule):
         trainer.strategy.barrier("tokens")
 
     def train_dataloader(self) -> DataLoader:
-        """Shuffled items; the last incomplete batch is dropped."""
-        return self._loader(self.training_items, self.recipe.batch_size, shuffled=True)
+        """This process's shuffled items, as many at a time as it computes at once."""
+        return self._loader(self.training_items, self.shares)
 
     def val_dataloader(self) -> DataLoader:
         """Whole sweeps, one at a time."""
-        return self._loader(self.validation_items, 1, shuffled=False)
+        return self._loader(self.validation_items, None)
 
-    def _loader(self, items: SweepItems, batch_size: int, shuffled: bool) -> DataLoader:
+    def _loader(self, items: SweepItems, shares: Shares | None) -> DataLoader:
         rank, processes = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        order = ItemOrder(len(items), self.recipe.seed, rank, processes, shuffled)
         workers = self.recipe.workers
         return DataLoader(
             items,
-            batch_size=batch_size,
-            sampler=order,
-            drop_last=shuffled and len(order) >= batch_size,
+            batch_size=1 if shares is None else shares.at_once,
+            sampler=ItemOrder(len(items), self.recipe.seed, rank, processes, shares),
             collate_fn=collate,
             num_workers=workers,
             persistent_workers=workers > 0,
@@ -124,6 +125,7 @@ class LightningTask(lightning.LightningModule):
             unfold_scale(self.task.head, self.target_mean, self.target_std)
         #: [6] running mean of the squared errors in the head's units, over about a hundred steps.
         self.register_buffer("component_errors", torch.ones(6))
+        self._step_losses: list[Tensor] = []
         self._sums = ValidationSums()
 
     def forward(self, batch: Item) -> Tensor:
@@ -134,12 +136,15 @@ class LightningTask(lightning.LightningModule):
         return motions.float() * self.target_std + self.target_mean
 
     def component_losses(self, batch: Item, motions: Tensor | None = None) -> Tensor:
-        """[6] mean squared errors in the head's units over the motions with known targets."""
+        """[6] mean squared errors in the head's units, over an item's motions with known targets, then over items.
+
+        So it does not matter which items are computed together, and on which device.
+        """
         targets, mask = self.task.wanted(batch)
         wanted = (targets - self.target_mean) / self.target_std
         motions = self.task(batch).motions if motions is None else motions
         squares = (motions.float() - wanted).square() * mask[..., None]
-        return squares.sum(dim=(0, 1)) / mask.sum().clamp(min=1)
+        return (squares.sum(dim=1) / mask.sum(dim=1).clamp(min=1)[:, None]).mean(dim=0)
 
     def head_loss(self, batch: Item, output: NetworkOutput) -> Tensor:
         """Loss of the variance or direction head.
@@ -152,12 +157,12 @@ class LightningTask(lightning.LightningModule):
             variance = output.log_variance.float()
             errors = (self._millimetres(output.motions) - targets).square()
             likelihood = 0.5 * (variance + errors * torch.exp(-variance)) * mask[..., None]
-            return likelihood.sum() / mask.sum().clamp(min=1) / 6
+            return (likelihood.sum(dim=(1, 2)) / mask.sum(dim=1).clamp(min=1)).mean() / 6
         up, counts = self._directions(batch)
         entropy = F.binary_cross_entropy_with_logits(
             output.direction_logit.float(), up.float(), counts.float(), reduction="sum"
         )
-        return entropy / counts.sum().clamp(min=1)
+        return entropy / len(counts)
 
     def _directions(self, batch: Item) -> tuple[Tensor, Tensor]:
         """[B] whether each sweep runs towards +z, and whether its elevational displacement is large enough to count."""
@@ -169,23 +174,28 @@ class LightningTask(lightning.LightningModule):
     def weighted(self, losses: Tensor) -> Tensor:
         """The loss from [6] :meth:`component_losses`, by the recipe's weighting.
 
-        With "likelihood", each error is divided by its running mean, as for six Gaussians of slowly changing width, so
-        that components with small errors count as much as others. Several processes share one mean.
+        With "likelihood", each error is divided by its running mean over the steps before, as for six Gaussians of
+        slowly changing width, so that components with small errors count as much as others.
         """
         if self.recipe.weighting == "equal":
             return losses.mean()
-        with torch.no_grad():
-            step = losses.detach().clone()  # the sum over processes is made in place
-            if self._trainer is not None:
-                step = self.trainer.strategy.reduce(step, reduce_op="mean")
-            if torch.isfinite(step).all():  # half precision may overflow; the optimiser skips such a step
-                self.component_errors.lerp_(step, _RECENT_SHARE)
+        self._step_losses.append(losses.detach())
         return (losses / self.component_errors.clamp(min=_LEAST_ERROR)).mean()
 
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Take the errors of all items of this step, on all devices, into the running mean."""
+        del optimizer
+        if self._step_losses:
+            step = self.trainer.strategy.reduce(torch.stack(self._step_losses).mean(dim=0), reduce_op="mean")
+            self._step_losses.clear()
+            if torch.isfinite(step).all():  # half precision may overflow; the optimiser skips such a step
+                self.component_errors.lerp_(step, _RECENT_SHARE)
+
     def on_train_batch_start(self, batch: Item, batch_index: int) -> None:
-        """Seed dropout by recipe, epoch, batch and process, so that a resumed run repeats it."""
+        """Seed dropout by recipe, epoch, batch and share, so that a resumed run repeats it."""
         del batch
-        state = np.random.SeedSequence([self.recipe.seed, self.current_epoch, batch_index, self.global_rank])
+        share = self.global_rank % self.trainer.datamodule.shares.groups
+        state = np.random.SeedSequence([self.recipe.seed, self.current_epoch, batch_index, share])
         torch.manual_seed(int(state.generate_state(1)[0]))
 
     def training_step(self, batch: Item, batch_index: int) -> Tensor:
@@ -215,7 +225,15 @@ class LightningTask(lightning.LightningModule):
             points = batch["points"][row].cpu().numpy()
             self._sums.add(predicted[row, : frames - 1], true[row, : frames - 1], points, scale)
 
+    def on_validation_epoch_start(self) -> None:
+        """Measure on all devices what the first one will write: statistics of BatchNorm may differ between them."""
+        if self.trainer.world_size > 1:
+            for buffer in self.buffers():
+                torch.distributed.broadcast(buffer, 0)
+
     def on_validation_epoch_end(self) -> None:
+        if self.global_rank >= len(self.trainer.datamodule.validation_items):
+            self._sums = ValidationSums()  # its item is another process's, too
         sums = torch.from_numpy(self._sums.values).to(self.device if self.device.type != "mps" else "cpu")
         sums = self.trainer.strategy.reduce(sums, reduce_op="sum")
         for name, value in ValidationSums(sums.cpu().numpy()).figures().items():
@@ -226,7 +244,7 @@ class LightningTask(lightning.LightningModule):
         settings = self.recipe.optimiser
         optimiser = torch.optim.AdamW(
             [p for p in self.task.parameters() if p.requires_grad],
-            lr=settings.lr,
+            lr=settings.lr * self.trainer.datamodule.shares.rate_factor,
             betas=settings.betas,
             weight_decay=settings.weight_decay,
         )
@@ -318,82 +336,3 @@ class ValidationSums:
         steps = np.maximum(n, 1)
         r = pearson(n, xx - x * x / steps, yy - y * y / steps, xy - x * y / steps)
         return figures | {f"correlation_{name}": float(value) for name, value in zip(COMPONENTS, r, strict=True)}
-
-
-class EpochLines(lightning.Callback):
-    """One line after every epoch: epoch, items, loss, learning rate, new validation figures, time.
-
-    Args:
-        recipe: gives the batch size.
-        say: receives the line, in the first process only.
-    """
-
-    def __init__(self, recipe: Recipe, say: Callable[[str], None]) -> None:
-        self._recipe, self._say = recipe, say
-        self._started = self._before = time.monotonic()
-        self.validations: list[dict[str, float]] = []
-        self._validated = False
-        self._earlier_seconds = 0.0
-
-    def on_validation_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
-        """Store the figures for the line and for the summary."""
-        del module
-        self._validated = True
-        figures = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val_")}
-        self.validations.append({"epoch": trainer.current_epoch + 1, **figures})
-
-    def on_train_epoch_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
-        """Write the line."""
-        del module
-        now = time.monotonic()
-        parts = [
-            f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}",
-            f"items {self.items_seen(trainer)}",
-            f"loss {float(trainer.callback_metrics.get('train_loss', math.nan)):.4f}",
-            f"lr {trainer.optimizers[0].param_groups[0]['lr']:.2e}",
-        ]
-        if self._validated:
-            figures = self.validations[-1]
-            correlations = (figures.get(f"val_correlation_{name}", math.nan) for name in COMPONENTS)
-            parts.append(
-                f"validation loss {figures['val_loss']:.4f} GPE {figures['val_gpe_five_point_mm']:.3f} mm "
-                f"LPE {figures['val_lpe_five_point_mm']:.4f} mm correlation "
-                + " ".join("--" if math.isnan(value) else f"{value:.2f}" for value in correlations)
-            )
-            if "val_direction_right" in figures:
-                parts.append(f"direction right {figures['val_direction_right']:.0%}")
-        parts.append(f"{now - self._before:.0f} s, {self.seconds:.0f} s in all")
-        self._before, self._validated = now, False
-        if trainer.is_global_zero:
-            self._say("  ".join(parts))
-
-    def items_seen(self, trainer: lightning.Trainer) -> int:
-        """Number of training items so far, over all processes."""
-        batches = trainer.fit_loop.epoch_loop.batch_progress.total.completed
-        return batches * self._recipe.batch_size * trainer.world_size
-
-    @property
-    def seconds(self) -> float:
-        """Wall time of training, interrupted runs included."""
-        return self._earlier_seconds + time.monotonic() - self._started
-
-    def state_dict(self) -> dict[str, Any]:
-        """Time and figures for a resumed run."""
-        return {"seconds": self.seconds, "validations": self.validations}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue with time and figures of an interrupted run."""
-        self._earlier_seconds, self.validations = float(state["seconds"]), list(state["validations"])
-
-
-class StopWhenCancelled(lightning.Callback):
-    """Stops training after a batch if the caller asked to. Raises Cancelled."""
-
-    def __init__(self, cancelled: CancelledCallback | None) -> None:
-        self._reporter = Reporter(None, cancelled)
-
-    def on_train_batch_end(self, *_: object) -> None:
-        """Check after a whole batch."""
-        self._reporter.check()
-
-    on_validation_batch_end = on_train_batch_end

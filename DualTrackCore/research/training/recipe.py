@@ -1,21 +1,15 @@
-"""Recipes: all settings of one stage of training, in one short YAML file.
-
-A file may name another one under `base` and replaces its values key by key. Recipes that ship are named without folder
-and suffix (`mini/local1`, `paper/fusion`).
-"""
+"""Recipes: all settings of one stage of training."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
-import yaml
-
-from DualTrackCore.errors import InputError, reason_of
-from DualTrackCore.settings import build, check_settings, setting, short_text
+from DualTrackCore.errors import InputError
+from DualTrackCore.settings import check_settings, setting
 
 Stage = Literal[
     "local1", "local2", "local3", "global", "fusion", "finetune1", "finetune2", "direction", "heads", "baseline"
@@ -26,9 +20,9 @@ WINDOW_STAGES = ("local1", "local2", "baseline")
 GLOBAL_STAGES = ("global", "fusion", "finetune1", "finetune2", "direction", "heads")
 #: Stages that can use stored class tokens, because trunk and ViT are frozen.
 TOKEN_STAGES = ("local3", "fusion", "finetune1")
+#: Stages that go on with the whole network and its head.
+_CONTINUING = ("finetune1", "finetune2")
 PRECISIONS = {"fp32": "32-true", "fp16": "16-mixed", "bf16": "bf16-mixed"}
-#: Folder of the recipes and plans that ship.
-RECIPES = Path(__file__).with_name("recipes")
 
 
 class _Checked:
@@ -97,6 +91,8 @@ class Data(_Checked):
         store: simulated: whether sweeps are stored in the cache folder; else they are simulated at every start.
         folder, validation_folder: tusrec: folders to search for sweeps.
         csv: dualtrack_h5: table with `sweep_id`, `processed_sweep_path` (relative to the table) and `split`.
+        splits: not simulated: CSV file that says which sweeps or subjects are for training (train) and validation
+            (val), in place of `validation_folder`; see :func:`~DualTrackCore.research.datasets.with_said_splits`.
         limit, validation_limit: largest number of sweeps.
         memory_gb: memory for frames on each machine, at most half of what is free; its training processes share it.
             Other frames are read on demand.
@@ -116,6 +112,7 @@ class Data(_Checked):
     folder: str | None = None
     validation_folder: str | None = None
     csv: str | None = None
+    splits: str | None = None
     limit: int | None = None
     validation_limit: int | None = None
     memory_gb: float = 4.0
@@ -125,7 +122,7 @@ class Data(_Checked):
         super().__post_init__()
         needed = {
             "simulated": ("seeds", "validation_seeds"),
-            "tusrec": ("folder", "validation_folder"),
+            "tusrec": ("folder", "validation_folder" if self.splits is None else "splits"),
             "dualtrack_h5": ("csv",),
         }[self.kind]
         if missing := [name for name in needed if getattr(self, name) is None]:
@@ -208,8 +205,10 @@ class Recipe(_Checked):
         data, sampling, augmentation, optimiser, validation, initial, backbone: see their classes.
         epochs, warmup_epochs: the learning rate rises linearly over the warm-up, then falls as a cosine to zero.
         end_epoch: last epoch of the run, if earlier than `epochs`: the learning rate does not reach zero.
-        batch_size: items per step in each process.
-        accumulate: steps whose gradients are added up before the weights change.
+        batch_size: items of one change of the weights, whatever the number of devices that share them.
+        at_once: most items that a device computes at a time; their gradients are added up. None: all of its share.
+        grow_batch: where the devices cannot share `batch_size` equally, let it grow to the next number that they can,
+            and the learning rate with the square root of that (Malladi et al. 2022); else several compute the same.
         model: arguments of :class:`~DualTrackCore.network.DualTrack`; the stage baseline ignores them.
         baseline: baseline: `kind` and sizes, the arguments of :func:`~DualTrackCore.research.baselines.build_baseline`.
         card: fields of the :class:`~DualTrackCore.network.ModelCard`.
@@ -221,9 +220,10 @@ class Recipe(_Checked):
             does not show the sign of elevational motion.
         head_grid: local1: rows and columns of the averaged feature map under the temporary head.
         average: decay per step of the moving average of the weights, for validation and the result; 0 for none.
-        save_every: epochs between checkpoints for an interrupted run.
+        start_share: share of the initial weights in the result: the mean of both is validated, and is what comes out.
+        save_every: epochs between checkpoints for an interrupted run; None: a hundredth of all.
         workers: processes that prepare batches; 0 does it in the training process.
-        devices, nodes: training processes on each machine, and machines.
+        devices, nodes: training processes on each machine, one a device, and machines.
         accelerator: Lightning's: auto, cpu, gpu, ...
         seed: of initial weights, sampling and dropout.
         files: files that the recipe was read from; not a key.
@@ -238,7 +238,8 @@ class Recipe(_Checked):
     batch_size: int = setting(at_least=1)
     warmup_epochs: int = setting(0, at_least=0)
     end_epoch: int | None = None
-    accumulate: int = setting(1, at_least=1)
+    at_once: int | None = setting(None, at_least=1)
+    grow_batch: bool = False
     initial: Initial = field(default_factory=Initial)
     model: Mapping[str, Any] = field(default_factory=dict)
     baseline: Mapping[str, Any] = field(default_factory=dict)
@@ -253,7 +254,8 @@ class Recipe(_Checked):
     one_way: bool = False
     head_grid: int = setting(4, at_least=1)
     average: float = setting(0.0, at_least=0, below=1)
-    save_every: int = setting(1, at_least=1)
+    start_share: float = setting(0.0, at_least=0, below=1)
+    save_every: int | None = setting(None, at_least=1)
     workers: int = setting(0, at_least=0)
     devices: int = setting(1, at_least=1)
     nodes: int = setting(1, at_least=1)
@@ -282,6 +284,10 @@ class Recipe(_Checked):
             raise InputError(
                 "baseline.kind names the network of the stage baseline; that stage needs it, no other has it."
             )
+        if self.start_share and (self.average or self.stage not in _CONTINUING):
+            raise InputError(
+                "start_share is for finetune1 and finetune2, whose start is a trained network, and without average."
+            )
         if self.stage == "baseline" and self.initial != Initial():
             raise InputError("The stage baseline starts from random weights; take initial out of the recipe.")
 
@@ -307,94 +313,3 @@ class Recipe(_Checked):
                 f"backbone.weights and initial ({given}) both give the backbone its weights; leave one out: a stage "
                 "that follows `global` starts from what that stage made of them."
             )
-
-
-def load_recipe(name_or_path: str | Path, changes: Sequence[str] = ()) -> Recipe:
-    """Read and check a recipe.
-
-    Args:
-        name_or_path: a YAML file, or the name of a recipe that ships, such as "mini/local1".
-        changes: "key=value" pairs that replace values of the file; keys dotted, values in YAML: "optimiser.lr=0.001".
-            Fewer `epochs` also shorten end_epoch, warmup_epochs and validation.every, unless a change names them.
-
-    Raises:
-        InputError: no such recipe, not YAML, an unknown key, a value of the wrong type or out of range; one sentence
-            with key and file.
-    """
-    path = Path(name_or_path)
-    if not path.is_file():
-        path = RECIPES / f"{name_or_path}.yaml"
-    if not path.is_file():
-        raise InputError(f"There is no recipe {name_or_path}: neither a file nor one of {', '.join(recipe_names())}.")
-    values, files = _read(path, ())
-    for change in changes:
-        _apply(values, change)
-    _fit_to_epochs(values, {change.partition("=")[0].strip() for change in changes})
-    recipe = build(Recipe, values, path.name)
-    object.__setattr__(recipe, "files", files)
-    return recipe
-
-
-def recipe_names() -> list[str]:
-    """Names of the recipes that ship."""
-    names = (path.relative_to(RECIPES).with_suffix("").as_posix() for path in RECIPES.rglob("*/*.yaml"))
-    return sorted(name for name in names if not name.endswith("common"))
-
-
-def _read(path: Path, above: tuple[Path, ...]) -> tuple[dict[str, Any], tuple[Path, ...]]:
-    """The values of a recipe merged with those of its base, and the files that were read."""
-    if path in above:
-        raise InputError(f"base in {path.name} leads back to the file itself.")
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"The recipe {path} cannot be read: {error}.") from None
-    except yaml.YAMLError as error:
-        raise InputError(f"The recipe {path.name} is not YAML: {reason_of(error)}.") from None
-    if not isinstance(values, dict):
-        raise InputError(f"The recipe {path.name} holds no keys; expected stage, output, data and others.")
-    base = values.pop("base", None)
-    if base is None:
-        return values, (*above, path)
-    below = path.parent / str(base)
-    if not below.is_file():
-        raise InputError(f"base in {path.name} names {base}, and there is no such file beside it.")
-    inherited, files = _read(below, (*above, path))
-    return _merged(inherited, values), files
-
-
-def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    result = dict(below)
-    for key, value in above.items():
-        old = result.get(key)
-        result[key] = _merged(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
-    return result
-
-
-def _fit_to_epochs(values: dict[str, Any], changed: set[str]) -> None:
-    """Where a change asks for fewer epochs, shorten what the file counts in them and no change names."""
-    epochs = values.get("epochs")
-    if "epochs" not in changed or not isinstance(epochs, int):
-        return
-    for key, most in {"end_epoch": epochs, "warmup_epochs": epochs - 1, "validation.every": epochs}.items():
-        outer, _, last = key.rpartition(".")
-        place = values.get(outer) if outer else values
-        stated = place.get(last) if isinstance(place, Mapping) else None
-        if key not in changed and isinstance(stated, int) and stated > most:
-            _apply(values, f"{key}={most}")
-
-
-def _apply(values: dict[str, Any], change: str) -> None:
-    key, equals, text = change.partition("=")
-    if not equals or not key.strip():
-        raise InputError(f"The change {short_text(change)} is not of the form KEY=VALUE.")
-    *outer, last = key.strip().split(".")
-    place = values
-    for name in outer:
-        inner = place.get(name)
-        place[name] = dict(inner) if isinstance(inner, Mapping) else {}
-        place = place[name]
-    try:
-        place[last] = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise InputError(f"The value in {short_text(change)} is not YAML.") from None

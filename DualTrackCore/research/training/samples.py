@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.checkpoint import checkpoint
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset
 
 from DualTrackCore.errors import InputError
 from DualTrackCore.evaluation.definitions import five_points_mm
@@ -291,38 +291,6 @@ class SweepItems(Dataset):
 def variant_index(flipped: bool, reversed_: bool, crop: int) -> int:
     """Row of stored class tokens for one flip, order and crop."""
     return 4 * crop + 2 * reversed_ + flipped
-
-
-class ItemOrder(Sampler):
-    """Indices (epoch, item) of one process; in training shuffled by seed and epoch.
-
-    In training every process gets the same number of items, and the few left over are dropped in this epoch; in
-    validation each item is used exactly once.
-
-    Raises InputError: fewer items than training processes.
-    """
-
-    def __init__(self, items: int, seed: int, rank: int, processes: int, shuffled: bool) -> None:
-        self._items, self._seed, self._rank, self._processes = items, seed, rank, processes
-        self._shuffled, self._epoch = shuffled, 0
-        if shuffled and items < processes:
-            raise InputError(f"{items} items an epoch are fewer than the {processes} training processes.")
-
-    def set_epoch(self, epoch: int) -> None:
-        """Called by the trainer before each epoch."""
-        self._epoch = epoch
-
-    def __len__(self) -> int:
-        if self._shuffled:
-            return self._items // self._processes
-        return len(range(self._rank, self._items, self._processes))
-
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        order = np.arange(self._items)
-        if self._shuffled:
-            order = np.random.default_rng([self._seed, self._epoch]).permutation(self._items)
-        mine = order[self._rank :: self._processes][: len(self)]
-        return iter([(self._epoch, int(item)) for item in mine])
 
 
 def collate(items: Sequence[Item]) -> Item:

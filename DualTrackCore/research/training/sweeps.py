@@ -11,7 +11,7 @@ import numpy as np
 from DualTrackCore.errors import DatasetError, InputError
 from DualTrackCore.network.catalogue import ModelCard
 from DualTrackCore.progress import Reporter, Stage
-from DualTrackCore.research.datasets import Entry, open_dataset
+from DualTrackCore.research.datasets import Entry, open_dataset, with_said_splits
 from DualTrackCore.research.datasets.check import content_of
 from DualTrackCore.research.datasets.dataset import overlaps
 from DualTrackCore.research.simulation.acquisition import Acquisition
@@ -80,7 +80,7 @@ def training_sweeps(
     if data.kind == "simulated":
         sets = [_simulated(data, card, is_training, cache, workers, reporter) for is_training in (True, False)]
     else:
-        lists = [_listed(data, is_training) for is_training in (True, False)]
+        lists = [listed(data, is_training) for is_training in (True, False)]
         sides = [replace(e, split=side) for side, part in zip(("train", "val"), lists, strict=True) for e in part]
         for finding in overlaps(sides):
             raise DatasetError(str(finding))
@@ -131,14 +131,17 @@ def _simulated(
     return SweepSet(names, _made([job.sweep for job in jobs], reporter), acquisitions)
 
 
-def _listed(data: Data, is_training: bool) -> list[Entry]:
+def listed(data: Data, is_training: bool) -> list[Entry]:
     """The sweeps of a recipe's folder or table."""
     if data.kind == "tusrec":
-        key, split = "folder" if is_training else "validation_folder", None
+        key, split = "folder" if is_training or data.splits is not None else "validation_folder", None
     else:
         key, split = "csv", "train" if is_training else "val"
     place, limit = getattr(data, key), data.limit if is_training else data.validation_limit
     try:
+        if data.splits is not None:
+            dataset = with_said_splits(open_dataset(Path(place), poses_are=data.poses_are), data.splits)
+            return list(dataset.of_split("train" if is_training else "val"))[:limit]
         return list(open_dataset(Path(place), split=split, poses_are=data.poses_are))[:limit]
     except DatasetError as error:
         raise DatasetError(f"data.{key} of the recipe is {place}: {error}") from None

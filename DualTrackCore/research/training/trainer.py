@@ -6,21 +6,26 @@ import dataclasses
 import functools
 import json
 import logging
+import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import lightning
 import numpy as np
 import torch
+from lightning.fabric.strategies import DDPStrategy as FabricDDP
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
 
-from DualTrackCore.errors import Cancelled, CheckpointError, InputError, named
+from DualTrackCore.errors import Cancelled, CheckpointError, InputError, named, reason_of
 from DualTrackCore.files import json_text, replacing, require_apart, staged_folder
 from DualTrackCore.io.hdf5_frames import close_kept_files
 from DualTrackCore.network import ModelCard
@@ -28,14 +33,10 @@ from DualTrackCore.network.backbones import merge_lora
 from DualTrackCore.network.model import require_safe_torch, save_model
 from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter
 from DualTrackCore.research.training import initial
+from DualTrackCore.research.training.callbacks import EpochLines, StopWhenCancelled, ValidateLast
+from DualTrackCore.research.training.fingerprint import fingerprint, fingerprint_text, unlike
 from DualTrackCore.research.training.image_store import ready_sweeps
-from DualTrackCore.research.training.lightning_task import (
-    EpochLines,
-    LightningItems,
-    LightningTask,
-    StopWhenCancelled,
-    fold_scale,
-)
+from DualTrackCore.research.training.lightning_task import LightningItems, LightningTask, fold_scale
 from DualTrackCore.research.training.recipe import PRECISIONS, Recipe
 from DualTrackCore.research.training.samples import SweepItems
 
@@ -43,6 +44,10 @@ from DualTrackCore.research.training.samples import SweepItems
 _STATISTICS_ITEMS, _LEAST_SCALE = 1000, 1e-3
 #: Settings that may change when a run is resumed, because the weights do not depend on them.
 _FREE_TO_CHANGE = {"workers", "accelerator", "save_every", "data.memory_gb"}
+#: Free, too, unless the batch grows with them.
+_SHARING = {"devices", "nodes", "at_once"}
+#: Most checkpoints of a stage for an interrupted run, and how long processes wait for each other.
+_CHECKPOINTS, _TIMEOUT = 100, timedelta(days=7)
 #: Result files of a finished stage.
 _RESULTS = (initial.WEIGHTS_NAME, "summary.json")
 #: Of recipe.json and summary.json.
@@ -112,7 +117,7 @@ def train(
 
     Raises:
         InputError: the recipe's data or weights are missing, do not fit or would be overwritten by results; the folder
-            holds another run, or there is nothing to resume.
+            holds another run, or there is nothing to resume; or no epoch could be validated.
         CheckpointError: the checkpoint to resume from is damaged or holds more than tensors, or torch is too old to
             read it safely.
         Cancelled: the caller asked to stop, or Ctrl-C came while it trained; the checkpoints stay.
@@ -120,16 +125,20 @@ def train(
     runs = Path(runs)
     output = runs / recipe.output
     require_apart([output, *(output / name for name in ("recipe.json", *_RESULTS))], initial.input_paths(recipe, runs))
+    processes = _joined(recipe)
     checkpoint = _prepare_output(recipe, output, resume)
-    tell = say if rank_zero_only.rank == 0 else None
+    tell = say if processes.is_global_zero else None
     card, network = initial.recipe_card(recipe), initial.initial_network(recipe, runs, tell)
-    cache = runs / "cache"
-    reporter = Reporter(progress, cancelled)
-    sweeps = ready_sweeps(recipe, network, card, cache, reporter, tell)
+    cache, reporter = runs / "cache", Reporter(progress, cancelled)
+    with processes.rank_zero_first():  # it makes what is missing; the others find it
+        sweeps = ready_sweeps(recipe, network, card, cache, reporter, tell)
     items = LightningItems(recipe, sweeps, network, card, cache / "tokens", reporter)
+    for line in _opening_lines(recipe, items, card, network.positions) if tell else ():
+        tell(line)
     task = LightningTask(recipe, network, *target_statistics(recipe, items.training_items)).train()
-    lines = EpochLines(recipe, say)
-    trainer = build_trainer(recipe, output, [lines, StopWhenCancelled(cancelled)], bars)
+    lines = EpochLines(say)
+    callbacks = [lines, ValidateLast(), StopWhenCancelled(cancelled)]
+    trainer = build_trainer(recipe, output, callbacks, items.shares.steps, bars)
     try:
         with _quiet():
             # Checkpoints are read as tensors and plain values only; _prepare_output refuses unsafe ones.
@@ -141,8 +150,43 @@ def train(
         raise Cancelled(f"Cancelled; {kept}.") from None
     finally:
         close_kept_files()
+    figures = _load_best(recipe, task, output, lines.validations)
+    if recipe.start_share:
+        figures = _towards_start(recipe, runs, task, items)
     card = initial.trained_card(recipe, runs, *sweeps)
-    return _export(recipe, card, task, trainer, output, lines)
+    return _export(recipe, card, task, trainer, output, lines, figures)
+
+
+def _joined(recipe: Recipe) -> lightning.Fabric:
+    """The processes of a training, which can wait for each other from now on; those that are missing are started."""
+    try:
+        with _quiet():
+            processes = lightning.Fabric(**_where(recipe, FabricDDP))
+            processes.launch()
+    except (MisconfigurationException, RuntimeError, ValueError) as error:
+        raise InputError(
+            f"{recipe.devices} devices on each of {recipe.nodes} machines ({recipe.accelerator}) cannot be used; "
+            f"change --devices, --nodes or accelerator. Lightning says: {reason_of(error)}."
+        ) from None
+    return processes
+
+
+def _where(recipe: Recipe, shared: type) -> dict[str, Any]:
+    """On what a recipe is computed, for Lightning; `shared` is its strategy for several processes."""
+    return {
+        "accelerator": recipe.accelerator,
+        "devices": recipe.devices,
+        "num_nodes": recipe.nodes,
+        "strategy": shared(timeout=_TIMEOUT) if recipe.devices * recipe.nodes > 1 else "auto",
+        "precision": PRECISIONS[recipe.precision],
+    }
+
+
+def _opening_lines(recipe: Recipe, items: LightningItems, card: ModelCard, positions: int) -> list[str]:
+    """What a user should know before a stage takes its hours."""
+    found = fingerprint(items.training_items.sweeps.sweeps)
+    lines = [fingerprint_text(found), *unlike(found, card, positions), items.shares.text(recipe)]
+    return [line for line in lines if line]
 
 
 def target_statistics(recipe: Recipe, items: SweepItems) -> tuple[Tensor, Tensor]:
@@ -162,26 +206,33 @@ def target_statistics(recipe: Recipe, items: SweepItems) -> tuple[Tensor, Tensor
 
 
 def build_trainer(
-    recipe: Recipe, output: Path, callbacks: Sequence[lightning.Callback], bars: bool
+    recipe: Recipe, output: Path, callbacks: Sequence[lightning.Callback], steps: int, bars: bool
 ) -> lightning.Trainer:
-    """Lightning's trainer for a recipe; stores the best and the last checkpoint."""
+    """Lightning's trainer for a recipe.
+
+    It keeps two checkpoints: the best weights, and the last state to go on from, at most a hundred times in a stage.
+    """
     kept = functools.partial(ModelCheckpoint, output / "checkpoints", enable_version_counter=False)
+    epochs, several = recipe.end_epoch or recipe.epochs, recipe.devices * recipe.nodes > 1
     monitor = f"val_{recipe.validation.metric}"
-    best = kept("best", monitor=monitor, mode="min", save_top_k=1, save_on_train_epoch_end=False)
-    last = kept("last", every_n_epochs=recipe.save_every, save_on_train_epoch_end=True)
+    # A moving average goes into a checkpoint only with the whole state.
+    best = {"save_top_k": 1, "save_weights_only": not recipe.average, "save_on_train_epoch_end": False}
+    every = recipe.save_every or -(-epochs // _CHECKPOINTS)
+    checkpoints = [
+        kept("best", monitor=monitor, mode="min", **best),
+        kept("last", every_n_epochs=every, save_on_train_epoch_end=True),
+    ]
     averages = [EMAWeightAveraging(decay=recipe.average)] if recipe.average else []
     with _quiet():
         return lightning.Trainer(
-            accelerator=recipe.accelerator,
-            devices=recipe.devices,
-            num_nodes=recipe.nodes,
-            strategy="ddp" if recipe.devices * recipe.nodes > 1 else "auto",
-            precision=PRECISIONS[recipe.precision],
-            max_epochs=recipe.end_epoch or recipe.epochs,
-            accumulate_grad_batches=recipe.accumulate,
+            **_where(recipe, DDPStrategy),
+            # On CPUs there is no BatchNorm over processes; each takes the statistics of its own items.
+            sync_batchnorm=several and recipe.accelerator != "cpu" and torch.cuda.is_available(),
+            max_epochs=epochs,
+            accumulate_grad_batches=steps,
             check_val_every_n_epoch=recipe.validation.every,
             num_sanity_val_steps=0,
-            callbacks=[*averages, *callbacks, best, last],
+            callbacks=[*averages, *callbacks, *checkpoints],
             logger=[CSVLogger(output, "csv"), TensorBoardLogger(output, "tensorboard")],
             log_every_n_steps=1,
             enable_progress_bar=bars,
@@ -244,7 +295,8 @@ def _require_same(recipe: Recipe, settings: Path) -> None:
         raise InputError(f"{settings} of the interrupted run cannot be read: {error}.") from None
     now = json.loads(_versioned(_flat(recipe)))  # tuples become lists, as in the file
     before.setdefault("schema_version", SCHEMA_VERSION)  # missing in older runs
-    changed = sorted(k for k in {*before, *now} - _FREE_TO_CHANGE if before.get(k) != now.get(k))
+    free = _FREE_TO_CHANGE if recipe.grow_batch else _FREE_TO_CHANGE | _SHARING
+    changed = sorted(k for k in {*before, *now} - free if before.get(k) != now.get(k))
     if changed:
         raise InputError(
             f"The recipe differs from that of the interrupted run in {', '.join(changed)}; resume it with the same one."
@@ -260,19 +312,59 @@ def _flat(values: object, prefix: str = "") -> dict[str, Any]:
     return {k: v for key, value in values.items() for k, v in _flat(value, f"{prefix}.{key}".lstrip(".")).items()}
 
 
+def _load_best(
+    recipe: Recipe, task: LightningTask, output: Path, validations: Sequence[Mapping[str, float]]
+) -> Mapping[str, float]:
+    """Put the weights of the best epoch into the task; gives their validation figures.
+
+    Raises InputError: no epoch has figures, so nothing says what its weights are worth.
+    """
+    best, metric = _best_checkpoint(output), f"val_{recipe.validation.metric}"
+    saved = torch.load(best, map_location="cpu", weights_only=True) if best.is_file() else {"epoch": -1}
+    figures = next((v for v in validations if v["epoch"] == saved["epoch"] + 1), {})
+    if not math.isfinite(figures.get(metric, math.nan)):
+        raise InputError(
+            f"No epoch of {recipe.output} has a finite {recipe.validation.metric} on the validation sweeps, so no "
+            "weights were written; check their poses (dualtrack dataset check), or lower optimiser.lr if the loss grew."
+        )
+    task.load_state_dict(saved["state_dict"])
+    return figures
+
+
+def _towards_start(recipe: Recipe, runs: Path, task: LightningTask, items: LightningItems) -> Mapping[str, float]:
+    """Move the weights by `start_share` towards those that the stage began with; gives the figures of the mean."""
+    start = LightningTask(recipe, initial.initial_network(recipe, runs), task.target_mean.cpu(), task.target_std.cpu())
+    before = start.state_dict()
+    with torch.no_grad():
+        for name, value in task.state_dict().items():
+            if value.is_floating_point() and name not in ("target_mean", "target_std", "component_errors"):
+                value.lerp_(before[name].to(value), recipe.start_share)
+    with _quiet():
+        trainer = lightning.Trainer(
+            **_where(recipe, DDPStrategy),
+            logger=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            enable_checkpointing=False,
+            use_distributed_sampler=False,
+        )
+        (found,) = trainer.validate(task, items, verbose=False)
+    return {"start_share": recipe.start_share, **found}
+
+
 def _export(
-    recipe: Recipe, card: ModelCard, task: LightningTask, trainer: lightning.Trainer, output: Path, lines: EpochLines
+    recipe: Recipe,
+    card: ModelCard,
+    task: LightningTask,
+    trainer: lightning.Trainer,
+    output: Path,
+    lines: EpochLines,
+    figures: Mapping[str, float],
 ) -> TrainingResult:
-    """Write the best epoch's weights and the summary, in the first process."""
-    best, epoch = _best_checkpoint(output), None
-    if best.is_file():
-        saved = torch.load(best, map_location="cpu", weights_only=True)
-        task.load_state_dict(saved["state_dict"])
-        epoch = saved["epoch"] + 1
+    """Write the weights and the summary, in the first process."""
     task.to("cpu")
     fold_scale(task.task.head, task.target_mean, task.target_std)
     merge_lora(task.task.network)
-    figures = next((v for v in lines.validations if v["epoch"] == epoch), {})
     items, seconds = lines.items_seen(trainer), lines.seconds
     weights = output / initial.WEIGHTS_NAME
     if trainer.is_global_zero:
