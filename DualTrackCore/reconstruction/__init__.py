@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from DualTrackCore import lazy_exports
-from DualTrackCore.errors import InputError
+from DualTrackCore.errors import InputError, named
 
 if TYPE_CHECKING:
     import numpy as np
@@ -228,7 +228,7 @@ def no_fan_text(fan: object, settings: Mapping[str, Any]) -> str:
     left, top, right, bottom = settings["pixel_rectangle"]
     return (
         f"No fan was found in the pictures, so the volume takes columns {left} to {right} and rows {top} to {bottom}; "
-        "if they show a fan, give its origin, angles and radii as fan (--fan X,Y,LEFT,RIGHT,START,STOP)."
+        f"if they show a fan, give its origin, angles and radii ({named('fan')})."
     )
 
 

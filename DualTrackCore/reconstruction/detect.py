@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from DualTrackCore.errors import InputError
+from DualTrackCore.errors import InputError, named
 from DualTrackCore.reconstruction import Fan
 from DualTrackCore.sweep import Sweep
 
@@ -79,7 +79,7 @@ def detect_fan(sweep: Sweep) -> ImageArea:
     if area is None:
         raise InputError(
             "No image area was found: the frames are black, or nothing in them changes; give a clip rectangle "
-            "(--clip X,Y,W,H) in place of the fan auto."
+            f"({named('clip')}) in place of the fan auto."
         )
     return area
 

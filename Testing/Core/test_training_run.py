@@ -172,7 +172,7 @@ def test_the_last_epoch_is_validated_and_only_validated_weights_come_out(table, 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a computer without a graphics card")
 def test_devices_that_are_not_there_are_refused(table, tmp_path):
-    with pytest.raises(InputError, match=r"1 devices on each of 1 machines \(cuda\) cannot be used; change --devices"):
+    with pytest.raises(InputError, match=r"1 devices on each of 1 machines \(cuda\) cannot be used; change devices"):
         train(tiny_recipe("global", table, accelerator="cuda"), runs=tmp_path)
 
 

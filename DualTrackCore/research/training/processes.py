@@ -20,7 +20,7 @@ from DualTrackCore.threads import free_cores, threads_of_new_processes
 _REFUSED = 2
 #: Seconds that processes get to end by themselves.
 _PATIENCE_S = 20
-_GO_ON = "the checkpoints stay, and the same command goes on from the last (a single stage: with --resume)"
+_GO_ON = "the checkpoints stay, and the same command goes on from the last (a single stage where it is told to resume)"
 
 
 def is_member() -> bool:

@@ -59,7 +59,7 @@ class Shares:
         if self.groups < processes:
             said += (
                 f"; {processes} devices cannot share {self.batch} equally, so each item is computed "
-                f"{processes // self.groups} times: take another number of devices, or --set grow_batch=true"
+                f"{processes // self.groups} times: take another number of devices, or set grow_batch to true"
             )
         return f"{said}."
 

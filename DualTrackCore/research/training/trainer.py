@@ -166,7 +166,7 @@ def _joined(recipe: Recipe) -> lightning.Fabric:
     except (MisconfigurationException, RuntimeError, ValueError) as error:
         raise InputError(
             f"{recipe.devices} devices on each of {recipe.nodes} machines ({recipe.accelerator}) cannot be used; "
-            f"change --devices, --nodes or accelerator. Lightning says: {reason_of(error)}."
+            f"change devices, nodes or accelerator. Lightning says: {reason_of(error)}."
         ) from None
     return processes
 
