@@ -73,7 +73,8 @@ def drawing_motions(
     motions[0], wanted = moved, np.isin(stops, frames)
     known = np.isfinite(own).all(axis=(1, 2)) & np.isfinite(common).all(axis=(1, 2))
     variances, axes = np.linalg.eigh(np.where(known[:, None, None], own, 0))
-    spread = axes * np.sqrt(np.maximum(variances, 0))[:, None, :]
+    # The symmetric root: axes of equal variances may be any, so they must not decide what is drawn.
+    spread = axes * np.sqrt(np.maximum(variances, 0))[:, None, :] @ np.swapaxes(axes, 1, 2)
     place = 0
     for start in range(0, len(spread), _TOGETHER):
         yield

@@ -14,6 +14,8 @@ from DualTrackCore.trajectory import Trajectory
 
 #: A point farther than this from every picture, mm, belongs to none, unless frames lie farther apart.
 FARTHEST_MM = 5.0
+#: Share of the way to a neighbour up to which a point lies in a frame's plane: a point of a picture, but for rounding.
+_IN_PLANE = 1e-6
 #: Points times frames that are compared at a time: a few milliseconds.
 _TOGETHER = 200_000
 
@@ -156,7 +158,7 @@ class FramePlanes:
             beside = self._in_images(points_mm, frames)[:, 2]
             between = own * beside < 0
             part = own / np.where(between, own - beside, 1)
-            nearer = between & ((share == 0) | (part > share))
+            nearer = between & (part > _IN_PLANE) & ((share == 0) | (part > share))
             others[nearer], share[nearer] = frames[nearer], part[nearer]
         return others, share
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from test_measurement import measurements
 from test_uncertainty import curved
 
 from DualTrackCore import estimate_trajectory, load_model
@@ -29,6 +30,12 @@ def held(sweep, estimate, pairs, seed):
         measured = stated.distance(*stated.planes.points_of(frames, pixels), frames=frames)
         found.append([low <= length <= high for low, high in (measured.band_68, measured.band_95)])
     return np.array(found)
+
+
+@pytest.mark.parametrize("aside_mm", [1e-12, -1e-12])
+def test_rounding_does_not_decide_what_is_drawn(aside_mm):
+    exact, aside = (measurements().distance([0, 0, 5 + off], [3, 1, 15 - off]) for off in (0, aside_mm))
+    np.testing.assert_allclose([aside.band_68, aside.band_95], [exact.band_68, exact.band_95], atol=1e-9)
 
 
 @pytest.mark.slow
