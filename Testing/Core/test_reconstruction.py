@@ -331,7 +331,7 @@ def test_a_fan_that_is_not_found_is_said_with_what_to_do():
     sweep, trajectory = freehand(frames=12)
     tracked = replace(sweep, tracked=trajectory)
     with pytest.warns(
-        SweepWarning, match=r"No fan was found .* columns 0 to 49 and rows 0 to 39; .*angles and radii \\(fan\\)"
+        SweepWarning, match=r"No fan was found .* columns 0 to 49 and rows 0 to 39; .*angles and radii \(fan\)"
     ):
         result = run(tracked, RunSettings(poses="tracked", fan="auto"))
     assert any("No fan was found" in warning for warning in result.warnings)
