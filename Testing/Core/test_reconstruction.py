@@ -336,5 +336,5 @@ def test_a_fan_that_is_not_found_is_said_with_what_to_do():
         result = run(tracked, RunSettings(poses="tracked", fan="auto"))
     assert any("No fan was found" in warning for warning in result.warnings)
     still = replace(tracked, frames=np.repeat(sweep.frames[:1], 12, axis=0))
-    with pytest.raises(InputError, match=r"No image area was found.*--clip"):
+    with pytest.raises(InputError, match=r"No image area was found.*\(clip\)"):
         run(still, RunSettings(poses="tracked", fan="auto", repeats="keep"))
