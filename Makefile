@@ -52,13 +52,15 @@ else
 	@echo "Instruction sets differ on x86-64 alone; on this processor make test is enough."
 endif
 
-# Faulty files, kills and failing writes, MINUTES each; a short pass of them is among the slow tests.
+# Faulty files, kills and failing writes, MINUTES each (a short pass of them is among the slow tests); and the way of a lab
+# from the challenge's folders to a submission.
 MINUTES ?= 20
 
 campaign: $(STAMP)
 	$(BIN)/python Testing/Campaign/fuzz_readers.py --minutes $(MINUTES) --json fuzz_readers.json
 	$(BIN)/python Testing/Campaign/kill_runs.py --minutes $(MINUTES) --json kill_runs.json
 	$(BIN)/python Testing/Campaign/write_faults.py --minutes $(MINUTES) --json write_faults.json
+	$(BIN)/python Testing/Campaign/lab_journey.py
 
 # Some of the benchmarks: make bench BENCH=Testing/Benchmarks/bench_engine.py
 BENCH ?= Testing/Benchmarks

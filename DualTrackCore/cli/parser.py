@@ -272,7 +272,7 @@ def _add_profiles(actions: argparse._SubParsersAction) -> None:
 
 def _add_train(commands: argparse._SubParsersAction) -> None:
     parser = _command(commands, "train", "research:train", "train a whole model or one stage of it, from recipes")
-    text = "paper, mini or own; or one stage: a YAML file, or one that ships (mini/local1, paper/fusion, ...)"
+    text = "paper, mini, own, or one stage: a file, mini/local1, ... (backbones/medsam and /usfm are experimental)"
     parser.add_argument("recipe", metavar="RECIPE", help=text)
     text = "tracked sweeps in place of the recipe's: a table that says which are for training and which for validation"
     parser.add_argument("--data", metavar="PLACE", help=text)

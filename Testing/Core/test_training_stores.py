@@ -189,7 +189,7 @@ def test_without_room_on_the_disk_nothing_is_begun_and_the_sentence_says_how_muc
 
 def test_a_folder_that_cannot_be_written_is_named(table, tmp_path):
     (tmp_path / "images").write_text("a file")
-    with pytest.raises(OutputError, match=r"Cannot write into .*images.*choose another folder of runs"):
+    with pytest.raises(OutputError, match=r"Cannot write into .*images.*choose another folder"):
         ready(table, tmp_path)
 
 
