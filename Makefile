@@ -12,7 +12,7 @@ unexport PYTHONDONTWRITEBYTECODE
 export PYTHONPYCACHEPREFIX := $(CURDIR)/.venv/bytecode
 
 .DEFAULT_GOAL := test
-.PHONY: demo sample test coverage test-all test-isa campaign resolve bench package docs lint clean
+.PHONY: demo sample test test-all test-isa campaign resolve bench package docs lint clean
 
 demo: $(STAMP)
 	$(BIN)/dualtrack demo -o demo
@@ -23,10 +23,6 @@ sample: $(STAMP)
 		-o DualTrackCore/data/sample.igs.mha
 
 test: $(STAMP)
-	$(PYTEST) -m "not slow"
-
-# Which lines and branches the tests run through; to note that takes a quarter of the time once more.
-coverage: $(STAMP)
 	$(PYTEST) -m "not slow" --cov=DualTrackCore
 
 test-all: $(STAMP)

@@ -16,6 +16,8 @@ _ALIKE, _LESS, _APART = 0.5, 0.25, 20
 #: Of two frames nearer than this to those of a better pair no second proposal is made; proposals, and pairs that are
 #: looked at, at most.
 _NEAR, _MOST, _LOOKED_AT = 10, 8, 20000
+#: Digits of correlations that are compared.
+_DIGITS = 4
 
 
 def propose_loops(sweep: Sweep, trajectory: Trajectory) -> list[tuple[SamePlace, float]]:
@@ -41,16 +43,20 @@ def propose_loops(sweep: Sweep, trajectory: Trajectory) -> list[tuple[SamePlace,
     lengths = np.nan_to_num(trajectory.lengths_mm[frames])
     found: list[tuple[SamePlace, float]] = []
     apart = max(2, _APART // step)
-    pairs = np.argwhere(np.triu(alike, apart) >= _ALIKE)
-    pairs = pairs[np.argsort(-alike[tuple(pairs.T)])[:_LOOKED_AT]]
+    far = np.triu(alike, apart).round(_DIGITS)  # rounding must not decide which of equal pairs comes first
+    pairs = np.argwhere(far >= _ALIKE)
+    pairs = pairs[np.argsort(-far[tuple(pairs.T)], kind="stable")[:_LOOKED_AT]]
+    near = max(1, _NEAR // step)
     for first, last in pairs:
         if len(found) == _MOST:
             break
         likely = float(alike[first, last])
         between = slice(first + (last - first) // 4, last - (last - first) // 4 + 1)
         strangers = np.maximum(alike[first, between], alike[last, between]).min()
+        around = far[max(first - near, 0) : first + near + 1, max(last - near, 0) : last + near + 1]
         pair = int(frames[first]), int(frames[last])
         known = any(np.abs(np.subtract(place.frames, pair)).max() <= _NEAR for place, _ in found)
-        if likely - strangers >= _LESS and lengths[last] > lengths[first] and not known:
+        best = far[first, last] == around.max()  # no flank of a better pair
+        if best and likely - strangers >= _LESS and lengths[last] > lengths[first] and not known:
             found.append((SamePlace(pair), likely))
     return found

@@ -171,7 +171,7 @@ def test_a_folder_of_a_cropped_clip_is_corrected_in_its_own_pixels(tmp_path, kno
         ([], "Nothing is said that is known"),
         (["--known-length-mm", "900"], "not the known 900 mm"),
         (["--known-length-mm", "-3"], "above 0"),
-        (["--known-length-frames", "0,5"], "give known_length_mm as well"),
+        (["--known-length-frames", "0,5"], "give --known-length-mm as well"),
         (["--loops", "0,99"], "the frames 0 to 29 are used"),
         (["--loops", "5"], "pairs of frames"),
         (["--stops", "9,2"], "cannot stand still"),

@@ -17,9 +17,7 @@ from documents import PAGES, ROOT, Block, blocks
 from DualTrackCore.cli import main
 from DualTrackCore.cli.parser import build_parser
 from DualTrackCore.errors import InputError
-from DualTrackCore.research.plan import load_plan, plan_names
-from DualTrackCore.research.training import load_recipe
-from DualTrackCore.research.training.recipe import RECIPES
+from DualTrackCore.research.training.recipe_files import RECIPES, load_plan, load_recipe, plan_names
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::DualTrackCore.errors.TrackingWarning", "ignore::DualTrackCore.errors.SweepWarning"

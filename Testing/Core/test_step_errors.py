@@ -140,7 +140,7 @@ def test_motions_beside_invalid_poses_do_not_count():
         some[20:] = 0
     cut = calibrate(estimates, [Trajectory(some, np.arange(31) < 20, origin="measured") for some in poses])
     np.testing.assert_allclose(cut.factors, whole.factors, rtol=2e-3)  # the mean step is that of the whole estimate
-    np.testing.assert_allclose(cut.correlation, whole.correlation, atol=1e-6)
+    np.testing.assert_allclose(cut.correlation, whole.correlation, atol=1e-3)
 
 
 @pytest.mark.parametrize(
