@@ -29,7 +29,7 @@ from DualTrackCore.run.pipeline import run_frames
 from DualTrackCore.trajectory import Trajectory
 from DualTrackCore.worker import __main__ as start, serve
 
-def run(sweep, settings, reporter, models, path=None):
+def run(sweep, settings, reporter, models, path=None, repeats=None):
     code = settings.chunk_frames
     if code == 2:
         for done in range(600):

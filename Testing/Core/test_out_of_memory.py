@@ -68,7 +68,7 @@ def from_llvmlite():
         ("av.index", load_sweep),
         ("matplotlib.figure", lambda clip: new_figure(1, "white")),
         ("jinja2", lambda clip: report._template()),
-        ("distributed", lambda clip: next(runner._outcomes_on_cluster(None, clip, "here", None, None))),
+        ("distributed", lambda clip: next(runner._outcomes_of_workers(None, clip, None, False, None))),
     ],
 )
 def test_a_package_that_the_memory_does_not_hold_is_not_called_missing(tmp_path, monkeypatch, package, needed):

@@ -280,7 +280,7 @@ def test_a_server_with_a_key_and_its_own_certificate_serves_who_has_both(secure)
             Server(server.address, key, certificate).offer()
         with pytest.raises(InputError, match="The key is missing or wrong"):
             Server(server.address, key, certificate).track(tracked_sweep(4), order())
-    with pytest.raises(ServerError, match=r"is not trusted .*--server-certificate"):
+    with pytest.raises(ServerError, match=r"is not trusted .*; give the file of its certificate"):
         Server.at(server.address, key_file).offer()
     with pytest.raises(ServerError, match=r"cannot be reached|was cut"):
         Server(server.address.replace("https", "http")).offer()

@@ -136,7 +136,7 @@ def test_a_command_that_python_calls_changes_no_variable(capsys):
     [
         (["-m", "DualTrackCore.cli", "run", "{sample}", "-o", "{out}"], {}),
         (["-m", "DualTrackCore.cli", "run", "{sample}", "-o", "{out}"], {"OMP_NUM_THREADS": "1", "KMP_BLOCKTIME": "9"}),
-        (["-m", "DualTrackCore.cli", "train", "{sample}", "--runs", "{out}"], {}),
+        (["-m", "DualTrackCore.cli", "train", "mini/local1", "--runs", "{out}"], {}),
         (["-m", "DualTrackCore.worker"], {}),
         (["-m", "DualTrackCore.worker"], {"GOMP_SPINCOUNT": "7"}),
     ],

@@ -258,15 +258,16 @@ def volume(bench: Bench) -> Iterator[Row]:
     grid = plan_grid(sweep, trajectory, spacing_mm=bench.voxel_mm)
     for interpolation in ("nearest", "linear"):
         how = {"interpolation": interpolation}
+        unfilled = {**how, "hole_filling": "none"}
 
-        def own(how: dict = how) -> np.ndarray:
+        def own(how: dict = how, unfilled: dict = unfilled) -> np.ndarray:
             if not bench.dry:
-                return reconstruct_volume(sweep, trajectory, grid, device=bench.device, **how).volume
+                return reconstruct_volume(sweep, trajectory, grid, device=bench.device, **unfilled).volume
             builder = CardBuilder("cpu", grid, sweep.frame_size, sweep.image_from_pixel, **how)
             builder.add(sweep.frames, trajectory.poses)
             return builder.finish()[0]
 
-        found, expected = own(), reconstruct_volume(sweep, trajectory, grid, **how).volume
+        found, expected = own(), reconstruct_volume(sweep, trajectory, grid, device="cpu", **unfilled).volume
         apart = np.abs(found.astype(np.int16) - expected).max()
         title = f"volume, {interpolation}"
         yield Row(
