@@ -16,6 +16,7 @@ from slicer.i18n import tr as _
 
 from DualTrackCore.errors import MissingDependencyError
 from DualTrackCore.worker.process import core_environment, end_tree, last_lines
+from DualTrackSlicerLib.events import soon
 
 #: Longest wait for a process that was ended, ms.
 _END_MS = 5000
@@ -50,7 +51,7 @@ class Process:
         variables: the environment; the core of this program is added, as :func:`core_environment` does.
         log_path: takes what it writes to standard error.
         onLine: called with each line of its standard output.
-        onEnd: called once, when it has gone or could not be started; see `returncode`.
+        onEnd: called once, when it has gone or could not be started, never before this returns; see `returncode`.
 
     Attributes:
         returncode: as subprocess gives it: negative for a signal; None while it runs, or where it did not start.
@@ -98,7 +99,9 @@ class Process:
         if self.pid:
             end_family(self.pid)
         self._process.kill()
-        if wait:
+        if self.problem:
+            self._over()
+        elif wait:
             self._process.waitForFinished(_END_MS)
 
     def log_tail(self) -> str:
@@ -121,9 +124,11 @@ class Process:
     def _failed(self, error: object) -> None:
         if self._running and self._process.error() == qt.QProcess.FailedToStart:
             self.problem = self._process.errorString()
-            self._over()
+            soon(self._over)  # Qt may tell it while the process is being made
 
     def _over(self) -> None:
+        if not self._running:
+            return
         self._running = False
         self._process.disconnect("readyReadStandardOutput()", self._read)
         self._process.disconnect("finished(int,QProcess::ExitStatus)", self._finished)

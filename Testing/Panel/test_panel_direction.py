@@ -49,6 +49,7 @@ def test_a_result_runs_the_other_way_at_the_press_of_a_button_and_back(host, pan
 def test_turning_over_is_stopped_by_the_button_and_with_the_scene(host, panel, tiny_model_file, monkeypatch, ended_by):
     from DualTrackSlicerLib import events
 
+    from DualTrackCore import reconstruction
     from DualTrackCore.reconstruction import builder
 
     add_clip(host)
@@ -57,7 +58,7 @@ def test_turning_over_is_stopped_by_the_button_and_with_the_scene(host, panel, t
     finish(host, panel)
     nodes, card, place = panel.view().result, panel.ui.resultLabel.text, moved(panel)
     monkeypatch.setattr(events, "PIECE_S", 0.0)
-    monkeypatch.setattr(builder, "_SLAB_BYTES", 1)
+    monkeypatch.setattr(reconstruction, "_SLAB_BYTES", 1)
     done, slabs = [], builder.slabs
     monkeypatch.setattr(builder, "slabs", lambda array: (done.append(1) or part for part in slabs(array)))
     panel.ui.turnOverButton.click()

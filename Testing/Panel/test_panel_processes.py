@@ -80,6 +80,24 @@ def test_a_program_that_is_not_there_is_told_as_its_end(host, tmp_path):
     assert process.returncode is None
 
 
+@pytest.mark.parametrize("ended", [False, True])
+def test_a_log_that_cannot_be_written_is_told_when_the_program_has_been_made(host, tmp_path, ended):
+    from DualTrackSlicerLib.process import Process
+
+    ends, made = [], []
+    command, log = [sys.executable, "-c", ""], tmp_path / "none" / "log.txt"
+    process = Process(command, os.environ, log, ends.append, lambda: ends.append(list(made)))
+    made.append(process)
+    if ended:
+        process.end(wait=True)
+        assert ends == [[process]]
+    host.wait_until(lambda: ends, 30)
+    host.process()
+    assert ends == [[process]]
+    assert process.problem
+    assert process.pid == 0
+
+
 def test_python_is_started_without_the_launcher_that_hides_how_it_ends(host, tmp_path, monkeypatch):
     from DualTrackSlicerLib.process import slicerPython
 

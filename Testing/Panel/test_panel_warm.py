@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 from pathlib import Path
 
@@ -68,6 +69,33 @@ def test_a_worker_ends_with_its_client_and_by_a_signal_as_one_that_is_started(st
     greeted(process)
     process.stdin.close()
     assert process.wait() == 0
+
+
+def test_clients_that_end_before_they_are_answered_do_no_harm(start, warm_python, tmp_path):
+    folder = tmp_path / "client"
+    folder.mkdir()
+    asked = [[WORKER, "--folder", str(folder)], str(tmp_path), core_environment(os.environ)]
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for request in (b"", json.dumps(asked).encode()):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as client:
+            client.connect(str(warm_python.with_name("warm")))
+            if request:
+                socket.send_fds(client, [request], [nothing] * 3)
+    os.close(nothing)
+    assert greeted(start(WORKER))[1]
+    assert folder.is_dir()
+
+
+def test_a_client_of_nobody_is_started_as_usual(start, warm_python, tmp_path):
+    alone = tmp_path / "python-real"
+    alone.write_text(warm_python.read_text().replace(str(warm_python.with_name("warm")), str(tmp_path / "warm")))
+    alone.chmod(0o755)
+    variables = core_environment(os.environ)
+    command = [str(alone), "-m", WORKER]
+    with subprocess.Popen(command, env=variables, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert not greeted(process)[1]
+        process.stdin.close()
+        assert process.wait() == 0
 
 
 def test_what_takes_other_variables_as_it_starts_is_started_anew(start):

@@ -33,10 +33,13 @@ def main(address: str, arguments: list[str]) -> None:
 def _hand_over(address: str, arguments: list[str]) -> None:
     """End as a split off process ends; returns where it would not be as one that is started."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as server:
-        server.connect(address)
         request = json.dumps([arguments, os.getcwd(), dict(os.environ)]).encode()
-        socket.send_fds(server, [request], [0, 1, 2])
-        answer = server.recv(64)
+        try:
+            server.connect(address)
+            socket.send_fds(server, [request], [0, 1, 2])
+            answer = server.recv(64)
+        except OSError:  # nobody is there
+            return
         if not answer:
             return
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -153,8 +156,10 @@ def _accepted(listener: socket.socket, clients: dict[socket.socket, int]) -> lis
     """Take the next client; its arguments in the process that is split off for it, None in this one."""
     client = listener.accept()[0]
     request, streams, _, _ = socket.recv_fds(client, _MOST_BYTES, 3)
-    arguments, folder, variables = json.loads(request)
-    pid = os.fork() if _at_start(variables) == _at_start(os.environ) else None
+    # One that was ended meanwhile says no more: what is split off for it would end too, and take its folder along.
+    has_gone = not request or bool(select.select([client], [], [], 0)[0])
+    arguments, folder, variables = ([], "", {}) if has_gone else json.loads(request)
+    pid = os.fork() if not has_gone and _at_start(variables) == _at_start(os.environ) else None
     if pid == 0:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -168,7 +173,8 @@ def _accepted(listener: socket.socket, clients: dict[socket.socket, int]) -> lis
         client.close()
     else:
         clients[client] = pid
-        client.send(str(pid).encode())
+        with contextlib.suppress(OSError):  # it has just been ended, which is seen next
+            client.send(str(pid).encode())
     return None
 
 

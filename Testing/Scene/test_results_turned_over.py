@@ -17,6 +17,7 @@ from DualTrackSlicerLib.scene import (
 )
 from DualTrackSlicerLib.scene.records import clip_of, result_of
 
+from DualTrackCore import reconstruction
 from DualTrackCore.errors import InputError
 from DualTrackCore.evaluation import all_pixels
 from DualTrackCore.reconstruction import builder
@@ -82,13 +83,14 @@ def test_a_result_is_turned_over_a_slab_or_a_block_of_errors_a_piece_and_wholly_
     first = showResults(scene, clip, job_result(clip.sweep, ESTIMATE))
     grey, shown, count = slicer.util.arrayFromVolume(first.volume).copy(), list(first), scene.GetNumberOfNodes()
     assert len(grey) > 8
+    several = -(-len(grey) // 3)
     work, slabs, sums = [], builder.slabs, all_pixels.PixelGrid._sums
-    monkeypatch.setattr(builder, "_SLAB_BYTES", 3 * grey[0].nbytes)
+    monkeypatch.setattr(reconstruction, "_SLAB_BYTES", 3 * grey[0].nbytes)
     monkeypatch.setattr(builder, "slabs", lambda array: (work.append("slab") or part for part in slabs(array)))
     monkeypatch.setattr(all_pixels.PixelGrid, "_sums", lambda grid, turned: work.append("errors") or sums(grid, turned))
     pieces, done = turnOverInPieces(first), []
     nodes = None
-    while nodes is None and not (stopped and len(done) > 30):
+    while nodes is None and not (stopped and len(done) > 2 * several):
         assert scene.GetNumberOfNodes() == count
         assert list(shownResult(browser)) == shown
         np.testing.assert_array_equal(slicer.util.arrayFromVolume(first.volume), grey)
@@ -103,7 +105,6 @@ def test_a_result_is_turned_over_a_slab_or_a_block_of_errors_a_piece_and_wholly_
         pieces.close()
         assert list(shownResult(browser)) == shown
         return
-    several = -(-len(grey) // 3)
     assert done.count("slab") >= 3 * several
     assert done.count("errors") == 3  # the estimate, no motion, mean motion
     assert list(shownResult(browser)) == list(nodes)
