@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Generator
 from os import PathLike
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from DualTrackCore.errors import InputError
 from DualTrackCore.files import replacing
 from DualTrackCore.io.pose_marks import BY_RULE, CORRELATION, FIELDS, FREEDOM, ORIGIN, marked, origin_marks
 from DualTrackCore.path_error import CORRECTIONS, TRUST
+from DualTrackCore.progress import finished
 from DualTrackCore.trajectory import PoseOrigin, Trajectory
 
 _HEADER = ("frame", "timestamp_s", "valid", *(f"m{row}{column}" for row in range(4) for column in range(4)))
@@ -21,6 +23,8 @@ _WHERE_KNOWN = (TRUST, CORRELATION, FREEDOM, BY_RULE, CORRECTIONS)
 _MARKS = tuple(name for name in FIELDS if name not in _WHERE_KNOWN)
 _SIGMA = (*(f"sigma_t{axis}_mm" for axis in "xyz"), *(f"sigma_r{axis}_deg" for axis in "xyz"))
 _COVARIANCE = ("variance_length_mm2", *(f"covariance_{axes}_mm2" for axes in ("xx", "xy", "xz", "yy", "yz", "zz")))
+#: Lines that are written at a time.
+_TOGETHER = 200
 _KNOWN = frozenset((*FIELDS, *_SIGMA, *_COVARIANCE))
 
 
@@ -41,6 +45,13 @@ def write_trajectory_csv(trajectory: Trajectory, path: str | PathLike, timestamp
         InputError: another number of times than poses.
         OutputError: the file cannot be written.
     """
+    finished(writing_trajectory_csv(trajectory, path, timestamps_s))
+
+
+def writing_trajectory_csv(
+    trajectory: Trajectory, path: str | PathLike, timestamps_s: np.ndarray | None = None
+) -> Generator[None, None, None]:
+    """Do as :func:`write_trajectory_csv` in pieces of some milliseconds."""
     count = len(trajectory)
     times = [""] * count
     if timestamps_s is not None:
@@ -60,6 +71,8 @@ def write_trajectory_csv(trajectory: Trajectory, path: str | PathLike, timestamp
         table = np.hstack([sigma, np.empty((count, 0)) if covariance is None else covariance])
         rows = zip(times, trajectory.valid, trajectory.poses.reshape(count, 16), table, strict=True)
         for frame, (time, valid, pose, errors) in enumerate(rows):
+            if frame % _TOGETHER == 0:
+                yield
             errors = ("" if np.isnan(value) else f"{value:.17g}" for value in errors)
             poses = (f"{value:.17g}" for value in pose)
             writer.writerow([frame, time, int(valid), *poses, *(later if frame else first), *errors])

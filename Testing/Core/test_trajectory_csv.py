@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from DualTrackCore.errors import InputError, OutputError
 from DualTrackCore.io import read_trajectory_csv, write_trajectory_csv
+from DualTrackCore.io.trajectory_csv import writing_trajectory_csv
 from DualTrackCore.trajectory import Trajectory
 
 MOTION = np.array([[0.1, 0.2, 0.5, 1.0, -2.0, 3.0], [0.3, -0.1, 0.4, 0.2, 0.1, -0.7]])
@@ -108,3 +109,14 @@ def test_a_place_that_cannot_be_written_is_reported(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="Cannot write"):
         write_trajectory_csv(Trajectory.from_parameters(MOTION), tmp_path / "file" / "t.csv")
+
+
+def test_a_long_table_is_written_in_pieces_and_one_that_is_stopped_leaves_no_file(tmp_path):
+    long = Trajectory(np.tile(np.eye(4), (450, 1, 1)), origin="measured")
+    stopped = writing_trajectory_csv(long, tmp_path / "a.csv")
+    next(stopped), next(stopped)
+    assert not (tmp_path / "a.csv").exists()
+    stopped.close()
+    assert not list(tmp_path.iterdir())
+    assert len(list(writing_trajectory_csv(long, tmp_path / "a.csv"))) >= 3
+    assert len(read_trajectory_csv(tmp_path / "a.csv")) == 450

@@ -12,6 +12,7 @@ from scipy.spatial.transform import Rotation
 from DualTrackCore import Sweep, Trajectory
 from DualTrackCore.corrections import Corrections, KnownLength, correct, knowledge_of, propose_loops
 from DualTrackCore.path_error import CORRECTIONS, turned_over
+from DualTrackCore.progress import finished
 from DualTrackCore.run import run as run_clip
 from DualTrackCore.run.correction import correct_result
 from DualTrackCore.run.settings import RunSettings
@@ -39,7 +40,7 @@ def known(panel):
 def test_from_tracking_over_a_known_length_and_landmarks_to_a_scene_that_is_read_again(
     host, panel, tiny_model_file, tmp_path
 ):
-    from DualTrackSlicerLib.scene.records import clip_of, result_of
+    from DualTrackSlicerLib.scene.records import clip_of, result_in_pieces
 
     slicer.mrmlScene.SetUndoOn()
     add_clip(host)
@@ -47,7 +48,7 @@ def test_from_tracking_over_a_known_length_and_landmarks_to_a_scene_that_is_read
     panel.ui.correctSection.collapsed = False
     run(host, panel, 1.0)
     first, length = panel.view().result, panel.view().report.trajectory["path_length_mm"]
-    result_of(first, clip_of(first)).write(tmp_path / "results")
+    finished(result_in_pieces(first, clip_of(first))).write(tmp_path / "results")
     _know_the_length(host, panel, tmp_path / "results")
     _take_it_back_and_say_it_again(host, panel, first)
     _mark_two_points(host, panel, tmp_path)

@@ -117,6 +117,7 @@ def test_the_last_thing_that_was_moved_is_shown_and_all_are_copied_and_exported(
     assert copied[0][3].startswith("in 95 of 100 cases ")
     monkeypatch.setattr("PySide6.QtWidgets.QFileDialog.getSaveFileName", lambda *a: (str(tmp_path / "a.csv"), ""))
     host.click(ui.exportButton)
+    host.wait_until(lambda: ui.exportButton.enabled)
     assert not ui.errorFrame.isVisible()
     assert sorted(file.name for file in tmp_path.glob("a*.csv")) == ["a-figures.csv", "a-measures.csv", "a.csv"]
     with open(tmp_path / "a-measures.csv", newline="", encoding="utf-8") as file:

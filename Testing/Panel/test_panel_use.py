@@ -86,6 +86,12 @@ def test_keys_start_and_cancel_a_run_and_go_through_results_while_the_module_is_
     assert panel.view().result.name == "DualTrack clip"
 
 
+def export(host, panel):
+    """Press the button, and wait for what it began."""
+    host.click(panel.ui.exportButton)
+    host.wait_until(lambda: panel.ui.exportButton.enabled)
+
+
 def test_path_and_figures_are_exported_as_tables_and_nothing_else_is_replaced(
     host, panel, tiny_model_file, tmp_path, monkeypatch
 ):
@@ -93,7 +99,7 @@ def test_path_and_figures_are_exported_as_tables_and_nothing_else_is_replaced(
     chosen = [str(tmp_path / "out" / "clip.1")]
     (tmp_path / "out").mkdir()
     monkeypatch.setattr(QtWidgets.QFileDialog, "getSaveFileName", lambda *arguments: (chosen[-1], ""))
-    host.click(panel.ui.exportButton)
+    export(host, panel)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["clip.1-figures.csv", "clip.1.csv"]
     path = read_trajectory_csv(tmp_path / "out" / "clip.1.csv")
     from DualTrackSlicerLib.scene import trajectoryFromTable
@@ -115,13 +121,13 @@ def test_path_and_figures_are_exported_as_tables_and_nothing_else_is_replaced(
     figures.write_text("mine")
     chosen.append(str(figures.with_name("other.csv")))
     host.dialogs.answer = False
-    host.click(panel.ui.exportButton)
+    export(host, panel)
     assert "other-figures.csv" in host.dialogs.asked[-1]
     assert (figures.read_text(), figures.with_name("other.csv").exists()) == ("mine", False)
     chosen.append("")
-    host.click(panel.ui.exportButton)
+    export(host, panel)
     chosen.append(str(tmp_path / "out" / "clip.1.csv" / "below.csv"))
-    host.click(panel.ui.exportButton)
+    export(host, panel)
     assert "Cannot write" in panel.ui.errorLabel.text
 
 

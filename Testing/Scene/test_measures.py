@@ -14,7 +14,7 @@ import vtk
 from clip_nodes import add_simulated_clip, drifting, simulated
 from DualTrackSlicerLib.scene import (
     Target,
-    exportResult,
+    exportInPieces,
     forget,
     kept,
     measure,
@@ -251,12 +251,12 @@ def test_the_clip_that_has_gone_is_named(scene, result):
 
 def test_measures_are_written_as_a_table_beside_path_and_figures(scene, result, tmp_path):
     found, nodes, _ = result
-    exportResult(nodes, tmp_path / "one.csv")
+    finished(exportInPieces(nodes, tmp_path / "one.csv"))
     assert not (tmp_path / "one-measures.csv").exists(), "nothing was measured yet"
     points = world_points(nodes, found, [1, 20, 12], [[5, 10], [40, 20], [20, 40]])
     line, closed, _other = (drawn(scene, kind, points[:count], kind) for kind, count in KINDS.items())
     (length,), both = (measured(measures_of(nodes), target) for target in (line, closed))
-    exportResult(nodes, tmp_path / "two.csv")
+    finished(exportInPieces(nodes, tmp_path / "two.csv"))
     with open(tmp_path / "two-measures.csv", newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     whats = [("Line", "length"), ("ClosedCurve", "length"), ("ClosedCurve", "area")]

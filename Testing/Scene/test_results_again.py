@@ -8,12 +8,13 @@ import pytest
 from clip_nodes import add_simulated_clip, drifting, simulated
 from DualTrackSlicerLib.scene import resultsOf, showResults, sweepFromBrowser, turnOver
 from DualTrackSlicerLib.scene.nodes import nodes_of_class
-from DualTrackSlicerLib.scene.records import clip_of, result_of
+from DualTrackSlicerLib.scene.records import clip_of, result_in_pieces
 from mrml import Application
 
 from DualTrackCore.errors import InputError
 from DualTrackCore.io import write_trajectory_csv
 from DualTrackCore.path_error import path_error
+from DualTrackCore.progress import finished
 from DualTrackCore.reconstruction import Fan
 from DualTrackCore.run import RunSettings, run
 from DualTrackCore.run.results import RunResult
@@ -89,15 +90,15 @@ def test_the_frames_behind_a_voxel_are_found_in_a_result_from_the_scene(scene, b
     result, nodes = shown(scene, browser, tmp_path, path, mask="none", **choices)
     left_out = {6} if choices.get("repeats") == "keep" else {6, 9 - first}
     assert set(range(len(path))) - set(result.reconstruction.placed.numbers) == left_out
-    require_same_sources(result_of(nodes, clip_of(nodes)), result)
+    require_same_sources(finished(result_in_pieces(nodes, clip_of(nodes))), result)
 
 
 def test_the_frames_behind_a_voxel_are_found_after_save_and_load_and_after_turning_over(scene, browser, tmp_path):
     result, nodes = shown(scene, browser, tmp_path, corrected(), fan=FAN, mask="none")
     other, nodes = reloaded(scene, tmp_path)
-    require_same_sources(result_of(nodes, clip_of(nodes)), result)
+    require_same_sources(finished(result_in_pieces(nodes, clip_of(nodes))), result)
     turned = turnOver(nodes)
-    require_same_sources(result_of(turned, clip_of(turned)), result.turned_over())
+    require_same_sources(finished(result_in_pieces(turned, clip_of(turned))), result.turned_over())
     other.close()
 
 
@@ -105,7 +106,7 @@ def test_how_sure_a_corrected_path_is_comes_back_to_the_last_digit(scene, browse
     result, nodes = shown(scene, browser, tmp_path, corrected(4, 20), first_frame=4, last_frame=20)
     assert result.trajectory.path_covariance is not None
     other, nodes = reloaded(scene, tmp_path)
-    again = result_of(nodes, clip_of(nodes)).trajectory
+    again = finished(result_in_pieces(nodes, clip_of(nodes))).trajectory
     np.testing.assert_array_equal(again.path_covariance, result.trajectory.path_covariance)
     np.testing.assert_array_equal(again.sigma, result.trajectory.sigma)
     assert path_error(again).as_dict() == path_error(result.trajectory).as_dict()
@@ -122,6 +123,6 @@ def test_a_result_of_an_earlier_version_says_that_it_does_not_know_its_frames(sc
         report = json.loads(nodes.transform_sequence.GetAttribute("DualTrack.Report"))
         del report["volume"]["settings"]["fan"]
         nodes.transform_sequence.SetAttribute("DualTrack.Report", json.dumps(report))
-    again = result_of(nodes, clip_of(nodes))
+    again = finished(result_in_pieces(nodes, clip_of(nodes)))
     with pytest.raises(InputError, match="does not know which frames it was made from"):
         again.reconstruction.sources(again.grid.origin_mm)

@@ -15,11 +15,12 @@ from DualTrackSlicerLib.scene import (
     turnOver,
     turnOverInPieces,
 )
-from DualTrackSlicerLib.scene.records import clip_of, result_of
+from DualTrackSlicerLib.scene.records import clip_of, result_in_pieces
 
 from DualTrackCore import reconstruction
 from DualTrackCore.errors import InputError
 from DualTrackCore.evaluation import all_pixels
+from DualTrackCore.progress import finished
 from DualTrackCore.reconstruction import builder
 
 TRUTH = simulated()
@@ -63,7 +64,7 @@ def test_a_result_turned_over_is_shown_in_place_of_the_first_with_frames_in_the_
     assert reportOf(nodes).settings == once.report.settings
     for share in ("covered_fraction", "filled_fraction"):
         assert reportOf(nodes).volume[share] == result.report.volume[share], share
-    again, filled = result_of(nodes, clip_of(nodes)).reconstruction, result.reconstruction.filled[::-1]
+    again, filled = finished(result_in_pieces(nodes, clip_of(nodes))).reconstruction, result.reconstruction.filled[::-1]
     np.testing.assert_array_equal(again.filled, filled & (grey[::-1] > 0))  # black ones look unseen
     again = turnOver(nodes)
     np.testing.assert_array_equal(slicer.util.arrayFromVolume(again.volume), grey)

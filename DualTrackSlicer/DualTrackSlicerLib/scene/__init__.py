@@ -11,7 +11,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "behind": ["Behind", "FramesBehind", "framesBehind", "pixelAt"],
         "expected": ["hideExpectedError", "layErrorOver", "showExpectedError"],
         "display": ["FrameFollower", "fadeVolumes", "fitSliceViews", "layFrameOver", "renderVolume"],
-        "exports": ["exportFiles", "exportResult", "measureRows"],
+        "exports": ["exportFiles", "exportInPieces", "measureRows"],
         "input": ["Clip", "SceneSweep", "clips", "sweepFromBrowser", "sweepInPieces"],
         "landmarks": ["LANDMARKS", "TRACKER", "addLandmarks", "bindMarks", "landmarkLists", "marksOf", "placeMarks"],
         "measures": [

@@ -3,31 +3,32 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
 from DualTrackCore.files import replacing
-from DualTrackCore.io import write_trajectory_csv
+from DualTrackCore.io.trajectory_csv import writing_trajectory_csv
 from DualTrackSlicerLib.scene.measures import Target, kept, targetsIn
-from DualTrackSlicerLib.scene.records import clip_of, result_of
+from DualTrackSlicerLib.scene.records import clip_in_pieces, result_in_pieces
 from DualTrackSlicerLib.scene.result_nodes import RUN, ResultNodes
 
 _COLUMNS = ("name", "what", "value", "unit", "low_68", "high_68", "low_95", "high_95", "basis", "trust", "result")
 
 
-def exportResult(nodes: ResultNodes, path: Path) -> None:
+def exportInPieces(nodes: ResultNodes, path: Path) -> Generator[object, None, None]:
     """Write the path of a result as a table, and beside it what :func:`exportFiles` names.
 
     Raises:
         InputError: nodes of the run or its clip have left the scene.
         OutputError: a file cannot be written; none is changed then.
     """
-    result, rows = result_of(replace(nodes, volume=None), clip_of(nodes, pictures=False)), _rows_in_scene(nodes)
+    clip = yield from clip_in_pieces(nodes, pictures=False)
+    result, rows = (yield from result_in_pieces(replace(nodes, volume=None), clip)), _rows_in_scene(nodes)
     with ExitStack() as files:
         poses, figures, *measures = (files.enter_context(replacing(file)) for file in exportFiles(nodes, path))
-        write_trajectory_csv(result.trajectory, poses, result.sweep.timestamps_s)
+        yield from writing_trajectory_csv(result.trajectory, poses, result.sweep.timestamps_s)
         result.report.write_csv(figures)
         for place in measures:
             with open(place, "w", newline="", encoding="utf-8") as file:

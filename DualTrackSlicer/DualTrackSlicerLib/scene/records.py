@@ -97,16 +97,11 @@ def clip_in_pieces(
     return (yield from sweepInPieces(browser, images, pictures=pictures, transformSequenceNode=tracker))
 
 
-def result_of(nodes: ResultNodes, clip: SceneSweep) -> RunResult:
-    """The result that the nodes of a run hold, with the frames of its clip.
+def result_in_pieces(nodes: ResultNodes, clip: SceneSweep) -> Generator[None, None, RunResult]:
+    """The result that the nodes of a run hold, with the frames of its clip; some slices of its volume at each step.
 
     Raises InputError: nodes of the run were deleted, or it is not of this clip.
     """
-    return finished(result_in_pieces(nodes, clip))
-
-
-def result_in_pieces(nodes: ResultNodes, clip: SceneSweep) -> Generator[None, None, RunResult]:
-    """:func:`result_of`, some slices of its volume at each step."""
     report = reportOf(nodes)
     clip = prepared_clip(clip, report)
     sweep, trajectory = yield from path_of(nodes, clip, report)

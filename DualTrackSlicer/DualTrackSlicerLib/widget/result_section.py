@@ -19,7 +19,7 @@ from DualTrackSlicerLib.scene import (
     baseOf,
     compareResults,
     exportFiles,
-    exportResult,
+    exportInPieces,
     fadeVolumes,
     removeResults,
     reportOf,
@@ -49,6 +49,7 @@ class ResultSection(Section):
         self.shown, self.changed, self.failed = Signal(), Signal(), Signal()
         self.exporting, self.taken = Signal(), Signal()
         self._turning: Pieces | None = None
+        self._exporting: Pieces | None = None
         ui.resultComboBox.connect("currentIndexChanged(int)", self._on_chosen)
         ui.compareComboBox.connect("currentIndexChanged(int)", self._on_compared)
         ui.fadeSlider.connect("valueChanged(int)", self._on_fade)
@@ -62,10 +63,11 @@ class ResultSection(Section):
         ui.nextResultButton.connect("clicked()", self._on_next)
 
     def forget(self) -> None:
-        """The scene closes, or the turning over is to be stopped: the result stays as it was."""
-        turning, self._turning = self._turning, None
-        if turning is not None:
-            turning.stop()
+        """The scene closes, or turning over and writing are to be stopped: result and files stay as they were."""
+        for work in (self._turning, self._exporting):
+            if work is not None:
+                work.stop()
+        self._turning = self._exporting = None
 
     def update(self, view: View) -> None:
         """Show what the scene holds."""
@@ -85,6 +87,7 @@ class ResultSection(Section):
         ui.turnOverButton.text = _("Stop turning over") if turning else _("Runs the other way")
         ui.turnOverButton.setShortcut(qt.QKeySequence("Ctrl+Shift+D"))  # a new text takes it away
         enable(waiting, ui.resultComboBox)
+        enable(_("The tables are being written; wait a moment.") if self._exporting else "", ui.exportButton)
         alone = "" if others else _("This is the only result of the clip; run it again to compare.")
         enable(waiting or alone, ui.compareComboBox, ui.previousResultButton, ui.nextResultButton)
         ui.comparisonFrame.visible = compared is not None
@@ -179,7 +182,19 @@ class ResultSection(Section):
         question = _("Replace {files}?").format(files=", ".join(there))
         if there and not slicer.util.confirmOkCancelDisplay(question, windowTitle=title):
             return
-        self._try(lambda: exportResult(nodes, path))
+        self._exporting = Pieces(self._export(nodes, path))
+        self.changed.emit()
+
+    def _export(self, nodes: ResultNodes, path: Path) -> Iterator[object]:
+        problem = ""
+        try:
+            yield from exportInPieces(nodes, path)
+        except DualTrackError as error:
+            problem = str(error)
+        finally:
+            self._exporting = None
+        self.failed.emit(problem)
+        self.changed.emit()
 
     def _on_copy(self) -> None:
         self._try(self._copy)
