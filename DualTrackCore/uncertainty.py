@@ -57,6 +57,13 @@ def times_holding(share: float, freedom: float | None = None) -> float:
     return float(stdtrit(freedom, (1 + share) / 2) * np.sqrt((freedom - 2) / freedom))
 
 
+def mean_step_mm(motions: np.ndarray) -> float:
+    """Mean step of motions [n, 6] (mm); those of pictures that were shown again are 0 and do not count."""
+    steps = np.linalg.norm(motions[:, :3], axis=1)
+    moved = steps[steps > _STILL_MM]
+    return max(float(moved.mean()), _SHORTEST_MM) if len(moved) else _SHORTEST_MM
+
+
 def grown_errors(sigma: np.ndarray, motions: np.ndarray, powers: Sequence[Sequence[float]]) -> np.ndarray:
     """Standard deviations as powers of those that a network states and of the mean step of the sweep.
 
@@ -65,13 +72,10 @@ def grown_errors(sigma: np.ndarray, motions: np.ndarray, powers: Sequence[Sequen
 
     Args:
         sigma: [N - 1, 6], mm and degrees.
-        motions: [N - 1, 6], mm and degrees; those of pictures that were shown again are 0 and do not count.
+        motions: [N - 1, 6], mm and degrees.
         powers: [2, 6] of sigma and of the mean step (mm).
     """
-    steps = np.linalg.norm(motions[:, :3], axis=1)
-    moved = steps[steps > _STILL_MM]
-    mean_mm = max(float(moved.mean()), _SHORTEST_MM) if len(moved) else _SHORTEST_MM
-    by_step = mean_mm ** np.asarray(powers[1], dtype=np.float64)
+    by_step = mean_step_mm(motions) ** np.asarray(powers[1], dtype=np.float64)
     return np.asarray(sigma, dtype=np.float64) ** powers[0] * by_step
 
 

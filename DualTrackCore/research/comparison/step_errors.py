@@ -27,6 +27,7 @@ from DualTrackCore.uncertainty import (
     freedom_in,
     grown_errors,
     length_errors,
+    mean_step_mm,
     times_holding,
 )
 
@@ -36,8 +37,8 @@ SHARES = (0.68, 0.95)
 _FEWEST, _MOST = 2.5, 50.0
 #: Natural logarithm of the largest factor of the odds of a correlation.
 _WIDEST_ODDS = 7.0
-#: Fewest sweeps that tell how errors grow, least power of the stated ones, and powers that give the mean step alone.
-_FEWEST_SWEEPS, _LEAST_POWER, _STEP_ALONE = 30, 0.1, np.repeat([[0.0], [1.0]], 6, axis=1)
+#: Fewest sweeps that tell how errors grow, and least power of the stated ones.
+_FEWEST_SWEEPS, _LEAST_POWER = 30, 0.1
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,13 +149,13 @@ def _powers(pairs: Sequence[Mapping[str, np.ndarray]]) -> np.ndarray:
     found = np.array(AS_STATED)
     if len(pairs) < _FEWEST_SWEEPS:
         return found
-    mean_mm = np.log([grown_errors(np.ones((1, 6)), pair["motions"], _STEP_ALONE)[0, 0] for pair in pairs])
+    log_step = np.log([mean_step_mm(pair["motions"]) for pair in pairs])
     for component in range(6):
         counts = [pair["sigma"][:, component] > 0 for pair in pairs]
         stated = np.array([np.log(p["sigma"][c, component]).mean() for p, c in zip(pairs, counts, strict=True)])
         squares = [np.square(p["residuals"][c, component]).mean() for p, c in zip(pairs, counts, strict=True)]
         true = 0.5 * np.log(np.maximum(squares, 1e-12))
-        by = np.stack([np.ones(len(pairs)), stated, mean_mm], axis=1)
+        by = np.stack([np.ones(len(pairs)), stated, log_step], axis=1)
         # As stated where the sweeps do not tell.
         pulled, ends = np.diag([0.0, 1.0, 1.0]), np.array([0.0, 1.0, 0.0])
         _, *powers = np.linalg.solve(by.T @ by + pulled, by.T @ true + pulled @ ends)
