@@ -111,10 +111,12 @@ class Console:
 
     def progress(self, report: Progress) -> None:
         """Progress callback: one bar a stage, with the time left; only where stderr is a terminal."""
-        from tqdm import tqdm
-
         if self.cancelled():
             raise KeyboardInterrupt
+        if self._quiet or not sys.stderr.isatty():
+            return  # a hidden bar too starts a thread, and shares a lock with forked processes that outlives a kill
+        from tqdm import tqdm
+
         if (report.stage, report.detail) != self._stage:
             self.close()
             self._stage = report.stage, report.detail
@@ -123,7 +125,6 @@ class Console:
                 desc=report.text,
                 unit="B" if report.stage is Stage.DOWNLOADING else "",
                 unit_scale=report.stage is Stage.DOWNLOADING,
-                disable=True if self._quiet else None,
                 leave=False,
             )
         self._bar.total = report.total

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -114,6 +115,8 @@ class Workshop:
                 self.reset(None)
                 _silently(lambda line=command.new: self.perform(line))
         self.reset(None)
+        if len(threading.enumerate()) > 1:
+            raise RuntimeError(f"Threads do not live on in a child: {threading.enumerate()}")
 
     def perform(self, line: str, **names: str) -> int:
         """Do a command line in this process and return its exit code."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import json
 import os
 import signal
@@ -92,7 +93,7 @@ def in_child(
         act: called before each step.
         before: called in the child first, for limits.
         outside: seconds after which this process sends a signal, and the signal.
-        limit_s: the child is killed after so long.
+        limit_s: the child is killed after so long; `err` then says where it was.
     """
     sys.stdout.flush()
     sys.stderr.flush()
@@ -135,6 +136,7 @@ def _child(
     try:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         os.dup2(words.writing, 2)
+        faulthandler.register(signal.SIGUSR1, file=2)
         tempfile.tempdir = None
         steps = Steps(folder, act)
         if before is not None:
@@ -168,5 +170,7 @@ def _wait(
             outside = None
         if passed > limit_s and not hung:
             hung = True
+            os.kill(child, signal.SIGUSR1)
+            time.sleep(0.2)
             os.kill(child, signal.SIGKILL)
         time.sleep(0.002)

@@ -3,13 +3,16 @@
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 from mutations import mutate
 from results import OWN_FILE, References, snapshot
+from steps import in_child
 
 HERE = Path(__file__).resolve().parent
 SECONDS = 14
@@ -44,6 +47,18 @@ def test_no_faulty_file_crashes_or_confuses_a_reader(tmp_path):
     figures, said = campaign("fuzz_readers.py", tmp_path)
     assert figures["inputs"] > len(figures["formats"])
     assert figures["faulty"] == 0, said
+
+
+@needs_fork
+def test_a_command_that_hangs_is_killed_and_says_where_it_was(tmp_path):
+    def waits() -> int:
+        time.sleep(60)
+        return 0
+
+    ending = in_child(waits, tmp_path, limit_s=1)
+    assert ending.hung
+    assert ending.code == -signal.SIGKILL
+    assert "in waits" in ending.err
 
 
 @needs_fork

@@ -10,6 +10,7 @@ import pytest
 from DualTrackCore.cli import main
 from DualTrackCore.cli.parser import build_parser
 from DualTrackCore.cli.shell import FIRST_HELP
+from DualTrackCore.sample import sample_path
 
 
 def test_the_name_alone_says_the_commonest_commands(capsys):
@@ -75,7 +76,6 @@ def test_a_missing_package_is_one_sentence(monkeypatch, capsys):
 
 def test_a_terminal_shows_a_sign_of_life_first_and_every_long_stage_has_a_bar(tmp_path, monkeypatch, capsys):
     from DualTrackCore.cli.console import Console
-    from DualTrackCore.sample import sample_path
 
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     stages = []
@@ -105,3 +105,29 @@ def test_no_sign_of_life_gets_into_what_a_program_reads(tmp_path, monkeypatch, c
     monkeypatch.undo()
     main(["info", str(tmp_path / "none.mha")])
     assert "Starting" not in capsys.readouterr().err
+
+
+def test_a_bar_counts_up_in_a_terminal_and_goes_when_it_is_full(monkeypatch, capsys):
+    from DualTrackCore.cli.console import Console
+    from DualTrackCore.progress import Progress, Stage
+
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    console = Console(False, False)
+    for done in (1, 4):
+        console.progress(Progress(Stage.READING, done, 4))
+    console.close()
+    shown = capsys.readouterr().err
+    assert "0/4" in shown
+    assert shown.endswith("\r")
+
+
+@pytest.mark.parametrize("option", ["--json", "--quiet", ""])
+def test_without_a_terminal_a_command_makes_no_bar_with_its_thread_and_shared_lock(tmp_path, option):
+    command = ["convert", str(sample_path()), str(tmp_path / "copy.h5"), *([option] if option else [])]
+    lines = (
+        "import sys, threading; from DualTrackCore.cli import main\n"
+        f"assert main({command!r}) == 0\n"
+        "assert 'tqdm' not in sys.modules and threading.active_count() == 1, threading.enumerate()"
+    )
+    subprocess.run([sys.executable, "-c", lines], check=True, capture_output=True)
+    assert (tmp_path / "copy.h5").exists()
