@@ -17,20 +17,25 @@ CASES = [
 ]
 
 
-def orders(batch_size, at_once, items, processes, **changes):
+def frames_of(epoch, item):
+    return 32 + (item * 37 + epoch) % 81
+
+
+def orders(batch_size, at_once, items, processes, length=None, **changes):
     recipe = tiny_recipe("local1", batch_size=batch_size, at_once=at_once, devices=processes, **changes)
     shares = Shares.of(recipe, items)
-    made = [ItemOrder(items, 1, rank, processes, shares) for rank in range(processes)]
+    made = [ItemOrder(items, 1, rank, processes, shares, length) for rank in range(processes)]
     for order in made:
         order.set_epoch(4)
     return shares, [list(order) for order in made]
 
 
+@pytest.mark.parametrize("length", [None, frames_of])
 @pytest.mark.parametrize("case", CASES)
-def test_the_items_of_each_change_of_the_weights_are_those_of_one_process(case):
+def test_the_items_of_each_change_of_the_weights_are_those_of_one_process(case, length):
     batch_size, at_once, items, _ = case
-    _, (one,) = orders(batch_size, None, items, 1)
-    shares, found = orders(*case)
+    _, (one,) = orders(batch_size, None, items, 1, length)
+    shares, found = orders(*case, length)
     batch = min(batch_size, items)
     assert len(one) == items // batch * batch
     assert len({len(order) for order in found}) == 1
@@ -41,6 +46,19 @@ def test_the_items_of_each_change_of_the_weights_are_those_of_one_process(case):
         seen = [key for order in found[: shares.groups] for key in order[step * own : (step + 1) * own]]
         assert sorted(seen) == wanted
     assert found[: shares.groups] * (len(found) // shares.groups) == found
+
+
+def test_items_that_are_computed_side_by_side_have_about_the_same_number_of_frames():
+    def waits(length):
+        _, found = orders(2, None, 200, 2, length)
+        return sum(abs(frames_of(*one) - frames_of(*other)) for one, other in zip(*found, strict=True)) / 100
+
+    assert waits(None) > 20
+    assert waits(frames_of) < 1
+    _, (first, _) = orders(2, None, 200, 2, frames_of)
+    lengths = [frames_of(*item) for item in first]
+    assert lengths != sorted(lengths)
+    assert len({item for order in orders(2, None, 200, 2, frames_of)[1] for item in order}) == 200
 
 
 @pytest.mark.parametrize("processes", [1, 2, 3])

@@ -1,5 +1,6 @@
 """Stages: what they train, what stays as it was, and that their pieces give what the finished network gives."""
 
+import math
 from types import SimpleNamespace
 
 import numpy as np
@@ -143,6 +144,22 @@ def test_items_count_alike_and_their_padding_and_unknown_poses_not_at_all():
         batch["targets"][0, 23:] = 1e6
         batch["targets"][1, 3] = 1e6
         torch.testing.assert_close(task.component_losses(batch).mean(), loss)
+
+
+def test_relative_errors_grow_with_the_steps_and_not_with_their_square_and_small_rotations_are_motions():
+    def loss_of(targets: torch.Tensor, relative: bool = True) -> float:
+        task = LightningTask(tiny_recipe("fusion", relative=relative), network, torch.zeros(6), torch.ones(6))
+        batch = {"targets": targets.expand(1, 9, 6), "mask": torch.ones(1, 9, dtype=torch.bool)}
+        return task.component_losses(batch, batch["targets"] * 1.1).mean().item()
+
+    network = tiny_model().network
+    along, turn = torch.tensor([0.0, 0, 1, 0, 0, 0]), torch.tensor([0.0, 0, 0, 0, 1, 0])
+    assert loss_of(20 * along, relative=False) / loss_of(10 * along, relative=False) == pytest.approx(4)
+    assert loss_of(20 * along) / loss_of(10 * along) == pytest.approx(2, rel=1e-3)
+    still = loss_of(1e-3 * along)
+    assert still == pytest.approx(loss_of(1e-3 * along, relative=False) / 0.1, rel=1e-3)
+    lever = 20 * math.radians(10)  # of 10 degrees, mm
+    assert loss_of(10 * turn) == pytest.approx(loss_of(10 * turn, relative=False) / lever, rel=1e-3)
 
 
 def test_equal_weighting_is_the_plain_mean_and_keeps_no_errors():

@@ -19,7 +19,7 @@ from DualTrackCore.network.blocks import Trunk
 from DualTrackCore.network.dualtrack import NetworkOutput
 from DualTrackCore.progress import Reporter
 from DualTrackCore.research.baselines import MotionNetwork
-from DualTrackCore.research.training.recipe import Recipe
+from DualTrackCore.research.training.recipe import WINDOW_STAGES, Recipe
 from DualTrackCore.research.training.samples import Item, SweepItems, collate
 from DualTrackCore.research.training.shares import ItemOrder, Shares
 from DualTrackCore.research.training.sweeps import SweepSet
@@ -29,6 +29,8 @@ from DualTrackCore.trajectory import accumulate, matrices_from_parameters
 
 #: Weight of the newest step in the running mean of errors, and the smallest divisor of a component's error.
 _RECENT_SHARE, _LEAST_ERROR = 0.01, 1e-3
+#: The size of a motion is that of a point so far from the axes, and a least one, about which in-plane errors are.
+_LEVER_MM, _LEAST_MOTION_MM = 20.0, 0.1
 #: Least elevational displacement of a sweep whose direction is trained, as a part of the path.
 _LEAST_THROUGH = 0.2
 #: Stages that train other heads than that for motions.
@@ -88,11 +90,12 @@ class LightningItems(lightning.LightningDataModule):
 
     def _loader(self, items: SweepItems, shares: Shares | None) -> DataLoader:
         rank, processes = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        workers = self.recipe.workers
+        workers, whole = self.recipe.workers, self.recipe.stage not in (*WINDOW_STAGES, "global")
+        length = items.length if whole and shares is not None else None
         return DataLoader(
             items,
             batch_size=1 if shares is None else shares.at_once,
-            sampler=ItemOrder(len(items), self.recipe.seed, rank, processes, shares),
+            sampler=ItemOrder(len(items), self.recipe.seed, rank, processes, shares, length),
             collate_fn=collate,
             num_workers=workers,
             persistent_workers=workers > 0,
@@ -138,13 +141,19 @@ class LightningTask(lightning.LightningModule):
     def component_losses(self, batch: Item, motions: Tensor | None = None) -> Tensor:
         """[6] mean squared errors in the head's units, over an item's motions with known targets, then over items.
 
-        So it does not matter which items are computed together, and on which device.
+        So it does not matter which items are computed together, and on which device. Where the recipe is `relative`,
+        those of an item are divided by the size of its motions, mm.
         """
         targets, mask = self.task.wanted(batch)
         wanted = (targets - self.target_mean) / self.target_std
         motions = self.task(batch).motions if motions is None else motions
-        squares = (motions.float() - wanted).square() * mask[..., None]
-        return (squares.sum(dim=1) / mask.sum(dim=1).clamp(min=1)[:, None]).mean(dim=0)
+        known = mask.sum(dim=1).clamp(min=1)[:, None]
+        errors = ((motions.float() - wanted).square() * mask[..., None]).sum(dim=1) / known
+        if self.recipe.relative:
+            parts = targets * targets.new_tensor([1, 1, 1, *[math.radians(_LEVER_MM)] * 3])
+            squares = (parts.square() * mask[..., None]).sum(dim=(1, 2)) / known[:, 0]
+            errors = errors / (squares + _LEAST_MOTION_MM**2).sqrt()[:, None]
+        return errors.mean(dim=0)
 
     def head_loss(self, batch: Item, output: NetworkOutput) -> Tensor:
         """Loss of the variance or direction head.

@@ -187,6 +187,10 @@ class SweepItems(Dataset):
         positions, kept = self._positions_and_frames(count, random)
         return Draw(count - 1 - kept if reversed_ else kept, positions, flipped, shift, variant)
 
+    def length(self, epoch: int, item: int) -> int:
+        """The number of frames of an item; reads no image."""
+        return len(self.draw(epoch, item).frames)
+
     def _acquired_draw(self, epoch: int, item: int) -> Draw:
         """Draw an item of a sweep of echo levels, with its own scanner, borders and kept frames."""
         sweep, stage = self.sweep_of(item), self.recipe.stage

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -75,10 +75,21 @@ class ItemOrder(Sampler):
         seed: of the order.
         rank, processes: number of this process, and of all.
         shares: of training; None for validation.
+        length: frames of (epoch, item), where they differ: items of one change of the weights then have about the same
+            number, so that no process waits long for the others.
     """
 
-    def __init__(self, items: int, seed: int, rank: int, processes: int, shares: Shares | None) -> None:
+    def __init__(
+        self,
+        items: int,
+        seed: int,
+        rank: int,
+        processes: int,
+        shares: Shares | None,
+        length: Callable[[int, int], int] | None = None,
+    ) -> None:
         self._items, self._seed, self._shares, self._epoch = items, seed, shares, 0
+        self._length = length
         if shares is None:
             self._mine = slice(rank % items, items, max(processes, items if rank >= items else 1))
         else:
@@ -94,5 +105,15 @@ class ItemOrder(Sampler):
     def __iter__(self) -> Iterator[tuple[int, int]]:
         order = np.arange(self._items)
         if self._shares is not None:
-            order = np.random.default_rng([self._seed, self._epoch]).permutation(self._items)
+            random = np.random.default_rng([self._seed, self._epoch])
+            order = random.permutation(self._items)
+            if self._length is not None and self._shares.batch > 1:
+                order = self._of_like_length(order, random)
         return iter([(self._epoch, int(item)) for item in order[self._mine]])
+
+    def _of_like_length(self, order: np.ndarray, random: np.random.Generator) -> np.ndarray:
+        """The items of whole batches, neighbours by length together, batches in random order."""
+        batch = self._shares.batch
+        chosen = order[: len(order) // batch * batch]
+        lengths = [self._length(self._epoch, int(item)) for item in chosen]
+        return random.permutation(chosen[np.argsort(lengths, kind="stable")].reshape(-1, batch)).ravel()
