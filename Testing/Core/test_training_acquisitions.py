@@ -20,6 +20,7 @@ from DualTrackCore.research.training.recipe import Data
 from DualTrackCore.research.training.samples import SweepItems, collate, one_way
 from DualTrackCore.research.training.sweeps import SweepSet
 from DualTrackCore.research.training.tasks import build_task
+from DualTrackCore.research.training.token_store import store_tokens
 
 SIMPLE = Acquisition(view=View(depth_mm=20, width_mm=20), motion=Motion(family="Per_L_PtD", step_mm=0.4))
 
@@ -122,13 +123,57 @@ def test_plain_sweeps_stand_beside_the_acquisitions_and_nothing_of_them_is_drawn
     assert 5 <= plain.probe.frequency_mhz <= 10
 
 
-def test_stored_tokens_and_drawn_scanners_exclude_each_other():
-    with pytest.raises(InputError, match="draws the scanner"):
-        tiny_recipe(
-            "fusion",
-            data={"kind": "simulated", "acquisitions": True, "seeds": [0, 1], "validation_seeds": [5, 6], "csv": None},
-            sampling={"stored_crops": 1},
-        )
+DRAWN = {"kind": "simulated", "acquisitions": True, "seeds": [0, 1], "validation_seeds": [5, 6], "csv": None}
+
+
+@pytest.mark.parametrize(
+    ("stage", "data", "sampling", "part"),
+    [
+        ("fusion", DRAWN, {"stored_crops": 1}, "sampling.stored_draws to store items as drawn"),
+        ("finetune2", DRAWN, {"stored_draws": 1}, "sampling.stored_draws needs a frozen trunk"),
+        ("fusion", {**DRAWN, "acquisitions": False}, {"stored_draws": 1}, "sampling.stored_draws is for data.acquisitions"),
+    ],
+)
+def test_what_cannot_be_stored_of_an_item_is_refused(stage, data, sampling, part):
+    with pytest.raises(InputError, match=part):
+        tiny_recipe(stage, data=data, sampling=sampling)
+
+
+def test_stored_draws_are_the_tokens_of_the_drawn_frames_and_epochs_take_them_in_turn(levels, tmp_path):
+    network = tiny_model().network.eval()
+    changes = {
+        "data": DRAWN,
+        "augmentation": {"hflip": 0.5, "reverse": 0.5, "crop": True},
+        "sampling": {"stored_draws": 3, "windows_per_sweep": 2, "shortest": 8},
+    }
+    made = items(levels, "fusion", **changes)
+    made.token_files = store_tokens(made, network, tmp_path, torch.device("cpu"))
+    keys = [(epoch, item) for epoch in range(3) for item in range(2)]
+    assert [made.draw(*key).variant for key in keys] == list(range(6))
+    for epoch, item in keys:
+        draw, one = made.draw(epoch, item), made[(epoch, item)]
+        crops = made.images[0].local(draw.frames, draw.flipped, draw.shift, draw.scan)
+        with torch.no_grad():
+            wanted = network.local(crops[None].float() / 255)[0]
+        torch.testing.assert_close(one["tokens"], wanted, atol=1e-5, rtol=0)
+        assert len(one["targets"]) == len(draw.frames) - 1
+        torch.testing.assert_close(one["tokens"], made[(epoch + 3, item)]["tokens"], rtol=0, atol=0)
+        torch.testing.assert_close(one["whole"], made[(epoch + 3, item)]["whole"], rtol=0, atol=0)
+    assert len({made[key]["tokens"].numpy().tobytes() for key in keys}) == 6
+
+
+def test_validation_stores_each_sweep_as_it_is_and_other_draws_have_files_of_their_own(levels, tmp_path):
+    network = tiny_model().network.eval()
+    files = []
+    for count, validating in ((1, True), (1, False), (2, False)):
+        made = items(levels, "fusion", validating=validating, data=DRAWN, sampling={"stored_draws": count})
+        made.token_files = store_tokens(made, network, tmp_path, torch.device("cpu"))
+        files += made.token_files
+        assert np.load(files[-1]).shape[0] == count
+    assert len(set(files)) == 3
+    made = items(levels, "fusion", validating=True, data=DRAWN, sampling={"stored_draws": 1})
+    made.token_files = files[:1]
+    assert len(made[(5, 0)]["tokens"]) == len(levels)
 
 
 def with_heads(direction=True):

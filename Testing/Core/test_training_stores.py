@@ -182,7 +182,7 @@ def test_without_room_on_the_disk_nothing_is_begun_and_the_sentence_says_how_muc
 
     with pytest.raises(OutputError, match=r"take .* kB in .* and 10 kB are free there; free some space") as caught:
         store()
-    wanted = {"global": "72 frames take 166 kB", "local3": "2 sweeps take 36.9 kB"}[stage]
+    wanted = {"global": "72 frames take 166 kB", "local3": "2 sweeps take 27.6 kB"}[stage]
     assert wanted in str(caught.value)
     assert not list(tmp_path.rglob("*.npy"))
 

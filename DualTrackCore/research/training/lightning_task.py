@@ -71,7 +71,8 @@ class LightningItems(lightning.LightningDataModule):
     def setup(self, stage: str) -> None:
         """Store class tokens before the first step; each process computes some of the sweeps."""
         del stage
-        if not self.recipe.sampling.stored_crops or self.training_items.token_files is not None:
+        sampling = self.recipe.sampling
+        if not (sampling.stored_crops or sampling.stored_draws) or self.training_items.token_files is not None:
             return
         trainer = self.trainer
         for items in (self.training_items, self.validation_items):

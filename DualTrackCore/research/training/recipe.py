@@ -147,6 +147,8 @@ class Sampling(_Checked):
         random_frames: frames drawn from a sweep, in order (global).
         stored_crops: number of crop positions, with the centre, whose class tokens are stored (local3, fusion,
             finetune1); 0 runs the frozen trunk at every step instead.
+        stored_draws: data.acquisitions: number of drawn items of each sweep whose class tokens are stored; epochs take
+            them in turn. 0 draws every item anew, and runs the frozen trunk at every step.
         token_type: number type of stored tokens.
         chunk_frames: frames through a trunk at a time when it runs over a whole sweep.
     """
@@ -156,6 +158,7 @@ class Sampling(_Checked):
     shortest: int | None = setting(None, at_least=2)
     random_frames: int = setting(64, at_least=2)
     stored_crops: int = setting(0, at_least=0)
+    stored_draws: int = setting(0, at_least=0)
     token_type: Literal["float16", "float32"] = "float32"
     chunk_frames: int = setting(128, at_least=1)
 
@@ -273,15 +276,7 @@ class Recipe(_Checked):
         if self.warmup_epochs >= self.epochs:
             raise InputError(f"warmup_epochs is {self.warmup_epochs}; it must be below epochs ({self.epochs}).")
         self._put_backbone_into_model()
-        if self.sampling.stored_crops and self.stage not in TOKEN_STAGES:
-            raise InputError(f"sampling.stored_crops needs a frozen trunk and ViT, which stage {self.stage} trains.")
-        if self.sampling.stored_crops and self.augmentation.drop:
-            raise InputError("augmentation.drop changes what the trunk sees; set sampling.stored_crops to 0.")
-        if self.data.acquisitions and (self.sampling.stored_crops or self.augmentation.drop):
-            raise InputError(
-                "data.acquisitions draws the scanner and the kept frames anew for every item; set "
-                "sampling.stored_crops and augmentation.drop to 0."
-            )
+        self._check_stored()
         if self.augmentation.drop and self.stage in (*WINDOW_STAGES, "global"):
             raise InputError(f"augmentation.drop works on whole sweeps; stage {self.stage} sees no whole sweep.")
         if (self.stage == "baseline") != ("kind" in self.baseline):
@@ -294,6 +289,24 @@ class Recipe(_Checked):
             )
         if self.stage == "baseline" and self.initial != Initial():
             raise InputError("The stage baseline starts from random weights; take initial out of the recipe.")
+
+    def _check_stored(self) -> None:
+        """Raise InputError where class tokens are to be stored that an item cannot use."""
+        stored = {name: getattr(self.sampling, name) for name in ("stored_crops", "stored_draws")}
+        for name, count in stored.items():
+            if count and self.stage not in TOKEN_STAGES:
+                raise InputError(f"sampling.{name} needs a frozen trunk and ViT, which stage {self.stage} trains.")
+        if stored["stored_crops"] and self.augmentation.drop:
+            raise InputError("augmentation.drop changes what the trunk sees; set sampling.stored_crops to 0.")
+        if self.data.acquisitions and (stored["stored_crops"] or self.augmentation.drop):
+            raise InputError(
+                "data.acquisitions draws the scanner and the kept frames anew for every item; set "
+                "sampling.stored_crops and augmentation.drop to 0, and sampling.stored_draws to store items as drawn."
+            )
+        if stored["stored_draws"] and not self.data.acquisitions:
+            raise InputError(
+                "sampling.stored_draws is for data.acquisitions; sampling.stored_crops stores other sweeps."
+            )
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Recipe:
         return self  # immutable; the moving average of weights copies a task with its recipe

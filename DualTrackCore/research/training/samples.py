@@ -193,7 +193,12 @@ class SweepItems(Dataset):
 
     def _acquired_draw(self, epoch: int, item: int) -> Draw:
         """Draw an item of a sweep of echo levels, with its own scanner, borders and kept frames."""
-        sweep, stage = self.sweep_of(item), self.recipe.stage
+        sweep, stage, sampling = self.sweep_of(item), self.recipe.stage, self.recipe.sampling
+        variant = None if self.token_files is None else 0
+        if sampling.stored_draws and not self.validating:
+            epoch %= sampling.stored_draws
+            if variant is not None:
+                variant = epoch * sampling.windows_per_sweep + item % sampling.windows_per_sweep
         own, seed = self.sweeps.acquisitions[sweep], [self.recipe.seed, epoch, item]
         augmentation, random = self.recipe.augmentation, np.random.default_rng(seed)
         count = len(self.sweeps.sweeps[sweep])
@@ -205,7 +210,7 @@ class SweepItems(Dataset):
             flipped = bool(random.random() < augmentation.hflip)
             if augmentation.crop and random.random() < 0.5:
                 shift = self.images[sweep].drawn_shift(random)
-        most, shortest = self._positions, self.recipe.sampling.shortest
+        most, shortest = self._positions, sampling.shortest
         if shortest is not None and not self.validating:
             most = int(np.exp(random.uniform(np.log(shortest), np.log(max(min(count, most), shortest)))))
         order = kept_frames(own.motion, count, random, most)
@@ -213,14 +218,14 @@ class SweepItems(Dataset):
             order = order[::-1]
         start = 0
         if stage in WINDOW_STAGES and not self.validating:
-            start = int(random.integers(max(len(order) - self.recipe.sampling.window, 0) + 1))
-            order = order[: start + self.recipe.sampling.window]
+            start = int(random.integers(max(len(order) - sampling.window, 0) + 1))
+            order = order[: start + sampling.window]
         frames, positions = order[start:], np.arange(len(order) - start)
         if stage == "global":
-            positions = np.sort(random.permutation(len(frames))[: self.recipe.sampling.random_frames])
+            positions = np.sort(random.permutation(len(frames))[: sampling.random_frames])
             frames = frames[positions]
         scan = Scan(own, order[max(start - WARM_UP_FRAMES, 0) : start], tuple(seed))
-        return Draw(frames, positions, flipped, shift, scan=scan)
+        return Draw(frames, positions, flipped, shift, variant, scan)
 
     def stored_shift(self, sweep: int, crop: int) -> tuple[int, int]:
         """Shift (rows, columns), pixels, of the crop number `crop` of stored class tokens; 0 is the centre."""

@@ -1,6 +1,7 @@
 """Class tokens of the frozen trunk and ViT on disk, so that later stages do not run the trunk again.
 
-One file per sweep holds [variants, N, C]: 4 variants of every stored crop (forwards, reversed, each also mirrored). A
+One file per sweep holds [variants, N, C]: 4 variants of every stored crop (forwards, reversed, each also mirrored), or
+one of every stored draw, in which the scanner and the kept frames are drawn, too. A
 frame takes C numbers per variant: 128 bytes for the published C = 64 in float16, its pixels 307,200. The 226 GB of
 TUS-REC are at most 736,000 frames, so one variant takes 94 MB, and the 8 crops of the published recipe with their 4
 variants 3.0 GB (6.0 GB in float32). The frames of a sweep are read once for all its variants. Files are memory-mapped:
@@ -13,6 +14,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +24,7 @@ from DualTrackCore.files import replacing
 from DualTrackCore.network import DualTrack
 from DualTrackCore.network.session import InferenceSession
 from DualTrackCore.progress import Reporter, Stage
-from DualTrackCore.research.training.samples import SweepItems, variant_index
+from DualTrackCore.research.training.samples import Draw, SweepItems, variant_index
 from DualTrackCore.research.training.stored import content_key, require_room
 from DualTrackCore.research.training.sweep_images import SweepImages
 from DualTrackCore.tracking.preprocessing import as_grey
@@ -40,7 +42,7 @@ def store_tokens(
     """Compute the tokens that are not stored yet; returns the file of every sweep.
 
     Args:
-        items: of a stage with `stored_crops`; only variants that its augmentation can draw are computed.
+        items: of a stage with `stored_crops` or `stored_draws`; only what its augmentation can draw is computed.
         network: its local trunk and ViT run on `device`, in a session. On a graphics card the trunk computes in the
             precision of the recipe.
         folder: cache; files are named by the hash of weights, settings and sweep.
@@ -59,17 +61,19 @@ def store_tokens(
     place, reporter = folder / digest.hexdigest()[:16], reporter or Reporter()
     files = [place / f"{_sweep_hash(items, i, name)[:24]}.npy" for i, name in enumerate(items.sweeps.names)]
     missing = [sweep for sweep, path in enumerate(files) if not path.is_file()]
-    shapes = {sweep: _shape(items, sweep, network) for sweep in missing}
+    width = network.local.spatial.layernorm.normalized_shape[0]
+    shapes = {sweep: _shape(_stored(items, sweep), width) for sweep in missing}
     size = np.dtype(items.recipe.sampling.token_type).itemsize
     require_room(place, sum(map(math.prod, shapes.values())) * size, f"The class tokens of {len(missing)} sweeps")
-    mine, variants = [sweep for sweep in missing if sweep % processes == rank], len(_variants(items))
+    mine = [sweep for sweep in missing if sweep % processes == rank]
+    variants = len(_stored(items, 0))
     for done, sweep in enumerate(mine):
         tokens = np.zeros(shapes[sweep], items.recipe.sampling.token_type)
         images = items.images[sweep].held()
-        for number, variant in enumerate(_variants(items)):
+        for number, draw in enumerate(_stored(items, sweep)):
             reporter.report(Stage.TOKENS, done * variants + number, len(mine) * variants)
-            pieces = _pieces(items, images, sweep, variant, reporter)
-            tokens[variant_index(*variant)] = _streamed(session, pieces, len(items.sweeps.sweeps[sweep]))
+            pieces = _pieces(images, draw, items.recipe.sampling.chunk_frames, reporter)
+            tokens[draw.variant, : len(draw.frames)] = _streamed(session, pieces, len(draw.frames))
         with replacing(files[sweep]) as temporary, temporary.open("wb") as file:
             np.save(file, tokens)
     reporter.report(Stage.TOKENS, len(mine) * variants, len(mine) * variants)
@@ -85,22 +89,32 @@ def _variants(items: SweepItems) -> list[tuple[bool, bool, int]]:
     return [(flipped, turned, crop) for crop in crops for flipped in flips for turned in turns]
 
 
-def _shape(items: SweepItems, sweep: int, network: DualTrack) -> tuple[int, int, int]:
+def _stored(items: SweepItems, sweep: int) -> list[Draw]:
+    """The items of a sweep whose tokens are stored, with the row of each as its variant."""
+    sampling = items.recipe.sampling
+    if sampling.stored_draws:
+        own = 1 if items.validating else sampling.windows_per_sweep
+        epochs = 1 if items.validating else sampling.stored_draws
+        keys = [(epoch, sweep * own + item) for epoch in range(epochs) for item in range(own)]
+        return [replace(items.draw(*key), variant=row) for row, key in enumerate(keys)]
+    order, draws = np.arange(len(items.sweeps.sweeps[sweep])), []
+    for flipped, turned, crop in _variants(items):
+        row, shift = variant_index(flipped, turned, crop), items.stored_shift(sweep, crop)
+        draws.append(Draw(order[::-1] if turned else order, order, flipped, shift, row))
+    return draws
+
+
+def _shape(draws: list[Draw], width: int) -> tuple[int, int, int]:
     """Variants, frames and numbers of a frame; variants that are never drawn stay zero."""
-    crops = 1 + max(crop for _, _, crop in _variants(items))
-    return 4 * crops, len(items.sweeps.sweeps[sweep]), network.local.spatial.layernorm.normalized_shape[0]
+    return 1 + max(draw.variant for draw in draws), max(len(draw.frames) for draw in draws), width
 
 
-def _pieces(
-    items: SweepItems, images: SweepImages, sweep: int, variant: tuple[bool, bool, int], reporter: Reporter
-) -> Iterator[torch.Tensor]:
-    """Crops [n, crop, crop] of all frames of a sweep, in the order of a variant."""
-    flipped, turned, crop = variant
-    count, size = len(items.sweeps.sweeps[sweep]), items.recipe.sampling.chunk_frames
-    order = np.arange(count)[:: -1 if turned else 1]
-    for start in range(0, count, size):
+def _pieces(images: SweepImages, draw: Draw, size: int, reporter: Reporter) -> Iterator[torch.Tensor]:
+    """Crops [n, crop, crop] of all frames of an item, in its order; a scanner sees them all at once."""
+    size = len(draw.frames) if draw.scan is not None else size
+    for start in range(0, len(draw.frames), size):
         reporter.check()
-        yield images.local(order[start : start + size], flipped, items.stored_shift(sweep, crop))
+        yield images.local(draw.frames[start : start + size], draw.flipped, draw.shift, draw.scan)
 
 
 def _streamed(session: InferenceSession, pieces: Iterable[torch.Tensor], count: int) -> np.ndarray:
@@ -121,4 +135,6 @@ def _sweep_hash(items: SweepItems, sweep: int, name: str) -> str:
     shifts = [items.stored_shift(sweep, crop) for crop in range(recipe.sampling.stored_crops)]
     key, number_type = content_key(name, items.sweeps.sweeps[sweep]), recipe.sampling.token_type
     settings = [name, key, card.spacing_mm, number_type, items.validating, drawn, shifts]
+    if recipe.sampling.stored_draws:
+        settings += [recipe.seed, repr(recipe.sampling), repr(augmentation), repr(items.sweeps.acquisitions[sweep])]
     return hashlib.sha256(json.dumps(settings).encode()).hexdigest()
