@@ -131,7 +131,12 @@ DRAWN = {"kind": "simulated", "acquisitions": True, "seeds": [0, 1], "validation
     [
         ("fusion", DRAWN, {"stored_crops": 1}, "sampling.stored_draws to store items as drawn"),
         ("finetune2", DRAWN, {"stored_draws": 1}, "sampling.stored_draws needs a frozen trunk"),
-        ("fusion", {**DRAWN, "acquisitions": False}, {"stored_draws": 1}, "sampling.stored_draws is for data.acquisitions"),
+        (
+            "fusion",
+            {**DRAWN, "acquisitions": False},
+            {"stored_draws": 1},
+            "sampling.stored_draws is for data.acquisitions",
+        ),
     ],
 )
 def test_what_cannot_be_stored_of_an_item_is_refused(stage, data, sampling, part):

@@ -146,20 +146,34 @@ def test_items_count_alike_and_their_padding_and_unknown_poses_not_at_all():
         torch.testing.assert_close(task.component_losses(batch).mean(), loss)
 
 
-def test_relative_errors_grow_with_the_steps_and_not_with_their_square_and_small_rotations_are_motions():
-    def loss_of(targets: torch.Tensor, relative: bool = True) -> float:
+@pytest.mark.parametrize("power", [0.5, 1.0])
+def test_relative_errors_grow_less_than_the_square_of_the_steps_and_turns_are_motions_too(power):
+    def loss_of(targets: torch.Tensor, relative: float = power) -> float:
         task = LightningTask(tiny_recipe("fusion", relative=relative), network, torch.zeros(6), torch.ones(6))
         batch = {"targets": targets.expand(1, 9, 6), "mask": torch.ones(1, 9, dtype=torch.bool)}
         return task.component_losses(batch, batch["targets"] * 1.1).mean().item()
 
     network = tiny_model().network
     along, turn = torch.tensor([0.0, 0, 1, 0, 0, 0]), torch.tensor([0.0, 0, 0, 0, 1, 0])
-    assert loss_of(20 * along, relative=False) / loss_of(10 * along, relative=False) == pytest.approx(4)
-    assert loss_of(20 * along) / loss_of(10 * along) == pytest.approx(2, rel=1e-3)
+    assert loss_of(20 * along, relative=0) / loss_of(10 * along, relative=0) == pytest.approx(4)
+    assert loss_of(20 * along) / loss_of(10 * along) == pytest.approx(2 ** (2 - power), rel=1e-3)
     still = loss_of(1e-3 * along)
-    assert still == pytest.approx(loss_of(1e-3 * along, relative=False) / 0.1, rel=1e-3)
+    assert still == pytest.approx(loss_of(1e-3 * along, relative=0) / 0.1**power, rel=1e-3)
     lever = 20 * math.radians(10)  # of 10 degrees, mm
-    assert loss_of(10 * turn) == pytest.approx(loss_of(10 * turn, relative=False) / lever, rel=1e-3)
+    assert loss_of(10 * turn) == pytest.approx(loss_of(10 * turn, relative=0) / lever**power, rel=1e-3)
+
+
+@pytest.mark.parametrize(("power", "wanted"), [(0.0, np.exp(0.08)), (0.5, 1.0), (1.0, np.exp(-0.08))])
+def test_of_lengths_that_are_uncertain_by_a_factor_one_half_teaches_the_median(power, wanted):
+    lengths = torch.from_numpy(np.exp(np.random.default_rng(0).normal(0, 0.4, 20_000))).float()
+    along = torch.tensor([0.0, 0, 10, 0, 0, 0])
+    batch = {"targets": lengths[:, None, None] * along, "mask": torch.ones(len(lengths), 1, dtype=torch.bool)}
+    recipe = tiny_recipe("fusion", relative=power)
+    task = LightningTask(recipe, tiny_model().network, torch.zeros(6), torch.ones(6))
+    tried = np.array([0.8, 1.0, 1.2])
+    losses = [task.component_losses(batch, (one * along).expand(len(lengths), 1, 6)).mean().item() for one in tried]
+    square, linear, _ = np.polyfit(tried, losses, 2)
+    assert -linear / (2 * square) == pytest.approx(wanted, rel=0.01)
 
 
 def test_equal_weighting_is_the_plain_mean_and_keeps_no_errors():

@@ -142,8 +142,8 @@ class LightningTask(lightning.LightningModule):
     def component_losses(self, batch: Item, motions: Tensor | None = None) -> Tensor:
         """[6] mean squared errors in the head's units, over an item's motions with known targets, then over items.
 
-        So it does not matter which items are computed together, and on which device. Where the recipe is `relative`,
-        those of an item are divided by the size of its motions, mm.
+        So it does not matter which items are computed together, and on which device. Those of an item are
+        divided by the power `relative` of the size of its motions, mm.
         """
         targets, mask = self.task.wanted(batch)
         wanted = (targets - self.target_mean) / self.target_std
@@ -153,7 +153,7 @@ class LightningTask(lightning.LightningModule):
         if self.recipe.relative:
             parts = targets * targets.new_tensor([1, 1, 1, *[math.radians(_LEVER_MM)] * 3])
             squares = (parts.square() * mask[..., None]).sum(dim=(1, 2)) / known[:, 0]
-            errors = errors / (squares + _LEAST_MOTION_MM**2).sqrt()[:, None]
+            errors = errors / (squares + _LEAST_MOTION_MM**2)[:, None] ** (self.recipe.relative / 2)
         return errors.mean(dim=0)
 
     def head_loss(self, batch: Item, output: NetworkOutput) -> Tensor:

@@ -219,9 +219,9 @@ class Recipe(_Checked):
         standardise: train on targets of mean 0 and deviation 1; mean and scale are folded into the head of the result.
         weighting: of the squared errors of the six components: "equal", as published, or "likelihood", which divides
             each by its running mean, so that components with small errors count as much as others.
-        relative: divide the squared errors of each item by the size of its motions, at least 0.1 mm: they grow with the
-            steps, and without this a slow sweep would hardly count beside a fast one. Not by its square, which would
-            make steps too short wherever they are uncertain.
+        relative: power of the size of an item's motions, at least 0.1 mm, by which its squared errors are divided: they
+            grow with the steps, and with 0 a slow sweep hardly counts beside a fast one. Where a length is uncertain by
+            a factor, 0.5 teaches its median, 0 makes it too long and 1 too short.
         one_way: train the motion of every item as if it ran towards +z, else mirrored at the image plane: speckle
             does not show the sign of elevational motion.
         head_grid: local1: rows and columns of the averaged feature map under the temporary head.
@@ -257,7 +257,7 @@ class Recipe(_Checked):
     precision: Literal["fp32", "fp16", "bf16"] = "fp32"
     standardise: bool = False
     weighting: Literal["equal", "likelihood"] = "equal"
-    relative: bool = False
+    relative: float = setting(0.0, at_least=0, at_most=2)
     one_way: bool = False
     head_grid: int = setting(4, at_least=1)
     average: float = setting(0.0, at_least=0, below=1)
