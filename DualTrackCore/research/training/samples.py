@@ -195,7 +195,9 @@ class SweepItems(Dataset):
         """Draw an item of a sweep of echo levels, with its own scanner, borders and kept frames."""
         sweep, stage, sampling = self.sweep_of(item), self.recipe.stage, self.recipe.sampling
         variant = None if self.token_files is None else 0
-        if sampling.stored_draws and not self.validating:
+        if self.validating:
+            epoch = 0  # the same clips each time
+        elif sampling.stored_draws:
             epoch %= sampling.stored_draws
             if variant is not None:
                 variant = epoch * sampling.windows_per_sweep + item % sampling.windows_per_sweep
