@@ -1,8 +1,5 @@
 """Stages: what they train, what stays as it was, and that their pieces give what the finished network gives."""
 
-import math
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
@@ -144,63 +141,6 @@ def test_items_count_alike_and_their_padding_and_unknown_poses_not_at_all():
         batch["targets"][0, 23:] = 1e6
         batch["targets"][1, 3] = 1e6
         torch.testing.assert_close(task.component_losses(batch).mean(), loss)
-
-
-@pytest.mark.parametrize("power", [0.5, 1.0])
-def test_relative_errors_grow_less_than_the_square_of_the_steps_and_turns_are_motions_too(power):
-    def loss_of(targets: torch.Tensor, relative: float = power) -> float:
-        task = LightningTask(tiny_recipe("fusion", relative=relative), network, torch.zeros(6), torch.ones(6))
-        batch = {"targets": targets.expand(1, 9, 6), "mask": torch.ones(1, 9, dtype=torch.bool)}
-        return task.component_losses(batch, batch["targets"] * 1.1).mean().item()
-
-    network = tiny_model().network
-    along, turn = torch.tensor([0.0, 0, 1, 0, 0, 0]), torch.tensor([0.0, 0, 0, 0, 1, 0])
-    assert loss_of(20 * along, relative=0) / loss_of(10 * along, relative=0) == pytest.approx(4)
-    assert loss_of(20 * along) / loss_of(10 * along) == pytest.approx(2 ** (2 - power), rel=1e-3)
-    still = loss_of(1e-3 * along)
-    assert still == pytest.approx(loss_of(1e-3 * along, relative=0) / 0.1**power, rel=1e-3)
-    lever = 20 * math.radians(10)  # of 10 degrees, mm
-    assert loss_of(10 * turn) == pytest.approx(loss_of(10 * turn, relative=0) / lever**power, rel=1e-3)
-
-
-@pytest.mark.parametrize(("power", "wanted"), [(0.0, np.exp(0.08)), (0.5, 1.0), (1.0, np.exp(-0.08))])
-def test_of_lengths_that_are_uncertain_by_a_factor_one_half_teaches_the_median(power, wanted):
-    lengths = torch.from_numpy(np.exp(np.random.default_rng(0).normal(0, 0.4, 20_000))).float()
-    along = torch.tensor([0.0, 0, 10, 0, 0, 0])
-    batch = {"targets": lengths[:, None, None] * along, "mask": torch.ones(len(lengths), 1, dtype=torch.bool)}
-    recipe = tiny_recipe("fusion", relative=power)
-    task = LightningTask(recipe, tiny_model().network, torch.zeros(6), torch.ones(6))
-    tried = np.array([0.8, 1.0, 1.2])
-    losses = [task.component_losses(batch, (one * along).expand(len(lengths), 1, 6)).mean().item() for one in tried]
-    square, linear, _ = np.polyfit(tried, losses, 2)
-    assert -linear / (2 * square) == pytest.approx(wanted, rel=0.01)
-
-
-def test_equal_weighting_is_the_plain_mean_and_keeps_no_errors():
-    task = LightningTask(tiny_recipe("fusion"), tiny_model().network, torch.zeros(6), torch.ones(6))
-    losses = torch.tensor([0.01, 0.1, 1.0, 2.0, 3.0, 4.0])
-    torch.testing.assert_close(task.weighted(losses), losses.mean())
-    assert torch.equal(task.component_errors, torch.ones(6))
-
-
-def test_weighting_by_likelihood_lets_every_component_pull_by_its_own_measure():
-    recipe = tiny_recipe("fusion", weighting="likelihood")
-    task = LightningTask(recipe, tiny_model().network, torch.zeros(6), torch.ones(6))
-    wanted = torch.tensor([0.01, 0.02, 0.1, 0.5, 1.0, 1e-6])
-    task._trainer = SimpleNamespace(strategy=SimpleNamespace(reduce=lambda values, reduce_op: values))
-    for _ in range(2000):
-        for factor in (0.5, 1.5):  # two pieces of one batch
-            task.weighted(wanted * factor)
-        task.on_before_optimizer_step(None)
-    torch.testing.assert_close(task.component_errors, wanted, rtol=0.01, atol=1e-6)
-    losses = wanted.clone().requires_grad_()
-    task.weighted(losses).backward()
-    pull = losses.grad * wanted
-    torch.testing.assert_close(pull[:5], torch.full((5,), 1 / 6), rtol=0.01, atol=0)
-    assert losses.grad[5] == pytest.approx(1 / 1e-3 / 6, rel=0.01)  # no component counts without limit
-    task.weighted(torch.full((6,), torch.inf))
-    task.on_before_optimizer_step(None)  # a step that overflowed in half precision
-    torch.testing.assert_close(task.component_errors, wanted, rtol=0.01, atol=1e-6)
 
 
 def test_the_trunk_in_pieces_gives_the_maps_and_the_gradients_of_the_whole():
