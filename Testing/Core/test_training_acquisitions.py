@@ -178,6 +178,16 @@ def test_validation_stores_each_sweep_as_it_is_and_other_draws_have_files_of_the
     assert len(set(files)) == 3
 
 
+@pytest.mark.parametrize("change", [{"seed": 7}, {"sampling": {"stored_draws": 1, "shortest": 8}}])
+def test_items_that_are_drawn_otherwise_have_token_files_of_their_own(levels, tmp_path, change):
+    network, shared = tiny_model().network.eval(), {"data": DRAWN, "sampling": {"stored_draws": 1}}
+    files = [
+        store_tokens(items(levels, "fusion", **changes), network, tmp_path, torch.device("cpu"))
+        for changes in (shared, shared, shared | change)
+    ]
+    assert files[0] == files[1] != files[2]
+
+
 def test_validation_sees_the_same_clip_in_every_epoch(levels):
     own = replace(SIMPLE, motion=replace(SIMPLE.motion, skip=2, repeated=0.3, lost=0.3))
     made = items(levels, "fusion", own, validating=True, data=DRAWN)

@@ -136,5 +136,6 @@ def _sweep_hash(items: SweepItems, sweep: int, name: str) -> str:
     key, number_type = content_key(name, items.sweeps.sweeps[sweep]), recipe.sampling.token_type
     settings = [name, key, card.spacing_mm, number_type, items.validating, drawn, shifts]
     if recipe.sampling.stored_draws:
-        settings += [recipe.seed, repr(recipe.sampling), repr(augmentation), repr(items.sweeps.acquisitions[sweep])]
+        draws = _stored(items, sweep)
+        settings += [(draw.frames.tolist(), draw.flipped, draw.shift, repr(draw.scan)) for draw in draws]
     return hashlib.sha256(json.dumps(settings).encode()).hexdigest()
