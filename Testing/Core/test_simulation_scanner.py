@@ -192,6 +192,19 @@ def test_what_is_drawn_lies_in_the_ranges_that_the_card_lists():
                 assert value == off or low <= value <= high, name
 
 
+def test_beams_as_wide_at_the_focus_widen_by_the_lens_and_both_are_drawn():
+    probes = [Acquisition.of_seed(seed).probe for seed in range(300)]
+    f_numbers = np.log([probe.lens_f_number for probe in probes])
+    widths = np.log([probe.focal_width_factor for probe in probes])
+    assert f_numbers.std() == pytest.approx(np.log(7 / 2.5) / np.sqrt(12), rel=0.1)
+    assert widths.std() == pytest.approx(np.log(3 / 0.7) / np.sqrt(12), rel=0.1)
+    assert abs(np.corrcoef(f_numbers, widths)[0, 1]) < 0.2  # or the depth profile of a beam would tell its width
+    for probe in probes[:20]:
+        at_focus, beyond = probe.elevational_sigma_mm(probe.lens_focus_mm + np.array([0.0, 500.0]))
+        assert at_focus == pytest.approx(2.09 / probe.frequency_mhz * probe.focal_width_factor)
+        assert beyond / 500 == pytest.approx(0.204 / probe.lens_f_number, rel=0.1)
+
+
 def test_a_clip_shows_the_scanner_of_its_acquisition():
     from DualTrackCore.research.simulation import acquired_sweep
 

@@ -67,3 +67,41 @@ def test_weighting_by_likelihood_lets_every_component_pull_by_its_own_measure():
     task.weighted(torch.full((6,), torch.inf))
     task.on_before_optimizer_step(None)  # a step that overflowed in half precision
     torch.testing.assert_close(task.component_errors, wanted, rtol=0.01, atol=1e-6)
+
+
+def task_of(**changes) -> LightningTask:
+    return LightningTask(tiny_recipe("fusion", **changes), tiny_model().network, torch.zeros(6), torch.ones(6))
+
+
+@pytest.mark.parametrize("relative", [0.0, 0.5])
+def test_errors_that_all_motions_of_an_item_share_drift_and_those_that_cancel_do_not(relative):
+    targets, mask = torch.ones(2, 8, 6), torch.ones(2, 8, dtype=torch.bool)
+    mask[:, 6:] = False  # errors of unknown motions count in neither row
+    shared, cancelling = torch.full((8, 6), 0.1), torch.tensor([0.1, -0.1] * 4)[:, None].expand(8, 6).clone()
+    shared[6:] = cancelling[6:] = 50.0
+    losses = [
+        task_of(drift=1.0, relative=relative).component_losses(
+            {"targets": targets[:1], "mask": mask[:1]}, targets[:1] + errors
+        )
+        for errors in (shared, cancelling)
+    ]
+    torch.testing.assert_close(losses[0][0], losses[1][0])
+    torch.testing.assert_close(losses[0][1], losses[0][0])
+    torch.testing.assert_close(losses[1][1], torch.zeros(6))
+    both = task_of(drift=1.0, relative=relative).component_losses(
+        {"targets": targets, "mask": mask}, targets + torch.stack([shared, cancelling])
+    )
+    torch.testing.assert_close(both, torch.stack(losses).mean(dim=0))  # drifts of two items never cancel each other
+    plain = task_of(relative=relative).component_losses({"targets": targets, "mask": mask}, targets + shared)
+    torch.testing.assert_close(plain, losses[0][0])
+
+
+@pytest.mark.parametrize("weighting", ["equal", "likelihood"])
+@pytest.mark.parametrize("drift", [0.0, 2.0])
+def test_components_and_drift_count_as_the_recipe_says(weighting, drift):
+    weights = [1.0, 1.0, 3.0, 0.5, 0.0, 0.5]
+    task = task_of(weighting=weighting, drift=drift, component_weights=weights)
+    losses = torch.full((2, 6) if drift else (6,), 0.7, requires_grad=True)
+    task.weighted(losses).backward()
+    shares = torch.tensor(weights) / 6
+    torch.testing.assert_close(losses.grad, torch.stack([shares, drift * shares]) if drift else shares)

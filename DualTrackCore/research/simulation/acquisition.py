@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from DualTrackCore.research.simulation.motion import FAMILIES
-from DualTrackCore.research.simulation.probe import Probe
+from DualTrackCore.research.simulation.probe import REFERENCE_F_NUMBER, Probe
 from DualTrackCore.settings import check_settings, setting
 
 
@@ -191,7 +191,8 @@ class Acquisition:
         )
         own = cls(probe=probe, view=view, motion=motion, tissue=_drawn_tissue(random), contact=_drawn_contact(random))
         own = own.rescanned(random, held_out)
-        return own if held_out is None else HELD_OUT[held_out](own, random)
+        own = own if held_out is None else HELD_OUT[held_out](own, random)
+        return replace(own, probe=_with_lens(own.probe, _log_uniform(random, *RANGES["probe.lens_f_number"])))
 
     def rescanned(self, random: np.random.Generator, held_out: str | None = None) -> Acquisition:
         """A copy with newly drawn effects at loading (scanner, borders, kept frames); unchanged if it is plain."""
@@ -220,8 +221,9 @@ RANGES: dict[str, tuple[float, float]] = {
     "probe.frequency_mhz": (2.0, 15.0),
     "probe.radius_mm": (10.0, 65.0),
     "probe.field_angle_deg": (50.0, 90.0),
-    "probe.elevational_factor": (0.7, 3.0),
+    "probe.focal_width_factor": (0.7, 3.0),
     "probe.lens_focus_mm": (10.0, 60.0),
+    "probe.lens_f_number": (2.5, 7.0),
     "view.depth_mm": (30.0, 160.0),
     "view.width_mm": (30.0, 110.0),
     "view.magnification": (0.7, 1.4),
@@ -245,6 +247,8 @@ RANGES: dict[str, tuple[float, float]] = {
     "contact.compression": (0.0, 0.05),
     "contact.drag_mm": (0.0, 1.0),
 }
+#: Lens heights that are built, mm.
+_LENS_HEIGHTS_MM = (1.5, 24.0)
 #: Held out from training, for tests on new kinds of sweeps: persistence; frequency (MHz) and radius (mm) of a probe;
 #: length of fibres (mm).
 _KEPT_PERSISTENCE, _KEPT_FREQUENCY, _KEPT_RADIUS, _KEPT_FIBRE = (0.45, 0.55), (8.0, 9.0), (30.0, 36.0), (6.0, 9.0)
@@ -283,8 +287,7 @@ def _drawn_probe(random: np.random.Generator) -> tuple[Probe, View]:
     focus = random.uniform(*RANGES["probe.lens_focus_mm"])
     shared = {
         "lens_focus_mm": focus,
-        "lens_height_mm": float(np.clip(focus / 3.6, 2.5, 16)),
-        "elevational_factor": _log_uniform(random, *RANGES["probe.elevational_factor"]),
+        "elevational_factor": _log_uniform(random, *RANGES["probe.focal_width_factor"]),
         "noise_db": -95.0,
     }
     if not curved:
@@ -300,6 +303,13 @@ def _drawn_probe(random: np.random.Generator) -> tuple[Probe, View]:
     width = float(np.clip(2 * (radius + depth) * np.sin(half), 40, 110))
     fixed = {"frequency_mhz": frequency, "radius_mm": radius, "field_angle_deg": angle, "elements": 96, **shared}
     return Probe.drawn(random, "curvilinear", **fixed), View(depth_mm=depth, width_mm=width)
+
+
+def _with_lens(probe: Probe, f_number: float) -> Probe:
+    """The probe with a lens of this f-number: the beam is as wide as before where it is narrowest, but widens by it."""
+    height = float(np.clip(probe.lens_focus_mm / f_number, *_LENS_HEIGHTS_MM))
+    other = replace(probe, lens_height_mm=height)
+    return replace(other, elevational_factor=probe.elevational_factor * REFERENCE_F_NUMBER / other.lens_f_number)
 
 
 def _drawn_scanner(random: np.random.Generator) -> Scanner:

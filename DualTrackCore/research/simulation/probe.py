@@ -85,7 +85,7 @@ SPEED_OF_SOUND = 1.54
 FULL_WIDTH = 2.3548
 #: Two-way elevational standard deviation at the lens focus, mm x MHz, of a lens 5 mm high focused at 18 mm
 #: (Marion and Vray 2009).
-_FOCAL_WIDTH, _REFERENCE_F_NUMBER = 2.09, 18.0 / 5.0
+_FOCAL_WIDTH, REFERENCE_F_NUMBER = 2.09, 18.0 / 5.0
 #: Increase of that standard deviation per mm from the focus, divided by lens height over focal length.
 _WIDENING = 0.204
 
@@ -163,10 +163,19 @@ class Probe:
         return self.pulse_cycles * SPEED_OF_SOUND / self.frequency_mhz / 2 / FULL_WIDTH
 
     @property
+    def lens_f_number(self) -> float:
+        """Focal length over height of the elevational lens."""
+        return self.lens_focus_mm / self.lens_height_mm
+
+    @property
+    def focal_width_factor(self) -> float:
+        """Elevational width at the lens focus, relative to that of a lens of f/3.6 at this frequency."""
+        return self.elevational_factor * (self.lens_f_number / REFERENCE_F_NUMBER)
+
+    @property
     def focal_elevational_sigma_mm(self) -> float:
         """Elevational standard deviation at the lens focus, mm; .42, .27, .21 at 5, 7.6, 10 MHz by default."""
-        f_number = self.lens_focus_mm / self.lens_height_mm
-        return self.elevational_factor * (_FOCAL_WIDTH / self.frequency_mhz * f_number / _REFERENCE_F_NUMBER)
+        return self.elevational_factor * (_FOCAL_WIDTH / self.frequency_mhz * self.lens_f_number / REFERENCE_F_NUMBER)
 
     @property
     def focal_lateral_sigma_mm(self) -> float:

@@ -127,8 +127,9 @@ class LightningTask(lightning.LightningModule):
         self.register_buffer("target_std", target_std.float())
         if self.task.continues:
             unfold_scale(self.task.head, self.target_mean, self.target_std)
-        #: [6] running mean of the squared errors in the head's units, over about a hundred steps.
-        self.register_buffer("component_errors", torch.ones(6))
+        #: Running mean of :meth:`component_losses` over about a hundred steps.
+        self.register_buffer("component_errors", torch.ones((2, 6) if recipe.drift else 6))
+        self._shares = _shares(recipe)
         self._step_losses: list[Tensor] = []
         self._sums = ValidationSums()
 
@@ -143,17 +144,22 @@ class LightningTask(lightning.LightningModule):
         """[6] mean squared errors in the head's units, over an item's motions with known targets, then over items.
 
         So it does not matter which items are computed together, and on which device. Those of an item are
-        divided by the power `relative` of the size of its motions, mm.
+        divided by the power `relative` of the size of its motions, mm. With the recipe's `drift`: [2, 6], below them
+        the squares of an item's mean errors, that is, of how far it drifts a motion.
         """
         targets, mask = self.task.wanted(batch)
         wanted = (targets - self.target_mean) / self.target_std
         motions = self.task(batch).motions if motions is None else motions
         known = mask.sum(dim=1).clamp(min=1)[:, None]
-        errors = ((motions.float() - wanted).square() * mask[..., None]).sum(dim=1) / known
+        apart = (motions.float() - wanted) * mask[..., None]
+        errors = apart.square().sum(dim=1) / known
+        if self.recipe.drift:
+            errors = torch.stack([errors, (apart.sum(dim=1) / known).square()], dim=1)
         if self.recipe.relative:
             parts = targets * targets.new_tensor([1, 1, 1, *[math.radians(_LEVER_MM)] * 3])
             squares = (parts.square() * mask[..., None]).sum(dim=(1, 2)) / known[:, 0]
-            errors = errors / (squares + _LEAST_MOTION_MM**2)[:, None] ** (self.recipe.relative / 2)
+            sizes = (squares + _LEAST_MOTION_MM**2) ** (self.recipe.relative / 2)
+            errors = errors / sizes.view(-1, *[1] * (errors.ndim - 1))
         return errors.mean(dim=0)
 
     def head_loss(self, batch: Item, output: NetworkOutput) -> Tensor:
@@ -182,15 +188,15 @@ class LightningTask(lightning.LightningModule):
         return through > 0, through.abs() > _LEAST_THROUGH * path
 
     def weighted(self, losses: Tensor) -> Tensor:
-        """The loss from [6] :meth:`component_losses`, by the recipe's weighting.
+        """The loss from :meth:`component_losses`, by the recipe's weighting, component weights and drift.
 
-        With "likelihood", each error is divided by its running mean over the steps before, as for six Gaussians of
+        With "likelihood", each error is divided by its running mean over the steps before, as for Gaussians of
         slowly changing width, so that components with small errors count as much as others.
         """
-        if self.recipe.weighting == "equal":
-            return losses.mean()
-        self._step_losses.append(losses.detach())
-        return (losses / self.component_errors.clamp(min=_LEAST_ERROR)).mean()
+        if self.recipe.weighting == "likelihood":
+            self._step_losses.append(losses.detach())
+            losses = losses / self.component_errors.clamp(min=_LEAST_ERROR)
+        return (losses * self._shares.to(losses.device)).sum()
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Take the errors of all items of this step, on all devices, into the running mean."""
@@ -215,7 +221,7 @@ class LightningTask(lightning.LightningModule):
             loss = plain = self.head_loss(batch, output)
         else:
             losses = self.component_losses(batch, output.motions)
-            loss, plain = self.weighted(losses), losses.mean()
+            loss, plain = self.weighted(losses), (losses[0] if self.recipe.drift else losses).mean()
         sizes = {"batch_size": len(batch["frames"]), "sync_dist": True}
         self.log("train_loss", plain.detach(), on_step=False, on_epoch=True, **sizes)
         return loss
@@ -263,6 +269,12 @@ class LightningTask(lightning.LightningModule):
         warm_up = total * self.recipe.warmup_epochs // epochs
         schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: rate_factor(step, warm_up, total))
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def _shares(recipe: Recipe) -> Tensor:
+    """What each of :meth:`LightningTask.component_losses` counts in the loss; those of steps are 1 together."""
+    shares = torch.tensor(recipe.component_weights) / sum(recipe.component_weights)
+    return torch.stack([shares, recipe.drift * shares]) if recipe.drift else shares
 
 
 def rate_factor(step: int, warm_up: int, total: int) -> float:

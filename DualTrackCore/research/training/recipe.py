@@ -219,6 +219,9 @@ class Recipe(_Checked):
         standardise: train on targets of mean 0 and deviation 1; mean and scale are folded into the head of the result.
         weighting: of the squared errors of the six components: "equal", as published, or "likelihood", which divides
             each by its running mean, so that components with small errors count as much as others.
+        component_weights: what the errors of tx, ty, tz, rx, ry and rz count beside each other, after `weighting`.
+        drift: what the squared mean error of an item counts beside the mean squared error of its motions: errors that
+            all its motions share add up along the path, and others do not. 0: as published.
         relative: power of the size of an item's motions, at least 0.1 mm, by which its squared errors are divided: they
             grow with the steps, and with 0 a slow sweep hardly counts beside a fast one. Where a length is uncertain by
             a factor, 0.5 teaches its median, 0 makes it too long and 1 too short.
@@ -257,6 +260,8 @@ class Recipe(_Checked):
     precision: Literal["fp32", "fp16", "bf16"] = "fp32"
     standardise: bool = False
     weighting: Literal["equal", "likelihood"] = "equal"
+    component_weights: tuple[float, float, float, float, float, float] = setting((1.0,) * 6, at_least=0)
+    drift: float = setting(0.0, at_least=0)
     relative: float = setting(0.0, at_least=0, at_most=2)
     one_way: bool = False
     head_grid: int = setting(4, at_least=1)
@@ -275,6 +280,8 @@ class Recipe(_Checked):
             raise InputError(f"end_epoch is {self.end_epoch}; it must lie between 1 and epochs ({self.epochs}).")
         if self.warmup_epochs >= self.epochs:
             raise InputError(f"warmup_epochs is {self.warmup_epochs}; it must be below epochs ({self.epochs}).")
+        if not any(self.component_weights):
+            raise InputError("component_weights are all 0, so nothing would be trained; let at least one be larger.")
         self._put_backbone_into_model()
         self._check_stored()
         if self.augmentation.drop and self.stage in (*WINDOW_STAGES, "global"):
