@@ -82,12 +82,16 @@ class Motion(_Checked):
     Attributes:
         family: path of the probe, one of :data:`~DualTrackCore.research.simulation.motion.FAMILIES`.
         step_mm: mean step from one rendered frame to the next.
+        tremor, wander, jerks_hz: see :class:`~DualTrackCore.research.simulation.motion.Unsteadiness`; rendered.
         skip: every `skip`-th frame is kept; at loading.
         repeated, lost: parts of the frames that repeat the one before, or are missing; at loading.
     """
 
     family: str = "Per_L_DtP"
     step_mm: float = setting(0.36, at_least=0.0, at_most=5.0)
+    tremor: float = setting(1.0, at_least=0.0, at_most=20.0)
+    wander: float = setting(1.0, at_least=0.0, at_most=20.0)
+    jerks_hz: float = setting(0.0, at_least=0.0, at_most=5.0)
     skip: int = setting(1, at_least=1, at_most=10)
     repeated: float = setting(0.0, at_least=0.0, at_most=0.5)
     lost: float = setting(0.0, at_least=0.0, at_most=0.5)
@@ -192,7 +196,8 @@ class Acquisition:
         own = cls(probe=probe, view=view, motion=motion, tissue=_drawn_tissue(random), contact=_drawn_contact(random))
         own = own.rescanned(random, held_out)
         own = own if held_out is None else HELD_OUT[held_out](own, random)
-        return replace(own, probe=_with_lens(own.probe, _log_uniform(random, *RANGES["probe.lens_f_number"])))
+        own = replace(own, probe=_with_lens(own.probe, _log_uniform(random, *RANGES["probe.lens_f_number"])))
+        return replace(own, motion=_unsteady(own.motion, random))
 
     def rescanned(self, random: np.random.Generator, held_out: str | None = None) -> Acquisition:
         """A copy with newly drawn effects at loading (scanner, borders, kept frames); unchanged if it is plain."""
@@ -228,6 +233,9 @@ RANGES: dict[str, tuple[float, float]] = {
     "view.width_mm": (30.0, 110.0),
     "view.magnification": (0.7, 1.4),
     "motion.step_mm": (0.05, 1.6),
+    "motion.tremor": (0.5, 6.0),
+    "motion.wander": (0.7, 4.0),
+    "motion.jerks_hz": (0.05, 0.4),
     "motion.repeated": (0.02, 0.1),
     "motion.lost": (0.02, 0.1),
     "scanner.persistence": (0.0, 0.7),
@@ -247,6 +255,8 @@ RANGES: dict[str, tuple[float, float]] = {
     "contact.compression": (0.0, 0.05),
     "contact.drag_mm": (0.0, 1.0),
 }
+#: Largest tremor of a mm of step.
+_TREMOR_OF_STEP = 11.0
 #: Lens heights that are built, mm.
 _LENS_HEIGHTS_MM = (1.5, 24.0)
 #: Held out from training, for tests on new kinds of sweeps: persistence; frequency (MHz) and radius (mm) of a probe;
@@ -303,6 +313,15 @@ def _drawn_probe(random: np.random.Generator) -> tuple[Probe, View]:
     width = float(np.clip(2 * (radius + depth) * np.sin(half), 40, 110))
     fixed = {"frequency_mhz": frequency, "radius_mm": radius, "field_angle_deg": angle, "elements": 96, **shared}
     return Probe.drawn(random, "curvilinear", **fixed), View(depth_mm=depth, width_mm=width)
+
+
+def _unsteady(motion: Motion, random: np.random.Generator) -> Motion:
+    """The motion with a drawn tremor, of at most half of the step or so, and wander; 30 % have jerks."""
+    low, high = RANGES["motion.tremor"]
+    tremor = _log_uniform(random, low, max(low, min(high, _TREMOR_OF_STEP * motion.step_mm)))
+    wander = _log_uniform(random, *RANGES["motion.wander"])
+    jerks = random.uniform(*RANGES["motion.jerks_hz"]) if random.random() < 0.3 else 0.0
+    return replace(motion, tremor=tremor, wander=wander, jerks_hz=jerks)
 
 
 def _with_lens(probe: Probe, f_number: float) -> Probe:

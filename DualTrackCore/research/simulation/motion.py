@@ -8,6 +8,7 @@ the probe turns with the curve in part. `rotation` turns the probe about its bea
 from __future__ import annotations
 
 import itertools
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -27,6 +28,22 @@ _TREMOR_BAND_HZ = (0.4, 8.0)
 #: Standard deviation of the slow wander of the pose, mm and degrees.
 _WANDER = np.array([0.8, 0.5, 0.8, 1.2, 0.6, 1.2])
 _WANDER_BAND_HZ = (0.0, 0.15)
+#: Standard deviation of a jerk, mm and degrees.
+_JERK = np.array([1.0, 0.5, 1.0, 1.0, 1.0, 1.0])
+
+
+@dataclass(frozen=True)
+class Unsteadiness:
+    """How much a hand shakes, wanders and slips.
+
+    Attributes:
+        tremor, wander: factors on the displacements of the public data; turns grow with their square roots.
+        jerks_hz: how often the probe slips or is put right, within .1 to .3 s.
+    """
+
+    tremor: float = 1.0
+    wander: float = 1.0
+    jerks_hz: float = 0.0
 
 
 def probe_trajectory(
@@ -37,6 +54,7 @@ def probe_trajectory(
     face_to_centre_mm: float = 20.0,
     step_mm: float | None = None,
     frame_rate_hz: float = 20.0,
+    unsteadiness: Unsteadiness | None = None,
 ) -> Trajectory:
     """A freehand path, frame0_from_image, mm.
 
@@ -50,6 +68,7 @@ def probe_trajectory(
         face_to_centre_mm: depth of the image centre below the probe's face, which is the centre of rotation.
         step_mm: mean step along the path; None draws one, mostly between .1 and .5 mm.
         frame_rate_hz: frame rate; tremor, wander and pauses have frequencies in Hz.
+        unsteadiness: of the hand; None: as in the public data.
 
     Raises InputError: the family is unknown, or a number is out of its range.
     """
@@ -64,9 +83,12 @@ def probe_trajectory(
         step_mm = float(np.clip(random.normal(0.36, 0.11), 0.08, 0.65))
     speed = _speed(random, frames, frame_rate_hz)
     pose = _steady(random, family, step_mm, speed)
-    pose[:, :6] += _band_noise(random, frames, frame_rate_hz, _WANDER_BAND_HZ) * _WANDER
+    hand = unsteadiness or Unsteadiness()
+    pose[:, :6] += _band_noise(random, frames, frame_rate_hz, _WANDER_BAND_HZ) * _WANDER * _factors(hand.wander)
     tremor = _band_noise(random, frames, frame_rate_hz, _TREMOR_BAND_HZ)
-    pose[:, :6] += tremor * (_TREMOR_STEP / np.maximum(np.diff(tremor, axis=0).std(axis=0), 1e-9) if frames > 2 else 0)
+    size = _TREMOR_STEP * _factors(hand.tremor)
+    pose[:, :6] += tremor * (size / np.maximum(np.diff(tremor, axis=0).std(axis=0), 1e-9) if frames > 2 else 0)
+    pose[:, :6] += _jerks(random, frames, frame_rate_hz, hand.jerks_hz)
     centre_from_face = np.eye(4)
     centre_from_face[1, 3] = face_to_centre_mm
     world = matrices_from_parameters(pose) @ centre_from_face
@@ -101,6 +123,21 @@ def _steady(random: np.random.Generator, family: str, step_mm: float, speed: np.
     pose[:, 4] = np.rad2deg(follow * heading)
     # The skin is not flat: the contact point rises and sinks slowly along the path.
     pose[:, 1] = random.uniform(0, 2) * np.sin(random.uniform(1, 4) * np.pi * progress + random.uniform(0, 6.3))
+    return pose
+
+
+def _factors(factor: float) -> np.ndarray:
+    """[6] factors on displacements and turns."""
+    return np.repeat([factor, np.sqrt(factor)], 3)
+
+
+def _jerks(random: np.random.Generator, frames: int, frame_rate_hz: float, rate_hz: float) -> np.ndarray:
+    """[frames, 6] displacements that come suddenly and stay, mm and degrees."""
+    pose, time = np.zeros((frames, 6)), np.arange(frames) / frame_rate_hz
+    for _ in range(random.poisson(time[-1] * rate_hz) if rate_hz else 0):
+        moment, taken = random.uniform(0, time[-1]), random.uniform(0.1, 0.3)
+        done = np.clip((time - moment) / taken, 0, 1)
+        pose += (done**2 * (3 - 2 * done))[:, None] * random.normal(0, _JERK)
     return pose
 
 
