@@ -10,6 +10,7 @@ from DualTrackCore.cli import main
 from DualTrackCore.errors import Cancelled, InputError
 from DualTrackCore.io import load_sweep
 from DualTrackCore.research.simulation import FAMILIES, Probe, probe_trajectory, rendered, simulated_sweep
+from DualTrackCore.research.simulation.motion import Unsteadiness
 
 #: Sweeps of these tests share one speckle, which takes a second to make.
 SHARED = {"speckle_seed": 3, "frame_size": (40, 56), "spacing_mm": 0.4}
@@ -64,6 +65,22 @@ def test_tremor_is_faster_than_the_path_and_the_hand_sometimes_rests():
     assert (np.abs(elevational) < 0.1).mean() > 0.01
     side = sweeps[0][:, 1]
     assert np.corrcoef(side[1:], side[:-1])[0, 1] < 0.5
+
+
+def test_a_hand_shakes_wanders_and_slips_as_much_as_it_is_told_to():
+    def centres(**changes: float) -> np.ndarray:
+        hand = Unsteadiness(**changes)
+        return probe_trajectory("Per_L_DtP", 400, 7, face_to_centre_mm=0, unsteadiness=hand).centres_mm
+
+    usual = centres()
+    np.testing.assert_array_equal(usual, probe_trajectory("Per_L_DtP", 400, 7, face_to_centre_mm=0).centres_mm)
+    still, shaking = (np.diff(centres(tremor=factor)[:, 0], n=2).std() for factor in (0.0, 6.0))
+    assert still < 0.02 < 0.3 < shaking
+    steady, wandering = (centres(tremor=0.0, wander=factor)[:, 1] for factor in (0.0, 4.0))
+    assert np.ptp(wandering - steady) > 3 and np.abs(np.diff(wandering - steady)).max() < 0.2
+    slips = centres(tremor=0.0, jerks_hz=0.2) - centres(tremor=0.0)
+    sudden = np.abs(np.diff(slips, axis=0)).max(axis=1) > 0.05
+    assert 2 <= sudden.sum() <= 40 and np.abs(slips[-1]).max() > 0.5  # it stays where it slipped to
 
 
 def test_equal_seeds_give_equal_sweeps_and_others_differ():
