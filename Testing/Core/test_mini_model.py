@@ -75,4 +75,4 @@ def test_both_encoders_take_part(model, sweep):
         finally:
             part.weight.data.copy_(kept)
     assert changed[0] > 0.002  # anatomy says little of distances, and tells the direction
-    assert changed[1] > 0.15
+    assert changed[1] > 0.05  # of a mean step of about .3 mm
