@@ -77,10 +77,12 @@ def test_a_hand_shakes_wanders_and_slips_as_much_as_it_is_told_to():
     still, shaking = (np.diff(centres(tremor=factor)[:, 0], n=2).std() for factor in (0.0, 6.0))
     assert still < 0.02 < 0.3 < shaking
     steady, wandering = (centres(tremor=0.0, wander=factor)[:, 1] for factor in (0.0, 4.0))
-    assert np.ptp(wandering - steady) > 3 and np.abs(np.diff(wandering - steady)).max() < 0.2
+    assert np.ptp(wandering - steady) > 3
+    assert np.abs(np.diff(wandering - steady)).max() < 0.2
     slips = centres(tremor=0.0, jerks_hz=0.2) - centres(tremor=0.0)
     sudden = np.abs(np.diff(slips, axis=0)).max(axis=1) > 0.05
-    assert 2 <= sudden.sum() <= 40 and np.abs(slips[-1]).max() > 0.5  # it stays where it slipped to
+    assert 2 <= sudden.sum() <= 40
+    assert np.abs(slips[-1]).max() > 0.5  # it stays where it slipped to
 
 
 def test_equal_seeds_give_equal_sweeps_and_others_differ():
