@@ -10,7 +10,6 @@ from DualTrackCore.cli import main
 from DualTrackCore.errors import Cancelled, InputError
 from DualTrackCore.io import load_sweep
 from DualTrackCore.research.simulation import FAMILIES, Probe, probe_trajectory, rendered, simulated_sweep
-from DualTrackCore.research.simulation.motion import Unsteadiness
 
 #: Sweeps of these tests share one speckle, which takes a second to make.
 SHARED = {"speckle_seed": 3, "frame_size": (40, 56), "spacing_mm": 0.4}
@@ -69,8 +68,7 @@ def test_tremor_is_faster_than_the_path_and_the_hand_sometimes_rests():
 
 def test_a_hand_shakes_wanders_and_slips_as_much_as_it_is_told_to():
     def centres(**changes: float) -> np.ndarray:
-        hand = Unsteadiness(**changes)
-        return probe_trajectory("Per_L_DtP", 400, 7, face_to_centre_mm=0, unsteadiness=hand).centres_mm
+        return probe_trajectory("Per_L_DtP", 400, 7, face_to_centre_mm=0, **changes).centres_mm
 
     usual = centres()
     np.testing.assert_array_equal(usual, probe_trajectory("Per_L_DtP", 400, 7, face_to_centre_mm=0).centres_mm)

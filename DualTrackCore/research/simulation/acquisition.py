@@ -82,7 +82,7 @@ class Motion(_Checked):
     Attributes:
         family: path of the probe, one of :data:`~DualTrackCore.research.simulation.motion.FAMILIES`.
         step_mm: mean step from one rendered frame to the next.
-        tremor, wander, jerks_hz: see :class:`~DualTrackCore.research.simulation.motion.Unsteadiness`; rendered.
+        tremor, wander, jerks_hz: see :func:`~DualTrackCore.research.simulation.motion.probe_trajectory`; rendered.
         skip: every `skip`-th frame is kept; at loading.
         repeated, lost: parts of the frames that repeat the one before, or are missing; at loading.
     """

@@ -8,7 +8,6 @@ the probe turns with the curve in part. `rotation` turns the probe about its bea
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -32,20 +31,6 @@ _WANDER_BAND_HZ = (0.0, 0.15)
 _JERK = np.array([1.0, 0.5, 1.0, 1.0, 1.0, 1.0])
 
 
-@dataclass(frozen=True)
-class Unsteadiness:
-    """How much a hand shakes, wanders and slips.
-
-    Attributes:
-        tremor, wander: factors on the displacements of the public data; turns grow with their square roots.
-        jerks_hz: how often the probe slips or is put right, within .1 to .3 s.
-    """
-
-    tremor: float = 1.0
-    wander: float = 1.0
-    jerks_hz: float = 0.0
-
-
 def probe_trajectory(
     family: str,
     frames: int,
@@ -54,7 +39,9 @@ def probe_trajectory(
     face_to_centre_mm: float = 20.0,
     step_mm: float | None = None,
     frame_rate_hz: float = 20.0,
-    unsteadiness: Unsteadiness | None = None,
+    tremor: float = 1.0,
+    wander: float = 1.0,
+    jerks_hz: float = 0.0,
 ) -> Trajectory:
     """A freehand path, frame0_from_image, mm.
 
@@ -68,7 +55,8 @@ def probe_trajectory(
         face_to_centre_mm: depth of the image centre below the probe's face, which is the centre of rotation.
         step_mm: mean step along the path; None draws one, mostly between .1 and .5 mm.
         frame_rate_hz: frame rate; tremor, wander and pauses have frequencies in Hz.
-        unsteadiness: of the hand; None: as in the public data.
+        tremor, wander: factors on the displacements of the public data; turns grow with their square roots.
+        jerks_hz: how often the probe slips or is put right, within .1 to .3 s.
 
     Raises InputError: the family is unknown, or a number is out of its range.
     """
@@ -83,12 +71,11 @@ def probe_trajectory(
         step_mm = float(np.clip(random.normal(0.36, 0.11), 0.08, 0.65))
     speed = _speed(random, frames, frame_rate_hz)
     pose = _steady(random, family, step_mm, speed)
-    hand = unsteadiness or Unsteadiness()
-    pose[:, :6] += _band_noise(random, frames, frame_rate_hz, _WANDER_BAND_HZ) * _WANDER * _factors(hand.wander)
-    tremor = _band_noise(random, frames, frame_rate_hz, _TREMOR_BAND_HZ)
-    size = _TREMOR_STEP * _factors(hand.tremor)
-    pose[:, :6] += tremor * (size / np.maximum(np.diff(tremor, axis=0).std(axis=0), 1e-9) if frames > 2 else 0)
-    pose[:, :6] += _jerks(random, frames, frame_rate_hz, hand.jerks_hz)
+    pose[:, :6] += _band_noise(random, frames, frame_rate_hz, _WANDER_BAND_HZ) * _WANDER * _factors(wander)
+    shaking = _band_noise(random, frames, frame_rate_hz, _TREMOR_BAND_HZ)
+    size = _TREMOR_STEP * _factors(tremor)
+    pose[:, :6] += shaking * (size / np.maximum(np.diff(shaking, axis=0).std(axis=0), 1e-9) if frames > 2 else 0)
+    pose[:, :6] += _jerks(random, frames, frame_rate_hz, jerks_hz)
     centre_from_face = np.eye(4)
     centre_from_face[1, 3] = face_to_centre_mm
     world = matrices_from_parameters(pose) @ centre_from_face

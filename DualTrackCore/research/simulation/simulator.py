@@ -15,7 +15,7 @@ from DualTrackCore.errors import InputError
 from DualTrackCore.io import load_sweep, save_sweep
 from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter, Stage
 from DualTrackCore.research.simulation.acquisition import Acquisition, Contact, Tissue, View
-from DualTrackCore.research.simulation.motion import FAMILIES, Unsteadiness, probe_trajectory
+from DualTrackCore.research.simulation.motion import FAMILIES, probe_trajectory
 from DualTrackCore.research.simulation.phantom import Phantom
 from DualTrackCore.research.simulation.probe import Probe
 from DualTrackCore.research.simulation.render import Renderer
@@ -196,7 +196,9 @@ def acquired_sweep(
         face_to_centre_mm=depth / 2,
         step_mm=motion.step_mm / view.magnification,
         frame_rate_hz=probe.frame_rate_hz,
-        unsteadiness=Unsteadiness(motion.tremor, motion.wander, motion.jerks_hz),
+        tremor=motion.tremor,
+        wander=motion.wander,
+        jerks_hz=motion.jerks_hz,
     )
     phantom = _phantom(seed, speckle_seed, depth, motion.family, np.random.default_rng([seed, 0xACC1]))
     source = SimulatedFrames(

@@ -129,7 +129,7 @@ class LightningTask(lightning.LightningModule):
             unfold_scale(self.task.head, self.target_mean, self.target_std)
         #: Running mean of :meth:`component_losses` over about a hundred steps.
         self.register_buffer("component_errors", torch.ones((2, 6) if recipe.drift else 6))
-        self._shares = _shares(recipe)
+        self.register_buffer("loss_shares", _shares(recipe), persistent=False)
         self._step_losses: list[Tensor] = []
         self._sums = ValidationSums()
 
@@ -196,7 +196,7 @@ class LightningTask(lightning.LightningModule):
         if self.recipe.weighting == "likelihood":
             self._step_losses.append(losses.detach())
             losses = losses / self.component_errors.clamp(min=_LEAST_ERROR)
-        return (losses * self._shares.to(losses.device)).sum()
+        return (losses * self.loss_shares).sum()
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Take the errors of all items of this step, on all devices, into the running mean."""
