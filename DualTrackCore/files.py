@@ -22,10 +22,15 @@ _MOST_YAML_BYTES = 1 << 20
 
 
 @contextlib.contextmanager
-def replacing(path: str | os.PathLike) -> Iterator[Path]:
+def replacing(path: str | os.PathLike, keep: bool = False) -> Iterator[Path]:
     """Give a path of the same name in a temporary folder beside `path`; move the file there to `path` on success.
 
     Whatever fails, and if the process is killed, what stood at `path` is untouched.
+
+    Args:
+        path: of the file.
+        keep: whether a file that stands at `path` by then stays in place of the new one, as where several processes
+            make the same file, and one of them has opened it already.
 
     Raises OutputError: the place cannot be written, `path` is a folder or read-only, or the disk is full.
     """
@@ -35,8 +40,18 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
         with staging.staging_folder(path.parent) as temporary:
             yield temporary / path.name
             staging.sync(temporary / path.name)
-            os.replace(temporary / path.name, path)
+            if not (keep and _placed_first(temporary / path.name, path)):
+                os.replace(temporary / path.name, path)
             staging.sync(path.parent)
+
+
+def _placed_first(new: Path, path: Path) -> bool:
+    """Put a file in its place unless one is there; False where the disk cannot do that in one step, and none is."""
+    try:
+        os.link(new, path)
+    except OSError:
+        return path.is_file()
+    return True
 
 
 @contextlib.contextmanager

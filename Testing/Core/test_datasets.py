@@ -265,3 +265,24 @@ def test_a_simulated_sweep_is_stored_when_it_is_loaded_and_found_again(tmp_path,
     assert made == [2000001]
     simulated_dataset(count=2, frames=4, frame_size=SIZE).load(dataset.names[1])
     assert made == [2000001, 2000001]
+
+
+def test_a_sweep_that_two_processes_simulate_at_once_can_be_read_by_both(tmp_path, monkeypatch):
+    from DualTrackCore.research.datasets import entries
+
+    monkeypatch.setattr(entries, "simulator_hash", lambda *_: "simulator")
+    made = open_dataset(dualtrack_table(tmp_path / "table")).load("sweep_0")
+    entry = simulated_dataset(count=1, frames=4, frame_size=SIZE, folder=tmp_path / "kept").entry("Per_L_DtP 2000000")
+    quicker = []
+
+    def simulated(self):
+        if not quicker:  # the other one begins later and is ready first
+            quicker.append(None)
+            quicker[0] = entry.load().frames.kept_open()
+        return made
+
+    monkeypatch.setattr(entries.Simulation, "sweep", simulated)
+    later = entry.load()
+    for read in (quicker[0], later):
+        np.testing.assert_array_equal(read.window(0, 2), made.window(0, 2))
+    assert [path.name for path in (tmp_path / "kept").iterdir()] == [entry.path.name]

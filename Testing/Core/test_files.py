@@ -34,6 +34,20 @@ def test_an_interrupted_file_leaves_the_old_one(tmp_path, error):
     assert os.listdir(tmp_path) == ["a.txt"]
 
 
+@pytest.mark.parametrize("links", [True, False], ids=["links", "a disk without links"])
+@pytest.mark.parametrize("another_was_quicker", [True, False])
+def test_of_two_that_make_the_same_file_the_quicker_one_stays(tmp_path, monkeypatch, links, another_was_quicker):
+    if not links:
+        monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(PermissionError(1, "no links")))
+    path = tmp_path / "made.txt"
+    with replacing(path, keep=True) as temporary:
+        temporary.write_text("later")
+        if another_was_quicker:
+            path.write_text("first")
+    assert path.read_text() == ("first" if another_was_quicker else "later")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["made.txt"]
+
+
 def test_a_folder_gets_all_files_and_keeps_others(tmp_path):
     folder = tmp_path / "out"
     folder.mkdir()

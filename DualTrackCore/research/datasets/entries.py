@@ -10,7 +10,7 @@ import numpy as np
 
 from DualTrackCore.errors import DatasetError, InputError, SweepError, named
 from DualTrackCore.files import replacing
-from DualTrackCore.io import load_sweep, save_sweep
+from DualTrackCore.io import load_sweep
 from DualTrackCore.io.hdf5_frames import opened, read_table
 from DualTrackCore.io.tus_rec import CALIBRATION_NAME
 from DualTrackCore.landmarks import Landmarks
@@ -182,8 +182,7 @@ class SimulatedEntry(Entry):
         if not self.stored:
             return self.simulation.sweep()
         if not self.path.is_file():
-            # Two processes may do this at once: both write the same bytes, and each moves a whole file into place.
-            save_sweep(self.simulation.sweep(), self.path)
+            self.simulation.store(self.path)
         return load_sweep(self.path)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from DualTrackCore.errors import InputError
+from DualTrackCore.files import replacing
 from DualTrackCore.io import load_sweep, save_sweep
 from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter, Stage
 from DualTrackCore.research.simulation.acquisition import Acquisition, Contact, Tissue, View
@@ -278,6 +279,14 @@ class Simulation:
 
         return shown_clip(sweep, self.acquisition, self.seed)
 
+    def store(self, path: Path) -> None:
+        """Simulate the sweep into a file; where another process was quicker, its file stays, as it may be open already.
+
+        Raises OutputError: it cannot be written.
+        """
+        with replacing(path, keep=True) as own:
+            save_sweep(self.sweep(), own)
+
 
 def simulator_hash(simulation: Simulation) -> str:
     """Hash of two frames and a path, so that stored sweeps are used by the same version of the simulator only."""
@@ -323,7 +332,7 @@ def stored_sweeps(
 
 def _store(job: tuple[Simulation, Path]) -> None:
     simulation, path = job
-    save_sweep(simulation.sweep(), path)
+    simulation.store(path)
 
 
 def _in_parallel(work: Callable, jobs: Sequence, workers: int, reporter: Reporter) -> None:
