@@ -8,6 +8,7 @@ of degrees away from `speckle_axes` would exchange lateral and elevational width
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 
 import numpy as np
@@ -25,8 +26,6 @@ _TISSUE_STEP_MM = (0.8, 0.4)
 #: Length of the table of electronic noise; a prime number, so that frames rarely begin at the same place.
 _NOISE_SAMPLES = 1_000_003
 _SMALLEST = 1e-12
-
-
 #: Range of the stored levels, dB over reference tissue, shown by the codes 1 to 255.
 CODED_DB = (-65.0, 35.0)
 
@@ -90,9 +89,7 @@ class Renderer:
         coarse = depth[self._anatomy_grid.rows]
         self._path_cm = (2 * probe.frequency_mhz * np.diff(coarse, prepend=0.0) / 10).astype(np.float32)[:, None]
         self._gain_db = probe.gain_db(depth).astype(np.float32)[:, None]
-        noise = np.random.default_rng(0x0153).standard_normal((_NOISE_SAMPLES, 2), dtype=np.float32)
-        noise = (noise * np.float32(np.sqrt(0.5))).view(np.complex64)[:, 0]
-        self._noise = np.float32(10 ** (probe.noise_db / 20)) * noise
+        self._noise_size = np.float32(10 ** (probe.noise_db / 20))
 
     def frame(self, frame0_from_image: np.ndarray, index: int) -> np.ndarray:
         """The frame [H, W] uint8 at a pose [4, 4], mm; `index` selects its noise and deformation."""
@@ -112,7 +109,7 @@ class Renderer:
         level = self._tissue_level_db(pose, drag)
         field *= np.exp(level * np.float32(np.log(10) / 20))
         start = (index * 7919) % (_NOISE_SAMPLES - field.size) if field.size < _NOISE_SAMPLES else 0
-        field += np.resize(self._noise[start : start + field.size], field.shape)
+        field += np.resize(self._noise_size * _noise()[start : start + field.size], field.shape)
         power = field.real**2 + field.imag**2
         return np.log(power + np.float32(_SMALLEST)) * np.float32(10 / np.log(10)) + self._gain_db
 
@@ -175,6 +172,13 @@ class _CoarseGrid:
     def fine(self, coarse: np.ndarray) -> np.ndarray:
         """Values [samples, beams] interpolated from those on the coarse grid."""
         return _interpolated(_interpolated(coarse, *self._row_share).T, *self._column_share).T
+
+
+@functools.cache
+def _noise() -> np.ndarray:
+    """[samples] complex64 of mean square 1: the same electronic noise for all renderers."""
+    noise = np.random.default_rng(0x0153).standard_normal((_NOISE_SAMPLES, 2), dtype=np.float32)
+    return (noise * np.float32(np.sqrt(0.5))).view(np.complex64)[:, 0]
 
 
 def _coarse_axis(count: int, step: int) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:

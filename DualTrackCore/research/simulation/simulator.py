@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,9 @@ from DualTrackCore.research.simulation.render import Renderer
 from DualTrackCore.sweep import Sweep, validated_spacing
 from DualTrackCore.threads import free_cores, threads_of_new_processes
 from DualTrackCore.trajectory import Trajectory
+
+#: Sweeps whose tables for rendering stay in memory; each may keep the 100 MB of its speckle.
+_RENDERERS = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,29 +54,10 @@ class SimulatedFrames:
     wide: bool = False
     dtype: np.dtype = field(default_factory=lambda: np.dtype(np.uint8))
 
-    def __getstate__(self) -> dict[str, object]:
-        """The fields only, without the tables for rendering."""
-        return {name: getattr(self, name) for name in self.__dataclass_fields__}
-
     @property
     def shape(self) -> tuple[int, int, int]:
         """(frames, rows, columns)."""
         return len(self.poses), *self.frame_size
-
-    @cached_property
-    def _renderer(self) -> Renderer:
-        typical = self.poses[len(self.poses) // 2, :3, :3]
-        return Renderer(
-            self.phantom,
-            self.probe,
-            self.frame_size,
-            self.spacing_mm,
-            typical,
-            self.contact,
-            self.poses,
-            self.tissue,
-            self.wide,
-        )
 
     def __len__(self) -> int:
         return len(self.poses)
@@ -82,7 +66,7 @@ class SimulatedFrames:
         """Frames of a slice as [n, H, W] uint8, or one frame [H, W]."""
         if not isinstance(key, slice):
             index = range(len(self))[key]
-            return (self._renderer.level_codes if self.levels else self._renderer.frame)(self.poses[index], index)
+            return (_renderer(self).level_codes if self.levels else _renderer(self).frame)(self.poses[index], index)
         chosen = range(*key.indices(len(self)))
         frames = np.empty((len(chosen), *self.frame_size), np.uint8)
         for place, index in enumerate(chosen):
@@ -92,6 +76,23 @@ class SimulatedFrames:
     def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> np.ndarray:
         """All frames."""
         return self[:].astype(dtype or np.uint8, copy=False)
+
+
+@lru_cache(maxsize=_RENDERERS)
+def _renderer(frames: SimulatedFrames) -> Renderer:
+    """The tables for rendering; those used last stay in memory, as many sweeps may be read in turn."""
+    typical = frames.poses[len(frames.poses) // 2, :3, :3]
+    return Renderer(
+        frames.phantom,
+        frames.probe,
+        frames.frame_size,
+        frames.spacing_mm,
+        typical,
+        frames.contact,
+        frames.poses,
+        frames.tissue,
+        frames.wide,
+    )
 
 
 def rendered(
