@@ -19,7 +19,7 @@ from DualTrackCore.evaluation import evaluate
 from DualTrackCore.io import load_sweep
 from DualTrackCore.network import load_model
 from DualTrackCore.network.model import read_weights
-from DualTrackCore.research.training import train
+from DualTrackCore.research.training import lightning_task, train
 from DualTrackCore.tracking import estimate_trajectory
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
@@ -28,6 +28,9 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
 @pytest.fixture(scope="module")
 def table(tmp_path_factory):
     return write_sweeps(tmp_path_factory.mktemp("sweeps"))
+
+
+NAMES = ("best.ckpt", "last.ckpt")
 
 
 def command(path, runs, *changes):
@@ -78,6 +81,22 @@ def test_a_run_that_died_before_saving_goes_on_to_the_same_weights(stage, table,
     ]
     for name, value in last[0]["state_dict"].items():
         assert torch.equal(value, last[1]["state_dict"][name]), name
+
+
+@pytest.mark.parametrize("stage", ["heads", "direction"])
+def test_the_epoch_of_a_head_is_chosen_by_the_loss_of_that_head(stage, table, tmp_path, monkeypatch):
+    monkeypatch.setattr(lightning_task, "_LEAST_THROUGH", 0.0)  # these sweeps run to and fro
+    heads = {**TINY, "uncertainty": True, "direction": True}
+    recipe = tiny_recipe(stage, table, epochs=3, model=heads, one_way=True, optimiser={"lr": 1e-3})
+    lines = []
+    result = train(recipe, runs=tmp_path, say=lines.append)
+    losses = [float(line.split("validation loss ")[1].split()[0]) for line in epochs(lines)]
+    assert len(set(losses)) == 3  # the motions, and with them all other figures, stay as they are
+    assert len({line.split("GPE ")[1].split()[0] for line in epochs(lines)}) == 1
+    assert result.best["val_loss"] == pytest.approx(min(losses), abs=1e-4)
+    best, last = (torch.load(tmp_path / stage / "checkpoints" / name, weights_only=True) for name in NAMES)
+    assert best["epoch"] == losses.index(min(losses))
+    assert last["epoch"] == 2
 
 
 def test_a_cancelled_run_says_what_stays_and_goes_on_to_the_same_weights(table, tmp_path):

@@ -19,7 +19,7 @@ from DualTrackCore.network.blocks import Trunk
 from DualTrackCore.network.dualtrack import NetworkOutput
 from DualTrackCore.progress import Reporter
 from DualTrackCore.research.baselines import MotionNetwork
-from DualTrackCore.research.training.recipe import WINDOW_STAGES, Recipe
+from DualTrackCore.research.training.recipe import HEAD_STAGES, WINDOW_STAGES, Recipe
 from DualTrackCore.research.training.samples import Item, SweepItems, collate
 from DualTrackCore.research.training.shares import ItemOrder, Shares
 from DualTrackCore.research.training.sweeps import SweepSet
@@ -33,8 +33,6 @@ _RECENT_SHARE, _LEAST_ERROR = 0.01, 1e-3
 _LEVER_MM, _LEAST_MOTION_MM = 20.0, 0.1
 #: Least elevational displacement of a sweep whose direction is trained, as a part of the path.
 _LEAST_THROUGH = 0.2
-#: Stages that train other heads than that for motions.
-_BESIDE_MOTIONS = ("direction", "heads")
 
 
 class LightningItems(lightning.LightningDataModule):
@@ -217,7 +215,7 @@ class LightningTask(lightning.LightningModule):
     def training_step(self, batch: Item, batch_index: int) -> Tensor:
         del batch_index
         output = self.task(batch)
-        if self.recipe.stage in _BESIDE_MOTIONS:
+        if self.recipe.stage in HEAD_STAGES:
             loss = plain = self.head_loss(batch, output)
         else:
             losses = self.component_losses(batch, output.motions)
@@ -229,6 +227,8 @@ class LightningTask(lightning.LightningModule):
     def validation_step(self, batch: Item, batch_index: int) -> None:
         del batch_index
         output = self.task(batch)
+        if self.recipe.stage in HEAD_STAGES:
+            self.log("val_loss", self.head_loss(batch, output), batch_size=len(batch["frames"]), sync_dist=True)
         if self.recipe.stage == "direction":
             up, counts = self._directions(batch)
             right = ((output.direction_logit > 0) == up)[counts].float()
@@ -253,6 +253,8 @@ class LightningTask(lightning.LightningModule):
         sums = torch.from_numpy(self._sums.values).to(self.device if self.device.type != "mps" else "cpu")
         sums = self.trainer.strategy.reduce(sums, reduce_op="sum")
         for name, value in ValidationSums(sums.cpu().numpy()).figures().items():
+            if name == "loss" and self.recipe.stage in HEAD_STAGES:
+                continue  # that of the head is logged already; the motions stay as they are
             self.log(f"val_{name}", value, rank_zero_only=False)
         self._sums = ValidationSums()
 

@@ -20,6 +20,8 @@ WINDOW_STAGES = ("local1", "local2", "baseline")
 GLOBAL_STAGES = ("global", "fusion", "finetune1", "finetune2", "direction", "heads")
 #: Stages that can use stored class tokens, because trunk and ViT are frozen.
 TOKEN_STAGES = ("local3", "fusion", "finetune1")
+#: Stages that train other heads than that for motions.
+HEAD_STAGES = ("direction", "heads")
 #: Stages that go on with the whole network and its head.
 _CONTINUING = ("finetune1", "finetune2")
 PRECISIONS = {"fp32": "32-true", "fp16": "16-mixed", "bf16": "bf16-mixed"}
@@ -192,7 +194,10 @@ class Optimiser(_Checked):
 
 @dataclass(frozen=True)
 class Validation(_Checked):
-    """Epochs between validations, and the metric (smaller is better) that selects the best checkpoint."""
+    """Epochs between validations, and the metric (smaller is better) that selects the best checkpoint.
+
+    The stages heads and direction leave the motions as they are, so they always go by `loss`, there that of their head.
+    """
 
     every: int = setting(1, at_least=1)
     metric: Literal["gpe_five_point_mm", "lpe_five_point_mm", "loss"] = "gpe_five_point_mm"
@@ -314,6 +319,11 @@ class Recipe(_Checked):
             raise InputError(
                 "sampling.stored_draws is for data.acquisitions; sampling.stored_crops stores other sweeps."
             )
+
+    @property
+    def metric(self) -> str:
+        """The figure of the validation by which the best epoch is selected."""
+        return "loss" if self.stage in HEAD_STAGES else self.validation.metric
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Recipe:
         return self  # immutable; the moving average of weights copies a task with its recipe

@@ -214,7 +214,7 @@ def build_trainer(
     """
     kept = functools.partial(ModelCheckpoint, output / "checkpoints", enable_version_counter=False)
     epochs, several = recipe.end_epoch or recipe.epochs, recipe.devices * recipe.nodes > 1
-    monitor = f"val_{recipe.validation.metric}"
+    monitor = f"val_{recipe.metric}"
     # A moving average goes into a checkpoint only with the whole state.
     best = {"save_top_k": 1, "save_weights_only": not recipe.average, "save_on_train_epoch_end": False}
     every = recipe.save_every or -(-epochs // _CHECKPOINTS)
@@ -319,12 +319,12 @@ def _load_best(
 
     Raises InputError: no epoch has figures, so nothing says what its weights are worth.
     """
-    best, metric = _best_checkpoint(output), f"val_{recipe.validation.metric}"
+    best, metric = _best_checkpoint(output), f"val_{recipe.metric}"
     saved = torch.load(best, map_location="cpu", weights_only=True) if best.is_file() else {"epoch": -1}
     figures = next((v for v in validations if v["epoch"] == saved["epoch"] + 1), {})
     if not math.isfinite(figures.get(metric, math.nan)):
         raise InputError(
-            f"No epoch of {recipe.output} has a finite {recipe.validation.metric} on the validation sweeps, so no "
+            f"No epoch of {recipe.output} has a finite {recipe.metric} on the validation sweeps, so no "
             "weights were written; check their poses (dualtrack dataset check), or lower optimiser.lr if the loss grew."
         )
     task.load_state_dict(saved["state_dict"])
