@@ -59,6 +59,10 @@ class SimulatedFrames:
         """(frames, rows, columns)."""
         return len(self.poses), *self.frame_size
 
+    @property
+    def _renderer(self) -> Renderer:
+        return _renderer_of(self)
+
     def __len__(self) -> int:
         return len(self.poses)
 
@@ -66,7 +70,7 @@ class SimulatedFrames:
         """Frames of a slice as [n, H, W] uint8, or one frame [H, W]."""
         if not isinstance(key, slice):
             index = range(len(self))[key]
-            return (_renderer(self).level_codes if self.levels else _renderer(self).frame)(self.poses[index], index)
+            return (self._renderer.level_codes if self.levels else self._renderer.frame)(self.poses[index], index)
         chosen = range(*key.indices(len(self)))
         frames = np.empty((len(chosen), *self.frame_size), np.uint8)
         for place, index in enumerate(chosen):
@@ -79,7 +83,7 @@ class SimulatedFrames:
 
 
 @lru_cache(maxsize=_RENDERERS)
-def _renderer(frames: SimulatedFrames) -> Renderer:
+def _renderer_of(frames: SimulatedFrames) -> Renderer:
     """The tables for rendering; those used last stay in memory, as many sweeps may be read in turn."""
     typical = frames.poses[len(frames.poses) // 2, :3, :3]
     return Renderer(
