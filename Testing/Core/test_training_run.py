@@ -30,9 +30,6 @@ def table(tmp_path_factory):
     return write_sweeps(tmp_path_factory.mktemp("sweeps"))
 
 
-NAMES = ("best.ckpt", "last.ckpt")
-
-
 def command(path, runs, *changes):
     options = [option for change in changes for option in ("--set", change)]
     return [sys.executable, "-m", "DualTrackCore.cli", "train", str(path), "--runs", str(runs), *options]
@@ -94,9 +91,9 @@ def test_the_epoch_of_a_head_is_chosen_by_the_loss_of_that_head(stage, table, tm
     assert len(set(losses)) == 3  # the motions, and with them all other figures, stay as they are
     assert len({line.split("GPE ")[1].split()[0] for line in epochs(lines)}) == 1
     assert result.best["val_loss"] == pytest.approx(min(losses), abs=1e-4)
-    best, last = (torch.load(tmp_path / stage / "checkpoints" / name, weights_only=True) for name in NAMES)
-    assert best["epoch"] == losses.index(min(losses))
-    assert last["epoch"] == 2
+    kept = tmp_path / stage / "checkpoints"
+    epoch = {name: torch.load(kept / f"{name}.ckpt", weights_only=True)["epoch"] for name in ("best", "last")}
+    assert epoch == {"best": losses.index(min(losses)), "last": 2}
 
 
 def test_a_cancelled_run_says_what_stays_and_goes_on_to_the_same_weights(table, tmp_path):
