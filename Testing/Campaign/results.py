@@ -65,7 +65,7 @@ class References:
         old: the place with the earlier result.
         new: the place after the command ran into an empty one.
         after: the place after the command ran over the earlier result, undisturbed.
-        unstable: files whose bytes differ between two undisturbed runs.
+        measured: patterns of files that state measured times, so that two undisturbed runs may write other bytes.
         units: patterns of the paths that belong together.
         kept: patterns of parts that may stay when a command is stopped, such as finished results of single sweeps.
     """
@@ -74,7 +74,7 @@ class References:
     new: Snapshot
     after: Snapshot
     units: tuple[str, ...]
-    unstable: frozenset[str] = frozenset()
+    measured: tuple[str, ...] = ()
     kept: tuple[str, ...] = ()
     events: list[str] = field(default_factory=list)
     seconds: float = 0.0
@@ -113,7 +113,7 @@ class References:
         return fnmatch.fnmatch(path, unit) and not is_hidden(path) and not _matches(path, self.kept)
 
     def _is_new(self, path: str, now: Snapshot) -> bool:
-        if path in self.unstable:
+        if _matches(path, self.measured):
             return path in now and now[path] != self.old.get(path)
         return now.get(path) == self.new.get(path)
 

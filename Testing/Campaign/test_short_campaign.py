@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -112,6 +113,15 @@ def test_a_result_is_old_or_new_as_a_whole(references):
     assert references.state({**new, "out/picture.png": old["out/picture.png"]})[0] == "mixed"
     assert references.state({path: value for path, value in new.items() if path != "out/b.txt"})[0] == "mixed"
     assert references.state({**new, "out/b.txt": "half"})[0] == "mixed"
+
+
+def test_a_file_that_states_measured_times_is_new_whatever_it_says_but_never_old(references):
+    new = {**references.after, "out/b.txt": "new, but 0.7 ms a frame"}
+    assert references.state(new)[0] == "mixed"
+    timed = replace(references, measured=("out/b.txt",))
+    assert timed.state(new)[0] == "new"
+    assert timed.state({**new, "out/b.txt": references.old["out/b.txt"]})[0] == "mixed"
+    assert timed.state({path: value for path, value in new.items() if path != "out/b.txt"})[0] == "mixed"
 
 
 def test_leftovers_and_lost_files_are_found(references):
