@@ -378,10 +378,11 @@ def _export(
 
 
 class _quiet(warnings.catch_warnings):
-    """Context that hides Lightning's advice on loaders, devices and cloud services."""
+    """Context that hides Lightning's advice on loaders, devices and clouds, and torch's on gradients."""
 
     def __enter__(self) -> None:
         super().__enter__()
         warnings.filterwarnings("ignore", module=r"lightning\..*")
+        warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
         for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
             logging.getLogger(name).setLevel(logging.ERROR)
