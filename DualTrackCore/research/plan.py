@@ -7,7 +7,7 @@ states are scaled to hold what they promise, and the direction head gets the log
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,14 +21,15 @@ from DualTrackCore.network import Model, load_model
 from DualTrackCore.network.model import save_model
 from DualTrackCore.network.statistics import CROP_LIMIT, WHOLE_LIMIT
 from DualTrackCore.path_error import turned_over
-from DualTrackCore.progress import CancelledCallback, ProgressCallback
+from DualTrackCore.progress import CancelledCallback, ProgressCallback, Reporter
 from DualTrackCore.research.comparison import make_methods, run_methods
 from DualTrackCore.research.comparison.step_errors import calibrate
 from DualTrackCore.research.comparison.table_files import text_table, write_tables
 from DualTrackCore.research.datasets import Dataset
-from DualTrackCore.research.datasets.entries import simulated_dataset
+from DualTrackCore.research.datasets.entries import Entry, SimulatedEntry, simulated_dataset
+from DualTrackCore.research.simulation.simulator import store_missing
 from DualTrackCore.research.training.recipe_files import Plan
-from DualTrackCore.research.training.sweeps import listed
+from DualTrackCore.research.training.sweeps import listed, simulating_processes
 from DualTrackCore.research.training.trainer import TrainingResult, has_checkpoint, is_finished, train
 from DualTrackCore.tracking import estimate_trajectory
 
@@ -76,7 +77,11 @@ def train_plan(
         model = load_model(str(result.weights))
         if plan.calibration:
             say(f"Calibrating what the model says of itself on {plan.calibration} clips.")
-            model = calibrated(model, plan.calibration, runs / "cache" / "sweeps")
+            clips = simulated_dataset(
+                "calibration", count=plan.calibration, frames=112, folder=runs / "cache" / "sweeps"
+            )
+            _simulated(clips, plan, progress, cancelled)
+            model = calibrated(model, clips)
         save_model(model.network, model.card, weights)
         say(evaluated(plan, weights, runs, progress, cancelled))
     return TrainingResult(weights, result.best, items, seconds)
@@ -97,6 +102,7 @@ def evaluated(
         The table as text.
     """
     dataset = evaluation_sweeps(plan, runs)
+    _simulated(dataset, plan, progress, cancelled)
     methods = make_methods(["identity", f"model:{weights}"], lambda: dataset, progress=progress)
     folder = weights.parent / "evaluation"
     with warnings.catch_warnings():  # the tables carry what is to be said of each method
@@ -123,16 +129,23 @@ _SURE, _LEAST_CLIPS = 0.95, 20
 _WITHIN = 0.96
 
 
-def calibrated(model: Model, count: int, folder: Path, frames: int = 112) -> Model:
+def _simulated(
+    clips: Dataset, plan: Plan, progress: ProgressCallback | None, cancelled: CancelledCallback | None
+) -> None:
+    """Store the simulated clips of a data set that are missing, on all cores."""
+    jobs = [(clip.simulation, clip.path) for clip in clips if isinstance(clip, SimulatedEntry)]
+    store_missing(jobs, simulating_processes(plan.stages[0]), Reporter(progress, cancelled))
+
+
+def calibrated(model: Model, clips: Iterable[Entry]) -> Model:
     """A model with heads for variance and direction whose statements hold on clips that training never draws.
 
     Args:
         model: its network is changed in place.
-        count, frames: how many clips, and frames of each.
-        folder: where they are kept.
+        clips: "calibration" clips of :func:`~DualTrackCore.research.datasets.simulated_dataset`.
     """
     estimates, truths, log_odds, right, distances = [], [], [], [], []
-    for entry in simulated_dataset("calibration", count=count, frames=frames, folder=folder):
+    for entry in clips:
         sweep = entry.load()
         true = sweep.require_truth()
         with warnings.catch_warnings():  # about clips that are unlike each other, as they are meant to be

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -140,24 +141,29 @@ def test_a_direction_is_sure_from_where_nineteen_of_twenty_are_right():
     assert sure_log_odds(log_odds[:19], np.ones(19, bool)) > 1.8  # so few show nothing
 
 
+def test_missing_clips_of_the_calibration_are_simulated_together_beforehand(whole, folder, monkeypatch):
+    done = []
+    monkeypatch.setattr(plans, "store_missing", lambda jobs, workers, reporter: done.append([path for _, path in jobs]))
+    monkeypatch.setattr(plans, "calibrated", lambda model, clips: done.append([clip.path for clip in clips]) or model)
+    train_plan(replace(load_plan("tiny"), calibration=2), runs=folder / "whole", say=lambda line: None)
+    assert done[0] == done[1]
+    assert len(done[0]) == 2
+    assert {path.parent for path in done[0]} == {folder / "whole" / "cache" / "sweeps"}
+
+
 def test_a_calibrated_model_states_errors_of_the_size_that_it_makes(tmp_path):
     torch.manual_seed(0)
     network = DualTrack(**HEADS).eval()
     card = ModelCard(name="tiny", architecture=network.arguments, spacing_mm=(0.5, 0.5))
     path = save_model(network, card, tmp_path / "tiny.safetensors")
-    model = plans.calibrated(load_model(str(path)), 3, tmp_path / "clips", frames=12)
+    clips = simulated_dataset("calibration", count=3, frames=12, folder=tmp_path / "clips")
+    model = plans.calibrated(load_model(str(path)), clips)
     assert model.card.step_error_correlation is not None
     assert model.card.direction_sure_logit is not None
     json.loads(model.card.to_json())
     with pytest.warns(TrackingWarning):  # the clips are unlike each other
-        found = [
-            plans.estimate_trajectory(entry.load(), model, device="cpu")
-            for entry in simulated_dataset("calibration", count=3, frames=12, folder=tmp_path / "clips")
-        ]
-    truths = [
-        entry.load().tracked
-        for entry in simulated_dataset("calibration", count=3, frames=12, folder=tmp_path / "clips")
-    ]
+        found = [plans.estimate_trajectory(entry.load(), model, device="cpu") for entry in clips]
+    truths = [entry.load().tracked for entry in clips]
     turned = [
         one if np.nansum(one.parameters[:, 2]) * np.nansum(true.parameters[:, 2]) > 0 else plans.turned_over(one)
         for one, true in zip(found, truths, strict=True)

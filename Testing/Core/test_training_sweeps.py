@@ -1,12 +1,15 @@
 """Which sweeps training and validation draw."""
 
-from training_data import tracked_sweep
+import pytest
+from training_data import tiny_recipe, tracked_sweep
 
 from DualTrackCore.network import ModelCard
 from DualTrackCore.progress import Reporter
-from DualTrackCore.research.simulation.simulator import Simulation
+from DualTrackCore.research.simulation import simulator
+from DualTrackCore.research.simulation.simulator import Simulation, store_missing
+from DualTrackCore.research.training import sweeps
 from DualTrackCore.research.training.recipe import Data
-from DualTrackCore.research.training.sweeps import training_sweeps
+from DualTrackCore.research.training.sweeps import simulating_processes, training_sweeps
 
 
 def test_validation_sweeps_never_share_speckle_or_seed_with_training_sweeps(tmp_path, monkeypatch):
@@ -22,3 +25,23 @@ def test_validation_sweeps_never_share_speckle_or_seed_with_training_sweeps(tmp_
     assert len(speckles[1]) == 4
     assert not speckles[0] & speckles[1]
     assert not {job.seed for job in made[:9]} & {job.seed for job in made[9:]}
+
+
+@pytest.mark.parametrize(("missing", "processes"), [(0, 0), (15, 1), (17, 2), (80, 4)])
+def test_a_process_is_started_for_eight_missing_sweeps_or_more(tmp_path, monkeypatch, missing, processes):
+    asked = []
+    monkeypatch.setattr(simulator, "_in_parallel", lambda work, jobs, workers, reporter: asked.append((jobs, workers)))
+    jobs = [(Simulation(seed, 4, None, seed % 3, (8, 8), (1.0, 1.0)), tmp_path / str(seed)) for seed in range(90)]
+    for _, path in jobs[missing:]:
+        path.touch()
+    store_missing(jobs, 4, Reporter())
+    ((chosen, workers),) = asked
+    assert sorted(path.name for _, path in chosen) == sorted(path.name for _, path in jobs[:missing])
+    assert workers == processes
+    assert [job.speckle_seed for job, _ in chosen] == sorted(job.speckle_seed for job, _ in chosen)
+
+
+def test_one_process_of_a_training_simulates_on_the_cores_of_all(monkeypatch):
+    monkeypatch.setattr(sweeps, "free_cores", lambda: 3)  # of each process
+    assert simulating_processes(tiny_recipe("fusion", devices=2)) == 6
+    assert simulating_processes(tiny_recipe("fusion", workers=8)) == 8

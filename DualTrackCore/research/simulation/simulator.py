@@ -293,6 +293,10 @@ class Simulation:
             save_sweep(self.sweep(), own)
 
 
+#: Sweeps that a process must have to simulate, for it to be started.
+_LEAST_SWEEPS = 8
+
+
 def simulator_hash(simulation: Simulation) -> str:
     """Hash of two frames and a path, so that stored sweeps are used by the same version of the simulator only."""
     acquisition = simulation.acquisition
@@ -314,7 +318,7 @@ def stored_sweeps(
     Args:
         simulations: all of one frame size and spacing.
         folder: of the files; created if missing.
-        workers: processes that simulate.
+        workers: most processes that simulate.
         reporter: receives `Stage.SWEEPS`.
 
     Returns:
@@ -328,11 +332,19 @@ def stored_sweeps(
         return ()
     simulator = simulator_hash(simulations[0])
     paths = [folder / simulation.file_name(simulator) for simulation in simulations]
-    missing = [(job, path) for job, path in zip(simulations, paths, strict=True) if not path.is_file()]
+    store_missing(list(zip(simulations, paths, strict=True)), workers, reporter)
+    return tuple(load_sweep(path) for path in paths)
+
+
+def store_missing(jobs: Sequence[tuple[Simulation, Path]], workers: int, reporter: Reporter) -> None:
+    """Simulate the sweeps whose files are missing; fewer than eight a process are not worth starting it.
+
+    Args, Raises: as for :func:`stored_sweeps`.
+    """
+    missing = [(job, path) for job, path in jobs if not path.is_file()]
     # Sweeps with the same speckle follow each other, because speckle takes longer than a sweep.
     missing.sort(key=lambda pair: (pair[0].speckle_seed or 0, pair[0].seed))
-    _in_parallel(_store, missing, workers, reporter)
-    return tuple(load_sweep(path) for path in paths)
+    _in_parallel(_store, missing, min(workers, len(missing) // _LEAST_SWEEPS), reporter)
 
 
 def _store(job: tuple[Simulation, Path]) -> None:

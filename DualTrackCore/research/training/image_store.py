@@ -29,7 +29,7 @@ from DualTrackCore.progress import Reporter, Stage
 from DualTrackCore.research.baselines import MotionNetwork
 from DualTrackCore.research.training.recipe import GLOBAL_STAGES, Recipe
 from DualTrackCore.research.training.stored import alone, content_key, require_room
-from DualTrackCore.research.training.sweeps import SweepSet, training_sweeps
+from DualTrackCore.research.training.sweeps import SweepSet, simulating_processes, training_sweeps
 from DualTrackCore.sweep import Sweep
 from DualTrackCore.tracking.preprocessing import Preprocessor
 
@@ -66,7 +66,7 @@ def ready_sweeps(
         OutputError: no room for the images, or their folder cannot be written.
         Cancelled: the caller asked to stop; the images of finished sweeps stay.
     """
-    sets = training_sweeps(recipe.data, card, cache / "sweeps", max(recipe.workers, 1), reporter)
+    sets = training_sweeps(recipe.data, card, cache / "sweeps", simulating_processes(recipe), reporter)
     reads_frames = True
     if recipe.data.kind != "simulated" and recipe.stage in GLOBAL_STAGES:
         store = ImageStore(cache / "images", network.global_size, card.spacing_mm, recipe.workers)

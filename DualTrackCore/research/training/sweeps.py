@@ -16,8 +16,9 @@ from DualTrackCore.research.datasets.check import content_of
 from DualTrackCore.research.datasets.dataset import overlaps
 from DualTrackCore.research.simulation.acquisition import Acquisition
 from DualTrackCore.research.simulation.simulator import Simulation, stored_sweeps
-from DualTrackCore.research.training.recipe import Data
+from DualTrackCore.research.training.recipe import Data, Recipe
 from DualTrackCore.sweep import Sweep
+from DualTrackCore.threads import free_cores
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,11 @@ def training_sweeps(
         if not len(part):
             raise InputError(f"There are no {what} sweeps; look at data in the recipe.")
     return sets[0], sets[1]
+
+
+def simulating_processes(recipe: Recipe) -> int:
+    """How many processes may simulate: one a core, as the other processes of a training wait meanwhile."""
+    return max(recipe.workers, free_cores() * recipe.devices)
 
 
 def _require_apart(training: SweepSet, validation: SweepSet) -> None:
