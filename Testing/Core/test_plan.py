@@ -100,10 +100,10 @@ def test_a_changed_recipe_is_not_mixed_with_what_an_earlier_one_left(whole, fold
         train_plan(load_plan("tiny", ["optimiser.lr=0.1"]), runs=folder / "whole", say=lambda line: None)
 
 
-@pytest.mark.parametrize("name", ["mini", "paper"])
+@pytest.mark.parametrize("name", ["mini", "mini-long", "paper"])
 def test_a_plan_that_ships_names_recipes_that_lead_from_one_to_the_next(monkeypatch, name):
     monkeypatch.setattr(recipe_files, "RECIPES", RECIPES)
-    assert plan_names() == ["mini", "own", "paper"]
+    assert plan_names() == ["mini", "mini-long", "own", "paper"]
     assert [recipe.initial.all for recipe in load_plan("own").stages] == ["mini", "own/finetune"]
     made = load_plan(name)
     done = set()

@@ -1,4 +1,4 @@
-"""Put what `dualtrack train mini` left into the package, with the recipe's card and what was measured of the weights.
+"""Put what `dualtrack train mini-long` left into the package, with the recipe's card and what was measured of the weights.
 
     python Testing/Data/mini/ship_mini.py RUNS "EXPECTED ERROR"
 
@@ -21,7 +21,7 @@ from DualTrackCore.research.training.initial import recipe_card
 MEASURED = ("step_error_correlation", "step_error_freedom", "step_error_powers", "step_error_growth", "direction_sure_logit", "input_limits", "trained_ranges")
 
 runs, expected_error = Path(sys.argv[1]), sys.argv[2]
-model = load_model(str(runs / "mini" / "model.safetensors"))
+model = load_model(str(runs / "mini-long" / "model.safetensors"))
 card = recipe_card(load_recipe("mini/heads"))
 card = replace(card, expected_error=expected_error, **{name: getattr(model.card, name) for name in MEASURED})
 target = save_model(model.network, card, shipped_folder() / "mini.safetensors")
