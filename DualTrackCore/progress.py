@@ -10,6 +10,8 @@ from typing import TypeVar
 from DualTrackCore.errors import Cancelled
 
 _Value = TypeVar("_Value")
+#: Seconds between two lines on how far long work is, where no bar can be shown: in a log.
+LOG_EVERY_S = 300.0
 
 
 class Stage(str, Enum):

@@ -15,7 +15,7 @@ from typing import Any
 
 from DualTrackCore.cli import watchdog
 from DualTrackCore.files import json_text
-from DualTrackCore.progress import Progress, Stage
+from DualTrackCore.progress import LOG_EVERY_S, Progress, Stage
 
 #: Of the objects that --json prints: another number where a field goes or changes its meaning; new ones may come.
 JSON_VERSION = 1
@@ -28,7 +28,7 @@ class Console:
 
     Args:
         json_output: one JSON object on stdout at the end, instead of sentences.
-        quiet: no progress bars.
+        quiet: no progress bars, and no lines in their place.
         arguments: of the command, without the program's name.
 
     Attributes:
@@ -45,6 +45,7 @@ class Console:
         self._bar = None
         self._waiting = ""
         self._stage: tuple[Stage, str] | None = None
+        self._logged = time.monotonic()
 
     def mute(self) -> None:
         """Say nothing more: another process of the same work speaks for all."""
@@ -110,11 +111,16 @@ class Console:
         return self._interrupted
 
     def progress(self, report: Progress) -> None:
-        """Progress callback: one bar a stage, with the time left; only where stderr is a terminal."""
+        """Progress callback: one bar a stage, with the time left, or a line every five minutes in a log."""
         if self.cancelled():
             raise KeyboardInterrupt
-        if self._quiet or not sys.stderr.isatty():
-            return  # a hidden bar too starts a thread, and shares a lock with forked processes that outlives a kill
+        if self._quiet:
+            return
+        if not sys.stderr.isatty():  # a hidden bar starts a thread, and shares a lock with forked processes
+            if time.monotonic() - self._logged >= LOG_EVERY_S:
+                self._logged = time.monotonic()
+                print(f"{report.text}: {report.done} of {report.total}", file=sys.stderr, flush=True)
+            return
         from tqdm import tqdm
 
         if (report.stage, report.detail) != self._stage:

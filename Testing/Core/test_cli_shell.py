@@ -121,6 +121,22 @@ def test_a_bar_counts_up_in_a_terminal_and_goes_when_it_is_full(monkeypatch, cap
     assert shown.endswith("\r")
 
 
+def test_a_log_gets_a_line_every_five_minutes_in_place_of_a_bar(monkeypatch, capsys):
+    from DualTrackCore.cli.console import Console
+    from DualTrackCore.progress import Progress, Stage
+
+    for quiet in (False, True):
+        now = 1000.0
+        monkeypatch.setattr("DualTrackCore.cli.console.time.monotonic", lambda: now)  # noqa: B023
+        console = Console(False, quiet)
+        for done in range(120):  # ten minutes
+            console.progress(Progress(Stage.SWEEPS, done, 120))
+            now += 5
+        printed, shown = capsys.readouterr()
+        assert shown == ("" if quiet else "Sweeps: 60 of 120\n")
+        assert not printed  # what a program reads stays as it is
+
+
 @pytest.mark.parametrize("option", ["--json", "--quiet", ""])
 def test_without_a_terminal_a_command_makes_no_bar_with_its_thread_and_shared_lock(tmp_path, option):
     command = ["convert", str(sample_path()), str(tmp_path / "copy.h5"), *([option] if option else [])]

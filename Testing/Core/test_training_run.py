@@ -109,6 +109,21 @@ def test_a_cancelled_run_says_what_stays_and_goes_on_to_the_same_weights(table, 
     assert same_tensors(whole.weights, rest.weights) == []
 
 
+def test_a_long_epoch_says_how_far_it_is_where_no_bar_does(table, tmp_path, monkeypatch):
+    monkeypatch.setattr("DualTrackCore.research.training.callbacks.LOG_EVERY_S", 0.0)
+    recipe, lines = tiny_recipe("local1", table, epochs=2, batch_size=1), []
+    train(recipe, runs=tmp_path / "log", say=lines.append)
+    within = [line for line in lines if line.startswith("epoch") and "left of it" in line]
+    batches = len(within) // 2
+    assert batches > 1
+    parts = [f"{(batch + 1) / batches:.0%}" for batch in range(batches)]
+    assert [line.split("  ")[:2] for line in within] == [[f"epoch {e}/2", part] for e in (1, 2) for part in parts]
+    assert within[-1].endswith("0 min left of it")
+    monkeypatch.undo()
+    train(recipe, runs=tmp_path / "quick", say=lines.clear() or lines.append)
+    assert not any("left of it" in line for line in lines)  # these epochs take less than five minutes
+
+
 def test_a_run_that_ends_early_follows_the_schedule_of_the_whole_run(table, tmp_path):
     lines = {}
     for end in (None, 2):

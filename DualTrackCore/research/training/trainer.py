@@ -136,7 +136,7 @@ def train(
     for line in _opening_lines(recipe, items, card, network.positions) if tell else ():
         tell(line)
     task = LightningTask(recipe, network, *target_statistics(recipe, items.training_items)).train()
-    lines = EpochLines(say)
+    lines = EpochLines(say, within=not bars)
     callbacks = [lines, ValidateLast(), StopWhenCancelled(cancelled)]
     trainer = build_trainer(recipe, output, callbacks, items.shares.steps, bars)
     try:
