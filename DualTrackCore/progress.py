@@ -10,8 +10,6 @@ from typing import TypeVar
 from DualTrackCore.errors import Cancelled
 
 _Value = TypeVar("_Value")
-#: Seconds between two lines on how far long work is, where no bar can be shown: in a log.
-LOG_EVERY_S = 300.0
 
 
 class Stage(str, Enum):
@@ -40,6 +38,7 @@ class Stage(str, Enum):
     SPECKLE = "speckle"
     IMAGES = "resizing frames"
     TOKENS = "class tokens"
+    TRAINING = "training"
     PICTURES = "pictures"
 
     def __str__(self) -> str:

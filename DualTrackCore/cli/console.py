@@ -15,12 +15,14 @@ from typing import Any
 
 from DualTrackCore.cli import watchdog
 from DualTrackCore.files import json_text
-from DualTrackCore.progress import LOG_EVERY_S, Progress, Stage
+from DualTrackCore.progress import Progress, Stage
 
 #: Of the objects that --json prints: another number where a field goes or changes its meaning; new ones may come.
 JSON_VERSION = 1
 #: Time that work without a report may continue after Ctrl-C and after SIGTERM, s; the watchdog waits longer.
 GRACE_S, GRACE_TERM_S = 5.0, 1.0
+#: Seconds between two lines on how far long work is, where no bar can be shown: in a log.
+LOG_EVERY_S = 300.0
 
 
 class Console:

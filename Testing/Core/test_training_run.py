@@ -19,6 +19,7 @@ from DualTrackCore.evaluation import evaluate
 from DualTrackCore.io import load_sweep
 from DualTrackCore.network import load_model
 from DualTrackCore.network.model import read_weights
+from DualTrackCore.progress import Stage
 from DualTrackCore.research.training import lightning_task, train
 from DualTrackCore.tracking import estimate_trajectory
 
@@ -109,19 +110,16 @@ def test_a_cancelled_run_says_what_stays_and_goes_on_to_the_same_weights(table, 
     assert same_tensors(whole.weights, rest.weights) == []
 
 
-def test_a_long_epoch_says_how_far_it_is_where_no_bar_does(table, tmp_path, monkeypatch):
-    monkeypatch.setattr("DualTrackCore.research.training.callbacks.LOG_EVERY_S", 0.0)
-    recipe, lines = tiny_recipe("local1", table, epochs=2, batch_size=1), []
-    train(recipe, runs=tmp_path / "log", say=lines.append)
-    within = [line for line in lines if line.startswith("epoch") and "left of it" in line]
-    batches = len(within) // 2
-    assert batches > 1
-    parts = [f"{(batch + 1) / batches:.0%}" for batch in range(batches)]
-    assert [line.split("  ")[:2] for line in within] == [[f"epoch {e}/2", part] for e in (1, 2) for part in parts]
-    assert within[-1].endswith("0 min left of it")
-    monkeypatch.undo()
-    train(recipe, runs=tmp_path / "quick", say=lines.clear() or lines.append)
-    assert not any("left of it" in line for line in lines)  # these epochs take less than five minutes
+@pytest.mark.parametrize("bars", [False, True])
+def test_an_epoch_reports_how_far_it_is_unless_a_bar_shows_it(table, tmp_path, bars):
+    reports = []
+    recipe = tiny_recipe("local1", table, epochs=2, batch_size=1)
+    train(recipe, runs=tmp_path, say=lambda line: None, progress=reports.append, bars=bars)
+    told = [(report.text, report.done, report.total) for report in reports if report.stage is Stage.TRAINING]
+    batches = len(told) // 2
+    assert (batches == 0) if bars else (batches > 1)
+    steps = [(epoch, batch) for epoch in (1, 2) for batch in range(1, batches + 1)]
+    assert told == [(f"Training, epoch {epoch}/2, batches", batch, batches) for epoch, batch in steps]
 
 
 def test_a_run_that_ends_early_follows_the_schedule_of_the_whole_run(table, tmp_path):

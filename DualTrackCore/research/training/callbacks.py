@@ -12,7 +12,7 @@ import lightning
 
 from DualTrackCore.errors import Cancelled
 from DualTrackCore.evaluation.definitions import COMPONENTS
-from DualTrackCore.progress import LOG_EVERY_S, CancelledCallback, Reporter
+from DualTrackCore.progress import CancelledCallback, Progress, ProgressCallback, Reporter, Stage
 
 #: The process that started this one.
 _PARENT = os.getppid()
@@ -23,31 +23,24 @@ class EpochLines(lightning.Callback):
 
     Args:
         say: receives the line, in the first process only.
-        within: in a long epoch, a line every five minutes on how far it is, too.
+        progress: receives `Stage.TRAINING` after every batch, in the first process only.
     """
 
-    def __init__(self, say: Callable[[str], None], within: bool = False) -> None:
-        self._say, self._within = say, within
-        self._started = self._before = self._began = self._told = time.monotonic()
+    def __init__(self, say: Callable[[str], None], progress: ProgressCallback | None = None) -> None:
+        self._say, self._progress = say, progress
+        self._started = self._before = time.monotonic()
         self.validations: list[dict[str, float]] = []
         self._validated = False
         self._earlier_seconds = 0.0
 
-    def on_train_epoch_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
-        """Count the time of an epoch from its first batch, without what was made ready before."""
-        del trainer, module
-        self._began = self._told = time.monotonic()
-
     def on_train_batch_end(
         self, trainer: lightning.Trainer, module: lightning.LightningModule, outputs: Any, batch: Any, batch_index: int
     ) -> None:
-        """Write how far the epoch is, where it takes long."""
+        """Report how far the epoch is."""
         del module, outputs, batch
-        now, done = time.monotonic(), (batch_index + 1) / trainer.num_training_batches
-        if self._within and trainer.is_global_zero and now - self._told >= LOG_EVERY_S:
-            self._told, left = now, (now - self._began) * (1 / done - 1)
-            epoch = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
-            self._say(f"{epoch}  {done:.0%}  {left / 60:.0f} min left of it")
+        if self._progress is not None and trainer.is_global_zero:
+            epoch = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}, batches"
+            self._progress(Progress(Stage.TRAINING, batch_index + 1, int(trainer.num_training_batches), epoch))
 
     def on_validation_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         """Store the figures for the line and for the summary."""

@@ -112,7 +112,7 @@ def train(
         say: receives a line after every epoch, in the first process.
         bars: show Lightning's progress bars.
         progress: receives `Stage.SWEEPS` while sweeps are made or opened, `Stage.IMAGES` while their frames are
-            resized, and `Stage.TOKENS` while class tokens are computed.
+            resized, `Stage.TOKENS` while class tokens are computed, and without `bars` `Stage.TRAINING` after batches.
         cancelled: asked after every batch, and often while any of these is made.
 
     Raises:
@@ -136,8 +136,8 @@ def train(
     for line in _opening_lines(recipe, items, card, network.positions) if tell else ():
         tell(line)
     task = LightningTask(recipe, network, *target_statistics(recipe, items.training_items)).train()
-    lines = EpochLines(say, within=not bars)
-    callbacks = [lines, ValidateLast(), StopWhenCancelled(cancelled)]
+    lines = EpochLines(say, None if bars else progress)  # after all processes agreed to go on: progress may raise
+    callbacks = [ValidateLast(), StopWhenCancelled(cancelled), lines]
     trainer = build_trainer(recipe, output, callbacks, items.shares.steps, bars)
     try:
         with _quiet():
